@@ -1,0 +1,294 @@
+"""A request as a chat: which words and pictures the reasoner sees, and in which order.
+
+One builder serves the local model (Hugging Face chat template), the remote endpoint (OpenAI form, `remote.py`) and the
+trainer, so that all of them ask the same question. A model folder picks its style in `evlm.json`: `"prompt": "full"`
+(default; the four-part grammar is explained) or `"short"` (labels only, for models tuned on the format, where every
+token costs time).
+
+Order, always: the original picture, each reference with its kind and note, then the prompt (or the word `none`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .errors import ModelError, RequestError
+
+if TYPE_CHECKING:
+    from .masktext import BoxSpans
+    from .request import Reference, Request
+
+MAX_FRAMES = 8
+"""Frames shown of one video. Even, because Qwen-VL's vision tower merges frames in pairs."""
+
+_ASSUMED_FPS = 24.0  # a batch of frames without a rate; what transformers' Qwen3-VL processor assumes as well
+_MAX_ASPECT = 100.0  # Qwen-VL's smart_resize refuses beyond 200:1
+
+
+@dataclass(frozen=True)
+class PromptStyle:
+    """The words around the pictures. `explain`: a system message tells the model the grammar; `times`: say when each
+    video frame was taken."""
+
+    name: str
+    explain: bool
+    times: bool
+
+
+FULL = PromptStyle("full", explain=True, times=True)
+SHORT = PromptStyle("short", explain=False, times=False)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Sampled frames of one video: `frames` uint8 [T, 3, H, W], the index of each in the video of `total` frames at
+    `fps` frames a second (`fps` is None when nobody said it)."""
+
+    frames: Tensor
+    indices: tuple[int, ...]
+    total: int
+    fps: float | None
+
+    @property
+    def rate(self) -> float:
+        """Frames a second of the source, assumed to be 24 when unknown."""
+        return self.fps or _ASSUMED_FPS
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """Seconds from the start of the video to each sampled frame."""
+        return tuple(i / self.rate for i in self.indices)
+
+
+class Chat(NamedTuple):
+    """`messages` in Hugging Face's form (content items `{"type": "text", "text": ...}`, `{"type": "image"}`,
+    `{"type": "video"}`); `images` uint8 [3, H, W] and `videos` in the order of their items."""
+
+    messages: list[dict[str, Any]]
+    images: list[Tensor]
+    videos: list[Clip]
+
+
+def build_messages(
+    request: Request, codec: BoxSpans | None = None, style: PromptStyle = FULL, max_frames: int = MAX_FRAMES
+) -> Chat:
+    """The chat that asks a reasoner for a trace.
+
+    `codec` is the mask codec that the system text explains (8 x 8 box spans when None; unused by the short style).
+    Videos are sampled evenly, first and last frame included, to at most `max_frames`. Words of the user cannot form
+    special tokens: `<|` is written `< |`.
+    """
+    if max_frames < 1:
+        raise RequestError(f"max_frames is {max_frames}; at least one frame of a video must be shown")
+    say = _Writer(style, max_frames)
+    say.original(request)
+    for number, reference in enumerate(request.references, 1):
+        say.reference(number, reference)
+    say.prompt(request.prompt)
+    messages: list[dict[str, Any]] = []
+    if style.explain:
+        text = system_text(8 if codec is None else codec.grid)
+        messages.append({"role": "system", "content": [{"type": "text", "text": text}]})
+    messages.append({"role": "user", "content": say.content})
+    return Chat(messages, say.images, say.videos)
+
+
+def get_style(name: str) -> PromptStyle:
+    """`"full"` or `"short"`; anything else raises ModelError (the name comes from a model folder's evlm.json)."""
+    for style in (FULL, SHORT):
+        if style.name == name:
+            return style
+    raise ModelError(f"evlm.json asks for the prompt style {name!r}; this version knows 'full' and 'short'")
+
+
+def sample_clip(frames: Tensor, fps: float | None, max_frames: int = MAX_FRAMES) -> Clip:
+    """At most `max_frames` of float frames [F, H, W, 3] in 0..1, evenly spread, first and last included."""
+    total = frames.shape[0]
+    count = min(total, max_frames)
+    step = (total - 1) / (count - 1) if count > 1 else 0.0
+    indices = tuple(int(i * step + 0.5) for i in range(count))
+    return Clip(torch.stack([_pixels(frames[i]) for i in indices]), indices, total, fps)
+
+
+def encode(processor: Any, chats: Sequence[Chat], answers: Sequence[str] = (), **kwargs: Any) -> Any:
+    """Model inputs of one or several chats (`BatchFeature`: input_ids [B, L], attention_mask, pixel values, grids, and
+    whatever else the processor's version makes), each up to the start of the assistant's turn.
+
+    `answers` (one for each chat) are appended behind that point, as training wants them. Several chats are padded on
+    the tokenizer's `padding_side`. `kwargs` go to the processor (`images_kwargs={"size": ...}`, for example).
+    """
+    texts = [template_text(processor, chat) for chat in chats]
+    if answers:
+        texts = [text + answer for text, answer in zip(texts, answers, strict=True)]
+    images = [image for chat in chats for image in chat.images]
+    clips = [clip for chat in chats for clip in chat.videos]
+    kwargs.setdefault("padding", len(texts) > 1)
+    if clips:
+        videos_kwargs = dict(kwargs.pop("videos_kwargs", {}))
+        videos_kwargs.update(do_sample_frames=False, video_metadata=[_metadata(clip) for clip in clips])
+        kwargs["videos_kwargs"] = videos_kwargs
+    return processor(
+        text=texts,
+        images=images or None,
+        videos=[clip.frames for clip in clips] or None,
+        return_tensors="pt",
+        **kwargs,
+    )
+
+
+def template_text(processor: Any, chat: Chat) -> str:
+    """The chat as the model's own template writes it, with one placeholder a picture, ready for the answer."""
+    return str(processor.apply_chat_template(chat.messages, tokenize=False, add_generation_prompt=True))
+
+
+def system_text(grid: int) -> str:
+    """The full style's system message, for a mask codec of `grid` rows."""
+    rows = " ".join(["1-5", "0-6", *["0-7"] * (grid - 3), "2-5+7"]) if grid == 8 else " ".join(["0-7"] * grid)
+    return _SYSTEM.format(grid=grid, last=grid - 1, rows=rows)
+
+
+class _Writer:
+    """Collects content items; text between two pictures is one item."""
+
+    def __init__(self, style: PromptStyle, max_frames: int) -> None:
+        self.style = style
+        self.max_frames = max_frames
+        self.content: list[dict[str, Any]] = []
+        self.images: list[Tensor] = []
+        self.videos: list[Clip] = []
+
+    def original(self, request: Request) -> None:
+        video = request.original.shape[0] > 1
+        if self.style.explain:
+            self._text("Original video" if video else "Original picture")
+        else:
+            self._text("original")
+        if video:
+            self._video(request.original, request.fps)
+        else:
+            self._images(request.original)
+
+    def reference(self, number: int, reference: Reference) -> None:
+        kind, note = reference.kind, _plain(reference.note)
+        full = self.style.explain
+        label = f"Reference {number} ({_KIND_WORDS[kind]})" if full else f" reference {number} {kind}"
+        if note:
+            label += f", note: {note}" if full else f" note {note}"
+        self._text(label)
+        if reference.frames is None:
+            self._text(f": {_plain(reference.text)}\n" if full else f" {_plain(reference.text)}")
+        elif kind == "video" and reference.frames.shape[0] > 1:
+            self._video(reference.frames, reference.fps)
+        else:
+            self._images(reference.frames)
+
+    def prompt(self, prompt: str) -> None:
+        words = _plain(prompt) or "none"
+        self._text(
+            f"Prompt: {words}\nWrite the four parts now." if self.style.explain else f" prompt {words}"
+        )
+
+    def _images(self, frames: Tensor) -> None:
+        self._text(":\n" if self.style.explain else "")
+        for frame in frames:
+            self._text("" if self.style.explain else " ")
+            self.content.append({"type": "image"})
+            self.images.append(_pixels(frame))
+            self._text("\n" if self.style.explain else "")
+
+    def _video(self, frames: Tensor, fps: float | None) -> None:
+        clip = sample_clip(frames, fps, self.max_frames)
+        if not self.style.times:
+            self._text(" ")
+        elif fps is None:
+            self._text(f", frames {', '.join(str(i + 1) for i in clip.indices)} of {clip.total}:\n")
+        else:
+            self._text(f", frames at {', '.join(f'{round(t, 2):g}' for t in clip.times)} seconds:\n")
+        self.content.append({"type": "video"})
+        self.videos.append(clip)
+        if self.style.explain:
+            self._text("\n")
+
+    def _text(self, text: str) -> None:
+        if not text:
+            return
+        if self.content and self.content[-1]["type"] == "text":
+            self.content[-1]["text"] += text
+        else:
+            self.content.append({"type": "text", "text": text})
+
+
+_KIND_WORDS = {"image": "picture", "video": "video", "text": "text", "depth": "depth map, near is bright"}
+
+
+def _plain(text: str) -> str:
+    """Text of the user on one line, unable to spell a special token such as `<|image_pad|>`."""
+    return re.sub(r"<(?=\|)", "< ", " ".join(text.split()))
+
+
+def _pixels(frame: Tensor) -> Tensor:
+    """uint8 [3, H, W] of float [H, W, 3] in 0..1, stretched where it is more slender than 100:1."""
+    pixels = (
+        frame.detach().mul(255.0).round().clamp(0, 255).to(torch.uint8).permute(2, 0, 1).cpu().contiguous()
+    )
+    height, width = pixels.shape[1:]
+    shortest = -(-max(height, width) // int(_MAX_ASPECT))
+    if min(height, width) >= shortest:
+        return pixels
+    size = (max(height, shortest), max(width, shortest))
+    return torch.nn.functional.interpolate(pixels[None].float(), size, mode="nearest")[0].to(torch.uint8)
+
+
+def _metadata(clip: Clip) -> Any:
+    from transformers.video_utils import VideoMetadata
+
+    height, width = clip.frames.shape[-2:]
+    return VideoMetadata(
+        total_num_frames=clip.total,
+        fps=clip.rate,
+        width=width,
+        height=height,
+        duration=clip.total / clip.rate,
+        frames_indices=list(clip.indices),
+    )
+
+
+_SYSTEM = """\
+You are an image editing planner. You are shown an original picture, references (pictures, videos, text or depth maps, \
+each with an optional note) and a prompt of a few words or none. The request is vague: find out from the references \
+which single edit of the original is meant, then plan it. If a reference and the prompt disagree, say so and follow \
+the prompt, unless a note says otherwise.
+
+Answer with exactly these four parts and nothing else:
+
+<thinking>
+What is in the original and in each reference, and what they have in common.
+</thinking>
+<intermediate>
+A first editing instruction.
+</intermediate>
+<reflection>
+Check the first instruction against the references and the prompt; keep it or mend it.
+</reflection>
+<output>
+instruction: one imperative sentence, complete without the references, for example: make the red hat blue
+targets: what in the original changes, as short noun phrases separated by "; ", for example: red hat; red scarf
+scope: local
+mask: box X0 Y0 X1 Y1 rows R R R ...
+</output>
+
+Rules for <output>:
+- scope is local when a region changes and global when the whole picture does (style, weather, light). With a global \
+scope leave the mask line out and write "targets: none".
+- The mask covers what may change. X0 Y0 X1 Y1 is its box, integers from 0 to 1000 of the original's width and height. \
+The box is divided into {grid} x {grid} cells; then come {grid} rows from top to bottom, separated by a space, each the \
+columns (0 to {last}) that are covered: "2-5" a span, "1-2+6" several, "." none. For example: \
+mask: box 120 300 480 910 rows {rows}
+- To replace, remove, add or move an object give the whole rectangle instead of rows: mask: box X0 Y0 X1 Y1 full
+"""
