@@ -1,0 +1,63 @@
+"""ComfyUI-EVLM's engine: a vague request and references in, a reasoned plan, a mask and an edited picture out.
+
+Importing this package imports nothing heavy; each name below is loaded when it is first used (PEP 562).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_EXPORTS: dict[str, tuple[str, ...]] = {
+    "errors": (
+        "EVLMError",
+        "RequestError",
+        "PictureError",
+        "TraceError",
+        "MaskTextError",
+        "RecordError",
+        "CheckpointError",
+        "ModelError",
+        "EndpointError",
+        "Cancelled",
+    ),
+    "request": ("Reference", "Request"),
+    "trace": (
+        "TRACE_VERSION",
+        "Plan",
+        "Trace",
+        "TraceStream",
+        "StreamEvent",
+        "render",
+        "parse",
+        "plan_to_json",
+        "plan_from_json",
+    ),
+    "masktext": ("MASK_CODEC_VERSION", "BoxSpans", "decode_mask", "get_codec", "mask_iou", "mask_text_iou"),
+    "pictures": ("load_picture", "load_frames", "save_picture", "load_mask", "save_mask"),
+    "records": ("Row", "RowWriter", "read_rows"),
+    "reasoner": ("Reasoner", "Sampling", "Reasoned"),
+    "remote": ("RemoteReasoner",),
+    "grounder": ("Grounder", "Box"),
+    "segmenter": ("Segmenter", "Segmentation"),
+    "editor": ("EditSettings", "Edited"),
+    "pipeline": ("Pipeline", "Result"),
+}
+_HOME = {name: module for module, names in _EXPORTS.items() for name in names}
+
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

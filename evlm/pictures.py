@@ -1,0 +1,267 @@
+"""Pictures and frames in and out of files: untrusted bytes in, checked float tensors out.
+
+Frames are float32 [F, H, W, 3] in 0..1 on the CPU (F = 1 for a picture); masks are float32 [F, H, W] in 0..1.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .errors import PictureError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAX_PIXELS = 64_000_000  # of one picture: 8000 x 8000; 768 MB as float
+MAX_TOTAL_PIXELS = 256_000_000  # of all frames of a video: 3 GB as float
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+
+
+def load_picture(path: str | os.PathLike[str]) -> Tensor:
+    """One picture as [1, H, W, 3]: EXIF rotation applied, alpha over white, grey, palette and 16-bit widened.
+
+    Of an animation, the first frame. Raises PictureError if the file is missing, damaged, truncated or too large.
+    """
+    with _opened(path) as image:
+        return from_pil(image)
+
+
+def load_frames(path: str | os.PathLike[str]) -> tuple[Tensor, float | None]:
+    """All frames [F, H, W, 3] and the frames per second (None where unknown).
+
+    path: an animation (gif, webp, apng), a video file (needs the `av` package), a folder of pictures of one size (in
+    the natural order of their names), or a single picture. Raises PictureError.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _load_folder(path), None
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return _load_video(path)
+    with _opened(path) as image:
+        return _load_animation(image, path)
+
+
+def save_picture(path: str | os.PathLike[str], frames: Tensor, fps: float | None = None) -> None:
+    """Writes frames [F, H, W, 3] (or one frame [H, W, 3]) atomically; several frames need .gif, .webp or .png (APNG).
+
+    fps: of an animation; 8 where it is not given. Raises PictureError.
+    """
+    frames = check_frames(frames[None] if frames.ndim == 3 else frames, "frames to save")
+    path, images = Path(path), [to_pil(frame) for frame in frames]
+    suffix = path.suffix.lower()
+    if len(images) > 1 and suffix not in (".gif", ".webp", ".png"):
+        raise PictureError(f"{path}: {len(images)} frames cannot go into {suffix!r}; use .gif, .webp or .png")
+    options: dict[str, object] = {"lossless": True} if suffix == ".webp" else {"quality": 95} if suffix[:3] == ".jp" else {}
+    if len(images) > 1:
+        if fps is not None and not 0 < fps <= 1000:
+            raise PictureError(f"fps {fps!r}: expected a number above 0 and at most 1000")
+        options |= {"save_all": True, "append_images": images[1:], "duration": round(1000 / (fps or 8)), "loop": 0}
+    _write(path, images[0], options)
+
+
+def load_mask(path: str | os.PathLike[str]) -> Tensor:
+    """A mask picture as [1, H, W] in 0..1: its brightness, whatever its mode. Raises PictureError."""
+    return load_picture(path).mean(-1)
+
+
+def save_mask(path: str | os.PathLike[str], mask: Tensor) -> None:
+    """Writes a mask [H, W] or [1, H, W] in 0..1 as a grey 8-bit PNG, atomically. Raises PictureError."""
+    mask = mask[0] if mask.ndim == 3 and mask.shape[0] == 1 else mask
+    if mask.ndim != 2:
+        raise PictureError(f"mask of shape {tuple(mask.shape)}: expected [H, W] or [1, H, W]")
+    grey = check_frames(mask.float()[None, :, :, None].expand(-1, -1, -1, 3), "mask")[0, :, :, 0]
+    _write(Path(path), to_pil(grey[..., None].expand(-1, -1, 3)).convert("L"), {})
+
+
+def check_frames(frames: Tensor, name: str = "frames") -> Tensor:
+    """The same frames as float32 on the CPU, or a PictureError that says why not.
+
+    frames: floating point, [F, H, W, 3], nothing empty, all finite and within 0..1 (by 1e-4, then clamped).
+    """
+    if not isinstance(frames, Tensor):
+        raise PictureError(f"{name}: expected a tensor [F, H, W, 3], got {type(frames).__name__}")
+    if frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
+        raise PictureError(f"{name}: shape {tuple(frames.shape)}, expected [F, H, W, 3] with nothing empty")
+    if not frames.is_floating_point():
+        raise PictureError(f"{name}: dtype {frames.dtype}, expected float in 0..1; divide 8-bit values by 255")
+    frames = frames.detach().to("cpu", torch.float32)
+    low, high = (float(value) for value in frames.aminmax())  # NaN in, NaN out
+    if not (low >= -1e-4 and high <= 1 + 1e-4):
+        raise PictureError(f"{name}: values {low:g}..{high:g}, expected finite numbers in 0..1")
+    return frames if low >= 0 and high <= 1 else frames.clamp(0, 1)
+
+
+def to_pil(frame: Tensor) -> Image:
+    """One frame [H, W, 3] in 0..1 as an 8-bit RGB picture."""
+    from PIL import Image
+
+    frame = check_frames(frame[None] if isinstance(frame, Tensor) else frame, "frame")[0]
+    return Image.fromarray((frame * 255).round().to(torch.uint8).contiguous().numpy(), "RGB")
+
+
+def from_pil(image: Image) -> Tensor:
+    """Any PIL picture as [1, H, W, 3] in 0..1: EXIF rotation applied, alpha over white. Raises PictureError."""
+    import numpy as np
+    from PIL import ImageOps
+
+    _check_size(image)
+    try:
+        image = ImageOps.exif_transpose(image)
+        if image.mode == "F" or image.mode.startswith("I"):  # one deep channel
+            grey = np.asarray(image, dtype=np.float32)
+            grey = grey / 65535 if image.mode != "F" else grey
+            return check_frames(torch.from_numpy(grey.copy())[None, :, :, None].repeat(1, 1, 1, 3), "picture")
+        if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+            image = image.convert("RGBA") if image.mode != "La" else image.convert("LA").convert("RGBA")
+            pixels = np.asarray(image, dtype=np.float32) / 255
+            alpha = pixels[..., 3:]
+            pixels = pixels[..., :3] * alpha + (1 - alpha)
+        else:
+            pixels = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
+    except PictureError:
+        raise
+    except Exception as error:  # decoders raise a zoo of errors on damaged bytes
+        raise PictureError(f"the picture cannot be decoded ({error}); the file is damaged or truncated") from error
+    return torch.from_numpy(np.ascontiguousarray(pixels))[None]
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Image]:
+    from PIL import Image
+
+    path = Path(path)
+    if not path.is_file():
+        raise PictureError(f"{path}: no such file")
+    try:
+        image = Image.open(path)
+    except Exception as error:
+        raise PictureError(f"{path}: not a picture that can be read ({error})") from error
+    with image:
+        try:
+            yield image
+        except PictureError as error:
+            raise PictureError(f"{path}: {error}") from error.__cause__
+
+
+def _check_size(image: Image) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise PictureError(f"{width} x {height} pixels: at most {MAX_PIXELS:,} are read; scale it down first")
+
+
+def _check_total(frames: int, height: int, width: int) -> None:
+    if frames * height * width > MAX_TOTAL_PIXELS:
+        raise PictureError(
+            f"{frames} frames of {width} x {height}: at most {MAX_TOTAL_PIXELS:,} pixels in all are read; "
+            "take fewer frames or scale them down first"
+        )
+
+
+def _load_animation(image: Image, path: Path) -> tuple[Tensor, float | None]:
+    count = int(getattr(image, "n_frames", 1))
+    _check_size(image)
+    _check_total(count, image.height, image.width)
+    frames, milliseconds = [], 0.0
+    for index in range(count):
+        try:
+            image.seek(index)
+            image.load()
+        except Exception as error:
+            raise PictureError(f"frame {index} of {count} cannot be decoded ({error})") from error
+        frames.append(from_pil(image))
+        milliseconds += float(image.info.get("duration") or 0)
+    fps = 1000 * count / milliseconds if count > 1 and milliseconds > 0 else None
+    return _stack(frames, path), fps
+
+
+def _load_folder(folder: Path) -> Tensor:
+    paths = [path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()]
+    if not paths:
+        raise PictureError(f"{folder}: no pictures ({', '.join(PICTURE_SUFFIXES)}) in this folder")
+
+    def natural(path: Path) -> list[tuple[int, str]]:
+        return [(int(digits or -1), other) for digits, other in re.findall(r"([0-9]+)|([^0-9]+)", path.name)]
+
+    frames: list[Tensor] = []
+    for path in sorted(paths, key=natural):
+        frames.append(load_picture(path))
+        _check_total(len(frames), *frames[0].shape[1:3])
+    return _stack(frames, folder)
+
+
+def _load_video(path: Path) -> tuple[Tensor, float | None]:
+    try:
+        import av
+    except ImportError:
+        raise PictureError(f"{path}: reading a video file needs the package av: pip install av") from None
+    frames: list[Tensor] = []
+    if not path.is_file():
+        raise PictureError(f"{path}: no such file")
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise PictureError(f"{path}: it has no video in it")
+            stream = container.streams.video[0]
+            rate = float(stream.average_rate) if stream.average_rate else None
+            for frame in container.decode(stream):
+                _check_total(len(frames) + 1, frame.height, frame.width)
+                frames.append(torch.from_numpy(frame.to_ndarray(format="rgb24"))[None].float() / 255)
+    except PictureError:
+        raise
+    except Exception as error:
+        raise PictureError(f"{path}: not a video that can be read ({error})") from error
+    if not frames:
+        raise PictureError(f"{path}: it has no frames")
+    return _stack(frames, path), rate
+
+
+def _stack(frames: list[Tensor], path: Path) -> Tensor:
+    sizes = {tuple(frame.shape[1:3]) for frame in frames}
+    if len(sizes) > 1:
+        raise PictureError(f"{path}: frames of different sizes {sorted(sizes)[:3]} (height, width); expected one size")
+    return torch.cat(frames)
+
+
+# --- writing ------------------------------------------------------------------------------------------------------
+
+
+def _write(path: Path, image: Image, options: dict[str, object]) -> None:
+    from PIL import Image
+
+    suffix = path.suffix.lower()
+    kind = Image.registered_extensions().get(suffix)
+    if kind is None or kind not in Image.SAVE:
+        raise PictureError(f"{path}: no way to write a picture as {suffix!r}; use .png, .jpg or .webp")
+    try:
+        write_atomically(path, lambda file: image.save(file, kind, **options))
+    except OSError as error:
+        raise PictureError(f"{path}: cannot be written ({error})") from error
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Calls write(file) on a temporary file beside path, flushes it to the disk, and renames it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w+b") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)  # mkstemp's 0600 would hide the picture from other users
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

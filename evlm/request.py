@@ -1,0 +1,98 @@
+"""What is asked: the frames to edit, things to look at, and a few words, or none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from .errors import PictureError, RequestError
+from .pictures import check_frames
+
+ReferenceKind = Literal["image", "video", "text", "depth"]
+MAX_PROMPT = 20_000  # characters; far above any real prompt, far below what would drown a context window
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One thing to look at: a picture (a grid of pictures is one too), a video, a depth map, or words.
+
+    frames: float [F, H, W, 3] in 0..1, for image and depth F = 1, for video F >= 1; None for text.
+    text: the words of a text reference; empty otherwise.
+    note: what the picture is for, shown to the reasoner beside it ("use this colour").
+    fps: frames per second of a video, None where unknown.
+    Raises RequestError.
+    """
+
+    kind: ReferenceKind
+    frames: Tensor | None = None
+    text: str = ""
+    note: str = ""
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        kinds = get_args(ReferenceKind)
+        if self.kind not in kinds:
+            raise RequestError(f"reference kind {self.kind!r}: expected one of {', '.join(kinds)}")
+        _check_text(self.text, "reference text")
+        _check_text(self.note, "reference note")
+        _check_fps(self.fps)
+        if self.kind == "text":
+            if self.frames is not None or not self.text.strip():
+                raise RequestError("a text reference has words in `text` and no frames")
+            return
+        if self.frames is None:
+            raise RequestError(f"a reference of kind {self.kind!r} needs frames [F, H, W, 3]")
+        if self.text:
+            raise RequestError(f"a reference of kind {self.kind!r} has no `text`; say what it is for in `note`")
+        object.__setattr__(self, "frames", _frames(self.frames, f"{self.kind} reference"))
+        count = self.frames.shape[0]
+        if self.kind != "video" and count != 1:
+            raise RequestError(f"a reference of kind {self.kind!r} has 1 frame, got {count}; use kind 'video', or one each")
+
+
+@dataclass(frozen=True)
+class Request:
+    """An edit that somebody asks for.
+
+    original: float [F, H, W, 3] in 0..1; F = 1 for a picture.
+    prompt: what was said, vague or empty. At least a prompt or a reference is needed.
+    references: in the order in which the reasoner sees them; of any size.
+    fps: frames per second of the original, None for a picture or where unknown.
+    Raises RequestError.
+    """
+
+    original: Tensor
+    prompt: str = ""
+    references: tuple[Reference, ...] = ()
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "original", _frames(self.original, "original"))
+        _check_text(self.prompt, "prompt")
+        if isinstance(self.references, Reference) or not all(isinstance(each, Reference) for each in self.references):
+            raise RequestError("references: expected a sequence of Reference objects")
+        object.__setattr__(self, "references", tuple(self.references))
+        _check_fps(self.fps)
+        if not self.prompt.strip() and not self.references:
+            raise RequestError("nothing is asked: give a prompt, a reference, or both")
+
+
+def _frames(frames: Tensor, name: str) -> Tensor:
+    try:
+        return check_frames(frames, name)
+    except PictureError as error:
+        raise RequestError(str(error)) from None
+
+
+def _check_text(text: str, name: str) -> None:
+    if not isinstance(text, str):
+        raise RequestError(f"{name}: expected text, got {type(text).__name__}")
+    if len(text) > MAX_PROMPT:
+        raise RequestError(f"{name}: {len(text):,} characters, at most {MAX_PROMPT:,} are taken; shorten it")
+
+
+def _check_fps(fps: float | None) -> None:
+    if fps is not None and (isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0 < fps <= 1000):
+        raise RequestError(f"fps {fps!r}: expected a number above 0 and at most 1000, or None")
