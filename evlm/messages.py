@@ -1,11 +1,11 @@
 """A request as a chat: which words and pictures the reasoner sees, and in which order.
 
-One builder serves the local model (Hugging Face chat template), the remote endpoint (OpenAI form, `remote.py`) and the
-trainer, so that all of them ask the same question. A model folder picks its style in `evlm.json`: `"prompt": "full"`
-(default; the four-part grammar is explained) or `"short"` (labels only, for models tuned on the format, where every
-token costs time).
+One builder serves the local model (Hugging Face chat template), the remote endpoint (OpenAI form,
+`remote.py`) and the trainer, so that all of them ask the same question. A model folder picks its style
+in `evlm.json`: `"prompt": "full"` (default; the four-part grammar is explained) or `"short"` (labels
+only, for models tuned on the format, where every token costs time).
 
-Order, always: the original picture, each reference with its kind and note, then the prompt (or the word `none`).
+Order, always: the original picture, each reference with its kind and note, then the prompt (or `none`).
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _MAX_ASPECT = 100.0  # Qwen-VL's smart_resize refuses beyond 200:1
 
 @dataclass(frozen=True)
 class PromptStyle:
-    """The words around the pictures. `explain`: a system message tells the model the grammar; `times`: say when each
-    video frame was taken."""
+    """The words around the pictures. `explain`: a system message tells the model the grammar; `times`:
+    say when each video frame was taken."""
 
     name: str
     explain: bool
@@ -47,8 +47,8 @@ SHORT = PromptStyle("short", explain=False, times=False)
 
 @dataclass(frozen=True)
 class Clip:
-    """Sampled frames of one video: `frames` uint8 [T, 3, H, W], the index of each in the video of `total` frames at
-    `fps` frames a second (`fps` is None when nobody said it)."""
+    """Sampled frames of one video: `frames` uint8 [T, 3, H, W], the index of each in the video of
+    `total` frames at `fps` frames a second (`fps` is None when nobody said it)."""
 
     frames: Tensor
     indices: tuple[int, ...]
@@ -80,9 +80,9 @@ def build_messages(
 ) -> Chat:
     """The chat that asks a reasoner for a trace.
 
-    `codec` is the mask codec that the system text explains (8 x 8 box spans when None; unused by the short style).
-    Videos are sampled evenly, first and last frame included, to at most `max_frames`. Words of the user cannot form
-    special tokens: `<|` is written `< |`.
+    `codec` is the mask codec that the system text explains (8 x 8 box spans when None; unused by the short
+    style). Videos are sampled evenly, first and last frame included, to at most `max_frames`. Words of
+    the user cannot form special tokens: `<|` is written `< |`.
     """
     if max_frames < 1:
         raise RequestError(f"max_frames is {max_frames}; at least one frame of a video must be shown")
@@ -100,7 +100,7 @@ def build_messages(
 
 
 def get_style(name: str) -> PromptStyle:
-    """`"full"` or `"short"`; anything else raises ModelError (the name comes from a model folder's evlm.json)."""
+    """`"full"` or `"short"`; anything else raises ModelError (the name comes from a model's evlm.json)."""
     for style in (FULL, SHORT):
         if style.name == name:
             return style
@@ -117,11 +117,13 @@ def sample_clip(frames: Tensor, fps: float | None, max_frames: int = MAX_FRAMES)
 
 
 def encode(processor: Any, chats: Sequence[Chat], answers: Sequence[str] = (), **kwargs: Any) -> Any:
-    """Model inputs of one or several chats (`BatchFeature`: input_ids [B, L], attention_mask, pixel values, grids, and
-    whatever else the processor's version makes), each up to the start of the assistant's turn.
+    """Model inputs of one or several chats, each up to the start of the assistant's turn: a
+    `BatchFeature` with input_ids [B, L], attention_mask, pixel values, grids, and whatever else the
+    processor's version makes.
 
-    `answers` (one for each chat) are appended behind that point, as training wants them. Several chats are padded on
-    the tokenizer's `padding_side`. `kwargs` go to the processor (`images_kwargs={"size": ...}`, for example).
+    `answers` (one for each chat) are appended behind that point, as training wants them. Several chats
+    are padded on the tokenizer's `padding_side`. `kwargs` go to the processor (`images_kwargs={"size":
+    ...}`, for example).
     """
     texts = [template_text(processor, chat) for chat in chats]
     if answers:
@@ -143,13 +145,13 @@ def encode(processor: Any, chats: Sequence[Chat], answers: Sequence[str] = (), *
 
 
 def template_text(processor: Any, chat: Chat) -> str:
-    """The chat as the model's own template writes it, with one placeholder a picture, ready for the answer."""
+    """The chat as the model's own template writes it, one placeholder a picture, ready for the answer."""
     return str(processor.apply_chat_template(chat.messages, tokenize=False, add_generation_prompt=True))
 
 
 def system_text(grid: int) -> str:
     """The full style's system message, for a mask codec of `grid` rows."""
-    rows = " ".join(["1-5", "0-6", *["0-7"] * (grid - 3), "2-5+7"]) if grid == 8 else " ".join(["0-7"] * grid)
+    rows = " ".join(["1-5", "0-6", *["0-7"] * (grid - 3), "2-5+7"])
     return _SYSTEM.format(grid=grid, last=grid - 1, rows=rows)
 
 
@@ -172,7 +174,7 @@ class _Writer:
         if video:
             self._video(request.original, request.fps)
         else:
-            self._images(request.original)
+            self._image(request.original[0])
 
     def reference(self, number: int, reference: Reference) -> None:
         kind, note = reference.kind, _plain(reference.note)
@@ -186,21 +188,19 @@ class _Writer:
         elif kind == "video" and reference.frames.shape[0] > 1:
             self._video(reference.frames, reference.fps)
         else:
-            self._images(reference.frames)
+            self._image(reference.frames[0])
 
     def prompt(self, prompt: str) -> None:
         words = _plain(prompt) or "none"
-        self._text(
-            f"Prompt: {words}\nWrite the four parts now." if self.style.explain else f" prompt {words}"
-        )
+        full = self.style.explain
+        self._text(f"Prompt: {words}\nWrite the four parts now." if full else f" prompt {words}")
 
-    def _images(self, frames: Tensor) -> None:
-        self._text(":\n" if self.style.explain else "")
-        for frame in frames:
-            self._text("" if self.style.explain else " ")
-            self.content.append({"type": "image"})
-            self.images.append(_pixels(frame))
-            self._text("\n" if self.style.explain else "")
+    def _image(self, frame: Tensor) -> None:
+        full = self.style.explain
+        self._text(":\n" if full else " ")
+        self.content.append({"type": "image"})
+        self.images.append(_pixels(frame))
+        self._text("\n" if full else "")
 
     def _video(self, frames: Tensor, fps: float | None) -> None:
         clip = sample_clip(frames, fps, self.max_frames)
@@ -260,10 +260,10 @@ def _metadata(clip: Clip) -> Any:
 
 
 _SYSTEM = """\
-You are an image editing planner. You are shown an original picture, references (pictures, videos, text or depth maps, \
-each with an optional note) and a prompt of a few words or none. The request is vague: find out from the references \
-which single edit of the original is meant, then plan it. If a reference and the prompt disagree, say so and follow \
-the prompt, unless a note says otherwise.
+You are an image editing planner. You are shown an original picture, references (pictures, videos, text \
+or depth maps, each with an optional note) and a prompt of a few words or none. The request is vague: \
+find out from the references which single edit of the original is meant, then plan it. If a reference \
+and the prompt disagree, say so and follow the prompt, unless a note says otherwise.
 
 Answer with exactly these four parts and nothing else:
 
@@ -277,18 +277,19 @@ A first editing instruction.
 Check the first instruction against the references and the prompt; keep it or mend it.
 </reflection>
 <output>
-instruction: one imperative sentence, complete without the references, for example: make the red hat blue
-targets: what in the original changes, as short noun phrases separated by "; ", for example: red hat; red scarf
+instruction: one imperative sentence, complete without the references; for example: make the red hat blue
+targets: what in the original changes, short noun phrases separated by "; "; for example: red hat; red scarf
 scope: local
 mask: box X0 Y0 X1 Y1 rows R R R ...
 </output>
 
 Rules for <output>:
-- scope is local when a region changes and global when the whole picture does (style, weather, light). With a global \
-scope leave the mask line out and write "targets: none".
-- The mask covers what may change. X0 Y0 X1 Y1 is its box, integers from 0 to 1000 of the original's width and height. \
-The box is divided into {grid} x {grid} cells; then come {grid} rows from top to bottom, separated by a space, each the \
-columns (0 to {last}) that are covered: "2-5" a span, "1-2+6" several, "." none. For example: \
+- scope is local when a region changes and global when the whole picture does (style, weather, light). \
+With a global scope leave the mask line out and write "targets: none".
+- The mask covers what may change. X0 Y0 X1 Y1 is its box, integers from 0 to 1000 of the original's \
+width and height. The box is divided into {grid} x {grid} cells; then come {grid} rows from top to \
+bottom, separated by a space, each the columns (0 to {last}) that are covered: "2-5" a span, "1-2+6" \
+several, "." none. For example:
 mask: box 120 300 480 910 rows {rows}
-- To replace, remove, add or move an object give the whole rectangle instead of rows: mask: box X0 Y0 X1 Y1 full
+- To replace, remove, add or move an object give its whole rectangle instead: mask: box X0 Y0 X1 Y1 full
 """
