@@ -1,0 +1,1 @@
+"""Editors: an instruction and frames in, edited frames out."""
