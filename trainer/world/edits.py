@@ -134,15 +134,15 @@ def move(scene: Scene, thing: Thing, direction: str) -> Edit:
 
 
 def change_weather(scene: Scene, weather: str) -> Edit:
-    return Edit("weather", scene, replace(scene, weather=weather), f"change the weather to {weather}", ("weather",), value=weather)
+    return Edit("weather", scene, replace(scene, weather=weather), f"change the weather to {weather}", (), value=weather)
 
 
 def change_ground(scene: Scene, ground: str) -> Edit:
-    return Edit("ground", scene, replace(scene, ground=ground), f"change the ground to {ground}", ("ground",), value=ground)
+    return Edit("ground", scene, replace(scene, ground=ground), f"change the ground to {ground}", (), value=ground)
 
 
 def restyle(scene: Scene, style: str) -> Edit:
-    return Edit("restyle", scene, replace(scene, style=style), f"turn the picture into {style}", ("picture",), value=style)
+    return Edit("restyle", scene, replace(scene, style=style), f"turn the picture into {style}", (), value=style)
 
 
 def neighbour(cell: int, direction: str) -> int:

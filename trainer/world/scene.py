@@ -22,9 +22,9 @@ GROUNDS = ("grey", "sand", "grass", "sea")
 WEATHERS = ("clear", "rain", "snow", "fog", "night")
 STYLES = ("plain", "sketch", "black and white", "sepia", "negative")
 
-RADIUS = {"small": 6, "large": 9}
+RADIUS = {"small": 6, "large": 9, "huge": 22}  # huge: portraits in a reference grid only
 CENTRES = (11, 32, 53)
-JITTER = {"small": 3, "large": 1}
+JITTER = {"small": 3, "large": 1, "huge": 0}
 CELLS = ("top left", "top", "top right", "left", "centre", "right", "bottom left", "bottom", "bottom right")
 SIGN_CELLS = (6, 7)  # a sign lies across two cells of the bottom row
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}

@@ -1,0 +1,134 @@
+"""Traces of a question: the right one, written from the scene graph, and wrong ones of known kinds.
+
+The wording varies so that no sentence can be learned by heart; the instruction itself is canonical, so that "exactly
+right" can be checked by equality.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Literal
+
+import torch
+
+from evlm.masktext import BoxSpans, decode_mask
+from evlm.trace import Plan, Trace
+
+from .edits import Edit, random_edit
+from .questions import Question, Ref
+from .scene import CELLS, Scene, Thing
+
+Fault = Literal["wrong target", "wrong attribute", "ignores reference", "too long", "malformed", "mask off"]
+FAULTS: tuple[Fault, ...] = ("wrong target", "wrong attribute", "ignores reference", "too long", "malformed", "mask off")
+RATER_ERRORS = (0.05, 0.10, 0.20)  # of the three simulated raters
+CODEC = BoxSpans(8)
+
+
+def write_trace(rng: random.Random, question: Question, size: int = 64) -> Trace:
+    """The desired trace. The intermediate is wrong in one of seven, and the reflection mends it."""
+    edit = question.edit
+    slip = _other(rng, edit) if rng.random() < 0.15 else None
+    return Trace(
+        thinking=_thinking(question),
+        intermediate=(slip or edit).instruction,
+        reflection=_reflection(rng, question, slip),
+        plan=plan_of(edit, question.frames, size),
+    )
+
+
+def plan_of(edit: Edit, frames: int = 1, size: int = 64) -> Plan:
+    """The exact plan. The mask of a video is the union over its frames."""
+    region = edit.region(size, frames)
+    mask_text = None if region is None else CODEC.encode(torch.from_numpy(region))
+    return Plan(edit.instruction, edit.targets, mask_text, edit.scope)  # type: ignore[arg-type]
+
+
+def describe(scene: Scene, place: bool = True) -> str:
+    """A scene in words, in reading order: "large red circle left , small blue star top ; grass , rain"."""
+    words = [_describe_thing(t, place) for t in scene.things]
+    if scene.sign:
+        words.append(f"sign {scene.sign}")
+    text = f"{' , '.join(words) or 'nothing'} ; {scene.ground} , {scene.weather}"
+    return text if scene.style == "plain" else f"{text} , {scene.style}"
+
+
+def write_undesired(rng: random.Random, question: Question, fault: Fault, size: int = 64) -> Trace:
+    """A trace with one known fault. All but "malformed" and "too long" give a plan that does another thing."""
+    right = write_trace(rng, question, size)
+    edit, plan = question.edit, right.plan
+    if fault == "too long":
+        more = " ".join(f"{_thinking(question)} ." for _ in range(3))
+        return replace(right, thinking=f"{right.thinking} . {more}", reflection=f"{right.reflection} . {more}")
+    if fault == "malformed":
+        return replace(right, reflection="", plan=replace(plan, mask_text="box 900 900 100 rows", scope="local"))
+    if fault == "mask off":
+        return replace(right, plan=replace(plan, mask_text=_shifted(rng, plan, size), scope="local"))
+    wrong = _other(rng, edit, keep_value=fault == "wrong target", keep_target=fault == "wrong attribute")
+    if fault == "ignores reference":
+        words = f"the words are {question.prompt or 'none'} ; no reference is needed"
+        return Trace(f"original : {describe(edit.source)} . {words}", wrong.instruction, "this holds", plan_of(wrong, question.frames, size))
+    return Trace(right.thinking, wrong.instruction, f"{wrong.instruction} it is", plan_of(wrong, question.frames, size))
+
+
+def rate(rng: random.Random, desired: bool) -> tuple[bool, tuple[bool, ...]]:
+    """(majority label, the three raters' votes); each rater errs at a known rate."""
+    votes = tuple(desired != (rng.random() < error) for error in RATER_ERRORS)
+    return sum(votes) * 2 > len(votes), votes
+
+
+def _thinking(question: Question) -> str:
+    kind = "original video" if question.frames > 1 else "original"
+    parts = [f"{kind} : {describe(question.edit.source)}"]
+    for number, ref in enumerate(question.refs, 1):
+        if ref.scenes:
+            parts.append(f"reference {number} : {_describe_ref(ref)}")
+    parts.append(question.hint)
+    return " . ".join(parts)
+
+
+def _describe_ref(ref: Ref) -> str:
+    if len(ref.scenes) > 1:
+        return " , ".join(s.things[0].label for s in ref.scenes)
+    scene = ref.scenes[0]
+    fast = [t for t in scene.things if abs(t.vx) + abs(t.vy) > 4]
+    if fast:
+        t = fast[0]
+        way = ("right" if t.vx > 0 else "left") if t.vx else ("down" if t.vy > 0 else "up")
+        return f"{t.size} {t.label} moving {way}"
+    return describe(scene)
+
+
+def _describe_thing(thing: Thing, place: bool) -> str:
+    return f"{thing.size} {thing.label} {CELLS[thing.cell]}" if place else f"{thing.size} {thing.label}"
+
+
+def _reflection(rng: random.Random, question: Question, slip: Edit | None) -> str:
+    right = question.edit.instruction
+    if slip is None:
+        return rng.choice(("this holds", "it agrees , keep it", "checked , keep it"))
+    return f"{rng.choice(('no', 'wrong', 'that is not it'))} : {question.hint} . so {right}"
+
+
+def _other(rng: random.Random, edit: Edit, keep_value: bool = False, keep_target: bool = False) -> Edit:
+    """Another edit of the same kind, with another instruction; `keep_*` hold where the scene leaves such an edit."""
+    for attempt in range(60):
+        other = random_edit(rng, edit.op, edit.source)
+        if other is None or other.instruction == edit.instruction:
+            continue
+        strict = attempt < 40
+        if strict and keep_target and other.target is not edit.target:
+            continue
+        if strict and keep_value and (other.value != edit.value or other.target is edit.target):
+            continue
+        return other
+    raise ValueError(f"no other {edit.op} than {edit.instruction!r} in this scene; ask for another scene")
+
+
+def _shifted(rng: random.Random, plan: Plan, size: int) -> str:
+    """The plan's mask moved far away, or a mask where none belongs."""
+    if plan.mask_text is None:
+        return "box 100 100 400 400 full"
+    mask = decode_mask(plan.mask_text, size, size)
+    far = size // 2 + rng.randint(-size // 8, size // 8)
+    return CODEC.encode(torch.roll(mask, (far, far), (0, 1)))
