@@ -1,4 +1,4 @@
-"""ComfyUI-EVLM's engine: a vague request and references in, a reasoned plan, a mask and an edited picture out.
+"""ComfyUI-EVLM's engine: a vague request and references in, a plan, a mask and an edited picture out.
 
 Importing this package imports nothing heavy; each name below is loaded when it is first used (PEP 562).
 """

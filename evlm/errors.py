@@ -1,4 +1,4 @@
-"""Every error this engine raises on purpose. Each message names the value, what was expected, and the remedy."""
+"""Every error this engine raises on purpose. A message names the value, what was expected, and the remedy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PictureError(EVLMError):
 class TraceError(EVLMError):
     """A text that is not a trace.
 
-    part: where in the grammar ("thinking", ..., "output", "instruction", "targets", "scope", "mask", "trace", "json").
+    part: where: "thinking", ..., "output", "instruction", "targets", "scope", "mask", "trace" or "json".
     offset: character offset into the text, where the trouble was seen.
     reason: what was wrong there.
     """

@@ -4,9 +4,10 @@
     box 120 80 430 390 full                exactly this rectangle
     box 120 80 430 390 rows 2-5 1-6 . 0-1+5-7 0-7 0-7 1-6 2-5
 
-The box is x0 y0 x1 y1 in thousandths of the picture's width and height (the backbone's own coordinates). It is cut into
-G x G cells (G = 8 or 16), and each of the G rows names the cells that are on: "a-b" inclusive, several joined by "+",
-"." for none. A cell is on when at least half of it is covered. Existing text tokens only, no decoder weights.
+The box is x0 y0 x1 y1 in thousandths of the picture's width and height (the backbone's own coordinates). It
+is cut into G x G cells (G = 8 or 16), and each of the G rows names the cells that are on: "a-b" inclusive,
+several joined by "+", "." for none. A cell is on when at least half of it is covered. Existing text tokens
+only, no decoder weights.
 Source: shared/design/rkto.md; EVLM (arXiv 2412.10566) leaves the form of its mask tokens open.
 """
 
@@ -33,10 +34,12 @@ class BoxSpans:
         self.name = f"box-spans-{grid}"
 
     def encode(self, mask: Tensor) -> str:
-        """mask: [H, W], any dtype, on where >= 0.5. Raises MaskTextError for another shape or an empty picture."""
+        """mask: [H, W], any dtype, on where >= 0.5. Raises MaskTextError for another shape or no pixels."""
         on = _binary(mask)
         if on.ndim != 2 or 0 in on.shape:
-            raise MaskTextError(f"mask of shape {tuple(on.shape)}: expected [H, W]; take one frame of a video at a time")
+            raise MaskTextError(
+                f"mask of shape {tuple(on.shape)}: expected [H, W]; take one frame of a video at a time"
+            )
         height, width = on.shape
         ys, xs = on.any(1).nonzero().flatten(), on.any(0).nonzero().flatten()
         if len(ys) == 0:
@@ -55,7 +58,7 @@ class BoxSpans:
         return f"{box} rows " + " ".join(_spans(row) for row in (cover >= threshold).tolist())
 
     def decode(self, text: str, height: int, width: int) -> Tensor:
-        """text -> [height, width] float32 of 0 and 1. Raises MaskTextError where the text breaks the grammar."""
+        """text -> [height, width] float32 of 0 and 1. Raises MaskTextError if the text breaks the grammar."""
         if height < 1 or width < 1:
             raise MaskTextError(f"cannot decode a mask to {height} x {width} pixels: both must be at least 1")
         mask = torch.zeros(height, width)
@@ -69,7 +72,9 @@ class BoxSpans:
             mask[top:bottom, left:right] = 1
             return mask
         cells = _cells(rows, self.grid)
-        ys = (torch.arange(bottom - top) * 2 + 1) * self.grid // (2 * (bottom - top))  # the cell of a pixel's centre
+        ys = (
+            (torch.arange(bottom - top) * 2 + 1) * self.grid // (2 * (bottom - top))
+        )  # the cell of a pixel's centre
         xs = (torch.arange(right - left) * 2 + 1) * self.grid // (2 * (right - left))
         mask[top:bottom, left:right] = cells[ys][:, xs]
         return mask
@@ -102,7 +107,7 @@ def is_rectangle(text: str) -> bool:
 
 
 def get_codec(name: str) -> BoxSpans:
-    """"box-spans-8" or "box-spans-16". Raises MaskTextError for another name."""
+    """ "box-spans-8" or "box-spans-16". Raises MaskTextError for another name."""
     for grid in GRIDS:
         if name == f"box-spans-{grid}":
             return BoxSpans(grid)
@@ -113,20 +118,22 @@ def mask_iou(a: Tensor, b: Tensor) -> float:
     """Intersection over union of two masks of one shape, on where >= 0.5. Two empty masks agree: 1.0."""
     first, second = _binary(a), _binary(b)
     if first.shape != second.shape:
-        raise MaskTextError(f"masks of shapes {tuple(first.shape)} and {tuple(second.shape)}: expected equal shapes")
+        raise MaskTextError(
+            f"masks of shapes {tuple(first.shape)} and {tuple(second.shape)}: expected equal shapes"
+        )
     union = int((first | second).sum())
     return int((first & second).sum()) / union if union else 1.0
 
 
 def mask_text_iou(text: str | None, truth: Tensor) -> float:
-    """IoU of what a model wrote with the true mask [H, W]. A missing or malformed text is 0, never an exception."""
+    """IoU of what a model wrote with the true mask [H, W]. A missing or malformed text is 0."""
     try:
         return mask_iou(decode_mask(text or "", truth.shape[-2], truth.shape[-1]), truth)
     except MaskTextError:
         return 0.0
 
 
-# --- text ---------------------------------------------------------------------------------------------------------
+# --- text ---
 
 _NUMBER = re.compile(r"[0-9]{1,4}")
 _SPAN = re.compile(r"([0-9]{1,2})-([0-9]{1,2})")
@@ -138,13 +145,17 @@ def _parse(text: str) -> tuple[tuple[int, int, int, int], list[str] | None] | No
     if words == ["none"]:
         return None
     if len(words) < 6 or words[0] != "box" or words[5] not in ("full", "rows"):
-        raise MaskTextError(f"mask text {text!r:.80}: expected 'none', 'box X0 Y0 X1 Y1 full' or 'box ... rows ...'")
+        raise MaskTextError(
+            f"mask text {text!r:.80}: expected 'none', 'box X0 Y0 X1 Y1 full' or 'box ... rows ...'"
+        )
     for word in words[1:5]:
         if not _NUMBER.fullmatch(word) or int(word) > 1000:
             raise MaskTextError(f"mask text: {word!r:.40} is not an integer in 0..1000")
     x0, y0, x1, y1 = (int(word) for word in words[1:5])
     if x0 >= x1 or y0 >= y1:
-        raise MaskTextError(f"mask text: box {x0} {y0} {x1} {y1} is empty or inside out; expected x0 < x1, y0 < y1")
+        raise MaskTextError(
+            f"mask text: box {x0} {y0} {x1} {y1} is empty or inside out; expected x0 < x1, y0 < y1"
+        )
     if words[5] == "rows":
         return (x0, y0, x1, y1), words[6:]
     if len(words) > 6:
@@ -171,7 +182,9 @@ def _cells(rows: list[str], grid: int) -> Tensor:
         for span in row.split("+") if row != "." else ():
             found = _SPAN.fullmatch(span)
             if not found or not int(found[1]) <= int(found[2]) < grid:
-                raise MaskTextError(f"mask text, row {index}: {span!r:.40} is not a span a-b with 0 <= a <= b < {grid}")
+                raise MaskTextError(
+                    f"mask text, row {index}: {span!r:.40} is not a span a-b with 0 <= a <= b < {grid}"
+                )
             cells[index, int(found[1]) : int(found[2]) + 1] = 1
     return cells
 
@@ -187,7 +200,7 @@ def _spans(row: list[bool]) -> str:
     return "+".join(spans) or "."
 
 
-# --- geometry -----------------------------------------------------------------------------------------------------
+# --- geometry ---
 
 
 def _binary(mask: Tensor) -> Tensor:
@@ -207,7 +220,7 @@ def _pixels(low: int, high: int, size: int) -> tuple[int, int]:
 
 
 def _overlaps(cells: int, pixels: int) -> Tensor:
-    """[cells, pixels]: the share of each cell that lies in each pixel, along one side of the box. Rows sum to 1."""
+    """[cells, pixels]: the share of each cell that lies in each pixel, along one side. Rows sum to 1."""
     edges = torch.arange(cells + 1, dtype=torch.float64) * pixels / cells
     starts = torch.arange(pixels, dtype=torch.float64)
     low = torch.maximum(edges[:-1, None], starts[None])

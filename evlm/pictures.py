@@ -30,7 +30,7 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", "
 def load_picture(path: str | os.PathLike[str]) -> Tensor:
     """One picture as [1, H, W, 3]: EXIF rotation applied, alpha over white, grey, palette and 16-bit widened.
 
-    Of an animation, the first frame. Raises PictureError if the file is missing, damaged, truncated or too large.
+    Of an animation, the first frame. Raises PictureError if it is missing, damaged, truncated or too large.
     """
     with _opened(path) as image:
         return from_pil(image)
@@ -39,8 +39,8 @@ def load_picture(path: str | os.PathLike[str]) -> Tensor:
 def load_frames(path: str | os.PathLike[str]) -> tuple[Tensor, float | None]:
     """All frames [F, H, W, 3] and the frames per second (None where unknown).
 
-    path: an animation (gif, webp, apng), a video file (needs the `av` package), a folder of pictures of one size (in
-    the natural order of their names), or a single picture. Raises PictureError.
+    path: an animation (gif, webp, apng), a video file (needs the `av` package), a folder of pictures of one
+    size (in the natural order of their names), or a single picture. Raises PictureError.
     """
     path = Path(path)
     if path.is_dir():
@@ -52,7 +52,7 @@ def load_frames(path: str | os.PathLike[str]) -> tuple[Tensor, float | None]:
 
 
 def save_picture(path: str | os.PathLike[str], frames: Tensor, fps: float | None = None) -> None:
-    """Writes frames [F, H, W, 3] (or one frame [H, W, 3]) atomically; several frames need .gif, .webp or .png (APNG).
+    """Writes frames [F, H, W, 3] or [H, W, 3] atomically; several frames need .gif, .webp or .png (APNG).
 
     fps: of an animation; 8 where it is not given. Raises PictureError.
     """
@@ -61,11 +61,18 @@ def save_picture(path: str | os.PathLike[str], frames: Tensor, fps: float | None
     suffix = path.suffix.lower()
     if len(images) > 1 and suffix not in (".gif", ".webp", ".png"):
         raise PictureError(f"{path}: {len(images)} frames cannot go into {suffix!r}; use .gif, .webp or .png")
-    options: dict[str, object] = {"lossless": True} if suffix == ".webp" else {"quality": 95} if suffix[:3] == ".jp" else {}
+    options: dict[str, object] = (
+        {"lossless": True} if suffix == ".webp" else {"quality": 95} if suffix[:3] == ".jp" else {}
+    )
     if len(images) > 1:
         if fps is not None and not 0 < fps <= 1000:
             raise PictureError(f"fps {fps!r}: expected a number above 0 and at most 1000")
-        options |= {"save_all": True, "append_images": images[1:], "duration": round(1000 / (fps or 8)), "loop": 0}
+        options |= {
+            "save_all": True,
+            "append_images": images[1:],
+            "duration": round(1000 / (fps or 8)),
+            "loop": 0,
+        }
     _write(path, images[0], options)
 
 
@@ -93,7 +100,9 @@ def check_frames(frames: Tensor, name: str = "frames") -> Tensor:
     if frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
         raise PictureError(f"{name}: shape {tuple(frames.shape)}, expected [F, H, W, 3] with nothing empty")
     if not frames.is_floating_point():
-        raise PictureError(f"{name}: dtype {frames.dtype}, expected float in 0..1; divide 8-bit values by 255")
+        raise PictureError(
+            f"{name}: dtype {frames.dtype}, expected float in 0..1; divide 8-bit values by 255"
+        )
     frames = frames.detach().to("cpu", torch.float32)
     low, high = (float(value) for value in frames.aminmax())  # NaN in, NaN out
     if not (low >= -1e-4 and high <= 1 + 1e-4):
@@ -110,7 +119,7 @@ def to_pil(frame: Tensor) -> Image:
 
 
 def from_pil(image: Image) -> Tensor:
-    """Any PIL picture as [1, H, W, 3] in 0..1: EXIF rotation applied, alpha over white. Raises PictureError."""
+    """Any PIL picture as [1, H, W, 3] in 0..1: EXIF rotation applied, alpha over white; or PictureError."""
     import numpy as np
     from PIL import ImageOps
 
@@ -118,9 +127,8 @@ def from_pil(image: Image) -> Tensor:
     try:
         image = ImageOps.exif_transpose(image)
         if image.mode == "F" or image.mode.startswith("I"):  # one deep channel
-            grey = np.asarray(image, dtype=np.float32)
-            grey = grey / 65535 if image.mode != "F" else grey
-            return check_frames(torch.from_numpy(grey.copy())[None, :, :, None].repeat(1, 1, 1, 3), "picture")
+            grey = torch.from_numpy(np.array(image, dtype=np.float32)) / (1 if image.mode == "F" else 65535)
+            return check_frames(grey[None, :, :, None].repeat(1, 1, 1, 3), "picture")
         if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
             image = image.convert("RGBA") if image.mode != "La" else image.convert("LA").convert("RGBA")
             pixels = np.asarray(image, dtype=np.float32) / 255
@@ -131,11 +139,13 @@ def from_pil(image: Image) -> Tensor:
     except PictureError:
         raise
     except Exception as error:  # decoders raise a zoo of errors on damaged bytes
-        raise PictureError(f"the picture cannot be decoded ({error}); the file is damaged or truncated") from error
+        raise PictureError(
+            f"the picture cannot be decoded ({error}); the file is damaged or truncated"
+        ) from error
     return torch.from_numpy(np.ascontiguousarray(pixels))[None]
 
 
-# --- reading ------------------------------------------------------------------------------------------------------
+# --- reading ---
 
 
 @contextmanager
@@ -231,11 +241,13 @@ def _load_video(path: Path) -> tuple[Tensor, float | None]:
 def _stack(frames: list[Tensor], path: Path) -> Tensor:
     sizes = {tuple(frame.shape[1:3]) for frame in frames}
     if len(sizes) > 1:
-        raise PictureError(f"{path}: frames of different sizes {sorted(sizes)[:3]} (height, width); expected one size")
+        raise PictureError(
+            f"{path}: frames of different sizes {sorted(sizes)[:3]} (height, width); expected one size"
+        )
     return torch.cat(frames)
 
 
-# --- writing ------------------------------------------------------------------------------------------------------
+# --- writing ---
 
 
 def _write(path: Path, image: Image, options: dict[str, object]) -> None:
@@ -252,7 +264,7 @@ def _write(path: Path, image: Image, options: dict[str, object]) -> None:
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Calls write(file) on a temporary file beside path, flushes it to the disk, and renames it into place."""
+    """Calls write(file) on a temporary file beside path, flushes it to disk, and renames it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent)
     try:

@@ -1,7 +1,7 @@
-"""A REFLECTIVE-EDIT row: one question, one completion, one label; a dataset is a folder with rows.jsonl and pictures.
+"""A REFLECTIVE-EDIT row: one question, one completion, one label; a dataset is rows.jsonl and pictures.
 
-Raters' nodes and the procedural world write rows, the trainer reads them. Paths in a row are relative to the dataset
-folder and stay inside it. Several processes may append to one dataset at once.
+Raters' nodes and the procedural world write rows, the trainer reads them. Paths in a row are relative to the
+dataset folder and stay inside it. Several processes may append to one dataset at once.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Row:
     id: unique in the dataset. question: shared by the completions of one question.
     split: "train", "validation", "test", ... source: who made it ("world", "raters", ...).
     edit_type, category: what kind of edit, which of the input categories.
-    original: picture paths; more than one is a video with `fps`. references: {kind, frames: paths, text, note, fps}.
+    original: picture paths; several are a video. references: {kind, frames: paths, text, note, fps}.
     prompt: what was said. thinking ... mask_text: the completion, as in `trace.Trace`.
     mask: path of the true mask picture. edited: paths of the edited frames. Either may be missing.
     label: desired or not; raters: the single votes behind it. meta: anything else, as JSON.
@@ -69,7 +69,7 @@ class Row:
         return Trace(self.thinking, self.intermediate, self.reflection, plan)
 
     def request(self, folder: str | os.PathLike[str]) -> Request:
-        """The question, its pictures loaded from the dataset folder. Raises RecordError, PictureError, RequestError."""
+        """The question with its pictures. Raises RecordError, PictureError, RequestError."""
         references = tuple(
             Reference(
                 kind=reference["kind"],
@@ -93,9 +93,9 @@ class Row:
 
 
 class RowWriter:
-    """Appends rows to folder/rows.jsonl, safe with several writers: a lock, one write at the end of the file, fsync.
+    """Appends rows to folder/rows.jsonl, safe with several writers: a lock, a write at the file's end, fsync.
 
-    A row is written after its pictures and only if it passes `check_row`; a write that fails leaves the file as it was.
+    A row is written after its pictures and only if it passes the checks; a failed write leaves no half line.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -105,21 +105,23 @@ class RowWriter:
     def append(self, row: Row, pictures: Mapping[str, Tensor] | None = None) -> None:
         """Writes the pictures, then the row.
 
-        pictures: relative path (.png) -> frame [H, W, 3], [1, H, W, 3] or mask [H, W], [1, H, W] in 0..1. Paths of the
-            row that are not among them must exist already. An existing picture is never changed: the same bytes are
-            accepted, others refused.
+        pictures: path (.png) -> frame [H, W, 3], [1, H, W, 3] or mask [H, W], [1, H, W] in 0..1. Paths of the
+            row that are not among them must exist already. An existing picture is never changed: the same
+            bytes are accepted, others refused.
         Raises RecordError, PictureError.
         """
         self.append_all([(row, pictures or {})])
 
     def append_all(self, rows: Iterable[tuple[Row, Mapping[str, Tensor]]]) -> None:
-        """Like `append` for many rows, with one lock and one fsync for all: all lines are written, or none."""
+        """Like `append` for many rows, with one lock and one fsync: all lines are written, or none."""
         lines = []
         for row, pictures in rows:
             data = asdict(row)
             # Paths and fields first: no picture may be written for a row that is refused.
             problems = [*_field_problems(data), *_path_problems(data, self.folder, coming=set(pictures))]
-            problems += [f"picture {name!r:.80} is not used by the row" for name in set(pictures) - set(row.paths())]
+            problems += [
+                f"picture {name!r:.80} is not used by the row" for name in set(pictures) - set(row.paths())
+            ]
             if problems:
                 raise RecordError(f"row {row.id!r:.80} is refused: " + "; ".join(problems))
             for name, picture in pictures.items():
@@ -135,18 +137,22 @@ class RowWriter:
         data = _png(picture, name)
         if path.exists():
             if path.read_bytes() != data:
-                raise RecordError(f"{path} exists with another content; pictures of a dataset are never changed")
+                raise RecordError(
+                    f"{path} exists with another content; pictures of a dataset are never changed"
+                )
             return
         write_atomically(path, lambda file: file.write(data))
 
 
 def read_rows(
-    path: str | os.PathLike[str], on_problem: Callable[[RecordError], None] | None = None, check_files: bool = True
+    path: str | os.PathLike[str],
+    on_problem: Callable[[RecordError], None] | None = None,
+    check_files: bool = True,
 ) -> Iterator[Row]:
     """The rows of a dataset, one at a time.
 
     path: the dataset folder, or its .jsonl file (paths are then relative to the file's folder).
-    on_problem: called with the error of each bad line, which is then left out; without it the first one is raised.
+    on_problem: called with the error of each bad line, which is left out; without it the first one is raised.
     check_files: whether each picture of a row must exist; that paths stay inside is always checked.
     Raises RecordError naming the line and every reason.
     """
@@ -179,7 +185,7 @@ def check_row(data: Any, line: int, folder: str | os.PathLike[str], check_files:
     if problems:
         raise RecordError(f"line {line}: " + "; ".join(problems))
     lists = ("original", "targets", "edited", "references", "raters")
-    values = {name: tuple(value) if name in lists else value for name, value in data.items()}
+    values: dict[str, Any] = {name: tuple(value) if name in lists else value for name, value in data.items()}
     return Row(**values)
 
 
@@ -192,8 +198,17 @@ def row_problems(data: Any, folder: str | os.PathLike[str], check_files: bool = 
 def inside(folder: str | os.PathLike[str], path: str) -> Path:
     """folder/path, where path is relative and stays in the folder, links followed. Raises RecordError."""
     parts = PurePosixPath(path).parts
-    if not parts or path.startswith("/") or ".." in parts or "\\" in path or ":" in path or not path.isprintable():
-        raise RecordError(f"path {path!r:.80}: expected a relative path inside the dataset, with forward slashes")
+    if (
+        not parts
+        or path.startswith("/")
+        or ".." in parts
+        or "\\" in path
+        or ":" in path
+        or not path.isprintable()
+    ):
+        raise RecordError(
+            f"path {path!r:.80}: expected a relative path inside the dataset, with forward slashes"
+        )
     root = Path(os.path.realpath(folder))
     found = Path(os.path.realpath(root.joinpath(*parts)))
     if root not in found.parents:
@@ -206,11 +221,13 @@ def load_paths(folder: str | os.PathLike[str], paths: Iterable[str]) -> Tensor:
     frames = [load_picture(inside(folder, path)) for path in paths]
     sizes = {tuple(frame.shape[1:3]) for frame in frames}
     if len(sizes) != 1:
-        raise RecordError(f"frames of sizes {sorted(sizes)[:3]} (height, width): expected at least one, all of one size")
+        raise RecordError(
+            f"frames of sizes {sorted(sizes)[:3]} (height, width): expected at least one, all of one size"
+        )
     return torch.cat(frames)
 
 
-# --- checks -------------------------------------------------------------------------------------------------------
+# --- checks ---
 
 _TEXTS = ("id", "question", "split", "source", "edit_type", "category")
 _PROSE = ("prompt", "thinking", "intermediate", "reflection", "instruction")
@@ -268,7 +285,9 @@ def _field_problems(data: Any) -> list[str]:
 def _reference_problems(reference: Any) -> list[str]:
     if not isinstance(reference, dict):
         return [f"expected an object, got {reference!r:.40}"]
-    problems = [f"field {name!r:.40} is not known" for name in sorted(map(str, reference.keys() - _REFERENCE_FIELDS))]
+    problems = [
+        f"field {name!r:.40} is not known" for name in sorted(map(str, reference.keys() - _REFERENCE_FIELDS))
+    ]
     kind, frames = reference.get("kind"), reference.get("frames") or ()
     if kind not in REFERENCE_KINDS:
         return [*problems, f"kind {kind!r:.40}: expected one of {', '.join(REFERENCE_KINDS)}"]
@@ -286,8 +305,10 @@ def _reference_problems(reference: Any) -> list[str]:
     return problems + _fps_problems(reference.get("fps"), "fps")
 
 
-def _path_problems(data: dict[str, Any], folder: str | os.PathLike[str], coming: set[str] | None) -> list[str]:
-    """Paths that leave the folder, and those that do not exist unless they are still to come. Fields are checked."""
+def _path_problems(
+    data: dict[str, Any], folder: str | os.PathLike[str], coming: set[str] | None
+) -> list[str]:
+    """Paths that leave the folder, or lead to nothing and are not among those to come."""
     problems = []
     for path in dict.fromkeys(_paths(data)):
         try:
@@ -325,11 +346,11 @@ def _read_line(line: bytes, number: int, folder: Path, check_files: bool) -> Row
     try:
         data = json.loads(line)
     except (ValueError, RecursionError) as error:  # ValueError: bad UTF-8 and bad JSON
-        raise RecordError(f"line {number}: not JSON ({str(error):.120})") from None
+        raise RecordError(f"line {number}: not JSON ({error!s:.120})") from None
     return check_row(data, number, folder, check_files)
 
 
-# --- writing ------------------------------------------------------------------------------------------------------
+# --- writing ---
 
 
 def _png(picture: Tensor, name: str) -> bytes:
@@ -340,7 +361,9 @@ def _png(picture: Tensor, name: str) -> bytes:
         else:
             frames = check_frames(picture if picture.ndim == 4 else picture[None], name)
             if frames.shape[0] != 1:
-                raise RecordError(f"picture {name!r:.80}: {frames.shape[0]} frames; give each frame a path of its own")
+                raise RecordError(
+                    f"picture {name!r:.80}: {frames.shape[0]} frames; give each frame a path of its own"
+                )
             image = to_pil(frames[0])
     except EVLMError as error:
         raise RecordError(f"picture {name!r:.80}: {error}") from error
@@ -355,7 +378,9 @@ def _append(path: Path, data: bytes) -> None:
         try:
             size = os.fstat(handle).st_size
             if size and _last_byte(handle, size) != b"\n":
-                data = b"\n" + data  # a writer died in the middle of a line: keep our rows apart from its half
+                data = (
+                    b"\n" + data
+                )  # a writer died in the middle of a line: keep our rows apart from its half
             try:
                 view = memoryview(data)
                 while view:
@@ -375,7 +400,7 @@ def _last_byte(handle: int, size: int) -> bytes:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """An exclusive lock between processes, on a file beside the rows; the system drops it when a process dies."""
+    """An exclusive lock between processes, on a file beside the rows; it ends with the process."""
     handle = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
     try:
         if os.name == "nt":

@@ -45,11 +45,15 @@ class Reference:
         if self.frames is None:
             raise RequestError(f"a reference of kind {self.kind!r} needs frames [F, H, W, 3]")
         if self.text:
-            raise RequestError(f"a reference of kind {self.kind!r} has no `text`; say what it is for in `note`")
+            raise RequestError(
+                f"a reference of kind {self.kind!r} has no `text`; say what it is for in `note`"
+            )
         object.__setattr__(self, "frames", _frames(self.frames, f"{self.kind} reference"))
         count = self.frames.shape[0]
         if self.kind != "video" and count != 1:
-            raise RequestError(f"a reference of kind {self.kind!r} has 1 frame, got {count}; use kind 'video', or one each")
+            raise RequestError(
+                f"a reference of kind {self.kind!r} has 1 frame, got {count}; use kind 'video', or one each"
+            )
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,9 @@ class Request:
     def __post_init__(self) -> None:
         object.__setattr__(self, "original", _frames(self.original, "original"))
         _check_text(self.prompt, "prompt")
-        if isinstance(self.references, Reference) or not all(isinstance(each, Reference) for each in self.references):
+        if isinstance(self.references, Reference) or not all(
+            isinstance(each, Reference) for each in self.references
+        ):
             raise RequestError("references: expected a sequence of Reference objects")
         object.__setattr__(self, "references", tuple(self.references))
         _check_fps(self.fps)
@@ -94,5 +100,7 @@ def _check_text(text: str, name: str) -> None:
 
 
 def _check_fps(fps: float | None) -> None:
-    if fps is not None and (isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0 < fps <= 1000):
+    if fps is not None and (
+        isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0 < fps <= 1000
+    ):
         raise RequestError(f"fps {fps!r}: expected a number above 0 and at most 1000, or None")

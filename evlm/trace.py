@@ -1,118 +1,119 @@
-"""The trace: what the reasoner writes, and the plan inside it.
+"""The trace: what the reasoner writes, and the plan inside it. Its exact form is described in `trace_form`.
 
-    <thinking> ... </thinking>            what is in the pictures, and what is meant
-    <intermediate> ... </intermediate>    a first instruction
-    <reflection> ... </reflection>        checks it against the reference, keeps or mends it
-    <output>                              the plan, one field a line
-    instruction: make the red circle blue
-    targets: red circle; small star
-    scope: local
-    mask: box 120 80 430 390 rows 2-5 1-6 0-7 0-7 0-7 0-7 1-6 2-5
-    </output>
-
-`parse(render(trace)) == trace` for every trace. Text that would break the grammar is escaped with a backslash: the
-backslash itself, the `<` of anything that looks like one of the four tags, line ends in a field, `;` in a label.
+`render` writes it; `parse` reads it from any text, `TraceStream` while it is being written.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import NamedTuple
 
 from .errors import TraceError
+from .trace_form import PARTS, PROSE, TOKEN, TRACE_VERSION, Plan, Scope, Trace, parse_exact, render, unescape
+from .trace_repair import parse_loosely
 
-TRACE_VERSION = 1
-PROSE = ("thinking", "intermediate", "reflection")
-PARTS = (*PROSE, "output")
-FIELDS = ("instruction", "targets", "scope", "mask")
-
-Scope = Literal["local", "global"]
-
-
-def render(trace: Trace) -> str:
-    """The exact text of a trace: what the reasoner is trained to write, and what `parse` reads in strict mode."""
-    plan = trace.plan
-    lines = [f"instruction: {_escape(plan.instruction, _FIELD)}", f"targets: {_render_targets(plan.targets)}"]
-    lines.append(f"scope: {plan.scope}")
-    if plan.mask_text is not None:
-        lines.append(f"mask: {_escape(plan.mask_text, _FIELD)}")
-    blocks = [f"<{part}>\n{_escape(getattr(trace, part), _PROSE)}\n</{part}>" for part in PROSE]
-    return "\n".join([*blocks, "<output>", *lines, "</output>"])
+__all__ = [
+    "PARTS",
+    "PROSE",
+    "TRACE_VERSION",
+    "Plan",
+    "Scope",
+    "StreamEvent",
+    "Trace",
+    "TraceStream",
+    "parse",
+    "plan_from_json",
+    "plan_to_json",
+    "render",
+]
 
 
 def parse(text: str, repair: bool = True) -> Trace:
     """Reads a trace from any text, in linear time.
 
-    repair: mend what a model that was never tuned on the format gets wrong (missing tags, code fences, JSON, prose
-        around the trace, capitals, missing fields that follow from the others) and name each repair in
-        `plan.repairs`. Without it only the exact form is accepted. A text in the exact form is never repaired.
-    Raises TraceError, and nothing else. The mask text is not checked here: decoding it is `masktext`'s business.
+    repair: mend what a model that was never tuned on the form gets wrong (missing tags, code fences, JSON,
+        prose around the trace, capitals, missing fields that follow from the others) and name each repair in
+        `plan.repairs`. Without it only the exact form is accepted. The exact form is never repaired.
+    Raises TraceError, and nothing else. The mask text is not checked here: decoding it is up to `masktext`.
     """
-    if not isinstance(text, str):
-        raise TraceError("trace", 0, f"expected text, got {type(text).__name__}")
     try:
-        return _parse_exact(text)
+        return parse_exact(text)
     except TraceError:
-        if not repair:
+        if not repair or not isinstance(text, str):
             raise
-    from .trace_repair import parse_loosely
-
     return parse_loosely(text)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What to do to the picture.
+class StreamEvent(NamedTuple):
+    """A piece of text, of the part "thinking", "intermediate", "reflection", "output", or "" outside them."""
 
-    instruction: one sentence for the editor. Not empty.
-    targets: labels of the things to change, for the detector; empty when the whole picture is meant.
-    mask_text: the region in the mask codec's text (see `masktext`), unchecked; None: not given.
-    scope: "local" (inside a mask) or "global" (the whole frame).
-    repairs: what the parser had to mend, in order; not part of the plan's identity.
+    part: str
+    text: str
 
-    White space around a text carries no meaning and is taken off; empty labels are dropped.
-    Raises TraceError where a value is of the wrong type, the instruction is empty or the scope unknown.
+
+class TraceStream:
+    """Cuts a growing text into its parts, in linear time.
+
+    The pieces of one part, joined, are the part's text as `parse` reads it, however the text was cut on
+    arrival: tags removed, escapes resolved (in <output> they are left to the fields), no white space around.
     """
 
-    instruction: str
-    targets: tuple[str, ...] = ()
-    mask_text: str | None = None
-    scope: Scope = "local"
-    repairs: tuple[str, ...] = field(default=(), compare=False)
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._rest = ""  # arrived, but may be the beginning of a tag
+        self._part = ""
+        self._begun = False  # has this part shown anything but white space?
+        self._blank: list[str] = []  # white space that is shown only when more text of the part follows
 
-    def __post_init__(self) -> None:
-        instruction = _text(self.instruction, "instruction")
-        if not instruction:
-            raise TraceError("instruction", 0, "it is empty; the editor needs a sentence")
-        if isinstance(self.targets, str) or not isinstance(self.targets, (tuple, list)):
-            raise TraceError("targets", 0, f"expected a tuple of labels, got {self.targets!r:.80}")
-        labels = (_text(label, "targets") for label in self.targets)
-        mask_text = None if self.mask_text is None else _text(self.mask_text, "mask")
-        if self.scope not in ("local", "global"):
-            raise TraceError("scope", 0, f"expected 'local' or 'global', got {self.scope!r:.80}")
-        object.__setattr__(self, "instruction", instruction)
-        object.__setattr__(self, "targets", tuple(label for label in labels if label))
-        object.__setattr__(self, "mask_text", mask_text or None)
-        object.__setattr__(self, "repairs", tuple(_text(note, "trace") for note in self.repairs))
+    @property
+    def text(self) -> str:
+        """All that has arrived."""
+        return "".join(self._pieces)
 
+    def feed(self, text: str) -> list[StreamEvent]:
+        """Takes the next piece of the text; gives the events that it settles. Raises nothing."""
+        self._pieces.append(text)
+        text = self._rest + text
+        cut = self._undecided(text)
+        self._rest = text[cut:]
+        return self._read(text[:cut])
 
-@dataclass(frozen=True)
-class Trace:
-    """A whole trace. White space around the prose carries no meaning and is taken off; prose may be empty."""
+    def finish(self, repair: bool = True) -> Trace:
+        """Parses everything that has arrived, as `parse` does. Raises TraceError."""
+        return parse(self.text, repair)
 
-    thinking: str
-    intermediate: str
-    reflection: str
-    plan: Plan
+    def _undecided(self, text: str) -> int:
+        """Where the tail begins that cannot be read yet."""
+        found = _UNDECIDED.search(text, max(0, len(text) - _LONGEST))
+        if not found:
+            return len(text)
+        before = text[: found.start()]
+        slashes = len(before) - len(before.rstrip("\\"))
+        return len(text) if slashes % 2 else found.start()  # an escaped character decides nothing
 
-    def __post_init__(self) -> None:
-        for part in PROSE:
-            object.__setattr__(self, part, _text(getattr(self, part), part))
-        if not isinstance(self.plan, Plan):
-            raise TraceError("output", 0, f"expected a Plan, got {type(self.plan).__name__}")
+    def _read(self, text: str) -> list[StreamEvent]:
+        events: list[StreamEvent] = []
+        start = 0
+        for token in TOKEN.finditer(text):
+            if not token[2]:
+                continue
+            self._show(text[start : token.start()], events)
+            self._part = "" if token[1] else token[2]
+            self._begun, self._blank = False, []
+            start = token.end()
+        self._show(text[start:], events)
+        return events
+
+    def _show(self, text: str, events: list[StreamEvent]) -> None:
+        kept = text.rstrip()
+        if not kept:
+            if self._begun:
+                self._blank.append(text)
+            return
+        shown = "".join(self._blank) + kept if self._begun else kept.lstrip()
+        self._begun, self._blank = True, [text[len(kept) :]]
+        events.append(StreamEvent(self._part, unescape(shown) if self._part in PROSE else shown))
 
 
 def plan_to_json(plan: Plan) -> str:
@@ -141,7 +142,9 @@ def plan_from_json(text: str) -> Plan:
     if not isinstance(data, dict):
         raise TraceError("json", 0, f"expected an object, got {type(data).__name__}")
     if data.get("version") != TRACE_VERSION:
-        raise TraceError("json", 0, f"version {data.get('version')!r:.40}, this evlm reads version {TRACE_VERSION}")
+        raise TraceError(
+            "json", 0, f"version {data.get('version')!r:.40}, this evlm reads version {TRACE_VERSION}"
+        )
     if "instruction" not in data:
         raise TraceError("instruction", 0, "it is missing")
     targets, repairs = data.get("targets", []), data.get("repairs", [])
@@ -151,110 +154,8 @@ def plan_from_json(text: str) -> Plan:
     return Plan(data["instruction"], tuple(targets), data.get("mask"), scope, tuple(repairs))
 
 
-# --- escaping -----------------------------------------------------------------------------------------------------
-
-# Anything the repair path would take for a tag is escaped, not only the exact form; bounded, so that it is linear.
-TAG = r"<[ \t]{0,3}(/?)[ \t]{0,3}(thinking|think|intermediate|reflection|output)[ \t]{0,3}>"
-_LOOKS_LIKE_TAG = rf"<(?={TAG[1:]})"
-_PROSE = re.compile(rf"\\|{_LOOKS_LIKE_TAG}", re.IGNORECASE)
-_FIELD = re.compile(rf"[\\\n\r]|{_LOOKS_LIKE_TAG}", re.IGNORECASE)
-_LABEL = re.compile(rf"[\\\n\r;]|{_LOOKS_LIKE_TAG}", re.IGNORECASE)
-_LETTERS = {"\n": "n", "\r": "r"}
-_ESCAPED = re.compile(r"\\([\\nr;<])")
-_MEANINGS = {"n": "\n", "r": "\r"}
-
-
-def unescape(text: str) -> str:
-    """Undoes the escapes; a backslash before any other character stays as it is."""
-    return _ESCAPED.sub(lambda found: _MEANINGS.get(found[1], found[1]), text)
-
-
-def split_labels(text: str) -> tuple[str, ...]:
-    """"a; b" -> ("a", "b"). "none" alone means no label ("none;" is the label "none")."""
-    if text.strip().lower() == "none":
-        return ()
-    labels, start = [], 0
-    for found in re.finditer(r"\\.|;", text, re.DOTALL):
-        if found[0] == ";":
-            labels.append(text[start : found.start()])
-            start = found.end()
-    labels.append(text[start:])
-    return tuple(unescape(label.strip()) for label in labels if label.strip())
-
-
-def _escape(text: str, special: re.Pattern[str]) -> str:
-    return special.sub(lambda found: "\\" + _LETTERS.get(found[0], found[0]), text)
-
-
-def _render_targets(targets: tuple[str, ...]) -> str:
-    if not targets:
-        return "none"
-    text = "; ".join(_escape(label, _LABEL) for label in targets)
-    return text + ";" if text.lower() == "none" else text
-
-
-def _text(value: Any, part: str) -> str:
-    if not isinstance(value, str):
-        raise TraceError(part, 0, f"expected text, got {type(value).__name__}")
-    return value.strip()
-
-
-# --- the exact form -----------------------------------------------------------------------------------------------
-
-_EXACT = re.compile(rf"\\.|<(/?)({'|'.join(PARTS)})>", re.DOTALL)
-
-
-def _tags(text: str) -> Iterator[re.Match[str]]:
-    return (found for found in _EXACT.finditer(text) if found[2])
-
-
-def _parse_exact(text: str) -> Trace:
-    tags, contents, end = _tags(text), {}, 0
-    for part in PARTS:
-        start = _expect(text, next(tags, None), "", part, end)
-        closing = next(tags, None)
-        end = _expect(text, closing, "/", part, None)
-        assert closing is not None
-        contents[part] = (start, closing.start())
-    extra = next(tags, None)
-    if extra is not None or text[end:].strip():
-        raise TraceError("trace", end, "text after </output>")
-    prose = {part: unescape(text[slice(*contents[part])].strip()) for part in PROSE}
-    return Trace(**prose, plan=_parse_plan(text, *contents["output"]))
-
-
-def _expect(text: str, tag: re.Match[str] | None, slash: str, part: str, gap_from: int | None) -> int:
-    """Checks that the next tag is the one expected, and the gap before it blank; gives the tag's end."""
-    wanted = f"<{slash}{part}>"
-    if tag is None:
-        raise TraceError(part, len(text), f"{wanted} is missing")
-    if tag[0] != wanted:
-        raise TraceError(part, tag.start(), f"expected {wanted}, found {tag[0]}")
-    if gap_from is not None and text[gap_from : tag.start()].strip():
-        raise TraceError(part, gap_from, f"text between the parts, before {wanted}")
-    return tag.end()
-
-
-def _parse_plan(text: str, start: int, end: int) -> Plan:
-    values: dict[str, str] = {}
-    offset = start
-    for line in text[start:end].split("\n"):
-        if line.strip():
-            name, colon, value = line.partition(":")
-            name = name.strip()
-            if not colon or name not in FIELDS:
-                raise TraceError("output", offset, f"expected a line of {', '.join(FIELDS)}, got {line.strip()!r:.80}")
-            if name in values or any(FIELDS.index(name) < FIELDS.index(seen) for seen in values):
-                raise TraceError(name, offset, f"fields come once each, in the order {', '.join(FIELDS)}")
-            if name == "scope" and value.strip() not in ("local", "global"):
-                raise TraceError("scope", offset, f"expected 'local' or 'global', got {value.strip()!r:.80}")
-            if name == "instruction" and not unescape(value).strip():
-                raise TraceError("instruction", offset, "it is empty; the editor needs a sentence")
-            values[name] = value.strip()
-        offset += len(line) + 1
-    for name in FIELDS[:3]:
-        if name not in values:
-            raise TraceError(name, end, f"the line '{name}: ...' is missing")
-    mask = unescape(values["mask"]) if "mask" in values else None
-    scope: Scope = "global" if values["scope"] == "global" else "local"
-    return Plan(unescape(values["instruction"]), split_labels(values["targets"]), mask, scope)
+# What may yet become a tag or an escape, at the end of what has arrived.
+_TAGS = [tag for part in PARTS for tag in (f"<{part}>", f"</{part}>")]
+_BEGINNINGS = sorted({re.escape(tag[:end]) for tag in _TAGS for end in range(1, len(tag))})
+_UNDECIDED = re.compile(rf"(?:\\|{'|'.join(_BEGINNINGS)})\Z")
+_LONGEST = max(map(len, _TAGS))
