@@ -1,8 +1,9 @@
 """The optimiser every recipe shares: Muon for matrices, AdamW for the rest, and one learning-rate schedule.
 
-Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) orthogonalises the momentum of each weight matrix.
-`torch.optim.Muon` takes 2-D parameters only and works matrix by matrix; here convolution weights are flattened to
-[out, in * k * k] and equal shapes go through one batched Newton-Schulz iteration, which is what a small model on a CPU needs.
+Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) orthogonalises the momentum of each
+weight matrix. `torch.optim.Muon` takes 2-D parameters only and works matrix by matrix; here convolution
+weights are flattened to [out, in * k * k] and equal shapes go through one batched Newton-Schulz iteration,
+which is what a small model on a CPU needs.
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-MATRIX_MODULES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+MATRIX_MODULES = (
+    nn.Linear,
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
 
 
 def make_optimizer(
@@ -28,9 +37,10 @@ def make_optimizer(
 ) -> MuonAdamW:
     """Optimiser over the trainable parameters of `model`.
 
-    Muon takes the weights of linear and convolution layers; AdamW takes embeddings (also when tied to an output head),
-    biases, norms, free parameters, and every parameter whose name contains one of `adam_names` (an output head, say).
-    `lr_muon` bounds the spectral norm of a step (0.02 is the usual start), `lr_adam` is AdamW's.
+    Muon takes the weights of linear and convolution layers; AdamW takes embeddings (also when tied to an
+    output head), biases, norms, free parameters, and every parameter whose name contains one of `adam_names`
+    (an output head, say). `lr_muon` bounds the spectral norm of a step (0.02 is the usual start), `lr_adam`
+    is AdamW's.
     """
     adam_names = tuple(adam_names)
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
@@ -57,7 +67,8 @@ def schedule(step: int, steps: int, warmup: int = 50, floor: float = 0.0) -> flo
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    """One optimiser with two kinds of parameter groups (`muon=True` or `False`); `set_lr(factor)` scales both."""
+    """One optimiser with two kinds of parameter groups (`muon=True` or `False`); `set_lr(factor)` scales
+    both."""
 
     def __init__(
         self,
@@ -109,7 +120,7 @@ class MuonAdamW(torch.optim.Optimizer):
         for (rows, columns), entries in shapes.items():
             updates = orthogonalise(torch.stack([flat for _, flat in entries]))
             scale = group["lr"] * math.sqrt(max(1.0, rows / columns))
-            for (p, _), update in zip(entries, updates):
+            for (p, _), update in zip(entries, updates, strict=True):
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(update.view_as(p), alpha=-scale)
 
@@ -136,9 +147,11 @@ class MuonAdamW(torch.optim.Optimizer):
 
 
 def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
-    """Nearest semi-orthogonal matrix of each [..., rows, columns], roughly: singular values end up in about 0.7..1.2.
+    """Nearest semi-orthogonal matrix of each [..., rows, columns], roughly: singular values end up in about
+    0.7..1.2.
 
-    The quintic Newton-Schulz iteration of Muon; bf16 is enough for it, and fast where the CPU or GPU knows bf16.
+    The quintic Newton-Schulz iteration of Muon; bf16 is enough for it, and fast where the CPU or GPU knows
+    bf16.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrices.shape[-2] > matrices.shape[-1]

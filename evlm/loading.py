@@ -1,0 +1,71 @@
+"""What every loader needs: a model's small JSON files, its device, its dtype."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .errors import ModelError
+
+_DTYPES = {
+    "fp32": torch.float32,
+    "float32": torch.float32,
+    "fp16": torch.float16,
+    "float16": torch.float16,
+    "bf16": torch.bfloat16,
+    "bfloat16": torch.bfloat16,
+}
+
+
+def pick_device(device: str | torch.device | None = None) -> torch.device:
+    """The device asked for; without one: CUDA (ROCm too), else Apple's, else the CPU. Raises ModelError."""
+    if device is None:
+        device = (
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise ModelError(
+            f"device {device!r} is not one that torch knows; try 'cuda', 'mps' or 'cpu'"
+        ) from error
+
+
+def pick_dtype(dtype: str | torch.dtype, auto: torch.dtype = torch.float32) -> torch.dtype:
+    """A torch dtype from its name ("fp32", "fp16", "bf16" or torch's own); "auto" is `auto`. Raises
+    ModelError."""
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == "auto":
+        return auto
+    if dtype not in _DTYPES:
+        raise ModelError(f"dtype {dtype!r}: expected auto, fp32, fp16 or bf16")
+    return _DTYPES[dtype]
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """The object in a JSON file. Raises ModelError when it is missing or broken; `what` says what should lie
+    there."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{path} does not exist; expected {what}. `python -m evlm models` lists what is there"
+        ) from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ModelError(
+            f"{path} cannot be read as JSON ({error}); expected {what}; fetch the model again"
+        ) from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} holds a JSON {type(value).__name__}, expected an object: {what}")
+    return value
+
+
+def read_notes(folder: Path) -> dict[str, Any]:
+    """Our own `evlm.json` beside a model (its best settings); empty where there is none. Raises ModelError if
+    broken."""
+    path = folder / "evlm.json"
+    return read_json(path, "the settings of one of our models") if path.is_file() else {}

@@ -1,0 +1,100 @@
+"""Mask clean-up with exact semantics: what each function gives for a pixel can be said in one sentence.
+
+A mask is float32 in 0..1 with the shape [F, H, W] (or [H, W]); a pixel is on where the mask is at least 0.5.
+Distances are Euclidean, between pixel centres, and beyond the edge of the frame there is nothing: the edge
+neither grows nor eats a mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .errors import PictureError
+
+
+def fill_holes(mask: Tensor) -> Tensor:
+    """The mask with its holes on: off pixels that no path of off pixels (up, down, left, right) joins to the
+    frame's edge.
+
+    mask: [F, H, W] or [H, W]. Returns the same shape, float32 of 0 and 1.
+    """
+    from scipy.ndimage import binary_fill_holes
+
+    return _each_frame(mask, lambda on: binary_fill_holes(on).astype(np.float32))
+
+
+def grow(mask: Tensor, pixels: float) -> Tensor:
+    """The mask grown, or for negative `pixels` shrunk. Returns the same shape, float32 of 0 and 1.
+
+    Growing turns on what lies within `pixels` of an on pixel; shrinking turns off what lies within -`pixels`
+    of an off one.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    def grown(on: NDArray[np.bool_]) -> NDArray[np.float32]:
+        if pixels == 0 or on.all() or not on.any():
+            return on.astype(np.float32)
+        if pixels > 0:
+            return (distance_transform_edt(~on) <= pixels).astype(np.float32)
+        return (distance_transform_edt(on) > -pixels).astype(np.float32)
+
+    return _each_frame(mask, grown)
+
+
+def feather_inward(mask: Tensor, pixels: float) -> Tensor:
+    """A soft edge that lies inside the mask: off pixels stay exactly 0, so that nothing outside can change.
+
+    An on pixel at distance d from the nearest off pixel (1 for the outermost ones) gets min(1, d / (pixels +
+    1)); `pixels` 0 gives the hard mask. mask: [F, H, W] or [H, W]. Returns the same shape, float32 in 0..1.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    if pixels < 0:
+        raise PictureError(f"feather of {pixels} pixels: expected 0 or more; it always lies inside the mask")
+
+    def feathered(on: NDArray[np.bool_]) -> NDArray[np.float32]:
+        if pixels == 0 or on.all() or not on.any():
+            return on.astype(np.float32)
+        return np.minimum(1, distance_transform_edt(on) / (pixels + 1)).astype(np.float32)
+
+    return _each_frame(mask, feathered)
+
+
+def union(masks: Tensor) -> Tensor:
+    """All objects in one mask: [N, F, H, W] in 0..1 -> [F, H, W], the largest value at each pixel; zeros when
+    N is 0."""
+    if masks.ndim != 4:
+        raise PictureError(f"masks of shape {tuple(masks.shape)}: expected [N, F, H, W]")
+    return masks.amax(0) if len(masks) else masks.new_zeros(masks.shape[1:])
+
+
+def box_mask(box: tuple[float, float, float, float], height: int, width: int) -> Tensor:
+    """Float32 [height, width]: 1 where a pixel's centre lies inside the box (x0, y0, x1, y1 in pixels), else
+    0."""
+    x0, y0, x1, y1 = box
+    xs, ys = torch.arange(width) + 0.5, torch.arange(height) + 0.5
+    return (((ys >= y0) & (ys < y1))[:, None] & ((xs >= x0) & (xs < x1))[None]).float()
+
+
+def check_mask(mask: Tensor, name: str = "mask") -> Tensor:
+    """The mask as float32 [F, H, W] on the CPU, or a PictureError that says why not. [H, W] becomes one
+    frame."""
+    if not isinstance(mask, Tensor):
+        raise PictureError(f"{name}: expected a tensor [F, H, W], got {type(mask).__name__}")
+    if mask.ndim not in (2, 3) or 0 in mask.shape:
+        raise PictureError(f"{name}: shape {tuple(mask.shape)}, expected [F, H, W] with nothing empty")
+    mask = mask.detach().to("cpu", torch.float32)
+    low, high = (float(value) for value in mask.aminmax())  # NaN in, NaN out
+    if not (low >= 0 and high <= 1):
+        raise PictureError(f"{name}: values {low:g}..{high:g}, expected finite numbers in 0..1")
+    return mask[None] if mask.ndim == 2 else mask
+
+
+def _each_frame(mask: Tensor, work: Callable[[NDArray[np.bool_]], NDArray[np.float32]]) -> Tensor:
+    frames = check_mask(mask).numpy() >= 0.5
+    return torch.from_numpy(np.stack([work(frame) for frame in frames])).reshape(mask.shape)
