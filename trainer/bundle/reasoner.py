@@ -1,0 +1,83 @@
+"""The bundled reasoner: a tiny Qwen2-VL trained from nothing on the world by the trainer's SFT phase."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evlm.messages import SHORT, Chat, build_messages, encode
+from evlm.request import Reference, Request
+from evlm.trace import render
+
+from ..batch import Batch, Collator
+from ..sft import SFTConfig, run_sft
+from ..world.questions import Question, ask
+from ..world.scene import Split
+from ..world.traces import write_trace
+from .tiny_qwen import make_model, make_processor, make_tokenizer
+
+# Rare operations are practised more often than they are asked (edits.MIX).
+PRACTICE = {"recolour": 0.20, "replace": 0.19, "remove": 0.10, "add": 0.12, "weather": 0.07, "ground": 0.05,
+            "restyle": 0.05, "retexture": 0.11, "move": 0.11}
+RECIPE = SFTConfig(steps=6000, batch=32, lr_muon=0.02, lr_adam=2e-3, warmup=100)
+
+
+def request_of(question: Question, size: int = 64) -> Request:
+    """The question as the engine is asked it."""
+    def tensor(pixels: Any) -> torch.Tensor:
+        return torch.from_numpy(pixels).float() / 255
+
+    references = tuple(Reference(r.kind, tensor(r.pixels(size)) if r.scenes else None, r.text) for r in question.refs)  # type: ignore[arg-type]
+    return Request(tensor(question.edit.pictures(size, question.frames)[0]), question.prompt, references)
+
+
+def training_batch(collate: Collator, step: int, rows: int, seed: int) -> Batch:
+    """The batch of a step: a function of (seed, step) alone."""
+    rng = random.Random(f"reasoner {seed} {step}")
+    questions = [ask(rng, "train", rng.choices(list(PRACTICE), list(PRACTICE.values()))[0]) for _ in range(rows)]
+    chats = [build_messages(request_of(q), style=SHORT) for q in questions]
+    return collate(chats, [render(write_trace(rng, q)) for q in questions])
+
+
+def train(out: Path, work: Path, seed: int = 0, log: Callable[[str], None] = print, config: SFTConfig = RECIPE,
+          on_save: Callable[[Any, Any, int], None] | None = None) -> None:
+    """Trains from nothing and writes the model folder `out`; resumes from `work`."""
+    tokenizer = make_tokenizer()
+    processor, model = make_processor(tokenizer), make_model(tokenizer, seed)
+    model.set_attn_implementation("eager")  # on a CPU its backward is the faster one in bf16
+    collate = Collator(processor)
+    log(f"reasoner: {sum(p.numel() for p in model.parameters()):,} parameters, vocabulary {len(tokenizer)}")
+    run_sft(model, lambda step: training_batch(collate, step, config.batch, seed), config, work / "reasoner", log,
+            None if on_save is None else lambda step: on_save(model, processor, step))
+    export(model, processor, out)
+
+
+def export(model: Any, processor: Any, out: Path) -> None:
+    """The library's own folder layout, fp16 safetensors, and evlm.json."""
+    import copy
+    import json
+
+    copy.deepcopy(model).half().save_pretrained(out)
+    processor.save_pretrained(out)
+    (out / "evlm.json").write_text(json.dumps({"prompt": "short", "mask_codec": "box-spans-8"}, indent=1) + "\n")
+
+
+@torch.no_grad()
+def answer(model: Any, processor: Any, chats: Sequence[Chat], batch: int = 32, tokens: int = 220) -> list[str]:
+    """Greedy answers of many chats in batches: for watching a training; `check` goes through evlm.reasoner."""
+    texts: list[str] = []
+    for at in range(0, len(chats), batch):
+        inputs = encode(processor, chats[at:at + batch])
+        model.model.rope_deltas = None
+        out = model.generate(**inputs, max_new_tokens=tokens, do_sample=False)
+        texts += processor.tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1]:], skip_special_tokens=True)
+    return texts
+
+
+def questions(split: Split, rows: int, seed: int, op: str | None = None, category: str | None = None) -> list[Question]:
+    """Row i depends on (split, seed, i) alone."""
+    return [ask(random.Random(f"{split} {seed} {i}"), split, op, category) for i in range(rows)]

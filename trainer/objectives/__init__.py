@@ -1,0 +1,1 @@
+"""The objectives: mathematics only, one file each."""

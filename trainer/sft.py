@@ -1,0 +1,78 @@
+"""The SFT phase: steps of token cross-entropy on batches that are a function of (seed, step), so that it resumes exactly."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .batch import Batch
+from .forward import hidden_states
+from .objectives.sft import sft_loss
+from .optim import make_optimizer, schedule
+from .state import load_state, save_state
+
+
+@dataclass(frozen=True)
+class SFTConfig:
+    """steps and batch in optimiser steps and rows; learning rates of Muon's matrices and AdamW's rest; warm-up steps;
+    autocast: bf16 arithmetic; save_every: steps between states."""
+
+    steps: int
+    batch: int = 32
+    lr_muon: float = 0.02
+    lr_adam: float = 2e-3
+    weight_decay: float = 0.01
+    warmup: int = 100
+    seed: int = 0
+    autocast: bool = True
+    save_every: int = 500
+
+
+def run_sft(model: Any, make_batch: Callable[[int], Batch], config: SFTConfig, state: Path,
+            log: Callable[[str], None] = print, on_save: Callable[[int], None] | None = None) -> None:
+    """Trains `model` in place, resuming from `state` (a folder) if it holds one of the same recipe.
+
+    make_batch: step -> Batch. A step whose loss is not finite is dropped and counted; three in a row stop the run with
+    RuntimeError. `on_save(step)` is called after each saved state.
+    """
+    optimizer = make_optimizer(model, config.lr_muon, config.lr_adam, weight_decay=config.weight_decay)
+    recipe = repr(sorted(asdict(config).items()))
+    first = load_state(state, model, optimizer, recipe)
+    if first:
+        log(f"resumed at step {first}")
+    model.train()
+    bad = rows = tokens = 0
+    mean, begun = 0.0, time.monotonic()
+    for step in range(first, config.steps):
+        optimizer.set_lr(schedule(step, config.steps, config.warmup))
+        batch = make_batch(step)
+        with torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=config.autocast):
+            total, count = sft_loss(hidden_states(model, batch), batch.labels, model.lm_head)
+        loss = total / count
+        value = float(loss.detach())
+        if math.isfinite(value):
+            loss.backward()
+            optimizer.step()
+            bad = 0
+        else:
+            bad += 1
+            log(f"step {step}: the loss is {value}; the step is dropped ({bad} in a row)")
+            if bad == 3:
+                raise RuntimeError(f"three steps in a row with a loss of {value}; lower the learning rate")
+        optimizer.zero_grad(set_to_none=True)
+        rows, tokens = rows + len(batch.input_ids), tokens + batch.tokens
+        mean = value if step == first else 0.98 * mean + 0.02 * value
+        if (step + 1) % 100 == 0:
+            spent = time.monotonic() - begun
+            log(f"step {step + 1}/{config.steps} loss {mean:.4f} rows/s {rows / spent:.1f} tokens/s {tokens / spent:.0f}")
+        if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+            save_state(state, model, optimizer, step + 1, recipe)
+            if on_save is not None:
+                on_save(step + 1)
+    model.eval()
