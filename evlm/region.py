@@ -1,0 +1,129 @@
+"""Where an edit may happen: the plan's own region, sharpened by what the detector and SAM 2 found.
+
+The plan's mask is what the reasoner asked for, and it decides. An exact rectangle asks for room (a new
+object, or the old one's whole place), so it stays a rectangle. Any other plan mask is a coarse silhouette:
+SAM 2 draws the fine one, from detected boxes that agree with the plan. Without a plan mask the detected
+objects are the region.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .errors import MaskTextError
+from .masktext import decode_mask, is_rectangle, mask_iou
+from .trace import Plan
+
+if TYPE_CHECKING:
+    from .grounder import Box
+
+AGREE = 0.3  # IoU below which a detected box, or a silhouette, is about something else than the plan
+INSIDE = 0.7  # of several targets, each box need only lie this far within the plan's region
+
+
+@dataclass(frozen=True)
+class PlanRegion:
+    """What the plan itself says about the place.
+
+    mask: float [H, W] of 0 and 1, or None. room: the mask is an exact rectangle.
+    """
+
+    mask: Tensor | None
+    room: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class Region:
+    """mask: float [F, H, W] in 0..1, or None for the whole frame. notes: what was decided, and why."""
+
+    mask: Tensor | None
+    notes: list[str] = field(default_factory=list)
+
+
+def plan_region(plan: Plan, height: int, width: int) -> PlanRegion:
+    """Read the plan's mask text. A malformed one is a note, not an exception."""
+    if plan.scope == "global" or plan.mask_text is None:
+        return PlanRegion(None)
+    try:
+        mask = decode_mask(plan.mask_text, height, width)
+    except MaskTextError as error:
+        return PlanRegion(None, notes=(f"the plan's mask cannot be read ({error}); the targets decide",))
+    return PlanRegion(mask, room=is_rectangle(plan.mask_text))
+
+
+def agreeing(boxes: Sequence[Box], region: PlanRegion, targets: int) -> tuple[list[Box], list[str]]:
+    """The detected boxes that are about the plan's region, and a note for each that is not."""
+    if region.mask is None or not bool(region.mask.any()):
+        return list(boxes), []
+    asked = _bounds(region.mask)
+    kept, notes = [], []
+    for box in boxes:
+        overlap, within = _overlap((box.x0, box.y0, box.x1, box.y1), asked)
+        if overlap >= AGREE or (targets > 1 and within >= INSIDE):
+            kept.append(box)
+        else:
+            what = f"the detected {box.label!r} ({box.score:.2f})"
+            notes.append(f"{what} is not where the plan says (IoU {overlap:.2f}): dropped")
+    return kept, notes
+
+
+def decide(
+    plan: Plan, region: PlanRegion, objects: Tensor | None, shape: tuple[int, int, int], grow: float
+) -> Region:
+    """The final mask.
+
+    objects: float [N, F, H, W], the silhouettes that were found (N may be 0), or None where nothing could be
+    segmented.
+    shape: (F, H, W) of the original. grow: how far a silhouette grows where no plan says how far the edit may
+        reach, as a share of the frame's shorter side.
+    """
+    from .masks import grow as grown
+
+    frames, height, width = shape
+    notes = list(region.notes)
+    if plan.scope == "global":
+        return Region(None, [*notes, "the scope is global: the whole frame is edited"])
+    silhouette = objects.amax(0) if objects is not None and objects.shape[0] else None
+    if region.mask is None:
+        if silhouette is None:
+            what = ", ".join(plan.targets) or "no target"
+            return Region(
+                None, [*notes, f"nothing was found for {what}, and the plan has no mask: whole frame"]
+            )
+        reach = max(1, round(grow * min(height, width)))
+        return Region(
+            grown(silhouette, reach), [*notes, f"the region is what was found, grown by {reach} px"]
+        )
+    asked = region.mask.expand(frames, height, width)
+    if not bool(asked.any()):
+        return Region(asked, [*notes, "the plan's mask is empty: nothing is edited"])
+    if region.room:
+        return Region(asked, [*notes, "the plan asks for a rectangle: it is taken as it is"])
+    if silhouette is None:
+        return Region(asked, [*notes, "nothing was segmented: the plan's own mask is taken"])
+    agreement = mask_iou(silhouette[0], region.mask)
+    if agreement < AGREE:
+        notes.append(f"the silhouette is not the plan's (IoU {agreement:.2f}): the plan's own mask is taken")
+        return Region(asked, notes)
+    return Region(silhouette, [*notes, f"the plan's mask, sharpened by the segmenter (IoU {agreement:.2f})"])
+
+
+def _bounds(mask: Tensor) -> tuple[float, float, float, float]:
+    rows, columns = torch.nonzero(mask.any(1)).flatten(), torch.nonzero(mask.any(0)).flatten()
+    return float(columns[0]), float(rows[0]), float(columns[-1]) + 1, float(rows[-1]) + 1
+
+
+def _overlap(box: tuple[float, ...], other: tuple[float, ...]) -> tuple[float, float]:
+    """(IoU, share of `box` that lies in `other`) of two boxes x0 y0 x1 y1."""
+    wide = min(box[2], other[2]) - max(box[0], other[0])
+    high = min(box[3], other[3]) - max(box[1], other[1])
+    both = max(0.0, wide) * max(0.0, high)
+    area = max((box[2] - box[0]) * (box[3] - box[1]), 1e-9)
+    union = area + (other[2] - other[0]) * (other[3] - other[1]) - both
+    return both / max(union, 1e-9), both / area

@@ -1,0 +1,208 @@
+"""A contact sheet: one row for each edit, with what went in, what was decided, and what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from .pictures import to_pil
+from .request import Reference, Request
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageFont import FreeTypeFont
+
+    from .grounder import Box
+    from .pipeline import Result
+
+PAPER, INK, FAINT, FRAME = (250, 249, 246), (32, 33, 36), (120, 122, 128), (225, 223, 217)
+ACCENT, SHADE = (255, 106, 43), (24, 26, 32)
+HEADINGS = ("original", "reference", "boxes and mask", "edited")
+GAP, MARGIN, HEAD = 16, 28, 40
+
+
+@dataclass(frozen=True)
+class SheetRow:
+    """One edit to show. title: a line above the pictures, may be empty."""
+
+    request: Request
+    result: Result
+    title: str = ""
+
+
+def draw_sheet(rows: Sequence[SheetRow], side: int = 256) -> Image:
+    """Draw the sheet as an RGB picture.
+
+    side: of a tile, in pixels. A picture smaller than a tile is enlarged by whole factors, pixel by pixel, so
+    that nothing is shown that is not in it; a larger one is reduced. Of a video its first frame is shown.
+    """
+    from PIL import Image, ImageDraw
+
+    blocks = [_block(row, side) for row in rows]
+    width = 2 * MARGIN + len(HEADINGS) * side + (len(HEADINGS) - 1) * GAP
+    sheet = Image.new("RGB", (width, HEAD + MARGIN + sum(b.height for b in blocks)), PAPER)
+    draw, font = ImageDraw.Draw(sheet), _font(15)
+    for column, heading in enumerate(HEADINGS):
+        draw.text((MARGIN + column * (side + GAP), HEAD - 24), heading, FAINT, font)
+    y = HEAD
+    for block in blocks:
+        sheet.paste(block, (0, y))
+        y += block.height
+    return sheet
+
+
+def overlay(frame: Tensor, mask: Tensor | None, boxes: Sequence[Box], side: int = 256) -> Image:
+    """The frame [H, W, 3] as a tile: what lies outside the mask [H, W] darkened, its outline and the boxes
+    drawn."""
+    from PIL import Image, ImageChops, ImageDraw, ImageFilter
+
+    tile, scale, (left, top) = _fit(to_pil(frame), side)
+    if mask is not None:
+        size = (round(frame.shape[1] * scale), round(frame.shape[0] * scale))
+        cut = to_pil((mask > 0).float()[..., None].expand(-1, -1, 3)).convert("L")
+        inside = Image.new("L", tile.size, 0)
+        inside.paste(cut.resize(size, Image.Resampling.NEAREST), (left, top))
+        picture = Image.new("L", tile.size, 0)
+        picture.paste(255, (left, top, left + size[0], top + size[1]))
+        dark = Image.blend(tile, Image.new("RGB", tile.size, SHADE), 0.62)
+        tile.paste(dark, mask=ImageChops.subtract(picture, inside))
+        edge = ImageChops.subtract(inside, inside.filter(ImageFilter.MinFilter(3)))
+        tile.paste(ACCENT, mask=edge)
+    draw, font = ImageDraw.Draw(tile), _font(13)
+    for box in (b for b in boxes if b.frame == 0):
+        corners = [
+            left + box.x0 * scale,
+            top + box.y0 * scale,
+            left + box.x1 * scale - 1,
+            top + box.y1 * scale - 1,
+        ]
+        draw.rectangle(corners, outline=(255, 255, 255), width=2)
+        text = f"{box.label} {box.score:.2f}"
+        x = min(max(corners[0], 2), max(2, side - font.getlength(text) - 8))
+        y = corners[1] - 19 if corners[1] >= 21 else min(corners[3] + 2, side - 19)
+        draw.rectangle((x, y, x + font.getlength(text) + 7, y + 17), fill=(255, 255, 255))
+        draw.text((x + 4, y + 1), text, INK, font)
+    return tile
+
+
+def _block(row: SheetRow, side: int) -> Image:
+    from PIL import Image, ImageDraw
+
+    request, result = row.request, row.result
+    mask = None if result.mask is None else result.mask[0]
+    tiles = [
+        _fit(to_pil(request.original[0]), side)[0],
+        _references(request.references, side),
+        overlay(request.original[0], mask, result.boxes, side),
+        _fit(to_pil(result.edited[0]), side)[0],
+    ]
+    width = 2 * MARGIN + len(tiles) * side + (len(tiles) - 1) * GAP
+    inner = width - 2 * MARGIN
+    asked = f"asked: “{request.prompt}”" if request.prompt.strip() else "asked: no words, only the reference"
+    seconds = " · ".join(f"{step} {value:.1f} s" for step, value in result.seconds.items())
+    lines = [(text, _font(19), INK) for text in _wrapped(result.plan.instruction, _font(19), inner)]
+    lines += [(text, _font(15), FAINT) for text in _wrapped(f"{asked}   {seconds}", _font(15), inner)[:3]]
+    above = [(row.title, _font(15), FAINT)] if row.title else []
+
+    height = sum(_line(font) for _, font, _ in [*above, *lines]) + side + 10 + 26
+    block = Image.new("RGB", (width, height), PAPER)
+    draw, y = ImageDraw.Draw(block), 0
+    for text, font, colour in above:
+        draw.text((MARGIN, y), text, colour, font)
+        y += _line(font)
+    for column, tile in enumerate(tiles):
+        block.paste(tile, (MARGIN + column * (side + GAP), y))
+    y += side + 10
+    for text, font, colour in lines:
+        draw.text((MARGIN, y), text, colour, font)
+        y += _line(font)
+    return block
+
+
+def _references(references: Sequence[Reference], side: int) -> Image:
+    """Up to four references in one tile, words as words."""
+    from PIL import Image
+
+    tile = Image.new("RGB", (side, side), FRAME)
+    shown = list(references)[:4]
+    if not shown:
+        return _words("none", side)
+    part = side if len(shown) == 1 else (side - 4) // 2
+    for index, reference in enumerate(shown):
+        if reference.frames is None:
+            small = _words(f"“{reference.text}”", part)
+        else:
+            small = _fit(to_pil(reference.frames[0]), part)[0]
+            if reference.frames.shape[0] > 1:
+                _tag(small, f"{reference.frames.shape[0]} frames")
+        tile.paste(small, ((index % 2) * (part + 4), (index // 2) * (part + 4)))
+    return tile
+
+
+def _words(text: str, side: int) -> Image:
+    from PIL import Image, ImageDraw
+
+    tile = Image.new("RGB", (side, side), (240, 238, 232))
+    draw, font = ImageDraw.Draw(tile), _font(max(12, side // 14))
+    lines = _wrapped(text, font, side - 24)[: max(1, (side - 24) // _line(font))]
+    y = (side - len(lines) * _line(font)) // 2
+    for line in lines:
+        draw.text(((side - font.getlength(line)) / 2, y), line, FAINT, font)
+        y += _line(font)
+    return tile
+
+
+def _tag(tile: Image, text: str) -> None:
+    from PIL import ImageDraw
+
+    draw, font = ImageDraw.Draw(tile), _font(13)
+    high = tile.height
+    draw.rectangle((4, high - 22, 11 + font.getlength(text), high - 5), fill=SHADE)
+    draw.text((8, high - 21), text, (255, 255, 255), font)
+
+
+def _fit(image: Image, side: int) -> tuple[Image, float, tuple[int, int]]:
+    """The picture in a square tile, the factor it was scaled by, and where its corner lies."""
+    from PIL import Image as Images
+
+    scale = side / max(image.size)
+    if scale >= 1:
+        scale = float(int(scale))
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    how = Images.Resampling.NEAREST if scale >= 1 else Images.Resampling.LANCZOS
+    tile = Images.new("RGB", (side, side), FRAME)
+    corner = ((side - size[0]) // 2, (side - size[1]) // 2)
+    tile.paste(image.resize(size, how), corner)
+    return tile, scale, corner
+
+
+def _wrapped(text: str, font: FreeTypeFont, width: int) -> list[str]:
+    lines, line = [], ""
+    for word in text.split(" "):
+        while (
+            font.getlength(word) > width and len(word) > 1
+        ):  # a word without spaces may be longer than a line
+            fits = max(n for n in range(1, len(word) + 1) if n == 1 or font.getlength(word[:n]) <= width)
+            lines += [line, word[:fits]] if line else [word[:fits]]
+            line, word = "", word[fits:]
+        longer = f"{line} {word}" if line else word
+        if font.getlength(longer) > width:
+            lines.append(line)
+            longer = word
+        line = longer
+    return [*lines, line]
+
+
+def _line(font: FreeTypeFont) -> int:
+    return round(font.size * 1.5)
+
+
+def _font(size: int) -> FreeTypeFont:
+    from PIL import ImageFont
+
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
+    return font

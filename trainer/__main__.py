@@ -1,0 +1,42 @@
+"""`python -m trainer world | bundle`: each command lives in its own module, loaded when it is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from evlm.errors import EVLMError
+
+COMMANDS = {
+    "world": ("trainer.world.cli", "make rows and pictures of the procedural world, or a sheet of them"),
+    "bundle": ("trainer.bundle.cli", "train or measure the tiny models that lie in evlm/bundled"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command: `add_parser(parser)` of its module declares the flags, `run(options)` does the work.
+
+    Returns what `run` returns (None counts as 0), 2 for what does not fit, 130 when interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar=" | ".join(COMMANDS))
+    for name, (_, text) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        if name in words[:1]:
+            import_module(COMMANDS[name][0]).add_parser(command)
+    options = parser.parse_args(words)
+    try:
+        return int(import_module(COMMANDS[options.command][0]).run(options) or 0)
+    except EVLMError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
