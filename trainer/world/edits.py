@@ -170,12 +170,12 @@ def random_edit(rng: random.Random, op: str, scene: Scene, thing: Thing | None =
         cells = scene.free_cells()
         new = replace(random_thing(rng, rng.choice(cells), look, rng.choice(SIZES)), dx=0, dy=0)
         return add(scene, new) if new.label not in labels else None
+    if op == "move":  # uniform over the moves: one that has a single way out is no likelier for it
+        ways = [(t, d) for t in ((thing,) if thing else scene.things) for d in moves(scene, t)]
+        return move(scene, *rng.choice(ways)) if ways else None
     thing = thing or rng.choice(scene.things)
     if op == "remove":
         return remove(scene, thing)
-    if op == "move":
-        ways = moves(scene, thing)
-        return move(scene, thing, rng.choice(ways)) if ways else None
     if op == "recolour":
         edit = recolour(scene, thing, rng.choice([c for c in COLOURS if c != thing.colour]))
     elif op == "retexture":

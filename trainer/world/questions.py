@@ -1,7 +1,8 @@
 """Questions: an edit hidden behind few words and references, so that only the right reading finds it.
 
 A question with a reference is ambiguous by construction: `k` counts the answers that the original and the words leave
-open when the references are withheld and even the kind of edit is known, so a blind reader scores 1/k at best.
+open when the pictures are withheld and even the kind of edit is known. All of them are equally likely, so a blind reader
+scores 1/k at best. (Of a replacement k counts shapes alone, though half of them bring another colour and texture too.)
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from .scene import (
     COLOURS,
     DIRECTIONS,
     GROUNDS,
+    SHAPES,
     SIZES,
     STYLES,
     TEXTURES,
@@ -109,6 +111,14 @@ def shared(a: Thing, b: Thing) -> int:
     return sum(x == y for x, y in zip(a.look, b.look, strict=True))
 
 
+def open_changes(things: tuple[Thing, ...], scene: Scene, key: str, alike: int = 3) -> list[tuple[str, str, str]]:
+    """The looks that one of `things` may take by another shape, colour or texture (`key`), when no other thing of the
+    scene may share `alike` attributes with the outcome."""
+    values = {"shape": SHAPES, "colour": COLOURS, "texture": TEXTURES}[key]
+    ways = [(thing, replace(thing, **{key: value})) for thing in things for value in values if value != getattr(thing, key)]
+    return [new.look for old, new in ways if all(shared(t, new) < alike for t in scene.things if t is not old)]
+
+
 def name_of(thing: Thing, scene: Scene) -> str:
     """The shortest words that mean this thing alone: its shape, its colour, its texture, or its whole label."""
     for key in ("shape", "colour", "texture"):
@@ -147,7 +157,6 @@ def _change(rng: random.Random, edit: Edit, category: str, frames: int) -> Quest
     assert edit.target is not None and edit.outcome is not None
     scene, target, outcome = edit.source, edit.target, edit.outcome
     key = {"recolour": "colour", "retexture": "texture", "replace": "shape"}[edit.op]
-    values = {"colour": 7, "texture": 3, "shape": 7}[key]
     forms = ["twin"] if shared(target, outcome) == 2 else []
     if frames == 1:
         forms += ["pair"]
@@ -161,25 +170,28 @@ def _change(rng: random.Random, edit: Edit, category: str, frames: int) -> Quest
         return None
     form = rng.choice(forms)
     if form == "twin":
-        rivals = [t for t in scene.things if t is not target and shared(t, outcome) >= 2]
-        if rivals or any(t.look == outcome.look for t in scene.things):
+        if any(shared(t, outcome) >= 2 for t in scene.things if t is not target):
             return None
+        k = len(open_changes(scene.things, scene, key, alike=2))
         same = " and ".join(k for k in ("shape", "colour", "texture") if k != key)
         value = getattr(outcome, key)
         hint = f"it shares {same} with the {target.label} ; its {key} is {value}"
         ref = _seen(rng, edit, outcome.look, frames)
-        return Question(edit, category, form, rng.choice(LIKE), (ref,), len(scene.things) * values, hint, True)
+        return Question(edit, category, form, rng.choice(LIKE), (ref,), k, hint, True)
     if form == "pair":
         refs = (_seen(rng, edit, target.look, 1), _seen(rng, edit, outcome.look, 1))
         prompt = rng.choice(("this to that", "first becomes second", "one into two"))
         hint = f"the first is the {target.label} , the second a {outcome.label}"
-        return Question(edit, category, form, prompt, refs, len(scene.things) * values, hint, True)
-    prompt = rng.choice(("the {}", "{} like this", "{}")).format(name_of(target, scene))
+        return Question(edit, category, form, prompt, refs, len(open_changes(scene.things, scene, key)), hint, True)
+    name = name_of(target, scene)
+    prompt = rng.choice(("the {}", "{} like this", "{}")).format(name)
+    prompt = prompt if len(prompt.split()) <= 4 else name
+    k = len(open_changes((target,), scene, key))
     if form == "sign":
         sign = replace(edit.source, things=(), sign=edit.value, sign_large=True)
-        return Question(edit, category, form, prompt, (Ref((sign,)),), values, f"the sign says {edit.value}", True)
+        return Question(edit, category, form, prompt, (Ref((sign,)),), k, f"the sign says {edit.value}", True)
     tiles = _grid(rng, edit, key)
-    return Question(edit, category, form, prompt, (Ref(tiles),), values, f"all four are {edit.value}", True)
+    return Question(edit, category, form, prompt, (Ref(tiles),), k, f"all four are {edit.value}", True)
 
 
 def _grid(rng: random.Random, edit: Edit, key: str) -> tuple[Scene, ...]:
@@ -203,11 +215,15 @@ def _remove(rng: random.Random, edit: Edit, category: str, frames: int) -> Quest
     return Question(edit, category, "twin", prompt, (_seen(rng, edit, edit.target.look, frames),), len(edit.source.things), hint, True)
 
 
+def _new_looks(scene: Scene) -> int:
+    return len(SHAPES) * len(COLOURS) * len(TEXTURES) - len(scene.things)
+
+
 def _add(rng: random.Random, edit: Edit, category: str, frames: int) -> Question:
     assert edit.outcome is not None
     new = edit.outcome
     prompt = rng.choice(("add this", "this too", "also this", "one more"))
-    k = 256 * len(SIZES) * len(edit.source.free_cells())
+    k = _new_looks(edit.source) * len(SIZES) * len(edit.source.free_cells())
     hint = f"a {new.size} {new.label} at the {CELLS[new.cell]}"
     return Question(edit, category, "place", prompt, (_seen(rng, edit, new.look, frames, new.cell, new.size),), k, hint, True)
 
@@ -250,7 +266,6 @@ def _change_by_words(rng: random.Random, edit: Edit, category: str, frames: int)
     """The words say which thing and which attribute, the picture says its value; or the two disagree and a rule decides."""
     assert edit.target is not None
     key = "colour" if edit.op == "recolour" else "texture"
-    values = len(COLOURS if key == "colour" else TEXTURES) - 1
     name = name_of(edit.target, edit.source)
     shape, colour, texture = random_look(rng)
     if edit.op == "recolour" and rng.random() < 0.2 and len(name.split()) <= 3:
@@ -259,7 +274,8 @@ def _change_by_words(rng: random.Random, edit: Edit, category: str, frames: int)
     text = rng.choice((f"only the {key} of the {name}", f"the {name} : {key}", f"its {key} for the {name}"))
     hint = f"the words mean the {edit.target.label} ; the {key} here is {edit.value}"
     refs = (_seen(rng, edit, look, frames), Ref(text=text))
-    return Question(edit, category, "words", rng.choice(LIKE), refs, values, hint, True)
+    k = len(open_changes((edit.target,), edit.source, key))
+    return Question(edit, category, "words", rng.choice(LIKE), refs, k, hint, True)
 
 
 def _conflict(rng: random.Random, edit: Edit, category: str, frames: int, name: str) -> Question:
@@ -271,7 +287,8 @@ def _conflict(rng: random.Random, edit: Edit, category: str, frames: int, name: 
     rule = "picture wins" if picture_wins else "words win"
     hint = f"the words say {said} but the picture {shown} ; {rule} , so {edit.value} for the {edit.target.label}"
     refs = (_seen(rng, edit, (shape, shown, texture), frames), Ref(text=rule))
-    return Question(edit, category, "conflict", f"{said} {name}", refs, 7 if picture_wins else 1, hint, picture_wins)
+    k = sum(colour != said for _, colour, _ in open_changes((edit.target,), edit.source, "colour")) if picture_wins else 1
+    return Question(edit, category, "conflict", f"{said} {name}", refs, k, hint, picture_wins)
 
 
 def _swap_by_words(rng: random.Random, edit: Edit, category: str, frames: int) -> Question:
@@ -279,24 +296,26 @@ def _swap_by_words(rng: random.Random, edit: Edit, category: str, frames: int) -
     name = name_of(edit.target, edit.source)
     text = rng.choice((f"swap the {name}", f"instead of the {name}", f"replace the {name}"))
     hint = f"the words mean the {edit.target.label} ; here is a {edit.outcome.label}"
+    k = len(open_changes((edit.target,), edit.source, "shape"))
     refs = (_seen(rng, edit, edit.outcome.look, frames), Ref(text=text))
-    return Question(edit, category, "words", rng.choice(("for this", "with this", "use this")), refs, 7, hint, True)
+    return Question(edit, category, "words", rng.choice(("for this", "with this", "use this")), refs, k, hint, True)
 
 
 def _remove_by_words(rng: random.Random, edit: Edit, category: str, frames: int) -> Question | None:
     """The picture shares one attribute with one thing, and the words say which attribute."""
     assert edit.target is not None
-    keys = [i for i in range(3) if sum(t.look[i] == edit.target.look[i] for t in edit.source.things) == 1]
-    if not keys:
+    i = rng.randrange(3)
+    values = [t.look[i] for t in edit.source.things]
+    if values.count(edit.target.look[i]) > 1:
         return None
-    i = rng.choice(keys)
+    k = sum(values.count(value) == 1 for value in values)
     look = random_look(rng)
     look = (*look[:i], edit.target.look[i], *look[i + 1:])  # type: ignore[assignment]
     key = ("shape", "colour", "texture")[i]
     text = rng.choice((f"the one of this {key}", f"whatever has its {key}"))
     hint = f"the {key} is {look[i]} , as the {edit.target.label}"
     refs = (_seen(rng, edit, look, frames), Ref(text=text))
-    return Question(edit, category, "words", rng.choice(("remove it", "gone", "away with it")), refs, len(edit.source.things), hint, True)
+    return Question(edit, category, "words", rng.choice(("remove it", "gone", "away with it")), refs, k, hint, k > 1)
 
 
 def _add_by_words(rng: random.Random, edit: Edit, category: str, frames: int) -> Question:
@@ -304,8 +323,9 @@ def _add_by_words(rng: random.Random, edit: Edit, category: str, frames: int) ->
     new = edit.outcome
     text = rng.choice((f"at the {CELLS[new.cell]}", f"place it {CELLS[new.cell]}"))
     hint = f"a {new.size} {new.label} , and the words say {CELLS[new.cell]}"
+    k = _new_looks(edit.source) * len(SIZES)
     refs = (_seen(rng, edit, new.look, frames, size=new.size), Ref(text=text))
-    return Question(edit, category, "words", rng.choice(("add this", "this too", "also this")), refs, 512, hint, True)
+    return Question(edit, category, "words", rng.choice(("add this", "this too", "also this")), refs, k, hint, True)
 
 
 def _move_by_words(rng: random.Random, edit: Edit, category: str, frames: int) -> Question:
@@ -314,7 +334,7 @@ def _move_by_words(rng: random.Random, edit: Edit, category: str, frames: int) -
     k = sum(edit.value in moves(edit.source, t) for t in edit.source.things)
     hint = f"it is the {edit.target.label} ; the words say {edit.value}"
     refs = (_seen(rng, edit, edit.target.look, frames), Ref(text=text))
-    return Question(edit, category, "words", rng.choice(("move this", "this one", "shift it")), refs, k, hint, True)
+    return Question(edit, category, "words", rng.choice(("move this", "this one", "shift it")), refs, k, hint, k > 1)
 
 
 # --- with words alone --------------------------------------------------------------------------------------------------
@@ -356,6 +376,8 @@ def _name_edit(rng: random.Random, edit: Edit) -> tuple[str, str, str, Edit] | N
             if scene.sign == target.colour:
                 return None
             meant = recolour(scene, target, scene.sign)
+            if meant.outcome is not None and any(t.look == meant.outcome.look for t in scene.things):
+                return None
             return rng.choice((f"{name} like the sign", f"sign says {name}")), "", f"the sign in the picture says {scene.sign}", meant
         mood = next((m for m, c in MOODS.items() if c == edit.value), None)
         if mood and alone and rng.random() < 0.7:
