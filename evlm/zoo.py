@@ -19,7 +19,7 @@ BUNDLED = Path(__file__).resolve().parent / "bundled"
 
 MODEL_TYPES = {
     "reasoner": ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"),
-    "detector": ("grounding-dino", "owlv2", "owlvit"),
+    "detector": ("grounding-dino", "mm-grounding-dino", "owlv2", "owlvit"),
     "segmenter": ("sam2", "sam2_video"),
 }
 EDITOR_CLASS = "StableDiffusionInstructPix2PixPipeline"

@@ -1,0 +1,82 @@
+"""`make demo`: three bundled requests through all five steps by the bundled models, with no network; writes
+out/demo.png."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from .errors import EVLMError, RequestError
+
+EXAMPLES = Path(__file__).resolve().parent / "bundled" / "examples"
+
+
+def main(out: str | Path = "out/demo.png") -> int:
+    """Run the demo. Returns 0, or 2 with the reason when the bundled models are not there."""
+    os.environ["HF_HUB_OFFLINE"] = "1"  # before the libraries look: nothing here needs the network
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from .pictures import write_atomically
+    from .pipeline import Pipeline
+    from .sheet import SheetRow, draw_sheet
+    from .terminal import Terminal, fail
+    from .zoo import choose
+
+    began = time.perf_counter()
+    terminal = Terminal(sys.stdout)
+    try:
+        examples = [load_example(path) for path in sorted(EXAMPLES.glob("*.json"))]
+        if not examples:
+            raise EVLMError(f"no example requests in {EXAMPLES}; take a whole checkout")
+        terminal.line(
+            "loading the bundled models: tiny ones of the real classes, that know only a drawn world"
+        )
+        pipeline = Pipeline.load(choose(["bundled"]), device="cpu")
+        terminal.line(terminal.faint(f"{'time':8}  load {time.perf_counter() - began:.2f} s"))
+        rows = []
+        for title, request in examples:
+            terminal.line()
+            terminal.line(terminal.strong(f"{title}: “{request.prompt}”"))
+            result = pipeline.run(request, on_event=terminal.event)
+            terminal.summary(result)
+            rows.append(SheetRow(request, result, title))
+    except EVLMError as error:
+        return fail(str(error))
+    path, image = Path(out), draw_sheet(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda file: image.save(file, format="PNG"))
+    terminal.line()
+    terminal.line(f"wrote {path}: look at it. Everything together took {time.perf_counter() - began:.1f} s")
+    return 0
+
+
+def load_example(path: Path) -> tuple[str, Any]:
+    """(title, Request) of a request in JSON: title, image, prompt, references [{kind, path | text, note}].
+
+    Paths are relative to the file. Raises RequestError for anything else.
+    """
+    from .pictures import load_frames, load_picture
+    from .request import Reference, Request
+
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
+        references = []
+        for each in row.get("references", []):
+            kind, note = each["kind"], each.get("note", "")
+            if kind == "text":
+                references.append(Reference("text", text=each["text"], note=note))
+                continue
+            frames, fps = load_frames(path.parent / each["path"])
+            references.append(Reference(kind, frames, note=note, fps=fps if kind == "video" else None))
+        return row["title"], Request(
+            load_picture(path.parent / row["image"]), row["prompt"], tuple(references)
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RequestError(f"{path} is not an example request: {type(error).__name__} {error}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:2]))

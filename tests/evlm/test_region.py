@@ -1,0 +1,114 @@
+"""The mask policy: what the plan asked for, what was found, and which of them decides."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from evlm.grounder import Box
+from evlm.masktext import BoxSpans
+from evlm.region import agreeing, decide, plan_region
+from evlm.trace import Plan
+
+SIZE = 64
+
+
+def rectangle(x0: int, y0: int, x1: int, y1: int) -> Tensor:
+    mask = torch.zeros(SIZE, SIZE)
+    mask[y0:y1, x0:x1] = 1
+    return mask
+
+
+def disc(x: int, y: int, radius: int) -> Tensor:
+    rows, columns = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
+    return (((columns - x) ** 2 + (rows - y) ** 2) <= radius**2).float()
+
+
+def plan(mask: Tensor | None, **fields: object) -> Plan:
+    text = None if mask is None else BoxSpans().encode(mask)
+    return Plan("make it blue", ("red circle",), text, **fields)  # type: ignore[arg-type]
+
+
+def decided(of: Plan, objects: Tensor | None, frames: int = 1) -> tuple[Tensor | None, str]:
+    region = decide(of, plan_region(of, SIZE, SIZE), objects, (frames, SIZE, SIZE), 0.05)
+    return region.mask, " ".join(region.notes)
+
+
+def test_a_rectangle_is_room_and_stays_a_rectangle() -> None:
+    asked = rectangle(16, 16, 48, 40)
+    mask, why = decided(plan(asked), disc(32, 28, 10)[None, None])
+    assert mask is not None and torch.equal(mask[0], asked)
+    assert "rectangle" in why
+
+
+def test_a_silhouette_is_sharpened_by_the_segmenter() -> None:
+    true = disc(30, 30, 14)
+    mask, why = decided(plan(true), true[None, None])
+    assert mask is not None and torch.equal(mask[0], true)
+    assert "sharpened" in why
+
+
+def test_several_objects_are_one_region() -> None:
+    left, right = disc(16, 30, 9), disc(46, 30, 9)
+    mask, _ = decided(plan((left + right).clamp(max=1)), torch.stack([left, right])[:, None])
+    assert mask is not None and torch.equal(mask[0], torch.maximum(left, right))
+
+
+def test_a_silhouette_somewhere_else_does_not_win_against_the_plan() -> None:
+    mask, why = decided(plan(disc(16, 16, 10)), disc(50, 50, 10)[None, None])
+    assert mask is not None and bool(mask[0, 16, 16]) and not bool(mask[0, 50, 50])
+    assert "not the plan's" in why
+
+
+def test_without_a_segmenter_the_plans_mask_is_taken_for_every_frame() -> None:
+    mask, why = decided(plan(disc(30, 30, 14)), None, frames=3)
+    assert mask is not None and mask.shape == (3, SIZE, SIZE) and torch.equal(mask[0], mask[2])
+    assert "own mask" in why
+
+
+def test_without_a_plan_mask_what_was_found_is_grown_a_little() -> None:
+    found = disc(30, 30, 10)
+    mask, why = decided(plan(None), found[None, None])
+    assert mask is not None and bool((mask[0] >= found).all()) and 1 < mask.sum() / found.sum() < 2.2
+    assert "grown by 3 px" in why
+
+
+def test_nothing_found_and_no_plan_mask_is_the_whole_frame_and_says_so() -> None:
+    for objects in (None, torch.zeros(0, 1, SIZE, SIZE)):
+        mask, why = decided(plan(None), objects)
+        assert mask is None and "nothing was found for red circle" in why
+
+
+def test_a_global_plan_has_no_mask_whatever_else_it_says() -> None:
+    mask, why = decided(plan(disc(30, 30, 10), scope="global"), disc(30, 30, 10)[None, None])
+    assert mask is None and "global" in why
+
+
+def test_an_empty_plan_mask_edits_nothing() -> None:
+    mask, why = decided(plan(torch.zeros(SIZE, SIZE)), None)
+    assert mask is not None and not mask.any() and "empty" in why
+
+
+def test_a_malformed_mask_text_leaves_the_decision_to_what_was_found() -> None:
+    broken = Plan("make it blue", ("red circle",), "box 5 5 900 rows")
+    mask, why = decided(broken, disc(30, 30, 10)[None, None])
+    assert mask is not None and "cannot be read" in why
+
+
+def test_a_detected_box_that_disagrees_with_the_plan_is_dropped_and_noted() -> None:
+    region = plan_region(plan(rectangle(10, 10, 30, 30)), SIZE, SIZE)
+    near, far = Box("red circle", 0.9, 11, 9, 31, 29), Box("red circle", 0.8, 40, 40, 60, 60)
+    kept, notes = agreeing([near, far], region, 1)
+    assert kept == [near] and len(notes) == 1 and "0.80" in notes[0]
+
+
+def test_of_several_targets_each_box_need_only_lie_inside() -> None:
+    region = plan_region(plan(rectangle(0, 0, 60, 60)), SIZE, SIZE)
+    small = Box("dot", 0.9, 4, 4, 14, 14)
+    assert agreeing([small], region, 1)[0] == []
+    assert agreeing([small], region, 2)[0] == [small]
+
+
+def test_without_a_plan_mask_every_box_counts() -> None:
+    box = Box("dot", 0.9, 4, 4, 14, 14)
+    assert agreeing([box], plan_region(plan(None), SIZE, SIZE), 1) == ([box], [])
