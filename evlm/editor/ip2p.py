@@ -1,0 +1,275 @@
+"""InstructPix2Pix (Brooks et al. 2023, arXiv 2211.09800): edits by instruction, with two guidance scales.
+
+diffusers' and transformers' models, and a denoising loop of our own, because a masked edit keeps the
+latents outside the mask on the original's path at every step, and a video is edited in chunks.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ModelError
+from ..loading import pick_device, pick_dtype
+from . import Edited, EditSettings, OnStep
+from .chunks import in_chunks
+from .crop import resize
+from .masked import latent_mask, put_back, work_on
+from .parts import Parts, load_parts
+from .schedulers import build_scheduler
+
+
+class IP2P:
+    """A loaded InstructPix2Pix. Its `vae`, `unet` and `text_encoder` may be moved; edit() works there."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.vae, self.unet, self.text_encoder = parts.vae, parts.unet, parts.text_encoder
+        self.tokenizer = parts.tokenizer
+        self.scheduler_config = parts.scheduler_config
+        self.defaults = parts.defaults
+        self.best_resolution = parts.best_resolution
+        self.full_frame_resolution = parts.full_frame_resolution
+        self.factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        # A crop has to survive the VAE's and the UNet's halvings without a rest.
+        self.multiple = self.factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        dtype: str | torch.dtype = "auto",
+        device: str | torch.device | None = None,
+        scheduler: str | None = None,
+        config: str | Path | None = None,
+    ) -> IP2P:
+        """Loads a model; nothing is ever downloaded.
+
+        Args:
+            source: a diffusers folder, or one `.safetensors` file in the original (CompVis) key names.
+            dtype: "auto" is fp32 on the CPU and fp16 elsewhere; or fp32, fp16, bf16, a torch dtype.
+            device: None = CUDA, else Apple's, else the CPU.
+            scheduler: becomes the default in place of the model's own.
+            config: for a single file that is not of SD 1.5's size: a diffusers folder of configs and
+                tokenizer.
+
+        Raises:
+            ModelError: nothing there, incomplete, or not an InstructPix2Pix.
+            RequestError: an unknown scheduler.
+        """
+        where = pick_device(device)
+        auto = torch.float32 if where.type == "cpu" else torch.float16
+        editor = cls(load_parts(source, pick_dtype(dtype, auto), config))
+        if scheduler is not None:
+            build_scheduler(scheduler, editor.scheduler_config)
+            editor.defaults = replace(editor.defaults, scheduler=scheduler)
+        return editor.to(where)
+
+    def to(self, device: str | torch.device) -> IP2P:
+        """Moves the three models; returns self."""
+        for model in (self.vae, self.unet, self.text_encoder):
+            model.to(device)
+        return self
+
+    @torch.no_grad()
+    def edit(
+        self,
+        frames: Tensor,
+        instruction: str,
+        mask: Tensor | None = None,
+        settings: EditSettings | None = None,
+        on_step: OnStep | None = None,
+    ) -> Edited:
+        """Edits frames by an instruction.
+
+        Args:
+            frames: [F, H, W, 3] in 0..1; one picture or the frames of a video, any size.
+            instruction: what to do. CLIP reads its first 75 tokens; the rest is cut off, with a note.
+            mask: [F, H, W], or [1, H, W] for all frames, in 0..1, on from 0.5; None = the whole frame.
+            settings: None = the model's defaults.
+            on_step: called after every denoising step; see editor.OnStep.
+
+        Returns:
+            Edited. Outside the mask its frames equal the given ones bit for bit.
+
+        Raises:
+            PictureError: frames or mask of a wrong shape or with wrong values.
+            RequestError: an unknown scheduler. ModelError: one frame does not fit into memory.
+        """
+        settings = settings or self.defaults
+        build_scheduler(settings.scheduler, self.scheduler_config)  # an unknown name fails before any work
+        work = work_on(
+            frames, mask, self.best_resolution, self.full_frame_resolution, self.multiple, settings.context
+        )
+        frames = frames.detach().to("cpu", torch.float32)
+        if work is None:
+            return Edited(
+                frames.clone(), frames.new_zeros(0, 0, 0, 3), None, ("the mask is empty: nothing to edit",)
+            )
+        notes: list[str] = []
+        text, cut = self._read(instruction)
+        if cut:
+            notes.append(
+                f"the instruction is longer than CLIP's {self._text_length} tokens: its end was cut off"
+            )
+        if len(work.which) < len(frames):
+            notes.append(
+                f"{len(frames) - len(work.which)} of {len(frames)} frames have an empty mask and stay as is"
+            )
+
+        def paint(chunk: slice) -> Tensor:
+            keep = latent_mask(work, work.box.height // self.factor, work.box.width // self.factor)
+            progress = None if on_step is None else _Progress(on_step, chunk, len(work.which))
+            return self._paint(
+                work.crop[chunk], text, keep if keep is None else keep[chunk], settings, progress
+            )
+
+        painted, halved = in_chunks(len(work.which), settings.chunk, paint)
+        crops = torch.cat(painted)
+        result = put_back(frames, work, crops, settings.feather)
+        return Edited(result, crops, work.box, (*notes, *halved))
+
+    def _paint(
+        self,
+        crop: Tensor,
+        text: Tensor,
+        mask: Tensor | None,
+        settings: EditSettings,
+        progress: _Progress | None,
+    ) -> Tensor:
+        """The denoising loop.
+
+        crop: [A, h, w, 3] in 0..1. text: [2, T, D]. mask: [A, 1, h/f, w/f], 1 = paint. Returns [A, h, w, 3].
+        """
+        device, dtype = self.unet.device, self.unet.dtype
+        count = len(crop)
+        picture = self._encode(crop)
+        original = picture * self.vae.config.scaling_factor
+        scheduler = build_scheduler(settings.scheduler, self.scheduler_config)
+        scheduler.set_timesteps(settings.steps, device=device)
+        skipped = min(int(len(scheduler.timesteps) * (1 - settings.strength)), len(scheduler.timesteps) - 1)
+        times = scheduler.timesteps[skipped:]
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(skipped)
+
+        # One generator a frame, all with the same seed and on the CPU: neither the chunk nor the device
+        # matters.
+        generators = [torch.Generator("cpu").manual_seed(settings.seed) for _ in range(count)]
+        noise = torch.stack([torch.randn(original.shape[1:], generator=g, dtype=dtype) for g in generators])
+        noise = noise.to(device)
+        if skipped:
+            latents = scheduler.add_noise(original, noise, times[:1].repeat(count))
+        else:
+            latents = noise * scheduler.init_noise_sigma
+        mask = None if mask is None else mask.to(device, dtype)
+        extra = (
+            {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
+        )
+        guide = _Guidance(text, picture, settings.guidance, settings.image_guidance)
+
+        for step, time in enumerate(times):
+            noisy = scheduler.scale_model_input(latents, time)
+            prediction = guide(self.unet, noisy, time)
+            stepped = scheduler.step(prediction, time, latents, **extra)
+            latents = stepped.prev_sample
+            if mask is not None:  # outside the mask: the original, as noisy as the latents are now
+                last = step + 1 == len(times)
+                kept = (
+                    original if last else scheduler.add_noise(original, noise, times[step + 1].repeat(count))
+                )
+                latents = torch.where(mask > 0, latents, kept)
+            if progress is not None:
+                clean = getattr(stepped, "pred_original_sample", None)
+                seen = latents if clean is None else clean
+                progress(step + 1, len(times), _preview(seen, original, crop))
+        return self._decode(latents / self.vae.config.scaling_factor)
+
+    def _encode(self, crop: Tensor) -> Tensor:
+        """[A, h, w, 3] in 0..1 -> [A, C, h/f, w/f], unscaled: InstructPix2Pix looks at its picture so."""
+        pixels = crop.movedim(-1, 1).to(self.vae.device, self.vae.dtype) * 2 - 1
+        return self.vae.encode(pixels).latent_dist.mode()
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        """[A, C, h/f, w/f] -> [A, h, w, 3] in 0..1, float32 on the CPU."""
+        pixels = self.vae.decode(latents).sample.float().cpu()
+        if not bool(pixels.isfinite().all()):
+            raise ModelError(
+                f"the model gave numbers that are not finite in {self.vae.dtype}; load it as bf16 or fp32"
+            )
+        return (pixels / 2 + 0.5).clamp(0, 1).movedim(1, -1)
+
+    def _read(self, instruction: str) -> tuple[Tensor, bool]:
+        """[2, T, D]: the instruction and the empty text; and whether the instruction was cut."""
+        length = self._text_length
+        texts = [instruction, ""]
+        whole = len(self.tokenizer(instruction).input_ids)
+        tokens = self.tokenizer(
+            texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        ).input_ids
+        return self.text_encoder(tokens.to(self.text_encoder.device))[0], whole > length
+
+    @property
+    def _text_length(self) -> int:
+        return int(min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings))
+
+
+class _Guidance:
+    """The paper's equation 3, with the three predictions in one batch.
+
+        e = e(z, 0, 0) + s_I (e(z, I, 0) - e(z, 0, 0)) + s_T (e(z, I, T) - e(z, I, 0))
+
+    I: the picture's latents (zeros for none), T: the instruction (the empty text for none). Written as a
+        weighted sum,
+    a prediction whose weight is zero is not computed: without guidance (both 1) one remains.
+    """
+
+    def __init__(self, text: Tensor, picture: Tensor, s_text: float, s_image: float) -> None:
+        instruction, nothing = text[:1], text[1:]
+        terms = [
+            (s_text, instruction, picture),
+            (s_image - s_text, nothing, picture),
+            (1 - s_image, nothing, torch.zeros_like(picture)),
+        ]
+        terms = [term for term in terms if term[0] != 0]
+        self.weights = [weight for weight, _, _ in terms]
+        self.text = torch.cat([words.expand(len(picture), -1, -1) for _, words, _ in terms])
+        self.pictures = torch.cat([seen for _, _, seen in terms])
+
+    def __call__(self, unet: Any, noisy: Tensor, time: Tensor) -> Tensor:
+        """Noisy latents [A, C, h, w] at `time` -> the guided prediction [A, C, h, w]."""
+        batch = torch.cat([torch.cat([noisy] * len(self.weights)), self.pictures], dim=1)
+        predictions = unet(batch, time, encoder_hidden_states=self.text).sample.chunk(len(self.weights))
+        return torch.stack([w * p for w, p in zip(self.weights, predictions, strict=True)]).sum(0)
+
+
+class _Progress:
+    """Tells on_step about one chunk as a part of all frames."""
+
+    def __init__(self, on_step: OnStep, chunk: slice, frames: int) -> None:
+        self.on_step, self.chunk, self.frames = on_step, chunk, frames
+
+    def __call__(self, step: int, steps: int, preview: Tensor) -> None:
+        done = self.chunk.start * steps + (self.chunk.stop - self.chunk.start) * step
+        self.on_step(done, self.frames * steps, preview)
+
+
+def _preview(latents: Tensor, original: Tensor, crop: Tensor) -> Tensor:
+    """Latents [A, C, h, w] as a small picture [A, h, w, 3] in 0..1, without the VAE.
+
+    The linear map from latents to colours is fitted to the original, whose latents and colours are known.
+    """
+    height, width = latents.shape[-2:]
+    colours = resize(crop, height, width).reshape(-1, 3)
+    known = _with_one(original)
+    seen = torch.linalg.lstsq(known.T @ known + 1e-3 * torch.eye(known.shape[1]), known.T @ colours).solution
+    return (_with_one(latents) @ seen).clamp(0, 1).reshape(len(latents), height, width, 3)
+
+
+def _with_one(latents: Tensor) -> Tensor:
+    """[A, C, h, w] -> [A*h*w, C + 1], float32 on the CPU."""
+    cells = latents.float().cpu().movedim(1, -1).flatten(0, 2)
+    return torch.cat([cells, cells.new_ones(len(cells), 1)], dim=1)

@@ -1,0 +1,119 @@
+"""What every masked edit shares: the crop to work in, the latents to keep, the pixels to put back.
+
+    frames, mask --work_on--> crop --the editor's model--> painted crop --put_back--> frames
+
+Outside the mask the result is a copy of the original, bit for bit: pixels are chosen there, never blended.
+A mask pixel is on from 0.5, as in evlm.masks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import PictureError
+from ..masks import check_mask, feather_inward
+from ..pictures import check_frames
+from .crop import CropBox, cover, crop_box, extract, restore
+
+FEATHER = 0.02  # of the mask's shorter side, when nobody says
+
+
+@dataclass(frozen=True)
+class Work:
+    """The part of a request that a model has to paint.
+
+    which: [A] int64, the frames that have a mask. crop: [A, box.height, box.width, 3] in 0..1.
+    mask: [A, H, W] bool, or None for the whole frame.
+    """
+
+    box: CropBox
+    which: Tensor
+    crop: Tensor
+    mask: Tensor | None
+
+
+def work_on(
+    frames: Tensor,
+    mask: Tensor | None,
+    best_resolution: int,
+    full_frame_resolution: int,
+    multiple: int,
+    context: float = 1.2,
+) -> Work | None:
+    """The crop that holds the masks of all frames, or the whole frame without a mask.
+
+    Args:
+        frames: [F, H, W, 3] in 0..1. mask: [F, H, W], or [1, H, W] for all frames, in 0..1; or None.
+        best_resolution, full_frame_resolution: in pixels, for a crop and for the whole frame.
+        multiple, context: as in crop_box.
+
+    Returns:
+        None when no pixel of the mask is on.
+
+    Raises:
+        PictureError: frames or mask of a wrong shape or with values that are no numbers in 0..1.
+    """
+    frames = check_frames(frames)
+    count, height, width, _ = frames.shape
+    if mask is None:
+        box = crop_box(torch.ones(1, height, width), 1.0, full_frame_resolution, multiple)
+        assert box is not None
+        return Work(box, torch.arange(count), extract(frames, box), None)
+    mask = check_mask(mask)
+    if mask.shape[1:] != frames.shape[1:3] or mask.shape[0] not in (1, count):
+        raise PictureError(
+            f"mask of shape {tuple(mask.shape)}, expected {(count, height, width)} or {(1, height, width)} "
+            "like the frames; resize it first"
+        )
+    on = (mask >= 0.5).expand(count, -1, -1)
+    box = crop_box(on, context, best_resolution, multiple)
+    if box is None:
+        return None
+    which = torch.nonzero(on.flatten(1).any(1)).flatten()
+    return Work(box, which, extract(frames[which], box), on[which])
+
+
+def latent_mask(work: Work, height: int, width: int) -> Tensor | None:
+    """[A, 1, height, width] of 0 and 1: a latent cell is painted if the mask touches it, however little."""
+    if work.mask is None:
+        return None
+    box = work.box
+    return cover(work.mask[:, box.y0 : box.y1, box.x0 : box.x1].float(), height, width).unsqueeze(1)
+
+
+def put_back(frames: Tensor, work: Work, painted: Tensor, feather: int | None = None) -> Tensor:
+    """The frames with the painted crops in place.
+
+    Args:
+        frames: [F, H, W, 3], the original. painted: [A, box.height, box.width, 3] in 0..1.
+        feather: pixels over which the paint fades in, inward from the mask's edge; None = 2 % of its
+            shorter side.
+
+    Returns:
+        [F, H, W, 3]; every pixel outside the mask equals the original bit for bit.
+    """
+    box = work.box
+    window = (slice(box.y0, box.y1), slice(box.x0, box.x1))
+    result = frames.clone()
+    for paint, index, frame in zip(
+        restore(painted, box), work.which.tolist(), range(len(work.which)), strict=True
+    ):
+        if work.mask is None:
+            result[index] = paint
+            continue
+        on = work.mask[frame]
+        pixels = default_feather(on) if feather is None else feather
+        alpha = feather_inward(on.float(), pixels)[window].unsqueeze(-1)
+        original = result[index][window]
+        result[index][window] = torch.where(alpha > 0, torch.lerp(original, paint, alpha), original)
+    return result
+
+
+def default_feather(on: Tensor) -> int:
+    """2 % of the shorter side of the bounding box of `on` [H, W], in whole pixels."""
+    rows, columns = torch.nonzero(on.any(1)).flatten(), torch.nonzero(on.any(0)).flatten()
+    height, width = (int(line[-1] - line[0]) + 1 for line in (rows, columns))
+    return int(FEATHER * min(height, width))
