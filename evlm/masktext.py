@@ -44,17 +44,18 @@ class BoxSpans:
         ys, xs = on.any(1).nonzero().flatten(), on.any(0).nonzero().flatten()
         if len(ys) == 0:
             return "none"
-        x0, x1 = _thousandths(int(xs[0]), int(xs[-1]) + 1, width)
-        y0, y1 = _thousandths(int(ys[0]), int(ys[-1]) + 1, height)
+        ends = int(ys[0]), int(ys[-1]) + 1, int(xs[0]), int(xs[-1]) + 1
+        y0, y1 = _thousandths(ends[0], ends[1], height)
+        x0, x1 = _thousandths(ends[2], ends[3], width)
         box = f"box {x0} {y0} {x1} {y1}"
-        left, right = _pixels(x0, x1, width)
+        if bool(on[ends[0] : ends[1], ends[2] : ends[3]].all()):
+            return f"{box} full"
+        left, right = _pixels(x0, x1, width)  # as decoding will see it
         top, bottom = _pixels(y0, y1, height)
         crop = on[top:bottom, left:right].float()
-        if bool(crop.all()):
-            return f"{box} full"
-        cover = _overlaps(self.grid, bottom - top) @ crop @ _overlaps(self.grid, right - left).T
+        cover, decides = _cover(crop, self.grid)
         # A web of thin lines covers no cell by half; its densest cells stand for it rather than nothing.
-        threshold = min(0.5, float(cover.max())) - 1e-4
+        threshold = min(0.5, float(cover[decides].max())) - 1e-4
         return f"{box} rows " + " ".join(_spans(row) for row in (cover >= threshold).tolist())
 
     def decode(self, text: str, height: int, width: int) -> Tensor:
@@ -217,6 +218,23 @@ def _pixels(low: int, high: int, size: int) -> tuple[int, int]:
     """0..1000 -> pixels [start, end) of size, never empty."""
     start, end = round(low * size / 1000), round(high * size / 1000)
     return (start, end) if start < end else (min(start, size - 1), min(start, size - 1) + 1)
+
+
+def _cover(crop: Tensor, grid: int) -> tuple[Tensor, Tensor]:
+    """How much of each cell is on, and which cells hold a pixel's centre and so decide a pixel; both [grid, grid].
+
+    Counted over those pixels, as decoding paints them. A cell between the centres, in a box of fewer pixels than
+    cells, is measured by area: it matters when the text is decoded for a larger picture.
+    """
+    ys, xs = (torch.eye(grid)[:, _cell_of_pixel(grid, size)] for size in crop.shape)
+    pixels = ys.sum(1)[:, None] * xs.sum(1)
+    area = _overlaps(grid, crop.shape[0]) @ crop @ _overlaps(grid, crop.shape[1]).T
+    return torch.where(pixels > 0, ys @ crop @ xs.T / pixels.clamp(min=1), area), pixels > 0
+
+
+def _cell_of_pixel(grid: int, pixels: int) -> Tensor:
+    """[pixels]: the cell in which each pixel's centre lies, along one side of the box."""
+    return (torch.arange(pixels) * 2 + 1) * grid // (2 * pixels)
 
 
 def _overlaps(cells: int, pixels: int) -> Tensor:

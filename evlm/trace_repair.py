@@ -47,7 +47,9 @@ def parse_loosely(text: str) -> Trace:
     plan = _plan(parts, text, notes)
     notes += [f"<{part}> is missing: taken as empty" for part in PROSE if part not in parts]
     prose = {part: unescape(parts[part].text.strip()) if part in parts else "" for part in PROSE}
-    return Trace(**prose, plan=replace(plan, repairs=tuple(dict.fromkeys(notes))))
+    return Trace(
+        **prose, plan=replace(plan, repairs=tuple(dict.fromkeys(notes)) or ("order of the fields mended",))
+    )
 
 
 @dataclass
@@ -69,41 +71,42 @@ def _without_fences(text: str, notes: list[str]) -> str:
 
 def _parts(text: str, notes: list[str]) -> dict[str, _Part]:
     """The four parts as far as they are there, by tags in any case and order, or else by headings."""
-    marks = [
-        (found.start(), found.end(), found[1], found[2].lower())
-        for found in _TOKEN.finditer(text)
-        if found[2]
-    ]
+    marks = [(found.start(), found.end(), found[1], found[2]) for found in _TOKEN.finditer(text) if found[2]]
+    if any(text[start:end] != f"<{slash}{name}>" or name not in PARTS for start, end, slash, name in marks):
+        notes.append("tag spelling mended")
     if not marks:
-        marks = [(found.start(), found.end(), "", found[1].lower()) for found in _HEADING.finditer(text)]
+        marks = [(found.start(), found.end(), "", found[1]) for found in _HEADING.finditer(text)]
         if marks:
             notes.append("headings read as tags")
-    elif any(text[start:end] != f"<{slash}{name}>" for start, end, slash, name in marks):
-        notes.append("tag spelling mended")
     parts: dict[str, _Part] = {}
     current: str | None = None
     start = 0
     for mark_start, mark_end, slash, name in [*marks, (len(text), len(text), "", "")]:
+        name = name.lower()
         name = "thinking" if name == "think" else name  # what R1-like models write
         content = _Part(text[start:mark_start], start)
+        closed = bool(slash) and name == current
         if current is not None:
-            if not (slash and name == current):
+            if not closed:
                 notes.append(f"</{current}> was missing")
-            _keep(parts, current, content, notes)
+            _keep(parts, current, content, closed, notes)
         elif slash and name not in parts:
             notes.append(f"<{name}> was missing")
-            _keep(parts, name, content, notes)
+            _keep(parts, name, content, True, notes)
         elif content.text.strip():
             _stray(parts, content, bool(marks), notes)
         current = None if slash or not name else name
         start = mark_end
+    if marks and not notes:
+        notes.append("order of the tags mended")
     return parts
 
 
-def _keep(parts: dict[str, _Part], name: str, content: _Part, notes: list[str]) -> None:
+def _keep(parts: dict[str, _Part], name: str, content: _Part, closed: bool, notes: list[str]) -> None:
+    """The first of several counts; of outputs the last that was closed: drafts come first, endless repeats last."""
     if name in parts:
         notes.append(f"<{name}> came twice: the {'last' if name == 'output' else 'first'} one counts")
-        if name != "output" or not content.text.strip():
+        if name != "output" or not closed or not content.text.strip():
             return
     parts[name] = content
 
