@@ -1,0 +1,244 @@
+"""Rows of the world: questions and their completions, desired and not, as a dataset or without a disk.
+
+Row i of (seed, split) is a function of these three and of how many undesired rows there are: any part of an
+endless dataset can be made anywhere. Row 0 is question 0's desired trace, its undesired ones follow, then comes
+question 1.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from evlm.errors import RecordError
+from evlm.records import Row
+from evlm.request import Reference, Request
+
+from . import edits
+from .edits import OPERATIONS, Edit
+from .questions import CATEGORIES, Question, ask
+from .scene import COLOURS, SHAPES, SIZES, SPLITS, TEXTURES, Scene, Split, Thing, scene_hash
+from .traces import FAULTS, Fault, rate, write_trace, write_undesired
+
+# Undesired rows for each question: 1 / 1.7 of all are desired, and the raters' majority likes .58 of all.
+UNDESIRED = 0.7
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a dataset is made of. `undesired`: rows for each question, on average; 0 gives desired rows alone.
+    `size`: pixels a side. `op` and `category`: one kind of edit or of input only, else the paper's mix.
+    Raises RecordError."""
+
+    seed: int = 0
+    split: Split = "train"
+    size: int = 64
+    undesired: float = UNDESIRED
+    op: str | None = None
+    category: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("split", self.split, SPLITS), ("op", self.op, (None, *OPERATIONS)),
+                                   ("category", self.category, (None, *CATEGORIES))):  # fmt: skip
+            if value not in known:
+                raise RecordError(
+                    f"{name} {value!r:.40}: expected one of {', '.join(str(k) for k in known if k)}"
+                )
+        if not 0 <= self.undesired <= len(FAULTS):
+            raise RecordError(
+                f"undesired {self.undesired!r}: expected 0 to {len(FAULTS)} rows for each question"
+            )
+        if not 16 <= self.size <= 1024:
+            raise RecordError(f"size {self.size!r}: expected 16 to 1024 pixels a side")
+
+    @property
+    def name(self) -> str:
+        """Names the rows and their folder of pictures; recipes that draw other pictures have other names."""
+        parts = [
+            self.split,
+            str(self.seed),
+            self.op,
+            self.category,
+            str(self.size) if self.size != 64 else None,
+        ]
+        return "-".join(p.replace("->", "-to-").replace("+", "-and-").replace(" ", "-") for p in parts if p)
+
+
+def question_at(recipe: Recipe, number: int) -> Question:
+    """Question `number` of a recipe. The same at every size and share of undesired rows."""
+    return ask(_rng(recipe, number, "question"), recipe.split, recipe.op, recipe.category)
+
+
+def rows(recipe: Recipe, start: int, stop: int) -> Iterator[tuple[Row, dict[str, Tensor]]]:
+    """Rows start ... stop - 1, each with its question's pictures: path -> [S, S, 3] or mask [S, S] in 0..1."""
+    number, question, pictures = -1, None, {}
+    for index in range(start, stop):
+        at, completion = place_of(index, recipe.undesired)
+        if question is None or at != number:
+            number, question = at, question_at(recipe, at)
+            pictures = pictures_of(recipe, number, question)
+        yield completion_row(recipe, number, question, completion), pictures
+
+
+def place_of(index: int, undesired: float) -> tuple[int, int]:
+    """(question, completion) of a row; completion 0 is the desired one."""
+    if index < 0:
+        raise RecordError(f"row {index}: expected 0 or more")
+    number = int(index / (1 + undesired))
+    while _rows_before(number, undesired) > index:
+        number -= 1
+    while _rows_before(number + 1, undesired) <= index:
+        number += 1
+    return number, index - _rows_before(number, undesired)
+
+
+def to_request(question: Question, size: int = 64) -> Request:
+    """The question as the engine is asked it: the same tensors as a written row gives."""
+    references = tuple(
+        Reference(ref.kind, _tensor(ref.pixels(size)) if ref.scenes else None, ref.text)  # type: ignore[arg-type]
+        for ref in question.refs
+    )
+    return Request(_tensor(question.edit.pictures(size, question.frames)[0]), question.prompt, references)
+
+
+def edit_to_json(edit: Edit) -> dict[str, Any]:
+    """The scene graph of an edit: all that `edit_from_json` needs to build it again."""
+    return {
+        "op": edit.op,
+        "scene": asdict(edit.source),
+        "cell": None if edit.target is None else edit.target.cell,
+        "outcome": None if edit.outcome is None else asdict(edit.outcome),
+        "value": edit.value,
+    }
+
+
+def edit_from_json(data: Mapping[str, Any]) -> Edit:
+    """The edit that `edit_to_json` described, for the exact reader. Raises RecordError."""
+    try:
+        graph = dict(data["scene"])
+        scene = Scene(**{**graph, "things": tuple(_thing(thing) for thing in graph["things"])})
+        edit = _again(data["op"], scene, data["cell"], data["outcome"], data["value"])
+        if edit_to_json(edit) != {**data, "scene": {**graph, "things": tuple(graph["things"])}}:
+            raise ValueError("its parts do not belong together")
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise RecordError(
+            f"not the scene graph of an edit ({type(error).__name__}: {error!s:.120})"
+        ) from None
+    return edit
+
+
+def completion_row(recipe: Recipe, number: int, question: Question, completion: int = 0) -> Row:
+    """One completion of a question, rated. All rows of a question share its true mask and edited pictures."""
+    edit, rng = question.edit, _rng(recipe, number, f"completion {completion}")
+    fault = None if completion == 0 else _faults(recipe, number)[completion - 1]
+    trace = (
+        write_undesired(rng, question, fault, recipe.size)
+        if fault
+        else write_trace(rng, question, recipe.size)
+    )
+    label, votes = rate(rng, fault is None)
+    paths = _paths(recipe, number, question)
+    return Row(
+        id=f"world-{recipe.name}-{number:06d}-{completion}",
+        question=f"world-{recipe.name}-{number:06d}",
+        split=recipe.split,
+        source="world",
+        edit_type=edit.op,
+        category=question.category,
+        original=tuple(paths["original"]),
+        prompt=question.prompt,
+        thinking=trace.thinking,
+        intermediate=trace.intermediate,
+        reflection=trace.reflection,
+        instruction=trace.plan.instruction,
+        targets=trace.plan.targets,
+        scope=trace.plan.scope,
+        label=label,
+        mask_text=trace.plan.mask_text,
+        mask=paths["mask"][0] if "mask" in paths else None,
+        edited=tuple(paths["edited"]),
+        references=tuple(
+            {"kind": ref.kind, "frames": paths[f"reference{at}"]}
+            if ref.scenes
+            else {"kind": "text", "text": ref.text}
+            for at, ref in enumerate(question.refs, 1)
+        ),
+        raters=votes,
+        meta={"k": question.k, "decisive": question.decisive, "form": question.form, "fault": fault,
+              "scene": scene_hash(edit.source), "edit": edit_to_json(edit)},
+    )  # fmt: skip
+
+
+def pictures_of(recipe: Recipe, number: int, question: Question) -> dict[str, Tensor]:
+    """Every picture of a question's rows: path -> [S, S, 3], the mask [S, S], float in 0..1."""
+    paths = _paths(recipe, number, question)
+    before, after = question.edit.pictures(recipe.size, question.frames)
+    found = dict(zip(paths["original"], _tensor(before), strict=True))
+    found |= zip(paths["edited"], _tensor(after), strict=True)
+    for at, ref in enumerate(question.refs, 1):
+        if ref.scenes:
+            found |= zip(paths[f"reference{at}"], _tensor(ref.pixels(recipe.size)), strict=True)
+    region = question.edit.region(recipe.size, question.frames)
+    if region is not None:
+        found[paths["mask"][0]] = torch.from_numpy(region).float()
+    return found
+
+
+def _paths(recipe: Recipe, number: int, question: Question) -> dict[str, list[str]]:
+    counts = {"original": question.frames, "edited": question.frames}
+    counts |= {f"reference{at}": ref.frames for at, ref in enumerate(question.refs, 1) if ref.scenes}
+    if question.edit.scope == "local":
+        counts["mask"] = 1
+    folder = f"pictures/{recipe.name}/{number:06d}"
+    return {name: [f"{folder}/{name}{f'-{f}' if count > 1 else ''}.png" for f in range(count)]
+            for name, count in counts.items()}  # fmt: skip
+
+
+def _again(op: str, scene: Scene, cell: int | None, outcome: Mapping[str, Any] | None, value: str) -> Edit:
+    whole = {"weather": edits.change_weather, "ground": edits.change_ground, "restyle": edits.restyle}
+    if op in whole:
+        return whole[op](scene, value)
+    new = _thing(outcome) if outcome is not None else None
+    if op == "add" and new is not None:
+        return edits.add(scene, new)
+    thing = scene.at(cell) if cell is not None else None
+    if thing is None:
+        raise ValueError(f"no thing in cell {cell!r}")
+    if op == "remove":
+        return edits.remove(scene, thing)
+    if op == "replace" and new is not None:
+        return edits.swap_thing(scene, thing, new.look)
+    changes = {"recolour": edits.recolour, "retexture": edits.retexture, "move": edits.move}
+    return changes[op](scene, thing, value)
+
+
+def _thing(data: Mapping[str, Any]) -> Thing:
+    thing = Thing(**data)
+    known = (thing.shape in SHAPES, thing.colour in COLOURS, thing.texture in TEXTURES, thing.size in SIZES)
+    if not all(known) or thing.cell not in range(9):
+        raise ValueError(f"not a thing of this world: {thing}")
+    return thing
+
+
+def _rows_before(number: int, undesired: float) -> int:
+    return number + math.floor(number * undesired + 1e-9)
+
+
+def _faults(recipe: Recipe, number: int) -> list[Fault]:
+    """The faults of a question's undesired rows, each once."""
+    return _rng(recipe, number, "faults").sample(FAULTS, len(FAULTS))
+
+
+def _rng(recipe: Recipe, number: int, what: str) -> random.Random:
+    return random.Random(f"world {recipe.seed} {recipe.split} {number} {what}")
+
+
+def _tensor(pixels: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(pixels).float() / 255
