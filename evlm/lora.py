@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import re
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .errors import CheckpointError
+from .errors import CheckpointError, ModelError
 
 PEFT_PREFIX = "base_model.model."
 _TENSOR = re.compile(
@@ -174,6 +175,8 @@ def attach_lora(model: nn.Module, tensors: Mapping[str, Tensor], lora: Lora) -> 
 
     Draws no random numbers. Adapter weights are float32 where the base is half precision, as PEFT does it.
     """
+    if importlib.util.find_spec("peft") is None:
+        raise ModelError("LoRA adapters need the package peft: pip install peft")
     from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 
     modules = sorted({name.partition(".lora_")[0] for name in tensors})

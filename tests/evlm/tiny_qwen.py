@@ -1,4 +1,5 @@
-"""Small random models of the real architectures, saved in the exact layouts that users have. Not a test file."""
+"""Small random models of the real architectures, saved in the exact layouts that users have. Not a test
+file."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ TEMPLATE = (
 
 
 def make_tokenizer() -> Any:
-    """Byte-level BPE without merges: 256 bytes and Qwen's special tokens, so one character may be several tokens."""
+    """Byte-level BPE without merges: 256 bytes and Qwen's special tokens, so one character may be several "
+    "tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -86,7 +88,11 @@ def make_model(family: str = "qwen2_vl", seed: int = 0) -> Any:
         config, kind = hf.Qwen2VLConfig, hf.Qwen2VLForConditionalGeneration
     elif family == "qwen2_5_vl":
         vision.update(
-            hidden_size=16, out_hidden_size=32, intermediate_size=32, window_size=32, fullatt_block_indexes=[1]
+            hidden_size=16,
+            out_hidden_size=32,
+            intermediate_size=32,
+            window_size=32,
+            fullatt_block_indexes=[1],
         )
         config, kind = hf.Qwen2_5_VLConfig, hf.Qwen2_5_VLForConditionalGeneration
     else:

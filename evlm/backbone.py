@@ -1,0 +1,278 @@
+"""Loads a Qwen-VL backbone from its Hugging Face folder, checked, with its processor and an adapter.
+
+Qwen2-VL, Qwen2.5-VL and Qwen3-VL, through transformers 4.57 and 5.x. Nothing is downloaded, no code of the
+folder is run, no pickle is opened.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .checkpoint import AdapterMeta, Expected, load_adapter
+from .errors import CheckpointError, ModelError
+from .loading import pick_device, pick_dtype, read_json, read_notes
+from .lora import attach_lora
+from .messages import MAX_FRAMES, PromptStyle, get_style
+from .tensorfile import read_header
+
+FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
+DEFAULT_MAX_PIXELS = 1280 * 28 * 28
+"""A picture's budget where nobody sets one, 1.0 megapixel or 1,280 tokens. The models themselves would take
+12.8 megapixels, 16,384 tokens, which no usual card holds."""
+
+_CPU_FLOAT32_BYTES = 4 << 30  # weights up to this size are computed in float32 on a CPU
+
+
+@dataclass
+class Backbone:
+    """A loaded model. `model` is the transformers module (in eval mode), `quantized` says that it cannot "
+    "move."""
+
+    model: nn.Module
+    processor: Any
+    family: str
+    style: PromptStyle
+    codec: str
+    max_frames: int
+    quantized: bool
+    adapter: AdapterMeta | None
+
+
+def load_backbone(
+    source: str | Path,
+    adapter: str | Path | None = None,
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device | None = None,
+    attention: str | None = None,
+    quantize: str | None = None,
+    max_pixels: int | None = None,
+    min_pixels: int | None = None,
+) -> Backbone:
+    """See `Reasoner.load`. Raises ModelError, or CheckpointError for an adapter that does not fit."""
+    folder = Path(source)
+    family = _check_folder(folder)
+    files = _check_weights(folder)
+    where = pick_device(device)
+    kind = pick_dtype(dtype, auto_dtype(where, sum(file.stat().st_size for file in files)))
+    _check_attention(attention)
+    processor = _load_processor(folder)
+    set_pixel_budget(processor, family, min_pixels, max_pixels)
+    model = _load_model(folder, kind, where, attention, quantize)
+    _check_processor(folder, processor, model.config)
+    meta = None
+    if adapter is not None:
+        tensors, meta = load_adapter(adapter, Expected.of(model))
+        wrapped = attach_lora(model, tensors, meta.lora)
+        # Merged weights cost nothing per token; 4-bit weights would lose small changes in their rounding.
+        model = wrapped.get_base_model() if quantize else wrapped.merge_and_unload()
+    notes = read_notes(folder)
+    return Backbone(
+        model=model.eval().requires_grad_(False),
+        processor=processor,
+        family=family,
+        style=get_style((meta and meta.prompt) or notes.get("prompt", "full")),
+        codec=str((meta and meta.mask_codec) or notes.get("mask_codec", "box-spans-8")),
+        max_frames=int(notes.get("max_frames", MAX_FRAMES)),
+        quantized=quantize is not None,
+        adapter=meta,
+    )
+
+
+def auto_dtype(device: torch.device, weight_bytes: int) -> torch.dtype:
+    """What "auto" means: bfloat16 on CUDA where the card has it, else float16; float16 on Apple; on a
+    CPU float32 for weights up to 4 GiB on disk, else bfloat16."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if device.type == "cpu":
+        return torch.float32 if weight_bytes <= _CPU_FLOAT32_BYTES else torch.bfloat16
+    return torch.float16
+
+
+def set_pixel_budget(processor: Any, family: str, min_pixels: int | None, max_pixels: int | None) -> None:
+    """Sets the smallest and largest picture, in pixels, that the processor makes of what it is given.
+
+    None keeps the model's own limit, the largest at most DEFAULT_MAX_PIXELS. Each frame of a video has
+    a quarter of the budget. Raises ModelError when the limits contradict each other or are below one
+    patch.
+    """
+    images = processor.image_processor
+    own = dict(images.size)
+    low = own["shortest_edge"] if min_pixels is None else min_pixels
+    high = min(own["longest_edge"], DEFAULT_MAX_PIXELS) if max_pixels is None else max_pixels
+    side = images.patch_size * images.merge_size
+    if max_pixels is not None and min_pixels is None:
+        low = min(low, high)
+    if not side * side <= high or not 0 < low <= high:
+        raise ModelError(
+            f"image budget {low:,} to {high:,} pixels: expected 0 < min_pixels <= max_pixels and "
+            f"max_pixels of at "
+            f"least {side * side} (one patch of this model)"
+        )
+    _set_size(images, low, high)
+    videos = getattr(processor, "video_processor", None)
+    if videos is None:
+        return
+    frame = max(side * side, low, high // 4)
+    # Qwen3-VL counts the pixels of all frames together, the others those of each frame.
+    count = MAX_FRAMES if family == "qwen3_vl" else 1
+    _set_size(videos, min(dict(videos.size)["shortest_edge"], low) * count, frame * count)
+    if getattr(videos, "cap_pixels_per_frame", False) is None:
+        videos.cap_pixels_per_frame = False  # the budget is set here; None only warns
+
+
+def _set_size(processor: Any, low: int, high: int) -> None:
+    processor.size = type(processor.size)(shortest_edge=low, longest_edge=high)
+    if hasattr(processor, "min_pixels"):  # transformers 4.57 keeps a second copy
+        processor.min_pixels, processor.max_pixels = low, high
+
+
+def _check_folder(folder: Path) -> str:
+    if not folder.is_dir():
+        raise ModelError(
+            f"{folder} is not a folder. A reasoner is a Hugging Face folder of Qwen2-VL, Qwen2.5-VL or "
+            "Qwen3-VL; `python -m evlm models` lists what is there and how to fetch more"
+        )
+    family = read_json(folder / "config.json", "the configuration of a Hugging Face model").get("model_type")
+    if family not in FAMILIES:
+        raise ModelError(
+            f"{folder} is a model of type {family!r:.40}; a reasoner is one of {', '.join(FAMILIES)}"
+        )
+    return str(family)
+
+
+def _check_weights(folder: Path) -> list[Path]:
+    """The safetensors files of a folder, sharded or single, each with a sound header."""
+    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    if index.is_file():
+        table = read_json(index, "the list of weight files").get("weight_map")
+        if not isinstance(table, dict) or not all(isinstance(name, str) for name in table.values()):
+            raise ModelError(f"{index} has no weight_map; download the folder again")
+        names = sorted(set(table.values()))
+        if any(Path(name).name != name for name in names):
+            raise ModelError(f"{index} names files outside its folder; do not use this download")
+        files = [folder / name for name in names]
+    elif single.is_file():
+        files = [single]
+    else:
+        raise ModelError(
+            f"{folder} has no model.safetensors; weights in .bin files are pickles and never loaded"
+        )
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise ModelError(
+            f"{folder} lacks {', '.join(missing[:3])} ({len(missing)} files); finish the download"
+        )
+    for file in files:
+        try:
+            read_header(file)
+        except CheckpointError as error:
+            raise ModelError(str(error)) from None
+    return files
+
+
+def _check_attention(attention: str | None) -> None:
+    if attention not in (None, *ATTENTIONS):
+        raise ModelError(f"attention {attention!r}: expected one of {', '.join(ATTENTIONS)}, or None")
+    if attention == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
+        raise ModelError(
+            "attention flash_attention_2 needs the package flash-attn; use 'sdpa', which needs nothing"
+        )
+
+
+def _load_processor(folder: Path) -> Any:
+    from transformers import AutoProcessor
+
+    try:
+        return AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ModelError(
+            f"{folder}: the processor cannot be loaded ({_first_line(error)}). Tokenizer, image processor "
+            f"and "
+            "chat template must lie beside the weights; download the whole folder"
+        ) from error
+
+
+def _check_processor(folder: Path, processor: Any, config: Any) -> None:
+    """transformers makes an empty tokenizer of a folder without one; such a processor would mean other "
+    "tokens."""
+    words = processor.tokenizer
+    for token, expected in (
+        (processor.image_token, config.image_token_id),
+        (processor.video_token, config.video_token_id),
+    ):
+        found = words.convert_tokens_to_ids(token)
+        if found != expected:
+            raise ModelError(
+                f"{folder}: the tokenizer gives {token} the number {found}, the model {expected}; the "
+                f"tokenizer "
+                "is missing or belongs to another model. Download the whole folder"
+            )
+    if not processor.chat_template:
+        raise ModelError(f"{folder} has no chat template (chat_template.jinja); download the whole folder")
+
+
+def _load_model(
+    folder: Path, dtype: torch.dtype, device: torch.device, attention: str | None, quantize: str | None
+) -> Any:
+    from transformers import AutoModelForImageTextToText
+
+    options: dict[str, Any] = {}
+    if attention is not None:
+        options["attn_implementation"] = attention
+    if quantize is not None:
+        options.update(_quantization(quantize, dtype, device))
+    try:
+        model, report = AutoModelForImageTextToText.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **options,
+        )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        if isinstance(error, torch.cuda.OutOfMemoryError):
+            raise
+        raise ModelError(f"{folder} cannot be loaded: {_first_line(error)}") from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"{folder}: {len(missing)} tensors are missing, the first is {missing[0]}; the weights belong to "
+            "another configuration. Download the folder again"
+        )
+    return model if quantize is not None else model.to(device)
+
+
+def _quantization(quantize: str, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+    if quantize != "4bit":
+        raise ModelError(f"quantize {quantize!r}: expected '4bit' or None")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError(
+            "quantize '4bit' needs the package bitsandbytes (pip install bitsandbytes); or load in bf16"
+        )
+    if device.type != "cuda":
+        raise ModelError(
+            f"quantize '4bit' works on a CUDA device, not on {device}; load in bf16 or fp32 instead"
+        )
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
