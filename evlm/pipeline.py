@@ -1,5 +1,4 @@
-"""The five steps in a row: request, plan, boxes, mask, edited frames. Every intermediate comes out with the
-result."""
+"""The five steps in a row: request, plan, boxes, mask, edited frames. Every intermediate comes out too."""
 
 from __future__ import annotations
 
@@ -76,7 +75,7 @@ class AnyReasoner(Protocol):
     def reason(
         self,
         request: Request,
-        sampling: Sampling = ...,
+        sampling: Sampling | None = None,
         on_token: Callable[[str], None] | None = None,
         repair: bool = True,
     ) -> Reasoned: ...
@@ -163,8 +162,7 @@ class Pipeline:
         height, width = frames.shape[1:3]
 
         with watch.step("reason") as done:
-            options = {} if sampling is None else {"sampling": sampling}
-            reasoned = self.reasoner.reason(request, on_token=watch.text, **options)
+            reasoned = self.reasoner.reason(request, sampling, on_token=watch.text)
             plan = reasoned.trace.plan
             watch.notes += [f"repaired: {repair}" for repair in plan.repairs]
             done(plan.instruction)

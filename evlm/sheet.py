@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PAPER, INK, FAINT, FRAME = (250, 249, 246), (32, 33, 36), (120, 122, 128), (225, 223, 217)
 ACCENT, SHADE = (255, 106, 43), (24, 26, 32)
 HEADINGS = ("original", "reference", "boxes and mask", "edited")
-GAP, MARGIN, HEAD = 16, 28, 40
+GAP, MARGIN, HEAD = 16, 28, 52
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def draw_sheet(rows: Sequence[SheetRow], side: int = 256) -> Image:
     sheet = Image.new("RGB", (width, HEAD + MARGIN + sum(b.height for b in blocks)), PAPER)
     draw, font = ImageDraw.Draw(sheet), _font(15)
     for column, heading in enumerate(HEADINGS):
-        draw.text((MARGIN + column * (side + GAP), HEAD - 24), heading, FAINT, font)
+        draw.text((MARGIN + column * (side + GAP), HEAD - 32), heading, FAINT, font)
     y = HEAD
     for block in blocks:
         sheet.paste(block, (0, y))
@@ -59,9 +59,10 @@ def overlay(frame: Tensor, mask: Tensor | None, boxes: Sequence[Box], side: int 
     drawn."""
     from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-    tile, scale, (left, top) = _fit(to_pil(frame), side)
-    if mask is not None:
-        size = (round(frame.shape[1] * scale), round(frame.shape[0] * scale))
+    tile, scale, (left, top), size = _fit(to_pil(frame), side)
+    if mask is None:
+        _tag(tile, "whole frame")
+    else:
         cut = to_pil((mask > 0).float()[..., None].expand(-1, -1, 3)).convert("L")
         inside = Image.new("L", tile.size, 0)
         inside.paste(cut.resize(size, Image.Resampling.NEAREST), (left, top))
@@ -73,12 +74,9 @@ def overlay(frame: Tensor, mask: Tensor | None, boxes: Sequence[Box], side: int 
         tile.paste(ACCENT, mask=edge)
     draw, font = ImageDraw.Draw(tile), _font(13)
     for box in (b for b in boxes if b.frame == 0):
-        corners = [
-            left + box.x0 * scale,
-            top + box.y0 * scale,
-            left + box.x1 * scale - 1,
-            top + box.y1 * scale - 1,
-        ]
+        x0, y0 = left + box.x0 * scale, top + box.y0 * scale
+        x1, y1 = left + box.x1 * scale - 1, top + box.y1 * scale - 1
+        corners = [x0, y0, max(x0, x1), max(y0, y1)]
         draw.rectangle(corners, outline=(255, 255, 255), width=2)
         text = f"{box.label} {box.score:.2f}"
         x = min(max(corners[0], 2), max(2, side - font.getlength(text) - 8))
@@ -164,8 +162,9 @@ def _tag(tile: Image, text: str) -> None:
     draw.text((8, high - 21), text, (255, 255, 255), font)
 
 
-def _fit(image: Image, side: int) -> tuple[Image, float, tuple[int, int]]:
-    """The picture in a square tile, the factor it was scaled by, and where its corner lies."""
+def _fit(image: Image, side: int) -> tuple[Image, float, tuple[int, int], tuple[int, int]]:
+    """The picture in a square tile, the factor it was scaled by, where its corner lies, and its size
+    there."""
     from PIL import Image as Images
 
     scale = side / max(image.size)
@@ -176,7 +175,7 @@ def _fit(image: Image, side: int) -> tuple[Image, float, tuple[int, int]]:
     tile = Images.new("RGB", (side, side), FRAME)
     corner = ((side - size[0]) // 2, (side - size[1]) // 2)
     tile.paste(image.resize(size, how), corner)
-    return tile, scale, corner
+    return tile, scale, corner, size
 
 
 def _wrapped(text: str, font: FreeTypeFont, width: int) -> list[str]:

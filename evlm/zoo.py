@@ -201,8 +201,8 @@ def missing_files(path: Path, role: str) -> list[str]:
                            ("text_encoder", "model")):  # fmt: skip
             missing += _lacking(path, [f"{part}/config.json"]) + _missing_weights(path, f"{part}/{stem}")
         return missing
-    missing = _lacking(path, ["config.json"], processor) + _missing_weights(path, "model")
-    return missing if role == "segmenter" else missing + _lacking(path, tokenizer)
+    missing = _lacking(path, ["config.json"]) + _missing_weights(path, "model")
+    return missing if role == "segmenter" else missing + _lacking(path, processor, tokenizer)
 
 
 def _lacking(path: Path, *alternatives: list[str]) -> list[str]:

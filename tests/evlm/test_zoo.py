@@ -21,7 +21,7 @@ def make_model(path: Path, role: str, sharded: bool = False) -> Path:
     names = {
         "reasoner": ["tokenizer.json", "preprocessor_config.json"],
         "detector": ["vocab.txt", "preprocessor_config.json"],
-        "segmenter": ["processor_config.json"],
+        "segmenter": [],
         "editor": ["scheduler/scheduler_config.json", "tokenizer/vocab.json", "unet/config.json",
                    "vae/config.json", "text_encoder/config.json", "unet/diffusion_pytorch_model.safetensors",
                    "vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"],
