@@ -134,10 +134,12 @@ def patchify(frames: Tensor, pictures: Pictures) -> tuple[Tensor, tuple[int, int
     p, m = pictures.patch, pictures.merge
     height, width = frames.shape[-2:]
     to = smart_resize(height, width, p * m, pictures.pixels, pictures.pixels)
-    x = frames.float()
     if to != (height, width):
-        x = torch.nn.functional.interpolate(x, to, mode="bicubic", antialias=True).round().clamp(0, 255)
+        from torchvision.transforms.v2 import functional as tv
+
+        frames = tv.resize(frames, list(to), tv.InterpolationMode.BICUBIC, antialias=True)
         height, width = to
+    x = frames.float()
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (pictures.mean, pictures.std))
     x = (x - mean) / std
     if len(x) % pictures.temporal:  # a still is shown to both frames of a patch

@@ -1,0 +1,104 @@
+"""The trainer's fast batches and forward against transformers' own processor, positions and model."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from evlm.messages import SHORT, build_messages, encode
+from evlm.request import Reference, Request
+from evlm.trace import render
+from trainer.batch import Collator, Pictures, patchify
+from trainer.bundle.reasoner import request_of
+from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
+from trainer.forward import hidden_states, picture_features
+from trainer.objectives.sft import sft_loss
+from trainer.world.questions import CATEGORIES, ask
+from trainer.world.traces import write_trace
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    tokenizer = make_tokenizer(iter(["<thinking>\nlarge red circle , left\n</thinking>"] * 8))
+    return make_processor(tokenizer), make_model(tokenizer, layers=2, vision_depth=2).eval()
+
+
+@pytest.fixture(scope="module")
+def rows():
+    rng = random.Random(5)
+    asked = [ask(rng, "train", category=c) for c in CATEGORIES]
+    return [build_messages(request_of(q), style=SHORT) for q in asked], [render(write_trace(rng, q)) for q in asked]
+
+
+def test_tokens_positions_and_patches_equal_the_processors(tiny, rows):
+    processor, model = tiny
+    chats, answers = rows
+    batch = Collator(processor)(chats, answers)
+    slow = encode(processor, chats, [a + "<|im_end|>" for a in answers], padding_side="right")
+    assert torch.equal(batch.input_ids, slow["input_ids"])
+    assert torch.equal(batch.attention_mask, slow["attention_mask"].bool())
+    positions, _ = model.model.get_rope_index(
+        slow["input_ids"], slow["mm_token_type_ids"], slow["image_grid_thw"], slow["video_grid_thw"], slow["attention_mask"]
+    )
+    assert torch.equal(batch.position_ids, positions)
+    assert len(batch.pixels) == len(slow["pixel_values"]) + len(slow["pixel_values_videos"])
+
+
+def test_hidden_states_equal_the_models(tiny, rows):
+    processor, model = tiny
+    batch = Collator(processor)(*rows)
+    slow = encode(processor, rows[0], [a + "<|im_end|>" for a in rows[1]], padding_side="right")
+    with torch.no_grad():
+        want = model.model(**slow).last_hidden_state
+        got = hidden_states(model, batch)
+    assert torch.allclose(got[batch.attention_mask], want[batch.attention_mask], atol=2e-5)
+
+
+def test_the_learned_tokens_are_the_answer_and_its_end(tiny, rows):
+    processor, _ = tiny
+    batch = Collator(processor)(*rows)
+    for row, answer in zip(batch.labels, rows[1], strict=True):
+        assert processor.tokenizer.decode(row[row != -100]) == answer + "<|im_end|>"
+
+
+def test_loss_equals_a_plain_cross_entropy_whatever_the_chunk(tiny, rows):
+    processor, model = tiny
+    batch = Collator(processor)(*rows)
+    with torch.no_grad():
+        hidden = hidden_states(model, batch)
+        logits = model.lm_head(hidden)[:, :-1].flatten(0, 1)
+        want = torch.nn.functional.cross_entropy(logits, batch.labels[:, 1:].flatten(), ignore_index=-100, reduction="sum")
+        for chunk in (7, 100_000):
+            total, count = sft_loss(hidden, batch.labels, model.lm_head, chunk)
+            assert torch.allclose(total, want, rtol=1e-5)
+            assert count == int((batch.labels != -100).sum())
+
+
+@pytest.mark.parametrize("size", [(64, 64), (48, 80), (200, 30), (65, 63)])
+def test_patches_of_any_size_equal_the_processors(tiny, size):
+    processor, _ = tiny
+    frame = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    want = processor.image_processor(images=[frame], return_tensors="pt")
+    got, grid = patchify(frame[None], Pictures.of(processor))
+    assert grid == tuple(want["image_grid_thw"][0].tolist())
+    assert torch.allclose(got, want["pixel_values"], atol=1e-6)
+
+
+def test_pictures_of_different_sizes_go_through_the_towers_own_forward(tiny):
+    processor, model = tiny
+    frames = [torch.rand(1, 64, 64, 3), torch.rand(1, 40, 96, 3)]
+    request = Request(frames[0], "like this", (Reference("image", frames[1]),))
+    batch = Collator(processor)([build_messages(request, style=SHORT)], ["ok"])
+    assert len({tuple(g) for g in batch.grids.tolist()}) == 2
+    with torch.no_grad():
+        got = picture_features(model.model.visual, batch.pixels, batch.grids)
+        want = model.model.visual(batch.pixels, grid_thw=batch.grids).pooler_output
+    assert torch.equal(got, want)
+
+
+def test_any_text_round_trips_through_the_tokenizer(tiny):
+    tokenizer = tiny[0].tokenizer
+    for text in ("make it heroic", "Größe 15 ✓ 日本語", "<thinking>\n\n</thinking>\nmask: box 1 2-3 .", "a\tb  c\n\n"):
+        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text

@@ -1,0 +1,109 @@
+"""Measures the bundled reasoner on held-out compositions and scenes, through the engine's public path."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evlm.errors import TraceError
+from evlm.masktext import mask_text_iou
+from evlm.trace import Plan, parse
+
+from ..world.edits import OPERATIONS
+from ..world.questions import CATEGORIES, Question
+from .reasoner import questions, request_of
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question and the plan that came back; None where the text held no exact trace."""
+
+    question: Question
+    plan: Plan | None
+
+    @property
+    def right(self) -> bool:
+        edit = self.question.edit
+        return self.plan is not None and (self.plan.instruction, self.plan.targets) == (edit.instruction, edit.targets)
+
+    def mask_iou(self, size: int = 64) -> float | None:
+        """IoU of the trace's mask with the true region; None for a whole-picture edit."""
+        region = self.question.edit.region(size, self.question.frames)
+        if region is None:
+            return None
+        return mask_text_iou(self.plan.mask_text if self.plan else None, torch.from_numpy(region))
+
+
+def check(folder: Path, rows: int = 1000, seed: int = 1, log: Callable[[str], None] = print) -> dict[str, float]:
+    """Shares in 0..1 by name. `rows` questions in the world's own mix, and `rows // 10` more of each edit type."""
+    from evlm.reasoner import Reasoner
+
+    reasoner = Reasoner.load(folder)
+    natural = ask_all(reasoner, questions("test", rows, seed), log)
+    found = {"exact": _share(natural)}
+    for category in CATEGORIES:
+        found[f"exact, {category}"] = _share([a for a in natural if a.question.category == category])
+    by_op: dict[str, list[Answer]] = defaultdict(list)
+    for op in OPERATIONS:
+        more = ask_all(reasoner, questions("test", rows // 10, seed + 1, op), log)
+        by_op[op] = [a for a in natural if a.question.edit.op == op] + more
+        found[f"exact, {op}"] = _share(by_op[op])
+    ious = [i for a in natural if (i := a.mask_iou()) is not None]
+    found["mask IoU"] = sum(ious) / len(ious)
+    found["malformed"] = sum(a.plan is None for a in natural) / len(natural)
+    decisive = [q for q in questions("test", rows, seed) if q.decisive]
+    for name, asked in (("withheld", [withhold(q) for q in decisive]), ("shuffled", shuffle(decisive, seed))):
+        answers = ask_all(reasoner, asked, log)
+        found[f"reference {name}"] = _share(answers)
+        found[f"reference {name}, standard error"] = _error(answers)
+    found["chance"] = sum(1 / q.k for q in decisive) / len(decisive)
+    return found
+
+
+def ask_all(reasoner: Any, asked: Sequence[Question], log: Callable[[str], None]) -> list[Answer]:
+    answers = []
+    for number, question in enumerate(asked, 1):
+        text = reasoner.reason(request_of(question)).text
+        try:
+            plan: Plan | None = parse(text, repair=False).plan
+        except TraceError:
+            plan = None
+        answers.append(Answer(question, plan))
+        if number % 250 == 0:
+            log(f"reasoner: {number} of {len(asked)} asked, {_share(answers):.3f} exact")
+    return answers
+
+
+def withhold(question: Question) -> Question:
+    """The question without its pictures; where nothing is left to ask with, it says "like this" all the same."""
+    refs = tuple(r for r in question.refs if not r.scenes)
+    return replace(question, refs=refs, prompt=question.prompt or ("" if refs else "like this"))
+
+
+def shuffle(asked: Sequence[Question], seed: int) -> list[Question]:
+    """Each question with the pictures of another one of its category, its own words kept."""
+    rng = random.Random(f"shuffle {seed}")
+    groups: dict[str, list[Question]] = defaultdict(list)
+    for question in asked:
+        groups[question.category].append(question)
+    mixed = []
+    for question in asked:
+        other = rng.choice([q for q in groups[question.category] if q is not question])
+        words = tuple(r for r in question.refs if not r.scenes)
+        mixed.append(replace(question, refs=(*(r for r in other.refs if r.scenes), *words)))
+    return mixed
+
+
+def _share(answers: Sequence[Answer]) -> float:
+    return sum(a.right for a in answers) / len(answers)
+
+
+def _error(answers: Sequence[Answer]) -> float:
+    p = _share(answers)
+    return (p * (1 - p) / len(answers)) ** 0.5

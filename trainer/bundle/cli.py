@@ -1,0 +1,79 @@
+"""`python -m trainer bundle all|reasoner|detector|segmenter|editor|check`: train the bundled models, measure them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+MODELS = ("reasoner", "detector", "segmenter", "editor")
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser("bundle", help="train the bundled models from nothing, or measure them")
+    parser.add_argument("what", choices=("all", *MODELS, "check"))
+    parser.add_argument("--out", type=Path, default=ROOT / "evlm" / "bundled", help="where the model folders lie")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "bundle", help="training states, to resume from")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rows", type=int, default=500, help="check: questions for the chain; the reasoner gets twice as many")
+    parser.add_argument("--only", choices=(*MODELS, "chain"), action="append", help="check: measure this alone (may be repeated)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.what == "check":
+        from .check import check_all
+
+        return check_all(args.out, args.rows, args.seed + 1, tuple(args.only or ()))
+    if args.what == "all":
+        return _train_all(args)
+    import torch
+
+    torch.set_num_threads(1)  # small layers: two recipes side by side beat one on two cores
+    began, cpu = time.time(), time.process_time()
+    _train(args.what, args.out / args.what, args.work, args.seed)
+    print(f"{args.what}: {(time.time() - began) / 60:.1f} minutes, {(time.process_time() - cpu) / 60:.1f} CPU-minutes")
+    return 0
+
+
+def _train(model: str, out: Path, work: Path, seed: int) -> None:
+    def log(text: str) -> None:
+        print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
+
+    if model == "reasoner":
+        from .reasoner import train
+
+        train(out, work, seed, log)
+    elif model == "detector":
+        from .detector import train as train_detector
+
+        train_detector(out, seed=seed, log=log)
+    elif model == "segmenter":
+        from .segmenter import train as train_segmenter
+
+        train_segmenter(out, seed=seed, log=log)
+    else:
+        from .editor import train as train_editor
+
+        train_editor(out, seed=seed, log=log)
+
+
+def _train_all(args: argparse.Namespace) -> int:
+    """Two processes of one thread each: the editor's recipe is as long as the other three together."""
+    began = time.time()
+    command = [sys.executable, "-m", "trainer", "bundle"]
+    options = ["--out", str(args.out), "--work", str(args.work), "--seed", str(args.seed)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    editor = subprocess.Popen([*command, "editor", *options], cwd=ROOT, env=environment)
+    try:
+        codes = [subprocess.run([*command, m, *options], cwd=ROOT, env=environment).returncode for m in MODELS[:3]]
+        codes.append(editor.wait())
+    finally:
+        if editor.poll() is None:
+            editor.terminate()
+    print(f"all four models: {(time.time() - began) / 60:.1f} minutes")
+    return max(codes)
