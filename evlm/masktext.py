@@ -221,10 +221,10 @@ def _pixels(low: int, high: int, size: int) -> tuple[int, int]:
 
 
 def _cover(crop: Tensor, grid: int) -> tuple[Tensor, Tensor]:
-    """How much of each cell is on, and which cells hold a pixel's centre and so decide a pixel; both [grid, grid].
+    """How much of each cell is on, and which cells hold the centre of a pixel; both [grid, grid].
 
-    Counted over those pixels, as decoding paints them. A cell between the centres, in a box of fewer pixels than
-    cells, is measured by area: it matters when the text is decoded for a larger picture.
+    Counted over those pixels, as decoding paints them. A cell between the centres, in a box of fewer pixels
+    than cells, is measured by area: it matters when the text is decoded for a larger picture.
     """
     ys, xs = (torch.eye(grid)[:, _cell_of_pixel(grid, size)] for size in crop.shape)
     pixels = ys.sum(1)[:, None] * xs.sum(1)

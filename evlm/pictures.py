@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 MAX_PIXELS = 64_000_000  # of one picture: 8000 x 8000; 768 MB as float
 MAX_TOTAL_PIXELS = 256_000_000  # of all frames of a video: 3 GB as float
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+_WRITES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP"}
+PICTURE_SUFFIXES = (*_WRITES, ".tif", ".tiff", ".avif")
+# Pillow would also start Ghostscript for an EPS, and worse. MPO is what many phones write as .jpg.
+_READS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+_ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")  # the second picture of a TIFF or MPO is no second frame
 
 
 def load_picture(path: str | os.PathLike[str]) -> Tensor:
@@ -115,7 +119,7 @@ def to_pil(frame: Tensor) -> Image:
     from PIL import Image
 
     frame = check_frames(frame[None] if isinstance(frame, Tensor) else frame, "frame")[0]
-    return Image.fromarray((frame * 255).round().to(torch.uint8).contiguous().numpy(), "RGB")
+    return Image.fromarray((frame * 255).round().to(torch.uint8).contiguous().numpy())
 
 
 def from_pil(image: Image) -> Tensor:
@@ -156,7 +160,8 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image]:
     if not path.is_file():
         raise PictureError(f"{path}: no such file")
     try:
-        image = Image.open(path)
+        Image.init()
+        image = Image.open(path, formats=[kind for kind in _READS if kind in Image.OPEN])
     except Exception as error:
         raise PictureError(f"{path}: not a picture that can be read ({error})") from error
     with image:
@@ -164,6 +169,10 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image]:
             yield image
         except PictureError as error:
             raise PictureError(f"{path}: {error}") from error.__cause__
+        except Exception as error:  # decoders raise a zoo of errors on damaged bytes
+            raise PictureError(
+                f"{path}: cannot be decoded ({error}); the file is damaged or truncated"
+            ) from error
 
 
 def _check_size(image: Image) -> None:
@@ -181,16 +190,12 @@ def _check_total(frames: int, height: int, width: int) -> None:
 
 
 def _load_animation(image: Image, path: Path) -> tuple[Tensor, float | None]:
-    count = int(getattr(image, "n_frames", 1))
+    count = int(getattr(image, "n_frames", 1)) if image.format in _ANIMATED else 1
     _check_size(image)
     _check_total(count, image.height, image.width)
     frames, milliseconds = [], 0.0
     for index in range(count):
-        try:
-            image.seek(index)
-            image.load()
-        except Exception as error:
-            raise PictureError(f"frame {index} of {count} cannot be decoded ({error})") from error
+        image.seek(index)
         frames.append(from_pil(image))
         milliseconds += float(image.info.get("duration") or 0)
     fps = 1000 * count / milliseconds if count > 1 and milliseconds > 0 else None
@@ -251,12 +256,9 @@ def _stack(frames: list[Tensor], path: Path) -> Tensor:
 
 
 def _write(path: Path, image: Image, options: dict[str, object]) -> None:
-    from PIL import Image
-
-    suffix = path.suffix.lower()
-    kind = Image.registered_extensions().get(suffix)
-    if kind is None or kind not in Image.SAVE:
-        raise PictureError(f"{path}: no way to write a picture as {suffix!r}; use .png, .jpg or .webp")
+    kind = _WRITES.get(path.suffix.lower())
+    if kind is None:
+        raise PictureError(f"{path}: no way to write a picture as {path.suffix!r}; use {', '.join(_WRITES)}")
     try:
         write_atomically(path, lambda file: image.save(file, kind, **options))
     except OSError as error:

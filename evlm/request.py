@@ -75,11 +75,12 @@ class Request:
     def __post_init__(self) -> None:
         object.__setattr__(self, "original", _frames(self.original, "original"))
         _check_text(self.prompt, "prompt")
-        if isinstance(self.references, Reference) or not all(
-            isinstance(each, Reference) for each in self.references
+        references = self.references
+        if not isinstance(references, (tuple, list)) or not all(
+            isinstance(each, Reference) for each in references
         ):
             raise RequestError("references: expected a sequence of Reference objects")
-        object.__setattr__(self, "references", tuple(self.references))
+        object.__setattr__(self, "references", tuple(references))
         _check_fps(self.fps)
         if not self.prompt.strip() and not self.references:
             raise RequestError("nothing is asked: give a prompt, a reference, or both")

@@ -10,8 +10,8 @@
     mask: box 120 80 430 390 rows 2-5 1-6 0-7 0-7 0-7 0-7 1-6 2-5
     </output>
 
-`parse(render(trace)) == trace` for every trace. Text that would break the grammar is escaped with a backslash:
-the backslash itself, the `<` of anything that looks like a tag, line ends in a field, `;` in a label.
+`parse(render(trace)) == trace` for every trace. Text that would break the grammar is escaped with `\\`: the
+backslash itself, the `<` of anything that looks like a tag, line ends in a field, `;` in a label.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .errors import TraceError
-from .trace_form import PARTS, PROSE, TAG, Plan, Scope, Trace, split_labels, unescape
+from .trace_form import FIELDS, PARTS, PROSE, TAG, Plan, Scope, Trace, split_labels, unescape
 
 # Names that untuned models use for the plan's fields.
 _ALIASES = {
@@ -47,9 +47,7 @@ def parse_loosely(text: str) -> Trace:
     plan = _plan(parts, text, notes)
     notes += [f"<{part}> is missing: taken as empty" for part in PROSE if part not in parts]
     prose = {part: unescape(parts[part].text.strip()) if part in parts else "" for part in PROSE}
-    return Trace(
-        **prose, plan=replace(plan, repairs=tuple(dict.fromkeys(notes)) or ("order of the fields mended",))
-    )
+    return Trace(**prose, plan=replace(plan, repairs=tuple(dict.fromkeys(notes))))
 
 
 @dataclass
@@ -93,30 +91,25 @@ def _parts(text: str, notes: list[str]) -> dict[str, _Part]:
         elif slash and name not in parts:
             notes.append(f"<{name}> was missing")
             _keep(parts, name, content, True, notes)
-        elif content.text.strip():
-            _stray(parts, content, bool(marks), notes)
+        elif slash:
+            notes.append(f"a second </{name}> left out")
+        elif content.text.strip() and marks:  # without any part the plan is looked for in the whole text
+            where = "before" if not parts else "after" if len(parts) == len(PARTS) else "between"
+            notes.append(f"text {where} the parts left out")
         current = None if slash or not name else name
         start = mark_end
-    if marks and not notes:
-        notes.append("order of the tags mended")
+    if list(parts) != [part for part in PARTS if part in parts]:
+        notes.append("order of the parts mended")
     return parts
 
 
 def _keep(parts: dict[str, _Part], name: str, content: _Part, closed: bool, notes: list[str]) -> None:
-    """The first of several counts; of outputs the last that was closed: drafts come first, endless repeats last."""
+    """The first of several counts; of outputs the last closed one: drafts come first, repeats last."""
     if name in parts:
         notes.append(f"<{name}> came twice: the {'last' if name == 'output' else 'first'} one counts")
         if name != "output" or not closed or not content.text.strip():
             return
     parts[name] = content
-
-
-def _stray(parts: dict[str, _Part], content: _Part, tagged: bool, notes: list[str]) -> None:
-    """Text outside the parts is left out, and that is said."""
-    if not tagged:  # no part at all: the plan is looked for in the whole text
-        return
-    where = "before" if not parts else "after" if len(parts) == len(PARTS) else "between"
-    notes.append(f"text {where} the parts left out")
 
 
 # --- the plan ---
@@ -197,14 +190,19 @@ def _fields_from_lines(text: str, notes: list[str]) -> dict[str, Any]:
             lines[current].append(line.strip())
         elif line.strip():
             notes.append("a line that is no field left out")
+    if list(lines) != [name for name in FIELDS if name in lines]:
+        notes.append("order of the fields mended")
     values: dict[str, Any] = {}
     for name, pieces in lines.items():
-        value = " ".join(pieces).strip().strip("*`").strip()
+        value = " ".join(pieces).strip()
+        bare = value.strip("*`").strip()
+        if bare != value:
+            notes.append("markup around a value taken off")
+        value = bare
         if name == "targets":
             values[name] = _labels(value, notes)
-        elif name == "mask":
-            if value.strip("\"'-").lower() not in ("", "null", "n/a"):
-                values[name] = unescape(value)
+        elif name == "mask" and value.strip("\"'-").lower() in ("", "null", "n/a"):
+            notes.append("a mask that names none left out")
         else:
             values[name] = unescape(value)
     return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 import pytest
@@ -113,7 +114,7 @@ def test_the_text_has_the_form_of_the_contract():
     mask[25:55] = 0
     assert BoxSpans().encode(mask) == "box 100 200 900 600 rows 0-1+6-7 . . . . . . 0-1+6-7"
     for grid in (8, 16):
-        form = r"none|box( [0-9]{1,4}){4} (full|rows( (\.|[0-9]+-[0-9]+(\+[0-9]+-[0-9]+)*)){%d})" % grid
+        form = r"box( [0-9]{1,4}){4} rows( (\.|[0-9]+-[0-9]+(\+[0-9]+-[0-9]+)*))" + f"{{{grid}}}"
         assert all(re.fullmatch(form, BoxSpans(grid).encode(blob(seed))) for seed in range(20))
 
 
@@ -204,7 +205,7 @@ WORDS = [
 ]
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(
     st.text(max_size=60)
     | st.lists(st.sampled_from(WORDS), max_size=26).map(" ".join)
@@ -236,10 +237,8 @@ def test_decode_is_total(text, height, width):
 def test_decode_is_total_on_mutated_masks(seed, grid, place, piece):
     text = BoxSpans(grid).encode(blob(seed))
     place %= len(text)
-    try:
+    with contextlib.suppress(MaskTextError):
         assert decode_mask(text[:place] + piece + text[place + 1 :], 64, 64).shape == (64, 64)
-    except MaskTextError:
-        pass
 
 
 def test_the_grid_of_the_codec_must_fit_the_text():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 import random
@@ -37,53 +38,27 @@ mask: box 1 2 3 4 full
 </output>"""
 
 # Text that is likely to break the grammar, mixed with any text at all.
-NASTY = st.lists(
-    st.sampled_from(
-        [
-            "<thinking>",
-            "</thinking>",
-            "<output>",
-            "</OUTPUT>",
-            "< / reflection >",
-            "<think>",
-            "<",
-            ">",
-            "/",
-            "\\",
-            "\\\\",
-        ]
-        + [
-            "\n",
-            "\r",
-            " ",
-            "\t",
-            ";",
-            ":",
-            "instruction:",
-            "targets: none",
-            "none",
-            "None",
-            "scope: x",
-            "mask:",
-            "a",
-            "\\n",
-        ]
-        + [
-            "```json\n",
-            '{"instruction": "x"}',
-            "{",
-            "}",
-            "\x0b",
-            "\x85",
-            "\u2028",
-            "\ud800",
-            "**Output**\n",
-            "0-1",
-            "thinking",
-        ]
-    ),
-    max_size=12,
-).map("".join)
+PIECES = [
+    *"<>/\\;:a{}[]'\" \n\r\t\x0b\x85\u2028\ud800\x00",
+    "<thinking>",
+    "</thinking>",
+    "<output>",
+    "</OUTPUT>",
+]
+PIECES += [
+    "<think>",
+    "< / reflection >",
+    "\\\\",
+    "\\n",
+    "\\;",
+    "\\<",
+    "instruction:",
+    "targets: none",
+    "scope: x",
+    "mask:",
+]
+PIECES += ["none", "None", "thinking", "**Output**\n", "0-1", "```json", "```\n", '{"instruction": "x"}']
+NASTY = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
 ANY = st.one_of(NASTY, st.text(max_size=40))
 FILLED = ANY.filter(lambda text: text.strip())
 PLANS = st.builds(
@@ -105,7 +80,7 @@ def test_the_exact_form_is_what_the_contract_says():
     )
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(TRACES, st.booleans())
 @example(Trace("<thinking>", "\\", "\\n", Plan("a\nb\\", ("none",), "", "global")), True)
 @example(Trace("", "", "", Plan("x", ("NONE ", ";", "\\;"), "none")), False)
@@ -115,14 +90,14 @@ def test_parse_undoes_render(trace, repair):
     assert parsed.plan.repairs == ()
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(ANY | st.text(max_size=300) | st.lists(NASTY, max_size=10).map("\n".join), st.booleans())
 def test_parse_is_total_on_any_text(text, repair):
     check_total(text, repair)
 
 
 def test_parse_is_total_on_mutated_traces():
-    """Each mutation of a good trace is a trace or one TraceError; what strict mode takes, repair leaves alone."""
+    """Each mutation of a good trace is a trace or one TraceError; the exact form is never mended."""
     rng = random.Random(0)
     kept = 0
     for _ in range(1500):
@@ -165,9 +140,7 @@ def check_total(text: str, repair: bool) -> bool:
     if not repair:
         assert parse(text).plan.repairs == ()
     else:
-        assert bool(trace.plan.repairs) != is_exact(
-            text
-        )  # whatever was not exact was mended, and that is named
+        assert bool(trace.plan.repairs) != is_exact(text)  # whatever was not exact was mended, and is named
     return True
 
 
@@ -179,25 +152,34 @@ def is_exact(text: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize(
-    "piece",
-    [
-        "<",
-        "\\",
-        "{",
-        '{"a":',
-        "<think",
-        "<thinking>",
-        "</output>",
-        "```\n",
-        "instruction:\n",
-        "[",
-        " ",
-        "\n",
-        "a: b\n",
-    ]
-    + ["instruction: x\ny\n", "<output>{", "thinking\n", "#", '{"instruction": "x"}'],
-)
+HOSTILE = [
+    "<",
+    "\\",
+    "{",
+    '{"a":',
+    "<think",
+    "<thinking>",
+    "</output>",
+    "```\n",
+    "[",
+    " ",
+    "\n",
+    "a: b\n",
+    "#",
+    "\\<",
+]
+HOSTILE += [
+    "instruction:\n",
+    "instruction: x\ny\n",
+    "<output>{",
+    "thinking\n",
+    '{"instruction": "x"}',
+    "targets: [",
+    "'",
+]
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
 def test_parse_and_stream_are_linear_on_hostile_text(piece):
     text = piece * (400_000 // len(piece))
     began = time.perf_counter()
@@ -209,10 +191,8 @@ def test_parse_and_stream_are_linear_on_hostile_text(piece):
 
 
 def check_total_once(text: str) -> None:
-    try:
+    with contextlib.suppress(TraceError):
         parse(text)
-    except TraceError:
-        pass
 
 
 @pytest.mark.parametrize("text", [None, b"<thinking>", 3, ["x"]])
@@ -278,14 +258,17 @@ JSON_PLAN = {
         (EXACT.replace("instruction:", "**Instruction:**"), "field spelling mended"),
         (EXACT.replace("scope: local", "Scope = Local edit"), "scope 'local edit' read as local"),
         (EXACT.replace("scope: local\n", ""), "scope was missing: local"),
-        (EXACT.replace("scope: local\n", "").replace("targets:", "scope: local\ntargets:"), "order of the fields mended"),
-        (EXACT.replace("red circle; small star", '["red circle", "small star"]').replace("scope: local", "scope: LOCAL"),
+        (EXACT.replace("scope: local\n", "").replace("targets:", "scope: local\ntargets:"),
+         "order of the fields mended"),
+        (EXACT.replace("red circle; small star", '["red circle", "small star"]') + ".",
          "list of targets mended"),
         (EXACT.replace("instruction: make the red circle blue", "instruction: make the\nred circle blue"),
          "instruction over several lines joined"),
-        (EXACT[: EXACT.index("<output>")] + json.dumps(JSON_PLAN | {"mask": [1, 2, 3, 4]}), "four numbers read as a box"),
-        (EXACT[: EXACT.index("instruction")] + "```json\n" + json.dumps(JSON_PLAN | {"mask": "box 1 2 3 4 full"}, indent=1)
-         + "\n```\n</output>", "JSON read as the plan"),
+        (EXACT[: EXACT.index("<output>")] + json.dumps(JSON_PLAN | {"mask": [1, 2, 3, 4]}),
+         "four numbers read as a box"),
+        (EXACT[: EXACT.index("instruction")] + "```json\n"
+         + json.dumps(JSON_PLAN | {"mask": "box 1 2 3 4 full"}, indent=1) + "\n```\n</output>",
+         "JSON read as the plan"),
         (EXACT + "\n" + EXACT, "<output> came twice: the last one counts"),
     ],
 )  # fmt: skip
@@ -376,10 +359,8 @@ def test_feeding_anything_loses_no_letter_and_raises_nothing(pieces):
     for piece in pieces:
         stream.feed(piece)
     assert stream.text == "".join(pieces)
-    try:
+    with contextlib.suppress(TraceError):
         stream.finish()
-    except TraceError:
-        pass
 
 
 # --- the plan's own forms ---
