@@ -195,8 +195,7 @@ def _load_processor(folder: Path) -> Any:
     except (OSError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ModelError(
             f"{folder}: the processor cannot be loaded ({_first_line(error)}). Tokenizer, image processor "
-            f"and "
-            "chat template must lie beside the weights; download the whole folder"
+            "and chat template must lie beside the weights; download the whole folder"
         ) from error
 
 
@@ -212,8 +211,7 @@ def _check_processor(folder: Path, processor: Any, config: Any) -> None:
         if found != expected:
             raise ModelError(
                 f"{folder}: the tokenizer gives {token} the number {found}, the model {expected}; the "
-                f"tokenizer "
-                "is missing or belongs to another model. Download the whole folder"
+                "tokenizer is missing or belongs to another model. Download the whole folder"
             )
     if not processor.chat_template:
         raise ModelError(f"{folder} has no chat template (chat_template.jinja); download the whole folder")

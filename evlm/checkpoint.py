@@ -112,10 +112,11 @@ def load_adapter(path: str | Path, expect: Expected | None = None) -> tuple[dict
     if meta.base_config_hash not in (None, expect.config_hash):
         raise CheckpointError(
             f"{file} was trained on {meta.base_model or 'another model'} (shape {meta.base_config_hash}); "
-            f"this "
-            f"model's shape is {expect.config_hash}. Load the base model that the adapter names"
+            f"this model's shape is {expect.config_hash}. Load the base model that the adapter names"
         )
     stored = {name.removeprefix(PEFT_PREFIX): info.shape for name, info in header.tensors.items()}
+    if len(stored) != len(header.tensors):
+        raise CheckpointError(f"{file} holds the same tensor with and without the prefix {PEFT_PREFIX!r}")
     names = check_places(file, stored, meta.lora, expect.shapes)
     return {names[name.removeprefix(PEFT_PREFIX)]: t for name, t in read_tensors(file, header).items()}, meta
 
@@ -185,8 +186,7 @@ def _from_metadata(path: Path, header: Header) -> AdapterMeta:
         if data[key] != str(known):
             raise CheckpointError(
                 f"{path} was made for version {data[key]!r:.20} of the {what}, this is version {known}; "
-                f"update "
-                "ComfyUI-EVLM if the file is newer, train again if it is older"
+                "update ComfyUI-EVLM if the file is newer, train again if it is older"
             )
     if data["evlm.prompt"] not in ("full", "short"):
         raise CheckpointError(
@@ -213,8 +213,7 @@ def _read_peft_meta(folder: Path) -> AdapterMeta:
     if not (folder / "adapter_model.safetensors").is_file():
         raise CheckpointError(
             f"{folder} has no adapter_model.safetensors (adapter_model.bin is a pickle and never loaded); "
-            f"save it "
-            "again with save_pretrained(folder, safe_serialization=True)"
+            "save it again with save_pretrained(folder, safe_serialization=True)"
         )
     if file.stat().st_size > _MAX_JSON:
         raise CheckpointError(f"{file} has {file.stat().st_size:,} bytes; that is no adapter configuration")

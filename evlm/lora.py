@@ -89,16 +89,14 @@ def lora_from_peft(where: str | Path, config: Mapping[str, Any]) -> Lora:
     for key, harmless in _NEUTRAL.items():
         if key in config and config[key] not in harmless:
             raise CheckpointError(
-                f"{where} sets {key} to {config[key]!r:.80}, which is not supported; merge that adapter "
-                f"into its "
-                "base model with PEFT and load the merged folder"
+                f"{where} sets {key} to {config[key]!r:.80}, which is not supported; merge that "
+                "adapter into its base model with PEFT and load the merged folder"
             )
     start = config.get("init_lora_weights", True)
     if isinstance(start, str) and start.lower().startswith(_CHANGES_BASE):
         raise CheckpointError(
-            f"{where} was started with {start!r:.40}, which also changed the base model; save it again "
-            f"with PEFT's "
-            "path_initial_model_for_weight_conversion, as plain LoRA"
+            f"{where} was started with {start!r:.40}, which also changed the base model; save it "
+            "again with PEFT's path_initial_model_for_weight_conversion, as plain LoRA"
         )
     rank: Any = config.get("r")
     alpha: Any = config.get("lora_alpha")
@@ -106,13 +104,13 @@ def lora_from_peft(where: str | Path, config: Mapping[str, Any]) -> Lora:
     if not _is_rank(rank) or not _is_number(alpha):
         raise CheckpointError(f"{where}: r {rank!r:.40} and lora_alpha {alpha!r:.40} are no rank and scale")
     if not isinstance(targets, str) and not (
-        isinstance(targets, (list, tuple)) and all(isinstance(each, str) for each in targets)
+        isinstance(targets, (list, tuple, set)) and all(isinstance(each, str) for each in targets)
     ):
         raise CheckpointError(f"{where}: target_modules {targets!r:.80} is no list of names")
     return Lora(
         rank=rank,
         alpha=alpha,
-        targets=targets if isinstance(targets, str) else tuple(targets),
+        targets=targets if isinstance(targets, str) else tuple(sorted(targets)),
         rslora=config.get("use_rslora") is True,
         dora=config.get("use_dora") is True,
         rank_pattern=_pattern(where, "rank_pattern", config, _is_rank),

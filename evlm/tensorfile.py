@@ -56,8 +56,8 @@ def read_header(path: str | Path) -> Header:
             if start.startswith(_PICKLES):
                 raise CheckpointError(
                     f"{path} is a pickle or zip archive, whatever its name says. Such files can run code "
-                    f"and are "
-                    "never opened here; convert it with safetensors.torch.save_file where you trust it"
+                    "and are never opened here; convert it with safetensors.torch.save_file where you "
+                    "trust it"
                 )
             if len(start) < 8:
                 raise _bad(path, f"{size} bytes is too short")
