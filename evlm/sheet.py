@@ -127,28 +127,33 @@ def _references(references: Sequence[Reference], side: int) -> Image:
     tile = Image.new("RGB", (side, side), FRAME)
     shown = list(references)[:4]
     if not shown:
-        return _words("none", side)
-    part = side if len(shown) == 1 else (side - 4) // 2
+        return _words("none", side, side)
+    half = (side - 4) // 2
+    wide, high = (side if len(shown) <= 2 else half), (side if len(shown) == 1 else half)
     for index, reference in enumerate(shown):
         if reference.frames is None:
-            small = _words(f"“{reference.text}”", part)
+            small = _words(f"“{reference.text}”", wide, high)
         else:
-            small = _fit(to_pil(reference.frames[0]), part)[0]
+            small = Image.new("RGB", (wide, high), FRAME)
+            small.paste(
+                _fit(to_pil(reference.frames[0]), min(wide, high))[0], ((wide - min(wide, high)) // 2, 0)
+            )
             if reference.frames.shape[0] > 1:
                 _tag(small, f"{reference.frames.shape[0]} frames")
-        tile.paste(small, ((index % 2) * (part + 4), (index // 2) * (part + 4)))
+        row, column = divmod(index, 2) if len(shown) > 2 else (index, 0)
+        tile.paste(small, (column * (half + 4), row * (half + 4)))
     return tile
 
 
-def _words(text: str, side: int) -> Image:
+def _words(text: str, width: int, height: int) -> Image:
     from PIL import Image, ImageDraw
 
-    tile = Image.new("RGB", (side, side), (240, 238, 232))
-    draw, font = ImageDraw.Draw(tile), _font(max(12, side // 14))
-    lines = _wrapped(text, font, side - 24)[: max(1, (side - 24) // _line(font))]
-    y = (side - len(lines) * _line(font)) // 2
+    tile = Image.new("RGB", (width, height), (240, 238, 232))
+    draw, font = ImageDraw.Draw(tile), _font(max(12, width // 14))
+    lines = _wrapped(text, font, width - 24)[: max(1, (height - 16) // _line(font))]
+    y = (height - len(lines) * _line(font)) // 2
     for line in lines:
-        draw.text(((side - font.getlength(line)) / 2, y), line, FAINT, font)
+        draw.text(((width - font.getlength(line)) / 2, y), line, FAINT, font)
         y += _line(font)
     return tile
 

@@ -1,0 +1,28 @@
+"""The demo's requests: what lies in evlm/bundled/examples is what its recipe draws, and no model saw it in
+training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evlm.demo import EXAMPLES, load_example
+from trainer.bundle.examples import CHOSEN, SEED, write_examples
+from trainer.world.rows import Recipe, question_at
+
+
+def test_the_committed_examples_are_what_the_recipe_draws(tmp_path: Path) -> None:
+    write_examples(tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == sorted(path.name for path in EXAMPLES.iterdir())
+    for name in names:
+        assert (tmp_path / name).read_bytes() == (EXAMPLES / name).read_bytes(), (
+            f"{name}: run trainer.bundle.examples"
+        )
+
+
+def test_the_examples_are_three_requests_of_three_kinds_from_the_test_split() -> None:
+    requests = [load_example(path)[1] for path in sorted(EXAMPLES.glob("*.json"))]
+    assert [r.prompt for r in requests][0] == "like this" and len(requests) == 3
+    assert [len(r.references) for r in requests] == [1, 0, 1]
+    for _, _, op, category, number in CHOSEN:
+        assert question_at(Recipe(SEED, "test", op=op, category=category), number).edit.split == "test"
