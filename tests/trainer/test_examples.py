@@ -16,13 +16,13 @@ def test_the_committed_examples_are_what_the_recipe_draws(tmp_path: Path) -> Non
     assert names == sorted(path.name for path in EXAMPLES.iterdir())
     for name in names:
         assert (tmp_path / name).read_bytes() == (EXAMPLES / name).read_bytes(), (
-            f"{name}: run trainer.bundle.examples"
+            f"{name}: run `python -m trainer bundle examples`"
         )
 
 
 def test_the_examples_are_three_requests_of_three_kinds_from_the_test_split() -> None:
     requests = [load_example(path)[1] for path in sorted(EXAMPLES.glob("*.json"))]
-    assert [r.prompt for r in requests][0] == "like this" and len(requests) == 3
+    assert requests[0].prompt == "like this" and len(requests) == 3
     assert [len(r.references) for r in requests] == [1, 0, 1]
     for _, _, op, category, number in CHOSEN:
         assert question_at(Recipe(SEED, "test", op=op, category=category), number).edit.split == "test"

@@ -1,4 +1,5 @@
-"""`python -m trainer bundle all|reasoner|detector|segmenter|editor|check`: train the bundled models, measure them."""
+"""`python -m trainer bundle`: train the bundled models from nothing, measure them, draw the demo's
+requests."""
 
 from __future__ import annotations
 
@@ -13,15 +14,28 @@ ROOT = Path(__file__).resolve().parents[2]
 MODELS = ("reasoner", "detector", "segmenter", "editor")
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser("bundle", help="train the bundled models from nothing, or measure them")
-    parser.add_argument("what", choices=("all", *MODELS, "check"))
-    parser.add_argument("--out", type=Path, default=ROOT / "evlm" / "bundled", help="where the model folders lie")
-    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "bundle", help="training states, to resume from")
+def add_parser(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's flags."""
+    parser.add_argument("what", choices=("all", *MODELS, "check", "examples"))
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "evlm" / "bundled", help="where the model folders lie"
+    )
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / "runs" / "bundle", help="training states, to resume from"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rows", type=int, default=500, help="check: questions for the chain; the reasoner gets twice as many")
-    parser.add_argument("--only", choices=(*MODELS, "chain"), action="append", help="check: measure this alone (may be repeated)")
-    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--rows",
+        type=int,
+        default=500,
+        help="check: questions for the chain; the reasoner gets twice as many",
+    )
+    parser.add_argument(
+        "--only",
+        choices=(*MODELS, "chain"),
+        action="append",
+        help="check: measure this alone (may be repeated)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -29,6 +43,11 @@ def run(args: argparse.Namespace) -> int:
         from .check import check_all
 
         return check_all(args.out, args.rows, args.seed + 1, tuple(args.only or ()))
+    if args.what == "examples":
+        from .examples import write_examples
+
+        print(*write_examples(args.out / "examples"), sep="\n")
+        return 0
     if args.what == "all":
         return _train_all(args)
     import torch
@@ -36,7 +55,9 @@ def run(args: argparse.Namespace) -> int:
     torch.set_num_threads(1)  # small layers: two recipes side by side beat one on two cores
     began, cpu = time.time(), time.process_time()
     _train(args.what, args.out / args.what, args.work, args.seed)
-    print(f"{args.what}: {(time.time() - began) / 60:.1f} minutes, {(time.process_time() - cpu) / 60:.1f} CPU-minutes")
+    print(
+        f"{args.what}: {(time.time() - began) / 60:.1f} minutes, {(time.process_time() - cpu) / 60:.1f} CPU-minutes"
+    )
     return 0
 
 
@@ -70,7 +91,9 @@ def _train_all(args: argparse.Namespace) -> int:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     editor = subprocess.Popen([*command, "editor", *options], cwd=ROOT, env=environment)
     try:
-        codes = [subprocess.run([*command, m, *options], cwd=ROOT, env=environment).returncode for m in MODELS[:3]]
+        codes = [
+            subprocess.run([*command, m, *options], cwd=ROOT, env=environment).returncode for m in MODELS[:3]
+        ]
         codes.append(editor.wait())
     finally:
         if editor.poll() is None:

@@ -40,8 +40,3 @@ def write_examples(folder: Path = EXAMPLES) -> list[Path]:
         write_atomically(folder / f"{name}.json", lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
         written.append(folder / f"{name}.json")
     return written
-
-
-if __name__ == "__main__":
-    for path in write_examples():
-        print(path)
