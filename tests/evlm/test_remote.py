@@ -1,0 +1,378 @@
+"""RemoteReasoner against a real server on this machine."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from evlm.errors import Cancelled, EndpointError, TraceError
+from evlm.messages import FULL, build_messages
+from evlm.reasoner import Sampling
+from evlm.remote import RemoteReasoner, _is_public, openai_messages
+from evlm.request import Reference, Request
+from evlm.trace import Plan, Trace, render
+
+PLAN = Plan("make the hat red", ("hat",), "box 0 0 500 500 full")
+TRACE = Trace("a größer hat 🙂", "paint it", "yes", PLAN)
+REQUEST = Request(torch.rand(1, 8, 12, 3), "like this", (Reference("text", text="red"),))
+Reply = Callable[[BaseHTTPRequestHandler], None]
+
+
+class Server:
+    """What it was asked (`seen`), and how it answers (`reply`)."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.paths: list[str] = []
+        self.reply: Reply = stream(render(TRACE))
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                outer.seen.append(json.loads(body))
+                outer.headers.append(dict(self.headers))
+                outer.paths.append(self.path)
+                outer.reply(self)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+
+
+def send(body: bytes, status: int = 200, kind: str = "text/event-stream", **headers: str) -> Reply:
+    def reply(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        handler.send_header("Content-Type", kind)
+        for name, value in headers.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return reply
+
+
+def event(piece: str | None = None, **choice: Any) -> bytes:
+    delta = {} if piece is None else {"content": piece}
+    content = json.dumps({"choices": [{"delta": delta, **choice}]}, ensure_ascii=False)
+    return f"data: {content}\n\n".encode()
+
+
+def stream(text: str, size: int = 3, end: bytes = b"data: [DONE]\n\n") -> Reply:
+    pieces = [text[at : at + size] for at in range(0, len(text), size)]
+    events = b"".join(event(piece) for piece in pieces)
+    return send(b": hello\n\n" + events + event(finish_reason="stop") + end)
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Server]:
+    server = Server()
+    thread = threading.Thread(target=server.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    yield server
+    server.http.shutdown()
+    server.http.server_close()
+
+
+@pytest.fixture
+def server(running: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    monkeypatch.setenv("EVLM_ALLOW_PRIVATE_ENDPOINTS", "1")
+    monkeypatch.delenv("EVLM_API_KEY", raising=False)
+    running.seen.clear(), running.headers.clear(), running.paths.clear()
+    running.reply = stream(render(TRACE))
+    return running
+
+
+def test_a_streamed_trace(server: Server) -> None:
+    pieces: list[str] = []
+    remote = RemoteReasoner(server.url, "qwen")
+    reasoned = remote.reason(REQUEST, Sampling(99, 0.5, 0.9, 7), pieces.append, repair=False)
+    assert reasoned.trace == TRACE
+    assert "".join(pieces) == reasoned.text == render(TRACE)
+    assert reasoned.finished and reasoned.tokens == len(pieces) > 10
+    sent = server.seen[0]
+    assert server.paths == ["/v1/chat/completions"]
+    assert {key: sent[key] for key in ("model", "max_tokens", "temperature", "top_p", "seed", "stream")} == {
+        "model": "qwen", "max_tokens": 99, "temperature": 0.5, "top_p": 0.9, "seed": 7, "stream": True,
+    }  # fmt: skip
+    assert "Authorization" not in server.headers[0]
+
+
+def test_the_prompt_is_that_of_the_local_model(server: Server) -> None:
+    RemoteReasoner(server.url, "qwen").generate(REQUEST)
+    system, user = server.seen[0]["messages"]
+    chat = build_messages(REQUEST, style=FULL)
+    assert system == {"role": "system", "content": chat.messages[0]["content"][0]["text"]}
+    said = [part["text"] for part in user["content"] if part["type"] == "text"]
+    assert said == [item["text"] for item in chat.messages[1]["content"] if item["type"] == "text"]
+    picture = next(part for part in user["content"] if part["type"] == "image_url")["image_url"]["url"]
+    assert torch.equal(decoded(picture), chat.images[0])
+
+
+def test_videos_go_as_frames_with_times_and_pictures_within_the_budget() -> None:
+    video = Reference("video", torch.rand(9, 60, 40, 3), fps=4.0)
+    chat = build_messages(Request(torch.rand(1, 50, 50, 3), "", (video,)), max_frames=3)
+    user = openai_messages(chat, max_pixels=600)[1]["content"]
+    text = "".join(part.get("text", "<image>") for part in user)
+    assert "0 s: <image>1 s: <image>2 s: <image>" in text
+    sizes = [decoded(part["image_url"]["url"]).shape[1:] for part in user if part["type"] == "image_url"]
+    assert len(sizes) == 4
+    assert all(height * width <= 600 for height, width in sizes)
+
+
+def decoded(url: str) -> torch.Tensor:
+    """uint8 [3, H, W] of a PNG data URL."""
+    picture = Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/png;base64,"))))
+    flat = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+    return flat.view(picture.height, picture.width, 3).permute(2, 0, 1)
+
+
+@pytest.mark.parametrize("tail", ["", "/", "/chat/completions"])
+def test_addresses_with_and_without_the_path(server: Server, tail: str) -> None:
+    assert RemoteReasoner(server.url + tail, "m").reason(REQUEST).trace == TRACE
+
+
+def test_a_server_that_does_not_stream(server: Server) -> None:
+    content = {"choices": [{"message": {"content": render(TRACE)}, "finish_reason": "length"}],
+               "usage": {"completion_tokens": 55}}  # fmt: skip
+    server.reply = send(json.dumps(content).encode(), kind="application/json; charset=utf-8")
+    reasoned = RemoteReasoner(server.url, "m").reason(REQUEST)
+    assert reasoned.trace == TRACE
+    assert (reasoned.tokens, reasoned.finished) == (55, False)
+
+
+def test_characters_cut_between_chunks_arrive_whole(server: Server) -> None:
+    body = stream(render(TRACE)).__closure__[0].cell_contents  # type: ignore[attr-defined,index]
+
+    def drip(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "text/event-stream")
+        handler.end_headers()
+        for at in range(0, len(body), 701):
+            handler.wfile.write(body[at : at + 701])
+            handler.wfile.flush()
+            time.sleep(0.001)
+
+    server.reply = drip
+    assert RemoteReasoner(server.url, "m").reason(REQUEST).trace == TRACE
+
+
+def test_a_finish_reason_without_done_is_an_end(server: Server) -> None:
+    server.reply = stream(render(TRACE), end=b"")
+    assert RemoteReasoner(server.url, "m").reason(REQUEST).trace == TRACE
+
+
+def test_an_answer_that_breaks_off_is_an_error(server: Server) -> None:
+    server.reply = send(event("<thinking>"))
+    with pytest.raises(EndpointError, match="middle"):
+        RemoteReasoner(server.url, "m").generate(REQUEST)
+
+
+def test_cancel_comes_through_and_the_next_request_works(server: Server) -> None:
+    seen: list[str] = []
+
+    def stop(piece: str) -> None:
+        seen.append(piece)
+        raise Cancelled
+
+    remote = RemoteReasoner(server.url, "m")
+    with pytest.raises(Cancelled):
+        remote.reason(REQUEST, on_token=stop)
+    assert len(seen) == 1
+    assert remote.reason(REQUEST).trace == TRACE
+
+
+def test_no_plan_is_a_trace_error(server: Server) -> None:
+    server.reply = stream("I cannot help with that.")
+    with pytest.raises(TraceError):
+        RemoteReasoner(server.url, "m").reason(REQUEST)
+
+
+# --- keys ---
+
+
+def test_the_key_is_sent_from_the_environment_and_never_shown(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVLM_API_KEY", " sk-secret-123 \n")
+    remote = RemoteReasoner(server.url, "m")
+    remote.reason(REQUEST)
+    assert server.headers[0]["Authorization"] == "Bearer sk-secret-123"
+    server.reply = send(b'{"error": "Incorrect API key provided: sk-secret-123"}', 401, "application/json")
+    with pytest.raises(EndpointError) as caught:
+        remote.reason(REQUEST)
+    assert "401" in str(caught.value) and "EVLM_API_KEY" in str(caught.value)
+    assert "sk-secret" not in str(caught.value) + repr(vars(remote))
+
+
+def test_a_key_that_would_break_the_header(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVLM_API_KEY", "a\r\nHost: b")
+    with pytest.raises(EndpointError, match="characters"):
+        RemoteReasoner(server.url, "m").reason(REQUEST)
+    assert not server.seen
+
+
+def test_a_key_does_not_leave_the_house_unencrypted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVLM_API_KEY", "sk-secret")
+    with pytest.raises(EndpointError, match="unencrypted"):
+        RemoteReasoner("http://1.1.1.1/v1", "m").reason(REQUEST)
+
+
+# --- where it goes ---
+
+
+def test_private_addresses_are_refused_unless_allowed(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EVLM_ALLOW_PRIVATE_ENDPOINTS")
+    port = server.http.server_port
+    for host in ("127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "127.1", "2130706433"):
+        with pytest.raises(EndpointError, match="EVLM_ALLOW_PRIVATE_ENDPOINTS=1"):
+            RemoteReasoner(f"http://{host}:{port}/v1", "m").reason(REQUEST)
+    assert not server.seen
+    assert RemoteReasoner(server.url, "m", allow_private=True).reason(REQUEST).trace == TRACE
+    monkeypatch.setenv("EVLM_ALLOW_PRIVATE_ENDPOINTS", "1")
+    with pytest.raises(EndpointError, match="inside"):
+        RemoteReasoner(server.url, "m", allow_private=False).reason(REQUEST)
+
+
+@pytest.mark.parametrize(
+    ("number", "public"),
+    [
+        ("8.8.8.8", True), ("2606:4700::1111", True), ("10.1.2.3", False), ("192.168.0.1", False),
+        ("172.16.0.1", False), ("169.254.169.254", False), ("100.64.0.1", False), ("224.0.0.1", False),
+        ("fe80::1%eth0", False), ("fc00::1", False), ("::ffff:10.0.0.1", False), ("::", False),
+    ],
+)  # fmt: skip
+def test_which_addresses_are_public(number: str, public: bool) -> None:
+    assert _is_public(number) is public
+
+
+def test_the_connection_goes_to_the_checked_address(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name server that answers differently the second time cannot move us."""
+    import socket
+
+    real, answers = socket.getaddrinfo, iter(["127.0.0.1", "8.8.8.8", "8.8.8.8"])
+
+    def lookup(host: str, *args: Any, **options: Any) -> Any:
+        return real(next(answers) if host == "model.test" else host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    remote = RemoteReasoner(f"http://model.test:{server.http.server_port}/v1", "m")
+    assert remote.reason(REQUEST).trace == TRACE
+    assert server.headers[0]["Host"] == f"model.test:{server.http.server_port}"
+    assert next(answers) == "8.8.8.8"
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_redirects_are_not_followed(server: Server, status: int) -> None:
+    server.reply = send(b"", status, Location="http://169.254.169.254/latest")
+    with pytest.raises(EndpointError, match=r"169\.254\.169\.254.*not followed"):
+        RemoteReasoner(server.url, "m").reason(REQUEST)
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "", "host", "ftp://host/v1", "file:///etc/passwd", "http://", "http://u:p@host/v1",
+        "http://host/v1?key=1", "http://host:99999/v1", "http://[::1/v1", "http://host/a b",
+        "http://host/v1#x", "http://host/\r\nX: y",
+    ],
+)  # fmt: skip
+def test_addresses_that_are_none(endpoint: str) -> None:
+    with pytest.raises(EndpointError):
+        RemoteReasoner(endpoint, "m").reason(REQUEST)
+
+
+def test_nobody_there(server: Server) -> None:
+    with pytest.raises(EndpointError, match="is the server running"):
+        RemoteReasoner("http://127.0.0.1:9/v1", "m").reason(REQUEST)
+
+
+# --- bad answers ---
+
+
+@pytest.mark.parametrize(
+    ("status", "remedy"),
+    [
+        (400, "max_pixels"),
+        (401, "EVLM_API_KEY"),
+        (404, "model's name"),
+        (429, "wait"),
+        (500, "log"),
+        (418, "check"),
+    ],
+)
+def test_refusals_say_status_body_and_remedy(server: Server, status: int, remedy: str) -> None:
+    server.reply = send(b"the body " * 200, status, "text/plain")
+    with pytest.raises(EndpointError) as caught:
+        RemoteReasoner(server.url, "m").reason(REQUEST)
+    message = str(caught.value)
+    assert str(status) in message and "the body" in message and remedy in message and len(message) < 700
+
+
+def test_silence_ends_by_the_timeout_and_a_drip_by_the_deadline(server: Server) -> None:
+    def silence(handler: BaseHTTPRequestHandler) -> None:
+        time.sleep(0.6)
+
+    def drip(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "text/event-stream")
+        handler.end_headers()
+        for _ in range(40):
+            handler.wfile.write(b":")
+            handler.wfile.flush()
+            time.sleep(0.02)
+
+    server.reply = silence
+    with pytest.raises(EndpointError, match=r"0\.2 seconds"):
+        RemoteReasoner(server.url, "m", timeout=0.2).reason(REQUEST)
+    server.reply = drip
+    with pytest.raises(EndpointError, match="not done"):
+        RemoteReasoner(server.url, "m", timeout=0.3, deadline=0.2).reason(REQUEST)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"data: {\n\n", b"data: [1]\n\n", b'data: {"choices": [1]}\n\n', b'data: {"choices": {"a": 1}}\n\n',
+        b'data: {"choices": [{"delta": {"content": 5}}]}\n\n', b'data: {"choices": [{"delta": 7}]}\n\n',
+        b'data: {"error": {"message": "out of memory"}}\n\n', b'data: {"choices": "abc"}\n\n',
+        b"data: " + b"[" * 100_000 + b"\n\n", b"data: \xff\xfe\n\n", b"<html>", b"", b"x" * (3 << 20),
+    ],
+)  # fmt: skip
+def test_answers_that_are_none(server: Server, body: bytes) -> None:
+    server.reply = send(body)
+    with pytest.raises(EndpointError):
+        RemoteReasoner(server.url, "m").generate(REQUEST)
+
+
+def test_a_connection_cut_in_a_chunk(server: Server) -> None:
+    server.reply = send(b"5\r\ndata", **{"Transfer-Encoding": "chunked"})
+    with pytest.raises(EndpointError):
+        RemoteReasoner(server.url, "m").generate(REQUEST)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=st.binary(max_size=300), framed=st.booleans(), json_kind=st.booleans())
+def test_any_body_is_text_or_one_error(server: Server, body: bytes, framed: bool, json_kind: bool) -> None:
+    kind = "application/json" if json_kind else "text/event-stream"
+    server.reply = send(b"data: " + body + b"\n\n" if framed else body, kind=kind)
+    with pytest.raises(EndpointError):
+        RemoteReasoner(server.url, "m").generate(REQUEST)
