@@ -1,0 +1,99 @@
+"""Measures the editor alone: true instruction, true mask, the engine's public path, the exact reader as
+judge."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from evlm.editor import Editor, EditSettings
+from trainer.world.edits import OPERATIONS, Edit
+from trainer.world.reader import edit_right
+from trainer.world.scene import Split
+
+from .data import FRAME, draw_edit
+
+GUIDANCES = (1.0, 1.5, 2.0, 3.0)
+
+
+def check(
+    folder: Path, rows: int = 540, seed: int = 1, log: Callable[[str], None] = print, split: Split = "test"
+) -> dict[str, float]:
+    """Shares of edits that come out right, over `rows` held-out edits, as many of each kind.
+
+    Returns the share by operation, `global` (weather, ground and restyle together), the greatest difference
+    outside a mask (`outside`) and the median `seconds` an edit.
+    """
+    from evlm.editor.ip2p import IP2P
+
+    editor = IP2P.load(folder, device="cpu")
+    return measure(editor, held_out(split, rows, seed), log=log)
+
+
+def choose_guidance(
+    folder: Path, rows: int, seed: int = 0, log: Callable[[str], None] = print
+) -> dict[float, float]:
+    """Try GUIDANCES on the validation split and write the best to the folder's evlm.json.
+
+    Returns the mean over operations of the share right, by guidance.
+    """
+    from evlm.editor.ip2p import IP2P
+
+    editor = IP2P.load(folder, device="cpu")
+    edits = held_out("validation", rows, seed)
+    scores = {}
+    for guidance in GUIDANCES:
+        found = measure(editor, edits, replace(editor.defaults, guidance=guidance), lambda _: None)
+        scores[guidance] = sum(found[op] for op in OPERATIONS) / len(OPERATIONS)
+        log(f"guidance {guidance}: {scores[guidance]:.3f} of the validation edits right")
+    path = folder / "evlm.json"
+    notes = json.loads(path.read_text(encoding="utf-8"))
+    notes["guidance"] = max(scores, key=lambda g: (scores[g], -g))
+    path.write_text(json.dumps(notes, indent=2) + "\n", encoding="utf-8")
+    return scores
+
+
+def held_out(split: Split, rows: int, seed: int) -> list[Edit]:
+    """Edits of one split, the operations in turn."""
+    rng = random.Random(f"check {split} {seed}")
+    return [draw_edit(rng, OPERATIONS[n % len(OPERATIONS)], split, moving=0)[0] for n in range(rows)]
+
+
+def measure(
+    editor: Editor,
+    edits: Sequence[Edit],
+    settings: EditSettings | None = None,
+    log: Callable[[str], None] = print,
+) -> dict[str, float]:
+    """Edit every source as ordered and read the results. Keys as in `check`."""
+    right: dict[str, list[bool]] = defaultdict(list)
+    outside, seconds, done = 0.0, [], 0
+    for number, edit in enumerate(edits, 1):
+        source = torch.from_numpy(edit.pictures(FRAME)[0]).float() / 255
+        region = edit.region(FRAME)
+        mask = None if region is None else torch.from_numpy(region)[None].float()
+        began = time.perf_counter()
+        result = editor.edit(source, edit.instruction, mask, settings).frames
+        seconds.append(time.perf_counter() - began)
+        if mask is not None:
+            outside = max(outside, float(((result - source).abs().amax(-1) * (mask == 0)).max()))
+        good = edit_right(result[0].numpy(), edit)
+        right[edit.op].append(good)
+        done += good
+        if edit.scope == "global":
+            right["global"].append(good)
+        if number % 90 == 0:
+            log(f"editor: {number} of {len(edits)} edits, {done / number:.3f} right")
+    shares = {name: _share(values) for name, values in right.items()}
+    return {**shares, "outside": outside, "seconds": sorted(seconds)[len(seconds) // 2]}
+
+
+def _share(values: Sequence[bool]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,100 @@
+"""Pairs to train the editor on: exact source and result, cut out by the crop that masked editing uses at
+work."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evlm.editor.crop import CropBox, crop_box, extract, extract_mask
+from trainer.world.edits import Edit, random_edit
+from trainer.world.render import render
+from trainer.world.scene import COLOURS, GROUNDS, TEXTURES, WEATHERS, Split, random_scene
+
+from .models import MULTIPLE
+
+FRAME = 64  # pixels; whole frames of the world
+LOCAL = {"replace": 0.36, "retexture": 0.18, "add": 0.17, "move": 0.13, "recolour": 0.08, "remove": 0.08}
+WHOLE = {"weather": 0.42, "ground": 0.33, "restyle": 0.25}
+FRAMES = 4  # of a moving scene
+
+
+@dataclass
+class Pair:
+    """One training pair: source and result float32 [h, w, 3] in 0..1, the part that changes [h, w] in
+    0..1."""
+
+    edit: Edit
+    source: Tensor
+    result: Tensor
+    mask: Tensor
+
+
+def draw_edit(rng: random.Random, op: str, split: Split = "train", moving: float = 0.2) -> tuple[Edit, int]:
+    """A random edit of a kind in a split, and how many frames its scene has (1 or FRAMES)."""
+    while True:
+        frames = FRAMES if op not in ("add", "move") and rng.random() < moving else 1
+        sign = rng.choice(COLOURS + TEXTURES + WEATHERS + GROUNDS) if rng.random() < 0.1 else None
+        scene = random_scene(rng, sign=sign, moving=frames > 1, frames=FRAMES)
+        edit = random_edit(rng, op, scene)
+        if edit is not None and edit.split == split:
+            return edit, frames
+
+
+def draw_pair(rng: random.Random, op: str, best: int) -> Pair:
+    """A training pair; a local edit's crop is cut around its region, half the time a little carelessly."""
+    edit, frames = draw_edit(rng, op)
+    frame = rng.randrange(frames)
+    before, after = render(edit.source, FRAME, frame), render(edit.result, FRAME, frame)
+    region = edit.region(FRAME, frames)
+    if region is not None:
+        after = np.where(region[..., None], after, before)
+    source, result = (torch.from_numpy(p)[None].float() / 255 for p in (before, after))
+    if region is None:
+        return Pair(edit, source[0], result[0], torch.ones(FRAME, FRAME))
+    mask = torch.from_numpy(region)[None].float()
+    box = crop_box(_careless(rng, mask), best_resolution=best, multiple=MULTIPLE)
+    assert box is not None  # a region is never empty
+    return Pair(edit, *_cut(source, result, mask, box))
+
+
+def draw_pairs(rng: random.Random, mix: dict[str, float], count: int, best: int) -> list[Pair]:
+    ops = rng.choices(list(mix), list(mix.values()), k=count)
+    return [draw_pair(rng, op, best) for op in ops]
+
+
+def batches(rng: random.Random, sizes: list[tuple[int, int]], size: int) -> Iterator[list[int]]:
+    """Numbers of the pairs in batches of equal picture size, in random order; a size's last batch may be
+    small."""
+    buckets: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for number, shape in enumerate(sizes):
+        buckets[shape].append(number)
+    out: list[list[int]] = []
+    for numbers in buckets.values():
+        rng.shuffle(numbers)
+        out += [numbers[i : i + size] for i in range(0, len(numbers), size)]
+    rng.shuffle(out)
+    yield from out
+
+
+def _cut(source: Tensor, result: Tensor, mask: Tensor, box: CropBox) -> tuple[Tensor, Tensor, Tensor]:
+    return extract(source, box)[0], extract(result, box)[0], extract_mask(mask, box)[0]
+
+
+def _careless(rng: random.Random, mask: Tensor) -> Tensor:
+    """The mask [1, H, W], half the time grown by up to two pixels on each side: masks at work are not
+    exact."""
+    if rng.random() < 0.5:
+        return mask
+    rows, columns = mask[0].any(1).nonzero().flatten(), mask[0].any(0).nonzero().flatten()
+    grown = mask.clone()
+    y0, y1 = (max(0, int(rows[0]) - rng.randint(0, 2)), int(rows[-1]) + 1 + rng.randint(0, 2))
+    x0, x1 = (max(0, int(columns[0]) - rng.randint(0, 2)), int(columns[-1]) + 1 + rng.randint(0, 2))
+    grown[:, y0:y1, x0:x1] = 1
+    return grown
