@@ -265,15 +265,19 @@ def _write(path: Path, image: Image, options: dict[str, object]) -> None:
         raise PictureError(f"{path}: cannot be written ({error})") from error
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Calls write(file) on a temporary file beside path, flushes it to disk, and renames it into place."""
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object], flush: bool = True) -> None:
+    """Calls write(file) on a temporary file beside path, flushes it to disk, and renames it into place.
+
+    flush: False leaves it to the caller to bring it to the disk (of many files, all at once).
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "w+b") as file:
             write(file)
             file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                os.fsync(file.fileno())
         os.chmod(name, 0o644)  # mkstemp's 0600 would hide the picture from other users
         os.replace(name, path)
     except BaseException:

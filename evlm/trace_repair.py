@@ -158,7 +158,7 @@ def _build(values: dict[str, Any], parts: dict[str, _Part], source: _Part, notes
 def _scope(value: str, targets: tuple[str, ...], mask_text: str | None, notes: list[str]) -> Scope:
     said = value.strip().strip("*`'\".").lower()
     if said in ("local", "global"):
-        if said != value.strip():
+        if said != value:
             notes.append("scope spelling mended")
         return "global" if said == "global" else "local"
     for scope, hints in (("global", ("global", "whole", "entire")), ("local", ("local", "object", "region"))):
