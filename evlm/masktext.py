@@ -127,11 +127,14 @@ def mask_iou(a: Tensor, b: Tensor) -> float:
 
 
 def mask_text_iou(text: str | None, truth: Tensor) -> float:
-    """IoU of what a model wrote with the true mask [H, W]. A missing or malformed text is 0."""
+    """IoU of what a model wrote with the true mask, [H, W] or [1, H, W]. Missing or malformed text is 0."""
+    if truth.ndim == 3 and truth.shape[0] == 1:
+        truth = truth[0]
     try:
-        return mask_iou(decode_mask(text or "", truth.shape[-2], truth.shape[-1]), truth)
+        mask = decode_mask(text or "", *truth.shape[-2:])
     except MaskTextError:
         return 0.0
+    return mask_iou(mask, truth)
 
 
 # --- text ---

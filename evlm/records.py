@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .append import append_lines
 from .errors import PictureError, RecordError, TraceError
 from .pictures import load_mask, load_picture, to_pil, write_atomically
 from .request import MAX_PROMPT, Reference, Request
@@ -131,7 +131,7 @@ class RowWriter:
         path = self.folder / ROWS_FILE
         try:
             _flush(written)
-            _append(path, "".join(lines).encode())
+            append_lines(path, "".join(lines).encode())
         except OSError as error:
             raise RecordError(f"{path}: cannot be written ({error}); it is as it was before") from error
 
@@ -391,52 +391,3 @@ def _flush(paths: list[Path]) -> None:
     for path in paths:
         with open(path, "rb+") as file:
             os.fsync(file.fileno())
-
-
-def _append(path: Path, data: bytes) -> None:
-    with _lock(path):
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
-        try:
-            size = os.fstat(handle).st_size
-            if size and _last_byte(handle, size) != b"\n":
-                data = (
-                    b"\n" + data
-                )  # a writer died in the middle of a line: keep our rows apart from its half
-            try:
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(handle, view) :]
-                os.fsync(handle)
-            except BaseException:
-                os.ftruncate(handle, size)
-                raise
-        finally:
-            os.close(handle)
-
-
-def _last_byte(handle: int, size: int) -> bytes:
-    os.lseek(handle, size - 1, os.SEEK_SET)
-    return os.read(handle, 1)
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """An exclusive lock between processes, on a file beside the rows; it ends with the process."""
-    handle = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            while True:  # LK_LOCK gives up after ten seconds; a writer of many rows may take longer
-                try:
-                    msvcrt.locking(handle, msvcrt.LK_LOCK, 1)  # type: ignore[attr-defined]
-                    break
-                except OSError:
-                    continue
-        else:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

@@ -80,7 +80,7 @@ def test_encode_and_decode_at_any_aspect_ratio(mask, grid):
     assert set(decoded.unique().tolist()) <= {0.0, 1.0}
     assert bool(decoded.any()) == bool(mask.any())
     assert torch.equal(decode_mask(text, *mask.shape), decoded)
-    assert mask_text_iou(text, mask) == mask_iou(decoded, mask)
+    assert mask_text_iou(text, mask) == mask_text_iou(text, mask[None]) == mask_iou(decoded, mask)
     if not mask.any():
         assert text == "none" and codec.box(text) is None
         return
