@@ -33,9 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def edit(options: argparse.Namespace) -> int:
     """Edit one picture or video and write the picture, the mask, the trace and a contact sheet."""
+    from .terminal import Terminal, quiet_libraries
+
+    quiet_libraries()
     from .pictures import save_picture
     from .sheet import SheetRow, draw_sheet
-    from .terminal import Terminal
 
     request = _request(options)
     models, pipeline = _pipeline(options)
@@ -123,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--models", nargs="+", default=["bundled"], metavar="NAME", help=names)
     add("--out", required=True, metavar="DIR", help="folder for the results")
     add("--adapter", metavar="PATH", help="LoRA for the reasoner: PEFT folder or .safetensors of ours")
+    add("--quantize", choices=["4bit"], help="the reasoner in 4 bits; needs bitsandbytes and CUDA")
     add("--endpoint", metavar="URL", help="OpenAI-compatible endpoint instead of a local reasoner")
     add("--endpoint-model", metavar="NAME", help="the model's name at the endpoint")
     add("--device", help="cuda, mps, cpu; the best one by default")
@@ -175,7 +178,7 @@ def _pipeline(options: argparse.Namespace) -> tuple[dict[str, Path], Pipeline]:
 
         chosen.pop("reasoner", None)
         remote = RemoteReasoner(options.endpoint, options.endpoint_model)
-    loaded = Pipeline.load(chosen, remote, options.adapter, options.dtype, options.device)
+    loaded = Pipeline.load(chosen, remote, options.adapter, options.dtype, options.device, options.quantize)
     return chosen, loaded
 
 

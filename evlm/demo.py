@@ -18,11 +18,12 @@ EXAMPLES = Path(__file__).resolve().parent / "bundled" / "examples"
 def main(out: str | Path = "out/demo.png") -> int:
     """Run the demo. Returns 0, or 2 with the reason when the bundled models are not there."""
     os.environ["HF_HUB_OFFLINE"] = "1"  # before the libraries look: nothing here needs the network
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from .terminal import Terminal, fail, quiet_libraries
+
+    quiet_libraries()
     from .pictures import write_atomically
     from .pipeline import Pipeline
     from .sheet import SheetRow, draw_sheet
-    from .terminal import Terminal, fail
     from .zoo import choose
 
     began = time.perf_counter()

@@ -110,11 +110,13 @@ class Pipeline:
         adapter: str | Path | None = None,
         dtype: str = "auto",
         device: str | None = None,
+        quantize: str | None = None,
     ) -> Pipeline:
         """Load what `zoo.choose` found.
 
         reasoner: one that is loaded already, or speaks to an endpoint, instead of models["reasoner"].
-        adapter: LoRA weights for the reasoner. Raises ModelError when a reasoner or an editor is lacking.
+        adapter, quantize: LoRA weights for the reasoner, and "4bit" for it. Raises ModelError when a reasoner
+        or an editor is lacking.
         """
         needed = ("editor",) if reasoner else ("reasoner", "editor")
         lacking = [role for role in needed if role not in models]
@@ -128,7 +130,7 @@ class Pipeline:
         if reasoner is None:
             from .reasoner import Reasoner
 
-            reasoner = Reasoner.load(models["reasoner"], adapter=adapter, dtype=dtype, device=device)
+            reasoner = Reasoner.load(models["reasoner"], adapter, dtype, device, quantize=quantize)
         if "detector" in models:
             from .grounder import Grounder
 

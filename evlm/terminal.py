@@ -8,10 +8,12 @@ import re
 import shutil
 import sys
 import textwrap
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from .pipeline import Event, Result
 from .trace import PROSE, TraceStream
+
+if TYPE_CHECKING:
+    from .pipeline import Event, Result
 
 BAR, INDENT = 28, 16
 
@@ -96,6 +98,16 @@ class Terminal:
         elif self._column:
             print(file=self.out)
         self._bar, self._column = False, 0
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' own bars and warnings off the screen; must come before they are imported."""
+    for name, value in (
+        ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
+        ("TRANSFORMERS_VERBOSITY", "error"),
+        ("DIFFUSERS_VERBOSITY", "error"),
+    ):
+        os.environ.setdefault(name, value)
 
 
 def fail(message: str, out: TextIO | None = None) -> int:
