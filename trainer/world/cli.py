@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
 def write_rows(out: Path, recipe: Recipe, count: int) -> Counter[str]:
     """Makes sure that a dataset has rows 0 ... count - 1 of a recipe.
 
-    Returns how many "rows" were written, how many of these the raters "liked", how many were there and "kept".
+    Returns how many "rows" were written, how many of them the raters "liked", how many were "kept".
     Raises RecordError.
     """
     from tqdm import tqdm
@@ -85,7 +85,7 @@ def write_rows(out: Path, recipe: Recipe, count: int) -> Counter[str]:
 
 
 def draw_questions(file: Path, recipe: Recipe, count: int = SHEET_ROWS) -> None:
-    """A contact sheet in two columns: original, references, true mask and result; what was asked and is meant."""
+    """A contact sheet in two columns: original, references, true mask and result; what was asked."""
     from PIL import Image
 
     from evlm.pictures import write_atomically

@@ -1,8 +1,8 @@
 """Rows of the world: questions and their completions, desired and not, as a dataset or without a disk.
 
-Row i of (seed, split) is a function of these three and of how many undesired rows there are: any part of an
-endless dataset can be made anywhere. Row 0 is question 0's desired trace, its undesired ones follow, then comes
-question 1.
+Row i of (seed, split) is a function of these three and of how many undesired rows there are: any part of
+an endless dataset can be made anywhere. Row 0 is question 0's desired trace, its undesired ones follow, then
+comes question 1.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def question_at(recipe: Recipe, number: int) -> Question:
 
 
 def rows(recipe: Recipe, start: int, stop: int) -> Iterator[tuple[Row, dict[str, Tensor]]]:
-    """Rows start ... stop - 1, each with its question's pictures: path -> [S, S, 3] or mask [S, S] in 0..1."""
+    """Rows start ... stop - 1, each with the pictures of its question: path -> [S, S, 3] or mask [S, S]."""
     number, question, pictures = -1, None, {}
     for index in range(start, stop):
         at, completion = place_of(index, recipe.undesired)

@@ -112,11 +112,11 @@ def _reflection(rng: random.Random, question: Question, slip: Edit | None) -> st
 
 def _other(rng: random.Random, edit: Edit, keep_value: bool = False, keep_target: bool = False) -> Edit:
     """Another edit of the same kind, with another instruction; `keep_*` hold where the scene leaves such an edit."""
-    for attempt in range(60):
+    for attempt in range(200):
         other = random_edit(rng, edit.op, edit.source)
         if other is None or other.instruction == edit.instruction:
             continue
-        strict = attempt < 40
+        strict = edit.target is not None and edit.op != "remove" and attempt < 160
         if strict and keep_target and other.target is not edit.target:
             continue
         if strict and keep_value and (other.value != edit.value or other.target is edit.target):

@@ -1,8 +1,8 @@
 """A reader of questions that shares no code with the asker: rules instead of a model.
 
-It sees what a person would see (the original, the prompt, the references) and knows the rules in words: a picture
-that shares two attributes with one thing shows its third, two pictures are before and after, and so on. That it
-finds every edit proves that each question has one answer.
+It sees what a person would see (the original, the prompt, the references) and knows the rules in words: a
+picture that shares two attributes with one thing shows its third, two pictures are before and after, and so
+on. That it finds every edit proves that each question has one answer.
 """
 
 from __future__ import annotations
