@@ -222,9 +222,8 @@ class _Guidance:
 
         e = e(z, 0, 0) + s_I (e(z, I, 0) - e(z, 0, 0)) + s_T (e(z, I, T) - e(z, I, 0))
 
-    I: the picture's latents (zeros for none), T: the instruction (the empty text for none). Written as a
-        weighted sum,
-    a prediction whose weight is zero is not computed: without guidance (both 1) one remains.
+    I: the picture's latents (zeros for none), T: the instruction (the empty text for none). It is summed by
+    prediction, so that one whose weight is zero is not computed: without guidance (both 1) one remains.
     """
 
     def __init__(self, text: Tensor, picture: Tensor, s_text: float, s_image: float) -> None:

@@ -49,8 +49,7 @@ def unet_name(
 ) -> str:
     """The original name of UNet2DConditionModel's parameter `name`.
 
-    The original numbers all layers of the way down (and of the way up) through, and sampling layers count
-    too.
+    The original counts all layers of the way down, and all of the way up, sampling layers included.
     """
     module, _, leaf = name.rpartition(".")
     if module in _UNET_TOP:

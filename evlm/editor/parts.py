@@ -77,6 +77,8 @@ def _from_folder(path: Path, dtype: torch.dtype) -> Parts:
                 f"{path}: the folder {part}/ is missing; expected a diffusers InstructPix2Pix folder"
             )
 
+    manner, schedule = _manner(path), _scheduler_config(path)
+
     def load(model_class: Any, part: str, stem: str) -> Any:
         variant = _variant(path / part, stem)
         return model_class.from_pretrained(
@@ -89,7 +91,7 @@ def _from_folder(path: Path, dtype: torch.dtype) -> Parts:
         text_encoder = load(CLIPTextModel, "text_encoder", "model")
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(f"{path}: the weights do not load: {error}") from error
-    return Parts(vae, unet, text_encoder, _tokenizer(path), _scheduler_config(path), *_manner(path))
+    return Parts(vae, unet, text_encoder, _tokenizer(path), schedule, *manner)
 
 
 def _from_file(path: Path, config: Path, dtype: torch.dtype) -> Parts:

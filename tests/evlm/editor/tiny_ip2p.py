@@ -36,24 +36,24 @@ def build(prediction: str = "epsilon", linear: bool = False, seed: int = 0) -> A
 
     torch.manual_seed(seed)
     vae = AutoencoderKL(
-        block_out_channels=(16, 32), down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2, layers_per_block=1, latent_channels=4, norm_num_groups=8,
+        block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, layers_per_block=1, latent_channels=4, norm_num_groups=4,
         scaling_factor=0.5,
     )  # fmt: skip
     unet = UNet2DConditionModel(
-        in_channels=8, out_channels=4, block_out_channels=(16, 32, 32), layers_per_block=2,
+        in_channels=8, out_channels=4, block_out_channels=(8, 16, 16), layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=32, attention_head_dim=4, norm_num_groups=8, use_linear_projection=linear,
+        cross_attention_dim=16, attention_head_dim=2, norm_num_groups=4, use_linear_projection=linear,
     )  # fmt: skip
     text_encoder = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=49408,
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            projection_dim=32,
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            projection_dim=16,
             bos_token_id=0,
             eos_token_id=2,
             pad_token_id=1,
