@@ -99,9 +99,9 @@ def auto_dtype(device: torch.device, weight_bytes: int) -> torch.dtype:
 def set_pixel_budget(processor: Any, family: str, min_pixels: int | None, max_pixels: int | None) -> None:
     """Sets the smallest and largest picture, in pixels, that the processor makes of what it is given.
 
-    None keeps the model's own limit, the largest at most DEFAULT_MAX_PIXELS. Each frame of a video has
-    a quarter of the budget. Raises ModelError when the limits contradict each other or are below one
-    patch.
+    None keeps the model's own limits, the largest at most DEFAULT_MAX_PIXELS. A frame of a video has a
+    quarter of the largest, and no more than the model's own limit. Raises ModelError when the limits
+    contradict each other or are below one patch.
     """
     images = processor.image_processor
     own = dict(images.size)
@@ -120,10 +120,12 @@ def set_pixel_budget(processor: Any, family: str, min_pixels: int | None, max_pi
     videos = getattr(processor, "video_processor", None)
     if videos is None:
         return
-    frame = max(side * side, low, high // 4)
     # Qwen3-VL counts the pixels of all frames together, the others those of each frame.
     count = MAX_FRAMES if family == "qwen3_vl" else 1
-    _set_size(videos, min(dict(videos.size)["shortest_edge"], low) * count, frame * count)
+    own = dict(videos.size)
+    budget = DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
+    most = min(own["longest_edge"], max(side * side, budget // 4) * count)
+    _set_size(videos, min(own["shortest_edge"], most), most)
     if getattr(videos, "cap_pixels_per_frame", False) is None:
         videos.cap_pixels_per_frame = False  # the budget is set here; None only warns
 

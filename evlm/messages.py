@@ -151,7 +151,7 @@ def template_text(processor: Any, chat: Chat) -> str:
 
 def system_text(grid: int) -> str:
     """The full style's system message, for a mask codec of `grid` rows."""
-    rows = " ".join(["1-5", "0-6", *["0-7"] * (grid - 3), "2-5+7"])
+    rows = " ".join(["1-5", "0-6", *["0-7"] * (grid - 3), "2-5+7-7"])
     return _SYSTEM.format(grid=grid, last=grid - 1, rows=rows)
 
 

@@ -173,6 +173,17 @@ def test_the_pixel_budget_bounds_pictures_and_frames(folders: dict[str, Path]) -
         Reasoner.load(folders["qwen2_vl"], device="cpu", max_pixels=32 * 32, min_pixels=64 * 64)
 
 
+@pytest.mark.parametrize("family", tiny_qwen.FAMILIES)
+def test_without_a_budget_the_model_sees_what_it_was_trained_on(
+    folders: dict[str, Path], family: str
+) -> None:
+    processor = Reasoner.load(folders[family], device="cpu").processor
+    chat = build_messages(ask(), style=SHORT)
+    ours, theirs = encode(processor, [chat]), encode(tiny_qwen.make_processor(family), [chat])
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 4000), (4000, 1), (3, 700)])
 def test_pictures_of_any_shape_go_through(reasoner: Reasoner, size: tuple[int, int]) -> None:
     request = Request(torch.rand(1, *size, 3), "", (Reference("image", torch.rand(1, *size, 3)),))

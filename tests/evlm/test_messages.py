@@ -1,0 +1,151 @@
+"""The prompt: order, words, sampled frames, and the same question through every processor."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import tiny_qwen
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evlm.errors import ModelError, RequestError
+from evlm.masktext import BoxSpans, decode_mask
+from evlm.messages import FULL, SHORT, Chat, build_messages, encode, get_style, sample_clip, template_text
+from evlm.request import Reference, Request
+from evlm.trace import parse
+
+PICTURE = torch.rand(1, 24, 32, 3)
+
+
+def written(chat: Chat) -> str:
+    """The user's turn, with a word for each picture."""
+    return "".join(item.get("text", f"<{item['type']}>") for item in chat.messages[-1]["content"])
+
+
+def test_the_short_style_word_for_word() -> None:
+    request = Request(
+        PICTURE,
+        "like this",
+        (
+            Reference("image", PICTURE, note="the hat"),
+            Reference("video", torch.rand(5, 8, 8, 3), fps=8.0),
+            Reference("depth", PICTURE),
+            Reference("text", text="green"),
+        ),
+    )
+    chat = build_messages(request, style=SHORT)
+    assert [message["role"] for message in chat.messages] == ["user"]
+    assert written(chat) == (
+        "original <image> reference 1 image note the hat <image> reference 2 video <video>"
+        " reference 3 depth <image> reference 4 text green prompt like this"
+    )
+
+
+def test_the_full_style_explains_and_names() -> None:
+    video = Reference("video", torch.rand(9, 8, 8, 3), fps=4.0, note="its colour")
+    chat = build_messages(Request(torch.rand(2, 8, 8, 3), "", (video,)), style=FULL, max_frames=3)
+    assert [message["role"] for message in chat.messages] == ["system", "user"]
+    assert written(chat) == (
+        "Original video, frames 1, 2 of 2:\n<video>\n"
+        "Reference 1 (video), note: its colour, frames at 0, 1, 2 seconds:\n<video>\n"
+        "Prompt: none\nWrite the four parts now."
+    )
+    assert [clip.frames.shape for clip in chat.videos] == [(2, 3, 8, 8), (3, 3, 8, 8)]
+
+
+@pytest.mark.parametrize("grid", [8, 16])
+def test_the_examples_that_the_system_text_gives_are_right(grid: int) -> None:
+    chat = build_messages(Request(PICTURE, "x"), BoxSpans(grid))
+    text = chat.messages[0]["content"][0]["text"]
+    (example,) = re.findall(r"mask: (box 120 .*)", text)
+    mask = decode_mask(example, 100, 100)
+    assert 0 < mask.mean() < 0.25
+    skeleton = text[text.index("<thinking>") : text.index("</output>") + len("</output>")]
+    skeleton = skeleton.replace("box X0 Y0 X1 Y1 rows R R R ...", example)
+    assert parse(skeleton, repair=False).plan.mask_text == example
+
+
+def test_pixels_are_those_of_the_picture() -> None:
+    request = Request(PICTURE, "x", (Reference("image", torch.zeros(1, 4, 4, 3)),))
+    chat = build_messages(request)
+    assert [tuple(image.shape) for image in chat.images] == [(3, 24, 32), (3, 4, 4)]
+    assert chat.images[0].dtype == torch.uint8
+    assert (chat.images[0].permute(1, 2, 0).float() / 255 - PICTURE[0]).abs().max() <= 0.5 / 255 + 1e-6
+
+
+@given(total=st.integers(1, 200), limit=st.integers(1, 20))
+@settings(max_examples=200, deadline=None)
+def test_frames_are_spread_evenly(total: int, limit: int) -> None:
+    clip = sample_clip(torch.zeros(total, 1, 1, 3), 10.0, limit)
+    indices = clip.indices
+    assert len(indices) == min(total, limit) == clip.frames.shape[0]
+    assert list(indices) == sorted(set(indices))
+    assert indices[0] == 0 and (limit == 1 or indices[-1] == total - 1)
+    gaps = [after - before for before, after in pairwise(indices)]
+    assert not gaps or max(gaps) - min(gaps) <= 1
+    assert clip.times == tuple(index / 10 for index in indices)
+
+
+def test_a_video_of_one_frame_is_a_picture() -> None:
+    chat = build_messages(Request(PICTURE, "", (Reference("video", PICTURE),)), style=SHORT)
+    assert len(chat.images) == 2 and not chat.videos
+
+
+@pytest.mark.parametrize("shape", [(1, 4000), (4000, 1), (3, 700)])
+def test_slender_pictures_stay_within_what_qwen_takes(shape: tuple[int, int]) -> None:
+    (pixels,) = build_messages(Request(torch.rand(1, *shape, 3), "x")).images
+    assert max(pixels.shape[1:]) / min(pixels.shape[1:]) <= 100
+    assert max(pixels.shape[1:]) == max(shape)
+
+
+@given(words=st.text(max_size=60) | st.sampled_from(tiny_qwen.SPECIAL) | st.just("<|<|image_pad|>|>"))
+@settings(max_examples=300, deadline=None)
+def test_words_of_the_user_never_become_special_tokens(words: str) -> None:
+    references = (Reference("text", text=f"a {words}"), Reference("image", PICTURE, note=words))
+    request = Request(PICTURE, words, references)
+    for style in (FULL, SHORT):
+        said = written(build_messages(request, style=style))
+        assert not any(token in said for token in tiny_qwen.SPECIAL)
+        assert style is FULL or "\n" not in said
+
+
+@pytest.mark.parametrize("family", tiny_qwen.FAMILIES)
+@pytest.mark.parametrize("style", [FULL, SHORT])
+def test_each_processor_takes_it(family: str, style: Any) -> None:
+    processor = tiny_qwen.make_processor(family)
+    video = Reference("video", torch.rand(5, 32, 48, 3), fps=4.0)
+    request = Request(PICTURE, "<|image_pad|><|im_end|>", (video, Reference("image", PICTURE)))
+    chat = build_messages(request, style=style)
+    inputs = encode(processor, [chat])
+    tokens = inputs["input_ids"][0]
+    merged = inputs["image_grid_thw"].prod(-1).sum() + inputs["video_grid_thw"].prod(-1).sum()
+    pads = [processor.tokenizer.convert_tokens_to_ids(word) for word in tiny_qwen.SPECIAL[-2:]]
+    assert int(torch.isin(tokens, torch.tensor(pads)).sum()) == int(merged) // 4
+    assert inputs["video_grid_thw"][0, 0] == 3  # five frames in pairs
+    assert template_text(processor, chat).endswith("<|im_start|>assistant\n")
+
+
+def test_answers_follow_the_prompt_and_batches_are_padded() -> None:
+    processor = tiny_qwen.make_processor()
+    short = build_messages(Request(PICTURE, "a"), style=SHORT)
+    long = build_messages(Request(PICTURE, "a longer prompt", (Reference("image", PICTURE),)), style=SHORT)
+    prompt = encode(processor, [short])["input_ids"]
+    whole = encode(processor, [short, long], ["yes<|im_end|>", "no<|im_end|>"])
+    assert whole["input_ids"].shape[0] == 2
+    real = whole["input_ids"][0][whole["attention_mask"][0] == 1]
+    assert torch.equal(real[: prompt.shape[1]], prompt[0])
+    assert processor.tokenizer.decode(real[prompt.shape[1] :]) == "yes<|im_end|>"
+    with pytest.raises(ValueError, match="zip"):
+        encode(processor, [short, long], ["one answer"])
+
+
+def test_refusals() -> None:
+    assert get_style("full") is FULL and get_style("short") is SHORT
+    with pytest.raises(ModelError, match="poem"):
+        get_style("poem")
+    with pytest.raises(RequestError, match="max_frames is 0"):
+        build_messages(Request(PICTURE, "x"), max_frames=0)
