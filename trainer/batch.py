@@ -1,8 +1,9 @@
-"""Requests and answers to model inputs: tokens, patches, explicit M-RoPE positions, and which tokens are to be learned.
+"""Requests and answers to model inputs: tokens, patches, explicit M-RoPE positions, and which tokens are to
+be learned.
 
-The slow, obvious way is `evlm.messages.encode` (transformers' processor) and the model's own `get_rope_index`; what is
-built here equals it (tests/trainer/test_batch.py) and costs a tenth, because a small model trains faster than the
-processor prepares.
+The slow, obvious way is `evlm.messages.encode` (transformers' processor) and the model's own
+`get_rope_index`; what is built here equals it (tests/trainer/test_batch.py) and costs a tenth, because a
+small model trains faster than the processor prepares.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from evlm.messages import Chat, template_text
 
 @dataclass(frozen=True)
 class Pictures:
-    """What the processor's settings make of pictures: pixels of a patch, frames of a patch, patches merged, size."""
+    """What the processor's settings make of pictures: pixels of a patch, frames of a patch, patches merged,
+    size."""
 
     patch: int
     temporal: int
@@ -31,18 +33,24 @@ class Pictures:
     @classmethod
     def of(cls, processor: Any) -> Pictures:
         ip = processor.image_processor
-        return cls(ip.patch_size, ip.temporal_patch_size, ip.merge_size, tuple(ip.image_mean), tuple(ip.image_std),
-                   int(ip.size["longest_edge"]))
+        return cls(
+            ip.patch_size,
+            ip.temporal_patch_size,
+            ip.merge_size,
+            tuple(ip.image_mean),
+            tuple(ip.image_std),
+            int(ip.size["longest_edge"]),
+        )
 
 
 @dataclass
 class Batch:
     """B rows of L tokens, padded on the right.
 
-    input_ids int64 [B, L]; attention_mask bool [B, L]; position_ids int64 [3, B, L]; labels int64 [B, L] with -100 where
-    nothing is learned (labels[b, t] is the token at t, predicted from t - 1).
-    pixels float32 [patches, patch dim] of all pictures in token order, grids int64 [pictures, 3] as (t, h, w) patches;
-    vision_mask bool [B, L] marks the tokens that they fill.
+    input_ids int64 [B, L]; attention_mask bool [B, L]; position_ids int64 [3, B, L]; labels int64 [B, L] with
+    -100 where nothing is learned (labels[b, t] is the token at t, predicted from t - 1).
+    pixels float32 [patches, patch dim] of all pictures in token order, grids int64 [pictures, 3] as (t, h, w)
+    patches; vision_mask bool [B, L] marks the tokens that they fill.
     """
 
     input_ids: Tensor
@@ -71,7 +79,9 @@ class Collator:
 
     def __call__(self, chats: Sequence[Chat], answers: Sequence[str]) -> Batch:
         """Batch of one answer a chat; the answer and the end token are learned."""
-        prompts = self.tokenizer([template_text(self.processor, c) for c in chats], add_special_tokens=False)["input_ids"]
+        prompts = self.tokenizer([template_text(self.processor, c) for c in chats], add_special_tokens=False)[
+            "input_ids"
+        ]
         replies = self.tokenizer([a + self.end for a in answers], add_special_tokens=False)["input_ids"]
         rows = [self._row(c, p, r) for c, p, r in zip(chats, prompts, replies, strict=True)]
         length = max(len(ids) for ids, *_ in rows)
@@ -83,13 +93,22 @@ class Collator:
         for b, (row, position, learned, _, _) in enumerate(rows):
             n = len(row)
             ids[b, :n], mask[b, :n], positions[:, b, :n] = row, True, position
-            labels[b, n - learned:n] = row[n - learned:]
+            labels[b, n - learned : n] = row[n - learned :]
         patches = [p for *_, ps, _ in rows for p in ps]
         grids = [g for *_, gs in rows for g in gs]
-        return Batch(ids, mask, positions, labels, torch.cat(patches), torch.tensor(grids),
-                     (ids == self.image_id) | (ids == self.video_id))
+        return Batch(
+            ids,
+            mask,
+            positions,
+            labels,
+            torch.cat(patches),
+            torch.tensor(grids),
+            (ids == self.image_id) | (ids == self.video_id),
+        )
 
-    def _row(self, chat: Chat, prompt: list[int], reply: list[int]) -> tuple[Tensor, Tensor, int, list[Tensor], list[tuple[int, int, int]]]:
+    def _row(
+        self, chat: Chat, prompt: list[int], reply: list[int]
+    ) -> tuple[Tensor, Tensor, int, list[Tensor], list[tuple[int, int, int]]]:
         """(tokens, positions [3, n], learned tokens, patches, grids) of one row, placeholders expanded."""
         images, videos = iter(chat.images), iter(chat.videos)
         ids: list[int] = []
@@ -113,7 +132,9 @@ class Collator:
             flush()
             t, h, w = grid[0], grid[1] // self.pictures.merge, grid[2] // self.pictures.merge
             ids += [token] * (t * h * w)
-            positions.append(at + torch.stack(torch.meshgrid(*map(torch.arange, (t, h, w)), indexing="ij")).flatten(1))
+            positions.append(
+                at + torch.stack(torch.meshgrid(*map(torch.arange, (t, h, w)), indexing="ij")).flatten(1)
+            )
             at += max(h, w)  # as the model does: time does not count
             patches.append(patch)
             grids.append(grid)
@@ -124,10 +145,11 @@ class Collator:
 
 
 def patchify(frames: Tensor, pictures: Pictures) -> tuple[Tensor, tuple[int, int, int]]:
-    """uint8 [T, 3, H, W] -> (float32 [patches, 3 * temporal * patch^2], (t, h, w)), as Qwen2-VL's processor does.
+    """uint8 [T, 3, H, W] -> (float32 [patches, 3 * temporal * patch^2], (t, h, w)), as Qwen2-VL's processor
+    does.
 
-    Pictures whose sides are not multiples of patch * merge, or whose area is not the processor's, are resized by the
-    processor's own rule first.
+    Pictures whose sides are not multiples of patch * merge, or whose area is not the processor's, are resized
+    by the processor's own rule first.
     """
     from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 

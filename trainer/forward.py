@@ -1,7 +1,9 @@
-"""A forward of Qwen2-VL up to the last hidden state, with explicit positions and equal pictures in one matmul.
+"""A forward of Qwen2-VL up to the last hidden state, with explicit positions and equal pictures in one
+matmul.
 
-The model's own vision tower attends picture by picture in a Python loop, which on a CPU costs more than the arithmetic;
-pictures of one size are one batch here. `model.model(...)` is the oracle (tests/trainer/test_batch.py).
+The model's own vision tower attends picture by picture in a Python loop, which on a CPU costs more than the
+arithmetic; pictures of one size are one batch here. `model.model(...)` is the oracle
+(tests/trainer/test_batch.py).
 """
 
 from __future__ import annotations
@@ -21,8 +23,12 @@ def hidden_states(model: Any, batch: Batch) -> Tensor:
     if len(batch.grids):
         seen = picture_features(core.visual, batch.pixels.to(embeds.device), batch.grids)
         embeds = embeds.masked_scatter(batch.vision_mask[..., None].to(embeds.device), seen.to(embeds.dtype))
-    out = core.language_model(inputs_embeds=embeds, attention_mask=batch.attention_mask.long(),
-                              position_ids=batch.position_ids, use_cache=False)
+    out = core.language_model(
+        inputs_embeds=embeds,
+        attention_mask=batch.attention_mask.long(),
+        position_ids=batch.position_ids,
+        use_cache=False,
+    )
     return out.last_hidden_state
 
 
@@ -32,14 +38,18 @@ def picture_features(tower: Any, pixels: Tensor, grids: Tensor) -> Tensor:
     if len(sizes) != 1:
         out = tower(pixels, grid_thw=grids)
         return out.pooler_output if hasattr(out, "pooler_output") else out
-    h, w = sizes.pop()
-    frames = int(grids[:, 0].sum())
-    x = tower.patch_embed(pixels).view(frames, h * w, -1)
+    return tower.merger(tower_states(tower, pixels, *sizes.pop()).flatten(0, 1))
+
+
+def tower_states(tower: Any, pixels: Tensor, h: int, w: int) -> Tensor:
+    """Last hidden states [n, h * w, vision width] of n pictures of h x w patches. `pixels` [n * h * w,
+    dim]."""
+    x = tower.patch_embed(pixels).view(len(pixels) // (h * w), h * w, -1)
     cos, sin = _rotary(h, w, tower.spatial_merge_size, tower.blocks[0].attn.head_dim)
     for block in tower.blocks:
         x = x + _attend(block.attn, block.norm1(x), cos.to(x.device), sin.to(x.device))
         x = x + block.mlp(block.norm2(x))
-    return tower.merger(x.flatten(0, 1))
+    return x
 
 
 def _attend(attention: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -57,9 +67,15 @@ def _rotate(x: Tensor) -> Tensor:
 
 
 def _rotary(h: int, w: int, merge: int, head_dim: int) -> tuple[Tensor, Tensor]:
-    """Axial rotary cosines and sines [patches, head_dim], in the processor's order of patches (merged blocks)."""
+    """Axial rotary cosines and sines [patches, head_dim], in the processor's order of patches (merged
+    blocks)."""
     rows, columns = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
-    at = torch.stack((rows, columns), -1).view(h // merge, merge, w // merge, merge, 2).transpose(1, 2).reshape(-1, 2)
+    at = (
+        torch.stack((rows, columns), -1)
+        .view(h // merge, merge, w // merge, merge, 2)
+        .transpose(1, 2)
+        .reshape(-1, 2)
+    )
     frequencies = 10000.0 ** -(torch.arange(0, head_dim // 2, 2) / (head_dim // 2))
     angles = (at[..., None] * frequencies).flatten(1).repeat(1, 2)
     return angles.cos(), angles.sin()

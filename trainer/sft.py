@@ -1,4 +1,5 @@
-"""The SFT phase: steps of token cross-entropy on batches that are a function of (seed, step), so that it resumes exactly."""
+"""The SFT phase: steps of token cross-entropy on batches that are a function of (seed, step), so that it
+resumes exactly."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from .state import load_state, save_state
 
 @dataclass(frozen=True)
 class SFTConfig:
-    """steps and batch in optimiser steps and rows; learning rates of Muon's matrices and AdamW's rest; warm-up steps;
+    """steps and batch in optimiser steps and rows; learning rates of Muon's matrices and AdamW's rest;
+    warm-up steps;
     autocast: bf16 arithmetic; save_every: steps between states."""
 
     steps: int
@@ -34,12 +36,18 @@ class SFTConfig:
     save_every: int = 500
 
 
-def run_sft(model: Any, make_batch: Callable[[int], Batch], config: SFTConfig, state: Path,
-            log: Callable[[str], None] = print, on_save: Callable[[int], None] | None = None) -> None:
+def run_sft(
+    model: Any,
+    make_batch: Callable[[int], Batch],
+    config: SFTConfig,
+    state: Path,
+    log: Callable[[str], None] = print,
+    on_save: Callable[[int], None] | None = None,
+) -> None:
     """Trains `model` in place, resuming from `state` (a folder) if it holds one of the same recipe.
 
-    make_batch: step -> Batch. A step whose loss is not finite is dropped and counted; three in a row stop the run with
-    RuntimeError. `on_save(step)` is called after each saved state.
+    make_batch: step -> Batch. A step whose loss is not finite is dropped and counted; three in a row stop the
+    run with RuntimeError. `on_save(step)` is called after each saved state.
     """
     optimizer = make_optimizer(model, config.lr_muon, config.lr_adam, weight_decay=config.weight_decay)
     recipe = repr(sorted(asdict(config).items()))
@@ -70,7 +78,9 @@ def run_sft(model: Any, make_batch: Callable[[int], Batch], config: SFTConfig, s
         mean = value if step == first else 0.98 * mean + 0.02 * value
         if (step + 1) % 100 == 0:
             spent = time.monotonic() - begun
-            log(f"step {step + 1}/{config.steps} loss {mean:.4f} rows/s {rows / spent:.1f} tokens/s {tokens / spent:.0f}")
+            log(
+                f"step {step + 1}/{config.steps} loss {mean:.4f} rows/s {rows / spent:.1f} tokens/s {tokens / spent:.0f}"
+            )
         if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
             save_state(state, model, optimizer, step + 1, recipe)
             if on_save is not None:

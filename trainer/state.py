@@ -13,8 +13,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 
-def save_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, recipe: str) -> None:
-    """Replaces `folder` by the state after `step` steps. `recipe` names what was run; another one is not resumed."""
+def save_state(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, recipe: str
+) -> None:
+    """Replaces `folder` by the state after `step` steps. `recipe` names what was run; another one is not
+    resumed."""
     fresh = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)

@@ -29,7 +29,9 @@ def tiny():
 def rows():
     rng = random.Random(5)
     asked = [ask(rng, "train", category=c) for c in CATEGORIES]
-    return [build_messages(request_of(q), style=SHORT) for q in asked], [render(write_trace(rng, q)) for q in asked]
+    return [build_messages(request_of(q), style=SHORT) for q in asked], [
+        render(write_trace(rng, q)) for q in asked
+    ]
 
 
 def test_tokens_positions_and_patches_equal_the_processors(tiny, rows):
@@ -40,7 +42,11 @@ def test_tokens_positions_and_patches_equal_the_processors(tiny, rows):
     assert torch.equal(batch.input_ids, slow["input_ids"])
     assert torch.equal(batch.attention_mask, slow["attention_mask"].bool())
     positions, _ = model.model.get_rope_index(
-        slow["input_ids"], slow["mm_token_type_ids"], slow["image_grid_thw"], slow["video_grid_thw"], slow["attention_mask"]
+        slow["input_ids"],
+        slow["mm_token_type_ids"],
+        slow["image_grid_thw"],
+        slow["video_grid_thw"],
+        slow["attention_mask"],
     )
     assert torch.equal(batch.position_ids, positions)
     assert len(batch.pixels) == len(slow["pixel_values"]) + len(slow["pixel_values_videos"])
@@ -69,7 +75,9 @@ def test_loss_equals_a_plain_cross_entropy_whatever_the_chunk(tiny, rows):
     with torch.no_grad():
         hidden = hidden_states(model, batch)
         logits = model.lm_head(hidden)[:, :-1].flatten(0, 1)
-        want = torch.nn.functional.cross_entropy(logits, batch.labels[:, 1:].flatten(), ignore_index=-100, reduction="sum")
+        want = torch.nn.functional.cross_entropy(
+            logits, batch.labels[:, 1:].flatten(), ignore_index=-100, reduction="sum"
+        )
         for chunk in (7, 100_000):
             total, count = sft_loss(hidden, batch.labels, model.lm_head, chunk)
             assert torch.allclose(total, want, rtol=1e-5)
@@ -100,5 +108,10 @@ def test_pictures_of_different_sizes_go_through_the_towers_own_forward(tiny):
 
 def test_any_text_round_trips_through_the_tokenizer(tiny):
     tokenizer = tiny[0].tokenizer
-    for text in ("make it heroic", "Größe 15 ✓ 日本語", "<thinking>\n\n</thinking>\nmask: box 1 2-3 .", "a\tb  c\n\n"):
+    for text in (
+        "make it heroic",
+        "Größe 15 ✓ 日本語",
+        "<thinking>\n\n</thinking>\nmask: box 1 2-3 .",
+        "a\tb  c\n\n",
+    ):
         assert tokenizer.decode(tokenizer(text)["input_ids"]) == text

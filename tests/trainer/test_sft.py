@@ -32,7 +32,9 @@ def config(steps: int, save_every: int = 100) -> SFTConfig:
 def test_a_stopped_run_resumes_to_the_same_bits(parts, tmp_path):
     tokenizer, collate = parts
     whole = build(tokenizer)
-    run_sft(whole, lambda s: training_batch(collate, s, 2, 0), config(6, 3), tmp_path / "whole", lambda _: None)
+    run_sft(
+        whole, lambda s: training_batch(collate, s, 2, 0), config(6, 3), tmp_path / "whole", lambda _: None
+    )
 
     def dies(step: int):
         if step == 5:

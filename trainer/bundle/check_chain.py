@@ -1,4 +1,5 @@
-"""Measures the whole chain, from request to picture, with the exact reader of the world; no model judges another."""
+"""Measures the whole chain, from request to picture, with the exact reader of the world; no model judges
+another."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ from ..world.reader import edit_right
 from .reasoner import questions, request_of
 
 
-def check(folder: Path, rows: int = 500, seed: int = 3, log: Callable[[str], None] = print) -> dict[str, float]:
+def check(
+    folder: Path, rows: int = 500, seed: int = 3, log: Callable[[str], None] = print
+) -> dict[str, float]:
     """Shares in 0..1 by name. `folder` holds reasoner/, detector/, segmenter/ and editor/."""
     from evlm.pipeline import Pipeline
 
@@ -35,10 +38,16 @@ def check(folder: Path, rows: int = 500, seed: int = 3, log: Callable[[str], Non
         planned.append(result.plan.instruction == question.edit.instruction)
         seconds.append(sum(result.seconds.values()))
         if number % 50 == 0:
-            log(f"chain: {number} of {rows}, {_share(right['chain']):.3f} right, {_share(planned):.3f} planned right")
+            log(
+                f"chain: {number} of {rows}, {_share(right['chain']):.3f} right, {_share(planned):.3f} planned right"
+            )
     found = {name: _share(values) for name, values in sorted(right.items())}
-    return {**found, "chain, plan": _share(planned), "chain, outside the mask": outside,
-            "chain, seconds an edit (median)": sorted(seconds)[len(seconds) // 2]}
+    return {
+        **found,
+        "chain, plan": _share(planned),
+        "chain, outside the mask": outside,
+        "chain, seconds an edit (median)": sorted(seconds)[len(seconds) // 2],
+    }
 
 
 def picture_right(question: Question, edited: torch.Tensor) -> bool:

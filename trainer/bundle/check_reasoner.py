@@ -30,7 +30,10 @@ class Answer:
     @property
     def right(self) -> bool:
         edit = self.question.edit
-        return self.plan is not None and (self.plan.instruction, self.plan.targets) == (edit.instruction, edit.targets)
+        return self.plan is not None and (self.plan.instruction, self.plan.targets) == (
+            edit.instruction,
+            edit.targets,
+        )
 
     def mask_iou(self, size: int = 64) -> float | None:
         """IoU of the trace's mask with the true region; None for a whole-picture edit."""
@@ -40,8 +43,11 @@ class Answer:
         return mask_text_iou(self.plan.mask_text if self.plan else None, torch.from_numpy(region))
 
 
-def check(folder: Path, rows: int = 1000, seed: int = 1, log: Callable[[str], None] = print) -> dict[str, float]:
-    """Shares in 0..1 by name. `rows` questions in the world's own mix, and `rows // 10` more of each edit type."""
+def check(
+    folder: Path, rows: int = 1000, seed: int = 1, log: Callable[[str], None] = print
+) -> dict[str, float]:
+    """Shares in 0..1 by name. `rows` questions in the world's own mix, and `rows // 10` more of each edit
+    type."""
     from evlm.reasoner import Reasoner
 
     reasoner = Reasoner.load(folder)
@@ -81,7 +87,8 @@ def ask_all(reasoner: Any, asked: Sequence[Question], log: Callable[[str], None]
 
 
 def withhold(question: Question) -> Question:
-    """The question without its pictures; where nothing is left to ask with, it says "like this" all the same."""
+    """The question without its pictures; where nothing is left to ask with, it says "like this" all the
+    same."""
     refs = tuple(r for r in question.refs if not r.scenes)
     return replace(question, refs=refs, prompt=question.prompt or ("" if refs else "like this"))
 

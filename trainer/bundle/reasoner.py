@@ -19,41 +19,91 @@ from ..world.questions import Question, ask
 from ..world.scene import Split
 from ..world.traces import write_trace
 from .tiny_qwen import make_model, make_processor, make_tokenizer
+from .vision_warmup import warm_up
 
 # Rare operations are practised more often than they are asked (edits.MIX).
-PRACTICE = {"recolour": 0.20, "replace": 0.19, "remove": 0.10, "add": 0.12, "weather": 0.07, "ground": 0.05,
-            "restyle": 0.05, "retexture": 0.11, "move": 0.11}
-RECIPE = SFTConfig(steps=6000, batch=32, lr_muon=0.02, lr_adam=2e-3, warmup=100)
+PRACTICE = {
+    "recolour": 0.20,
+    "replace": 0.19,
+    "remove": 0.10,
+    "add": 0.12,
+    "weather": 0.07,
+    "ground": 0.05,
+    "restyle": 0.05,
+    "retexture": 0.11,
+    "move": 0.11,
+}
+EYES = 4000  # steps of 64 pictures before the first word
+RECIPE = SFTConfig(steps=5000, batch=32, lr_muon=0.02, lr_adam=2e-3, warmup=100)
 
 
 def request_of(question: Question, size: int = 64) -> Request:
     """The question as the engine is asked it."""
+
     def tensor(pixels: Any) -> torch.Tensor:
         return torch.from_numpy(pixels).float() / 255
 
-    references = tuple(Reference(r.kind, tensor(r.pixels(size)) if r.scenes else None, r.text) for r in question.refs)  # type: ignore[arg-type]
+    references = tuple(
+        Reference(r.kind, tensor(r.pixels(size)) if r.scenes else None, r.text) for r in question.refs
+    )  # type: ignore[arg-type]
     return Request(tensor(question.edit.pictures(size, question.frames)[0]), question.prompt, references)
 
 
 def training_batch(collate: Collator, step: int, rows: int, seed: int) -> Batch:
     """The batch of a step: a function of (seed, step) alone."""
     rng = random.Random(f"reasoner {seed} {step}")
-    questions = [ask(rng, "train", rng.choices(list(PRACTICE), list(PRACTICE.values()))[0]) for _ in range(rows)]
+    questions = [
+        ask(rng, "train", rng.choices(list(PRACTICE), list(PRACTICE.values()))[0]) for _ in range(rows)
+    ]
     chats = [build_messages(request_of(q), style=SHORT) for q in questions]
     return collate(chats, [render(write_trace(rng, q)) for q in questions])
 
 
-def train(out: Path, work: Path, seed: int = 0, log: Callable[[str], None] = print, config: SFTConfig = RECIPE,
-          on_save: Callable[[Any, Any, int], None] | None = None) -> None:
+def train(
+    out: Path,
+    work: Path,
+    seed: int = 0,
+    log: Callable[[str], None] = print,
+    config: SFTConfig = RECIPE,
+    eyes: int = EYES,
+    on_save: Callable[[Any, Any, int], None] | None = None,
+) -> None:
     """Trains from nothing and writes the model folder `out`; resumes from `work`."""
     tokenizer = make_tokenizer()
     processor, model = make_processor(tokenizer), make_model(tokenizer, seed)
     model.set_attn_implementation("eager")  # on a CPU its backward is the faster one in bf16
     collate = Collator(processor)
     log(f"reasoner: {sum(p.numel() for p in model.parameters()):,} parameters, vocabulary {len(tokenizer)}")
-    run_sft(model, lambda step: training_batch(collate, step, config.batch, seed), config, work / "reasoner", log,
-            None if on_save is None else lambda step: on_save(model, processor, step))
+    open_eyes(model.model.visual, collate, eyes, seed, work / "eyes.safetensors", log)
+    run_sft(
+        model,
+        lambda step: training_batch(collate, step, config.batch, seed),
+        config,
+        work / "reasoner",
+        log,
+        None if on_save is None else lambda step: on_save(model, processor, step),
+    )
     export(model, processor, out)
+
+
+def open_eyes(
+    tower: Any, collate: Collator, steps: int, seed: int, saved: Path, log: Callable[[str], None]
+) -> None:
+    """The vision tower's warm-up, or what an earlier run of the same recipe saved of it."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    recipe = {"recipe": f"{steps} steps, seed {seed}"}
+    if saved.is_file():
+        with safe_open(saved, "pt") as file:
+            if file.metadata() == recipe:
+                tower.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
+                log("the vision tower was warmed up before")
+                return
+    warm_up(tower, collate.pictures, steps, seed, log=log)
+    saved.parent.mkdir(parents=True, exist_ok=True)
+    save_file({n: t.contiguous() for n, t in tower.state_dict().items()}, saved.with_suffix(".tmp"), recipe)
+    saved.with_suffix(".tmp").replace(saved)
 
 
 def export(model: Any, processor: Any, out: Path) -> None:
@@ -63,21 +113,30 @@ def export(model: Any, processor: Any, out: Path) -> None:
 
     copy.deepcopy(model).half().save_pretrained(out)
     processor.save_pretrained(out)
-    (out / "evlm.json").write_text(json.dumps({"prompt": "short", "mask_codec": "box-spans-8"}, indent=1) + "\n")
+    (out / "evlm.json").write_text(
+        json.dumps({"prompt": "short", "mask_codec": "box-spans-8"}, indent=1) + "\n"
+    )
 
 
 @torch.no_grad()
-def answer(model: Any, processor: Any, chats: Sequence[Chat], batch: int = 32, tokens: int = 220) -> list[str]:
-    """Greedy answers of many chats in batches: for watching a training; `check` goes through evlm.reasoner."""
+def answer(
+    model: Any, processor: Any, chats: Sequence[Chat], batch: int = 32, tokens: int = 220
+) -> list[str]:
+    """Greedy answers of many chats in batches: for watching a training; `check` goes through
+    evlm.reasoner."""
     texts: list[str] = []
     for at in range(0, len(chats), batch):
-        inputs = encode(processor, chats[at:at + batch])
+        inputs = encode(processor, chats[at : at + batch])
         model.model.rope_deltas = None
         out = model.generate(**inputs, max_new_tokens=tokens, do_sample=False)
-        texts += processor.tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1]:], skip_special_tokens=True)
+        texts += processor.tokenizer.batch_decode(
+            out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+        )
     return texts
 
 
-def questions(split: Split, rows: int, seed: int, op: str | None = None, category: str | None = None) -> list[Question]:
+def questions(
+    split: Split, rows: int, seed: int, op: str | None = None, category: str | None = None
+) -> list[Question]:
     """Row i depends on (split, seed, i) alone."""
     return [ask(random.Random(f"{split} {seed} {i}"), split, op, category) for i in range(rows)]

@@ -1,4 +1,5 @@
-"""Supervised fine-tuning: token cross-entropy over the response, and nothing but the response reaches the head."""
+"""Supervised fine-tuning: token cross-entropy over the response, and nothing but the response reaches the
+head."""
 
 from __future__ import annotations
 
@@ -17,6 +18,6 @@ def sft_loss(hidden: Tensor, labels: Tensor, head: nn.Linear, chunk: int = 8192)
     states, tokens = hidden[:, :-1][wanted], targets[wanted]
     total = hidden.new_zeros((), dtype=torch.float32)
     for at in range(0, len(tokens), chunk):
-        logits = head(states[at:at + chunk]).float()
-        total = total + nn.functional.cross_entropy(logits, tokens[at:at + chunk], reduction="sum")
+        logits = head(states[at : at + chunk]).float()
+        total = total + nn.functional.cross_entropy(logits, tokens[at : at + chunk], reduction="sum")
     return total, len(tokens)

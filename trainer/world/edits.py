@@ -1,4 +1,5 @@
-"""Edits of a scene: what is ordered, what comes out, which pixels may change. Exact, from the scene graph alone."""
+"""Edits of a scene: what is ordered, what comes out, which pixels may change. Exact, from the scene graph
+alone."""
 
 from __future__ import annotations
 
@@ -28,18 +29,28 @@ from .scene import (
     scene_split,
 )
 
-# The paper's Figure 10: object transformation 56.5 %, removal 10.9, addition 10.7, weather 10.1, the rest style,
+# The paper's Figure 10: object transformation 56.5 %, removal 10.9, addition 10.7, weather 10.1, the rest
+# style,
 # texture, layout. Transformation is recolour and replace; weather and ground share the weather's part.
-MIX = {"recolour": 0.30, "replace": 0.265, "remove": 0.109, "add": 0.107, "weather": 0.07, "ground": 0.031,
-       "restyle": 0.04, "retexture": 0.04, "move": 0.038}
+MIX = {
+    "recolour": 0.30,
+    "replace": 0.265,
+    "remove": 0.109,
+    "add": 0.107,
+    "weather": 0.07,
+    "ground": 0.031,
+    "restyle": 0.04,
+    "retexture": 0.04,
+    "move": 0.038,
+}
 OPERATIONS = tuple(MIX)
 GLOBAL = ("weather", "ground", "restyle")
 
 
 @dataclass(frozen=True)
 class Edit:
-    """One edit with its exact truth. `target` is the thing in the source, `outcome` the thing in the result; either may
-    be None (addition, removal, whole-picture edits)."""
+    """One edit with its exact truth. `target` is the thing in the source, `outcome` the thing in the result;
+    either may be None (addition, removal, whole-picture edits)."""
 
     op: str
     source: Scene
@@ -69,7 +80,9 @@ class Edit:
             for f in range(frames):
                 mask |= silhouette(self.target, size, f)
             return mask
-        boxes = [place_box(t, size, f) for t in (self.target, self.outcome) if t is not None for f in range(frames)]
+        boxes = [
+            place_box(t, size, f) for t in (self.target, self.outcome) if t is not None for f in range(frames)
+        ]
         x0, y0 = (min(b[i] for b in boxes) for i in (0, 1))
         x1, y1 = (max(b[i] for b in boxes) for i in (2, 3))
         mask[y0:y1, x0:x1] = True
@@ -87,8 +100,9 @@ class Edit:
     def split(self) -> Split | None:
         """Which split may hold this edit; None when target and result belong to different held-out splits.
 
-        Training needs every composition and the scene to be training's. Test needs the scene in test and at least one
-        composition held out for test (whole-picture edits have no composition: their scene decides).
+        Training needs every composition and the scene to be training's. Test needs the scene in test and at
+        least one composition held out for test (whole-picture edits have no composition: their scene
+        decides).
         """
         home = scene_split(self.source)
         looks = {composition_split(t.look) for t in (self.target, self.outcome) if t is not None}
@@ -103,12 +117,30 @@ class Edit:
 
 def recolour(scene: Scene, thing: Thing, colour: str) -> Edit:
     new = replace(thing, colour=colour)
-    return Edit("recolour", scene, scene.swap(thing, new), f"make the {thing.label} {colour}", (thing.label,), thing, new, colour)
+    return Edit(
+        "recolour",
+        scene,
+        scene.swap(thing, new),
+        f"make the {thing.label} {colour}",
+        (thing.label,),
+        thing,
+        new,
+        colour,
+    )
 
 
 def retexture(scene: Scene, thing: Thing, texture: str) -> Edit:
     new = replace(thing, texture=texture)
-    return Edit("retexture", scene, scene.swap(thing, new), f"make the {thing.label} {texture}", (thing.label,), thing, new, texture)
+    return Edit(
+        "retexture",
+        scene,
+        scene.swap(thing, new),
+        f"make the {thing.label} {texture}",
+        (thing.label,),
+        thing,
+        new,
+        texture,
+    )
 
 
 def swap_thing(scene: Scene, thing: Thing, look: tuple[str, str, str]) -> Edit:
@@ -134,15 +166,26 @@ def move(scene: Scene, thing: Thing, direction: str) -> Edit:
 
 
 def change_weather(scene: Scene, weather: str) -> Edit:
-    return Edit("weather", scene, replace(scene, weather=weather), f"change the weather to {weather}", (), value=weather)
+    return Edit(
+        "weather",
+        scene,
+        replace(scene, weather=weather),
+        f"change the weather to {weather}",
+        (),
+        value=weather,
+    )
 
 
 def change_ground(scene: Scene, ground: str) -> Edit:
-    return Edit("ground", scene, replace(scene, ground=ground), f"change the ground to {ground}", (), value=ground)
+    return Edit(
+        "ground", scene, replace(scene, ground=ground), f"change the ground to {ground}", (), value=ground
+    )
 
 
 def restyle(scene: Scene, style: str) -> Edit:
-    return Edit("restyle", scene, replace(scene, style=style), f"turn the picture into {style}", (), value=style)
+    return Edit(
+        "restyle", scene, replace(scene, style=style), f"turn the picture into {style}", (), value=style
+    )
 
 
 def neighbour(cell: int, direction: str) -> int:

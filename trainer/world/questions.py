@@ -1,8 +1,9 @@
 """Questions: an edit hidden behind few words and references, so that only the right reading finds it.
 
-A question with a reference is ambiguous by construction: `k` counts the answers that the original and the words leave
-open when the pictures are withheld and even the kind of edit is known. All of them are equally likely, so a blind reader
-scores 1/k at best. (Of a replacement k counts shapes alone, though half of them bring another colour and texture too.)
+A question with a reference is ambiguous by construction: `k` counts the answers that the original and the
+words leave open when the pictures are withheld and even the kind of edit is known. All of them are equally
+likely, so a blind reader scores 1/k at best. (Of a replacement k counts shapes alone, though half of them
+bring another colour and texture too.)
 """
 
 from __future__ import annotations
@@ -39,15 +40,35 @@ CATEGORIES = ("image", "image+text", "video", "image->video", "video+text", "tex
 FRAMES = 4  # of every video here
 
 LIKE = ("", "like this", "match this", "same here", "make it so")
-MOODS = {"icy": "cyan", "royal": "purple", "fiery": "orange", "golden": "yellow", "mossy": "green", "rosy": "pink"}
+MOODS = {
+    "icy": "cyan",
+    "royal": "purple",
+    "fiery": "orange",
+    "golden": "yellow",
+    "mossy": "green",
+    "rosy": "pink",
+}
 SHAPE_MOODS = {"heroic": "star", "lovely": "heart", "precious": "diamond"}
 WORDS = {
-    "weather": {"clear": ("clear weather", "cheerful"), "rain": ("make it rain", "stormy"), "snow": ("let it snow", "wintry"),
-                "fog": ("some fog", "gloomy"), "night": ("at night", "spooky")},
-    "ground": {"grey": ("grey ground", "on concrete"), "sand": ("sand ground", "beach please"),
-               "grass": ("grass ground", "on a meadow"), "sea": ("sea ground", "on the water")},
-    "restyle": {"sketch": ("as a sketch", "hand drawn"), "black and white": ("no colours", "timeless"),
-                "sepia": ("in sepia", "vintage"), "negative": ("as negative", "turn inside out")},
+    "weather": {
+        "clear": ("clear weather", "cheerful"),
+        "rain": ("make it rain", "stormy"),
+        "snow": ("let it snow", "wintry"),
+        "fog": ("some fog", "gloomy"),
+        "night": ("at night", "spooky"),
+    },
+    "ground": {
+        "grey": ("grey ground", "on concrete"),
+        "sand": ("sand ground", "beach please"),
+        "grass": ("grass ground", "on a meadow"),
+        "sea": ("sea ground", "on the water"),
+    },
+    "restyle": {
+        "sketch": ("as a sketch", "hand drawn"),
+        "black and white": ("no colours", "timeless"),
+        "sepia": ("in sepia", "vintage"),
+        "negative": ("as negative", "turn inside out"),
+    },
 }
 
 
@@ -73,8 +94,8 @@ class Ref:
 
 @dataclass(frozen=True)
 class Question:
-    """One question with one answer. `hint` says what the references tell, for the trace; `decisive`: whether the answer
-    cannot be had without the visual reference."""
+    """One question with one answer. `hint` says what the references tell, for the trace; `decisive`: whether
+    the answer cannot be had without the visual reference."""
 
     edit: Edit
     category: str
@@ -91,7 +112,8 @@ class Question:
 
 
 def ask(rng: random.Random, split: Split, op: str | None = None, category: str | None = None) -> Question:
-    """A question of that split. The operation follows the paper's Figure 10 and the category is uniform, unless given."""
+    """A question of that split. The operation follows the paper's Figure 10 and the category is uniform,
+    unless given."""
     op = op or rng.choices(OPERATIONS, list(MIX.values()))[0]
     category = category or rng.choice(CATEGORIES)
     moving = category.endswith("->video")
@@ -111,16 +133,26 @@ def shared(a: Thing, b: Thing) -> int:
     return sum(x == y for x, y in zip(a.look, b.look, strict=True))
 
 
-def open_changes(things: tuple[Thing, ...], scene: Scene, key: str, alike: int = 3) -> list[tuple[str, str, str]]:
-    """The looks that one of `things` may take by another shape, colour or texture (`key`), when no other thing of the
-    scene may share `alike` attributes with the outcome."""
+def open_changes(
+    things: tuple[Thing, ...], scene: Scene, key: str, alike: int = 3
+) -> list[tuple[str, str, str]]:
+    """The looks that one of `things` may take by another shape, colour or texture (`key`), when no other
+    thing of the scene may share `alike` attributes with the outcome."""
     values = {"shape": SHAPES, "colour": COLOURS, "texture": TEXTURES}[key]
-    ways = [(thing, replace(thing, **{key: value})) for thing in things for value in values if value != getattr(thing, key)]
-    return [new.look for old, new in ways if all(shared(t, new) < alike for t in scene.things if t is not old)]
+    ways = [
+        (thing, replace(thing, **{key: value}))
+        for thing in things
+        for value in values
+        if value != getattr(thing, key)
+    ]
+    return [
+        new.look for old, new in ways if all(shared(t, new) < alike for t in scene.things if t is not old)
+    ]
 
 
 def name_of(thing: Thing, scene: Scene) -> str:
-    """The shortest words that mean this thing alone: its shape, its colour, its texture, or its whole label."""
+    """The shortest words that mean this thing alone: its shape, its colour, its texture, or its whole
+    label."""
     for key in ("shape", "colour", "texture"):
         value = getattr(thing, key)
         if sum(getattr(t, key) == value for t in scene.things) == 1:
@@ -128,24 +160,44 @@ def name_of(thing: Thing, scene: Scene) -> str:
     return thing.label
 
 
-# --- with a picture or a video ---------------------------------------------------------------------------------------
+# --- with a picture or a video
+# ---------------------------------------------------------------------------------------
 
 
 def _ask_picture(rng: random.Random, edit: Edit, category: str) -> Question | None:
     worded = category.endswith("+text")
     frames = FRAMES if category.startswith("video") else 1
     makers: dict[bool, dict[str, Callable[..., Question | None]]] = {
-        False: {"recolour": _change, "retexture": _change, "replace": _change, "remove": _remove, "add": _add, "move": _move},
-        True: {"recolour": _change_by_words, "retexture": _change_by_words, "replace": _swap_by_words,
-               "remove": _remove_by_words, "add": _add_by_words, "move": _move_by_words},
+        False: {
+            "recolour": _change,
+            "retexture": _change,
+            "replace": _change,
+            "remove": _remove,
+            "add": _add,
+            "move": _move,
+        },
+        True: {
+            "recolour": _change_by_words,
+            "retexture": _change_by_words,
+            "replace": _swap_by_words,
+            "remove": _remove_by_words,
+            "add": _add_by_words,
+            "move": _move_by_words,
+        },
     }
     if edit.op in GLOBAL:
         return _whole(rng, edit, category, frames, worded)
     return makers[worded][edit.op](rng, edit, category, frames)
 
 
-def _seen(rng: random.Random, edit: Edit, look: tuple[str, str, str], frames: int, cell: int | None = None,
-          size: str | None = None) -> Ref:
+def _seen(
+    rng: random.Random,
+    edit: Edit,
+    look: tuple[str, str, str],
+    frames: int,
+    cell: int | None = None,
+    size: str | None = None,
+) -> Ref:
     """A reference with one thing, under the original's ground and weather."""
     cell = rng.randrange(9) if cell is None else cell
     thing = random_thing(rng, cell, look, size, moving=frames > 1, frames=FRAMES)
@@ -182,7 +234,9 @@ def _change(rng: random.Random, edit: Edit, category: str, frames: int) -> Quest
         refs = (_seen(rng, edit, target.look, 1), _seen(rng, edit, outcome.look, 1))
         prompt = rng.choice(("this to that", "first becomes second", "one into two"))
         hint = f"the first is the {target.label} , the second a {outcome.label}"
-        return Question(edit, category, form, prompt, refs, len(open_changes(scene.things, scene, key)), hint, True)
+        return Question(
+            edit, category, form, prompt, refs, len(open_changes(scene.things, scene, key)), hint, True
+        )
     name = name_of(target, scene)
     prompt = rng.choice(("the {}", "{} like this", "{}")).format(name)
     prompt = prompt if len(prompt.split()) <= 4 else name
@@ -212,7 +266,16 @@ def _remove(rng: random.Random, edit: Edit, category: str, frames: int) -> Quest
     assert edit.target is not None
     prompt = rng.choice(("without this", "not this", "lose this", "remove this"))
     hint = f"it is the {edit.target.label}"
-    return Question(edit, category, "twin", prompt, (_seen(rng, edit, edit.target.look, frames),), len(edit.source.things), hint, True)
+    return Question(
+        edit,
+        category,
+        "twin",
+        prompt,
+        (_seen(rng, edit, edit.target.look, frames),),
+        len(edit.source.things),
+        hint,
+        True,
+    )
 
 
 def _new_looks(scene: Scene) -> int:
@@ -225,7 +288,16 @@ def _add(rng: random.Random, edit: Edit, category: str, frames: int) -> Question
     prompt = rng.choice(("add this", "this too", "also this", "one more"))
     k = _new_looks(edit.source) * len(SIZES) * len(edit.source.free_cells())
     hint = f"a {new.size} {new.label} at the {CELLS[new.cell]}"
-    return Question(edit, category, "place", prompt, (_seen(rng, edit, new.look, frames, new.cell, new.size),), k, hint, True)
+    return Question(
+        edit,
+        category,
+        "place",
+        prompt,
+        (_seen(rng, edit, new.look, frames, new.cell, new.size),),
+        k,
+        hint,
+        True,
+    )
 
 
 def _move(rng: random.Random, edit: Edit, category: str, frames: int) -> Question | None:
@@ -241,7 +313,16 @@ def _move(rng: random.Random, edit: Edit, category: str, frames: int) -> Questio
     thing = replace(edit.target, cell=start, dx=0, dy=0, vx=dx * 7.0, vy=dy * 7.0)
     ref = Ref((replace(edit.source, things=(thing,), sign=None),), frames=frames)
     prompt = rng.choice(("move like this", "like this", "this way"))
-    return Question(edit, category, "motion", prompt, (ref,), k, f"it is the {edit.target.label} , moving {edit.value}", True)
+    return Question(
+        edit,
+        category,
+        "motion",
+        prompt,
+        (ref,),
+        k,
+        f"it is the {edit.target.label} , moving {edit.value}",
+        True,
+    )
 
 
 def _whole(rng: random.Random, edit: Edit, category: str, frames: int, worded: bool) -> Question:
@@ -257,13 +338,17 @@ def _whole(rng: random.Random, edit: Edit, category: str, frames: int, worded: b
         text = rng.choice((f"{word} only", f"only the {word}"))
         refs, prompt = (Ref((other,), frames=frames), Ref(text=text)), rng.choice(LIKE)
     else:
-        refs, prompt = (Ref((other,), frames=frames),), rng.choice((f"this {word}", f"same {word}", f"{word} like this"))
+        refs, prompt = (
+            (Ref((other,), frames=frames),),
+            rng.choice((f"this {word}", f"same {word}", f"{word} like this")),
+        )
     hint = f"its {word} is {edit.value}"
     return Question(edit, category, "whole", prompt, refs, k, hint, True)
 
 
 def _change_by_words(rng: random.Random, edit: Edit, category: str, frames: int) -> Question | None:
-    """The words say which thing and which attribute, the picture says its value; or the two disagree and a rule decides."""
+    """The words say which thing and which attribute, the picture says its value; or the two disagree and a
+    rule decides."""
     assert edit.target is not None
     key = "colour" if edit.op == "recolour" else "texture"
     name = name_of(edit.target, edit.source)
@@ -285,9 +370,15 @@ def _conflict(rng: random.Random, edit: Edit, category: str, frames: int, name: 
     said, shown = (wrong, edit.value) if picture_wins else (edit.value, wrong)
     shape, _, texture = random_look(rng)
     rule = "picture wins" if picture_wins else "words win"
-    hint = f"the words say {said} but the picture {shown} ; {rule} , so {edit.value} for the {edit.target.label}"
+    hint = (
+        f"the words say {said} but the picture {shown} ; {rule} , so {edit.value} for the {edit.target.label}"
+    )
     refs = (_seen(rng, edit, (shape, shown, texture), frames), Ref(text=rule))
-    k = sum(colour != said for _, colour, _ in open_changes((edit.target,), edit.source, "colour")) if picture_wins else 1
+    k = (
+        sum(colour != said for _, colour, _ in open_changes((edit.target,), edit.source, "colour"))
+        if picture_wins
+        else 1
+    )
     return Question(edit, category, "conflict", f"{said} {name}", refs, k, hint, picture_wins)
 
 
@@ -298,7 +389,9 @@ def _swap_by_words(rng: random.Random, edit: Edit, category: str, frames: int) -
     hint = f"the words mean the {edit.target.label} ; here is a {edit.outcome.label}"
     k = len(open_changes((edit.target,), edit.source, "shape"))
     refs = (_seen(rng, edit, edit.outcome.look, frames), Ref(text=text))
-    return Question(edit, category, "words", rng.choice(("for this", "with this", "use this")), refs, k, hint, True)
+    return Question(
+        edit, category, "words", rng.choice(("for this", "with this", "use this")), refs, k, hint, True
+    )
 
 
 def _remove_by_words(rng: random.Random, edit: Edit, category: str, frames: int) -> Question | None:
@@ -310,12 +403,14 @@ def _remove_by_words(rng: random.Random, edit: Edit, category: str, frames: int)
         return None
     k = sum(values.count(value) == 1 for value in values)
     look = random_look(rng)
-    look = (*look[:i], edit.target.look[i], *look[i + 1:])  # type: ignore[assignment]
+    look = (*look[:i], edit.target.look[i], *look[i + 1 :])  # type: ignore[assignment]
     key = ("shape", "colour", "texture")[i]
     text = rng.choice((f"the one of this {key}", f"whatever has its {key}"))
     hint = f"the {key} is {look[i]} , as the {edit.target.label}"
     refs = (_seen(rng, edit, look, frames), Ref(text=text))
-    return Question(edit, category, "words", rng.choice(("remove it", "gone", "away with it")), refs, k, hint, k > 1)
+    return Question(
+        edit, category, "words", rng.choice(("remove it", "gone", "away with it")), refs, k, hint, k > 1
+    )
 
 
 def _add_by_words(rng: random.Random, edit: Edit, category: str, frames: int) -> Question:
@@ -325,7 +420,9 @@ def _add_by_words(rng: random.Random, edit: Edit, category: str, frames: int) ->
     hint = f"a {new.size} {new.label} , and the words say {CELLS[new.cell]}"
     k = _new_looks(edit.source) * len(SIZES)
     refs = (_seen(rng, edit, new.look, frames, size=new.size), Ref(text=text))
-    return Question(edit, category, "words", rng.choice(("add this", "this too", "also this")), refs, k, hint, True)
+    return Question(
+        edit, category, "words", rng.choice(("add this", "this too", "also this")), refs, k, hint, True
+    )
 
 
 def _move_by_words(rng: random.Random, edit: Edit, category: str, frames: int) -> Question:
@@ -334,14 +431,18 @@ def _move_by_words(rng: random.Random, edit: Edit, category: str, frames: int) -
     k = sum(edit.value in moves(edit.source, t) for t in edit.source.things)
     hint = f"it is the {edit.target.label} ; the words say {edit.value}"
     refs = (_seen(rng, edit, edit.target.look, frames), Ref(text=text))
-    return Question(edit, category, "words", rng.choice(("move this", "this one", "shift it")), refs, k, hint, k > 1)
+    return Question(
+        edit, category, "words", rng.choice(("move this", "this one", "shift it")), refs, k, hint, k > 1
+    )
 
 
-# --- with words alone --------------------------------------------------------------------------------------------------
+# --- with words alone
+# --------------------------------------------------------------------------------------------------
 
 
 def _ask_words(rng: random.Random, edit: Edit) -> Question | None:
-    """Words alone, 1-4 of them: a name, a mood, a sign in the picture itself, or a text beside a shorter prompt."""
+    """Words alone, 1-4 of them: a name, a mood, a sign in the picture itself, or a text beside a shorter
+    prompt."""
     prompt, text, hint, edit2 = "", "", "", edit
     if edit.op in GLOBAL:
         prompt = rng.choice(WORDS[edit.op].get(edit.value, ()) or ("",))
@@ -378,7 +479,12 @@ def _name_edit(rng: random.Random, edit: Edit) -> tuple[str, str, str, Edit] | N
             meant = recolour(scene, target, scene.sign)
             if meant.outcome is not None and any(t.look == meant.outcome.look for t in scene.things):
                 return None
-            return rng.choice((f"{name} like the sign", f"sign says {name}")), "", f"the sign in the picture says {scene.sign}", meant
+            return (
+                rng.choice((f"{name} like the sign", f"sign says {name}")),
+                "",
+                f"the sign in the picture says {scene.sign}",
+                meant,
+            )
         mood = next((m for m, c in MOODS.items() if c == edit.value), None)
         if mood and alone and rng.random() < 0.7:
             prompt = rng.choice((f"make it {mood}", f"something {mood}"))
@@ -396,7 +502,12 @@ def _name_edit(rng: random.Random, edit: Edit) -> tuple[str, str, str, Edit] | N
             return f"make it {mood}", "", f"{mood} means a {shape} ; the large one is the {label}", kept
         if rng.random() < 0.5:
             return f"{name} into {shape}", "", f"the words mean the {label} and a {shape} like it", kept
-        return rng.choice(("swap", "swap it", "exchange")), f"the {name} for a {edit.outcome.label}", f"the words mean the {label}", edit
+        return (
+            rng.choice(("swap", "swap it", "exchange")),
+            f"the {name} for a {edit.outcome.label}",
+            f"the words mean the {label}",
+            edit,
+        )
     if edit.op in ("recolour", "retexture"):
         prompt = rng.choice(("{1} {0}", "{0} {1}", "make {0} {1}")).format(name, edit.value)
     elif edit.op == "remove":
@@ -404,5 +515,3 @@ def _name_edit(rng: random.Random, edit: Edit) -> tuple[str, str, str, Edit] | N
     else:
         prompt = rng.choice(("{0} {1}", "move {0} {1}")).format(name, edit.value)
     return prompt, "", f"the words mean the {label}", edit
-
-

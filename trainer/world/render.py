@@ -18,16 +18,46 @@ SUPER = 4
 MARGIN = 1  # units of room left around a thing when its whole place is edited
 
 RGB = {
-    "red": (0.85, 0.12, 0.12), "green": (0.10, 0.72, 0.20), "blue": (0.15, 0.25, 0.90), "yellow": (0.95, 0.85, 0.10),
-    "purple": (0.50, 0.12, 0.65), "orange": (0.95, 0.50, 0.08), "cyan": (0.10, 0.80, 0.85), "pink": (0.98, 0.55, 0.75),
+    "red": (0.85, 0.12, 0.12),
+    "green": (0.10, 0.72, 0.20),
+    "blue": (0.15, 0.25, 0.90),
+    "yellow": (0.95, 0.85, 0.10),
+    "purple": (0.50, 0.12, 0.65),
+    "orange": (0.95, 0.50, 0.08),
+    "cyan": (0.10, 0.80, 0.85),
+    "pink": (0.98, 0.55, 0.75),
 }
-GROUND_RGB = {"grey": (0.55, 0.55, 0.55), "sand": (0.80, 0.72, 0.52), "grass": (0.30, 0.42, 0.22), "sea": (0.22, 0.36, 0.50)}
+GROUND_RGB = {
+    "grey": (0.55, 0.55, 0.55),
+    "sand": (0.80, 0.72, 0.52),
+    "grass": (0.30, 0.42, 0.22),
+    "sea": (0.22, 0.36, 0.50),
+}
 DARK, LIGHT = 0.35, 0.97  # a stripe's share of its colour; the white of a check
 
 _GLYPHS = {  # 3 x 5 pixels a letter, rows as bits
-    "a": "25755", "b": "65656", "c": "34443", "d": "65556", "e": "74647", "f": "74644", "g": "34553", "h": "55755",
-    "i": "72227", "k": "55655", "l": "44447", "m": "57755", "n": "65555", "o": "25552", "p": "65644", "r": "65655",
-    "s": "34216", "t": "72222", "u": "55557", "v": "55552", "w": "55775", "y": "55222",
+    "a": "25755",
+    "b": "65656",
+    "c": "34443",
+    "d": "65556",
+    "e": "74647",
+    "f": "74644",
+    "g": "34553",
+    "h": "55755",
+    "i": "72227",
+    "k": "55655",
+    "l": "44447",
+    "m": "57755",
+    "n": "65555",
+    "o": "25552",
+    "p": "65644",
+    "r": "65655",
+    "s": "34216",
+    "t": "72222",
+    "u": "55557",
+    "v": "55552",
+    "w": "55775",
+    "y": "55222",
 }
 
 
@@ -52,7 +82,8 @@ def silhouette(thing: Thing, size: int = 64, frame: int = 0) -> NDArray[np.bool_
 
 
 def place_box(thing: Thing, size: int = 64, frame: int = 0) -> tuple[int, int, int, int]:
-    """The thing's place with room around it, whatever its shape: (x0, y0, x1, y1) in pixels, x1 and y1 exclusive."""
+    """The thing's place with room around it, whatever its shape: (x0, y0, x1, y1) in pixels, x1 and y1
+    exclusive."""
     x, y = thing.centre(frame)
     r, scale = thing.radius + MARGIN, size / LATTICE
     low = [int(np.floor(max(0.0, v - r) * scale + 1e-9)) for v in (x, y)]
@@ -61,7 +92,8 @@ def place_box(thing: Thing, size: int = 64, frame: int = 0) -> tuple[int, int, i
 
 
 def optical_flow(scene: Scene, size: int = 64, frame: int = 0) -> NDArray[np.float32]:
-    """Analytic forward flow from `frame` to the next: float32 [size, size, 2] as (dx, dy) in pixels; the ground is still."""
+    """Analytic forward flow from `frame` to the next: float32 [size, size, 2] as (dx, dy) in pixels; the
+    ground is still."""
     flow = np.zeros((size, size, 2), np.float32)
     for thing in scene.things:
         flow[silhouette(thing, size, frame)] = np.array([thing.vx, thing.vy]) * size / LATTICE
@@ -103,8 +135,18 @@ def inside(shape: str, u: Array, v: Array) -> NDArray[np.bool_]:
 
 
 # a five-pointed star, outer radius 1, inner .46, to six digits so that every machine has the same
-_STAR = ((0.0, -1.0), (0.270382, -0.372148), (0.951057, -0.309017), (0.437486, 0.142148), (0.587785, 0.809017),
-         (0.0, 0.46), (-0.587785, 0.809017), (-0.437486, 0.142148), (-0.951057, -0.309017), (-0.270382, -0.372148))
+_STAR = (
+    (0.0, -1.0),
+    (0.270382, -0.372148),
+    (0.951057, -0.309017),
+    (0.437486, 0.142148),
+    (0.587785, 0.809017),
+    (0.0, 0.46),
+    (-0.587785, 0.809017),
+    (-0.437486, 0.142148),
+    (-0.951057, -0.309017),
+    (-0.270382, -0.372148),
+)
 
 
 def _in_star(u: Array, v: Array) -> NDArray[np.bool_]:
@@ -126,7 +168,9 @@ def _pool(samples: Array) -> Array:
 
 
 @lru_cache(maxsize=4096)
-def stamp(shape: str, texture: str, radius: int, fx: float, fy: float, scale: float) -> tuple[Array, Array, Array]:
+def stamp(
+    shape: str, texture: str, radius: int, fx: float, fy: float, scale: float
+) -> tuple[Array, Array, Array]:
     """A thing's (coverage, share of dark paint, share of white paint), each [n, n], around a centre that lies
     (fx, fy) pixels into the patch's middle pixel. Coverage counts sixteenths."""
     half = int(np.ceil(radius * scale)) + 1
@@ -145,15 +189,20 @@ def stamp(shape: str, texture: str, radius: int, fx: float, fy: float, scale: fl
     return _pool(inside(shape, u, v).astype(float)), _pool(dark), _pool(light)
 
 
-def place(thing: Thing, size: int, frame: int = 0) -> tuple[tuple[float, float], tuple[slice, slice], tuple[slice, slice]]:
-    """Where a thing's stamp lies: (fraction of a pixel, slices of the picture, slices of the stamp), rows first."""
+def place(
+    thing: Thing, size: int, frame: int = 0
+) -> tuple[tuple[float, float], tuple[slice, slice], tuple[slice, slice]]:
+    """Where a thing's stamp lies: (fraction of a pixel, slices of the picture, slices of the stamp), rows
+    first."""
     scale = size / LATTICE
     x, y = (v * scale for v in thing.centre(frame))
     ix, iy = int(np.floor(x)), int(np.floor(y))
     half = int(np.ceil(thing.radius * scale)) + 1
     low = [max(0, c - half) for c in (iy, ix)]
     high = [min(size, c + half + 1) for c in (iy, ix)]
-    cut = tuple(slice(lo - c + half, max(lo, hi) - c + half) for lo, hi, c in zip(low, high, (iy, ix), strict=True))
+    cut = tuple(
+        slice(lo - c + half, max(lo, hi) - c + half) for lo, hi, c in zip(low, high, (iy, ix), strict=True)
+    )
     into = tuple(slice(lo, max(lo, hi)) for lo, hi in zip(low, high, strict=True))
     return (round(x - ix, 6), round(y - iy, 6)), into, cut  # type: ignore[return-value]
 
@@ -174,8 +223,12 @@ def thing_alpha(thing: Thing, size: int, frame: int = 0) -> Array:
 
 def _draw_thing(canvas: Array, thing: Thing, size: int, frame: int) -> None:
     (fx, fy), into, cut = place(thing, size, frame)
-    alpha, dark, light = (a[cut] for a in stamp(thing.shape, thing.texture, thing.radius, fx, fy, size / LATTICE))
-    canvas[into] = canvas[into] * (1 - alpha[..., None]) + paint_of(thing.colour, dark, light) * alpha[..., None]
+    alpha, dark, light = (
+        a[cut] for a in stamp(thing.shape, thing.texture, thing.radius, fx, fy, size / LATTICE)
+    )
+    canvas[into] = (
+        canvas[into] * (1 - alpha[..., None]) + paint_of(thing.colour, dark, light) * alpha[..., None]
+    )
 
 
 @lru_cache(maxsize=16)
@@ -246,7 +299,7 @@ def _draw_sign(canvas: Array, word: str, large: bool) -> Array:
     width, height = (4 * len(word) + 1) * pixel, 7 * pixel
     left, top = ((LATTICE - width) // 2, (LATTICE - height) // 2) if large else (4, 50)
     plate = np.zeros((LATTICE, LATTICE)), np.zeros((LATTICE, LATTICE))
-    plate[0][top:top + height, left:left + width] = 1
+    plate[0][top : top + height, left : left + width] = 1
     for k, letter in enumerate(word):
         if letter not in _GLYPHS:
             raise ValueError(f"a sign cannot say {word!r}: no glyph for {letter!r}")
@@ -254,7 +307,7 @@ def _draw_sign(canvas: Array, word: str, large: bool) -> Array:
             for col in range(3):
                 if int(bits) >> (2 - col) & 1:
                     y, x = top + (1 + row) * pixel, left + (1 + 4 * k + col) * pixel
-                    plate[1][y:y + pixel, x:x + pixel] = 1
+                    plate[1][y : y + pixel, x : x + pixel] = 1
     board, ink = (_resample(p, size)[..., None] for p in plate)
     canvas = canvas * (1 - board) + 0.95 * board
     return canvas * (1 - ink) + 0.05 * ink

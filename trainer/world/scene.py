@@ -1,7 +1,8 @@
 """Scene graphs: what is in a picture of the world. Pure data, seeded, no pixels.
 
-A scene is a 3 x 3 grid of cells, each empty or holding one thing, on a ground and under a weather. Positions are
-integers on a 64 x 64 lattice whatever the size of the picture, so that truth is exact at every resolution.
+A scene is a 3 x 3 grid of cells, each empty or holding one thing, on a ground and under a weather. Positions
+are integers on a 64 x 64 lattice whatever the size of the picture, so that truth is exact at every
+resolution.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: attributes, cell (0-8, row-major), offset from the cell's centre and drift per frame, in units."""
+    """One object: attributes, cell (0-8, row-major), offset from the cell's centre and drift per frame, in
+    units."""
 
     shape: str
     colour: str
@@ -107,8 +109,8 @@ def scene_hash(scene: Scene) -> str:
 def composition_split(look: tuple[str, str, str]) -> Split:
     """Which split may use this (shape, colour, texture) as the target of an edit or as its result.
 
-    A Latin design: one composition in eight is for test, one for validation, and every shape, colour and texture, and
-    every pair of them, still occurs in training.
+    A Latin design: one composition in eight is for test, one for validation, and every shape, colour and
+    texture, and every pair of them, still occurs in training.
     """
     s, c, t = SHAPES.index(look[0]), COLOURS.index(look[1]), TEXTURES.index(look[2])
     return {0: "test", 1: "validation"}.get((s + c + 2 * t) % 8, "train")  # type: ignore[return-value]
@@ -124,8 +126,14 @@ def random_look(rng: random.Random) -> tuple[str, str, str]:
     return rng.choice(SHAPES), rng.choice(COLOURS), rng.choice(TEXTURES)
 
 
-def random_thing(rng: random.Random, cell: int, look: tuple[str, str, str] | None = None, size: str | None = None,
-                 moving: bool = False, frames: int = 4) -> Thing:
+def random_thing(
+    rng: random.Random,
+    cell: int,
+    look: tuple[str, str, str] | None = None,
+    size: str | None = None,
+    moving: bool = False,
+    frames: int = 4,
+) -> Thing:
     """A thing in a cell. A moving one drifts, and stays inside its cell for `frames` frames."""
     shape, colour, texture = look or random_look(rng)
     size = size or rng.choice(SIZES)
@@ -138,8 +146,14 @@ def random_thing(rng: random.Random, cell: int, look: tuple[str, str, str] | Non
     return Thing(shape, colour, texture, size, cell, dx, dy, vx, vy)
 
 
-def random_scene(rng: random.Random, count: int | None = None, sign: str | None = None, moving: bool = False,
-                 frames: int = 4, weather: str | None = None) -> Scene:
+def random_scene(
+    rng: random.Random,
+    count: int | None = None,
+    sign: str | None = None,
+    moving: bool = False,
+    frames: int = 4,
+    weather: str | None = None,
+) -> Scene:
     """2-4 things with different labels in different cells; attributes are shared between them on purpose."""
     count = count or rng.choice((2, 3, 3, 4))
     cells = rng.sample([c for c in range(9) if not (sign and c in SIGN_CELLS)], count)
@@ -148,11 +162,13 @@ def random_scene(rng: random.Random, count: int | None = None, sign: str | None 
         look = random_look(rng)
         if looks and rng.random() < 0.5:  # a distractor shares one attribute with an earlier thing
             other, which = rng.choice(looks), rng.randrange(3)
-            look = (*look[:which], other[which], *look[which + 1:])  # type: ignore[assignment]
+            look = (*look[:which], other[which], *look[which + 1 :])  # type: ignore[assignment]
         if look not in looks:
             looks.append(look)
-    things = tuple(random_thing(rng, c, look, moving=moving, frames=frames)
-                   for c, look in sorted(zip(cells, looks, strict=True)))
+    things = tuple(
+        random_thing(rng, c, look, moving=moving, frames=frames)
+        for c, look in sorted(zip(cells, looks, strict=True))
+    )
     if weather is None:
         weather = "clear" if rng.random() < 0.6 else rng.choice(WEATHERS[1:])
     return Scene(things, rng.choice(GROUNDS), weather, sign=sign)

@@ -1,7 +1,7 @@
 """Traces of a question: the right one, written from the scene graph, and wrong ones of known kinds.
 
-The wording varies so that no sentence can be learned by heart; the instruction itself is canonical, so that "exactly
-right" can be checked by equality.
+The wording varies so that no sentence can be learned by heart; the instruction itself is canonical, so that
+"exactly right" can be checked by equality.
 """
 
 from __future__ import annotations
@@ -20,7 +20,14 @@ from .questions import Question, Ref
 from .scene import CELLS, Scene, Thing
 
 Fault = Literal["wrong target", "wrong attribute", "ignores reference", "too long", "malformed", "mask off"]
-FAULTS: tuple[Fault, ...] = ("wrong target", "wrong attribute", "ignores reference", "too long", "malformed", "mask off")
+FAULTS: tuple[Fault, ...] = (
+    "wrong target",
+    "wrong attribute",
+    "ignores reference",
+    "too long",
+    "malformed",
+    "mask off",
+)
 RATER_ERRORS = (0.05, 0.10, 0.20)  # of the three simulated raters
 CODEC = BoxSpans(8)
 
@@ -54,21 +61,33 @@ def describe(scene: Scene, place: bool = True) -> str:
 
 
 def write_undesired(rng: random.Random, question: Question, fault: Fault, size: int = 64) -> Trace:
-    """A trace with one known fault. All but "malformed" and "too long" give a plan that does another thing."""
+    """A trace with one known fault. All but "malformed" and "too long" give a plan that does another
+    thing."""
     right = write_trace(rng, question, size)
     edit, plan = question.edit, right.plan
     if fault == "too long":
         more = " ".join(f"{_thinking(question)} ." for _ in range(3))
-        return replace(right, thinking=f"{right.thinking} . {more}", reflection=f"{right.reflection} . {more}")
+        return replace(
+            right, thinking=f"{right.thinking} . {more}", reflection=f"{right.reflection} . {more}"
+        )
     if fault == "malformed":
-        return replace(right, reflection="", plan=replace(plan, mask_text="box 900 900 100 rows", scope="local"))
+        return replace(
+            right, reflection="", plan=replace(plan, mask_text="box 900 900 100 rows", scope="local")
+        )
     if fault == "mask off":
         return replace(right, plan=replace(plan, mask_text=_shifted(rng, plan, size), scope="local"))
     wrong = _other(rng, edit, keep_value=fault == "wrong target", keep_target=fault == "wrong attribute")
     if fault == "ignores reference":
         words = f"the words are {question.prompt or 'none'} ; no reference is needed"
-        return Trace(f"original : {describe(edit.source)} . {words}", wrong.instruction, "this holds", plan_of(wrong, question.frames, size))
-    return Trace(right.thinking, wrong.instruction, f"{wrong.instruction} it is", plan_of(wrong, question.frames, size))
+        return Trace(
+            f"original : {describe(edit.source)} . {words}",
+            wrong.instruction,
+            "this holds",
+            plan_of(wrong, question.frames, size),
+        )
+    return Trace(
+        right.thinking, wrong.instruction, f"{wrong.instruction} it is", plan_of(wrong, question.frames, size)
+    )
 
 
 def rate(rng: random.Random, desired: bool) -> tuple[bool, tuple[bool, ...]]:
@@ -111,7 +130,8 @@ def _reflection(rng: random.Random, question: Question, slip: Edit | None) -> st
 
 
 def _other(rng: random.Random, edit: Edit, keep_value: bool = False, keep_target: bool = False) -> Edit:
-    """Another edit of the same kind, with another instruction; `keep_*` hold where the scene leaves such an edit."""
+    """Another edit of the same kind, with another instruction; `keep_*` hold where the scene leaves such an
+    edit."""
     for attempt in range(200):
         other = random_edit(rng, edit.op, edit.source)
         if other is None or other.instruction == edit.instruction:

@@ -1,0 +1,153 @@
+"""`python -m trainer bundle check`: every bundled model on held-out compositions, alone and in a row, against
+its bar.
+
+Measured numbers lie in evlm/bundled/measured.json (what was measured when; a part measured again replaces its
+own), and the table between the README's two marks is written from them.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+START, END = "<!-- bundle-table -->", "<!-- /bundle-table -->"
+Part = Literal["reasoner", "detector", "segmenter", "editor", "chain"]
+PARTS: tuple[Part, ...] = ("reasoner", "detector", "segmenter", "editor", "chain")
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A line of the table: the numbers behind it (the worst counts), and the bar; `most`: it is an upper
+    one."""
+
+    title: str
+    part: Part
+    names: tuple[str, ...]
+    bar: float
+    most: bool = False
+
+    def value(self, found: dict[str, float]) -> float:
+        values = [found[name] for name in self.names]
+        return max(values) if self.most else min(values)
+
+    def met(self, found: dict[str, float]) -> bool:
+        value = self.value(found)
+        return value <= self.bar if self.most else value >= self.bar
+
+
+def bars() -> list[Bar]:
+    from ..world.edits import OPERATIONS
+    from ..world.questions import CATEGORIES
+
+    def exact(names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(f"exact, {name}" for name in names)
+
+    return [
+        Bar("reasoner: instruction and targets exactly right", "reasoner", ("exact",), 0.95),
+        Bar("… in the worst of the six input categories", "reasoner", exact(CATEGORIES), 0.85),
+        Bar("… in the worst of the nine edit types", "reasoner", exact(OPERATIONS), 0.85),
+        Bar(
+            "… without the reference, above chance (1/k), in standard errors",
+            "reasoner",
+            ("withheld above chance",),
+            2.0,
+            True,
+        ),
+        Bar(
+            "… with another question's reference, likewise", "reasoner", ("shuffled above chance",), 2.0, True
+        ),
+        Bar("mask in the trace, IoU", "reasoner", ("mask IoU",), 0.80),
+        Bar("malformed traces", "reasoner", ("malformed",), 0.01, True),
+        Bar("detector: recall at IoU 0.5, true labels", "detector", ("recall",), 0.90),
+        Bar("segmenter: IoU from true boxes", "segmenter", ("iou",), 0.92),
+        Bar("segmenter: IoU from detected boxes", "segmenter", ("iou_detected",), 0.85),
+        Bar("editor, true plan and mask: recolour", "editor", ("recolour",), 0.95),
+        Bar("editor: remove, add (the worse)", "editor", ("remove", "add"), 0.90),
+        Bar("editor: retexture", "editor", ("retexture",), 0.85),
+        Bar("editor: replace", "editor", ("replace",), 0.70),
+        Bar("editor: weather, ground, style", "editor", ("global",), 0.80),
+        Bar("greatest difference outside the mask", "editor", ("outside",), 0.0, True),
+        Bar("the whole chain, request to picture", "chain", ("chain",), 0.75),
+        Bar("… greatest difference outside the mask", "chain", ("chain, outside the mask",), 0.0, True),
+        Bar("size of the bundle, MB", "chain", ("megabytes",), 24.0, True),
+    ]
+
+
+def check_all(
+    folder: Path,
+    rows: int,
+    seed: int,
+    only: tuple[str, ...] = (),
+    readme: Path = ROOT / "README.md",
+    log: Callable[[str], None] = print,
+) -> int:
+    """Measures, writes measured.json and the README's table, prints it. Returns 1 where a measured bar is
+    missed."""
+    torch.set_num_threads(1)
+    path = folder / "measured.json"
+    measured: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.is_file() else {}
+    for part in PARTS:
+        if only and part not in only:
+            continue
+        began = time.time()
+        found = _measure(part, folder, rows, seed, log)
+        measured[part] = {
+            **{name: round(value, 4) for name, value in found.items()},
+            "questions": rows,
+            "seed": seed,
+        }
+        log(f"{part}: measured in {(time.time() - began) / 60:.1f} minutes")
+        path.write_text(json.dumps(measured, indent=1) + "\n")
+    text = table(measured)
+    log(text)
+    if readme.is_file() and START in (old := readme.read_text()):
+        head, rest = old.split(START, 1)
+        readme.write_text(head + START + "\n" + text + "\n" + END + rest.split(END, 1)[1])
+    return int(any(not b.met(measured[b.part]) for b in bars() if b.part in measured))
+
+
+def table(measured: dict[str, dict[str, float]]) -> str:
+    """Markdown, one line a bar that was measured."""
+    lines = ["| held-out compositions | measured | bar |", "|---|---|---|"]
+    for bar in bars():
+        if bar.part not in measured:
+            continue
+        found = measured[bar.part]
+        sign = "≤" if bar.most else "≥"
+        miss = "" if bar.met(found) else " (missed)"
+        lines.append(f"| {bar.title} | {bar.value(found):.3g}{miss} | {sign} {bar.bar:g} |")
+    return "\n".join(lines)
+
+
+def _measure(part: Part, folder: Path, rows: int, seed: int, log: Callable[[str], None]) -> dict[str, float]:
+    if part == "reasoner":
+        from .check_reasoner import check
+
+        found = check(folder / part, 2 * rows, seed, log)
+        for name in ("withheld", "shuffled"):
+            above = found[f"reference {name}"] - found["chance"]
+            found[f"{name} above chance"] = above / max(found[f"reference {name}, standard error"], 1e-3)
+        return found
+    if part == "detector":
+        from .detector import check as check_detector
+
+        return check_detector(folder / part, rows, seed)
+    if part == "segmenter":
+        from .segmenter import check as check_segmenter
+
+        return check_segmenter(folder / part, rows, seed, folder / "detector")
+    if part == "editor":
+        from .editor import check as check_editor
+
+        return check_editor(folder / part, max(rows, 540), seed, log)
+    from .check_chain import check as check_chain
+
+    size = sum(f.stat().st_size for role in PARTS[:4] for f in (folder / role).rglob("*") if f.is_file())
+    return {**check_chain(folder, rows, seed, log), "megabytes": size / 1e6}

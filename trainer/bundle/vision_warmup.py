@@ -1,0 +1,173 @@
+"""The tiny reasoner's eyes first: its vision tower learns to name what each patch shows, before it learns to
+talk.
+
+Qwen2-VL starts from a vision tower that was trained before as well. Here every patch is asked, by one linear
+head, for the shape, colour, texture and size of the thing that covers it, for the sign's word, and for
+ground, weather and style: dense labels from the scene graph, at a fiftieth of the cost of learning the same
+from traces.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..batch import Pictures, patchify
+from ..forward import tower_states
+from ..optim import make_optimizer, schedule
+from ..world.questions import FRAMES, ask
+from ..world.render import render, render_frames, thing_alpha
+from ..world.scene import (
+    COLOURS,
+    GROUNDS,
+    LATTICE,
+    SHAPES,
+    SIZES,
+    STYLES,
+    TEXTURES,
+    WEATHERS,
+    Scene,
+    random_scene,
+    scene_split,
+)
+
+CLASSES = {
+    "shape": len(SHAPES) + 2,
+    "colour": len(COLOURS) + 1,
+    "texture": len(TEXTURES) + 1,
+    "size": len(SIZES) + 1,
+    "sign": len(COLOURS) + 1,
+    "ground": len(GROUNDS),
+    "weather": len(WEATHERS),
+    "style": len(STYLES),
+}
+COVERED = 0.2  # share of a patch that a thing must cover to be what the patch shows
+
+
+def warm_up(
+    tower: Any,
+    pictures: Pictures,
+    steps: int,
+    seed: int = 0,
+    batch: int = 64,
+    lr_muon: float = 0.02,
+    lr_adam: float = 2e-3,
+    log: Callable[[str], None] = print,
+) -> dict[str, float]:
+    """Trains the vision tower in place (its merger excepted) and returns the last batches' accuracy by
+    name."""
+    head = nn.Linear(tower.config.embed_dim, sum(CLASSES.values()))
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    together = nn.ModuleList([tower, head])
+    optimizer = make_optimizer(together, lr_muon, lr_adam, weight_decay=0.01, adam_names=("1.",))
+    found: dict[str, float] = {}
+    for step in range(steps):
+        optimizer.set_lr(schedule(step, steps))
+        pixels, labels = make_batch(random.Random(f"warm-up {seed} {step}"), batch, pictures)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = head(
+                tower_states(tower, pixels, LATTICE // pictures.patch, LATTICE // pictures.patch)
+            ).float()
+        losses = []
+        for k, (name, part) in enumerate(zip(CLASSES, logits.split(list(CLASSES.values()), -1), strict=True)):
+            target = labels[..., k]
+            losses.append(
+                nn.functional.cross_entropy(part.flatten(0, 1), target.flatten(), ignore_index=-100)
+            )
+            shown = (target > 0) if name in ("shape", "colour", "texture", "size", "sign") else target >= 0
+            share = float((part.argmax(-1) == target)[shown].float().mean()) if bool(shown.any()) else 1.0
+            found[name] = 0.95 * found.get(name, share) + 0.05 * share
+        torch.stack(losses).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if (step + 1) % 100 == 0:
+            log(f"eyes {step + 1}/{steps} " + " ".join(f"{n} {v:.3f}" for n, v in found.items()))
+    return found
+
+
+def make_batch(rng: random.Random, rows: int, pictures: Pictures) -> tuple[Tensor, Tensor]:
+    """(patches [rows * 64, dim], labels int64 [rows, 64, classes]) of pictures as training's requests show
+    them."""
+    shown = [_one(rng) for _ in range(rows)]
+    pixels = torch.cat(
+        [
+            patchify(torch.from_numpy(f).permute(0, 3, 1, 2), pictures)[0][: _patches(pictures)]
+            for f, _ in shown
+        ]
+    )
+    order = _order(pictures)
+    return pixels, torch.from_numpy(np.stack([_labels(scene, pictures.patch)[order] for _, scene in shown]))
+
+
+def _one(rng: random.Random) -> tuple[np.ndarray, Scene]:
+    """Frames uint8 [1 or 2, 64, 64, 3] and what is in them: originals, references, signs, videos."""
+    kind = rng.random()
+    if kind < 0.5:
+        question = ask(rng, "train")
+        scenes = [question.edit.source, *(s for r in question.refs if len(r.scenes) == 1 for s in r.scenes)]
+        scene = rng.choice(scenes)
+    elif kind < 0.6:
+        scene = Scene(
+            (), rng.choice(GROUNDS), rng.choice(WEATHERS), sign=rng.choice(COLOURS), sign_large=True
+        )
+    else:
+        while True:
+            scene = random_scene(
+                rng,
+                rng.choice((2, 3, 4)),
+                rng.choice(COLOURS) if rng.random() < 0.2 else None,
+                moving=rng.random() < 0.3,
+                frames=FRAMES,
+            )
+            if scene_split(scene) == "train":
+                break
+        if rng.random() < 0.1:
+            scene = replace(scene, style=rng.choice(STYLES[1:]))
+    moving = any(t.vx or t.vy for t in scene.things)
+    return (render_frames(scene, LATTICE, 2) if moving else render(scene)[None]), scene
+
+
+def _labels(scene: Scene, patch: int) -> np.ndarray:
+    """int64 [patches, classes], row-major; 0 is "nothing", -100 is not asked (colours under a style without
+    them)."""
+    n = LATTICE // patch
+    labels = np.zeros((n, n, len(CLASSES)), np.int64)
+    best = np.full((n, n), COVERED)
+    for thing in scene.things:
+        cover = thing_alpha(thing, LATTICE).reshape(n, patch, n, patch).mean((1, 3))
+        on = cover > best
+        best = np.maximum(best, cover)
+        labels[on, :4] = (
+            SHAPES.index(thing.shape) + 1,
+            COLOURS.index(thing.colour) + 1,
+            TEXTURES.index(thing.texture) + 1,
+            SIZES.index(thing.size) + 1 if thing.size in SIZES else 0,
+        )
+    if scene.sign:
+        rows, columns = (
+            (slice(24 // patch, 40 // patch), slice(8 // patch, 56 // patch))
+            if scene.sign_large
+            else (slice(48 // patch, 57 // patch), slice(0, 32 // patch))
+        )
+        labels[rows, columns, 4] = COLOURS.index(scene.sign) + 1
+    labels[..., 5:] = GROUNDS.index(scene.ground), WEATHERS.index(scene.weather), STYLES.index(scene.style)
+    if scene.style in ("sketch", "black and white", "sepia"):
+        labels[..., 1] = labels[..., 5] = labels[..., 6] = -100
+    return labels.reshape(n * n, -1)
+
+
+def _patches(pictures: Pictures) -> int:
+    return (LATTICE // pictures.patch) ** 2
+
+
+def _order(pictures: Pictures) -> np.ndarray:
+    """Row-major index of each patch in the processor's order of merged blocks."""
+    n, m = LATTICE // pictures.patch, pictures.merge
+    return np.arange(n * n).reshape(n // m, m, n // m, m).transpose(0, 2, 1, 3).reshape(-1)
