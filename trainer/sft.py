@@ -78,9 +78,8 @@ def run_sft(
         mean = value if step == first else 0.98 * mean + 0.02 * value
         if (step + 1) % 100 == 0:
             spent = time.monotonic() - begun
-            log(
-                f"step {step + 1}/{config.steps} loss {mean:.4f} rows/s {rows / spent:.1f} tokens/s {tokens / spent:.0f}"
-            )
+            rates = f"rows/s {rows / spent:.1f} tokens/s {tokens / spent:.0f}"
+            log(f"step {step + 1}/{config.steps} loss {mean:.4f} {rates}")
         if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
             save_state(state, model, optimizer, step + 1, recipe)
             if on_save is not None:

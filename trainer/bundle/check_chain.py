@@ -38,9 +38,8 @@ def check(
         planned.append(result.plan.instruction == question.edit.instruction)
         seconds.append(sum(result.seconds.values()))
         if number % 50 == 0:
-            log(
-                f"chain: {number} of {rows}, {_share(right['chain']):.3f} right, {_share(planned):.3f} planned right"
-            )
+            shares = f"{_share(right['chain']):.3f} right, {_share(planned):.3f} planned right"
+            log(f"chain: {number} of {rows}, {shares}")
     found = {name: _share(values) for name, values in sorted(right.items())}
     return {
         **found,

@@ -55,9 +55,8 @@ def run(args: argparse.Namespace) -> int:
     torch.set_num_threads(1)  # small layers: two recipes side by side beat one on two cores
     began, cpu = time.time(), time.process_time()
     _train(args.what, args.out / args.what, args.work, args.seed)
-    print(
-        f"{args.what}: {(time.time() - began) / 60:.1f} minutes, {(time.process_time() - cpu) / 60:.1f} CPU-minutes"
-    )
+    minutes, cpu = (time.time() - began) / 60, (time.process_time() - cpu) / 60
+    print(f"{args.what}: {minutes:.1f} minutes, {cpu:.1f} CPU-minutes")
     return 0
 
 

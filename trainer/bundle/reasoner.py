@@ -97,7 +97,7 @@ def open_eyes(
     if saved.is_file():
         with safe_open(saved, "pt") as file:
             if file.metadata() == recipe:
-                tower.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
+                tower.load_state_dict({name: file.get_tensor(name) for name in tower.state_dict()})
                 log("the vision tower was warmed up before")
                 return
     warm_up(tower, collate.pictures, steps, seed, log=log)
