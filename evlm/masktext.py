@@ -96,11 +96,6 @@ def decode_mask(text: str, height: int, width: int) -> Tensor:
     return _codec_of(text).decode(text, height, width)
 
 
-def mask_box(text: str) -> tuple[int, int, int, int] | None:
-    """Like `BoxSpans.box`, with the grid taken from the number of rows in the text."""
-    return _codec_of(text).box(text)
-
-
 def is_rectangle(text: str) -> bool:
     """Whether the text asks for room, an exact rectangle, and not for a silhouette. Raises MaskTextError."""
     parsed = _parse(text)
