@@ -11,11 +11,11 @@ from evlm.messages import SHORT, build_messages, encode
 from evlm.request import Reference, Request
 from evlm.trace import render
 from trainer.batch import Collator, Pictures, patchify
-from trainer.bundle.reasoner import request_of
 from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
 from trainer.forward import hidden_states, picture_features
 from trainer.objectives.sft import sft_loss
 from trainer.world.questions import CATEGORIES, ask
+from trainer.world.rows import to_request
 from trainer.world.traces import write_trace
 
 
@@ -29,7 +29,7 @@ def tiny():
 def rows():
     rng = random.Random(5)
     asked = [ask(rng, "train", category=c) for c in CATEGORIES]
-    return [build_messages(request_of(q), style=SHORT) for q in asked], [
+    return [build_messages(to_request(q), style=SHORT) for q in asked], [
         render(write_trace(rng, q)) for q in asked
     ]
 

@@ -11,7 +11,8 @@ import torch
 
 from ..world.questions import Question
 from ..world.reader import edit_right
-from .reasoner import questions, request_of
+from ..world.rows import to_request
+from .reasoner import questions
 
 
 def check(
@@ -27,7 +28,7 @@ def check(
     outside = 0.0
     seconds: list[float] = []
     for number, question in enumerate(questions("test", rows, seed), 1):
-        request = request_of(question)
+        request = to_request(question)
         result = pipeline.run(request)
         if result.mask is not None:
             changed = (result.edited - request.original).abs().amax(-1)

@@ -17,7 +17,8 @@ from evlm.trace import Plan, parse
 
 from ..world.edits import OPERATIONS
 from ..world.questions import CATEGORIES, Question
-from .reasoner import questions, request_of
+from ..world.rows import to_request
+from .reasoner import questions
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def check(
 def ask_all(reasoner: Any, asked: Sequence[Question], log: Callable[[str], None]) -> list[Answer]:
     answers = []
     for number, question in enumerate(asked, 1):
-        text = reasoner.reason(request_of(question)).text
+        text = reasoner.reason(to_request(question)).text
         try:
             plan: Plan | None = parse(text, repair=False).plan
         except TraceError:

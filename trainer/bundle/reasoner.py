@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from evlm.messages import SHORT, Chat, build_messages, encode
-from evlm.request import Reference, Request
 from evlm.trace import render
 
 from ..batch import Batch, Collator
 from ..sft import SFTConfig, run_sft
 from ..world.questions import Question, ask
+from ..world.rows import to_request
 from ..world.scene import Split
 from ..world.traces import write_trace
 from .tiny_qwen import make_model, make_processor, make_tokenizer
@@ -37,25 +37,13 @@ EYES = 4000  # steps of 64 pictures before the first word
 RECIPE = SFTConfig(steps=5000, batch=32, lr_muon=0.02, lr_adam=2e-3, warmup=100)
 
 
-def request_of(question: Question, size: int = 64) -> Request:
-    """The question as the engine is asked it."""
-
-    def tensor(pixels: Any) -> torch.Tensor:
-        return torch.from_numpy(pixels).float() / 255
-
-    references = tuple(
-        Reference(r.kind, tensor(r.pixels(size)) if r.scenes else None, r.text) for r in question.refs
-    )  # type: ignore[arg-type]
-    return Request(tensor(question.edit.pictures(size, question.frames)[0]), question.prompt, references)
-
-
 def training_batch(collate: Collator, step: int, rows: int, seed: int) -> Batch:
     """The batch of a step: a function of (seed, step) alone."""
     rng = random.Random(f"reasoner {seed} {step}")
     questions = [
         ask(rng, "train", rng.choices(list(PRACTICE), list(PRACTICE.values()))[0]) for _ in range(rows)
     ]
-    chats = [build_messages(request_of(q), style=SHORT) for q in questions]
+    chats = [build_messages(to_request(q), style=SHORT) for q in questions]
     return collate(chats, [render(write_trace(rng, q)) for q in questions])
 
 
