@@ -1,4 +1,4 @@
-"""Scenes and pictures: the same bytes everywhere, splits that share nothing, things that differ to the eye."""
+"""Scenes and pictures: the same bytes everywhere, splits that share nothing, looks that differ."""
 
 from __future__ import annotations
 
