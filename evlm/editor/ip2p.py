@@ -151,7 +151,8 @@ class IP2P:
         original = picture * self.vae.config.scaling_factor
         scheduler = build_scheduler(settings.scheduler, self.scheduler_config)
         scheduler.set_timesteps(settings.steps, device=device)
-        skipped = min(int(len(scheduler.timesteps) * (1 - settings.strength)), len(scheduler.timesteps) - 1)
+        kept_steps = max(round(len(scheduler.timesteps) * settings.strength), 1)
+        skipped = len(scheduler.timesteps) - kept_steps
         times = scheduler.timesteps[skipped:]
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(skipped)
@@ -191,16 +192,21 @@ class IP2P:
     def _encode(self, crop: Tensor) -> Tensor:
         """[A, h, w, 3] in 0..1 -> [A, C, h/f, w/f], unscaled: InstructPix2Pix looks at its picture so."""
         pixels = crop.movedim(-1, 1).to(self.vae.device, self.vae.dtype) * 2 - 1
-        return self.vae.encode(pixels).latent_dist.mode()
+        latents = self.vae.encode(pixels).latent_dist.mode()
+        self._check_finite(latents)
+        return latents
 
     def _decode(self, latents: Tensor) -> Tensor:
         """[A, C, h/f, w/f] -> [A, h, w, 3] in 0..1, float32 on the CPU."""
         pixels = self.vae.decode(latents).sample.float().cpu()
-        if not bool(pixels.isfinite().all()):
+        self._check_finite(pixels)
+        return (pixels / 2 + 0.5).clamp(0, 1).movedim(1, -1)
+
+    def _check_finite(self, values: Tensor) -> None:
+        if not bool(values.isfinite().all()):
             raise ModelError(
                 f"the model gave numbers that are not finite in {self.vae.dtype}; load it as bf16 or fp32"
             )
-        return (pixels / 2 + 0.5).clamp(0, 1).movedim(1, -1)
 
     def _read(self, instruction: str) -> tuple[Tensor, bool]:
         """[2, T, D]: the instruction and the empty text; and whether the instruction was cut."""

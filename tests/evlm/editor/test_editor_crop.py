@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -53,12 +54,18 @@ def test_any_mask_in_any_frame_gets_a_box_that_the_model_can_work_in(data: st.Da
     assert box.height % multiple == 0 and box.width % multiple == 0
     assert box.height * box.width <= 2.5 * best * best
     assert 1 / (2 * MAX_ASPECT) <= box.width / box.height <= 2 * MAX_ASPECT
+
+
+@pytest.mark.parametrize("height, width", [(1, 1), (1, 90), (33, 17), (64, 64), (200, 150)])
+def test_a_crop_comes_back_in_its_place(height: int, width: int) -> None:
+    box = crop_box(rectangle(height, width, 0, 0, width, (height + 1) // 2), 1.0, 64, 8)
+    assert box is not None
     frames = torch.rand(1, height, width, 3)
     crop = extract(frames, box)
     assert crop.shape == (1, box.height, box.width, 3) and crop.min() >= 0 and crop.max() <= 1
-    assert restore(crop, box).shape == (1, box.y1 - box.y0, box.x1 - box.x0, 3)
-    if box.native:
-        assert torch.equal(restore(crop, box), frames[:, box.y0 : box.y1, box.x0 : box.x1])
+    back, original = restore(crop, box), frames[:, box.y0 : box.y1, box.x0 : box.x1]
+    assert back.shape == original.shape
+    assert torch.equal(back, original) == box.native
 
 
 def test_a_crop_in_the_middle_of_a_large_frame_keeps_its_aspect() -> None:

@@ -147,7 +147,7 @@ def test_folders_with_shards_and_with_the_fp16_variant_load(tmp_path: Path, edit
 
 
 def test_evlm_json_gives_the_defaults(editor: IP2P) -> None:
-    assert (editor.best_resolution, editor.full_frame_resolution, editor.multiple) == (32, 64, 8)
+    assert (editor.best_resolution, editor.full_frame_resolution, editor.multiple) == (32, 32, 8)
     assert (editor.defaults.steps, editor.defaults.scheduler) == (3, "ddim")
 
 

@@ -111,10 +111,10 @@ def test_latents_outside_the_mask_follow_the_original(editor: IP2P, monkeypatch:
     mask[:, 21:40, 23:41] = 1
     editor.edit(tiny_ip2p.frames(), "make it red", mask, QUICK)
     changed = (seen["original"] - seen["result"]).abs().amax((0, 1)) > 1e-5
-    # the 32-pixel crop starts at (14, 16); a cell is 2 pixels, and one that the mask only touches is painted
+    # the 24-pixel crop starts at row 18, column 20; a cell is 2 pixels, one that the mask only touches counts
     rows, columns = changed.any(1).nonzero().flatten(), changed.any(0).nonzero().flatten()
-    assert (int(rows[0]), int(rows[-1])) == (3, 12)
-    assert (int(columns[0]), int(columns[-1])) == (3, 12)
+    assert (int(rows[0]), int(rows[-1])) == (1, 10)
+    assert (int(columns[0]), int(columns[-1])) == (1, 10)
 
 
 def test_less_strength_stays_closer_to_the_original(editor: IP2P) -> None:

@@ -75,7 +75,7 @@ def save_folder(pipe: Any, folder: Path, manner: dict[str, Any] | None = None) -
     """A diffusers folder, with evlm.json unless `manner` is empty."""
     pipe.save_pretrained(folder)
     if manner is None:
-        manner = {"best_resolution": 32, "full_frame_resolution": 64, "steps": 3, "scheduler": "ddim"}
+        manner = {"best_resolution": 32, "full_frame_resolution": 32, "steps": 3, "scheduler": "ddim"}
     if manner:
         (folder / "evlm.json").write_text(json.dumps(manner))
     return folder
