@@ -15,15 +15,15 @@ import torch
 from .batch import Batch
 from .forward import hidden_states
 from .objectives.sft import sft_loss
-from .optim import make_optimizer, schedule
+from .optim import make_optimizer
 from .state import load_state, save_state
 
 
 @dataclass(frozen=True)
 class SFTConfig:
     """steps and batch in optimiser steps and rows; learning rates of Muon's matrices and AdamW's rest;
-    warm-up steps;
-    autocast: bf16 arithmetic; save_every: steps between states."""
+    warm-up steps; cooldown: the last share of the steps, over which the rates fall to nothing; autocast:
+    bf16 arithmetic; save_every: steps between states."""
 
     steps: int
     batch: int = 32
@@ -31,9 +31,17 @@ class SFTConfig:
     lr_adam: float = 2e-3
     weight_decay: float = 0.01
     warmup: int = 100
+    cooldown: float = 0.3
     seed: int = 0
     autocast: bool = True
     save_every: int = 500
+
+
+def rate(step: int, config: SFTConfig) -> float:
+    """Factor of the learning rates: up in a line, level, down in a line. Level, so that where to stop can be
+    decided late (Hägele et al. 2024, arXiv 2405.18392)."""
+    left = (config.steps - step) / max(1.0, config.cooldown * config.steps)
+    return min(1.0, (step + 1) / max(1, config.warmup), left)
 
 
 def run_sft(
@@ -58,7 +66,7 @@ def run_sft(
     bad = rows = tokens = 0
     mean, begun = 0.0, time.monotonic()
     for step in range(first, config.steps):
-        optimizer.set_lr(schedule(step, config.steps, config.warmup))
+        optimizer.set_lr(rate(step, config))
         batch = make_batch(step)
         with torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=config.autocast):
             total, count = sft_loss(hidden_states(model, batch), batch.labels, model.lm_head)
