@@ -191,19 +191,15 @@ def _whole(rng: random.Random, edit: Edit, category: str, frames: int, worded: b
     """Weather, ground or style taken from a scene that differs in more than that."""
     word = {"weather": "weather", "ground": "ground", "restyle": "style"}[edit.op]
     other = random_scene(rng, rng.choice((1, 2)), moving=frames > 1, frames=FRAMES)
-    if edit.op == "restyle":
-        other = replace(other, style=edit.value)
-    else:
-        other = replace(other, **{edit.op: edit.value})
+    other = replace(other, **{word: edit.value})  # type: ignore[arg-type]
     k = {"weather": len(WEATHERS), "ground": len(GROUNDS), "restyle": len(STYLES)}[edit.op] - 1
+    refs: tuple[Ref, ...] = (Ref((other,), frames=frames),)
     if worded:
         text = rng.choice((f"{word} only", f"only the {word}"))
-        refs, prompt = (Ref((other,), frames=frames), Ref(text=text)), rng.choice(LIKE)
+        refs += (Ref(text=text),)
+        prompt = rng.choice(LIKE)
     else:
-        refs, prompt = (
-            (Ref((other,), frames=frames),),
-            rng.choice((f"this {word}", f"same {word}", f"{word} like this")),
-        )
+        prompt = rng.choice((f"this {word}", f"same {word}", f"{word} like this"))
     hint = f"its {word} is {edit.value}"
     return Question(edit, category, "whole", prompt, refs, k, hint, True)
 

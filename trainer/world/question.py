@@ -75,7 +75,7 @@ def open_changes(
     thing of the scene may share `alike` attributes with the outcome."""
     values = {"shape": SHAPES, "colour": COLOURS, "texture": TEXTURES}[key]
     ways = [
-        (thing, replace(thing, **{key: value}))
+        (thing, replace(thing, **{key: value}))  # type: ignore[arg-type]
         for thing in things
         for value in values
         if value != getattr(thing, key)
