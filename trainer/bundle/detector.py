@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from trainer.bundle.objects import Sample, samples, targets
 from trainer.bundle.tokens import clip_tokenizer
 from trainer.optim import make_optimizer, schedule
-from trainer.world.scene import COLOURS, SHAPES, TEXTURES, Split, composition_split, label_of
+from trainer.world.scene import COLOURS, SHAPES, TEXTURES, composition_split, label_of
 
 SIZE, PATCH = 64, 8
 WIDTH, LAYERS, HEADS = 128, 4, 4
@@ -55,7 +55,7 @@ Look = tuple[str | None, str | None, str | None]  # shape, colour, texture; None
 
 
 def train(
-    out: Path, seed: int = 0, steps: int = 6000, batch: int = 48, log: Callable[[str], None] = print
+    out: Path, seed: int = 0, steps: int = 900, batch: int = 48, log: Callable[[str], None] = print
 ) -> None:
     """Train the detector and save it to the folder `out` (fp16 safetensors, transformers' own layout,
     evlm.json)."""
@@ -325,9 +325,3 @@ def save(model: Any, tokenizer: Any, out: Path, summary: dict[str, Any]) -> None
     images.save_pretrained(out)
     about = {"kind": "detector", "threshold": 0.3, "best_resolution": SIZE, "training": summary}
     (out / "evlm.json").write_text(json.dumps(about, indent=2) + "\n")
-
-
-def validation_batches(seed: int, batch: int, split: Split = "validation") -> Iterator[list[Sample]]:
-    stream = samples(split, seed, SIZE)
-    while True:
-        yield [next(stream) for _ in range(batch)]
