@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from trainer.optim import make_optimizer
 
-from .data import LOCAL, WHOLE, Pair, batches, draw_pairs
+from .check import choose_guidance
+from .data import LOCAL, LOCAL_LATER, WHOLE, WHOLE_LATER, Pair, batches, draw_pairs
 from .models import build_scheduler, build_text_encoder, build_tokenizer, build_unet, build_vae
 from .vae import train_vae
 
@@ -42,19 +43,21 @@ class Recipe:
     vae_steps: int = 1500
     vae_width: int = 32
     widths: tuple[int, int, int] = (64, 96, 128)
-    epochs: int = 24
-    local: int = 6144  # pairs an epoch, drawn anew in each
-    whole: int = 768
+    epochs: int = 18
+    later: int = 8  # epoch from which the later mixes count
+    pairs: tuple[int, int] = (6144, 768)  # of crops and of whole frames an epoch, drawn anew in each
+    pairs_later: tuple[int, int] = (5376, 1024)
     passes: int = 2  # over an epoch's pairs
     batch: int = 48
     whole_batch: int = 16
     best: int = 32
     lr_muon: float = 0.015
     lr_adam: float = 1.5e-3
-    decay_from: float = 0.7  # share of the run after which the rates fall to nothing, in a straight line
+    decay_from: float = 0.6  # share of the run after which the rates fall to nothing, in a straight line
     changed: float = 5.0  # weight of the part that changes
     drop: float = 0.05  # of the text, of the picture, of both: what guidance needs
     ema: float = 0.998
+    validation: int = 180  # edits to choose the guidance by; 0 keeps the one of DEFAULTS
 
 
 class Editor(nn.Module):
@@ -99,6 +102,8 @@ def train(
         _save(work, editor, optimizer, average, epoch + 1)
     editor.load_state_dict(average)
     export(out, vae, editor, tokenizer)
+    if recipe.validation:
+        choose_guidance(out, recipe.validation, seed, log)
 
 
 def trained_vae(path: Path, seed: int, recipe: Recipe, log: Callable[[str], None]) -> Any:
@@ -129,15 +134,17 @@ def run_epoch(
     batches."""
     rng = random.Random(f"editor {seed} {epoch}")
     torch.manual_seed(seed * 100_003 + epoch)
-    local = Pool(draw_pairs(rng, LOCAL, recipe.local, recipe.best), vae, tokenizer)
-    whole = Pool(draw_pairs(rng, WHOLE, recipe.whole, recipe.best), vae, tokenizer)
+    late = epoch >= recipe.later
+    crops, frames = recipe.pairs_later if late else recipe.pairs
+    local = Pool(draw_pairs(rng, LOCAL_LATER if late else LOCAL, crops, recipe.best), vae, tokenizer)
+    whole = Pool(draw_pairs(rng, WHOLE_LATER if late else WHOLE, frames, recipe.best), vae, tokenizer)
     blank = torch.tensor(tokenizer("", padding="max_length").input_ids)
     losses: dict[str, list[float]] = {"local": [], "whole": []}
     scheduler = build_scheduler()
     editor.train()
     for done, (kind, pool, numbers) in enumerate(plan := list(_order(rng, local, whole, recipe))):
         optimizer.set_lr(rate(recipe, epoch + done / len(plan)))
-        loss = diffusion_loss(editor, scheduler, pool, numbers, blank, recipe)
+        loss = diffusion_loss(editor, scheduler, pool, numbers, blank, recipe, 3 if late else 2)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(editor.parameters(), 1.0)
         optimizer.step()
@@ -173,10 +180,18 @@ def encode(vae: Any, pictures: Tensor) -> Tensor:
 
 
 def diffusion_loss(
-    editor: Editor, scheduler: Any, pool: Pool, numbers: list[int], blank: Tensor, recipe: Recipe
+    editor: Editor,
+    scheduler: Any,
+    pool: Pool,
+    numbers: list[int],
+    blank: Tensor,
+    recipe: Recipe,
+    lean: int,
 ) -> Tensor:
-    """Squared error of v, weighed by where the picture changes. Times lean to the noisy end, where the edit
-    is decided."""
+    """Squared error of v, weighed by where the picture changes.
+
+    Times lean to the noisy end (the more, the larger `lean`), where it is decided what the edit is.
+    """
     source, result, mask = (
         torch.stack([part[n] for n in numbers]) for part in (pool.source, pool.result, pool.mask)
     )
@@ -185,7 +200,7 @@ def diffusion_loss(
     dice = torch.rand(count)
     tokens = torch.where((dice < 2 * recipe.drop)[:, None], blank, tokens)
     source = torch.where(((dice >= recipe.drop) & (dice < 3 * recipe.drop))[:, None, None, None], 0.0, source)
-    times = 999 - (torch.rand(count).square() * 1000).long()
+    times = 999 - (torch.rand(count).pow(lean) * 1000).long()
     noise = torch.randn_like(result)
     noisy = scheduler.add_noise(result, noise, times)
     target = scheduler.get_velocity(result, noise, times)
