@@ -32,14 +32,16 @@ TEMPLATE = (
 def make_tokenizer() -> Any:
     """Byte-level BPE without merges: 256 bytes and Qwen's special tokens, so one character may be several "
     "tokens."""
+    import transformers as hf
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
 
     vocab = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     core = Tokenizer(models.BPE(vocab=vocab, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
+    # The processors of transformers 4 accept no other class; that of 5 would bring its own pre-tokenizer.
+    kind = hf.Qwen2TokenizerFast if int(hf.__version__[0]) < 5 else hf.PreTrainedTokenizerFast
+    return kind(
         tokenizer_object=core,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
@@ -54,7 +56,8 @@ def make_processor(family: str = "qwen2_vl") -> Any:
     tokenizer = make_tokenizer()
     size = {"shortest_edge": 16 * 16, "longest_edge": 64 * 64}
     shape: dict[str, Any] = {"patch_size": 8, "merge_size": 2, "temporal_patch_size": 2, "size": size}
-    images = hf.Qwen2VLImageProcessorFast(**shape)
+    new = int(hf.__version__[0]) >= 5
+    images = (hf.Qwen2VLImageProcessor if new else hf.Qwen2VLImageProcessorFast)(**shape)
     if family == "qwen3_vl":
         clips: Any = hf.Qwen3VLVideoProcessor(**{**shape, "size": {**size, "longest_edge": 8 * 64 * 64}})
         return hf.Qwen3VLProcessor(images, tokenizer, clips, chat_template=TEMPLATE)
@@ -67,8 +70,8 @@ def make_model(family: str = "qwen2_vl", seed: int = 0) -> Any:
     """A random model of about 0.1 M parameters in float32, in eval mode."""
     import transformers as hf
 
-    ids = {word: 256 + i for i, word in enumerate(dict.fromkeys(("<|im_end|>", "<|endoftext|>", *SPECIAL)))}
-    ids = {word: make_tokenizer().convert_tokens_to_ids(word) for word in ids}
+    tokenizer = make_tokenizer()
+    ids = {word: tokenizer.convert_tokens_to_ids(word) for word in SPECIAL}
     text: dict[str, Any] = {
         "vocab_size": 256 + len(SPECIAL),
         "hidden_size": 32,
@@ -77,7 +80,8 @@ def make_model(family: str = "qwen2_vl", seed: int = 0) -> Any:
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "max_position_embeddings": 4096,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]},
+        "rope_theta": 10000.0,
+        "rope_scaling": {"rope_type": "default", "mrope_section": [2, 1, 1]},
         "bos_token_id": ids["<|endoftext|>"],
         "eos_token_id": ids["<|im_end|>"],
         "pad_token_id": ids["<|endoftext|>"],
@@ -104,7 +108,7 @@ def make_model(family: str = "qwen2_vl", seed: int = 0) -> Any:
             deepstack_visual_indexes=[0],
         )
         text["head_dim"] = 8
-        text["rope_parameters"]["mrope_interleaved"] = True
+        text["rope_scaling"]["mrope_interleaved"] = True
         config, kind = hf.Qwen3VLConfig, hf.Qwen3VLForConditionalGeneration
     whole = config(
         text_config=text,
