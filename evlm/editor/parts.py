@@ -69,6 +69,7 @@ def load_parts(source: str | Path, dtype: torch.dtype, config: str | Path | None
 
 def _from_folder(path: Path, dtype: torch.dtype) -> Parts:
     from diffusers import AutoencoderKL, UNet2DConditionModel
+    from safetensors import SafetensorError
     from transformers import CLIPTextModel
 
     for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
@@ -79,17 +80,27 @@ def _from_folder(path: Path, dtype: torch.dtype) -> Parts:
 
     manner, schedule = _manner(path), _scheduler_config(path)
 
-    def load(model_class: Any, part: str, stem: str) -> Any:
-        variant = _variant(path / part, stem)
-        return model_class.from_pretrained(
-            path / part, torch_dtype=dtype, local_files_only=True, use_safetensors=True, variant=variant
+    def load(model_class: Any, part: str, stem: str, **how: torch.dtype) -> Any:
+        model, info = model_class.from_pretrained(
+            path / part,
+            local_files_only=True,
+            use_safetensors=True,
+            variant=_variant(path / part, stem),
+            output_loading_info=True,
+            **how,
         )
+        missing = sorted(info["missing_keys"])
+        if missing:  # both libraries would go on with random numbers in their place
+            raise ModelError(f"{path / part}: {len(missing)} tensors are missing, first {missing[0]}")
+        return model
 
     try:
-        unet = load(UNet2DConditionModel, "unet", "diffusion_pytorch_model")
-        vae = load(AutoencoderKL, "vae", "diffusion_pytorch_model")
-        text_encoder = load(CLIPTextModel, "text_encoder", "model")
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        unet = load(UNet2DConditionModel, "unet", "diffusion_pytorch_model", torch_dtype=dtype)
+        vae = load(AutoencoderKL, "vae", "diffusion_pytorch_model", torch_dtype=dtype)
+        text_encoder = load(CLIPTextModel, "text_encoder", "model", dtype=dtype)
+    except ModelError:
+        raise
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(f"{path}: the weights do not load: {error}") from error
     return Parts(vae, unet, text_encoder, _tokenizer(path), schedule, *manner)
 

@@ -198,10 +198,19 @@ def test_folders_that_do_not_fit_are_refused_with_the_reason(tmp_path: Path, fol
     with pytest.raises(ModelError):
         IP2P.load(path, device="cpu")
     path = broken("truncated")
-    weights = path / "vae/diffusion_pytorch_model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-64])
-    with pytest.raises(ModelError):
-        IP2P.load(path, device="cpu")
+    for part in ("text_encoder/model", "unet/diffusion_pytorch_model"):
+        weights = path / f"{part}.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-64])
+        with pytest.raises(ModelError, match="do not load"):
+            IP2P.load(path, device="cpu")
+    path = broken("incomplete")
+    for part in ("text_encoder/model", "unet/diffusion_pytorch_model"):
+        weights = path / f"{part}.safetensors"
+        tensors = load_file(weights)
+        tensors.pop(next(iter(tensors)))
+        save_file(tensors, weights, {"format": "pt"})
+        with pytest.raises(ModelError, match="1 tensors are missing"):
+            IP2P.load(path, device="cpu")
     path = broken("plain")
     built = json.loads((path / "unet/config.json").read_text())
     (path / "unet/config.json").write_text(json.dumps(built | {"in_channels": 4}))
