@@ -20,6 +20,7 @@ from .errors import CheckpointError, ModelError
 from .loading import pick_device, pick_dtype, read_json, read_notes
 from .lora import attach_lora
 from .messages import MAX_FRAMES, PromptStyle, get_style
+from .older import load_config, load_processor, written_by_newer
 from .tensorfile import read_header
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
@@ -63,7 +64,7 @@ def load_backbone(
     where = pick_device(device)
     kind = pick_dtype(dtype, auto_dtype(where, sum(file.stat().st_size for file in files)))
     _check_attention(attention)
-    processor = _load_processor(folder)
+    processor = _load_processor(folder, family)
     set_pixel_budget(processor, family, min_pixels, max_pixels)
     model = _load_model(folder, kind, where, attention, quantize)
     _check_processor(folder, processor, model.config)
@@ -189,10 +190,12 @@ def _check_attention(attention: str | None) -> None:
         )
 
 
-def _load_processor(folder: Path) -> Any:
+def _load_processor(folder: Path, family: str) -> Any:
     from transformers import AutoProcessor
 
     try:
+        if written_by_newer(folder):
+            return load_processor(folder, family)
         return AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ModelError(
@@ -230,6 +233,8 @@ def _load_model(
     if quantize is not None:
         options.update(_quantization(quantize, dtype, device))
     try:
+        if written_by_newer(folder):
+            options["config"] = load_config(folder)
         model, report = AutoModelForImageTextToText.from_pretrained(
             folder,
             dtype=dtype,

@@ -1,0 +1,65 @@
+"""Lets transformers 4.57 read folders that transformers 5 wrote: the bundled model, and users' own
+fine-tunes.
+
+What differs: rotary settings and the tying of embeddings moved within config.json, and the tokenizer is saved
+under a class name that the older version does not know. Folders of the hub have the older form, which
+both read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .loading import read_json
+
+
+def written_by_newer(folder: Path) -> bool:
+    """True where transformers 4 is installed and transformers 5 saved the folder."""
+    import transformers
+
+    saved = str(read_json(folder / "config.json", "a model's configuration").get("transformers_version", "4"))
+    return saved.startswith("5.") and transformers.__version__.startswith("4.")
+
+
+def load_config(folder: Path) -> Any:
+    """The configuration with its rotary settings and its tying where transformers 4 looks for them."""
+    from transformers import AutoConfig
+
+    said = read_json(folder / "config.json", "a model's configuration")
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    rotary = dict(said["text_config"]["rope_parameters"])
+    config.text_config.rope_theta = rotary.pop("rope_theta")
+    config.text_config.rope_scaling = rotary
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = bool(
+        said.get("tie_word_embeddings")
+    )
+    return config
+
+
+def load_processor(folder: Path, family: str) -> Any:
+    """The family's processor around the folder's tokenizer.json."""
+    import transformers
+    from tokenizers import Tokenizer
+
+    said = read_json(folder / "tokenizer_config.json", "a tokenizer's configuration")
+    tokenizer = transformers.Qwen2TokenizerFast(
+        tokenizer_object=Tokenizer.from_file(str(folder / "tokenizer.json")),
+        **{
+            key: said[key]
+            for key in ("eos_token", "pad_token", "padding_side", "model_max_length")
+            if key in said
+        },
+        clean_up_tokenization_spaces=False,
+    )
+    kinds = {
+        "qwen2_vl": "Qwen2VLProcessor",
+        "qwen2_5_vl": "Qwen2_5_VLProcessor",
+        "qwen3_vl": "Qwen3VLProcessor",
+    }
+    return getattr(transformers, kinds[family])(
+        transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True, use_fast=True),
+        tokenizer,
+        transformers.AutoVideoProcessor.from_pretrained(folder, local_files_only=True),
+        chat_template=(folder / "chat_template.jinja").read_text(encoding="utf-8"),
+    )
