@@ -14,12 +14,13 @@ from safetensors.torch import load_file
 from trainer.bundle.editor import Recipe, check, train
 from trainer.bundle.editor.data import LOCAL, WHOLE, batches, draw_edit, draw_pairs
 from trainer.bundle.editor.models import MULTIPLE, TEXT_LENGTH, build_tokenizer
+from trainer.bundle.editor.train import Phase
 from trainer.world.edits import OPERATIONS
 from trainer.world.scene import SPLITS, composition_split
 
 TOY = Recipe(
-    vae_steps=6, vae_width=8, widths=(16, 16, 16), epochs=2, later=1, pairs=(16, 4), pairs_later=(16, 4),
-    batch=8, whole_batch=4, validation=0,
+    vae_steps=6, vae_width=8, widths=(16, 16, 16), epochs=2, batch=8, whole_batch=4, validation=0,
+    phases=(Phase(0, 16, 4, LOCAL, WHOLE, 2), Phase(1, 16, 4, {"add": 1.0}, WHOLE, 3)),
 )  # fmt: skip
 
 

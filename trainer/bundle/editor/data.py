@@ -20,12 +20,8 @@ from trainer.world.scene import COLOURS, GROUNDS, TEXTURES, WEATHERS, Split, ran
 from .models import MULTIPLE
 
 FRAME = 64  # pixels; whole frames of the world
-# Shares of the kinds of edits, at first and later: colours and removals are learnt in a quarter of the run,
-# drawing a thing where there was none takes longest.
 LOCAL = {"replace": 0.36, "retexture": 0.18, "add": 0.17, "move": 0.13, "recolour": 0.08, "remove": 0.08}
-LOCAL_LATER = {"replace": 0.3, "retexture": 0.13, "add": 0.27, "move": 0.18, "recolour": 0.06, "remove": 0.06}
 WHOLE = {"weather": 0.42, "ground": 0.33, "restyle": 0.25}
-WHOLE_LATER = {"weather": 0.5, "ground": 0.22, "restyle": 0.28}
 FRAMES = 4  # of a moving scene
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from trainer.optim import make_optimizer
 
 from .check import choose_guidance
-from .data import LOCAL, LOCAL_LATER, WHOLE, WHOLE_LATER, Pair, batches, draw_pairs
+from .data import LOCAL, WHOLE, Pair, batches, draw_pairs
 from .models import build_scheduler, build_text_encoder, build_tokenizer, build_unet, build_vae
 from .vae import train_vae
 
@@ -36,6 +36,43 @@ DEFAULTS = {
 
 
 @dataclass(frozen=True)
+class Phase:
+    """What is drawn from the epoch `start` on: so many pairs an epoch, of these kinds.
+
+    lean: how far the times lean to the noisy end, where it is decided what the edit is.
+    """
+
+    start: int
+    crops: int
+    frames: int
+    local: dict[str, float]
+    whole: dict[str, float]
+    lean: float
+
+
+# Colours and removals are learnt in a quarter of the run; drawing a thing where there was none takes longest.
+PHASES = (
+    Phase(0, 6144, 768, LOCAL, WHOLE, 2),
+    Phase(
+        8,
+        5376,
+        1024,
+        {"replace": 0.3, "retexture": 0.13, "add": 0.27, "move": 0.18, "recolour": 0.06, "remove": 0.06},
+        {"weather": 0.5, "ground": 0.22, "restyle": 0.28},
+        3,
+    ),
+    Phase(
+        12,
+        5376,
+        1024,
+        {"add": 0.4, "move": 0.2, "replace": 0.16, "retexture": 0.14, "recolour": 0.06, "remove": 0.04},
+        {"weather": 0.56, "ground": 0.22, "restyle": 0.22},
+        3,
+    ),
+)
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that decides what comes out. Batches are of crops near `best` pixels a side, or of whole
     frames."""
@@ -43,10 +80,8 @@ class Recipe:
     vae_steps: int = 1500
     vae_width: int = 32
     widths: tuple[int, int, int] = (64, 96, 128)
-    epochs: int = 18
-    later: int = 8  # epoch from which the later mixes count
-    pairs: tuple[int, int] = (6144, 768)  # of crops and of whole frames an epoch, drawn anew in each
-    pairs_later: tuple[int, int] = (5376, 1024)
+    epochs: int = 17
+    phases: tuple[Phase, ...] = PHASES
     passes: int = 2  # over an epoch's pairs
     batch: int = 48
     whole_batch: int = 16
@@ -57,7 +92,7 @@ class Recipe:
     changed: float = 5.0  # weight of the part that changes
     drop: float = 0.05  # of the text, of the picture, of both: what guidance needs
     ema: float = 0.998
-    validation: int = 180  # edits to choose the guidance by; 0 keeps the one of DEFAULTS
+    validation: int = 108  # edits to choose the guidance by; 0 keeps the one of DEFAULTS
 
 
 class Editor(nn.Module):
@@ -134,17 +169,16 @@ def run_epoch(
     batches."""
     rng = random.Random(f"editor {seed} {epoch}")
     torch.manual_seed(seed * 100_003 + epoch)
-    late = epoch >= recipe.later
-    crops, frames = recipe.pairs_later if late else recipe.pairs
-    local = Pool(draw_pairs(rng, LOCAL_LATER if late else LOCAL, crops, recipe.best), vae, tokenizer)
-    whole = Pool(draw_pairs(rng, WHOLE_LATER if late else WHOLE, frames, recipe.best), vae, tokenizer)
+    phase = [phase for phase in recipe.phases if phase.start <= epoch][-1]
+    local = Pool(draw_pairs(rng, phase.local, phase.crops, recipe.best), vae, tokenizer)
+    whole = Pool(draw_pairs(rng, phase.whole, phase.frames, recipe.best), vae, tokenizer)
     blank = torch.tensor(tokenizer("", padding="max_length").input_ids)
     losses: dict[str, list[float]] = {"local": [], "whole": []}
     scheduler = build_scheduler()
     editor.train()
     for done, (kind, pool, numbers) in enumerate(plan := list(_order(rng, local, whole, recipe))):
         optimizer.set_lr(rate(recipe, epoch + done / len(plan)))
-        loss = diffusion_loss(editor, scheduler, pool, numbers, blank, recipe, 3 if late else 2)
+        loss = diffusion_loss(editor, scheduler, pool, numbers, blank, recipe, phase.lean)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(editor.parameters(), 1.0)
         optimizer.step()
@@ -186,11 +220,11 @@ def diffusion_loss(
     numbers: list[int],
     blank: Tensor,
     recipe: Recipe,
-    lean: int,
+    lean: float,
 ) -> Tensor:
     """Squared error of v, weighed by where the picture changes.
 
-    Times lean to the noisy end (the more, the larger `lean`), where it is decided what the edit is.
+    Times lean to the noisy end, the more, the larger `lean` (1: not at all).
     """
     source, result, mask = (
         torch.stack([part[n] for n in numbers]) for part in (pool.source, pool.result, pool.mask)
