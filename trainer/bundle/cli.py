@@ -79,7 +79,7 @@ def _train(model: str, out: Path, work: Path, seed: int) -> None:
     else:
         from .editor import train as train_editor
 
-        train_editor(out, seed=seed, log=log)
+        train_editor(out, seed=seed, log=log, work=work / "editor")
 
 
 def _train_all(args: argparse.Namespace) -> int:
