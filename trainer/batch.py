@@ -50,7 +50,8 @@ class Batch:
     input_ids int64 [B, L]; attention_mask bool [B, L]; position_ids int64 [3, B, L]; labels int64 [B, L] with
     -100 where nothing is learned (labels[b, t] is the token at t, predicted from t - 1).
     pixels float32 [patches, patch dim] of all pictures in token order, grids int64 [pictures, 3] as (t, h, w)
-    patches; vision_mask bool [B, L] marks the tokens that they fill.
+    patches; vision_mask bool [B, L] marks the tokens that they fill. shown: labels of the patches, for a head
+    beside the model; None where there is none.
     """
 
     input_ids: Tensor
@@ -60,6 +61,7 @@ class Batch:
     pixels: Tensor
     grids: Tensor
     vision_mask: Tensor
+    shown: Tensor | None = None
 
     @property
     def tokens(self) -> int:

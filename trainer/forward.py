@@ -17,28 +17,34 @@ from .batch import Batch
 
 
 def hidden_states(model: Any, batch: Batch) -> Tensor:
-    """Last hidden states [B, L, width] of a Qwen2VLForConditionalGeneration. Padding rows hold garbage."""
+    """Last hidden states [B, L, width] of a Qwen2VLForConditionalGeneration. Padding holds garbage."""
+    return hidden_and_seen(model, batch)[0]
+
+
+def hidden_and_seen(model: Any, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    """As `hidden_states`, and the vision tower's last states [patches, vision width] before they are merged;
+    None for pictures of different sizes, which go through the tower's own forward."""
     core = model.model
     embeds = core.get_input_embeddings()(batch.input_ids)
+    states = None
     if len(batch.grids):
-        seen = picture_features(core.visual, batch.pixels.to(embeds.device), batch.grids)
-        embeds = embeds.masked_scatter(batch.vision_mask[..., None].to(embeds.device), seen.to(embeds.dtype))
+        pixels = batch.pixels.to(embeds.device)
+        sizes = {(h, w) for _, h, w in batch.grids.tolist()}
+        if len(sizes) == 1:
+            states = tower_states(core.visual, pixels, *sizes.pop()).flatten(0, 1)
+            features = core.visual.merger(states)
+        else:
+            features = core.visual(pixels, grid_thw=batch.grids).pooler_output
+        embeds = embeds.masked_scatter(
+            batch.vision_mask[..., None].to(embeds.device), features.to(embeds.dtype)
+        )
     out = core.language_model(
         inputs_embeds=embeds,
         attention_mask=batch.attention_mask.long(),
         position_ids=batch.position_ids,
         use_cache=False,
     )
-    return out.last_hidden_state
-
-
-def picture_features(tower: Any, pixels: Tensor, grids: Tensor) -> Tensor:
-    """Merged features [tokens, width] of all pictures, in order. `pixels` [patches, dim], `grids` [n, 3]."""
-    sizes = {(h, w) for _, h, w in grids.tolist()}
-    if len(sizes) != 1:
-        out = tower(pixels, grid_thw=grids)
-        return out.pooler_output if hasattr(out, "pooler_output") else out
-    return tower.merger(tower_states(tower, pixels, *sizes.pop()).flatten(0, 1))
+    return out.last_hidden_state, states
 
 
 def tower_states(tower: Any, pixels: Tensor, h: int, w: int) -> Tensor:

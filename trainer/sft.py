@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
+from torch import nn
 
 from .batch import Batch
-from .forward import hidden_states
+from .forward import hidden_and_seen
 from .objectives.sft import sft_loss
 from .optim import make_optimizer
 from .state import load_state, save_state
@@ -37,6 +38,13 @@ class SFTConfig:
     save_every: int = 500
 
 
+@runtime_checkable
+class Reports(Protocol):
+    """A module beside the model that has something to say in the log."""
+
+    def report(self) -> str: ...
+
+
 def rate(step: int, config: SFTConfig) -> float:
     """Factor of the learning rates: up in a line, level, down in a line. Level, so that where to stop can be
     decided late (Hägele et al. 2024, arXiv 2405.18392)."""
@@ -51,15 +59,20 @@ def run_sft(
     state: Path,
     log: Callable[[str], None] = print,
     on_save: Callable[[int], None] | None = None,
+    beside: nn.Module | None = None,
 ) -> None:
     """Trains `model` in place, resuming from `state` (a folder) if it holds one of the same recipe.
 
     make_batch: step -> Batch. A step whose loss is not finite is dropped and counted; three in a row stop the
-    run with RuntimeError. `on_save(step)` is called after each saved state.
+    run with RuntimeError. `on_save(step)` is called after each saved state. `beside`: a module that
+    is trained along with the model; beside(tower states [patches, width], batch.shown) is a loss in nats.
     """
-    optimizer = make_optimizer(model, config.lr_muon, config.lr_adam, weight_decay=config.weight_decay)
+    trained = nn.ModuleDict({"model": model} if beside is None else {"model": model, "beside": beside})
+    optimizer = make_optimizer(
+        trained, config.lr_muon, config.lr_adam, weight_decay=config.weight_decay, adam_names=("beside.",)
+    )
     recipe = repr(sorted(asdict(config).items()))
-    first = load_state(state, model, optimizer, recipe)
+    first = load_state(state, trained, optimizer, recipe)
     if first:
         log(f"resumed at step {first}")
     model.train()
@@ -69,9 +82,12 @@ def run_sft(
         optimizer.set_lr(rate(step, config))
         batch = make_batch(step)
         with torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=config.autocast):
-            total, count = sft_loss(hidden_states(model, batch), batch.labels, model.lm_head)
-        loss = total / count
-        value = float(loss.detach())
+            hidden, states = hidden_and_seen(model, batch)
+            total, count = sft_loss(hidden, batch.labels, model.lm_head)
+            loss = total / count
+            value = float(loss.detach())
+            if beside is not None:
+                loss = loss + beside(states, batch.shown)
         if math.isfinite(value):
             loss.backward()
             optimizer.step()
@@ -87,9 +103,10 @@ def run_sft(
         if (step + 1) % 100 == 0:
             spent = time.monotonic() - begun
             rates = f"rows/s {rows / spent:.1f} tokens/s {tokens / spent:.0f}"
-            log(f"step {step + 1}/{config.steps} loss {mean:.4f} {rates}")
+            more = f" {beside.report()}" if isinstance(beside, Reports) else ""
+            log(f"step {step + 1}/{config.steps} loss {mean:.4f} {rates}{more}")
         if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
-            save_state(state, model, optimizer, step + 1, recipe)
+            save_state(state, trained, optimizer, step + 1, recipe)
             if on_save is not None:
                 on_save(step + 1)
     model.eval()

@@ -12,7 +12,7 @@ from evlm.request import Reference, Request
 from evlm.trace import render
 from trainer.batch import Collator, Pictures, patchify
 from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
-from trainer.forward import hidden_states, picture_features
+from trainer.forward import hidden_and_seen, hidden_states
 from trainer.objectives.sft import sft_loss
 from trainer.world.questions import CATEGORIES, ask
 from trainer.world.rows import to_request
@@ -100,10 +100,12 @@ def test_pictures_of_different_sizes_go_through_the_towers_own_forward(tiny):
     request = Request(frames[0], "like this", (Reference("image", frames[1]),))
     batch = Collator(processor)([build_messages(request, style=SHORT)], ["ok"])
     assert len({tuple(g) for g in batch.grids.tolist()}) == 2
+    slow = encode(processor, [build_messages(request, style=SHORT)], ["ok<|im_end|>"])
     with torch.no_grad():
-        got = picture_features(model.model.visual, batch.pixels, batch.grids)
-        want = model.model.visual(batch.pixels, grid_thw=batch.grids).pooler_output
-    assert torch.equal(got, want)
+        got, states = hidden_and_seen(model, batch)
+        want = model.model(**slow).last_hidden_state
+    assert states is None
+    assert torch.allclose(got, want, atol=2e-5)
 
 
 def test_any_text_round_trips_through_the_tokenizer(tiny):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from evlm.messages import SHORT, Chat, build_messages, encode
 from evlm.trace import render
@@ -19,7 +21,7 @@ from ..world.rows import to_request
 from ..world.scene import Split
 from ..world.traces import write_trace
 from .tiny_qwen import make_model, make_processor, make_tokenizer
-from .vision_warmup import warm_up
+from .vision_warmup import Eyes, shown_in, warm_up
 
 # Rare operations are practised more often than they are asked (edits.MIX).
 PRACTICE = {
@@ -33,8 +35,8 @@ PRACTICE = {
     "retexture": 0.11,
     "move": 0.11,
 }
-EYES = 4000  # steps of 64 pictures before the first word
-RECIPE = SFTConfig(steps=5000, batch=32, lr_muon=0.02, lr_adam=2e-3, warmup=100)
+EYES = 3000  # steps of 64 pictures before the first word
+RECIPE = SFTConfig(steps=3600, batch=32, lr_muon=0.02, lr_adam=2e-3, warmup=100)
 
 
 def training_batch(collate: Collator, step: int, rows: int, seed: int) -> Batch:
@@ -44,7 +46,8 @@ def training_batch(collate: Collator, step: int, rows: int, seed: int) -> Batch:
         ask(rng, "train", rng.choices(list(PRACTICE), list(PRACTICE.values()))[0]) for _ in range(rows)
     ]
     chats = [build_messages(to_request(q), style=SHORT) for q in questions]
-    return collate(chats, [render(write_trace(rng, q)) for q in questions])
+    batch = collate(chats, [render(write_trace(rng, q)) for q in questions])
+    return replace(batch, shown=torch.cat([shown_in(q, collate.pictures) for q in questions]))
 
 
 def train(
@@ -62,7 +65,8 @@ def train(
     model.set_attn_implementation("eager")  # on a CPU its backward is the faster one in bf16
     collate = Collator(processor)
     log(f"reasoner: {sum(p.numel() for p in model.parameters()):,} parameters, vocabulary {len(tokenizer)}")
-    open_eyes(model.model.visual, collate, eyes, seed, work / "eyes.safetensors", log)
+    beside = Eyes(model.config.vision_config.embed_dim)
+    open_eyes(model.model.visual, beside, collate, eyes, seed, work / "eyes.safetensors", log)
     run_sft(
         model,
         lambda step: training_batch(collate, step, config.batch, seed),
@@ -70,27 +74,35 @@ def train(
         work / "reasoner",
         log,
         None if on_save is None else lambda step: on_save(model, processor, step),
+        beside,
     )
     export(model, processor, out)
 
 
 def open_eyes(
-    tower: Any, collate: Collator, steps: int, seed: int, saved: Path, log: Callable[[str], None]
+    tower: Any,
+    eyes: Eyes,
+    collate: Collator,
+    steps: int,
+    seed: int,
+    saved: Path,
+    log: Callable[[str], None],
 ) -> None:
     """The vision tower's warm-up, or what an earlier run of the same recipe saved of it."""
     from safetensors import safe_open
     from safetensors.torch import save_file
 
     recipe = {"recipe": f"{steps} steps, seed {seed}"}
+    both = nn.ModuleDict({"tower": tower, "eyes": eyes})
     if saved.is_file():
         with safe_open(saved, "pt") as file:
             if file.metadata() == recipe:
-                tower.load_state_dict({name: file.get_tensor(name) for name in tower.state_dict()})
+                both.load_state_dict({name: file.get_tensor(name) for name in both.state_dict()})
                 log("the vision tower was warmed up before")
                 return
-    warm_up(tower, collate.pictures, steps, seed, log=log)
+    warm_up(tower, eyes, collate.pictures, steps, seed, log=log)
     saved.parent.mkdir(parents=True, exist_ok=True)
-    save_file({n: t.contiguous() for n, t in tower.state_dict().items()}, saved.with_suffix(".tmp"), recipe)
+    save_file({n: t.contiguous() for n, t in both.state_dict().items()}, saved.with_suffix(".tmp"), recipe)
     saved.with_suffix(".tmp").replace(saved)
 
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from ..batch import Pictures, patchify
 from ..forward import tower_states
-from ..optim import make_optimizer, schedule
-from ..world.questions import FRAMES, ask
+from ..optim import make_optimizer
+from ..world.questions import FRAMES, Question, ask
 from ..world.render import render, render_frames, thing_alpha
 from ..world.scene import (
     COLOURS,
@@ -47,11 +47,42 @@ CLASSES = {
     "weather": len(WEATHERS),
     "style": len(STYLES),
 }
+THINGS = ("shape", "colour", "texture", "size", "sign")
 COVERED = 0.2  # share of a patch that a thing must cover to be what the patch shows
+
+
+class Eyes(nn.Module):
+    """One linear head over the vision tower's last states: names what each patch shows."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(width, sum(CLASSES.values()))
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        self.found: dict[str, float] = {}  # running accuracy by name
+
+    def forward(self, states: Tensor, labels: Tensor) -> Tensor:
+        """Sum of the cross-entropies in nats. `states` [patches, width], `labels` int64 [patches, classes],
+        -100 where nothing is asked."""
+        losses = []
+        for k, (name, part) in enumerate(
+            zip(CLASSES, self.head(states).float().split(list(CLASSES.values()), -1), strict=True)
+        ):
+            target = labels[:, k]
+            losses.append(nn.functional.cross_entropy(part, target, ignore_index=-100))
+            shown = (target > 0) if name in THINGS else target >= 0
+            right = (part.argmax(-1) == target)[shown].float().mean()
+            if bool(shown.any()):
+                self.found[name] = 0.95 * self.found.get(name, float(right)) + 0.05 * float(right)
+        return torch.stack(losses).sum()
+
+    def report(self) -> str:
+        return " ".join(f"{name} {share:.3f}" for name, share in self.found.items())
 
 
 def warm_up(
     tower: Any,
+    eyes: Eyes,
     pictures: Pictures,
     steps: int,
     seed: int = 0,
@@ -59,37 +90,44 @@ def warm_up(
     lr_muon: float = 0.02,
     lr_adam: float = 2e-3,
     log: Callable[[str], None] = print,
-) -> dict[str, float]:
-    """Trains the vision tower in place (its merger excepted) and returns the last batches' accuracy by
-    name."""
-    head = nn.Linear(tower.config.embed_dim, sum(CLASSES.values()))
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
-    together = nn.ModuleList([tower, head])
-    optimizer = make_optimizer(together, lr_muon, lr_adam, weight_decay=0.01, adam_names=("1.",))
-    found: dict[str, float] = {}
+) -> None:
+    """Trains the vision tower (its merger excepted) and the head in place."""
+    optimizer = make_optimizer(
+        nn.ModuleDict({"tower": tower, "eyes": eyes}),
+        lr_muon,
+        lr_adam,
+        weight_decay=0.01,
+        adam_names=("eyes.",),
+    )
+    side = LATTICE // pictures.patch
     for step in range(steps):
-        optimizer.set_lr(schedule(step, steps))
+        optimizer.set_lr(min(1.0, (step + 1) / 50, (steps - step) / (0.2 * steps)))
         pixels, labels = make_batch(random.Random(f"warm-up {seed} {step}"), batch, pictures)
         with torch.autocast("cpu", torch.bfloat16):
-            logits = head(
-                tower_states(tower, pixels, LATTICE // pictures.patch, LATTICE // pictures.patch)
-            ).float()
-        losses = []
-        for k, (name, part) in enumerate(zip(CLASSES, logits.split(list(CLASSES.values()), -1), strict=True)):
-            target = labels[..., k]
-            losses.append(
-                nn.functional.cross_entropy(part.flatten(0, 1), target.flatten(), ignore_index=-100)
-            )
-            shown = (target > 0) if name in ("shape", "colour", "texture", "size", "sign") else target >= 0
-            share = float((part.argmax(-1) == target)[shown].float().mean()) if bool(shown.any()) else 1.0
-            found[name] = 0.95 * found.get(name, share) + 0.05 * share
-        torch.stack(losses).sum().backward()
+            loss = eyes(tower_states(tower, pixels, side, side).flatten(0, 1), labels.flatten(0, 1))
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if (step + 1) % 100 == 0:
-            log(f"eyes {step + 1}/{steps} " + " ".join(f"{n} {v:.3f}" for n, v in found.items()))
-    return found
+            log(f"eyes {step + 1}/{steps} {eyes.report()}")
+
+
+def shown_in(question: Question, pictures: Pictures) -> Tensor:
+    """Labels of every patch of a question's pictures, in the order of the batch: int64 [patches, classes].
+    Videos show two frames a patch; of a grid nothing is asked."""
+    order = _order(pictures)
+    source = question.edit.source
+    shown = [(source, frame) for frame in range(0, question.frames, pictures.temporal)]
+    rows = [_labels(scene, pictures.patch, frame)[order] for scene, frame in shown]
+    for ref in question.refs:
+        if len(ref.scenes) > 1:
+            rows.append(np.full_like(rows[0], -100))
+        elif ref.scenes:
+            rows += [
+                _labels(ref.scenes[0], pictures.patch, f)[order]
+                for f in range(0, ref.frames, pictures.temporal)
+            ]
+    return torch.from_numpy(np.concatenate(rows))
 
 
 def make_batch(rng: random.Random, rows: int, pictures: Pictures) -> tuple[Tensor, Tensor]:
@@ -134,14 +172,14 @@ def _one(rng: random.Random) -> tuple[np.ndarray, Scene]:
     return (render_frames(scene, LATTICE, 2) if moving else render(scene)[None]), scene
 
 
-def _labels(scene: Scene, patch: int) -> np.ndarray:
+def _labels(scene: Scene, patch: int, frame: int = 0) -> np.ndarray:
     """int64 [patches, classes], row-major; 0 is "nothing", -100 is not asked (colours under a style without
     them)."""
     n = LATTICE // patch
     labels = np.zeros((n, n, len(CLASSES)), np.int64)
     best = np.full((n, n), COVERED)
     for thing in scene.things:
-        cover = thing_alpha(thing, LATTICE).reshape(n, patch, n, patch).mean((1, 3))
+        cover = thing_alpha(thing, LATTICE, frame).reshape(n, patch, n, patch).mean((1, 3))
         on = cover > best
         best = np.maximum(best, cover)
         labels[on, :4] = (
