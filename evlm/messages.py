@@ -134,6 +134,8 @@ def encode(processor: Any, chats: Sequence[Chat], answers: Sequence[str] = (), *
     if clips:
         videos_kwargs = dict(kwargs.pop("videos_kwargs", {}))
         videos_kwargs.update(do_sample_frames=False, video_metadata=[_metadata(clip) for clip in clips])
+        if type(processor).__name__ == "Qwen2_5_VLProcessor" and _transformers_4():
+            videos_kwargs["fps"] = [len(clip.indices) / clip.total * clip.rate for clip in clips]
         kwargs["videos_kwargs"] = videos_kwargs
     return processor(
         text=texts,
@@ -243,6 +245,13 @@ def _pixels(frame: Tensor) -> Tensor:
         return pixels
     size = (max(height, shortest), max(width, shortest))
     return torch.nn.functional.interpolate(pixels[None].float(), size, mode="nearest")[0].to(torch.uint8)
+
+
+def _transformers_4() -> bool:
+    """Version 4 takes the rate of Qwen2.5-VL's frames from `fps`, version 5 from the metadata."""
+    import transformers
+
+    return transformers.__version__.startswith("4.")
 
 
 def _metadata(clip: Clip) -> Any:
