@@ -80,7 +80,7 @@ def _from_folder(path: Path, dtype: torch.dtype) -> Parts:
 
     manner, schedule = _manner(path), _scheduler_config(path)
 
-    def load(model_class: Any, part: str, stem: str, **how: torch.dtype) -> Any:
+    def load(model_class: Any, part: str, stem: str, **how: Any) -> Any:
         model, info = model_class.from_pretrained(
             path / part,
             local_files_only=True,
@@ -97,12 +97,21 @@ def _from_folder(path: Path, dtype: torch.dtype) -> Parts:
     try:
         unet = load(UNet2DConditionModel, "unet", "diffusion_pytorch_model", torch_dtype=dtype)
         vae = load(AutoencoderKL, "vae", "diffusion_pytorch_model", torch_dtype=dtype)
-        text_encoder = load(CLIPTextModel, "text_encoder", "model", dtype=dtype)
+        text_encoder = load(CLIPTextModel, "text_encoder", "model", dtype=dtype, **_text_names())
     except ModelError:
         raise
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(f"{path}: the weights do not load: {error}") from error
     return Parts(vae, unet, text_encoder, _tokenizer(path), schedule, *manner)
+
+
+def _text_names() -> dict[str, Any]:
+    """transformers 5.6 dropped `text_model.` from CLIPTextModel's names: an older one reads newer folders by
+    this."""
+    import transformers
+
+    major, minor = (int(number) for number in transformers.__version__.split(".")[:2])
+    return {} if (major, minor) >= (5, 6) else {"key_mapping": {r"^(?!text_model\.)": "text_model."}}
 
 
 def _from_file(path: Path, config: Path, dtype: torch.dtype) -> Parts:
