@@ -55,7 +55,7 @@ Look = tuple[str | None, str | None, str | None]  # shape, colour, texture; None
 
 
 def train(
-    out: Path, seed: int = 0, steps: int = 900, batch: int = 48, log: Callable[[str], None] = print
+    out: Path, seed: int = 0, steps: int = 1600, batch: int = 48, log: Callable[[str], None] = print
 ) -> None:
     """Train the detector and save it to the folder `out` (fp16 safetensors, transformers' own layout,
     evlm.json)."""

@@ -39,7 +39,7 @@ def train(
     evlm.json)."""
     torch.manual_seed(seed)
     model = make_model().train()
-    optimizer = make_optimizer(model, 0.02, 2e-3)
+    optimizer = make_optimizer(model, 0.006, 1.5e-3)
     stream, rng = samples("train", seed + 1000, SIZE), random.Random(seed)
     started = time.monotonic()
     for step in range(steps):
@@ -129,14 +129,40 @@ def make_model() -> Any:
     )
     config._attn_implementation = "eager"  # the backward of SDPA is slow on CPUs
     model = Sam2Model(config)
+    _start_attentive(model)
+    return model
+
+
+def _start_attentive(model: Any) -> None:
+    """Initial weights from which prompts are used at all.
+
+    From the library's own (std 0.02, made for pretrained weights) the model marks every thing, whatever the
+    prompt, and stays there. Here layers start at torch's scale; a token attends to its own place from the
+    first step (query and key weights equal); and what only adds a constant to the picture's features stays
+    zero, for it would drown their places: measured, 0.77 IoU after 250 steps against 0.32 after 2,000.
+    """
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.Embedding)):
+            module.reset_parameters()
+    transformer = model.mask_decoder.transformer
     with torch.no_grad():
         model.vision_encoder.backbone.pos_embed.normal_(std=0.02)
         model.vision_encoder.backbone.pos_embed_window.normal_(std=0.02)
-        # Points are placed by sines of random frequencies. SAM's have scale 1 over a 64 x 64 grid; ours is 8
-        # x 8.
         shared = model.shared_image_embedding.positional_embedding
         model.prompt_encoder.shared_embedding.positional_embedding.copy_(shared)
-    return model
+        crossing = [transformer.final_attn_token_to_image]
+        for layer in transformer.layers:
+            crossing += [layer.cross_attn_token_to_image, layer.cross_attn_image_to_token]
+        for attention in crossing:
+            nn.init.orthogonal_(attention.q_proj.weight, 2.0)
+            attention.k_proj.weight.copy_(attention.q_proj.weight)
+            attention.q_proj.bias.zero_()
+            attention.k_proj.bias.zero_()
+        constants = [model.no_memory_embedding]
+        constants += [p for n, p in model.vision_encoder.neck.named_parameters() if n.endswith("bias")]
+        for constant in constants:
+            constant.zero_()
+            constant.requires_grad_(False)
 
 
 def step_loss(
