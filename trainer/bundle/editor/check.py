@@ -20,7 +20,7 @@ from trainer.world.scene import Split
 
 from .data import FRAME, draw_edit
 
-GUIDANCES = (1.0, 1.5, 2.5)
+GUIDANCES = (1.5, 2.0, 3.0)
 
 
 def check(

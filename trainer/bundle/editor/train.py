@@ -1,7 +1,7 @@
 """The editor's recipe: autoencoder first, then UNet and text encoder together, from nothing, on one core.
 
 Steps decide, not seconds: the same seed and recipe give the same model on the same machine. A run that was
-cut off goes on from its last save in `OUT/work`.
+cut off goes on from the last save in its work folder.
 """
 
 from __future__ import annotations
@@ -124,9 +124,9 @@ def train(
     """Train everything and save the diffusers folder to `out`; work in progress lies in `work`."""
     recipe = recipe or Recipe()
     work.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(seed)
     vae = trained_vae(work / "vae.safetensors", seed, recipe, log)
     tokenizer = build_tokenizer()
+    torch.manual_seed(seed)
     editor = Editor(recipe, tokenizer)
     average = {name: value.clone() for name, value in editor.state_dict().items()}
     optimizer = make_optimizer(editor, recipe.lr_muon, recipe.lr_adam)
@@ -143,6 +143,7 @@ def train(
 
 def trained_vae(path: Path, seed: int, recipe: Recipe, log: Callable[[str], None]) -> Any:
     """The autoencoder: read from `path` when it is there, else trained and written."""
+    torch.manual_seed(seed)
     vae = build_vae(recipe.vae_width)
     if path.exists():
         tensors = load_file(path)
