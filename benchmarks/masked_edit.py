@@ -3,9 +3,9 @@ benchmarks/masked_edit.py
 
 The same weights, steps, scheduler, guidance and seed on both sides, in turns, the order swapped each time.
 The frame is 256 x 256: sixteen 64-px scenes of the tiny world, one with the object to edit (about 24 px);
-and, as a second case, that one scene alone. Prints the median of the ratios of time (bar: 0.6) and, with the
-trained editor, the PSNR inside the mask against the exact truth (bar: not worse than the full frame's).
-Without the trained editor a random one of the same shape is timed: the time does not depend on the weights.
+and, as a second case without a bar, that one scene alone. Prints the median of the ratios of time (bar: 0.6)
+and, with the trained editor, the PSNR inside the mask against the exact truth (bar: not worse than the full
+frame's). Without it a random one of the same shape is timed: the time does not depend on the weights.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from trainer.world.scene import Scene, random_scene  # noqa: E402
 BUNDLED = ROOT / "evlm" / "bundled" / "editor"
 TILE = 64
 BAR = 0.6
-OPERATIONS = ("recolour", "replace", "remove", "retexture", "recolour")
+OPERATIONS = ("recolour", "replace", "remove", "retexture", "add", "move")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     options.add_argument("--model", type=Path, default=BUNDLED, help="a diffusers InstructPix2Pix folder")
     options.add_argument("--steps", type=int, help="denoising steps; the model's own by default")
-    options.add_argument("--repeats", type=int, default=5, help="edits for each frame size")
+    options.add_argument("--repeats", type=int, default=6, help="edits for each frame size (6: each kind)")
     given = options.parse_args()
     trained = given.model.is_dir()
     with tempfile.TemporaryDirectory() as place:
@@ -66,7 +66,7 @@ def main() -> int:
 
 
 def compare(editor: IP2P, tiles: int, repeats: int, steps: int, trained: bool) -> bool:
-    """Prints one frame size; True when it passes its bars. The bar of time is for the large frame."""
+    """Prints one frame size; True when it passes its bars, which are for the large frame."""
     ours, plain = both(editor, steps)
     cases = [
         draw(random.Random(f"masked edit {n}"), OPERATIONS[n % len(OPERATIONS)], tiles)
@@ -88,9 +88,9 @@ def compare(editor: IP2P, tiles: int, repeats: int, steps: int, trained: bool) -
     for name in seconds:
         print(f"  {name:7} median {statistics.median(seconds[name]):7.3f} s", end="")
         print(f"   PSNR inside {psnr(errors[name]):5.2f} dB" if trained else "")
-    passed = ratio <= BAR or tiles == 1
     print(f"  time, masked / full: {ratio:.3f}" + (f" (bar {BAR})" if tiles > 1 else ""))
-    return passed and (not trained or psnr(errors["masked"]) >= psnr(errors["full"]))
+    good = not trained or psnr(errors["masked"]) >= psnr(errors["full"])
+    return tiles == 1 or (ratio <= BAR and good)
 
 
 def both(editor: IP2P, steps: int) -> tuple[Callable[[Case], Tensor], Callable[[Case], Tensor]]:
