@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from torch import Tensor
 
 from .errors import ModelError
-from .region import agreeing, decide, plan_region
+from .region import agreeing, decide, near, plan_region
 from .request import Request
 from .trace import Plan, Trace
 
@@ -180,7 +180,8 @@ class Pipeline:
         objects: Tensor | None = None
         if local and self.segmenter is not None and boxes:
             with watch.step("segment") as done:
-                objects = self.segmenter.segment(frames, boxes=boxes).masks
+                objects, notes = near(self.segmenter.segment(frames, boxes=boxes).masks, boxes)
+                watch.note("segment", notes)
                 done(f"{objects.shape[0]} object{'s' * (objects.shape[0] != 1)}")
         decided = decide(plan, region, objects, (frames.shape[0], height, width), grow)
         mask = decided.mask

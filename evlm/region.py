@@ -16,13 +16,16 @@ import torch
 from torch import Tensor
 
 from .errors import MaskTextError
+from .masks import box_mask
+from .masks import grow as grown
 from .masktext import decode_mask, is_rectangle, mask_iou
 from .trace import Plan
 
 if TYPE_CHECKING:
     from .grounder import Box
 
-AGREE = 0.3  # IoU below which a detected box, or a silhouette, is about something else than the plan
+AGREE = 0.3  # IoU below which a detected box is about something else than the plan
+SHARPENS = 0.5  # IoU that a silhouette needs with the plan's coarse mask, to take its place
 INSIDE = 0.7  # of several targets, each box need only lie this far within the plan's region
 
 
@@ -73,6 +76,23 @@ def agreeing(boxes: Sequence[Box], region: PlanRegion, targets: int) -> tuple[li
     return kept, notes
 
 
+def near(objects: Tensor, boxes: Sequence[Box], margin: float = 0.15) -> tuple[Tensor, list[str]]:
+    """Silhouettes [N, F, H, W] cut off where they run away from the boxes that asked for them.
+
+    margin: how far beyond a box is still near, as a share of its sides. A note says when much was cut off.
+    """
+    allowed = torch.zeros(objects.shape[1:])
+    for box in boxes:
+        dx, dy = margin * (box.x1 - box.x0), margin * (box.y1 - box.y0)
+        reach = (box.x0 - dx, box.y0 - dy, box.x1 + dx, box.y1 + dy)
+        allowed[box.frame] = torch.maximum(allowed[box.frame], box_mask(reach, *objects.shape[2:]))
+    cut = objects * allowed
+    lost = 1 - float(cut.sum()) / max(float(objects.sum()), 1e-9)
+    if lost <= 0.1 or not bool(objects.any()):
+        return cut, []
+    return cut, [f"the segmenter ran {lost:.0%} over its boxes: cut off there"]
+
+
 def decide(
     plan: Plan, region: PlanRegion, objects: Tensor | None, shape: tuple[int, int, int], grow: float
 ) -> Region:
@@ -83,8 +103,6 @@ def decide(
     shape: (F, H, W) of the original. grow: how far a silhouette grows where no plan says how far the edit may
         reach, as a share of the frame's shorter side.
     """
-    from .masks import grow as grown
-
     frames, height, width = shape
     notes = list(region.notes)
     if plan.scope == "global":
@@ -108,7 +126,7 @@ def decide(
     if silhouette is None:
         return Region(asked, [*notes, "nothing was segmented: the plan's own mask is taken"])
     agreement = mask_iou(silhouette[0], region.mask)
-    if agreement < AGREE:
+    if agreement < SHARPENS:
         notes.append(f"the silhouette is not the plan's (IoU {agreement:.2f}): the plan's own mask is taken")
         return Region(asked, notes)
     return Region(silhouette, [*notes, f"the plan's mask, sharpened by the segmenter (IoU {agreement:.2f})"])

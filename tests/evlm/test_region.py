@@ -7,7 +7,7 @@ from torch import Tensor
 
 from evlm.grounder import Box
 from evlm.masktext import BoxSpans
-from evlm.region import agreeing, decide, plan_region
+from evlm.region import agreeing, decide, near, plan_region
 from evlm.trace import Plan
 
 SIZE = 64
@@ -112,3 +112,11 @@ def test_of_several_targets_each_box_need_only_lie_inside() -> None:
 def test_without_a_plan_mask_every_box_counts() -> None:
     box = Box("dot", 0.9, 4, 4, 14, 14)
     assert agreeing([box], plan_region(plan(None), SIZE, SIZE), 1) == ([box], [])
+
+
+def test_a_silhouette_that_runs_over_its_box_is_cut_off_there() -> None:
+    both = (disc(16, 16, 8) + disc(48, 48, 8)).clamp(max=1)[None, None]
+    cut, notes = near(both, [Box("dot", 0.9, 7, 7, 25, 25)])
+    assert torch.equal(cut[0, 0], disc(16, 16, 8)) and "ran 50% over" in notes[0]
+    assert near(both, [Box("dot", 0.9, 7, 7, 25, 25), Box("dot", 0.9, 39, 39, 57, 57)])[1] == []
+    assert near(torch.zeros(1, 1, SIZE, SIZE), [Box("dot", 0.9, 1, 1, 5, 5)])[1] == []
