@@ -1,5 +1,5 @@
-"""A masked edit of a small object against diffusers' plain full-frame pipeline, in one run: python
-benchmarks/masked_edit.py
+"""A masked edit of a small object against diffusers' plain full-frame pipeline, in one run:
+python -m benchmarks.masked_edit, from the root.
 
 The same weights, steps, scheduler, guidance and seed on both sides, in turns, the order swapped each time.
 The frame is 256 x 256: sixteen 64-px scenes of the tiny world, one with the object to edit (about 24 px);
@@ -24,15 +24,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from evlm.editor.ip2p import IP2P
+from evlm.editor.schedulers import build_scheduler
+from trainer.world.edits import Edit, random_edit
+from trainer.world.render import render
+from trainer.world.scene import Scene, random_scene
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from evlm.editor.ip2p import IP2P  # noqa: E402
-from evlm.editor.schedulers import build_scheduler  # noqa: E402
-from trainer.world.edits import Edit, random_edit  # noqa: E402
-from trainer.world.render import render  # noqa: E402
-from trainer.world.scene import Scene, random_scene  # noqa: E402
-
 BUNDLED = ROOT / "evlm" / "bundled" / "editor"
 TILE = 64
 BAR = 0.6
@@ -162,7 +160,7 @@ def random_model(folder: Path) -> Path:
     from trainer.bundle.editor.train import Editor, Recipe, export
 
     recipe = Recipe()
-    tokenizer: Any = build_tokenizer(folder / "words")
+    tokenizer: Any = build_tokenizer()
     export(folder / "model", build_vae(recipe.vae_width), Editor(recipe, tokenizer), tokenizer)
     return folder / "model"
 
