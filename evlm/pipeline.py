@@ -174,8 +174,9 @@ class Pipeline:
         boxes: list[Box] = []
         if local:
             with watch.step("ground") as done:
-                boxes = self._boxes(request, plan, region, threshold, watch)
-                done(", ".join(f"{b.label} {b.score:.2f}" for b in boxes) or "nothing found")
+                boxes, own = self._boxes(request, plan, region, threshold, watch)
+                said = ", ".join(f"{b.label} {b.score:.2f}" for b in boxes) or "nothing found"
+                done(f"{boxes[0].label}, the plan's own box" if own else said)
 
         objects: Tensor | None = None
         if local and self.segmenter is not None and boxes:
@@ -203,7 +204,8 @@ class Pipeline:
 
     def _boxes(
         self, request: Request, plan: Plan, region: Any, threshold: float | None, watch: _Watch
-    ) -> list[Box]:
+    ) -> tuple[list[Box], bool]:
+        """The boxes, and whether they are the plan's own."""
         from .grounder import plan_boxes
 
         height, width = request.original.shape[1:3]
@@ -212,9 +214,10 @@ class Pipeline:
             kept, notes = agreeing(found, region, len(plan.targets))
             watch.note("ground", notes)
             if kept:
-                return kept
+                return kept, False
             watch.note("ground", [f"the detector found no {' or '.join(plan.targets)} that the plan means"])
-        return [] if region.mask is None else plan_boxes(plan, height, width)
+        boxes = [] if region.mask is None else plan_boxes(plan, height, width)
+        return boxes, bool(boxes)
 
 
 class _Watch:
