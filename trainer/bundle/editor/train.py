@@ -69,6 +69,14 @@ PHASES = (
         {"weather": 0.56, "ground": 0.22, "restyle": 0.22},
         3,
     ),
+    Phase(  # polish: dots were lost in recolouring
+        17,
+        5376,
+        640,
+        {"recolour": 0.42, "add": 0.16, "move": 0.16, "replace": 0.14, "retexture": 0.08, "remove": 0.04},
+        {"weather": 0.7, "ground": 0.1, "restyle": 0.2},
+        3,
+    ),
 )
 
 
@@ -81,6 +89,8 @@ class Recipe:
     vae_width: int = 32
     widths: tuple[int, int, int] = (64, 96, 128)
     epochs: int = 17
+    polish: int = 2  # epochs more, from `polish_rate` of the rates down to nothing again
+    polish_rate: float = 0.3
     phases: tuple[Phase, ...] = PHASES
     passes: int = 2  # over an epoch's pairs
     batch: int = 48
@@ -131,9 +141,10 @@ def train(
     average = {name: value.clone() for name, value in editor.state_dict().items()}
     optimizer = make_optimizer(editor, recipe.lr_muon, recipe.lr_adam)
     first = _resume(work, editor, optimizer, average)
-    for epoch in range(first, recipe.epochs):
+    total = recipe.epochs + recipe.polish
+    for epoch in range(first, total):
         loss = run_epoch(editor, vae, tokenizer, optimizer, average, recipe, seed, epoch)
-        log(f"epoch {epoch + 1}/{recipe.epochs} " + " ".join(f"{k} {v:.4f}" for k, v in loss.items()))
+        log(f"epoch {epoch + 1}/{total} " + " ".join(f"{k} {v:.4f}" for k, v in loss.items()))
         _save(work, editor, optimizer, average, epoch + 1)
     editor.load_state_dict(average)
     export(out, vae, editor, tokenizer)
@@ -246,9 +257,12 @@ def diffusion_loss(
 
 
 def rate(recipe: Recipe, epoch: float) -> float:
-    """Factor of the learning rates: a short rise, a long plain, a straight fall from `decay_from` on."""
+    """Factor of the learning rates: a short rise, a long plain, a straight fall from `decay_from` on; then a
+    small tooth, the polish."""
+    if epoch >= recipe.epochs:
+        return recipe.polish_rate * (1 - (epoch - recipe.epochs) / recipe.polish)
     left = (1 - epoch / recipe.epochs) / (1 - recipe.decay_from)
-    return max(0.0, min(1.0, (epoch + 0.01) * 2, left))
+    return min(1.0, (epoch + 0.01) * 2, left)
 
 
 def export(out: Path, vae: Any, editor: Editor, tokenizer: Any) -> None:
