@@ -102,7 +102,7 @@ class Recipe:
     changed: float = 5.0  # weight of the part that changes
     drop: float = 0.05  # of the text, of the picture, of both: what guidance needs
     ema: float = 0.998
-    validation: int = 108  # edits to choose the guidance by; 0 keeps the one of DEFAULTS
+    validation: int = 270  # edits to choose the guidance by; 0 keeps the one of DEFAULTS
 
 
 class Editor(nn.Module):
@@ -149,7 +149,7 @@ def train(
     editor.load_state_dict(average)
     export(out, vae, editor, tokenizer)
     if recipe.validation:
-        choose_guidance(out, recipe.validation, seed, log)
+        choose_guidance(out, recipe.validation, log=log)
 
 
 def trained_vae(path: Path, seed: int, recipe: Recipe, log: Callable[[str], None]) -> Any:
