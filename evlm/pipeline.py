@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from torch import Tensor
 
 from .errors import ModelError
-from .region import agreeing, decide, near, plan_region
+from .region import PlanRegion, agreeing, corrected, decide, near, plan_region
 from .request import Request
 from .trace import Plan, Trace
 
@@ -174,7 +174,7 @@ class Pipeline:
         boxes: list[Box] = []
         if local:
             with watch.step("ground") as done:
-                boxes, own = self._boxes(request, plan, region, threshold, watch)
+                boxes, own, region = self._boxes(request, plan, region, threshold, watch)
                 said = ", ".join(f"{b.label} {b.score:.2f}" for b in boxes) or "nothing found"
                 done(f"{boxes[0].label}, the plan's own box" if own else said)
 
@@ -203,21 +203,23 @@ class Pipeline:
         )  # fmt: skip
 
     def _boxes(
-        self, request: Request, plan: Plan, region: Any, threshold: float | None, watch: _Watch
-    ) -> tuple[list[Box], bool]:
-        """The boxes, and whether they are the plan's own."""
+        self, request: Request, plan: Plan, region: PlanRegion, threshold: float | None, watch: _Watch
+    ) -> tuple[list[Box], bool, PlanRegion]:
+        """The boxes, whether they are the plan's own, and the region, corrected by them."""
         from .grounder import plan_boxes
 
         height, width = request.original.shape[1:3]
         if self.grounder is not None and plan.targets:
             found = self.grounder.ground(request.original, plan.targets, threshold=threshold)
+            if len(request.original) == 1:
+                region = corrected(found, region, len(plan.targets))
             kept, notes = agreeing(found, region, len(plan.targets))
             watch.note("ground", notes)
             if kept:
-                return kept, False
+                return kept, False, region
             watch.note("ground", [f"the detector found no {' or '.join(plan.targets)} that the plan means"])
         boxes = [] if region.mask is None else plan_boxes(plan, height, width)
-        return boxes, bool(boxes)
+        return boxes, bool(boxes), region
 
 
 class _Watch:

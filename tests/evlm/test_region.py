@@ -7,7 +7,7 @@ from torch import Tensor
 
 from evlm.grounder import Box
 from evlm.masktext import BoxSpans
-from evlm.region import agreeing, decide, near, plan_region
+from evlm.region import agreeing, corrected, decide, near, plan_region
 from evlm.trace import Plan
 
 SIZE = 64
@@ -120,3 +120,16 @@ def test_a_silhouette_that_runs_over_its_box_is_cut_off_there() -> None:
     assert torch.equal(cut[0, 0], disc(16, 16, 8)) and "ran 50% over" in notes[0]
     assert near(both, [Box("dot", 0.9, 7, 7, 25, 25), Box("dot", 0.9, 39, 39, 57, 57)])[1] == []
     assert near(torch.zeros(1, 1, SIZE, SIZE), [Box("dot", 0.9, 1, 1, 5, 5)])[1] == []
+
+
+def test_a_sure_detector_moves_the_region_and_an_unsure_or_inner_box_does_not() -> None:
+    asked = plan_region(plan(rectangle(2, 2, 22, 22)), SIZE, SIZE)
+    sure, unsure = Box("dot", 0.9, 40, 40, 60, 60), Box("dot", 0.5, 40, 40, 60, 60)
+    moved = corrected([sure], asked, 1)
+    assert moved.room and moved.mask is not None and bool(moved.mask[50, 50]) and not bool(moved.mask[10, 10])
+    assert "it names" in moved.notes[0]
+    shaped = plan_region(plan(disc(12, 12, 9)), SIZE, SIZE)
+    assert corrected([sure], shaped, 1).mask is None, "the silhouette decides"
+    assert corrected([unsure], asked, 1) is asked and corrected([sure], asked, 2) is asked
+    inner = Box("dot", 0.9, 3, 3, 8, 8)
+    assert corrected([inner], asked, 1) is asked
