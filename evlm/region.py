@@ -81,8 +81,8 @@ def corrected(boxes: Sequence[Box], region: PlanRegion, targets: int) -> PlanReg
     """The plan's region, moved to a detected box when the detector is sure and the plan points elsewhere.
 
     The plan's words and its place then contradict each other, and a reasoner names things better than it
-    places them (bundled models, 150 held-out requests: .60 of the pictures right with this rule, .51
-    without). Only one target in one frame is moved, and never a box that lies within the region, as where a
+    places them: a first form of this rule raised the bundled chain from .51 to .60 on 150 held-out requests.
+    Only one target in one frame is moved, and never a box that lies within the region, as where a
     thing is moved to.
     """
     if region.mask is None or targets != 1 or len(boxes) != 1 or not bool(region.mask.any()):
