@@ -226,7 +226,8 @@ def phrase_scores(probability: Tensor, spans: Sequence[slice], text_threshold: f
     """
     said = torch.where(probability > text_threshold, probability, 0)
     weight = torch.stack([said[..., span].sum(-1) for span in spans], -1)
-    best = torch.stack([probability[..., span].amax(-1) for span in spans], -1)
+    nothing = probability.new_zeros(probability.shape[:-1])  # a label of control characters has no token
+    best = torch.stack([probability[..., s].amax(-1) if s.stop > s.start else nothing for s in spans], -1)
     meant = torch.nn.functional.one_hot(weight.argmax(-1), len(spans)).bool() & (weight > 0)
     return torch.where(meant, best, 0)
 

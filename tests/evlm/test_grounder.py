@@ -211,6 +211,11 @@ def test_odd_sizes_and_any_labels(
         assert box.label in [*labels, "ring"]
 
 
+def test_a_label_without_tokens_is_never_found(dino: Path) -> None:
+    found = Grounder.load(dino).ground(picture(), ["\x1b", "ring"], threshold=0.0, text_threshold=0.0)
+    assert {box.label for box in found} <= {"ring"}
+
+
 def test_many_labels_and_long_ones(grounder: Grounder) -> None:
     labels = [f"{'red ' * i}circle" for i in range(30)] + ["star " * 500]
     found = grounder.ground(picture(), labels, threshold=0.0, text_threshold=0.0)
