@@ -19,6 +19,7 @@ def check(
     folder: Path, rows: int = 500, seed: int = 3, log: Callable[[str], None] = print
 ) -> dict[str, float]:
     """Shares in 0..1 by name. `folder` holds reasoner/, detector/, segmenter/ and editor/."""
+    from evlm.errors import TraceError
     from evlm.pipeline import Pipeline
 
     roles = ("reasoner", "detector", "segmenter", "editor")
@@ -29,7 +30,13 @@ def check(
     seconds: list[float] = []
     for number, question in enumerate(questions("test", rows, seed), 1):
         request = to_request(question)
-        result = pipeline.run(request)
+        try:
+            result = pipeline.run(request)
+        except TraceError:  # no plan at all: wrong, and not the end of the measurement
+            right["chain"].append(False)
+            right[f"chain, {question.edit.op}"].append(False)
+            planned.append(False)
+            continue
         if result.mask is not None:
             changed = (result.edited - request.original).abs().amax(-1)
             outside = max(outside, float((changed * (result.mask == 0)).max()))

@@ -76,7 +76,7 @@ def check(
 def ask_all(reasoner: Any, asked: Sequence[Question], log: Callable[[str], None]) -> list[Answer]:
     answers = []
     for number, question in enumerate(asked, 1):
-        text = reasoner.reason(to_request(question)).text
+        text = reasoner.generate(to_request(question)).text
         try:
             plan: Plan | None = parse(text, repair=False).plan
         except TraceError:
