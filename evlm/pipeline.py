@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from torch import Tensor
 
 from .errors import ModelError
-from .region import PlanRegion, agreeing, corrected, decide, near, plan_region
+from .region import PlanRegion, Region, agreeing, corrected, decide, near, plan_region
 from .request import Request
 from .trace import Plan, Trace
 
@@ -82,7 +82,9 @@ class AnyReasoner(Protocol):
 
 
 class AnyGrounder(Protocol):
-    def ground(self, frames: Tensor, labels: Sequence[str], threshold: float | None = None) -> list[Box]: ...
+    def ground(
+        self, frames: Tensor, labels: Sequence[str], threshold: float | None = None, **how: Any
+    ) -> list[Box]: ...
 
 
 class AnySegmenter(Protocol):
@@ -169,17 +171,18 @@ class Pipeline:
             watch.notes += [f"repaired: {repair}" for repair in plan.repairs]
             done(plan.instruction)
 
-        local = plan.scope == "local"
         region = plan_region(plan, height, width)
         boxes: list[Box] = []
-        if local:
+        if plan.scope == "local":
             with watch.step("ground") as done:
-                boxes, own, region = self._boxes(request, plan, region, threshold, watch)
+                found = ground_plan(self.grounder, frames, plan, threshold)
+                boxes, region = found.boxes, found.region
+                watch.note("ground", found.notes)
                 said = ", ".join(f"{b.label} {b.score:.2f}" for b in boxes) or "nothing found"
-                done(f"{boxes[0].label}, the plan's own box" if own else said)
+                done(f"{boxes[0].label}, the plan's own box" if found.own else said)
 
         objects: Tensor | None = None
-        if local and self.segmenter is not None and boxes:
+        if plan.scope == "local" and self.segmenter is not None and boxes:
             with watch.step("segment") as done:
                 objects, notes = near(self.segmenter.segment(frames, boxes=boxes).masks, boxes)
                 watch.note("segment", notes)
@@ -202,24 +205,54 @@ class Pipeline:
             tuple(watch.notes),
         )  # fmt: skip
 
-    def _boxes(
-        self, request: Request, plan: Plan, region: PlanRegion, threshold: float | None, watch: _Watch
-    ) -> tuple[list[Box], bool, PlanRegion]:
-        """The boxes, whether they are the plan's own, and the region, corrected by them."""
-        from .grounder import plan_boxes
 
-        height, width = request.original.shape[1:3]
-        if self.grounder is not None and plan.targets:
-            found = self.grounder.ground(request.original, plan.targets, threshold=threshold)
-            if len(request.original) == 1:
-                region = corrected(found, region, len(plan.targets))
-            kept, notes = agreeing(found, region, len(plan.targets))
-            watch.note("ground", notes)
-            if kept:
-                return kept, False, region
-            watch.note("ground", [f"the detector found no {' or '.join(plan.targets)} that the plan means"])
-        boxes = [] if region.mask is None else plan_boxes(plan, height, width)
-        return boxes, bool(boxes), region
+@dataclass(frozen=True)
+class Grounded:
+    """Boxes of a plan's targets in pixels; own: they are the plan's, not a detector's. region: the plan's,
+    corrected by a sure detection. notes: decisions, in words."""
+
+    boxes: list[Box]
+    own: bool
+    region: PlanRegion
+    notes: list[str]
+
+
+def ground_plan(
+    grounder: AnyGrounder | None, frames: Tensor, plan: Plan, threshold: float | None = None, **how: Any
+) -> Grounded:
+    """Where the plan's targets are in frames [F, H, W, 3]: by a detector, else by the plan's own mask text.
+
+    how: more arguments for `Grounder.ground`. Nothing found is no boxes and a note.
+    """
+    from .grounder import plan_boxes
+
+    height, width = frames.shape[1:3]
+    region, notes = plan_region(plan, height, width), []
+    if grounder is not None and plan.targets:
+        found = grounder.ground(frames, plan.targets, threshold=threshold, **how)
+        if len(frames) == 1:
+            region = corrected(found, region, len(plan.targets))
+        kept, notes = agreeing(found, region, len(plan.targets))
+        if kept:
+            return Grounded(kept, False, region, notes)
+        notes.append(f"the detector found no {' or '.join(plan.targets)} that the plan means")
+    boxes = [] if region.mask is None else plan_boxes(plan, height, width)
+    return Grounded(boxes, bool(boxes), region, notes)
+
+
+def segment_plan(
+    segmenter: AnySegmenter, frames: Tensor, plan: Plan, boxes: Sequence[Box], grow: float = 0.03
+) -> tuple[Region, Tensor]:
+    """(where the plan may edit frames [F, H, W, 3], silhouettes [N, F, H, W]) from the boxes of its
+    targets."""
+    count, height, width = frames.shape[:3]
+    region = plan_region(plan, height, width)
+    if count == 1:
+        region = corrected(boxes, region, len(plan.targets))
+    objects, notes = near(segmenter.segment(frames, boxes=boxes).masks, boxes) if boxes else (None, [])
+    decided = decide(plan, region, objects, (count, height, width), grow)
+    decided.notes[:0] = notes
+    return decided, frames.new_zeros(0, count, height, width) if objects is None else objects
 
 
 class _Watch:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import PictureError
 from ..masks import check_mask, feather_inward
 from ..pictures import check_frames
-from .crop import CropBox, cover, crop_box, extract, restore
+from .crop import CropBox, cover, crop_box, extract, resize, restore
 
 FEATHER = 0.02  # of the mask's shorter side, when nobody says
 
@@ -109,6 +109,33 @@ def put_back(frames: Tensor, work: Work, painted: Tensor, feather: int | None = 
         alpha = feather_inward(on.float(), pixels)[window].unsqueeze(-1)
         original = result[index][window]
         result[index][window] = torch.where(alpha > 0, torch.lerp(original, paint, alpha), original)
+    return result
+
+
+def composite(original: Tensor, edited: Tensor, mask: Tensor, feather: int | None = None) -> Tensor:
+    """Any editor's frames inside the mask, the original outside it, bit for bit.
+
+    original [F, H, W, 3]; edited [F or 1, h, w, 3], resized where its size is another; mask [F or 1, H, W].
+    feather: as in `put_back`. Raises PictureError.
+    """
+    original, edited = check_frames(original, "original"), check_frames(edited, "edited")
+    on = check_mask(mask) >= 0.5
+    count, height, width = original.shape[:3]
+    for name, frames in (("edited", len(edited)), ("mask", len(on))):
+        if frames not in (1, count):
+            raise PictureError(f"{name}: {frames} frames for an original of {count}; give one, or one each")
+    if on.shape[1:] != original.shape[1:3]:
+        raise PictureError(
+            f"mask of {on.shape[2]} x {on.shape[1]} pixels for an original of {width} x {height}; make them alike"
+        )
+    paint = resize(edited, height, width).clamp(0, 1).expand(count, -1, -1, -1)
+    result = original.detach().to("cpu", torch.float32).clone()
+    for frame, each in enumerate(on.expand(count, -1, -1)):
+        if not bool(each.any()):
+            continue
+        pixels = default_feather(each) if feather is None else feather
+        alpha = feather_inward(each.float(), pixels)[..., None]
+        result[frame] = torch.where(alpha > 0, torch.lerp(result[frame], paint[frame], alpha), result[frame])
     return result
 
 
