@@ -54,14 +54,17 @@ def draw_sheet(rows: Sequence[SheetRow], side: int = 256) -> Image:
     return sheet
 
 
-def overlay(frame: Tensor, mask: Tensor | None, boxes: Sequence[Box], side: int = 256) -> Image:
+def overlay(
+    frame: Tensor, mask: Tensor | None, boxes: Sequence[Box], side: int = 256, unmasked: str = "whole frame"
+) -> Image:
     """The frame [H, W, 3] as a tile: what lies outside the mask [H, W] darkened, its outline and the boxes
-    drawn."""
+    drawn. unmasked: what is written on it where there is no mask; "" for nothing."""
     from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
     tile, scale, (left, top), size = _fit(to_pil(frame), side)
     if mask is None:
-        _tag(tile, "whole frame")
+        if unmasked:
+            _tag(tile, unmasked)
     else:
         cut = to_pil((mask > 0).float()[..., None].expand(-1, -1, 3)).convert("L")
         inside = Image.new("L", tile.size, 0)

@@ -126,7 +126,7 @@ def composite(original: Tensor, edited: Tensor, mask: Tensor, feather: int | Non
             raise PictureError(f"{name}: {frames} frames for an original of {count}; give one, or one each")
     if on.shape[1:] != original.shape[1:3]:
         raise PictureError(
-            f"mask of {on.shape[2]} x {on.shape[1]} pixels for an original of {width} x {height}; make them alike"
+            f"mask of {on.shape[2]} x {on.shape[1]} pixels for an original of {width} x {height}; resize one"
         )
     paint = resize(edited, height, width).clamp(0, 1).expand(count, -1, -1, -1)
     result = original.detach().to("cpu", torch.float32).clone()

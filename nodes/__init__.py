@@ -1,0 +1,26 @@
+"""The nodes, one topic a file. This package is never put on `sys.path`: ComfyUI owns a module `nodes`."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from . import edit, example, ground, load, plan, rate, reason, segment
+
+NODES: list[type[io.ComfyNode]] = [
+    load.LoadModel,
+    load.RemoteModel,
+    reason.Reference,
+    reason.Reason,
+    reason.ShowTrace,
+    plan.PlanFromText,
+    plan.PlanToText,
+    load.LoadDetector,
+    ground.Ground,
+    load.LoadSegmenter,
+    segment.Segment,
+    load.LoadEditor,
+    edit.Edit,
+    edit.Composite,
+    example.Example,
+    rate.RateEdit,
+]

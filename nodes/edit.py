@@ -1,0 +1,173 @@
+"""The edit itself, inside the mask and nowhere else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from comfy_api.latest import io
+
+from . import host, sockets
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..evlm.trace import Trace
+
+
+class Edit(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        from ..evlm.editor.schedulers import SCHEDULERS
+
+        return io.Schema(
+            node_id="EVLM_Edit",
+            display_name="EVLM Edit (IP2P)",
+            category=sockets.CATEGORY,
+            description="Edits by InstructPix2Pix inside the mask; outside it every pixel stays as it is. A "
+            "crop around the mask is painted at the model's best size. Without a mask, the whole frame.",
+            inputs=[
+                sockets.Editor.Input("editor"),
+                io.Image.Input("image"),
+                io.String.Input(
+                    "instruction", default="", multiline=True, tooltip="Empty: the plan's instruction."
+                ),
+                io.Int.Input("steps", default=0, min=0, max=1000, tooltip="0 is the model's own."),
+                io.Float.Input(
+                    "guidance",
+                    default=0.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="Weight of the instruction; 0 is the model's own (7.5 for Stable Diffusion's).",
+                ),
+                io.Float.Input(
+                    "image_guidance",
+                    default=0.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.05,
+                    tooltip="Weight of the original: higher stays closer to it; 0 is the model's own (1.5).",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.01,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Below 1 the edit starts from the noised original.",
+                ),
+                io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=True),
+                io.Combo.Input("scheduler", options=["model", *SCHEDULERS]),
+                io.Float.Input(
+                    "context",
+                    default=1.2,
+                    min=1.0,
+                    max=16.0,
+                    step=0.05,
+                    tooltip="How much larger than the mask the crop is, per side.",
+                ),
+                io.Int.Input(
+                    "feather",
+                    default=-1,
+                    min=-1,
+                    max=4096,
+                    tooltip="Pixels over which the edit fades in, inward from the mask's edge; -1: 2 %.",
+                ),
+                io.Int.Input(
+                    "chunk",
+                    default=8,
+                    min=1,
+                    max=4096,
+                    tooltip="Frames at once; halved by itself when memory runs out.",
+                ),
+                sockets.Plan.Input("plan", optional=True),
+                io.Mask.Input("mask", optional=True),
+            ],
+            outputs=[
+                io.Image.Output("edited", display_name="image"),
+                io.Image.Output(
+                    "crop", display_name="crop", tooltip="What the model painted, before it was put back."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        editor: Any,
+        image: Tensor,
+        instruction: str,
+        steps: int,
+        guidance: float,
+        image_guidance: float,
+        strength: float,
+        seed: int,
+        scheduler: str,
+        context: float,
+        feather: int,
+        chunk: int,
+        plan: Trace | None = None,
+        mask: Tensor | None = None,
+    ) -> io.NodeOutput:
+        from dataclasses import replace
+
+        from ..evlm.errors import RequestError
+
+        frames = sockets.rgb(image)
+        said = instruction.strip() or (plan.plan.instruction if plan else "")
+        if not said:
+            raise RequestError("no instruction: write one, or connect a plan")
+        if mask is not None and bool((mask >= 0.5).all()):
+            mask = None  # everywhere is no place: the whole frame, at the model's size for whole frames
+        progress = host.Progress(1)
+        with editor.use() as engine:
+            own = engine.defaults
+            settings = replace(
+                own,
+                steps=steps or own.steps,
+                guidance=guidance or own.guidance,
+                image_guidance=image_guidance or own.image_guidance,
+                strength=strength,
+                seed=seed,
+                scheduler=own.scheduler if scheduler == "model" else scheduler,
+                context=context,
+                feather=None if feather < 0 else feather,
+                chunk=chunk,
+            )
+            made = engine.edit(frames, said, mask, settings, progress)
+        host.tell(made.notes)
+        crop = made.crops if len(made.crops) else frames
+        return io.NodeOutput(made.frames, crop, ui=host.preview(made.frames, cls))
+
+
+class Composite(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EVLM_Composite",
+            display_name="EVLM Composite in Mask",
+            category=sockets.CATEGORY,
+            description="Any editor's picture inside the mask, the original outside it, bit for bit.",
+            inputs=[
+                io.Image.Input("original"),
+                io.Image.Input("edited", tooltip="Resized to the original where its size is another."),
+                io.Mask.Input("mask"),
+                io.Int.Input(
+                    "feather",
+                    default=-1,
+                    min=-1,
+                    max=4096,
+                    tooltip="Pixels over which the edit fades in, inward from the mask's edge; -1: 2 %.",
+                ),
+            ],
+            outputs=[io.Image.Output("image", display_name="image")],
+        )
+
+    @classmethod
+    def execute(cls, original: Tensor, edited: Tensor, mask: Tensor, feather: int) -> io.NodeOutput:
+        from ..evlm.editor.masked import composite
+
+        made = composite(
+            sockets.rgb(original), sockets.rgb(edited).clamp(0, 1), mask, None if feather < 0 else feather
+        )
+        return io.NodeOutput(made, ui=host.preview(made, cls))

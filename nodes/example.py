@@ -1,0 +1,57 @@
+"""Bundled requests, so that a workflow runs straight after installation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from comfy_api.latest import io
+
+from . import host, sockets
+
+
+class Example(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EVLM_Example",
+            display_name="EVLM Example",
+            category=sockets.CATEGORY,
+            description="A request from the drawn world that the bundled models know.",
+            inputs=[io.Combo.Input("which", options=list(_examples()))],
+            outputs=[
+                io.Image.Output("image", display_name="image"),
+                sockets.References.Output("references", display_name="references"),
+                io.String.Output("prompt", display_name="prompt"),
+                io.Image.Output(
+                    "reference",
+                    display_name="reference",
+                    tooltip="The reference picture; the original where there is none.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, which: Any) -> str:
+        return str(which)
+
+    @classmethod
+    def execute(cls, which: str) -> io.NodeOutput:
+        from ..evlm.demo import load_example
+
+        _, request = load_example(_examples()[which])
+        pictures = [each.frames for each in request.references if each.frames is not None]
+        shown = pictures[0][:1] if pictures else request.original
+        return io.NodeOutput(
+            request.original,
+            request.references,
+            request.prompt,
+            shown,
+            ui=host.preview(request.original, cls),
+        )
+
+
+def _examples() -> dict[str, Path]:
+    """name -> file: "1-reference", "2-words", ..."""
+    folder = Path(__file__).resolve().parent.parent / "evlm" / "bundled" / "examples"
+    return {path.stem: path for path in sorted(folder.glob("*.json"))}

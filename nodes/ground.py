@@ -1,0 +1,119 @@
+"""Labels to boxes."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from comfy_api.latest import io
+
+from . import host, sockets
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..evlm.grounder import Box
+    from ..evlm.trace import Trace
+
+SIDES = (256, 1024)  # pixels, the smallest and the largest side of a preview
+
+
+class Ground(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EVLM_Ground",
+            display_name="EVLM Ground Targets",
+            category=sockets.CATEGORY,
+            description="Finds the plan's targets, or any labels, in each frame. Without a detector the box "
+            "that the plan itself draws is given. Nothing found is an empty list.",
+            inputs=[
+                io.Image.Input("image"),
+                io.String.Input(
+                    "targets",
+                    default="",
+                    tooltip="Labels parted by ';', instead of the plan's; its place is then not asked.",
+                ),
+                io.Float.Input(
+                    "threshold",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Least score of a box; 0 is the detector's own.",
+                ),
+                io.Float.Input(
+                    "text_threshold",
+                    default=0.25,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="GroundingDINO only: how likely a word must be to count as part of a label.",
+                ),
+                io.Combo.Input(
+                    "keep", options=["best", "all"], tooltip="One box for each label in a frame, or all."
+                ),
+                sockets.Detector.Input("detector", optional=True),
+                sockets.Plan.Input("plan", optional=True),
+            ],
+            outputs=[
+                sockets.Boxes.Output("boxes", display_name="boxes"),
+                io.Float.Output(
+                    "scores",
+                    display_name="scores",
+                    is_output_list=True,
+                    tooltip="Of the boxes, in their order.",
+                ),
+                io.Image.Output("preview", display_name="preview"),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image: Tensor,
+        targets: str,
+        threshold: float,
+        text_threshold: float,
+        keep: str,
+        detector: Any = None,
+        plan: Trace | None = None,
+    ) -> io.NodeOutput:
+        from ..evlm.errors import RequestError
+        from ..evlm.pipeline import ground_plan
+
+        frames, labels = sockets.rgb(image), sockets.split_labels(targets)
+        least = threshold or None
+        how: dict[str, Any] = {"text_threshold": text_threshold, "keep": keep}
+        with nullcontext(None) if detector is None else detector.use() as grounder:
+            host.check_cancelled()
+            if labels:
+                if grounder is None:
+                    raise RequestError(f"targets {targets!r:.80} need a detector; connect Load EVLM Detector")
+                boxes = grounder.ground(frames, labels, threshold=least, **how)
+            elif plan is not None:
+                boxes = ground_plan(grounder, frames, plan.plan, least, **how).boxes
+            else:
+                raise RequestError("nothing to look for: connect a plan, or write labels into `targets`")
+        preview = drawn(frames, None, boxes)
+        return io.NodeOutput(
+            sockets.from_boxes(boxes),
+            [box.score for box in boxes],
+            preview,
+            ui=host.preview(preview, cls),
+        )
+
+
+def drawn(frames: Tensor, mask: Tensor | None, boxes: list[Box]) -> Tensor:
+    """Frames [F, H, W, 3] with boxes, and what lies outside the mask [F, H, W] darkened: [F, S, S, 3]."""
+    from ..evlm.pictures import from_pil
+    from ..evlm.sheet import overlay
+
+    side = min(max(*frames.shape[1:3], SIDES[0]), SIDES[1])
+    tiles = []
+    for f, frame in enumerate(frames):
+        here = [replace(box, frame=0) for box in boxes if box.frame == f]
+        tiles.append(from_pil(overlay(frame, None if mask is None else mask[f], here, side, unmasked="")))
+    return torch.cat(tiles)

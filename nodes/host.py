@@ -1,0 +1,254 @@
+"""ComfyUI's inside: memory, progress, cancel, folders. No other file of this pack imports `comfy.*`,
+`folder_paths` or `server`; all of them are imported when they are first needed.
+
+Models. `Managed` holds a way to build an engine (a reasoner, a detector, ...) and a `ModelPatcher` that
+counts it. On an accelerator the weights move between the card and RAM as ComfyUI asks. Where they cannot move
+(a CPU, 4 bit) "unload" drops them, and the next use builds them again: that is what gives the memory back.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Engine = TypeVar("Engine")
+MESSAGE_EVERY = 0.1  # seconds between two texts sent to the browser
+PREVIEW = 512  # pixels, the longer side of a preview
+
+log = logging.getLogger("evlm")
+
+
+class _Shell(nn.Module):
+    """What the patcher moves. `device` is ComfyUI's to set, which a transformers model would refuse."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList()
+        self.device = device
+
+
+class Managed(Generic[Engine]):
+    """An engine whose memory ComfyUI manages. It is what the model sockets carry.
+
+    build(device): makes the engine. modules(engine): its weights. size: bytes, a guess until it is built.
+    moves: False for weights that stay where they were made (4 bit).
+    name: for messages.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        build: Callable[[torch.device], Engine],
+        modules: Callable[[Engine], list[nn.Module]],
+        moves: bool = True,
+    ) -> None:
+        import comfy.model_management as mm
+
+        self.name = name
+        self._build, self._modules = build, modules
+        self._engine: Engine | None = None
+        self.load_device: torch.device = mm.get_torch_device()
+        offload: torch.device = mm.unet_offload_device()
+        self._moves = moves and self.load_device != offload
+        if not self._moves:
+            offload = self.load_device
+        self._shell = _Shell(offload)
+        self._make(offload)  # a file that does not fit is the loader's error, not a later node's
+        size = sum(t.nbytes for m in modules(self._need()) for t in m.state_dict().values())
+        self._patcher = _patcher(self._shell, self.load_device, offload, max(1, size), self._drop)
+        if not self._moves:
+            mm.load_models_gpu([self._patcher])  # counted from now on, and gone with "Unload Models"
+
+    @property
+    def size(self) -> int:
+        """Bytes of the weights."""
+        return int(self._patcher.model_size())
+
+    @contextmanager
+    def use(self, working: int = 512 << 20) -> Iterator[Engine]:
+        """The engine on its device, with `working` bytes beside it for activations. A run that is cancelled
+        leaves it as it was: what was not loaded before is unloaded again."""
+        import comfy.model_management as mm
+
+        before = any(each.model is self._patcher for each in mm.current_loaded_models)
+        mm.load_models_gpu([self._patcher], memory_required=working)
+        if self._engine is None:
+            self._make(self.load_device)
+        try:
+            yield self._need()
+        except mm.InterruptProcessingException:
+            if not before:
+                self.unload()
+            raise
+
+    def unload(self) -> None:
+        """As ComfyUI's "Unload Models", for this one."""
+        import comfy.model_management as mm
+
+        for at in reversed(range(len(mm.current_loaded_models))):
+            if mm.current_loaded_models[at].model is self._patcher:
+                mm.current_loaded_models.pop(at).model_unload()
+        mm.soft_empty_cache()
+
+    def _need(self) -> Engine:
+        if self._engine is None:
+            raise RuntimeError(f"{self.name} is not loaded")
+        return self._engine
+
+    def _make(self, device: torch.device) -> None:
+        self._engine = self._build(device)
+        if self._moves:
+            self._shell.parts.extend(self._modules(self._engine))
+
+    def _drop(self) -> None:
+        if self._moves or self._engine is None:
+            return
+        self._engine = None
+        import gc
+
+        gc.collect()
+        _trim()
+
+
+def _patcher(
+    shell: nn.Module, load: torch.device, offload: torch.device, size: int, on_detach: Callable[[], None]
+) -> Any:
+    patcher = _whole_patcher()(shell, load, offload, size=size)
+    patcher.on_detach = weakref.WeakMethod(on_detach)  # no cycle: a dropped output frees its weights at once
+    return patcher
+
+
+@lru_cache(1)
+def _whole_patcher() -> Any:
+    """A ModelPatcher that loads and unloads whole: these models do not know `comfy_cast_weights`, so a part
+    of one left on another device would break its forward."""
+    from comfy.model_patcher import ModelPatcher
+
+    class WholePatcher(ModelPatcher):
+        on_detach: Callable[[], Callable[[], None] | None] | None = None
+
+        def load(self, *args: Any, **kwargs: Any) -> Any:
+            return super().load(*args, **{**kwargs, "full_load": True})
+
+        def partially_unload(self, *args: Any, **kwargs: Any) -> int:
+            return 0
+
+        def detach(self, unpatch_all: bool = True) -> Any:
+            result = super().detach(unpatch_all)
+            drop = self.on_detach() if unpatch_all and self.on_detach is not None else None
+            if drop is not None:
+                drop()
+            return result
+
+    return WholePatcher
+
+
+def _trim() -> None:
+    """Hands freed memory back to the system: glibc keeps it otherwise, and a CPU's user would not see it."""
+    import ctypes
+    import sys
+
+    if sys.platform == "linux":
+        try:
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+        except (OSError, AttributeError):
+            log.debug("this libc has no malloc_trim")
+
+
+def dtype_for(dtype: str, half: str = "bf16") -> str:
+    """ "auto" as ComfyUI would choose on its device: `half` ("bf16" or "fp16") where that is fast, else what
+    is; any other name as it is."""
+    import comfy.model_management as mm
+
+    if dtype != "auto":
+        return dtype
+    device = mm.get_torch_device()
+    tests = {"bf16": mm.should_use_bf16, "fp16": mm.should_use_fp16}
+    for name in (half, *(n for n in tests if n != half)):
+        if tests[name](device):
+            return name
+    return "fp32"
+
+
+def check_cancelled() -> None:
+    """Raises ComfyUI's own exception when the user has cancelled."""
+    import comfy.model_management as mm
+
+    mm.throw_exception_if_processing_interrupted()
+
+
+class Progress:
+    """The bar of the running node, with a picture where there is one; cancels as well."""
+
+    def __init__(self, total: int) -> None:
+        from comfy.utils import ProgressBar
+
+        self._bar = ProgressBar(max(1, total))
+
+    def __call__(self, done: int, total: int | None = None, preview: Tensor | None = None) -> None:
+        """preview: [F, h, w, 3] in 0..1; its first frame is shown."""
+        check_cancelled()
+        picture = None
+        if preview is not None and len(preview):
+            picture = ("JPEG", to_pil(preview[0]), PREVIEW)
+        self._bar.update_absolute(done, total, picture)
+
+
+class Typing:
+    """Text that grows in the browser, in the running node: the event "evlm.trace"."""
+
+    def __init__(self) -> None:
+        self._node, self._text, self._last = node_id(), "", 0.0
+
+    def __call__(self, piece: str) -> None:
+        self._text += piece
+        now = time.monotonic()
+        if now - self._last >= MESSAGE_EVERY:
+            self._last = now
+            self._send(False)
+
+    def done(self) -> None:
+        self._send(True)
+
+    def _send(self, done: bool) -> None:
+        from server import PromptServer
+
+        server = getattr(PromptServer, "instance", None)
+        if server is not None and self._node is not None:
+            server.send_sync("evlm.trace", {"node": self._node, "text": self._text, "done": done})
+
+
+def preview(frames: Tensor, cls: Any) -> Any:
+    """Frames [F, h, w, 3] as what a node shows of itself."""
+    from comfy_api.latest import ui
+
+    return ui.PreviewImage(frames, cls=cls)
+
+
+def tell(notes: Iterable[str]) -> None:
+    """Decisions that a user should know, on the server's console."""
+    for note in notes:
+        log.info("%s", note)
+
+
+def node_id() -> str | None:
+    """The id of the node that runs; None outside a run."""
+    from comfy_execution.utils import get_executing_context
+
+    context = get_executing_context()
+    return None if context is None else str(context.node_id)
+
+
+def to_pil(frame: Tensor) -> Any:
+    """[h, w, 3] in 0..1 -> a Pillow image."""
+    from PIL import Image
+
+    return Image.fromarray((frame.detach().float().cpu().clamp(0, 1) * 255).round().byte().numpy())

@@ -1,0 +1,307 @@
+"""Loaders: a name from a list becomes a model that ComfyUI manages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from comfy_api.latest import io
+
+from . import folders, host, sockets
+
+DTYPES = ["auto", "fp32", "fp16", "bf16"]
+
+
+class LoadModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EVLM_LoadModel",
+            display_name="Load EVLM",
+            category=sockets.CATEGORY,
+            description="The reasoner: Qwen2-VL, Qwen2.5-VL or Qwen3-VL, with or without an EVLM adapter.",
+            inputs=[
+                io.Combo.Input(
+                    "model",
+                    options=list(folders.models("reasoner")),
+                    default="bundled",
+                    tooltip="'bundled' knows only a small drawn world. Others: models/evlm or models/LLM.",
+                ),
+                io.Combo.Input(
+                    "adapter",
+                    options=list(folders.adapters()),
+                    default=folders.NO_ADAPTER,
+                    tooltip="LoRA weights from models/evlm or models/loras that were trained for this model.",
+                ),
+                _dtype(),
+                io.Combo.Input(
+                    "attention",
+                    options=["auto", "sdpa", "eager", "flash_attention_2"],
+                    tooltip="How attention is computed; auto is transformers' choice.",
+                ),
+                io.Combo.Input(
+                    "quantize",
+                    options=["none", "4bit"],
+                    tooltip="4bit takes a quarter of the memory; it needs CUDA and the package bitsandbytes.",
+                ),
+                io.Int.Input(
+                    "max_pixels",
+                    default=0,
+                    min=0,
+                    max=16_777_216,
+                    step=784,
+                    tooltip="Size of each picture as the model sees it, in pixels; 0 is the model's own.",
+                ),
+                _download(),
+            ],
+            outputs=[sockets.Model.Output("evlm_model", display_name="model")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, model: Any, adapter: Any) -> bool | str:
+        return _problem(folders.find, "reasoner", model) or _problem(folders.find_adapter, adapter) or True
+
+    @classmethod
+    def fingerprint_inputs(cls, model: Any, adapter: Any, **rest: Any) -> str:
+        return f"{_fingerprint('reasoner', model)} {folders.fingerprint(folders.find_adapter(adapter))}"
+
+    @classmethod
+    def execute(
+        cls,
+        model: str,
+        adapter: str,
+        dtype: str,
+        attention: str,
+        quantize: str,
+        max_pixels: int,
+        download: bool,
+    ) -> io.NodeOutput:
+        from ..evlm.reasoner import Reasoner
+
+        path, lora = _path("reasoner", model, download), folders.find_adapter(adapter)
+        bits = None if quantize == "none" else quantize
+        number = host.dtype_for(dtype)
+
+        def build(device: Any) -> Reasoner:
+            return Reasoner.load(
+                path,
+                lora,
+                number,
+                device,
+                attention=None if attention == "auto" else attention,
+                quantize=bits,
+                max_pixels=max_pixels or None,
+            )
+
+        return io.NodeOutput(host.Managed(model, build, lambda r: [r.module], moves=bits is None))
+
+
+class RemoteModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EVLM_RemoteModel",
+            display_name="Remote EVLM",
+            category=sockets.CATEGORY,
+            description="A reasoner behind an OpenAI-compatible endpoint (vLLM, llama.cpp, a hosted one). "
+            "The pictures and the prompt are sent there. The key is read from the environment variable "
+            "EVLM_API_KEY when ComfyUI starts; addresses inside your network need "
+            "EVLM_ALLOW_PRIVATE_ENDPOINTS=1.",
+            inputs=[
+                io.String.Input(
+                    "endpoint", default="https://", tooltip="https://host/v1; never put a key here."
+                ),
+                io.String.Input("model", default="", tooltip="The model's name at the endpoint."),
+                io.Int.Input("timeout", default=120, min=1, max=3600, tooltip="Seconds without an answer."),
+            ],
+            outputs=[sockets.Model.Output("evlm_model", display_name="model")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, endpoint: Any, model: Any) -> bool | str:
+        # An input that is linked comes later: it is None here.
+        if isinstance(model, str) and not model.strip():
+            return "model '': expected the name that the endpoint gives its model"
+        if endpoint is None:
+            return True
+        from ..evlm.errors import EndpointError
+        from ..evlm.remote import RemoteReasoner
+
+        try:
+            RemoteReasoner(str(endpoint), str(model))
+        except EndpointError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, endpoint: str, model: str, timeout: int) -> io.NodeOutput:
+        from ..evlm.remote import RemoteReasoner
+
+        return io.NodeOutput(RemoteReasoner(endpoint, model, timeout=float(timeout)))
+
+
+class LoadDetector(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _schema(
+            "EVLM_LoadDetector",
+            "Load EVLM Detector",
+            "detector",
+            "Finds things by their names: GroundingDINO, OWL-ViT or OWLv2, from models/evlm or "
+            "models/grounding-dino.",
+            sockets.Detector.Output("evlm_detector", display_name="detector"),
+        )
+
+    @classmethod
+    def validate_inputs(cls, model: Any) -> bool | str:
+        return _problem(folders.find, "detector", model) or True
+
+    @classmethod
+    def fingerprint_inputs(cls, model: Any, **rest: Any) -> str:
+        return _fingerprint("detector", model)
+
+    @classmethod
+    def execute(cls, model: str, dtype: str, download: bool) -> io.NodeOutput:
+        from ..evlm.grounder import Grounder
+
+        path = _path("detector", model, download)
+        # fp32 unless somebody asks: these models are small and their box heads lose by less.
+        return io.NodeOutput(
+            host.Managed(model, lambda device: Grounder.load(path, dtype, device), lambda g: [g.model])
+        )
+
+
+class LoadSegmenter(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _schema(
+            "EVLM_LoadSegmenter",
+            "Load SAM 2",
+            "segmenter",
+            "Draws the outline of what a box or a point shows: SAM 2 or 2.1, as a folder or as one of Meta's "
+            "files, from models/sam2 or models/evlm.",
+            sockets.Segmenter.Output("evlm_segmenter", display_name="segmenter"),
+        )
+
+    @classmethod
+    def validate_inputs(cls, model: Any) -> bool | str:
+        return _problem(folders.find, "segmenter", model) or True
+
+    @classmethod
+    def fingerprint_inputs(cls, model: Any, **rest: Any) -> str:
+        return _fingerprint("segmenter", model)
+
+    @classmethod
+    def execute(cls, model: str, dtype: str, download: bool) -> io.NodeOutput:
+        from ..evlm.segmenter import Segmenter
+
+        path, number = _path("segmenter", model, download), host.dtype_for(dtype)
+        return io.NodeOutput(
+            host.Managed(model, lambda device: Segmenter.load(path, number, device), lambda s: [s.model])
+        )
+
+
+class LoadEditor(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _schema(
+            "EVLM_LoadEditor",
+            "Load IP2P",
+            "editor",
+            "InstructPix2Pix, as a diffusers folder (models/diffusers, models/evlm) or as the one "
+            "safetensors file (models/checkpoints).",
+            sockets.Editor.Output("evlm_editor", display_name="editor"),
+        )
+
+    @classmethod
+    def validate_inputs(cls, model: Any) -> bool | str:
+        return _problem(folders.find, "editor", model) or True
+
+    @classmethod
+    def fingerprint_inputs(cls, model: Any, **rest: Any) -> str:
+        return _fingerprint("editor", model)
+
+    @classmethod
+    def execute(cls, model: str, dtype: str, download: bool) -> io.NodeOutput:
+        from ..evlm.editor.ip2p import IP2P
+
+        path, number = _path("editor", model, download), host.dtype_for(dtype, half="fp16")
+        return io.NodeOutput(
+            host.Managed(
+                model,
+                lambda device: IP2P.load(path, number, device),
+                lambda e: [e.unet, e.vae, e.text_encoder],
+            )
+        )
+
+
+def _schema(node: str, title: str, role: str, about: str, output: Any) -> io.Schema:
+    return io.Schema(
+        node_id=node,
+        display_name=title,
+        category=sockets.CATEGORY,
+        description=about,
+        inputs=[
+            io.Combo.Input(
+                "model",
+                options=list(folders.models(role)),
+                default="bundled",
+                tooltip="'bundled' knows only a small drawn world; the others are for photographs.",
+            ),
+            _dtype(),
+            _download(),
+        ],
+        outputs=[output],
+    )
+
+
+def _dtype() -> Any:
+    return io.Combo.Input(
+        "dtype", options=DTYPES, tooltip="Numbers to compute in; auto is what suits your device."
+    )
+
+
+def _download() -> Any:
+    return io.Boolean.Input(
+        "download",
+        default=False,
+        tooltip="Fetch the model if it is not here: a pinned revision, resumed and checked. Off: never.",
+    )
+
+
+def _problem(find: Any, *args: Any) -> str | None:
+    from ..evlm.errors import EVLMError
+
+    if args[-1] is None:  # linked: its value comes with the run
+        return None
+    try:
+        find(*args)
+    except EVLMError as error:
+        return str(error)
+    return None
+
+
+def _fingerprint(role: str, name: Any) -> str:
+    return folders.fingerprint(folders.find(role, name))
+
+
+def _path(role: str, name: str, download: bool) -> Path:
+    """Where a model lies; fetched first where it is not here and `download` is on. Raises ModelError."""
+    from ..evlm.errors import ModelError
+    from ..evlm.zoo import resolve
+
+    path = folders.find(role, name)
+    if path is not None:
+        return resolve(path, role)
+    if not download:
+        raise ModelError(folders.absent(role, name))
+    from ..evlm.download import download as fetch
+
+    bar: list[host.Progress] = []
+
+    def progress(done: int, total: int, file: str) -> None:
+        if not bar:
+            bar.append(host.Progress(total))
+        bar[0](done, total)
+
+    return fetch(name, folders.roots("evlm")[0], progress)

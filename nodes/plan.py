@@ -1,0 +1,96 @@
+"""Plans and text: a hand-written plan, or another pack's words, enter and leave the chain."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from comfy_api.latest import io
+
+from . import sockets
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..evlm.trace import Trace
+
+
+class PlanFromText(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EVLM_PlanFromText",
+            display_name="EVLM Plan from Text",
+            category=sockets.CATEGORY,
+            description="Reads a plan from text: a whole trace, a plan as JSON, lines such as "
+            "'instruction: ...', or a plain sentence.",
+            inputs=[
+                io.String.Input("text", default="", multiline=True),
+                io.String.Input(
+                    "targets",
+                    default="",
+                    tooltip="Labels of what is to change, parted by ';', instead of those in the text.",
+                ),
+                io.Boolean.Input(
+                    "plain",
+                    default=True,
+                    tooltip="A text that holds no plan is the instruction itself; off: it is an error.",
+                ),
+                io.Mask.Input("mask", optional=True, tooltip="Where, instead of the text's own mask."),
+            ],
+            outputs=[sockets.Plan.Output("plan", display_name="plan")],
+        )
+
+    @classmethod
+    def execute(cls, text: str, targets: str, plain: bool, mask: Tensor | None = None) -> io.NodeOutput:
+        return io.NodeOutput(_read(text, sockets.split_labels(targets), plain, mask))
+
+
+class PlanToText(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EVLM_PlanToText",
+            display_name="EVLM Plan to Text",
+            category=sockets.CATEGORY,
+            description="A plan as text: JSON that Plan from Text reads back, the whole trace, or the "
+            "instruction alone for any other node.",
+            inputs=[
+                sockets.Plan.Input("plan"),
+                io.Combo.Input("form", options=["json", "trace", "instruction"]),
+            ],
+            outputs=[io.String.Output("text", display_name="text")],
+        )
+
+    @classmethod
+    def execute(cls, plan: Trace, form: str) -> io.NodeOutput:
+        from ..evlm.trace import plan_to_json, render
+
+        if form == "instruction":
+            return io.NodeOutput(plan.plan.instruction)
+        return io.NodeOutput(render(plan) if form == "trace" else plan_to_json(plan.plan))
+
+
+def _read(text: str, targets: tuple[str, ...], plain: bool, mask: Tensor | None) -> Trace:
+    from dataclasses import replace
+
+    from ..evlm.errors import RequestError, TraceError
+    from ..evlm.masktext import get_codec
+    from ..evlm.request import MAX_PROMPT
+    from ..evlm.trace import Plan, Trace, parse, plan_from_json
+
+    if len(text) > 10 * MAX_PROMPT:
+        raise RequestError(
+            f"text: {len(text):,} characters, at most {10 * MAX_PROMPT:,} are read; shorten it"
+        )
+    try:
+        trace = Trace("", "", "", plan_from_json(text)) if text.lstrip().startswith("{") else parse(text)
+    except TraceError:
+        if not plain or not text.strip() or text.lstrip()[0] in "<{":
+            raise
+        trace = Trace("", "", "", Plan(" ".join(text.split()), scope="local" if targets else "global"))
+    plan = trace.plan
+    if targets:
+        plan = replace(plan, targets=targets, scope="local")
+    if mask is not None:
+        plan = replace(plan, mask_text=get_codec("box-spans-16").encode(mask[0]), scope="local")
+    return replace(trace, plan=plan)

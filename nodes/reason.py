@@ -1,0 +1,221 @@
+"""From a vague request to a plan: references, the reasoner, and a look at what it thought."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from comfy_api.latest import io
+
+from . import host, sockets
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..evlm.request import Reference as EngineReference
+    from ..evlm.trace import Trace
+
+PROMPT = "What shall change? One to four words are enough, or none when a reference says it."
+
+
+class Reference(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EVLM_Reference",
+            display_name="EVLM Reference",
+            category=sockets.CATEGORY,
+            description="Something for the reasoner to look at: a picture, a video, a depth map or words. "
+            "Chain several; they are seen in that order.",
+            inputs=[
+                io.Combo.Input(
+                    "kind",
+                    options=["image", "video", "text", "depth"],
+                    tooltip="An image batch of kind 'image' is one reference for each picture.",
+                ),
+                io.String.Input("text", default="", multiline=True, tooltip="The words, for kind 'text'."),
+                io.String.Input(
+                    "note", default="", tooltip="What it is for, shown beside it: 'use this colour'."
+                ),
+                io.Image.Input("image", optional=True),
+                io.Video.Input("video", optional=True),
+                sockets.References.Input("references", optional=True, tooltip="Earlier references."),
+            ],
+            outputs=[sockets.References.Output("evlm_references", display_name="references")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        kind: str,
+        text: str,
+        note: str,
+        image: Tensor | None = None,
+        video: Any = None,
+        references: tuple[EngineReference, ...] | None = None,
+    ) -> io.NodeOutput:
+        from ..evlm.errors import RequestError
+        from ..evlm.request import Reference as Made
+
+        if kind == "text":
+            made = [Made("text", text=text, note=note)]
+        elif kind == "video" and video is not None:
+            parts = video.get_components()
+            made = [Made("video", sockets.rgb(parts.images), note=note, fps=float(parts.frame_rate))]
+        elif image is None:
+            raise RequestError(f"a reference of kind {kind!r} needs its `image` input connected"
+                               + (", or `video`" if kind == "video" else ""))  # fmt: skip
+        elif kind == "video":
+            made = [Made("video", sockets.rgb(image), note=note)]
+        else:
+            made = [Made(kind, frame[None], note=note) for frame in sockets.rgb(image)]  # type: ignore[arg-type]
+        return io.NodeOutput((*(references or ()), *made))
+
+
+class Reason(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EVLM_Reason",
+            display_name="EVLM Reason",
+            category=sockets.CATEGORY,
+            description="Reads the picture, the references and the prompt, thinks aloud in four parts, and "
+            "gives a precise instruction, the labels of what is to change, and a rough mask.",
+            inputs=[
+                sockets.Model.Input("model"),
+                io.Image.Input("image", tooltip="What is to be edited."),
+                io.String.Input("prompt", default="", multiline=True, tooltip=PROMPT),
+                io.Combo.Input(
+                    "batch",
+                    options=["pictures", "video"],
+                    tooltip="A batch is several pictures, each with its own plan, or one video's frames.",
+                ),
+                io.Int.Input("max_new_tokens", default=768, min=1, max=65536),
+                io.Float.Input(
+                    "temperature",
+                    default=0.0,
+                    min=0.0,
+                    max=5.0,
+                    step=0.05,
+                    tooltip="0: always the likeliest word. Above: more various.",
+                ),
+                io.Float.Input("top_p", default=1.0, min=0.01, max=1.0, step=0.01),
+                io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=True),
+                io.Boolean.Input(
+                    "repair",
+                    default=True,
+                    tooltip="Mend what a model gets wrong in the form (missing tags, JSON instead).",
+                ),
+                sockets.References.Input("references", optional=True),
+            ],
+            outputs=[
+                sockets.Plan.Output("plan", display_name="plan", is_output_list=True),
+                io.String.Output("instruction", display_name="instruction", is_output_list=True),
+                io.String.Output("targets", display_name="targets", is_output_list=True),
+                io.Mask.Output("mask", display_name="mask", is_output_list=True),
+                io.String.Output("trace", display_name="trace", is_output_list=True),
+                io.Image.Output(
+                    "planned_image",
+                    display_name="image",
+                    is_output_list=True,
+                    tooltip="The picture each plan is for: connect this one when you plan a batch.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        image: Tensor,
+        prompt: str,
+        batch: str,
+        max_new_tokens: int,
+        temperature: float,
+        top_p: float,
+        seed: int,
+        repair: bool,
+        references: tuple[EngineReference, ...] | None = None,
+    ) -> io.NodeOutput:
+        from ..evlm.reasoner import Sampling
+        from ..evlm.request import Request
+
+        frames = sockets.rgb(image)
+        pictures = [frames] if batch == "video" else list(frames.split(1))
+        requests = [Request(each, prompt, references or ()) for each in pictures]
+        sampling = Sampling(max_new_tokens, temperature, top_p, seed)
+        progress = host.Progress(max_new_tokens * len(requests))
+        traces: list[Trace] = []
+        texts: list[str] = []
+        with model.use() if isinstance(model, host.Managed) else nullcontext(model) as reasoner:
+            for number, request in enumerate(requests):
+                typing, count = host.Typing(), number * max_new_tokens
+
+                def on_token(piece: str, typing: host.Typing = typing) -> None:
+                    nonlocal count
+                    count += 1
+                    typing(piece)
+                    progress(count)
+
+                made = reasoner.reason(request, sampling, on_token, repair)
+                typing.done()
+                traces.append(made.trace)
+                texts.append(made.text)
+        progress(max_new_tokens * len(requests))
+        plans = [trace.plan for trace in traces]
+        masks = [_mask(trace, each) for trace, each in zip(traces, pictures, strict=True)]
+        return io.NodeOutput(
+            traces,
+            [plan.instruction for plan in plans],
+            ["; ".join(plan.targets) for plan in plans],
+            masks,
+            texts,
+            pictures,
+            ui={"evlm_trace": [as_json(trace) for trace in traces]},
+        )
+
+
+class ShowTrace(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EVLM_ShowTrace",
+            display_name="EVLM Show Trace",
+            category=sockets.CATEGORY,
+            description="Shows what the reasoner thought, in four parts, and passes the plan on.",
+            inputs=[sockets.Plan.Input("plan")],
+            outputs=[sockets.Plan.Output("same_plan", display_name="plan")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, plan: Trace) -> io.NodeOutput:
+        from ..evlm.trace import render
+
+        return io.NodeOutput(plan, ui={"evlm_trace": [as_json(plan)], "text": [render(plan)]})
+
+
+def as_json(trace: Trace) -> dict[str, Any]:
+    """What the browser draws."""
+    plan = trace.plan
+    return {
+        "thinking": trace.thinking,
+        "intermediate": trace.intermediate,
+        "reflection": trace.reflection,
+        "instruction": plan.instruction,
+        "targets": list(plan.targets),
+        "scope": plan.scope,
+        "mask": plan.mask_text,
+        "repairs": list(plan.repairs),
+    }
+
+
+def _mask(trace: Trace, frames: Tensor) -> Tensor:
+    """The plan's own mask [F, H, W]; all on where it names no place."""
+    from ..evlm.region import plan_region
+
+    region = plan_region(trace.plan, *frames.shape[1:3])
+    if region.mask is None:
+        return torch.ones(frames.shape[:3])
+    return region.mask.expand(len(frames), -1, -1).clone()

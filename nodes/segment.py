@@ -1,0 +1,123 @@
+"""Boxes, points or rough masks to outlines."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import torch
+from comfy_api.latest import io
+
+from . import host, sockets
+from .ground import drawn
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..evlm.trace import Trace
+
+
+class Segment(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EVLM_Segment",
+            display_name="EVLM Segment",
+            category=sockets.CATEGORY,
+            description="Outlines of what boxes, points or a rough mask show. With a plan, its own region "
+            "decides: a rectangle stays one, a rough outline is sharpened, a global plan takes everything.",
+            inputs=[
+                sockets.Segmenter.Input("segmenter"),
+                io.Image.Input("image"),
+                io.String.Input(
+                    "points",
+                    default="",
+                    tooltip='Clicks on one object: [{"x": 10, "y": 20, "on": true}], in pixels; "on" false '
+                    "says what does not belong to it.",
+                ),
+                io.Boolean.Input("fill_holes", default=True),
+                io.Int.Input(
+                    "grow",
+                    default=0,
+                    min=-1024,
+                    max=1024,
+                    tooltip="Pixels by which the mask grows; negative shrinks it.",
+                ),
+                sockets.Boxes.Input("boxes", optional=True),
+                io.Mask.Input("rough_mask", display_name="rough mask", optional=True),
+                sockets.Plan.Input("plan", optional=True),
+            ],
+            outputs=[
+                io.Mask.Output("mask", display_name="mask"),
+                io.Mask.Output(
+                    "objects", display_name="objects", tooltip="One mask for each object (and frame)."
+                ),
+                io.Image.Output("preview", display_name="preview"),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        segmenter: Any,
+        image: Tensor,
+        points: str,
+        fill_holes: bool,
+        grow: int,
+        boxes: Any = None,
+        rough_mask: Tensor | None = None,
+        plan: Trace | None = None,
+    ) -> io.NodeOutput:
+        from ..evlm import masks
+        from ..evlm.pipeline import segment_plan
+
+        frames = sockets.rgb(image)
+        found = None if boxes is None else sockets.to_boxes(boxes)
+        clicks = _points(points)
+        with segmenter.use() as engine:
+            host.check_cancelled()
+            if plan is not None and clicks is None and rough_mask is None:
+                region, objects = segment_plan(engine, frames, plan.plan, found or [])
+                mask = torch.ones(frames.shape[:3]) if region.mask is None else region.mask
+            else:
+                rough = None if rough_mask is None else _fit(rough_mask, frames)
+                objects = engine.segment(frames, boxes=found, points=clicks, mask=rough).masks
+                mask = masks.union(objects)
+        if fill_holes and bool(mask.any()):
+            mask = masks.fill_holes(mask)
+        if grow:
+            mask = masks.grow(mask, grow)
+        each = objects.flatten(0, 1) if len(objects) else torch.zeros_like(mask)
+        preview = drawn(frames, mask, found or [])
+        return io.NodeOutput(mask.contiguous(), each, preview, ui=host.preview(preview, cls))
+
+
+def _points(text: str) -> tuple[Tensor, Tensor] | None:
+    """(xy [1, P, 2], labels [1, P]) from JSON; None for an empty text. Raises RequestError."""
+    from ..evlm.errors import RequestError
+
+    if not text.strip():
+        return None
+    expected = 'expected [{"x": 10, "y": 20, "on": true}, ...] in pixels'
+    try:
+        rows = json.loads(text)
+        xy = [[float(row["x"]), float(row["y"])] for row in rows]
+        on = [bool(row.get("on", True)) for row in rows]
+        made = torch.tensor([xy]), torch.tensor([on]).long()
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        raise RequestError(f"points {text!r:.100}: {expected} ({type(error).__name__})") from error
+    if not xy or made[0].abs().max() > 1e6:
+        raise RequestError(f"points {text!r:.100}: {expected}")
+    return made
+
+
+def _fit(mask: Tensor, frames: Tensor) -> Tensor:
+    """A rough mask at the frames' size, one for each frame."""
+    from ..evlm.errors import RequestError
+
+    mask = mask[None] if mask.ndim == 2 else mask
+    if len(mask) not in (1, len(frames)):
+        raise RequestError(f"mask of {len(mask)} frames for {len(frames)} frames; give one, or one each")
+    if mask.shape[1:] != frames.shape[1:3]:
+        mask = torch.nn.functional.interpolate(mask[:, None].float(), frames.shape[1:3], mode="nearest")[:, 0]
+    return mask.expand(len(frames), -1, -1)

@@ -1,0 +1,105 @@
+"""The pack's own socket types, and what crosses between them and ComfyUI's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from comfy_api.latest import io
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..evlm.grounder import Box
+
+Model = io.Custom("EVLM_MODEL")
+References = io.Custom("EVLM_REFERENCES")
+Plan = io.Custom("EVLM_PLAN")  # carries an evlm.trace.Trace: the plan with its reasons
+Detector = io.Custom("EVLM_DETECTOR")
+Segmenter = io.Custom("EVLM_SEGMENTER")
+Editor = io.Custom("EVLM_EDITOR")
+Boxes = io.BBOX
+
+CATEGORY = "EVLM"
+
+
+def from_boxes(boxes: Sequence[Box]) -> list[dict[str, Any]]:
+    """Boxes as ComfyUI's bounding boxes (x, y, width, height in pixels), with label, score and frame."""
+    return [
+        {
+            "x": box.x0,
+            "y": box.y0,
+            "width": box.x1 - box.x0,
+            "height": box.y1 - box.y0,
+            "label": box.label,
+            "score": box.score,
+            "frame": box.frame,
+        }
+        for box in boxes
+    ]
+
+
+def to_boxes(value: Any) -> list[Box]:
+    """Any pack's boxes: dicts as above, [x0, y0, x1, y1] in pixels, or one such list for each frame.
+
+    Raises RequestError.
+    """
+    from ..evlm.errors import RequestError
+    from ..evlm.grounder import Box
+
+    found = []
+    for frame, each in _flat(value):
+        if isinstance(each, dict):
+            try:
+                x, y, wide, high = (float(each[key]) for key in ("x", "y", "width", "height"))
+                sides = (x, y, x + wide, y + high)
+                label, score = str(each.get("label", "")), float(each.get("score", 1.0))
+                frame = int(each.get("frame", frame))
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
+                raise RequestError(f"box {each!r:.100}: expected x, y, width, height in pixels") from error
+        else:
+            label, score = "", 1.0
+            sides = (float(each[0]), float(each[1]), float(each[2]), float(each[3]))
+        if not all(map(math.isfinite, (*sides, score))) or sides[2] <= sides[0] or sides[3] <= sides[1]:
+            raise RequestError(f"box {each!r:.100}: expected finite numbers and a box that is not empty")
+        found.append(Box(label, score, *sides, frame=frame))
+    return found
+
+
+def _flat(value: Any) -> Iterator[tuple[int, Any]]:
+    from ..evlm.errors import RequestError
+
+    if isinstance(value, dict) or _is_four(value):
+        yield 0, value
+        return
+    if not isinstance(value, (list, tuple)):
+        raise RequestError(f"boxes {value!r:.100}: expected a list of boxes")
+    for at, each in enumerate(value):
+        if isinstance(each, dict) or _is_four(each):
+            yield 0, each
+        elif isinstance(each, (list, tuple)):
+            for inner in each:
+                if not (isinstance(inner, dict) or _is_four(inner)):
+                    raise RequestError(f"box {inner!r:.100}: expected [x0, y0, x1, y1] or a dict")
+                yield at, inner
+        else:
+            raise RequestError(f"box {each!r:.100}: expected [x0, y0, x1, y1] or a dict")
+
+
+def _is_four(value: Any) -> bool:
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) >= 4
+        and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value[:4])
+    )
+
+
+def split_labels(text: str) -> tuple[str, ...]:
+    """ "red car; dog" or one a line -> labels."""
+    return tuple(label for line in text.splitlines() for part in line.split(";") if (label := part.strip()))
+
+
+def rgb(image: Tensor) -> Tensor:
+    """An IMAGE without its alpha."""
+    return image[..., :3]
