@@ -26,8 +26,9 @@ PREVIEW = 512  # pixels, the longer side of a preview
 log = logging.getLogger("evlm")
 
 
-class _Shell(nn.Module):
-    """What the patcher moves. `device` is ComfyUI's to set, which a transformers model would refuse."""
+class EVLMModel(nn.Module):
+    """What the patcher moves, named for ComfyUI's console. `device` is ComfyUI's to set, which a
+    transformers model would refuse."""
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()
@@ -60,7 +61,7 @@ class Managed(Generic[Engine]):
         self._moves = moves and self.load_device != offload
         if not self._moves:
             offload = self.load_device
-        self._shell = _Shell(offload)
+        self._shell = EVLMModel(offload)
         self._make(offload)  # a file that does not fit is the loader's error, not a later node's
         size = sum(t.nbytes for m in modules(self._need()) for t in m.state_dict().values())
         self._patcher = _patcher(self._shell, self.load_device, offload, max(1, size), self._drop)

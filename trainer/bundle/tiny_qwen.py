@@ -112,11 +112,13 @@ def make_model(
     seed: int = 0,
     width: int = 160,
     layers: int = 4,
+    head: int = 32,
+    kv_heads: int = 5,
     vision_width: int = 96,
     vision_depth: int = 3,
     vision_head: int = 16,
 ) -> Any:
-    """An untrained Qwen2VLForConditionalGeneration of about 1.7 M parameters, in float32."""
+    """An untrained Qwen2VLForConditionalGeneration of about 2 M parameters, in float32."""
     import torch
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
@@ -135,10 +137,10 @@ def make_model(
         "hidden_size": width,
         "intermediate_size": 3 * width,
         "num_hidden_layers": layers,
-        "num_attention_heads": width // 32,
-        "num_key_value_heads": 1,
+        "num_attention_heads": width // head,
+        "num_key_value_heads": kv_heads,
         "max_position_embeddings": 2048,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]},
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [head // 8, head * 3 // 16, head * 3 // 16]},
         "bos_token_id": None,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,

@@ -2,8 +2,8 @@
 talk.
 
 Qwen2-VL starts from a vision tower that was trained before as well. Here every patch is asked, by one linear
-head, for the shape, colour, texture and size of the thing that covers it, for the sign's word, and for
-ground, weather and style: dense labels from the scene graph, at a fiftieth of the cost of learning the same
+head, for the shape, colour, texture and size of the thing that covers it and how far it lies from its cell's
+centre, for the sign's word, and for ground, weather and style: dense labels from the scene graph, at a fiftieth of the cost of learning the same
 from traces.
 """
 
@@ -24,8 +24,10 @@ from ..optim import make_optimizer
 from ..world.questions import FRAMES, Question, ask
 from ..world.render import render, render_frames, thing_alpha
 from ..world.scene import (
+    CENTRES,
     COLOURS,
     GROUNDS,
+    JITTER,
     LATTICE,
     SHAPES,
     SIZES,
@@ -37,17 +39,20 @@ from ..world.scene import (
     scene_split,
 )
 
+ROOM = max(JITTER.values())
 CLASSES = {
     "shape": len(SHAPES) + 2,
     "colour": len(COLOURS) + 1,
     "texture": len(TEXTURES) + 1,
     "size": len(SIZES) + 1,
+    "across": 2 * ROOM + 2,
+    "down": 2 * ROOM + 2,
     "sign": len(COLOURS) + 1,
     "ground": len(GROUNDS),
     "weather": len(WEATHERS),
     "style": len(STYLES),
 }
-THINGS = ("shape", "colour", "texture", "size", "sign")
+THINGS = ("shape", "colour", "texture", "size", "across", "down", "sign")
 COVERED = 0.2  # share of a patch that a thing must cover to be what the patch shows
 
 
@@ -182,11 +187,14 @@ def _labels(scene: Scene, patch: int, frame: int = 0) -> np.ndarray:
         cover = thing_alpha(thing, LATTICE, frame).reshape(n, patch, n, patch).mean((1, 3))
         on = cover > best
         best = np.maximum(best, cover)
-        labels[on, :4] = (
+        x, y = thing.centre(frame)
+        labels[on, :6] = (
             SHAPES.index(thing.shape) + 1,
             COLOURS.index(thing.colour) + 1,
             TEXTURES.index(thing.texture) + 1,
             SIZES.index(thing.size) + 1 if thing.size in SIZES else 0,
+            _offset(x, CENTRES[thing.cell % 3]),
+            _offset(y, CENTRES[thing.cell // 3]),
         )
     if scene.sign:
         rows, columns = (
@@ -194,11 +202,17 @@ def _labels(scene: Scene, patch: int, frame: int = 0) -> np.ndarray:
             if scene.sign_large
             else (slice(48 // patch, 57 // patch), slice(0, 32 // patch))
         )
-        labels[rows, columns, 4] = COLOURS.index(scene.sign) + 1
-    labels[..., 5:] = GROUNDS.index(scene.ground), WEATHERS.index(scene.weather), STYLES.index(scene.style)
+        labels[rows, columns, 6] = COLOURS.index(scene.sign) + 1
+    labels[..., 7:] = GROUNDS.index(scene.ground), WEATHERS.index(scene.weather), STYLES.index(scene.style)
     if scene.style in ("sketch", "black and white", "sepia"):
-        labels[..., 1] = labels[..., 5] = labels[..., 6] = -100
+        labels[..., 1] = labels[..., 7] = labels[..., 8] = -100
     return labels.reshape(n * n, -1)
+
+
+def _offset(at: float, centre: int) -> int:
+    """Class of a distance from a cell's centre: 1 ... 2 * ROOM + 1. What moves on is as far off as can be
+    said."""
+    return min(max(round(at - centre), -ROOM), ROOM) + ROOM + 1
 
 
 def _patches(pictures: Pictures) -> int:

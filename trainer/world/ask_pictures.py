@@ -87,9 +87,7 @@ def _change(rng: random.Random, edit: Edit, category: str, frames: int) -> Quest
         if any(shared(t, outcome) >= 2 for t in scene.things if t is not target):
             return None
         k = len(open_changes(scene.things, scene, key, alike=2))
-        same = " and ".join(k for k in ("shape", "colour", "texture") if k != key)
-        value = getattr(outcome, key)
-        hint = f"it shares {same} with the {target.label} ; its {key} is {value}"
+        hint = f"like the {target.label} , but its {key} is {getattr(outcome, key)}"
         ref = _seen(rng, edit, outcome.look, frames)
         return Question(edit, category, form, rng.choice(LIKE), (ref,), k, hint, True)
     if form == "pair":
@@ -168,7 +166,8 @@ def _move(rng: random.Random, edit: Edit, category: str, frames: int) -> Questio
     if frames == 1:
         ref = _seen(rng, edit, edit.target.look, 1, edit.outcome.cell, edit.target.size)
         prompt = rng.choice(("over here", "move here", "put it there"))
-        hint = f"it is the {edit.target.label} , now at the {CELLS[edit.outcome.cell]}"
+        way = f"from the {CELLS[edit.target.cell]} to the {CELLS[edit.outcome.cell]}"
+        hint = f"it is the {edit.target.label} , {way}"
         return Question(edit, category, "place", prompt, (ref,), k, hint, True)
     start = rng.choice([c for c in range(9) if neighbour(c, edit.value) >= 0])
     dx, dy = DIRECTIONS[edit.value]
