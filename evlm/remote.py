@@ -6,7 +6,7 @@ parser.
 The key comes from the environment variable EVLM_API_KEY and from nowhere else. Redirects are not followed.
 Addresses inside this machine or its network are refused unless `allow_private` or the environment variable
 EVLM_ALLOW_PRIVATE_ENDPOINTS=1 says otherwise, because the address may come out of somebody else's
-workflow file.
+workflow file. For the same reason the nodes send the key only to hosts that EVLM_API_HOSTS names.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,6 +38,9 @@ from .trace import parse
 
 KEY_VARIABLE = "EVLM_API_KEY"
 PRIVATE_VARIABLE = "EVLM_ALLOW_PRIVATE_ENDPOINTS"
+HOSTS_VARIABLE = "EVLM_API_HOSTS"
+_INSIDE = [ipaddress.IPv6Network(each) for each in ("fec0::/10", "64:ff9b:1::/48")]
+_CARRIERS = [ipaddress.IPv6Network(each) for each in ("::/96", "64:ff9b::/96")]
 _MAX_LINE = 1 << 20  # bytes of one event
 _MAX_ANSWER = 16 << 20  # bytes of all events
 _MAX_PIXELS = 1280 * 28 * 28  # of a picture on its way out
@@ -48,7 +51,8 @@ class RemoteReasoner:
 
     endpoint: "https://host[:port][/v1]", with or without `/chat/completions`. model: its name there.
     timeout: seconds without a byte before giving up; deadline: seconds for a whole answer.
-    max_pixels: larger pictures are made smaller before they are sent.
+    max_pixels: larger pictures are made smaller before they are sent. key_hosts: where the key may go; None:
+    to the endpoint, whichever it is.
     """
 
     def __init__(
@@ -62,7 +66,9 @@ class RemoteReasoner:
         max_frames: int = MAX_FRAMES,
         style: PromptStyle = FULL,
         codec: str = "box-spans-8",
+        key_hosts: Sequence[str] | None = None,
     ) -> None:
+        self.key_hosts = None if key_hosts is None else {host.strip().lower() for host in key_hosts}
         self.address = _parse_address(endpoint)
         self.model = model
         self.timeout, self.deadline = timeout, deadline
@@ -115,6 +121,11 @@ class RemoteReasoner:
         """The JSON objects of the answer: of its event stream, or the one of a server that does not "
         "stream."""
         key = os.environ.get(KEY_VARIABLE, "").strip()
+        if key and self.key_hosts is not None and self.address.host.lower() not in self.key_hosts:
+            raise EndpointError(
+                f"{self.address.host} would get {KEY_VARIABLE} and is not among {HOSTS_VARIABLE}: if it is "
+                f"yours to use, set {HOSTS_VARIABLE}={self.address.host} in the environment, else unset it"
+            )
         connection = self._connect(key)
         try:
             headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
@@ -332,9 +343,24 @@ def _parse_address(endpoint: str) -> _Address:
 
 def _is_public(number: str) -> bool:
     address = ipaddress.ip_address(number.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
+    if isinstance(address, ipaddress.IPv6Address):
+        if any(address in network for network in _INSIDE):
+            return False
+        inner = _carried(address)
+        if inner is not None:
+            return inner.is_global and not inner.is_multicast
     return address.is_global and not address.is_multicast
+
+
+def _carried(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that an IPv6 one stands for: mapped, compatible, 6to4 or NAT64."""
+    if address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    if address.sixtofour is not None:
+        return address.sixtofour
+    if any(address in network for network in _CARRIERS):
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return None
 
 
 def _picture(pixels: Tensor, max_pixels: int) -> dict[str, Any]:

@@ -39,7 +39,8 @@ class Example(io.ComfyNode):
     def execute(cls, which: str) -> io.NodeOutput:
         from ..evlm.demo import load_example
 
-        _, request = load_example(_examples()[which])
+        known = _examples()
+        _, request = load_example(known[sockets.choice("which", which, list(known))])
         pictures = [each.frames for each in request.references if each.frames is not None]
         shown = pictures[0][:1] if pictures else request.original
         return io.NodeOutput(

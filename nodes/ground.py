@@ -85,7 +85,8 @@ class Ground(io.ComfyNode):
         from ..evlm.pipeline import ground_plan
 
         frames, labels = sockets.rgb(image), sockets.split_labels(targets)
-        least = threshold or None
+        least = sockets.number("threshold", threshold, 0, 1) or None
+        sockets.number("text_threshold", text_threshold, 0, 1)
         how: dict[str, Any] = {"text_threshold": text_threshold, "keep": keep}
         with nullcontext(None) if detector is None else detector.use() as grounder:
             host.check_cancelled()

@@ -192,7 +192,7 @@ class Progress:
     def __init__(self, total: int) -> None:
         from comfy.utils import ProgressBar
 
-        self._bar = ProgressBar(max(1, total))
+        self._bar, self._last = ProgressBar(max(1, total)), 0.0
 
     def __call__(self, done: int, total: int | None = None, preview: Tensor | None = None) -> None:
         """preview: [F, h, w, 3] in 0..1; its first frame is shown."""
@@ -200,6 +200,9 @@ class Progress:
         picture = None
         if preview is not None and len(preview):
             picture = ("JPEG", to_pil(preview[0]), PREVIEW)
+        elif time.monotonic() - self._last < MESSAGE_EVERY / 2 and done < (total or self._bar.total):
+            return
+        self._last = time.monotonic()
         self._bar.update_absolute(done, total, picture)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from comfy_api.latest import io
 from . import folders, host, sockets
 
 DTYPES = ["auto", "fp32", "fp16", "bf16"]
+ATTENTION = ["auto", "sdpa", "eager", "flash_attention_2"]
+BITS = ["none", "4bit"]
 
 
 class LoadModel(io.ComfyNode):
@@ -36,12 +39,12 @@ class LoadModel(io.ComfyNode):
                 _dtype(),
                 io.Combo.Input(
                     "attention",
-                    options=["auto", "sdpa", "eager", "flash_attention_2"],
+                    options=ATTENTION,
                     tooltip="How attention is computed; auto is transformers' choice.",
                 ),
                 io.Combo.Input(
                     "quantize",
-                    options=["none", "4bit"],
+                    options=BITS,
                     tooltip="4bit takes a quarter of the memory; it needs CUDA and the package bitsandbytes.",
                 ),
                 io.Int.Input(
@@ -79,8 +82,9 @@ class LoadModel(io.ComfyNode):
         from ..evlm.reasoner import Reasoner
 
         path, lora = _path("reasoner", model, download), folders.find_adapter(adapter)
-        bits = None if quantize == "none" else quantize
-        number = host.dtype_for(dtype)
+        bits = None if sockets.choice("quantize", quantize, BITS) == "none" else quantize
+        sockets.choice("attention", attention, ATTENTION)
+        number = host.dtype_for(sockets.choice("dtype", dtype, DTYPES))
 
         def build(device: Any) -> Reasoner:
             return Reasoner.load(
@@ -105,8 +109,8 @@ class RemoteModel(io.ComfyNode):
             category=sockets.CATEGORY,
             description="A reasoner behind an OpenAI-compatible endpoint (vLLM, llama.cpp, a hosted one). "
             "The pictures and the prompt are sent there. The key is read from the environment variable "
-            "EVLM_API_KEY when ComfyUI starts; addresses inside your network need "
-            "EVLM_ALLOW_PRIVATE_ENDPOINTS=1.",
+            "EVLM_API_KEY and goes only to hosts that EVLM_API_HOSTS names; addresses inside your network "
+            "need EVLM_ALLOW_PRIVATE_ENDPOINTS=1.",
             inputs=[
                 io.String.Input(
                     "endpoint", default="https://", tooltip="https://host/v1; never put a key here."
@@ -135,9 +139,10 @@ class RemoteModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, endpoint: str, model: str, timeout: int) -> io.NodeOutput:
-        from ..evlm.remote import RemoteReasoner
+        from ..evlm.remote import HOSTS_VARIABLE, RemoteReasoner
 
-        return io.NodeOutput(RemoteReasoner(endpoint, model, timeout=float(timeout)))
+        hosts = os.environ.get(HOSTS_VARIABLE, "").split(",")
+        return io.NodeOutput(RemoteReasoner(endpoint, model, timeout=float(timeout), key_hosts=hosts))
 
 
 class LoadDetector(io.ComfyNode):
@@ -164,6 +169,7 @@ class LoadDetector(io.ComfyNode):
     def execute(cls, model: str, dtype: str, download: bool) -> io.NodeOutput:
         from ..evlm.grounder import Grounder
 
+        sockets.choice("dtype", dtype, DTYPES)
         path = _path("detector", model, download)
         # fp32 unless somebody asks: these models are small and their box heads lose by less.
         return io.NodeOutput(
@@ -195,6 +201,7 @@ class LoadSegmenter(io.ComfyNode):
     def execute(cls, model: str, dtype: str, download: bool) -> io.NodeOutput:
         from ..evlm.segmenter import Segmenter
 
+        sockets.choice("dtype", dtype, DTYPES)
         path, number = _path("segmenter", model, download), host.dtype_for(dtype)
         return io.NodeOutput(
             host.Managed(model, lambda device: Segmenter.load(path, number, device), lambda s: [s.model])
@@ -225,6 +232,7 @@ class LoadEditor(io.ComfyNode):
     def execute(cls, model: str, dtype: str, download: bool) -> io.NodeOutput:
         from ..evlm.editor.ip2p import IP2P
 
+        sockets.choice("dtype", dtype, DTYPES)
         path, number = _path("editor", model, download), host.dtype_for(dtype, half="fp16")
         return io.NodeOutput(
             host.Managed(

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from ..evlm.trace import Trace
 
 
+FORMS = ["json", "trace", "instruction"]
+
+
 class PlanFromText(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -56,7 +59,7 @@ class PlanToText(io.ComfyNode):
             "instruction alone for any other node.",
             inputs=[
                 sockets.Plan.Input("plan"),
-                io.Combo.Input("form", options=["json", "trace", "instruction"]),
+                io.Combo.Input("form", options=FORMS),
             ],
             outputs=[io.String.Output("text", display_name="text")],
         )
@@ -65,7 +68,7 @@ class PlanToText(io.ComfyNode):
     def execute(cls, plan: Trace, form: str) -> io.NodeOutput:
         from ..evlm.trace import plan_to_json, render
 
-        if form == "instruction":
+        if sockets.choice("form", form, FORMS) == "instruction":
             return io.NodeOutput(plan.plan.instruction)
         return io.NodeOutput(render(plan) if form == "trace" else plan_to_json(plan.plan))
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..evlm.trace import Trace
 
 UNRATED = "not rated"
+VERDICTS = [UNRATED, "good", "bad"]
 
 
 class RateEdit(io.ComfyNode):
@@ -33,7 +34,7 @@ class RateEdit(io.ComfyNode):
                 io.Image.Input("original"),
                 io.Image.Input("edited"),
                 io.String.Input("prompt", default="", tooltip="What was asked."),
-                io.Combo.Input("verdict", options=[UNRATED, "good", "bad"]),
+                io.Combo.Input("verdict", options=VERDICTS),
                 io.String.Input("note", default="", tooltip="Why, in your words."),
                 io.String.Input("dataset", default="evlm_ratings", tooltip="A folder in the output folder."),
                 io.Mask.Input("mask", optional=True),
@@ -71,7 +72,7 @@ class RateEdit(io.ComfyNode):
 
         folder = folders.dataset(dataset)
         written = False
-        if verdict != UNRATED:
+        if sockets.choice("verdict", verdict, VERDICTS) != UNRATED:
             row, pictures = _row(
                 plan,
                 sockets.rgb(original),

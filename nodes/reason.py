@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ..evlm.request import Reference as EngineReference
     from ..evlm.trace import Trace
 
+KINDS = ["image", "video", "text", "depth"]
+BATCH = ["pictures", "video"]
 PROMPT = "What shall change? One to four words are enough, or none when a reference says it."
 
 
@@ -31,7 +33,7 @@ class Reference(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "kind",
-                    options=["image", "video", "text", "depth"],
+                    options=KINDS,
                     tooltip="An image batch of kind 'image' is one reference for each picture.",
                 ),
                 io.String.Input("text", default="", multiline=True, tooltip="The words, for kind 'text'."),
@@ -58,7 +60,7 @@ class Reference(io.ComfyNode):
         from ..evlm.errors import RequestError
         from ..evlm.request import Reference as Made
 
-        if kind == "text":
+        if sockets.choice("kind", kind, KINDS) == "text":
             made = [Made("text", text=text, note=note)]
         elif kind == "video" and video is not None:
             parts = video.get_components()
@@ -88,7 +90,7 @@ class Reason(io.ComfyNode):
                 io.String.Input("prompt", default="", multiline=True, tooltip=PROMPT),
                 io.Combo.Input(
                     "batch",
-                    options=["pictures", "video"],
+                    options=BATCH,
                     tooltip="A batch is several pictures, each with its own plan, or one video's frames.",
                 ),
                 io.Int.Input("max_new_tokens", default=768, min=1, max=65536),
@@ -141,6 +143,7 @@ class Reason(io.ComfyNode):
         from ..evlm.reasoner import Sampling
         from ..evlm.request import Request
 
+        sockets.choice("batch", batch, BATCH)
         frames = sockets.rgb(image)
         pictures = [frames] if batch == "video" else list(frames.split(1))
         requests = [Request(each, prompt, references or ()) for each in pictures]

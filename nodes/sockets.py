@@ -95,6 +95,26 @@ def _is_four(value: Any) -> bool:
     )
 
 
+def choice(name: str, value: object, options: Sequence[str]) -> str:
+    """A combo's value. ComfyUI 0.3.64 does not hold V3 combos against their options.
+
+    Raises RequestError."""
+    from ..evlm.errors import RequestError
+
+    if not isinstance(value, str) or value not in options:
+        raise RequestError(f"{name} {value!r:.80}: expected one of {', '.join(options)}")
+    return value
+
+
+def number(name: str, value: object, low: float, high: float) -> float:
+    """A number within its range; ComfyUI lets NaN through. Raises RequestError."""
+    from ..evlm.errors import RequestError
+
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise RequestError(f"{name} {value!r:.40}: expected a number from {low:g} to {high:g}")
+    return value
+
+
 def split_labels(text: str) -> tuple[str, ...]:
     """ "red car; dog" or one a line -> labels."""
     return tuple(label for line in text.splitlines() for part in line.split(";") if (label := part.strip()))

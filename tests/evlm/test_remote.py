@@ -220,6 +220,16 @@ def test_the_key_is_sent_from_the_environment_and_never_shown(
     assert "sk-secret" not in str(caught.value) + repr(vars(remote))
 
 
+def test_a_key_goes_only_to_hosts_that_are_named(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVLM_API_KEY", "sk-secret")
+    with pytest.raises(EndpointError, match="EVLM_API_HOSTS=127.0.0.1"):
+        RemoteReasoner(server.url, "m", key_hosts=["api.example.com", ""]).reason(REQUEST)
+    assert not server.seen
+    assert RemoteReasoner(server.url, "m", key_hosts=[" 127.0.0.1 "]).reason(REQUEST).trace == TRACE
+    monkeypatch.delenv("EVLM_API_KEY")
+    assert RemoteReasoner(server.url, "m", key_hosts=[]).reason(REQUEST).trace == TRACE
+
+
 def test_a_key_that_would_break_the_header(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVLM_API_KEY", "a\r\nHost: b")
     with pytest.raises(EndpointError, match="characters"):
@@ -257,6 +267,8 @@ def test_private_addresses_are_refused_unless_allowed(
         ("8.8.8.8", True), ("2606:4700::1111", True), ("10.1.2.3", False), ("192.168.0.1", False),
         ("172.16.0.1", False), ("169.254.169.254", False), ("100.64.0.1", False), ("224.0.0.1", False),
         ("fe80::1%eth0", False), ("fc00::1", False), ("::ffff:10.0.0.1", False), ("::", False),
+        ("64:ff9b::a00:1", False), ("64:ff9b::808:808", True), ("2002:a00:1::", False), ("fec0::1", False),
+        ("::127.0.0.1", False), ("64:ff9b:1::1", False),
     ],
 )  # fmt: skip
 def test_which_addresses_are_public(number: str, public: bool) -> None:

@@ -40,7 +40,9 @@ def train(
     torch.manual_seed(seed)
     model = make_model().train()
     optimizer = make_optimizer(model, 0.006, 1.5e-3)
-    stream, rng = samples("train", seed + 1000, SIZE), random.Random(seed)
+    # What is prompted for is of the training compositions alone; the others only stand about.
+    stream = (s for s in samples("train", seed + 1000, SIZE) if targets(s.things, "train"))
+    rng = random.Random(seed)
     started = time.monotonic()
     for step in range(steps):
         optimizer.set_lr(schedule(step, steps, warmup=50))
@@ -172,7 +174,7 @@ def step_loss(
     each = (
         1 if kind == "masks" else EACH
     )  # the library adds a mask prompt to the picture, not to an object of it
-    chosen = [[rng.randrange(len(sample.things)) for _ in range(each)] for sample in batch]
+    chosen = [[rng.choice(targets(sample.things, "train")) for _ in range(each)] for sample in batch]
     truth = torch.from_numpy(np.stack([s.silhouettes[c] for s, c in zip(batch, chosen, strict=True)])).float()
     logits, scores = _forward(model, batch, chosen, truth, kind, rng)
     truth = truth[:, :, None].expand_as(logits)
