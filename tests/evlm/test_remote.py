@@ -222,7 +222,7 @@ def test_the_key_is_sent_from_the_environment_and_never_shown(
 
 def test_a_key_goes_only_to_hosts_that_are_named(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVLM_API_KEY", "sk-secret")
-    with pytest.raises(EndpointError, match="EVLM_API_HOSTS=127.0.0.1"):
+    with pytest.raises(EndpointError, match=r"EVLM_API_HOSTS=127\.0\.0\.1"):
         RemoteReasoner(server.url, "m", key_hosts=["api.example.com", ""]).reason(REQUEST)
     assert not server.seen
     assert RemoteReasoner(server.url, "m", key_hosts=[" 127.0.0.1 "]).reason(REQUEST).trace == TRACE
