@@ -1,0 +1,62 @@
+"""What the browser makes of a trace while it is written: web/trace.js, run by node and held against evlm.trace."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evlm.trace import Plan, Trace, parse, render
+
+ROOT = Path(__file__).resolve().parents[2]
+NODE = shutil.which("node")
+
+RENDERED = [
+    Trace("two cars , one red", "paint it", "which one ?", Plan("paint the red car blue", ("red car",), "none")),
+    Trace("", "", "", Plan("make it snow", (), None, "global")),
+    Trace("a <thinking> tag, a \\ and <b>bold</b>", "1 < 2 \n\n\n 3", "it said </output>",
+          Plan("two\nlines <output> \\n", ("a; b", "none", "c\\"), "box 1 2 3 4 full")),
+    Trace("ends with \\", "<", "</", Plan("x: y", ("none",), None)),
+    Trace("Größe ≤ 5 px — 日本語 🙂", "instruction: no field here", "scope: local", Plan("ändere es", ("Kreis",))),
+]  # fmt: skip
+LOOSE = [
+    "<Thinking>\na\n</Thinking>\n<OUTPUT>\nInstruction: make it red\n- **Targets:** car; dog\nscope: local\n</OUTPUT>",
+    "<think>a</think><output>\ninstruction: make it red\ntargets: none\nscope: global\n</output>",
+    "<thinking>a</thinking><thinking>b</thinking><output>\ninstruction: x\ntargets: y\nscope: local\n</output>",
+    "<output>\ninstruction: one\ntargets: y\nscope: local\n</output><output>\ninstruction: two\ntargets: z\nscope: local\n</output>",
+]  # fmt: skip
+
+
+def as_read(trace: Trace) -> dict[str, Any]:
+    plan = trace.plan
+    return {
+        "thinking": trace.thinking,
+        "intermediate": trace.intermediate,
+        "reflection": trace.reflection,
+        "instruction": plan.instruction,
+        "targets": list(plan.targets),
+        "scope": plan.scope,
+        "mask": plan.mask_text or "",
+    }
+
+
+@pytest.mark.skipif(NODE is None, reason="node is not installed; web/trace.js is checked where it is")
+def test_the_browser_reads_a_trace_as_python_does(tmp_path: Path) -> None:
+    cases = {
+        "rendered": [{"text": render(trace), "trace": as_read(trace)} for trace in RENDERED],
+        "loose": [{"text": text, "trace": as_read(parse(text))} for text in LOOSE],
+    }
+    (tmp_path / "cases.json").write_text(json.dumps(cases), encoding="utf-8")
+    for name in ("trace", "strings"):  # by this ending node takes them for modules, whatever its version
+        shutil.copy(ROOT / "web" / f"{name}.js", tmp_path / f"{name}.mjs")
+    shutil.copy(Path(__file__).with_name("trace_checks.mjs"), tmp_path)
+    assert NODE is not None
+    done = subprocess.run(
+        [NODE, "trace_checks.mjs", "cases.json"], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "checks" in done.stdout

@@ -1,0 +1,128 @@
+// Run by test_trace_js.py: node trace_checks.mjs CASES.json, beside copies of the modules under test.
+import assert from "node:assert/strict"
+import { readFileSync } from "node:fs"
+
+import { translator } from "./strings.mjs"
+import { findNode, Pages, PARTS, readMessage, splitTrace } from "./trace.mjs"
+
+const { rendered, loose } = JSON.parse(readFileSync(process.argv[2], "utf8"))
+
+const checks = {
+  "a finished trace reads as Python reads it"() {
+    for (const { text, trace } of [...rendered, ...loose]) {
+      const { thinking, intermediate, reflection, instruction, targets, scope, mask } = splitTrace(text, true)
+      assert.deepEqual({ thinking, intermediate, reflection, instruction, targets, scope, mask }, trace)
+    }
+  },
+
+  "while it is written, each part only grows, and no piece of a tag is ever shown"() {
+    for (const { text } of rendered) {
+      let before = splitTrace("")
+      for (let end = 0; end <= text.length; end++) {
+        const now = splitTrace(text.slice(0, end))
+        for (const part of PARTS) assert.ok(now[part].startsWith(before[part]), `${part} at ${end} of ${text}`)
+        assert.equal(now.outside, "")
+        before = now
+      }
+    }
+  },
+
+  "the part that is being written is named"() {
+    assert.equal(splitTrace("").writing, "")
+    assert.equal(splitTrace("<thinking>a").writing, "thinking")
+    assert.equal(splitTrace("<thinking>a</thinking>\n").writing, "")
+    assert.equal(splitTrace("<thinking>a</thinking><output>\ninstr").writing, "output")
+    assert.equal(splitTrace("<thinking>a", true).writing, "")
+  },
+
+  "a tag's beginning is held back, a mere < is not"() {
+    assert.equal(splitTrace("<thinking>a <").thinking, "a")
+    assert.equal(splitTrace("<thinking>a </thi").thinking, "a")
+    assert.equal(splitTrace("<thinking>a < b").thinking, "a < b")
+    assert.equal(splitTrace("<thinking>a </thi", true).thinking, "a </thi")
+    assert.equal(splitTrace("<thinking>a \\<").thinking, "a <")
+    assert.equal(splitTrace("<thinking>a \\").thinking, "a")
+  },
+
+  "text without any tag is shown as what it is"() {
+    const trace = splitTrace("Sure! Make the car red.", true)
+    assert.equal(trace.outside, "Sure! Make the car red.")
+    assert.equal(trace.instruction, "")
+  },
+
+  "an end whose beginning was in the prompt still makes a part"() {
+    assert.equal(splitTrace("hm, the car</think>\n<output>\ninstruction: x").thinking, "hm, the car")
+  },
+
+  "nothing throws, whatever comes"() {
+    const hostile = [undefined, null, 7, {}, [], "<".repeat(5000), "\\".repeat(4999), "<output>".repeat(999), "\u0000<thinking>\ud800"]
+    for (const text of hostile) for (const done of [true, false]) splitTrace(text, done)
+    for (const value of [undefined, null, 7, "x", [], { targets: 3, repairs: {}, mask: null, thinking: [] }]) {
+      const trace = readMessage(value)
+      assert.equal(typeof trace.thinking, "string")
+      assert.ok(Array.isArray(trace.targets) && Array.isArray(trace.repairs))
+    }
+  },
+
+  "half a megabyte is split at once"() {
+    const text = "<thinking>" + "a < b \\< </thin ".repeat(32768)
+    const start = performance.now()
+    splitTrace(text)
+    assert.ok(performance.now() - start < 2000)
+  },
+
+  "a message of the server becomes what the view draws"() {
+    const trace = readMessage({ thinking: "t", instruction: "make it red", targets: ["car", 2], scope: "local", mask: "none", repairs: ["r"] })
+    assert.deepEqual(trace.targets, ["car", "2"])
+    assert.deepEqual(trace.repairs, ["r"])
+    assert.equal(trace.output, "instruction: make it red\ntargets: car; 2\nscope: local\nmask: none")
+  },
+
+  "pages: one for each picture, the last growing"() {
+    const pages = new Pages()
+    for (const [text, done] of [["<thi", false], ["<thinking>a", false], ["<thinking>a</thinking>", true]]) pages.feed(text, done)
+    assert.equal(pages.length, 1)
+    pages.feed("<thinking>a</thinking>", true)
+    assert.equal(pages.length, 1)
+    pages.feed("<thinking>b", false)
+    assert.deepEqual(pages.traces().map((trace) => trace.thinking), ["a", "b"])
+    assert.equal(pages.traces()[1].writing, "thinking")
+    pages.finish()
+    assert.equal(pages.traces()[1].writing, "")
+    pages.feed("<thinking>c", false) // the picture before was stopped: this is another
+    assert.equal(pages.length, 3)
+    pages.clear()
+    assert.equal(pages.length, 0)
+  },
+
+  "nodes are found at the root, in subgraphs and by locator"() {
+    const graph = (nodes, subgraphs) => ({ subgraphs: new Map(Object.entries(subgraphs ?? {})), getNodeById: (id) => nodes[id] ?? null })
+    const inner = { name: "inner" }
+    const deep = graph({ 3: inner })
+    const middle = graph({ 9: { subgraph: deep } })
+    const root = graph({ 3: { name: "outer" }, 5: { subgraph: middle } }, { "0f-uuid": deep })
+    assert.equal(findNode(root, "3").name, "outer")
+    assert.equal(findNode(root, 3).name, "outer")
+    assert.equal(findNode(root, "5:9:3"), inner)
+    assert.equal(findNode(root, "0f-uuid:3"), inner)
+    for (const id of ["4", "5:4", "3:1", "", ":", null, undefined, "nope:3", {}]) assert.equal(findNode(root, id), null)
+    assert.equal(findNode(undefined, "3"), null)
+  },
+
+  "the extension speaks the language of the frontend, or English"() {
+    assert.equal(translator("de")("thinking"), "Gedanken")
+    assert.equal(translator("de-AT")("page", 2, 5), "2 / 5")
+    assert.equal(translator("fr")("thinking"), "Thinking")
+    assert.equal(translator(undefined)("rows", 12, 9, 3, "evlm_ratings"), "12 rows: 9 good, 3 bad → output/evlm_ratings")
+  },
+}
+
+for (const [name, check] of Object.entries(checks)) {
+  try {
+    check()
+  } catch (error) {
+    console.error(`FAILED: ${name}\n${error.stack}`)
+    process.exitCode = 1
+  }
+}
+console.log(`${Object.keys(checks).length} checks`)
