@@ -1,1 +1,0 @@
-"""A stand-in for the module of `comfy_execution` that tells a node its id."""
