@@ -1,4 +1,4 @@
-"""A stand-in for what this pack uses of `comfy_api.latest` as ComfyUI 0.3.64 has it, so that nodes run without
+"""A stand-in for what this pack uses of `comfy_api.latest` as ComfyUI 0.3.64 has it: nodes then run without
 ComfyUI. What came later raises TypeError. tests/comfyui compares the two."""
 
 from __future__ import annotations
