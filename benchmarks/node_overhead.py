@@ -24,16 +24,16 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(rounds: int) -> int:
-    comfy = os.environ.get("COMFYUI_PATH")
-    if not comfy:
+    path = os.environ.get("COMFYUI_PATH")
+    if not path:
         print("COMFYUI_PATH is not set: nothing to measure against")
         return 2
-    nodes = _nodes(comfy)
+    nodes = _nodes(path)
     example = nodes["EVLM_Example"].execute("1-reference").args
     image, references, prompt = example[0], example[1], example[2]
     model = nodes["EVLM_LoadModel"].execute("bundled", "none", "auto", "auto", "none", 0, False).args[0]
     editor = nodes["EVLM_LoadEditor"].execute("bundled", "auto", False).args[0]
-    from evlm_pack.evlm.request import Request  # type: ignore[import-not-found]
+    from evlm_pack.evlm.request import Request
 
     planned = nodes["EVLM_Reason"].execute(
         model, image, prompt, "pictures", 768, 0.0, 1.0, 0, True, references
@@ -75,9 +75,9 @@ def main(rounds: int) -> int:
     return 0
 
 
-def _nodes(comfy: str) -> dict[str, Any]:
+def _nodes(path: str) -> dict[str, Any]:
     """node id -> class, imported as ComfyUI imports the pack."""
-    sys.path.insert(0, comfy)
+    sys.path.insert(0, path)
     sys.argv = [sys.argv[0], "--cpu"]  # ComfyUI reads its options when its modules are imported
     import comfy.options
 

@@ -82,9 +82,7 @@ class AnyReasoner(Protocol):
 
 
 class AnyGrounder(Protocol):
-    def ground(
-        self, frames: Tensor, labels: Sequence[str], threshold: float | None = None, **how: Any
-    ) -> list[Box]: ...
+    def ground(self, frames: Tensor, labels: Sequence[str], threshold: float | None = None) -> list[Box]: ...
 
 
 class AnySegmenter(Protocol):
@@ -218,16 +216,17 @@ class Grounded:
 
 
 def ground_plan(
-    grounder: AnyGrounder | None, frames: Tensor, plan: Plan, threshold: float | None = None, **how: Any
+    grounder: Any, frames: Tensor, plan: Plan, threshold: float | None = None, **how: Any
 ) -> Grounded:
     """Where the plan's targets are in frames [F, H, W, 3]: by a detector, else by the plan's own mask text.
 
-    how: more arguments for `Grounder.ground`. Nothing found is no boxes and a note.
+    grounder: a `Grounder`, or None. how: more arguments for its `ground`. Nothing found is no boxes and a note.
     """
     from .grounder import plan_boxes
 
     height, width = frames.shape[1:3]
-    region, notes = plan_region(plan, height, width), []
+    region = plan_region(plan, height, width)
+    notes: list[str] = []
     if grounder is not None and plan.targets:
         found = grounder.ground(frames, plan.targets, threshold=threshold, **how)
         if len(frames) == 1:

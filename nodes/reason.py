@@ -71,7 +71,7 @@ class Reference(io.ComfyNode):
         elif kind == "video":
             made = [Made("video", sockets.rgb(image), note=note)]
         else:
-            made = [Made(kind, frame[None], note=note) for frame in sockets.rgb(image)]  # type: ignore[arg-type]
+            made = [Made(kind, frame[None], note=note) for frame in sockets.rgb(image)]
         return io.NodeOutput((*(references or ()), *made))
 
 

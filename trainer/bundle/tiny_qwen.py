@@ -113,7 +113,6 @@ def make_model(
     width: int = 160,
     layers: int = 4,
     head: int = 32,
-    kv_heads: int = 5,
     vision_width: int = 96,
     vision_depth: int = 3,
     vision_head: int = 16,
@@ -138,9 +137,13 @@ def make_model(
         "intermediate_size": 3 * width,
         "num_hidden_layers": layers,
         "num_attention_heads": width // head,
-        "num_key_value_heads": kv_heads,
+        "num_key_value_heads": width // head,  # one key for all heads copies words badly
         "max_position_embeddings": 2048,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [head // 8, head * 3 // 16, head * 3 // 16]},
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "mrope_section": [head // 8, head * 3 // 16, head * 3 // 16],
+        },
         "bos_token_id": None,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,

@@ -51,9 +51,10 @@ def plan_of(edit: Edit, frames: int = 1, size: int = 64) -> Plan:
     return Plan(edit.instruction, edit.targets, mask_text, edit.scope)  # type: ignore[arg-type]
 
 
-def describe(scene: Scene, place: bool = True) -> str:
-    """A scene in words, in reading order: "large red circle left , small blue star top ; grass , rain"."""
-    words = [_describe_thing(t, place) for t in scene.things]
+def describe(scene: Scene, place: bool = True, beside: Thing | None = None) -> str:
+    """A scene in words, in reading order: "large red circle left , small blue star top ; grass , rain".
+    beside: a thing to compare with: "large red circle left same shape and texture , ..."."""
+    words = [_describe_thing(t, place) + _compare(t, beside) for t in scene.things]
     if scene.sign:
         words.append(f"sign {scene.sign}")
     text = f"{' , '.join(words) or 'nothing'} ; {scene.ground} , {scene.weather}"
@@ -97,13 +98,27 @@ def rate(rng: random.Random, desired: bool) -> tuple[bool, tuple[bool, ...]]:
 
 
 def _thinking(question: Question) -> str:
+    """References first: what the original shares with a reference can then be said thing by thing."""
+    parts = [f"reference {n} : {_describe_ref(ref)}" for n, ref in enumerate(question.refs, 1) if ref.scenes]
     kind = "original video" if question.frames > 1 else "original"
-    parts = [f"{kind} : {describe(question.edit.source)}"]
-    for number, ref in enumerate(question.refs, 1):
-        if ref.scenes:
-            parts.append(f"reference {number} : {_describe_ref(ref)}")
+    parts.append(f"{kind} : {describe(question.edit.source, beside=_only_thing(question))}")
     parts.append(question.hint)
     return " . ".join(parts)
+
+
+def _only_thing(question: Question) -> Thing | None:
+    """The one thing of the one reference, where there is one of each."""
+    if len(question.refs) != 1 or len(question.refs[0].scenes) != 1:
+        return None
+    things = question.refs[0].scenes[0].things
+    return things[0] if len(things) == 1 else None
+
+
+def _compare(thing: Thing, other: Thing | None) -> str:
+    if other is None:
+        return ""
+    same = [key for key in ("shape", "colour", "texture") if getattr(thing, key) == getattr(other, key)]
+    return f" same {' and '.join(same)}" if same else ""
 
 
 def _describe_ref(ref: Ref) -> str:
