@@ -220,7 +220,8 @@ def ground_plan(
 ) -> Grounded:
     """Where the plan's targets are in frames [F, H, W, 3]: by a detector, else by the plan's own mask text.
 
-    grounder: a `Grounder`, or None. how: more arguments for its `ground`. Nothing found is no boxes and a note.
+    grounder: a `Grounder`, or None. how: more arguments for its `ground`. Nothing found is no boxes, and a
+    note.
     """
     from .grounder import plan_boxes
 

@@ -3,8 +3,8 @@ talk.
 
 Qwen2-VL starts from a vision tower that was trained before as well. Here every patch is asked, by one linear
 head, for the shape, colour, texture and size of the thing that covers it and how far it lies from its cell's
-centre, for the sign's word, and for ground, weather and style: dense labels from the scene graph, at a fiftieth of the cost of learning the same
-from traces.
+centre, for the sign's word, and for ground, weather and style: dense labels from the scene graph, at a
+fiftieth of the cost of learning the same from traces.
 """
 
 from __future__ import annotations
