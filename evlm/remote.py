@@ -334,8 +334,13 @@ def _parse_address(endpoint: str) -> _Address:
     if parts.username or parts.password or parts.query or parts.fragment:
         raise EndpointError(f"an endpoint holds no names, keys or queries; set {KEY_VARIABLE} for the key")
     path = parts.path.rstrip("/")
-    if not path.isascii() or any(letter.isspace() for letter in path):
-        raise EndpointError(f"endpoint {endpoint!r:.200}: its path holds characters that no address has")
+    for part, text in (("host", host), ("path", path)):
+        if any(letter.isspace() or not letter.isprintable() for letter in text) or (
+            part == "path" and not text.isascii()
+        ):
+            raise EndpointError(
+                f"endpoint {endpoint!r:.200}: its {part} holds characters that no address has"
+            )
     if not path.endswith("/chat/completions"):
         path = f"{path or '/v1'}/chat/completions"
     return _Address(parts.scheme, host, port or (443 if parts.scheme == "https" else 80), path)

@@ -1,5 +1,5 @@
-"""ComfyUI's inside: memory, progress, cancel, folders. No other file of this pack imports `comfy.*`,
-`folder_paths` or `server`; all of them are imported when they are first needed.
+"""ComfyUI's inside: memory, progress, cancel, messages. No other file of this pack imports `comfy.*` or
+`server` (`folder_paths` is for folders.py); they are imported when they are first needed.
 
 Models. `Managed` holds a way to build an engine (a reasoner, a detector, ...) and a `ModelPatcher` that
 counts it. On an accelerator the weights move between the card and RAM as ComfyUI asks. Where they cannot move

@@ -1,0 +1,174 @@
+"""Memory, cancel and folders, on the stand-in."""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+import weakref
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management as mm
+import folder_paths
+import pytest
+import torch
+from standin import call, part
+from torch import nn
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Engine:
+    def __init__(self, device: torch.device) -> None:
+        self.module = nn.Linear(100, 100)
+        self.device = device
+
+
+def managed(**how: Any) -> Any:
+    return part("nodes.host").Managed("toy", Engine, lambda e: [e.module], **how)
+
+
+def test_unload_gives_the_weights_back_and_use_builds_them_again() -> None:
+    model = managed()
+    assert model.size == 100 * 101 * 4
+    with model.use() as engine:
+        gone = weakref.ref(engine.module)
+        with model.use() as same:
+            assert same is engine
+    del engine, same
+    mm.unload_all_models()
+    gc.collect()
+    assert gone() is None
+    with model.use() as engine:
+        assert isinstance(engine, Engine)
+
+
+def test_a_forgotten_model_frees_itself() -> None:
+    model = managed()
+    with model.use() as engine:
+        gone = weakref.ref(engine.module)
+    del engine, model
+    gc.collect()
+    assert gone() is None
+
+
+def test_cancel_unloads_what_the_run_had_loaded_and_keeps_the_rest() -> None:
+    model = managed()
+    with pytest.raises(mm.InterruptProcessingException), model.use():
+        raise mm.InterruptProcessingException
+    assert any(each.model is model._patcher for each in mm.current_loaded_models)  # it was loaded before
+    mm.unload_all_models()
+    with pytest.raises(mm.InterruptProcessingException), model.use():
+        raise mm.InterruptProcessingException
+    assert not any(each.model is model._patcher for each in mm.current_loaded_models)
+
+
+def test_weights_move_where_they_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mm, "get_torch_device", lambda: torch.device("meta"))
+    model = managed()
+    assert next(model._engine.module.parameters()).device.type == "cpu"
+    with model.use() as engine:
+        assert next(engine.module.parameters()).device.type == "meta"
+        assert model._patcher.partially_unload("cpu", 1) == 0
+
+
+def test_cancel_stops_within_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = call("EVLM_LoadModel").args[0]
+    image, references, prompt, _ = call("EVLM_Example", which="1-reference").args
+    host, pieces = part("nodes.host"), []
+    real = host.Typing.__call__
+
+    def typing(self: Any, piece: str) -> None:
+        pieces.append(piece)
+        if len(pieces) == 5:
+            mm.interrupt_current_processing()
+        real(self, piece)
+
+    monkeypatch.setattr(host.Typing, "__call__", typing)
+    with pytest.raises(mm.InterruptProcessingException):
+        call("EVLM_Reason", model=model, image=image, prompt=prompt, references=references)
+    assert len(pieces) == 5
+
+
+def test_text_goes_to_the_browser_as_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    import server
+    from comfy_execution.utils import CurrentNodeContext
+
+    sent: list[tuple[str, dict[str, Any]]] = []
+    fake = type("Server", (), {"send_sync": lambda self, event, data, sid=None: sent.append((event, data))})()
+    monkeypatch.setattr(server.PromptServer, "instance", fake)
+    model = call("EVLM_LoadModel").args[0]
+    image, references, prompt, _ = call("EVLM_Example", which="1-reference").args
+    with CurrentNodeContext("p", "5:3"):
+        made = call("EVLM_Reason", model=model, image=image, prompt=prompt, references=references)
+    assert {event for event, _ in sent} == {"evlm.trace"} and all(data["node"] == "5:3" for _, data in sent)
+    last = sent[-1][1]
+    assert last["done"] and last["text"] == made.args[4][0]
+    assert all(last["text"].startswith(data["text"]) for _, data in sent)
+
+
+@pytest.fixture()
+def base(tmp_path: Path) -> Any:
+    folder_paths.use(tmp_path)
+    part("nodes.folders").register()
+    yield tmp_path
+    folder_paths.use(tmp_path / "gone")
+    part("nodes.folders").register()
+
+
+def test_models_are_found_where_users_keep_them(base: Path) -> None:
+    folders = part("nodes.folders")
+    bundled = ROOT / "evlm" / "bundled"
+    places = {"reasoner": "LLM/Qwen/tiny", "segmenter": "sam2/tiny", "editor": "diffusers/tiny",
+              "detector": "evlm/owl"}  # fmt: skip
+    for role, name in places.items():
+        shutil.copytree(bundled / role, base / "models" / name)
+        assert folders.models(role)[name] == base / "models" / name
+        assert next(iter(folders.models(role))) == "bundled"
+        others = places.keys() - {role}
+        assert not any(name in folders.models(other) for other in others)
+    lora = base / "models" / "loras" / "style.safetensors"
+    lora.parent.mkdir(parents=True)
+    lora.write_bytes((2).to_bytes(8, "little") + b"{}")
+    assert folders.adapters() == {"none": None, "loras/style.safetensors": lora}
+    model = call("EVLM_LoadSegmenter", model="sam2/tiny").args[0]
+    assert model.size > 1e6
+
+
+def test_a_missing_model_says_what_to_do(base: Path) -> None:
+    error = part("evlm.errors").ModelError
+    with pytest.raises(error, match=r"`download`.*4\.4 GB.*Apache-2\.0.*models/evlm/qwen2-vl-2b") as caught:
+        call("EVLM_LoadModel", model="qwen2-vl-2b")
+    assert "R to refresh" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc", "/etc/passwd", "https://x/y", "evil/model@" + "0" * 40, "\\\\h\\s", 7, ""]
+)
+def test_a_name_is_never_a_path(base: Path, name: Any) -> None:
+    load, error = part("nodes.load"), part("evlm.errors").ModelError
+    for node in (load.LoadDetector, load.LoadSegmenter, load.LoadEditor):
+        assert "choose one of" in node.validate_inputs(model=name)
+    assert "choose one of" in load.LoadModel.validate_inputs(model="bundled", adapter=name)
+    for inputs in ({"model": name}, {"model": "bundled", "adapter": name}):
+        with pytest.raises(error, match="choose one of"):
+            call("EVLM_LoadModel", **inputs)
+
+
+def test_the_fingerprint_follows_the_content(base: Path) -> None:
+    load = part("nodes.load")
+    place = base / "models" / "sam2" / "tiny"
+    shutil.copytree(ROOT / "evlm" / "bundled" / "segmenter", place)
+    before = load.LoadSegmenter.fingerprint_inputs(model="sam2/tiny", dtype="auto")
+    assert load.LoadSegmenter.fingerprint_inputs(model="sam2/tiny", dtype="auto") == before
+    (place / "evlm.json").write_text(json.dumps({"other": 1}))
+    assert load.LoadSegmenter.fingerprint_inputs(model="sam2/tiny", dtype="auto") != before
+
+
+def test_a_remote_model_is_checked_when_the_workflow_is() -> None:
+    node = part("nodes.load").RemoteModel
+    assert node.validate_inputs(endpoint="https://api.example.com/v1", model="m") is True
+    for endpoint in ("file:///etc/passwd", "https://", "http://a b/v1", "http://host/v1?key=1"):
+        assert isinstance(node.validate_inputs(endpoint=endpoint, model="m"), str)
+    assert "name" in node.validate_inputs(endpoint="https://api.example.com/v1", model=" ")

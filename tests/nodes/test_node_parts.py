@@ -1,0 +1,184 @@
+"""Plans, boxes, composites, references and ratings, as the nodes take and give them."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import pytest
+import torch
+from standin import call, part
+
+TEXT = (
+    "<thinking>\na\n</thinking>\n<intermediate>\nb\n</intermediate>\n<reflection>\nc\n</reflection>\n"
+    "<output>\ninstruction: make the car red\ntargets: car\nscope: local\n"
+    "mask: box 100 100 500 500 full\n</output>"
+)
+
+
+def plan_of(**inputs: Any) -> Any:
+    return call("EVLM_PlanFromText", **inputs).args[0]
+
+
+def test_a_plan_goes_through_text_and_back() -> None:
+    trace = plan_of(text=TEXT)
+    assert (trace.thinking, trace.plan.instruction, trace.plan.targets) == ("a", "make the car red", ("car",))
+    for form in ("json", "trace"):
+        text = call("EVLM_PlanToText", plan=trace, form=form).args[0]
+        assert plan_of(text=text, plain=False).plan == trace.plan
+    assert call("EVLM_PlanToText", plan=trace, form="instruction").args == ("make the car red",)
+
+
+def test_a_sentence_is_a_plan_when_that_is_wanted() -> None:
+    wrong = part("evlm.errors").TraceError
+    whole = plan_of(text="make it\nsnow").plan
+    assert (whole.instruction, whole.targets, whole.scope) == ("make it snow", (), "global")
+    local = plan_of(text="paint it", targets="red car; dog").plan
+    assert (local.targets, local.scope) == (("red car", "dog"), "local")
+    for text, plain in (("make it snow", False), ("", True), ("{broken", True), ("<output>", True)):
+        with pytest.raises(wrong):
+            plan_of(text=text, plain=plain)
+
+
+def test_a_mask_becomes_the_plans_own() -> None:
+    mask = torch.zeros(1, 40, 60)
+    mask[:, 10:30, 15:45] = 1
+    plan = plan_of(text="paint it", targets="car", mask=mask).plan
+    assert plan.mask_text == "box 250 250 750 750 full"
+    boxes, scores, _ = call("EVLM_Ground", image=torch.rand(1, 40, 60, 3), plan=plan_of(text=TEXT)).args
+    assert scores == [1.0] and boxes[0]["label"] == "car"
+    assert [boxes[0][key] for key in ("x", "y", "width", "height")] == [6, 4, 24, 16]
+
+
+def test_boxes_of_other_packs_are_read() -> None:
+    to_boxes, wrong = part("nodes.sockets").to_boxes, part("evlm.errors").RequestError
+
+    def sides(value: Any) -> list[tuple[float, ...]]:
+        return [(b.x0, b.y0, b.x1, b.y1, b.frame) for b in to_boxes(value)]
+
+    assert sides([1, 2, 5, 9]) == sides([[1, 2, 5, 9]]) == [(1, 2, 5, 9, 0)]
+    assert sides([[[1, 2, 5, 9]], [[2, 2, 6, 9], [0, 0, 1, 1]]]) == [
+        (1, 2, 5, 9, 0),
+        (2, 2, 6, 9, 1),
+        (0, 0, 1, 1, 1),
+    ]
+    assert sides({"x": 1, "y": 2, "width": 4, "height": 7}) == [(1, 2, 5, 9, 0)]
+    assert sides([]) == []
+    for bad in (
+        "box",
+        [1, 2, 3],
+        [[1, 2, float("nan"), 4]],
+        [{"x": 1}],
+        [[5, 5, 5, 9]],
+        7,
+        [[["a", 1, 2, 3]]],
+    ):
+        with pytest.raises(wrong, match="box"):
+            to_boxes(bad)
+
+
+def test_a_composite_changes_nothing_outside() -> None:
+    original, edited = torch.rand(2, 32, 48, 3), torch.rand(1, 16, 24, 3)
+    mask = torch.zeros(1, 32, 48)
+    mask[:, 8:24, 10:30] = 1
+    made = call("EVLM_Composite", original=original, edited=edited, mask=mask).args[0]
+    off = mask.expand(2, -1, -1) < 0.5
+    assert torch.equal(made[off], original[off]) and not torch.equal(made, original)
+    hard = call("EVLM_Composite", original=original, edited=original[:1], mask=mask, feather=0).args[0]
+    assert torch.allclose(hard[0], original[0]) and torch.equal(
+        hard[1][mask[0] > 0], original[0][mask[0] > 0]
+    )
+    with pytest.raises(part("evlm.errors").PictureError, match="resize"):
+        call("EVLM_Composite", original=original, edited=edited, mask=mask[:, :16])
+
+
+def test_references_are_chained_in_order() -> None:
+    first = call("EVLM_Reference", kind="text", text="green").args[0]
+    both = call(
+        "EVLM_Reference", kind="image", image=torch.rand(2, 8, 8, 4), note="n", references=first
+    ).args[0]
+    assert [each.kind for each in both] == ["text", "image", "image"]
+    assert both[1].note == "n" and both[1].frames.shape == (1, 8, 8, 3)
+    video = call("EVLM_Reference", kind="video", image=torch.rand(3, 8, 8, 3)).args[0]
+    assert len(video) == 1 and video[0].frames.shape[0] == 3
+    for inputs in ({"kind": "image"}, {"kind": "text"}, {"kind": "sound", "text": "x"}):
+        with pytest.raises(part("evlm.errors").RequestError):
+            call("EVLM_Reference", **inputs)
+
+
+@pytest.fixture()
+def output(tmp_path: Path) -> Any:
+    folder_paths.use(tmp_path)
+    (tmp_path / "output").mkdir()
+    yield tmp_path / "output"
+    folder_paths.use(tmp_path / "gone")
+
+
+def rate(**inputs: Any) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(inputs.pop("seed", 0))
+    made = call(
+        "EVLM_RateEdit",
+        **{
+            "plan": plan_of(text=TEXT),
+            "original": torch.rand(1, 16, 16, 3, generator=generator),
+            "edited": torch.rand(1, 16, 16, 3, generator=generator),
+            "prompt": "red",
+            "mask": torch.ones(1, 16, 16),
+            "references": call("EVLM_Reference", kind="text", text="green").args[0],
+            **inputs,
+        },
+    )
+    shown: dict[str, Any] = made.ui["evlm_rating"][0]
+    return shown
+
+
+def test_a_rating_becomes_a_row_that_the_trainer_reads(output: Path) -> None:
+    assert rate() == {"rows": 0, "good": 0, "bad": 0, "folder": "evlm_ratings", "written": False}
+    assert not (output / "evlm_ratings").exists()
+    assert rate(verdict="good", note="fine")["written"]
+    again = rate(verdict="good", note="fine")
+    assert not again["written"] and again["rows"] == 1
+    assert rate(verdict="bad", seed=1) == {
+        "rows": 2,
+        "good": 1,
+        "bad": 1,
+        "folder": "evlm_ratings",
+        "written": True,
+    }
+    rows = list(part("evlm.records").read_rows(output / "evlm_ratings"))
+    assert [row.label for row in rows] == [True, False] and rows[0].meta == {"note": "fine"}
+    assert rows[0].trace() == plan_of(text=TEXT) and rows[0].category == "text"
+    request = rows[0].request(output / "evlm_ratings")
+    assert request.prompt == "red" and request.original.shape == (1, 16, 16, 3)
+
+
+def test_two_raters_at_once_lose_nothing(output: Path) -> None:
+    def work(first: int) -> None:
+        for seed in range(first, first + 8):
+            rate(verdict="good", seed=seed)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in (0, 100)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert len(list(part("evlm.records").read_rows(output / "evlm_ratings"))) == 16
+
+
+@pytest.mark.parametrize(
+    "name", ["..", "../x", "/tmp/x", "a/b", "a\\b", "", " ", "con", "NUL.txt", "x\x00", "x.", "~",
+             "a" * 65, "ä", "C:x"],
+)  # fmt: skip
+def test_a_dataset_stays_in_the_output_folder(output: Path, name: str) -> None:
+    with pytest.raises(part("evlm.errors").RecordError, match="dataset"):
+        rate(verdict="good", dataset=name)
+    assert "dataset" in part("nodes.rate").RateEdit.validate_inputs(dataset=name)
+    assert not any(output.iterdir())
+
+
+def test_a_dataset_that_is_a_link_is_refused(output: Path, tmp_path: Path) -> None:
+    (output / "evlm_ratings").symlink_to(tmp_path)
+    with pytest.raises(part("evlm.errors").RecordError, match="link"):
+        rate(verdict="good")
