@@ -1,4 +1,5 @@
-// The pack's extension: traces drawn in EVLM_ShowTrace and EVLM_Reason, thumbs on EVLM_RateEdit.
+// The pack's extension: traces drawn in EVLM_ShowTrace and EVLM_Reason, thumbs on EVLM_RateEdit, seeds
+// that stay.
 
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
@@ -11,6 +12,7 @@ const FOLDED = "evlm_folded" // in node.properties
 const TRACE_HEIGHT = { EVLM_Reason: 130, EVLM_ShowTrace: 220 }
 const TRACE_WIDTH = 360
 const RATING_HEIGHT = 92
+const SEEDED = ["EVLM_Reason", "EVLM_Edit"]
 const ENDS = ["execution_success", "execution_error", "execution_interrupted"]
 
 const traces = new WeakMap() // node -> { view, pages, busy }
@@ -85,6 +87,18 @@ app.registerExtension({
     after(node, "onConnectionsChange", sync)
     restoreSoon()
     after(node, "onExecuted", (output) => showOutput(node, output))
+  },
+})
+
+app.registerExtension({
+  name: "EVLM.Seed",
+
+  // ComfyUI's own default, randomize, would reason and edit anew each time that somebody rates or looks. What a
+  // workflow has saved is set after this.
+  nodeCreated(node) {
+    if (!SEEDED.includes(node.comfyClass)) return
+    const control = node.widgets?.find((widget) => widget.name === "control_after_generate")
+    if (control) control.value = "fixed"
   },
 })
 

@@ -1,4 +1,4 @@
-"""What the browser makes of a trace while it is written: web/trace.js, run by node and held against evlm.trace."""
+"""What the browser makes of a growing trace: web/trace.js, run by node and held against evlm.trace."""
 
 from __future__ import annotations
 
@@ -16,19 +16,30 @@ ROOT = Path(__file__).resolve().parents[2]
 NODE = shutil.which("node")
 
 RENDERED = [
-    Trace("two cars , one red", "paint it", "which one ?", Plan("paint the red car blue", ("red car",), "none")),
+    Trace("two cars , one red", "paint it", "which ?", Plan("paint the red car blue", ("red car",), "none")),
     Trace("", "", "", Plan("make it snow", (), None, "global")),
-    Trace("a <thinking> tag, a \\ and <b>bold</b>", "1 < 2 \n\n\n 3", "it said </output>",
-          Plan("two\nlines <output> \\n", ("a; b", "none", "c\\"), "box 1 2 3 4 full")),
+    Trace(
+        "a <thinking> tag, a \\ and <b>bold</b>",
+        "1 < 2 \n\n\n 3",
+        "it said </output>",
+        Plan("two\nlines <output> \\n", ("a; b", "none", "c\\"), "box 1 2 3 4 full"),
+    ),
     Trace("ends with \\", "<", "</", Plan("x: y", ("none",), None)),
-    Trace("Größe ≤ 5 px — 日本語 🙂", "instruction: no field here", "scope: local", Plan("ändere es", ("Kreis",))),
-]  # fmt: skip
+    Trace("Größe ≤ 5 px — 日本語 🙂", "instruction: no field", "scope: local", Plan("ändere es", ("Kreis",))),
+]
+
+
+def output(instruction: str, targets: str, scope: str = "local") -> str:
+    return f"<output>\ninstruction: {instruction}\ntargets: {targets}\nscope: {scope}\n</output>"
+
+
 LOOSE = [
-    "<Thinking>\na\n</Thinking>\n<OUTPUT>\nInstruction: make it red\n- **Targets:** car; dog\nscope: local\n</OUTPUT>",
-    "<think>a</think><output>\ninstruction: make it red\ntargets: none\nscope: global\n</output>",
-    "<thinking>a</thinking><thinking>b</thinking><output>\ninstruction: x\ntargets: y\nscope: local\n</output>",
-    "<output>\ninstruction: one\ntargets: y\nscope: local\n</output><output>\ninstruction: two\ntargets: z\nscope: local\n</output>",
-]  # fmt: skip
+    "<Thinking>\na\n</Thinking>\n<OUTPUT>\nInstruction: make it red\n- **Targets:** car; dog\nscope: local\n"
+    "</OUTPUT>",
+    "<think>a</think>" + output("make it red", "none", "global"),
+    "<thinking>a</thinking><thinking>b</thinking>" + output("x", "y"),
+    output("one", "y") + output("two", "z"),
+]
 
 
 def as_read(trace: Trace) -> dict[str, Any]:
