@@ -85,7 +85,7 @@ class Managed(Generic[Engine]):
             self._make(self.load_device)
         try:
             yield self._need()
-        except mm.InterruptProcessingException:
+        except _cancelled():
             if not before:
                 self.unload()
             raise
@@ -177,6 +177,16 @@ def dtype_for(dtype: str, half: str = "bf16") -> str:
         if tests[name](device):
             return name
     return "fp32"
+
+
+def _cancelled() -> type[BaseException]:
+    """ComfyUI's exception for a cancel. The fork that installs by pip has it in a module of its own."""
+    import comfy.model_management as mm
+
+    if not hasattr(mm, "InterruptProcessingException"):
+        import comfy.interruption as mm
+    found: type[BaseException] = mm.InterruptProcessingException
+    return found
 
 
 def check_cancelled() -> None:
