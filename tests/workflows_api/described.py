@@ -1,0 +1,292 @@
+"""The workflows of this pack, each said once; tests/workflows_api/build_workflows.py writes the files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from model_files import GROUNDING_DINO, IP2P, QWEN2_VL_7B, QWEN_IMAGE_EDIT, SAM2
+from ui_graph import Definitions, Graph, Link, Node
+
+Chain = dict[str, dict[str, Any]]
+
+REFERENCE, WORDS, REMOVAL = "1-reference", "2-words", "3-removal"  # the bundled examples
+TOY: Chain = {"detector": {}, "segmenter": {}, "editor": {}}
+REAL: Chain = {
+    "detector": {"model": "grounding-dino-tiny", "models": GROUNDING_DINO},
+    "segmenter": {"model": "sam2.1-small", "models": SAM2},
+    "editor": {"model": "instruct-pix2pix", "models": IP2P},
+}
+TRACE_SIZE, RESULT_SIZE = (420, 440), (340, 340)
+OUR_FILES = (
+    "- Qwen/Qwen2-VL-7B-Instruct → `models/evlm/qwen2-vl-7b`\n"
+    "- IDEA-Research/grounding-dino-tiny → `models/evlm/grounding-dino-tiny`\n"
+    "- sam2.1_hiera_small.safetensors → `models/sam2`\n"
+)
+IP2P_FILE = "instruct-pix2pix-00-22000.safetensors → `models/checkpoints`"
+ABSENT = "Where one is missing, its loader says what goes where; its `download` switch fetches it instead."
+
+
+def quickstart(definitions: Definitions) -> Graph:
+    """Runs as it is: every model lies in the pack."""
+    graph = Graph(
+        "quickstart",
+        "## Quickstart\n\nQueue it: it runs as it is, on a CPU too, in seconds.\n\n"
+        "A picture, a reference and two words come in. **Reason** finds out what is meant and writes it down "
+        "as a plan; **Ground** finds the thing that it names, **Segment** its outline, **Edit** paints there "
+        "and nowhere else. Unfold the four parts in **Show Trace** to read why.\n\n"
+        "**Files:** none. The bundled models are tiny ones of the real classes; they know only a drawn world "
+        "of coloured shapes. For photographs take the other workflows.",
+        definitions,
+    )
+    example, plan = _asked(graph, REFERENCE)
+    _edit(graph, example["image"], plan["plan"])
+    graph.add(5, "PreviewImage", title="Original", images=example["image"], size=RESULT_SIZE)
+    graph.add(5, "PreviewImage", title="Reference", images=example["reference"], size=RESULT_SIZE)
+    return graph
+
+
+def edit_2d_qwen2vl_sam2_ip2p(definitions: Definitions) -> Graph:
+    """The paper's chain on photographs."""
+    graph = Graph(
+        "edit_2d_qwen2vl_sam2_ip2p",
+        "## Edit a photograph by a reference\n\nThe chain of the EVLM paper: Qwen2-VL reasons, Grounding "
+        "DINO finds, SAM 2 outlines, InstructPix2Pix paints.\n\n"
+        "1. Choose the **original** and the **reference**.\n"
+        "2. Say in one to four words what you want, or nothing where the reference says it.\n3. Queue.\n\n"
+        f"**Files:**\n{OUR_FILES}- {IP2P_FILE}\n\n"
+        f"{ABSENT} With less than 20 GB of VRAM set `quantize` to 4bit, or take qwen2-vl-2b.",
+        definitions,
+        note_height=540,
+    )
+    original = graph.add(0, "LoadImage", title="Original", image="example.png")
+    reference = graph.add(0, "LoadImage", title="Reference", image="example.png")
+    shown = graph.add(0, "EVLM_Reference", kind="image", image=reference["image"])
+    model = graph.add(1, "EVLM_LoadModel", model="qwen2-vl-7b", models=QWEN2_VL_7B)
+    plan = _reason(graph, model, original["image"], shown["references"], "like this")
+    _edit(graph, original["image"], plan["plan"], REAL)
+    return graph
+
+
+def native_sampling(definitions: Definitions) -> Graph:
+    """Core's own sampler makes the edit; ours say what and where."""
+    graph = Graph(
+        "native_sampling",
+        "## Sample with ComfyUI's own nodes\n\nThe plan's instruction becomes the positive prompt of core's "
+        "**InstructPixToPixConditioning** and **KSampler**, so that every sampler, LoRA and control of core "
+        "works; **Composite in Mask** keeps the rest of the picture as it was.\n\n"
+        f"**Files:**\n{OUR_FILES}- {IP2P_FILE}\n\n"
+        f"{ABSENT} The checkpoint was trained on 512 × 512; the picture is cut to that first.",
+        definitions,
+        note_height=480,
+    )
+    original = graph.add(0, "LoadImage", title="Original", image="example.png")
+    size: dict[str, Any] = {"width": 512, "height": 512, "crop": "center", "upscale_method": "lanczos"}
+    scaled = graph.add(0, "ImageScale", image=original["image"], **size)
+    plan, mask = _plan_and_mask(graph, scaled["image"])
+    loaded = graph.add(4, "CheckpointLoaderSimple", ckpt_name=IP2P[0]["name"], models=IP2P)
+    positive = graph.add(4, "CLIPTextEncode", title="Positive", clip=loaded["clip"], text=plan["instruction"])
+    negative = graph.add(4, "CLIPTextEncode", title="Negative", clip=loaded["clip"], text="")
+    both = graph.add(
+        5,
+        "InstructPixToPixConditioning",
+        positive=positive["conditioning"],
+        negative=negative["conditioning"],
+        vae=loaded["vae"],
+        pixels=scaled["image"],
+    )
+    sampled = _sample(graph, loaded["model"], both["positive"], both["negative"], both["latent"],
+                      cfg=7.5, sampler_name="euler_ancestral", scheduler="normal")  # fmt: skip
+    decoded = graph.add(5, "VAEDecode", samples=sampled, vae=loaded["vae"])
+    _composite(graph, scaled["image"], decoded["image"], mask)
+    return graph
+
+
+def qwen_image_edit(definitions: Definitions) -> Graph:
+    """A large editor of core makes the edit."""
+    graph = Graph(
+        "qwen_image_edit",
+        "## Feed Qwen-Image-Edit\n\nA large editor follows an instruction well, but not a hint: EVLM turns "
+        "the vague request into one clear sentence, and **Composite in Mask** keeps what was not meant.\n\n"
+        "**Files:**\n- qwen_image_edit_fp8_e4m3fn.safetensors → `models/diffusion_models`\n"
+        "- qwen_2.5_vl_7b_fp8_scaled.safetensors → `models/text_encoders`\n"
+        f"- qwen_image_vae.safetensors → `models/vae`\n{OUR_FILES}\n{ABSENT} Flux Kontext goes into the same "
+        "place: its loaders, core's ReferenceLatent and FluxGuidance.",
+        definitions,
+        note_height=540,
+    )
+    original = graph.add(0, "LoadImage", title="Original", image="example.png")
+    scaled = graph.add(0, "FluxKontextImageScale", image=original["image"])
+    plan, mask = _plan_and_mask(graph, scaled["image"])
+    unet, clip, vae = QWEN_IMAGE_EDIT
+    model = graph.add(4, "UNETLoader", unet_name=unet["name"], weight_dtype="default", models=[unet])
+    texts = graph.add(4, "CLIPLoader", clip_name=clip["name"], type="qwen_image", models=[clip])
+    coder = graph.add(4, "VAELoader", vae_name=vae["name"], models=[vae])
+    shifted = graph.add(4, "ModelSamplingAuraFlow", model=model["model"], shift=3.0)
+    normed = graph.add(4, "CFGNorm", model=shifted["model"], strength=1.0)
+    latent = graph.add(4, "VAEEncode", pixels=scaled["image"], vae=coder["vae"])
+    seen: dict[str, Any] = {"clip": texts["clip"], "vae": coder["vae"], "image": scaled["image"]}
+    kind = "TextEncodeQwenImageEdit"
+    positive = graph.add(5, kind, title="Positive", prompt=plan["instruction"], **seen)
+    negative = graph.add(5, kind, title="Negative", prompt="", **seen)
+    sampled = _sample(graph, normed["patched_model"], positive["conditioning"], negative["conditioning"],
+                      latent["latent"], cfg=2.5, sampler_name="euler", scheduler="simple")  # fmt: skip
+    decoded = graph.add(5, "VAEDecode", samples=sampled, vae=coder["vae"])
+    _composite(graph, scaled["image"], decoded["image"], mask)
+    return graph
+
+
+def several_references(definitions: Definitions) -> Graph:
+    """References are chained: a picture says how, a text says which."""
+    graph = Graph(
+        "several_references",
+        "## Several references\n\n**Reference** nodes are chained: each one adds a picture, a video, a depth "
+        "map or a text to those before it. Here a picture shows a green cross, and a text says that its "
+        "colour alone is meant, and for which thing.\n\nThe `note` of a reference tells the model "
+        "what to look at.\n\n**Files:** none, it runs as it is.",
+        definitions,
+    )
+    example = graph.add(0, "EVLM_Example", which=REFERENCE)
+    picture = graph.add(0, "EVLM_Reference", title="A picture", kind="image", image=example["reference"])
+    text = graph.add(
+        0,
+        "EVLM_Reference",
+        title="A text",
+        kind="text",
+        text="only the colour of the blue ring",
+        references=picture["references"],
+    )
+    model = graph.add(1, "EVLM_LoadModel")
+    plan = _reason(graph, model, example["image"], text["references"], "like this")
+    _edit(graph, example["image"], plan["plan"])
+    return graph
+
+
+def remote_reasoner(definitions: Definitions) -> Graph:
+    """The reasoner behind an OpenAI-compatible endpoint."""
+    graph = Graph(
+        "remote_reasoner",
+        "## A reasoner somewhere else\n\n**Remote EVLM** speaks to any OpenAI-compatible server that takes "
+        "pictures: vLLM, llama.cpp, a hosted one. It is sent the picture, the references and the prompt.\n\n"
+        "What a workflow may not decide is set in ComfyUI's environment:\n"
+        "- `EVLM_API_KEY`: the key, where one is needed\n"
+        "- `EVLM_ALLOW_PRIVATE_ENDPOINTS=1`: addresses in this machine or its network, as here\n\n"
+        "**Files:** none here. The server: `vllm serve Qwen/Qwen2.5-VL-7B-Instruct`.",
+        definitions,
+        note_height=460,
+    )
+    example = graph.add(0, "EVLM_Example", which=WORDS)
+    model = graph.add(
+        1, "EVLM_RemoteModel", endpoint="http://127.0.0.1:8000/v1", model="Qwen/Qwen2.5-VL-7B-Instruct"
+    )
+    plan = _reason(graph, model, example["image"], example["references"], example["prompt"])
+    _edit(graph, example["image"], plan["plan"])
+    return graph
+
+
+def rate_and_collect(definitions: Definitions) -> Graph:
+    """Ratings become rows that the trainer reads."""
+    graph = Graph(
+        "rate_and_collect",
+        "## Rate edits, collect data\n\nQueue, look, press thumbs up or down in **Rate Edit** and queue "
+        "again: the request, the trace, the mask and the result become one row of a dataset in ComfyUI's "
+        "`output` folder. While the verdict is *not rated* nothing is written.\n\n"
+        "`python -m trainer` in this pack's folder trains on it (SFT, KTO, RKTO).\n\n"
+        "**Files:** none, it runs as it is.",
+        definitions,
+    )
+    example, plan = _asked(graph, REMOVAL)
+    mask, edited = _edit(graph, example["image"], plan["plan"])
+    graph.add(
+        5,
+        "EVLM_RateEdit",
+        plan=plan["plan"],
+        original=example["image"],
+        edited=edited,
+        mask=mask,
+        references=example["references"],
+        prompt=example["prompt"],
+    )
+    return graph
+
+
+def plan_by_hand(definitions: Definitions) -> Graph:
+    """No reasoner: the plan is written by hand, or comes from another pack's text node."""
+    graph = Graph(
+        "plan_by_hand",
+        "## A plan by hand\n\n**Plan from Text** takes a plain instruction and the things it is about, or a "
+        "whole trace, and puts it where a reasoner's plan would be. Connect the text of any other language "
+        "model to it, and its words enter the chain.\n\n**Plan to Text** shows what was understood.\n\n"
+        "**Files:** none, it runs as it is.",
+        definitions,
+    )
+    example = graph.add(0, "EVLM_Example", which=WORDS)
+    plan = graph.add(
+        2, "EVLM_PlanFromText", text="make the blue striped star red", targets="blue striped star"
+    )
+    text = graph.add(2, "EVLM_PlanToText", plan=plan["plan"], form="json")
+    graph.add(2, "PreviewAny", title="The plan", source=text["text"], size=(320, 200))
+    _edit(graph, example["image"], plan["plan"])
+    return graph
+
+
+WORKFLOWS: tuple[Callable[[Definitions], Graph], ...] = (
+    quickstart,
+    edit_2d_qwen2vl_sam2_ip2p,
+    native_sampling,
+    qwen_image_edit,
+    several_references,
+    remote_reasoner,
+    rate_and_collect,
+    plan_by_hand,
+)
+BUNDLED = ("quickstart", "several_references", "rate_and_collect", "plan_by_hand")  # need no file
+
+
+def _asked(graph: Graph, which: str) -> tuple[Node, Node]:
+    """(Example, Reason) by the bundled reasoner."""
+    example = graph.add(0, "EVLM_Example", which=which)
+    model = graph.add(1, "EVLM_LoadModel")
+    return example, _reason(graph, model, example["image"], example["references"], example["prompt"])
+
+
+def _reason(graph: Graph, model: Node, image: Link, references: Link | None, prompt: Link | str) -> Node:
+    given: dict[str, Any] = {} if references is None else {"references": references}
+    plan = graph.add(2, "EVLM_Reason", model=model["model"], image=image, prompt=prompt, **given)
+    graph.add(2, "EVLM_ShowTrace", plan=plan["plan"], size=TRACE_SIZE)
+    return plan
+
+
+def _found(graph: Graph, image: Link, plan: Link, chain: Chain) -> Link:
+    """The mask by detector and SAM 2; their loaders stand below the reasoner's."""
+    detector = graph.add(1, "EVLM_LoadDetector", **chain["detector"])
+    segmenter = graph.add(1, "EVLM_LoadSegmenter", **chain["segmenter"])
+    ground = graph.add(3, "EVLM_Ground", image=image, plan=plan, detector=detector["detector"])
+    given: dict[str, Any] = {"boxes": ground["boxes"], "segmenter": segmenter["segmenter"]}
+    return graph.add(3, "EVLM_Segment", image=image, plan=plan, **given)["mask"]
+
+
+def _edit(graph: Graph, image: Link, plan: Link, chain: Chain = TOY) -> tuple[Link, Link]:
+    """(mask, edited picture), which is shown large."""
+    mask = _found(graph, image, plan, chain)
+    editor = graph.add(1, "EVLM_LoadEditor", **chain["editor"])
+    edited = graph.add(4, "EVLM_Edit", editor=editor["editor"], image=image, plan=plan, mask=mask)["image"]
+    graph.add(5, "PreviewImage", title="Edited", images=edited, size=RESULT_SIZE)
+    return mask, edited
+
+
+def _plan_and_mask(graph: Graph, image: Link) -> tuple[Node, Link]:
+    """(Reason, mask) by real models, for an editor that is not ours."""
+    model = graph.add(1, "EVLM_LoadModel", model="qwen2-vl-7b", models=QWEN2_VL_7B)
+    plan = _reason(graph, model, image, None, "autumn")
+    return plan, _found(graph, image, plan["plan"], REAL)
+
+
+def _sample(graph: Graph, model: Link, positive: Link, negative: Link, latent: Link, **how: Any) -> Link:
+    given: dict[str, Any] = {"positive": positive, "negative": negative, "latent_image": latent}
+    return graph.add(5, "KSampler", model=model, **given, **how)["latent"]
+
+
+def _composite(graph: Graph, original: Link, edited: Link, mask: Link) -> None:
+    made = graph.add(6, "EVLM_Composite", original=original, edited=edited, mask=mask)
+    graph.add(6, "PreviewImage", title="Edited", images=made["image"], size=RESULT_SIZE)
