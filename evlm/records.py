@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from io import BytesIO
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from .append import append_lines
 from .errors import PictureError, RecordError, TraceError
+from .inside import Inside, inside
 from .pictures import load_mask, load_picture, to_pil, write_atomically
 from .request import MAX_PROMPT, Reference, Request
 from .trace import Plan, Trace
@@ -118,7 +120,7 @@ class RowWriter:
         for row, pictures in rows:
             data = asdict(row)
             # Everything is checked first: no picture may be written for a row that is refused.
-            problems = [*_field_problems(data), *_path_problems(data, self.folder, coming=set(pictures))]
+            problems = [*_field_problems(data), *_path_problems(data, Inside(self.folder), set(pictures))]
             unused = set(pictures) - set(row.paths())
             problems += [f"picture {name!r:.80} is not used by the row" for name in sorted(unused)]
             if problems:
@@ -171,12 +173,13 @@ def read_rows(
     if not file.is_file():
         raise RecordError(f"{file}: no such file; expected a dataset folder with {ROWS_FILE}")
     seen: dict[str, int] = {}
+    folder = Inside(file.parent)
     with open(file, "rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
-                row = _read_line(line, number, file.parent, check_files)
+                row = _read_line(line, number, folder, check_files)
                 if row.id in seen:
                     raise RecordError(f"line {number}: id {row.id!r:.80} was seen on line {seen[row.id]}")
                 seen[row.id] = number
@@ -189,7 +192,9 @@ def read_rows(
                 yield row
 
 
-def check_row(data: Any, line: int, folder: str | os.PathLike[str], check_files: bool = True) -> Row:
+def check_row(
+    data: Any, line: int, folder: str | os.PathLike[str] | Inside, check_files: bool = True
+) -> Row:
     """A row from parsed JSON. Raises RecordError with the line and every problem that was found."""
     problems = row_problems(data, folder, check_files)
     if problems:
@@ -199,31 +204,16 @@ def check_row(data: Any, line: int, folder: str | os.PathLike[str], check_files:
     return Row(**values)
 
 
-def row_problems(data: Any, folder: str | os.PathLike[str], check_files: bool = True) -> list[str]:
-    """What is wrong with a row, in words; an empty list where nothing is."""
+def row_problems(
+    data: Any, folder: str | os.PathLike[str] | Inside, check_files: bool = True
+) -> list[str]:
+    """What is wrong with a row, in words; an empty list where nothing is.
+
+    folder: the dataset's; as `Inside` where many rows are checked, which is ten times faster.
+    """
+    known = folder if isinstance(folder, Inside) else Inside(folder)
     problems = _field_problems(data)
-    return problems or _path_problems(data, folder, None if check_files else set(_paths(data)))
-
-
-def inside(folder: str | os.PathLike[str], path: str) -> Path:
-    """folder/path, where path is relative and stays in the folder, links followed. Raises RecordError."""
-    parts = PurePosixPath(path).parts
-    if (
-        not parts
-        or path.startswith("/")
-        or ".." in parts
-        or "\\" in path
-        or ":" in path
-        or not path.isprintable()
-    ):
-        raise RecordError(
-            f"path {path!r:.80}: expected a relative path inside the dataset, with forward slashes"
-        )
-    root = Path(os.path.realpath(folder))
-    found = Path(os.path.realpath(root.joinpath(*parts)))
-    if root not in found.parents:
-        raise RecordError(f"path {path!r:.80} leads out of the dataset folder {root}")
-    return root.joinpath(*parts)
+    return problems or _path_problems(data, known, None if check_files else set(_paths(data)))
 
 
 def load_paths(folder: str | os.PathLike[str], paths: Iterable[str]) -> Tensor:
@@ -243,6 +233,7 @@ _TEXTS = ("id", "question", "split", "source", "edit_type", "category")
 _PROSE = ("prompt", "thinking", "intermediate", "reflection", "instruction")
 _REQUIRED = frozenset((*_TEXTS, *_PROSE, "original", "targets", "scope", "label"))
 _FIELDS = frozenset(each.name for each in fields(Row))
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _REFERENCE_FIELDS = frozenset(("kind", "frames", "text", "note", "fps"))
 
 
@@ -285,6 +276,7 @@ def _field_problems(data: Any) -> list[str]:
     if not isinstance(data.get("meta", {}), dict) or not _is_json(data.get("meta", {})):
         problems.append("meta: expected a JSON object with finite numbers")
     if not problems:
+        problems += _unicode_problems(data)
         try:
             Plan(data["instruction"], tuple(data["targets"]), data.get("mask_text"), data["scope"])
         except TraceError as error:
@@ -315,14 +307,12 @@ def _reference_problems(reference: Any) -> list[str]:
     return problems + _fps_problems(reference.get("fps"), "fps")
 
 
-def _path_problems(
-    data: dict[str, Any], folder: str | os.PathLike[str], coming: set[str] | None
-) -> list[str]:
+def _path_problems(data: dict[str, Any], folder: Inside, coming: set[str] | None) -> list[str]:
     """Paths that leave the folder, or lead to nothing and are not among those to come."""
     problems = []
     for path in dict.fromkeys(_paths(data)):
         try:
-            if not inside(folder, path).is_file() and path not in (coming or ()):
+            if not folder.is_file(path) and path not in (coming or ()):
                 problems.append(f"picture {path!r:.80} does not exist")
         except RecordError as error:
             problems.append(str(error))
@@ -339,6 +329,16 @@ def _is_list(value: Any, kind: type) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(each, kind) for each in value)
 
 
+def _unicode_problems(data: dict[str, Any]) -> list[str]:
+    """JSON can spell half of a surrogate pair; no tokenizer and no other format takes it."""
+    texts = {name: data[name] for name in (*_TEXTS, *_PROSE)} | {"mask_text": data.get("mask_text") or ""}
+    texts |= {f"targets[{at}]": label for at, label in enumerate(data["targets"])}
+    for at, reference in enumerate(data.get("references", ())):
+        texts |= {f"references[{at}].{name}": reference.get(name, "") for name in ("text", "note")}
+    bad = [(name, text) for name, text in texts.items() if not text.isascii() and _SURROGATE.search(text)]
+    return [f"{name}: half of a surrogate pair in {text!r:.40}, which is no character" for name, text in bad]
+
+
 def _is_json(value: Any) -> bool:
     try:
         json.dumps(value, allow_nan=False)
@@ -352,7 +352,7 @@ def _fps_problems(fps: Any, name: str) -> list[str]:
     return [] if good else [f"{name} {fps!r:.40}: expected a number above 0 and at most 1000, or null"]
 
 
-def _read_line(line: bytes, number: int, folder: Path, check_files: bool) -> Row:
+def _read_line(line: bytes, number: int, folder: Inside, check_files: bool) -> Row:
     try:
         data = json.loads(line)
     except (ValueError, RecursionError) as error:  # ValueError: bad UTF-8 and bad JSON

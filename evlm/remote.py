@@ -39,7 +39,8 @@ from .trace import parse
 KEY_VARIABLE = "EVLM_API_KEY"
 PRIVATE_VARIABLE = "EVLM_ALLOW_PRIVATE_ENDPOINTS"
 HOSTS_VARIABLE = "EVLM_API_HOSTS"
-_INSIDE = [ipaddress.IPv6Network(each) for each in ("fec0::/10", "64:ff9b:1::/48")]
+# Python 3.10 to 3.12 call some of these global.
+_INSIDE = [ipaddress.ip_network(each) for each in ("fec0::/10", "64:ff9b:1::/48", "192.0.0.0/24")]
 _CARRIERS = [ipaddress.IPv6Network(each) for each in ("::/96", "64:ff9b::/96")]
 _MAX_LINE = 1 << 20  # bytes of one event
 _MAX_ANSWER = 16 << 20  # bytes of all events
@@ -331,6 +332,8 @@ def _parse_address(endpoint: str) -> _Address:
         ) from None
     if parts.scheme not in ("http", "https") or not host:
         raise EndpointError(f"endpoint {endpoint!r:.200}: expected http(s)://host[:port]/v1")
+    if len(endpoint) > 2000 or len(host) > 253:
+        raise EndpointError(f"endpoint {endpoint!r:.80} ...: {len(endpoint):,} characters are no address")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise EndpointError(f"an endpoint holds no names, keys or queries; set {KEY_VARIABLE} for the key")
     path = parts.path.rstrip("/")
@@ -348,12 +351,12 @@ def _parse_address(endpoint: str) -> _Address:
 
 def _is_public(number: str) -> bool:
     address = ipaddress.ip_address(number.partition("%")[0])
+    if any(address in network for network in _INSIDE):
+        return False
     if isinstance(address, ipaddress.IPv6Address):
-        if any(address in network for network in _INSIDE):
-            return False
         inner = _carried(address)
         if inner is not None:
-            return inner.is_global and not inner.is_multicast
+            return _is_public(str(inner))
     return address.is_global and not address.is_multicast
 
 

@@ -96,6 +96,10 @@ def _frames(frames: Tensor, name: str) -> Tensor:
 def _check_text(text: str, name: str) -> None:
     if not isinstance(text, str):
         raise RequestError(f"{name}: expected text, got {type(text).__name__}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(f"{name}: character {error.start} is half of a pair (a lone surrogate)") from None
     if len(text) > MAX_PROMPT:
         raise RequestError(f"{name}: {len(text):,} characters, at most {MAX_PROMPT:,} are taken; shorten it")
 

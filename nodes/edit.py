@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import io
 
 from . import host, sockets
+from .checks import checked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,6 +93,7 @@ class Edit(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         editor: Any,
@@ -113,7 +115,7 @@ class Edit(io.ComfyNode):
 
         from ..evlm.errors import RequestError
 
-        frames = sockets.rgb(image)
+        frames = image
         said = instruction.strip() or (plan.plan.instruction if plan else "")
         if not said:
             raise RequestError("no instruction: write one, or connect a plan")
@@ -164,10 +166,9 @@ class Composite(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, original: Tensor, edited: Tensor, mask: Tensor, feather: int) -> io.NodeOutput:
         from ..evlm.editor.masked import composite
 
-        made = composite(
-            sockets.rgb(original), sockets.rgb(edited).clamp(0, 1), mask, None if feather < 0 else feather
-        )
+        made = composite(original, edited.clamp(0, 1), mask, None if feather < 0 else feather)
         return io.NodeOutput(made, ui=host.preview(made, cls))

@@ -8,6 +8,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from . import host, sockets
+from .checks import checked
 
 
 class Example(io.ComfyNode):
@@ -36,6 +37,7 @@ class Example(io.ComfyNode):
         return str(which)
 
     @classmethod
+    @checked
     def execute(cls, which: str) -> io.NodeOutput:
         from ..evlm.demo import load_example
 

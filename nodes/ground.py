@@ -10,6 +10,7 @@ import torch
 from comfy_api.latest import io
 
 from . import host, sockets
+from .checks import checked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,6 +72,7 @@ class Ground(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         image: Tensor,
@@ -84,9 +86,8 @@ class Ground(io.ComfyNode):
         from ..evlm.errors import RequestError
         from ..evlm.pipeline import ground_plan
 
-        frames, labels = sockets.rgb(image), sockets.split_labels(targets)
-        least = sockets.number("threshold", threshold, 0, 1) or None
-        sockets.number("text_threshold", text_threshold, 0, 1)
+        frames, labels = image, sockets.split_labels(targets)
+        least = threshold or None
         how: dict[str, Any] = {"text_threshold": text_threshold, "keep": keep}
         with nullcontext(None) if detector is None else detector.use() as grounder:
             host.check_cancelled()

@@ -9,6 +9,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from . import folders, host, sockets
+from .checks import checked
 
 DTYPES = ["auto", "fp32", "fp16", "bf16"]
 ATTENTION = ["auto", "sdpa", "eager", "flash_attention_2"]
@@ -69,6 +70,7 @@ class LoadModel(io.ComfyNode):
         return f"{_fingerprint('reasoner', model)} {folders.fingerprint(folders.find_adapter(adapter))}"
 
     @classmethod
+    @checked
     def execute(
         cls,
         model: str,
@@ -138,6 +140,7 @@ class RemoteModel(io.ComfyNode):
         return True
 
     @classmethod
+    @checked
     def execute(cls, endpoint: str, model: str, timeout: int) -> io.NodeOutput:
         from ..evlm.remote import HOSTS_VARIABLE, RemoteReasoner
 
@@ -166,6 +169,7 @@ class LoadDetector(io.ComfyNode):
         return _fingerprint("detector", model)
 
     @classmethod
+    @checked
     def execute(cls, model: str, dtype: str, download: bool) -> io.NodeOutput:
         from ..evlm.grounder import Grounder
 
@@ -198,6 +202,7 @@ class LoadSegmenter(io.ComfyNode):
         return _fingerprint("segmenter", model)
 
     @classmethod
+    @checked
     def execute(cls, model: str, dtype: str, download: bool) -> io.NodeOutput:
         from ..evlm.segmenter import Segmenter
 
@@ -229,6 +234,7 @@ class LoadEditor(io.ComfyNode):
         return _fingerprint("editor", model)
 
     @classmethod
+    @checked
     def execute(cls, model: str, dtype: str, download: bool) -> io.NodeOutput:
         from ..evlm.editor.ip2p import IP2P
 

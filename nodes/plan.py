@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from comfy_api.latest import io
 
 from . import sockets
+from .checks import checked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +45,7 @@ class PlanFromText(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, text: str, targets: str, plain: bool, mask: Tensor | None = None) -> io.NodeOutput:
         return io.NodeOutput(_read(text, sockets.split_labels(targets), plain, mask))
 
@@ -65,6 +67,7 @@ class PlanToText(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, plan: Trace, form: str) -> io.NodeOutput:
         from ..evlm.trace import plan_to_json, render
 

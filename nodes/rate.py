@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import io
 
 from . import folders, sockets
+from .checks import checked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,6 +57,7 @@ class RateEdit(io.ComfyNode):
         return True
 
     @classmethod
+    @checked
     def execute(
         cls,
         plan: Trace,
@@ -75,8 +77,8 @@ class RateEdit(io.ComfyNode):
         if sockets.choice("verdict", verdict, VERDICTS) != UNRATED:
             row, pictures = _row(
                 plan,
-                sockets.rgb(original),
-                sockets.rgb(edited),
+                original,
+                edited,
                 prompt,
                 verdict == "good",
                 note,

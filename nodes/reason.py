@@ -9,6 +9,7 @@ import torch
 from comfy_api.latest import io
 
 from . import host, sockets
+from .checks import checked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,6 +49,7 @@ class Reference(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         kind: str,
@@ -64,14 +66,14 @@ class Reference(io.ComfyNode):
             made = [Made("text", text=text, note=note)]
         elif kind == "video" and video is not None:
             parts = video.get_components()
-            made = [Made("video", sockets.rgb(parts.images), note=note, fps=float(parts.frame_rate))]
+            made = [Made("video", parts.images[..., :3], note=note, fps=float(parts.frame_rate))]
         elif image is None:
             raise RequestError(f"a reference of kind {kind!r} needs its `image` input connected"
                                + (", or `video`" if kind == "video" else ""))  # fmt: skip
         elif kind == "video":
-            made = [Made("video", sockets.rgb(image), note=note)]
+            made = [Made("video", image, note=note)]
         else:
-            made = [Made(kind, frame[None], note=note) for frame in sockets.rgb(image)]
+            made = [Made(kind, frame[None], note=note) for frame in image]
         return io.NodeOutput((*(references or ()), *made))
 
 
@@ -127,6 +129,7 @@ class Reason(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         model: Any,
@@ -144,7 +147,7 @@ class Reason(io.ComfyNode):
         from ..evlm.request import Request
 
         sockets.choice("batch", batch, BATCH)
-        frames = sockets.rgb(image)
+        frames = image
         pictures = [frames] if batch == "video" else list(frames.split(1))
         requests = [Request(each, prompt, references or ()) for each in pictures]
         sampling = Sampling(max_new_tokens, temperature, top_p, seed)
@@ -193,6 +196,7 @@ class ShowTrace(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, plan: Trace) -> io.NodeOutput:
         from ..evlm.trace import render
 

@@ -9,12 +9,16 @@ import torch
 from comfy_api.latest import io
 
 from . import host, sockets
+from .checks import checked
 from .ground import drawn
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..evlm.trace import Trace
+
+
+MOST_POINTS = 1000  # a click is an attention token of SAM 2's decoder
 
 
 class Segment(io.ComfyNode):
@@ -57,6 +61,7 @@ class Segment(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         segmenter: Any,
@@ -71,7 +76,7 @@ class Segment(io.ComfyNode):
         from ..evlm import masks
         from ..evlm.pipeline import segment_plan
 
-        frames = sockets.rgb(image)
+        frames = image
         found = None if boxes is None else sockets.to_boxes(boxes)
         clicks = _points(points)
         with segmenter.use() as engine:
@@ -108,6 +113,8 @@ def _points(text: str) -> tuple[Tensor, Tensor] | None:
         raise RequestError(f"points {text!r:.100}: {expected} ({type(error).__name__})") from error
     if not xy or made[0].abs().max() > 1e6:
         raise RequestError(f"points {text!r:.100}: {expected}")
+    if len(xy) > MOST_POINTS:
+        raise RequestError(f"points: {len(xy):,} of them, at most {MOST_POINTS:,} are taken")
     return made
 
 
@@ -115,7 +122,6 @@ def _fit(mask: Tensor, frames: Tensor) -> Tensor:
     """A rough mask at the frames' size, one for each frame."""
     from ..evlm.errors import RequestError
 
-    mask = mask[None] if mask.ndim == 2 else mask
     if len(mask) not in (1, len(frames)):
         raise RequestError(f"mask of {len(mask)} frames for {len(frames)} frames; give one, or one each")
     if mask.shape[1:] != frames.shape[1:3]:

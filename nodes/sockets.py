@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import io
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ..evlm.grounder import Box
 
 Model = io.Custom("EVLM_MODEL")
@@ -106,20 +104,6 @@ def choice(name: str, value: object, options: Sequence[str]) -> str:
     return value
 
 
-def number(name: str, value: object, low: float, high: float) -> float:
-    """A number within its range; ComfyUI lets NaN through. Raises RequestError."""
-    from ..evlm.errors import RequestError
-
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        raise RequestError(f"{name} {value!r:.40}: expected a number from {low:g} to {high:g}")
-    return value
-
-
 def split_labels(text: str) -> tuple[str, ...]:
     """ "red car; dog" or one a line -> labels."""
     return tuple(label for line in text.splitlines() for part in line.split(";") if (label := part.strip()))
-
-
-def rgb(image: Tensor) -> Tensor:
-    """An IMAGE without its alpha."""
-    return image[..., :3]

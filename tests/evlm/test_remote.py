@@ -268,7 +268,7 @@ def test_private_addresses_are_refused_unless_allowed(
         ("172.16.0.1", False), ("169.254.169.254", False), ("100.64.0.1", False), ("224.0.0.1", False),
         ("fe80::1%eth0", False), ("fc00::1", False), ("::ffff:10.0.0.1", False), ("::", False),
         ("64:ff9b::a00:1", False), ("64:ff9b::808:808", True), ("2002:a00:1::", False), ("fec0::1", False),
-        ("::127.0.0.1", False), ("64:ff9b:1::1", False),
+        ("::127.0.0.1", False), ("192.0.0.8", False), ("64:ff9b:1::1", False),
     ],
 )  # fmt: skip
 def test_which_addresses_are_public(number: str, public: bool) -> None:

@@ -147,12 +147,12 @@ def test_a_missing_model_says_what_to_do(base: Path) -> None:
     "name", ["../../etc", "/etc/passwd", "https://x/y", "evil/model@" + "0" * 40, "\\\\h\\s", 7, ""]
 )
 def test_a_name_is_never_a_path(base: Path, name: Any) -> None:
-    load, error = part("nodes.load"), part("evlm.errors").ModelError
+    load = part("nodes.load")
     for node in (load.LoadDetector, load.LoadSegmenter, load.LoadEditor):
         assert "choose one of" in node.validate_inputs(model=name)
     assert "choose one of" in load.LoadModel.validate_inputs(model="bundled", adapter=name)
     for inputs in ({"model": name}, {"model": "bundled", "adapter": name}):
-        with pytest.raises(error, match="choose one of"):
+        with pytest.raises(part("evlm.errors").EVLMError, match="choose one of|expected text"):
             call("EVLM_LoadModel", **inputs)
 
 

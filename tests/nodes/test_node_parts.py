@@ -182,3 +182,22 @@ def test_a_dataset_that_is_a_link_is_refused(output: Path, tmp_path: Path) -> No
     (output / "evlm_ratings").symlink_to(tmp_path)
     with pytest.raises(part("evlm.errors").RecordError, match="link"):
         rate(verdict="good")
+
+
+@pytest.mark.parametrize(
+    ("node", "inputs"),
+    [
+        ("EVLM_PlanToText", {"plan": True}),
+        ("EVLM_Composite", {"original": [], "edited": 1, "mask": None}),
+        ("EVLM_Reason", {"model": "bundled", "image": torch.rand(1, 8, 8, 3)}),
+        ("EVLM_Reference", {"kind": "video", "video": {"a": 1}}),
+        ("EVLM_Reference", {"kind": "text", "text": "\ud800"}),
+        ("EVLM_PlanFromText", {"text": ["a"]}),
+        ("EVLM_PlanFromText", {"text": "x", "plain": "yes"}),
+        ("EVLM_Ground", {"image": torch.rand(1, 8, 8, 3), "threshold": float("nan")}),
+        ("EVLM_Ground", {"image": torch.rand(8, 8, 3)}),
+    ],
+)
+def test_what_is_no_link_and_no_value_is_named(node: str, inputs: dict[str, Any]) -> None:
+    with pytest.raises(part("evlm.errors").RequestError, match="expected"):
+        call(node, **inputs)

@@ -7,6 +7,7 @@ The wording varies so that no sentence can be learned by heart; the instruction 
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Literal
 
@@ -51,10 +52,12 @@ def plan_of(edit: Edit, frames: int = 1, size: int = 64) -> Plan:
     return Plan(edit.instruction, edit.targets, mask_text, edit.scope)  # type: ignore[arg-type]
 
 
-def describe(scene: Scene, place: bool = True, beside: Thing | None = None) -> str:
-    """A scene in words, in reading order: "large red circle left , small blue star top ; grass , rain".
-    beside: a thing to compare with: "large red circle left same shape and texture , ..."."""
-    words = [_describe_thing(t, place) + _compare(t, beside) for t in scene.things]
+def describe(
+    scene: Scene, place: bool = True, beside: Thing | None = None, said: Collection[str] = ()
+) -> str:
+    """A scene in words, in reading order: "large red plain circle left , small blue dotted star top ; grass ,
+    rain". What a thing shares with `beside` is marked "=", what `said` names is marked "*"."""
+    words = [_describe_thing(t, place, beside, said) for t in scene.things]
     if scene.sign:
         words.append(f"sign {scene.sign}")
     text = f"{' , '.join(words) or 'nothing'} ; {scene.ground} , {scene.weather}"
@@ -98,27 +101,20 @@ def rate(rng: random.Random, desired: bool) -> tuple[bool, tuple[bool, ...]]:
 
 
 def _thinking(question: Question) -> str:
-    """References first: what the original shares with a reference can then be said thing by thing."""
+    """References first: the original's attributes can then be held against what was shown and said, word by
+    word, and what is meant is the thing with the marks."""
     parts = [f"reference {n} : {_describe_ref(ref)}" for n, ref in enumerate(question.refs, 1) if ref.scenes]
     kind = "original video" if question.frames > 1 else "original"
-    parts.append(f"{kind} : {describe(question.edit.source, beside=_only_thing(question))}")
+    said = {word for text in (question.prompt, *(ref.text for ref in question.refs)) for word in text.split()}
+    parts.append(f"{kind} : {describe(question.edit.source, beside=_shown_alone(question), said=said)}")
     parts.append(question.hint)
     return " . ".join(parts)
 
 
-def _only_thing(question: Question) -> Thing | None:
-    """The one thing of the one reference, where there is one of each."""
-    if len(question.refs) != 1 or len(question.refs[0].scenes) != 1:
-        return None
-    things = question.refs[0].scenes[0].things
-    return things[0] if len(things) == 1 else None
-
-
-def _compare(thing: Thing, other: Thing | None) -> str:
-    if other is None:
-        return ""
-    same = [key for key in ("shape", "colour", "texture") if getattr(thing, key) == getattr(other, key)]
-    return f" same {' and '.join(same)}" if same else ""
+def _shown_alone(question: Question) -> Thing | None:
+    """The thing of the first reference, when that shows one and no other."""
+    scenes = question.refs[0].scenes if question.refs else ()
+    return scenes[0].things[0] if len(scenes) == 1 and len(scenes[0].things) == 1 else None
 
 
 def _describe_ref(ref: Ref) -> str:
@@ -133,8 +129,18 @@ def _describe_ref(ref: Ref) -> str:
     return describe(scene)
 
 
-def _describe_thing(thing: Thing, place: bool) -> str:
-    return f"{thing.size} {thing.label} {CELLS[thing.cell]}" if place else f"{thing.size} {thing.label}"
+def _describe_thing(
+    thing: Thing, place: bool, beside: Thing | None = None, said: Collection[str] = ()
+) -> str:
+    words = [thing.size]
+    for key in ("colour", "texture", "shape"):
+        value = getattr(thing, key)
+        words.append(value)
+        if beside is not None and value == getattr(beside, key):
+            words.append("=")
+        if value in said:
+            words.append("*")
+    return " ".join([*words, CELLS[thing.cell]] if place else words)
 
 
 def _reflection(rng: random.Random, question: Question, slip: Edit | None) -> str:

@@ -15,7 +15,17 @@ from evlm.masktext import decode_mask, is_rectangle, mask_iou
 from evlm.trace import parse, render
 from trainer.world.edits import OPERATIONS, Edit
 from trainer.world.questions import CATEGORIES, Question, ask
-from trainer.world.traces import FAULTS, RATER_ERRORS, Fault, plan_of, rate, write_trace, write_undesired
+from trainer.world.scene import CELLS, Scene, Thing
+from trainer.world.traces import (
+    FAULTS,
+    RATER_ERRORS,
+    Fault,
+    describe,
+    plan_of,
+    rate,
+    write_trace,
+    write_undesired,
+)
 
 KINDS = list(product(CATEGORIES, OPERATIONS))
 
@@ -61,9 +71,24 @@ def test_the_thinking_tells_what_the_references_show() -> None:
     for i, question in enumerate(questions()):
         trace = write_trace(random.Random(i), question)
         assert question.hint in trace.thinking
-        assert all(thing.label in trace.thinking for thing in question.edit.source.things)
+        told = trace.thinking.replace(" =", "").replace(" *", "").replace(" plain", "")
+        assert all(f"{t.size} {t.label} {CELLS[t.cell]}" in told for t in question.edit.source.things)
         shown = [n for n, ref in enumerate(question.refs, 1) if ref.scenes]
         assert all(f"reference {n} : " in trace.thinking for n in shown)
+
+
+def test_the_original_is_held_against_what_was_shown_and_said() -> None:
+    things = tuple(
+        Thing(shape, colour, texture, "small", cell)
+        for cell, (shape, colour, texture) in enumerate(
+            [("star", "red", "plain"), ("ring", "blue", "dotted"), ("star", "pink", "dotted")]
+        )
+    )
+    words = describe(Scene(things), beside=things[2], said={"red", "ring", "left"})
+    assert words == (
+        "small red * plain star = top left , small blue dotted = ring * top , "
+        "small pink = dotted = star = top right ; grey , clear"
+    )
 
 
 def test_one_intermediate_in_seven_slips_and_the_reflection_mends_it() -> None:

@@ -1,0 +1,104 @@
+"""What arrives at a node, held against what its `execute` asks for.
+
+A workflow is somebody else's input: it can hold a constant where a link belongs, NaN, or a list for a word,
+and ComfyUI's own checks let some of that through. `checked` reads the annotations of `execute`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+import torch
+
+from . import host
+
+Execute = TypeVar("Execute", bound=Callable[..., Any])
+MODELS = ("model", "detector", "segmenter", "editor")
+SEEN = 80  # characters of a wrong value that an error repeats
+
+
+def checked(execute: Execute) -> Execute:
+    """Checks every argument and then runs. An IMAGE loses its alpha, a MASK becomes [F, H, W].
+
+    Raises RequestError, which names the input.
+    """
+    signature = inspect.signature(execute)
+
+    @wraps(execute)
+    def run(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(cls, *args, **kwargs)
+        for name, value in list(bound.arguments.items())[1:]:
+            bound.arguments[name] = _check(name, value, str(signature.parameters[name].annotation))
+        return execute(*bound.args, **bound.kwargs)
+
+    return run  # type: ignore[return-value]
+
+
+def _check(name: str, value: Any, kind: str) -> Any:
+    if value is None and "None" in kind:
+        return None
+    if kind.startswith("Tensor"):
+        return _mask(name, value) if "mask" in name else _image(name, value)
+    if kind.startswith("tuple[") and "Reference" in kind:
+        return _references(name, value)
+    if kind.startswith("Trace"):
+        from ..evlm.trace import Trace
+
+        return _expect(name, value, isinstance(value, Trace), "a link to a plan")
+    if kind == "str":
+        return _text(name, value)
+    if kind == "bool":
+        return _expect(name, value, isinstance(value, bool), "true or false")
+    if kind in ("int", "float"):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        fits = number and math.isfinite(value) and (kind == "float" or value == int(value))
+        return _expect(name, value, fits, "a finite number" if kind == "float" else "a whole number")
+    if name in MODELS:
+        fits = isinstance(value, host.Managed) or (name == "model" and hasattr(value, "reason"))
+        return _expect(name, value, fits, f"a link to a loader's {name}")
+    if name == "video":
+        return _expect(name, value, hasattr(value, "get_components"), "a link to a video")
+    return value
+
+
+def _image(name: str, value: Any) -> torch.Tensor:
+    fits = isinstance(value, torch.Tensor) and value.ndim == 4 and value.shape[-1] in (1, 3, 4)
+    _expect(name, value, fits and 0 not in value.shape, "a link to an image")
+    image: torch.Tensor = value
+    return image.expand(-1, -1, -1, 3) if image.shape[-1] == 1 else image[..., :3]
+
+
+def _mask(name: str, value: Any) -> torch.Tensor:
+    fits = isinstance(value, torch.Tensor) and value.ndim in (2, 3) and 0 not in value.shape
+    _expect(name, value, fits, "a link to a mask")
+    mask: torch.Tensor = value
+    return mask[None] if mask.ndim == 2 else mask
+
+
+def _references(name: str, value: Any) -> Any:
+    from ..evlm.request import Reference
+
+    fits = isinstance(value, tuple) and all(isinstance(each, Reference) for each in value)
+    return _expect(name, value, fits, "a link to references")
+
+
+def _text(name: str, value: Any) -> str:
+    _expect(name, value, isinstance(value, str), "text")
+    text: str = value
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        _expect(name, value, False, f"text; character {error.start} is half of a pair (a lone surrogate)")
+    return text
+
+
+def _expect(name: str, value: Any, fits: bool, what: str) -> Any:
+    from ..evlm.errors import RequestError
+
+    if not fits:
+        raise RequestError(f"{name}: expected {what}, got {type(value).__name__} {value!a:.{SEEN}}")
+    return value
