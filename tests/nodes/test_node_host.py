@@ -152,7 +152,7 @@ def test_a_name_is_never_a_path(base: Path, name: Any) -> None:
         assert "choose one of" in node.validate_inputs(model=name)
     assert "choose one of" in load.LoadModel.validate_inputs(model="bundled", adapter=name)
     for inputs in ({"model": name}, {"model": "bundled", "adapter": name}):
-        with pytest.raises(part("evlm.errors").EVLMError, match="choose one of|expected text"):
+        with pytest.raises(part("evlm.errors").EVLMError, match=r"choose one of|expected text"):
             call("EVLM_LoadModel", **inputs)
 
 

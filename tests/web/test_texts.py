@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+import standin
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "comfy_standin"))
-standin = import_module("standin")
-
 LANGUAGES = ("en", "de")
 COMPILED = "{}@|"  # frontend 1.27 reads these in a text as its message language
 CONTROL = "control_after_generate"  # the frontend's own widget, after a seed
