@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from io import BytesIO
@@ -192,9 +191,7 @@ def read_rows(
                 yield row
 
 
-def check_row(
-    data: Any, line: int, folder: str | os.PathLike[str] | Inside, check_files: bool = True
-) -> Row:
+def check_row(data: Any, line: int, folder: str | os.PathLike[str] | Inside, check_files: bool = True) -> Row:
     """A row from parsed JSON. Raises RecordError with the line and every problem that was found."""
     problems = row_problems(data, folder, check_files)
     if problems:
@@ -204,9 +201,7 @@ def check_row(
     return Row(**values)
 
 
-def row_problems(
-    data: Any, folder: str | os.PathLike[str] | Inside, check_files: bool = True
-) -> list[str]:
+def row_problems(data: Any, folder: str | os.PathLike[str] | Inside, check_files: bool = True) -> list[str]:
     """What is wrong with a row, in words; an empty list where nothing is.
 
     folder: the dataset's; as `Inside` where many rows are checked, which is ten times faster.
@@ -233,7 +228,6 @@ _TEXTS = ("id", "question", "split", "source", "edit_type", "category")
 _PROSE = ("prompt", "thinking", "intermediate", "reflection", "instruction")
 _REQUIRED = frozenset((*_TEXTS, *_PROSE, "original", "targets", "scope", "label"))
 _FIELDS = frozenset(each.name for each in fields(Row))
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _REFERENCE_FIELDS = frozenset(("kind", "frames", "text", "note", "fps"))
 
 
@@ -276,7 +270,6 @@ def _field_problems(data: Any) -> list[str]:
     if not isinstance(data.get("meta", {}), dict) or not _is_json(data.get("meta", {})):
         problems.append("meta: expected a JSON object with finite numbers")
     if not problems:
-        problems += _unicode_problems(data)
         try:
             Plan(data["instruction"], tuple(data["targets"]), data.get("mask_text"), data["scope"])
         except TraceError as error:
@@ -327,16 +320,6 @@ def _paths(data: dict[str, Any]) -> list[str]:
 
 def _is_list(value: Any, kind: type) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(each, kind) for each in value)
-
-
-def _unicode_problems(data: dict[str, Any]) -> list[str]:
-    """JSON can spell half of a surrogate pair; no tokenizer and no other format takes it."""
-    texts = {name: data[name] for name in (*_TEXTS, *_PROSE)} | {"mask_text": data.get("mask_text") or ""}
-    texts |= {f"targets[{at}]": label for at, label in enumerate(data["targets"])}
-    for at, reference in enumerate(data.get("references", ())):
-        texts |= {f"references[{at}].{name}": reference.get(name, "") for name in ("text", "note")}
-    bad = [(name, text) for name, text in texts.items() if not text.isascii() and _SURROGATE.search(text)]
-    return [f"{name}: half of a surrogate pair in {text!r:.40}, which is no character" for name, text in bad]
 
 
 def _is_json(value: Any) -> bool:
