@@ -1,0 +1,147 @@
+"""ComfyUI's page in a headless Chromium, and what the tests ask it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from live import LINK, Comfy
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+READY = 120_000  # milliseconds
+# Keeps tours, news and warnings about files that this machine lacks out of the way.
+SETTINGS = {
+    "Comfy.TutorialCompleted": True,
+    "Comfy.Minimap.Visible": False,
+    "Comfy.Workflow.ShowMissingModelsWarning": False,
+    "Comfy.VueNodes.Enabled": False,
+    "Comfy.Canvas.LeftMouseClickBehavior": "panning",
+    "Comfy.Canvas.MouseWheelScroll": "zoom",
+}
+# The fork's own script waits for an editor from a CDN as it loads; unanswered, the page hangs for ever.
+ANYTHING = """(() => { const any = new Proxy(function () {}, {
+  get: (_, key) => key === Symbol.toPrimitive ? () => "" : key === "then" ? undefined : any,
+  apply: () => any, construct: () => any, set: () => true }); window.ace = any })()"""
+IS_READY = """() => { const app = window.app ?? window.comfyAPI?.app?.app
+  return !!(app?.graph && app.canvas && app.extensionManager
+    && Object.keys(window.LiteGraph?.registered_node_types ?? {}).length > 50) }"""
+APP = "(window.app ?? window.comfyAPI.app.app)"
+
+
+class Page:
+    """The page of one server. errors: (text, where) of everything that went wrong in it."""
+
+    def __init__(self, page: Any) -> None:
+        self.page = page
+        self.errors: list[tuple[str, str]] = []
+        page.on("console", self._console)
+        page.on(
+            "pageerror", lambda error: self.errors.append((str(error), getattr(error, "stack", "") or ""))
+        )
+
+    def _console(self, message: Any) -> None:
+        if message.type == "error":
+            self.errors.append((message.text, (message.location or {}).get("url", "")))
+
+    def ours(self) -> list[tuple[str, str]]:
+        """The errors that speak of this pack."""
+        words = (LINK, "evlm")
+        return [each for each in self.errors if any(word in part.lower() for part in each for word in words)]
+
+    @property
+    def version(self) -> str:
+        return str(self.page.evaluate("() => window.__COMFYUI_FRONTEND_VERSION__"))
+
+    def load(self, workflow: Path) -> None:
+        graph = json.loads(workflow.read_text(encoding="utf-8"))
+        self.page.evaluate(
+            f"async ([graph, name]) => {{ await {APP}.loadGraphData(graph, true, true, name) }}",
+            [graph, workflow.stem],
+        )
+        self.page.wait_for_timeout(700)
+
+    def missing(self) -> list[str]:
+        """Types of nodes in the graph that the page does not know."""
+        found: list[str] = self.page.evaluate(
+            f"""() => {APP}.graph.nodes.map(node => node.type)
+                .filter(type => !(type in window.LiteGraph.registered_node_types))"""
+        )
+        return found
+
+    def prompt(self) -> dict[str, Any]:
+        """What a click on Run would queue."""
+        made: dict[str, Any] = self.page.evaluate(f"async () => (await {APP}.graphToPrompt()).output")
+        return made
+
+    def click_run(self, seconds: float) -> str:
+        """Press the button and wait for the end: "success", "error" or "interrupted"."""
+        self.page.evaluate(
+            """() => { const api = (window.app ?? window.comfyAPI.app.app).api ?? window.comfyAPI.api.api
+              window.evlmEnd = null
+              for (const kind of ["success", "error", "interrupted"])
+                api.addEventListener(`execution_${kind}`, () => { window.evlmEnd ??= kind }) }"""
+        )
+        self.page.get_by_role("button", name="Run", exact=True).first.click()
+        self.page.wait_for_function("() => window.evlmEnd", timeout=seconds * 1000)
+        self.page.wait_for_timeout(1500)  # for the pictures
+        return str(self.page.evaluate("() => window.evlmEnd"))
+
+    def pictures(self) -> dict[str, int]:
+        """Node type -> how many pictures it shows."""
+        found: dict[str, int] = self.page.evaluate(
+            f"() => Object.fromEntries({APP}.graph.nodes.map(node => [node.type, (node.imgs ?? []).length]))"
+        )
+        return found
+
+    def texts(self, selector: str) -> list[str]:
+        found: list[str] = self.page.locator(selector).all_inner_texts()
+        return found
+
+    def picture(self, path: Path) -> None:
+        """A screenshot with the whole graph in it."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.page.keyboard.press("Escape")
+        self.page.evaluate(f"() => {APP}.extensionManager.command.execute('Comfy.Canvas.FitView')")
+        self.page.wait_for_timeout(1200)
+        self.page.screenshot(path=str(path))
+
+
+def chromium() -> str | None:
+    """Where a Chromium is: $CHROMIUM, or by one of its names."""
+    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
+    return next((found for name in names if name and (found := shutil.which(name))), None)
+
+
+@contextmanager
+def opened(comfy: Comfy, browser: str) -> Iterator[Page]:
+    """The page, ready. Nothing but the server is reached from it."""
+    from playwright.sync_api import sync_playwright
+
+    comfy.post("/api/settings", SETTINGS)
+    with sync_playwright() as playwright:
+        process = playwright.chromium.launch(executable_path=browser, args=FLAGS, chromium_sandbox=False)
+        page = process.new_page(viewport={"width": 2400, "height": 1300})
+        origin = urlsplit(comfy.url).netloc
+
+        def route(request: Any) -> None:
+            address = urlsplit(request.request.url)
+            if address.scheme in ("data", "blob") or address.netloc == origin:
+                request.continue_()
+            elif "ace-builds" in address.path:
+                request.fulfill(status=200, content_type="text/javascript", body=ANYTHING)
+            else:
+                request.abort()
+
+        page.route("**/*", route)
+        made = Page(page)
+        page.goto(comfy.url, wait_until="domcontentloaded", timeout=READY)
+        page.wait_for_function(IS_READY, timeout=READY)
+        page.wait_for_timeout(1500)
+        yield made
+        process.close()

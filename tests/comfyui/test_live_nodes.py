@@ -1,0 +1,55 @@
+"""The pack in a real ComfyUI: loaded, registered, and described as the stand-in describes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import live
+import standin
+
+IMPORT = 0.3  # seconds
+NOT_OURS = {"python_module"}  # where a node was found
+
+
+def test_every_node_is_registered_and_described_as_the_stand_in_says(comfy: live.Comfy) -> None:
+    """This holds the stand-in against the real API as much as the pack."""
+    real = comfy.get("/object_info")
+    expected: dict[str, Any] = json.loads(json.dumps(standin.object_info()))
+    assert {name for name in real if name.startswith("EVLM_")} == set(expected)
+    for name, node in expected.items():
+        told = {key: value for key, value in real[name].items() if key in node}
+        assert told == node
+        # What a later ComfyUI tells beyond this must be off.
+        assert not {key for key in set(real[name]) - set(node) - NOT_OURS if real[name][key]}
+
+
+def test_the_pack_loads_in_no_time_and_again_after_a_restart(
+    tmp_path: Path, figures: Callable[[str, str], None]
+) -> None:
+    server = live.from_environment(tmp_path)
+    debug = ("--logging-level", "DEBUG") if server.fork else ()  # the fork tells import times only then
+    try:
+        for _ in range(2):
+            server.start(*debug)
+            seconds = server.import_seconds()
+            assert seconds <= IMPORT
+            assert "EVLM_Reason" in server.get("/object_info/EVLM_Reason")
+            server.stop()
+        figures("import of the pack, by the server's own log", f"{seconds} s")
+    finally:
+        server.stop()
+
+
+def test_the_script_and_the_help_of_every_node_are_served(comfy: live.Comfy) -> None:
+    import urllib.request
+
+    extensions = comfy.get("/extensions")
+    ours = [each for each in extensions if f"/{live.LINK}/" in each]
+    assert ours, "none of our scripts is served"
+    for name in standin.object_info():
+        page = f"{comfy.url}/extensions/{live.LINK}/docs/{name}.md"
+        with urllib.request.urlopen(page, timeout=30) as answer:
+            assert len(answer.read()) > 100, name
