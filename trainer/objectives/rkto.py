@@ -1,0 +1,292 @@
+"""RKTO (EVLM, arXiv 2412.10566v2, Eq. 7-12) as this project reads it: shared/design/rkto.md has the reasons.
+
+    L = -(1/B)  sum_i  c_i R_i log rho(y_i | x_i)                                        Eq. 9, 12: term 1
+        -(1/BK) sum_ik A_ik log rho(m^_ik | x_i, y^_ik)                                  Eq. 12: term 2
+        + lambda_ref (1 - R_reflect)                                                     Eq. 11, 12: term 3
+        + what is off unless asked for: lambda_u (undesired rows), lambda_sft (an anchor)
+
+A step has two halves. `credit` fixes everything that has no gradient (eta0, c, R, A) for the whole effective
+batch, all ranks together; `rkto_loss` is then called on the batch or on parts of it, whose losses and
+gradients add up to the whole's. L is no measure of progress: read its parts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from evlm.errors import EVLMError
+
+from .kto import Parts, Scale, check_choice, check_numbers, log_ratio, per_token, sft_anchor
+from .reflection import ReflectionConfig
+
+
+@dataclass(frozen=True)
+class RKTOConfig:
+    """The objective's choices; each default is rkto.md's. Raises EVLMError.
+
+    tau: scale of z = s - eta0 inside softplus; 1 is the paper's letter. w_max: cap of w. gate: w below it is
+        0 (the other reading of the paper's "softplus threshold": tau 1, gate 0.1).
+    weight: "w" (Algorithm 1, line 9), or "exact", w'(z), whose gradient is that of Eq. 9.
+    log_ratio: sequence log-probabilities as a "sum", or the "mean" of their tokens (term 1 and s alike).
+    alpha: share of the similarity in R; 1 - alpha is the mask's. centred: R minus the other rows' mean.
+    reinforce: policy gradient on the "mask" tokens, on "all" sampled tokens with the whole reward, or "none".
+    baseline: leave-one-out over the whole "batch" of samples, or over the samples of the same "row".
+    lambda_ref: weight of the reflection, as a differentiable "loss" or as a scalar "reward" added to R.
+    lambda_u, beta: weight and scale of lambda_u (1 - sigma(beta (eta0 - s))) on undesired rows; 0 ignores
+        them.
+    lambda_sft: weight of the desired rows' negative log-likelihood per token, an anchor.
+    """
+
+    tau: float = 0.1
+    w_max: float = 10.0
+    gate: float = 0.0
+    weight: Literal["w", "exact"] = "w"
+    log_ratio: Scale = "sum"
+    alpha: float = 0.7
+    centred: bool = False
+    reinforce: Literal["mask", "all", "none"] = "mask"
+    baseline: Literal["batch", "row"] = "batch"
+    lambda_ref: float = 0.2
+    reflection_as: Literal["loss", "reward"] = "loss"
+    reflection: ReflectionConfig = field(default_factory=ReflectionConfig)
+    lambda_u: float = 0.0
+    beta: float = 0.1
+    lambda_sft: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_numbers(
+            self, ("tau", "w_max", "beta"), ("gate", "alpha", "lambda_ref", "lambda_u", "lambda_sft")
+        )
+        if self.alpha > 1:
+            raise EVLMError(
+                f"alpha {self.alpha!r:.40}: expected 0 to 1, the similarity's share of the reward"
+            )
+        check_choice(self, "weight", ("w", "exact"))
+        check_choice(self, "log_ratio", ("sum", "mean"))
+        check_choice(self, "reinforce", ("mask", "all", "none"))
+        check_choice(self, "baseline", ("batch", "row"))
+        check_choice(self, "reflection_as", ("loss", "reward"))
+
+
+@dataclass(frozen=True)
+class Credit:
+    """What a step pays each of B preferred rows and K samples; nothing here has a gradient.
+
+    s, w, c, reward (R_i of Eq. 10) [B]; eta0 []; advantage [B, K], c_i times the centred reward of a sample.
+    similarity, iou [B, K]; has_mask bool [B].
+    """
+
+    s: Tensor
+    eta0: Tensor
+    w: Tensor
+    c: Tensor
+    reward: Tensor
+    advantage: Tensor
+    similarity: Tensor
+    iou: Tensor
+    has_mask: Tensor
+
+    @property
+    def rows(self) -> int:
+        return len(self.s)
+
+    def part(self, rows: slice | Tensor) -> Credit:
+        """The credit of some of the rows."""
+        each = {name: value[rows] for name, value in vars(self).items() if name != "eta0"}
+        return replace(self, **each)
+
+
+def credit(
+    policy: Tensor,
+    reference: Tensor,
+    lengths: Tensor,
+    eta0: Tensor,
+    similarity: Tensor,
+    iou: Tensor,
+    has_mask: Tensor,
+    config: RKTOConfig,
+    reflection: Tensor | None = None,
+) -> Credit:
+    """Everything of Eq. 7-12 that is held fixed, for the B preferred rows of the whole effective batch.
+
+    policy, reference [B]: log rho(y_i | x_i); lengths int [B]. eta0 []. similarity [B, K]: cosine of e(y^_ik)
+    and e(y_i), or another credit in 0..1. iou [B, K] in 0..1, has_mask bool [B]: rows without a true mask are
+    judged by similarity alone. reflection [B]: R_reflect, needed where config.reflection_as is "reward".
+    """
+    s = log_ratio(policy, reference, lengths, config.log_ratio).detach()
+    w, slope = weight(s, eta0, config)
+    c = w if config.weight == "w" else slope
+    each = sample_reward(similarity.detach(), iou.detach(), has_mask, config.alpha)
+    reward = each.mean(1)
+    if config.reflection_as == "reward":
+        if reflection is None:
+            raise EVLMError("reflection_as 'reward' needs the rows' R_reflect; got None")
+        reward = reward + config.lambda_ref * reflection.detach()
+    if config.centred:
+        everywhere = torch.ones_like(reward, dtype=torch.bool)
+        reward = reward - leave_one_out(reward[:, None], everywhere, "batch")[:, 0]
+    return Credit(
+        s,
+        eta0.detach(),
+        w,
+        c,
+        reward,
+        advantage(each, iou.detach(), has_mask, c, config),
+        similarity.detach(),
+        iou.detach(),
+        has_mask,
+    )
+
+
+def rkto_loss(
+    policy: Tensor,
+    lengths: Tensor,
+    paid: Credit,
+    config: RKTOConfig,
+    samples: Tensor | None = None,
+    reflection: Tensor | None = None,
+    undesired: Tensor | None = None,
+    rows: int | None = None,
+    undesired_rows: int | None = None,
+) -> tuple[Tensor, Parts]:
+    """(L [], parts): the sum of `rkto_terms`, and all that is worth logging, detached."""
+    terms = rkto_terms(policy, lengths, paid, config, samples, reflection, undesired, rows, undesired_rows)
+    loss = torch.stack(list(terms.values())).sum()
+    parts = {f"loss_{name}": value.detach() for name, value in terms.items()}
+    if reflection is not None:
+        parts["reflection"] = reflection.detach()
+    return loss, {"loss": loss.detach(), **parts, **report(paid), "length": lengths.detach()}
+
+
+def rkto_terms(
+    policy: Tensor,
+    lengths: Tensor,
+    paid: Credit,
+    config: RKTOConfig,
+    samples: Tensor | None = None,
+    reflection: Tensor | None = None,
+    undesired: Tensor | None = None,
+    rows: int | None = None,
+    undesired_rows: int | None = None,
+) -> Mapping[str, Tensor]:
+    """L's terms with their graphs, weighted as they are summed, so that each one's gradient can be watched.
+
+    policy [B]: log rho(y_i | x_i) of the rows that `paid` belongs to; lengths int [B].
+    samples [B, K]: log rho(m^_ik | x_i, y^_ik) over the mask tokens, the partial gradient that rkto.md
+        names, or with reinforce "all" log rho(y^_ik, m^_ik | x_i) over the whole sample. None leaves the
+        term out.
+    reflection [B]: R_reflect with its graph. None leaves the term out.
+    undesired [U]: log-ratios s of undesired rows with their graph.
+    rows, undesired_rows: of the whole effective batch, where this call sees a part of it.
+    """
+    total = paid.rows if rows is None else rows
+    terms = {"likelihood": likelihood(per_token(policy, lengths, config.log_ratio), paid, total)}
+    if samples is not None and config.reinforce != "none":
+        terms["reinforce"] = reinforce(samples, paid.advantage, total)
+    if reflection is not None and config.lambda_ref and config.reflection_as == "loss":
+        terms["reflection"] = config.lambda_ref * (1 - reflection).sum() / total
+    if undesired is not None and config.lambda_u and len(undesired):
+        count = len(undesired) if undesired_rows is None else undesired_rows
+        terms["undesired"] = config.lambda_u * push_away(undesired, paid.eta0, config.beta) / count
+    if config.lambda_sft:
+        terms["sft"] = config.lambda_sft * sft_anchor(policy, lengths, total)
+    return terms
+
+
+# --- what is held fixed ---
+
+
+def weight(s: Tensor, eta0: Tensor, config: RKTOConfig) -> tuple[Tensor, Tensor]:
+    """Eq. 9's w(z) = clip(softplus(tau z), 0, w_max), z = s - eta0, and its slope w'(z); both [B], detached.
+
+    The slope is tau sigma(tau z), and 0 where w is capped or gated away.
+    """
+    z = config.tau * (s - eta0).detach()
+    w = torch.nn.functional.softplus(z)
+    w = torch.where(w < config.gate, torch.zeros_like(w), w)
+    free = (w > 0) & (w < config.w_max)
+    return w.clamp(max=config.w_max), torch.where(free, config.tau * torch.sigmoid(z), torch.zeros_like(z))
+
+
+def sample_reward(similarity: Tensor, iou: Tensor, has_mask: Tensor, alpha: float) -> Tensor:
+    """Inside of Eq. 10: alpha * similarity + (1 - alpha) * IoU, the similarity alone without a true mask;
+    [B, K].
+
+    Its mean over the K samples is R_eff."""
+    return torch.where(has_mask[:, None], alpha * similarity + (1 - alpha) * iou, similarity)
+
+
+def advantage(reward: Tensor, iou: Tensor, has_mask: Tensor, c: Tensor, config: RKTOConfig) -> Tensor:
+    """A_ik = (1 - alpha) c_i (IoU_ik - b_ik) of Eq. 12, with "all" c_i (reward_ik - b_ik); [B, K], detached.
+
+    Rows without a true mask have no mask to learn: 0, and no part in the others' baseline."""
+    if config.reinforce == "all":
+        value, counts = reward, torch.ones_like(has_mask)
+    else:
+        value, counts = (1 - config.alpha) * iou, has_mask
+    centred = value - leave_one_out(value, counts, config.baseline)
+    return torch.where(counts[:, None], c[:, None] * centred, torch.zeros_like(centred)).detach()
+
+
+def leave_one_out(values: Tensor, counts: Tensor, over: Literal["batch", "row"]) -> Tensor:
+    """b_ik: mean of the *other* samples' values [B, K], of the rows that count (bool [B]); 0 without others.
+
+    A mean that includes the sample itself would only rescale the advantage."""
+    kept = torch.where(counts[:, None], values, torch.zeros_like(values))
+    number = counts.to(values.dtype)[:, None] * values.shape[1]
+    total = kept.sum(1, keepdim=True)
+    if over == "batch":
+        number, total = number.sum(), total.sum()
+    return (total - kept) / (number - 1).clamp(min=1)
+
+
+# --- the terms ---
+
+
+def likelihood(policy: Tensor, paid: Credit, rows: int) -> Tensor:
+    """Eq. 12, term 1, to be minimised: -(1/B) sum_i c_i R_i log rho(y_i | x_i); policy [B] -> []."""
+    return -(paid.c * paid.reward * policy).sum() / rows
+
+
+def reinforce(samples: Tensor, paid: Tensor, rows: int) -> Tensor:
+    """Eq. 12, term 2, to be minimised: -(1/BK) sum_ik A_ik log rho(sample); [B, K], [B, K] -> []."""
+    return -(paid * samples).sum() / (rows * samples.shape[1])
+
+
+def push_away(s: Tensor, eta0: Tensor, beta: float) -> Tensor:
+    """sum of 1 - sigma(beta (eta0 - s)) over undesired rows: v1's Eq. 5 for them; [U], [] -> []."""
+    return (1 - torch.sigmoid(beta * (eta0 - s))).sum()
+
+
+def report(paid: Credit) -> Parts:
+    """Credit for the log. J = mean w_i R_i (Eq. 9); weight_entropy in 0..1, 1 where all rows weigh the
+    same."""
+    j = (paid.w * paid.reward).mean() if paid.rows else paid.w.sum()
+    iou = torch.where(paid.has_mask[:, None], paid.iou, torch.nan)
+    return {
+        "j": j,
+        "log_j": j.clamp(min=torch.finfo(j.dtype).tiny).log(),
+        "s": paid.s,
+        "eta0": paid.eta0,
+        "w": paid.w,
+        "c": paid.c,
+        "reward": paid.reward,
+        "similarity": paid.similarity,
+        "iou": iou,
+        "advantage": paid.advantage,
+        "weight_entropy": weight_entropy(paid.c),
+    }
+
+
+def weight_entropy(c: Tensor) -> Tensor:
+    """Entropy of c / sum(c) over log B: 1 for equal weights, 0 where one row has them all; [B] -> []."""
+    if len(c) < 2:
+        return torch.ones_like(c.sum())
+    p = c / c.sum().clamp(min=torch.finfo(c.dtype).tiny)
+    return -torch.special.xlogy(p, p).sum() / math.log(len(c))
