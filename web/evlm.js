@@ -15,7 +15,7 @@ const RATING_HEIGHT = 92
 const SEEDED = ["EVLM_Reason", "EVLM_Edit"]
 const ENDS = ["execution_success", "execution_error", "execution_interrupted"]
 
-const traces = new WeakMap() // node -> { view, pages, busy }
+const traces = new WeakMap() // node -> { view, pages, streaming, complete: it shows what a run ended with }
 const ratings = new WeakMap() // node -> rating
 
 const t = () => translator(app.extensionManager?.setting?.get?.("Comfy.Locale"))
@@ -32,7 +32,7 @@ app.registerExtension({
   setup() {
     api.addEventListener("executing", ({ detail }) => onExecuting(detail))
     api.addEventListener("evlm.trace", ({ detail }) => onStream(detail ?? {}))
-    for (const event of ENDS) api.addEventListener(event, onStopped)
+    for (const event of ["execution_error", "execution_interrupted"]) api.addEventListener(event, onStopped)
     api.addEventListener("execution_cached", ({ detail }) => onCached(detail ?? {}))
   },
 
@@ -43,7 +43,7 @@ app.registerExtension({
       folded: node.properties?.[FOLDED],
       onFold: (names) => node.setProperty ? node.setProperty(FOLDED, names) : (node.properties[FOLDED] = names),
     })
-    traces.set(node, { view, pages: new Pages(), streaming: false })
+    traces.set(node, { view, pages: new Pages(), streaming: false, complete: false })
     const height = TRACE_HEIGHT[node.comfyClass]
     addElement(node, "evlm_trace", view.element, { getMinHeight: () => height })
     after(node, "onConfigure", () => view.setFolded(node.properties?.[FOLDED]))
@@ -109,6 +109,7 @@ function onExecuting(id) {
   if (!trace) return
   trace.pages.clear()
   trace.streaming = true
+  trace.complete = false
   trace.view.setNote("")
   trace.view.show([])
 }
@@ -117,12 +118,12 @@ function onStream({ node: id, text, done }) {
   const trace = traces.get(nodeOf(id))
   if (!trace) return // the workflow was left while it ran
   trace.streaming = true
+  trace.complete = false
   trace.pages.feed(text, done)
   trace.view.setNote(done ? "" : t()("writing"))
   trace.view.show(trace.pages.traces())
 }
 
-// Of a run that ended well no node is still writing.
 function onStopped({ detail }) {
   const trace = traces.get(nodeOf(detail?.node_id))
   if (!trace?.streaming) return
@@ -135,7 +136,7 @@ function onStopped({ detail }) {
 // Of cached nodes only those at the end of the chain say again what they found: after the page was loaded anew, the
 // others are looked up.
 async function onCached({ nodes, prompt_id: prompt }) {
-  const isBlank = (id) => traces.get(nodeOf(id))?.view.isEmpty()
+  const isBlank = (id) => traces.get(nodeOf(id))?.complete === false
   const blank = (Array.isArray(nodes) ? nodes : []).filter(isBlank)
   if (!blank.length) return
   const finished = await new Promise((done) => {
@@ -151,6 +152,7 @@ function showOutput(node, output) {
   const trace = traces.get(node)
   if (trace && Array.isArray(output?.evlm_trace)) {
     trace.streaming = false
+    trace.complete = true
     trace.view.setNote("")
     trace.view.show(output.evlm_trace.map(readMessage))
   }

@@ -1,12 +1,11 @@
 // What the extension itself says, in the languages that locales/ has. A language without an entry gets English.
 
-const STRINGS = {
+export const STRINGS = {
   en: {
     thinking: "Thinking",
     intermediate: "Intermediate",
     reflection: "Reflection",
     output: "Output",
-    outside: "Outside the parts",
     empty: "The trace appears here.",
     writing: "writing …",
     stopped: "stopped",
@@ -28,7 +27,6 @@ const STRINGS = {
     intermediate: "Erster Vorschlag",
     reflection: "Prüfung",
     output: "Ergebnis",
-    outside: "Außerhalb der Teile",
     empty: "Hier erscheint die Begründung.",
     writing: "schreibt …",
     stopped: "abgebrochen",
@@ -44,6 +42,27 @@ const STRINGS = {
     rows: "%1 Zeilen: %2 gut, %3 schlecht → output/%4",
     oneRow: "1 Zeile: %2 gut, %3 schlecht → output/%4",
     unwritten: "nichts Neues geschrieben",
+  },
+  fr: {
+    thinking: "Réflexion",
+    intermediate: "Première idée",
+    reflection: "Vérification",
+    output: "Résultat",
+    empty: "Le raisonnement apparaît ici.",
+    writing: "écrit …",
+    stopped: "interrompu",
+    wholePicture: "image entière",
+    local: "dans le masque",
+    mended: "Réparé",
+    previous: "Image précédente",
+    next: "Image suivante",
+    page: "%1 / %2",
+    good: "Bien : garder comme souhaitée",
+    bad: "Mal : garder comme non souhaitée",
+    linked: "Le verdict vient d'un lien",
+    rows: "%1 lignes : %2 bien, %3 mal → output/%4",
+    oneRow: "1 ligne : %2 bien, %3 mal → output/%4",
+    unwritten: "rien de nouveau écrit",
   },
 }
 

@@ -6,7 +6,7 @@ const FOLDED_AT_FIRST = ["output"] // what it says stands on top already
 
 /**
  * t: translator. folded: names of parts that are folded, or undefined. onFold(names): the reader folded or unfolded.
- * Returns element, show(traces), setFolded(names), setNote(text), isEmpty().
+ * Returns element, show(traces), setFolded(names), setNote(text).
  */
 export function createTraceView({ t, folded, onFold }) {
   const element = make("div", "evlm-trace")
@@ -92,7 +92,7 @@ export function createTraceView({ t, folded, onFold }) {
     chips.hidden = !labels.length && !scope
   }
 
-  return { element, show, setFolded, setNote: (text) => put(note, text), isEmpty: () => !traces.length }
+  return { element, show, setFolded, setNote: (text) => put(note, text) }
 }
 
 export function make(tag, className, parent, text) {

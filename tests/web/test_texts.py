@@ -12,7 +12,7 @@ import pytest
 import standin
 
 ROOT = Path(__file__).resolve().parents[2]
-LANGUAGES = ("en", "de")
+LANGUAGES = ("en", "de", "fr")
 COMPILED = "{}@|"  # frontend 1.27 reads these in a text as its message language
 CONTROL = "control_after_generate"  # the frontend's own widget, after a seed
 SMALL = 60 * 1024  # bytes of a picture
@@ -109,9 +109,13 @@ def test_a_language_names_every_node_input_and_output(language: str) -> None:
 
 @pytest.mark.parametrize("name", ["nodeDefs", "main"])
 def test_the_languages_have_the_same_keys_and_no_empty_text(name: str) -> None:
-    english, german = (leaves(words(language, name)) for language in LANGUAGES)
-    assert list(english) == list(german)
-    assert all(isinstance(text, str) and text.strip() for text in (*english.values(), *german.values()))
+    texts = [leaves(words(language, name)) for language in LANGUAGES]
+    assert all(list(each) == list(texts[0]) for each in texts)
+    assert all(isinstance(text, str) and text.strip() for each in texts for text in each.values())
+
+
+def test_there_are_no_languages_besides() -> None:
+    assert {path.name for path in (ROOT / "locales").iterdir()} == set(LANGUAGES)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

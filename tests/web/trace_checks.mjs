@@ -2,7 +2,7 @@
 import assert from "node:assert/strict"
 import { readFileSync } from "node:fs"
 
-import { translator } from "./strings.mjs"
+import { STRINGS, translator } from "./strings.mjs"
 import { findNode, Pages, PARTS, readMessage, splitTrace } from "./trace.mjs"
 
 const { rendered, loose } = JSON.parse(readFileSync(process.argv[2], "utf8"))
@@ -112,7 +112,8 @@ const checks = {
   "the extension speaks the language of the frontend, or English"() {
     assert.equal(translator("de")("thinking"), "Gedanken")
     assert.equal(translator("de-AT")("page", 2, 5), "2 / 5")
-    assert.equal(translator("fr")("thinking"), "Thinking")
+    assert.equal(translator("ja")("thinking"), "Thinking")
+    for (const words of Object.values(STRINGS)) assert.deepEqual(Object.keys(words), Object.keys(STRINGS.en))
     assert.equal(translator(undefined)("rows", 12, 9, 3, "evlm_ratings"), "12 rows: 9 good, 3 bad → output/evlm_ratings")
   },
 }
