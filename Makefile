@@ -5,6 +5,9 @@
 #   make test        the tests, at most 8 minutes on two cores
 #   make test-slow   the tests behind the `slow` marker
 #   make lint        ruff and mypy
+#   make test-comfyui COMFYUI_PATH=/path/to/ComfyUI
+#                    a real server with this pack in it, and its page in Chromium. COMFYUI_PYTHON: the server's Python,
+#                    where it is not this one; COMFYUI_FRONTEND: the folder of another frontend
 
 VENV   ?= .venv
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python3.10; do \
@@ -18,9 +21,10 @@ PY      = $(VENV)/bin/python
 PIP     = $(PY) -m pip --disable-pip-version-check
 RUN     = $(VENV)/.installed
 DEV     = $(VENV)/.installed-dev
+LIVE    = $(VENV)/.installed-comfyui
 PYTEST  = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(PY) -m pytest -c tests/pytest.ini --rootdir tests
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow test-comfyui lint clean
 .DEFAULT_GOAL := demo
 
 demo: $(RUN)
@@ -31,6 +35,13 @@ test: $(DEV)
 
 test-slow: $(DEV)
 	$(PYTEST) -m slow tests
+
+test-comfyui: $(if $(COMFYUI_PATH),$(LIVE))
+ifeq ($(COMFYUI_PATH),)
+	@echo "tests/comfyui skipped: COMFYUI_PATH is not set"
+else
+	$(PYTEST) -s tests/comfyui
+endif
 
 lint: $(DEV)
 	$(PY) -m ruff check .
@@ -54,4 +65,8 @@ $(RUN): requirements.txt | $(PY)
 
 $(DEV): requirements-dev.txt $(RUN)
 	$(PIP) install --quiet -r requirements-dev.txt
+	touch $@
+
+$(LIVE): tests/comfyui/requirements.txt $(DEV)
+	$(PIP) install --quiet -r tests/comfyui/requirements.txt
 	touch $@
