@@ -18,9 +18,8 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parent / "workflows_api")]
 
-from ui_graph import Definitions, default, is_widget, specs  # noqa: E402
-
 import hostile_values as values  # noqa: E402
+from ui_graph import Definitions, default, is_widget, specs  # noqa: E402
 
 GraphDict = dict[str, dict[str, Any]]
 KINDS = {"model": 30, "path": 50, "number": 40, "type": 40, "dataset": 25, "endpoint": 50, "trace": 25,

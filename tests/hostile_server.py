@@ -33,6 +33,7 @@ ROOT = TESTS.parent
 sys.path[:0] = [str(TESTS), str(ROOT)]
 
 import hostile  # noqa: E402
+
 from evlm import errors  # noqa: E402
 
 CANARY = "evlm-canary"

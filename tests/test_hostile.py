@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hostile
 import pytest
 import standin
 import torch
-
-import hostile
 from hostile_server import CANARY, SECRET, judge, lay_out
 
 TESTS = Path(__file__).resolve().parent

@@ -17,7 +17,7 @@ REAL: Chain = {
     "segmenter": {"model": "sam2.1-small", "models": SAM2},
     "editor": {"model": "instruct-pix2pix", "models": IP2P},
 }
-TRACE_SIZE, RESULT_SIZE = (420, 440), (340, 340)
+TRACE_SIZE, RESULT_SIZE = (420, 440), (300, 300)
 OUR_FILES = (
     "- Qwen/Qwen2-VL-7B-Instruct → `models/evlm/qwen2-vl-7b`\n"
     "- IDEA-Research/grounding-dino-tiny → `models/evlm/grounding-dino-tiny`\n"
@@ -222,7 +222,7 @@ def plan_by_hand(definitions: Definitions) -> Graph:
     )
     example = graph.add(0, "EVLM_Example", which=WORDS)
     plan = graph.add(
-        2, "EVLM_PlanFromText", text="make the blue striped star red", targets="blue striped star"
+        2, "EVLM_PlanFromText", text="make the purple striped circle green", targets="purple striped circle"
     )
     text = graph.add(2, "EVLM_PlanToText", plan=plan["plan"], form="json")
     graph.add(2, "PreviewAny", title="The plan", source=text["text"], size=(320, 200))

@@ -17,10 +17,11 @@ WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 AFTER = "control_after_generate"
 LEFT, TOP, GAP_X, GAP_Y, TITLE = 0, 0, 60, 60, 30
 WIDTH = 320
-PICTURES = {"PreviewImage": 280, "LoadImage": 300} | dict.fromkeys(
-    ("EVLM_Example", "EVLM_Ground", "EVLM_Segment", "EVLM_Edit", "EVLM_Composite"), 260
-)  # pixels that a node needs for the picture in it
+DRAWN = {"LoadImage": 300, "EVLM_Example": 230, "EVLM_Reason": 280, "EVLM_RateEdit": 130} | dict.fromkeys(
+    ("EVLM_Ground", "EVLM_Segment", "EVLM_Edit", "EVLM_Composite"), 260
+)  # pixels that a node needs for what is drawn in it
 NOTE = "MarkdownNote"
+OPTIONAL, LIST = 7, 6  # LiteGraph's shapes of slots
 
 Definitions = Mapping[str, Mapping[str, Any]]
 
@@ -216,7 +217,8 @@ def _row(node: Node, place: tuple[int, int], order: int) -> dict[str, Any]:
     known = list(specs(node.info))
     for name, spec in sorted(known, key=lambda each: is_widget(each[1])):  # stable: sockets, then widgets
         kind = "COMBO" if isinstance(spec[0], list) else spec[0]
-        entry: dict[str, Any] = {"name": name, "type": kind, "link": None}
+        shape = {"shape": OPTIONAL} if name in node.info["input"].get("optional", {}) else {}
+        entry: dict[str, Any] = {"name": name, **shape, "type": kind, "link": None}
         inputs.append(entry)
         if not is_widget(spec):
             continue
@@ -246,8 +248,8 @@ def _row(node: Node, place: tuple[int, int], order: int) -> dict[str, Any]:
         "mode": 0,
         "inputs": inputs,
         "outputs": [
-            {"name": name, "type": kind, "links": None}
-            for name, kind in zip(node.info["output_name"], node.info["output"], strict=True)
+            {"name": name, **({"shape": LIST} if is_list else {}), "type": kind, "links": None}
+            for name, kind, is_list in _outputs(node.info)
         ],
         **({"title": node.title} if node.title else {}),
         "properties": properties,
@@ -256,11 +258,17 @@ def _row(node: Node, place: tuple[int, int], order: int) -> dict[str, Any]:
     return row | ({"color": "#432", "bgcolor": "#653"} if node.type == NOTE else {})
 
 
+def _outputs(info: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:
+    """(name, type, whether it is a list) of each output."""
+    lists = info.get("output_is_list") or [False] * len(info["output"])
+    return zip(info["output_name"], info["output"], lists, strict=True)
+
+
 def _height(node: Node) -> int:
     """Pixels that the frontend gives such a node: slots of 20, widgets of 24, a text field of 110."""
     known = [spec for _, spec in specs(node.info)]
     sockets = sum(not is_widget(spec) for spec in known)
-    height = 20 * max(sockets, len(node.info["output"])) + 16 + PICTURES.get(node.type, 0)
+    height = 20 * max(sockets, len(node.info["output"])) + 16 + DRAWN.get(node.type, 0)
     for spec in filter(is_widget, known):
         options = spec[1] if len(spec) > 1 else {}
         height += 110 if options.get("multiline") else 24
