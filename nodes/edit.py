@@ -137,9 +137,7 @@ class Edit(io.ComfyNode):
                 chunk=chunk,
             )
             made = engine.edit(frames, said, mask, settings, progress)
-        progress(
-            1, 1, made.frames
-        )  # the page keeps showing the last preview, not the output: be it the result
+        progress.end(made.frames)
         host.tell(made.notes)
         crop = made.crops if len(made.crops) else frames
         return io.NodeOutput(made.frames, crop, ui=host.preview(made.frames, cls))

@@ -215,6 +215,10 @@ class Progress:
         self._last = time.monotonic()
         self._bar.update_absolute(done, total, picture)
 
+    def end(self, result: Tensor) -> None:
+        """The page goes on showing the last preview instead of the output: let that be the result."""
+        self(self._bar.total, None, result)
+
 
 class Typing:
     """Text that grows in the browser, in the running node: the event "evlm.trace"."""
