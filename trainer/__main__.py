@@ -1,4 +1,4 @@
-"""`python -m trainer world | bundle`: each command lives in its own module, loaded when it is asked for."""
+"""`python -m trainer world | data | bundle`: each command is a module of its own, loaded when asked for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from importlib import import_module
 from evlm.errors import EVLMError
 
 COMMANDS = {
+    "run": ("trainer.run", "train an adapter by a recipe"),
     "world": ("trainer.world.cli", "make rows and pictures of the procedural world, or a sheet of them"),
+    "data": (
+        "trainer.data.cli",
+        "check a dataset, count what is in it, convert it to and from other formats",
+    ),
     "bundle": ("trainer.bundle.cli", "train or measure the tiny models that lie in evlm/bundled"),
 }
 

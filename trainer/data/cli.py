@@ -1,0 +1,141 @@
+"""`python -m trainer data check | stats | convert`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+from evlm.masktext import GRIDS, BoxSpans
+from evlm.messages import get_style
+
+from .convert import NAMES, Conversion, convert, target_file
+from .files import Problem, read
+from .stats import show, stats
+
+
+def add_parser(parser: argparse.ArgumentParser) -> None:
+    """Declares the three commands and their flags."""
+    commands = parser.add_subparsers(dest="data_command", required=True, metavar="check | stats | convert")
+    text = "read every row and list the bad ones with their lines and reasons; ends with 1 if there are any"
+    check = commands.add_parser("check", help=text, description=text)
+    _path(check)
+    check.add_argument(
+        "--limit",
+        type=int,
+        default=100,
+        metavar="N",
+        help="bad rows to list; all are counted (default: %(default)s)",
+    )
+    check.add_argument("--no-files", action="store_true", help="do not ask whether the pictures exist")
+    text = "count rows, labels, votes, kinds, lengths and sizes"
+    counted = commands.add_parser("stats", help=text, description=text)
+    _path(counted)
+    counted.add_argument("--json", action="store_true", help="as JSON instead of a table")
+    counted.add_argument(
+        "--pictures", type=int, default=2000, metavar="N",
+        help="originals to open for their size; 0 looks at no file (default: %(default)s)",
+    )  # fmt: skip
+    text = "write a dataset in another format; rows that cannot be read are listed, and end it with 1"
+    made = commands.add_parser("convert", help=text, description=text)
+    made.add_argument("--from", dest="source", choices=NAMES, required=True, help="format of IN")
+    made.add_argument("--to", dest="target", choices=NAMES, required=True, help="format of OUT")
+    made.add_argument(
+        "path", type=Path, metavar="IN", help="dataset folder, or .jsonl, .json or .parquet file"
+    )
+    made.add_argument(
+        "out", type=Path, metavar="OUT", help="folder, or .jsonl or .parquet file, not there yet"
+    )
+    made.add_argument(
+        "--copy", action="store_true", help="copy the pictures into OUT's folder (else they lie there)"
+    )
+    made.add_argument(
+        "--media",
+        type=Path,
+        metavar="DIR",
+        help="folder that IN's pictures lie in (default: IN's own folder)",
+    )
+    made.add_argument(
+        "--style", choices=("full", "short"), default="full",
+        help="the prompt's words, as `prompt` in the model's evlm.json (default: %(default)s)",
+    )  # fmt: skip
+    made.add_argument(
+        "--grid",
+        type=int,
+        choices=GRIDS,
+        default=8,
+        help="mask codec that the prompt explains (default: %(default)s)",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """0 where all is well, 1 where rows are bad. Raises EVLMError."""
+    return int({"check": _check, "stats": _stats, "convert": _convert}[options.data_command](options))
+
+
+def _check(options: argparse.Namespace) -> int:
+    listed = _List(options.limit)
+    good, labels, questions = 0, Counter[bool](), set[str]()
+    for _, row in read(options.path, listed, not options.no_files, bar=True):
+        good += 1
+        labels[row.label] += 1
+        questions.add(row.question)
+    listed.close()
+    print(
+        f"{options.path}: {good + listed.count:,} rows, {good:,} good, {listed.count:,} bad; of the good "
+        f"ones {labels[True]:,} desired, {labels[False]:,} not, {len(questions):,} questions"
+    )
+    return 1 if listed.count else 0
+
+
+def _stats(options: argparse.Namespace) -> int:
+    listed = _List(0)
+    found = stats(options.path, listed, options.pictures, bar=True)
+    print(json.dumps(found, indent=2) if options.json else show(found))
+    if listed.count:
+        print(
+            f"{listed.count:,} bad rows are left out: python -m trainer data check {options.path}",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    listed = _List(100)
+    what = Conversion(
+        options.source, options.target, options.path, options.out, options.copy, options.media,
+        get_style(options.style), BoxSpans(options.grid),
+    )  # fmt: skip
+    count = convert(what, listed, bar=True)
+    listed.close()
+    print(
+        f"{target_file(options.out, options.target)}: {count['rows']:,} rows written, {count['bad']:,} bad "
+        f"ones left out, {count['copied']:,} pictures copied"
+    )
+    return 1 if count["bad"] else 0
+
+
+class _List:
+    """Shows the first `limit` bad rows, and counts all."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.count = limit, 0
+
+    def __call__(self, problem: Problem) -> None:
+        from tqdm import tqdm
+
+        self.count += 1
+        if self.count <= self.limit:
+            tqdm.write(str(problem), file=sys.stderr)
+
+    def close(self) -> None:
+        if self.count > self.limit > 0:
+            print(f"... and {self.count - self.limit:,} more bad rows; --limit shows them", file=sys.stderr)
+
+
+def _path(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "path", type=Path, metavar="PATH", help="dataset folder, or .jsonl, .json or .parquet file"
+    )

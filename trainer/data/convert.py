@@ -1,0 +1,224 @@
+"""A dataset in one format to the same dataset in another: rows, and the pictures that they show."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from evlm.errors import EVLMError, RecordError
+from evlm.inside import Inside, inside
+from evlm.masktext import BoxSpans
+from evlm.messages import FULL, PromptStyle
+from evlm.pictures import write_atomically
+from evlm.records import ROWS_FILE, Row
+
+from .files import EVLM_COLUMNS, OnProblem, Problem, read, read_lines, row_columns, rows_file, writing
+from .formats import FORMATS, Layout, describe, layout_of
+from .talk import Talk, from_row, relative, to_row
+
+NAMES = ("evlm", *FORMATS)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What is converted, and how.
+
+    source, target: formats, of `NAMES`. path: dataset folder or file. out: the file to write (.jsonl,
+        .parquet), or a folder that gets one. copy: bring the pictures along; without it they must lie in the
+        target's folder.
+    media: the folder that foreign paths start from, and must stay in; the rows' own where it is None.
+    style, codec: how the question is put, as in the model's evlm.json.
+    """
+
+    source: str
+    target: str
+    path: Path
+    out: Path
+    copy: bool = False
+    media: Path | None = None
+    style: PromptStyle = FULL
+    codec: BoxSpans | None = None
+
+
+def convert(what: Conversion, on_problem: OnProblem, bar: bool = False) -> Counter[str]:
+    """Writes every row that can be read; `on_problem` is told of each other one.
+
+    Returns how many rows were written ("rows"), left out ("bad"), how many pictures were "copied".
+    Raises RecordError where a file as a whole cannot be read or written; the target is then not there.
+    """
+    file, count = source_file(what.path, what.source), Counter[str]()
+    out = target_file(what.out, what.target)
+    pictures = Pictures(what.media or file.parent, out.parent, what.copy, count)
+    columns = EVLM_COLUMNS if what.target == "evlm" else FORMATS[what.target].columns
+
+    def bad(problem: Problem) -> None:
+        count["bad"] += 1
+        on_problem(problem)
+
+    with writing(out, columns) as write:
+        for line, row in _read(what, file, pictures, bad, bar):
+            try:
+                placed = pictures.place(row)
+                write(_columns(what, placed))
+            except (EVLMError, OSError) as error:
+                bad(Problem(line, [str(error)]))
+            else:
+                count["rows"] += 1
+        if what.target == "llamafactory":
+            describe(out)
+    return count
+
+
+def source_file(path: Path, name: str) -> Path:
+    """The file to read: the path, or the one in a folder. Raises RecordError."""
+    if name == "evlm" or not path.is_dir():
+        return rows_file(path)
+    there = [path / f"{name}{suffix}" for suffix in (".jsonl", ".json", ".parquet")]
+    found = [file for file in there if file.is_file()]
+    if not found:
+        raise RecordError(f"{path}: none of {', '.join(f.name for f in there)} in it; name the file")
+    return found[0]
+
+
+def target_file(out: Path, name: str) -> Path:
+    """The file to write; in a folder rows.jsonl, or the format's name."""
+    if out.suffix in (".jsonl", ".parquet"):
+        return out
+    return out / (ROWS_FILE if name == "evlm" else f"{name}.jsonl")
+
+
+class Pictures:
+    """Brings the pictures of rows into the target's folder, or finds them there; writes nowhere else."""
+
+    def __init__(self, media: Path, target: Path, copy: bool, count: Counter[str]) -> None:
+        self.media, self.target, self.copy, self.count = media, target, copy, count
+        if not media.is_dir():
+            raise RecordError(
+                f"{media}: no such folder; expected the one that the pictures' paths start from"
+            )
+        self._there = Inside(media)
+        prefix = os.path.relpath(os.path.realpath(media), os.path.realpath(target)).replace(os.sep, "/")
+        if not copy and prefix.split("/")[0] == "..":
+            raise RecordError(
+                f"the pictures lie in {media}, outside of the target's folder {target}; give --copy, or "
+                "write the target where they are"
+            )
+        self._prefix = "" if copy or prefix == "." else f"{prefix}/"
+        self._placed: set[str] = set()
+
+    def place(self, row: Row) -> Row:
+        """The row with paths from the target's folder, its pictures there. Raises RecordError, OSError."""
+        for path in dict.fromkeys(row.paths()):
+            if path not in self._placed:
+                self._bring(path)
+                self._placed.add(path)
+        if not self._prefix:
+            return row
+        moved = {path: self._prefix + path for path in row.paths()}
+        references = tuple(
+            {**r, "frames": [moved[path] for path in r["frames"]]} if r.get("frames") else r
+            for r in row.references
+        )
+        mask = None if row.mask is None else moved[row.mask]
+        original, edited = (tuple(moved[path] for path in paths) for paths in (row.original, row.edited))
+        return replace(row, original=original, edited=edited, mask=mask, references=references)
+
+    def resolved(self, talk: Talk) -> tuple[Talk, Inside]:
+        """A foreign talk with relative paths, and the folder that they start from.
+
+        A talk that carries its row is left as it is: the row names all pictures, also those not shown.
+        Raises RecordError, OSError.
+        """
+        if talk.evlm is not None:
+            return talk, self._there
+        if any(isinstance(image, bytes) for image in talk.images):
+            if not self.copy:
+                raise RecordError("a picture lies inside the dataset's file; --copy brings it out")
+            images = tuple(self._store(image) for image in talk.images)
+            return replace(talk, images=images), Inside(self.target)
+        images = tuple(relative(str(image), self.media) for image in talk.images)
+        videos = tuple(tuple(relative(path, self.media) for path in frames) for frames in talk.videos)
+        return replace(talk, images=images, videos=videos), self._there
+
+    def _bring(self, path: str) -> None:
+        if path.startswith(STORED) and inside(self.target, path).is_file() and not self._there.is_file(path):
+            return
+        if not self._there.is_file(path):
+            raise RecordError(f"picture {path!r:.80} does not exist")
+        if not self.copy:
+            return
+        source, target = inside(self.media, path), inside(self.target, path)
+        if target.exists():
+            if not target.samefile(source) and target.read_bytes() != source.read_bytes():
+                raise RecordError(f"{target} exists with another content; copy into another folder")
+            return
+        data = source.read_bytes()
+        write_atomically(target, lambda out: out.write(data), flush=False)
+        self.count["copied"] += 1
+
+    def _store(self, picture: str | bytes) -> str:
+        """The path of a picture that came as bytes, written into the target's folder."""
+        from PIL import Image, UnidentifiedImageError
+
+        if isinstance(picture, str):
+            raise RecordError("some pictures are paths and others bytes; expected one kind in a row")
+        try:
+            with Image.open(BytesIO(picture), formats=("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")) as image:
+                suffix = str(image.format).lower()
+        except (
+            UnidentifiedImageError,
+            OSError,
+            ValueError,
+            SyntaxError,
+            Image.DecompressionBombError,
+        ) as error:
+            raise RecordError(f"a picture of {len(picture):,} bytes cannot be read ({error!s:.80})") from None
+        path = f"{STORED}{blake2b(picture, digest_size=10).hexdigest()}.{suffix}"
+        target = inside(self.target, path)
+        if not target.exists():
+            write_atomically(target, lambda out: out.write(picture), flush=False)
+            self.count["copied"] += 1
+        return path
+
+
+STORED = "pictures/stored-"  # names of pictures that came inside a file
+
+
+def _read(
+    what: Conversion, file: Path, pictures: Pictures, bad: Callable[[Problem], None], bar: bool
+) -> Iterator[tuple[int, Row]]:
+    """(line, row) of the source's good rows, paths relative to the folder of its pictures."""
+    if what.source == "evlm":
+        if what.media is not None:
+            raise RecordError(
+                "--media is for foreign formats; the paths of evlm rows start at their own folder"
+            )
+        yield from read(file, bad, check_files=True, bar=bar)
+        return
+    form, seen = FORMATS[what.source], dict[str, int]()
+    layout = layout_of(file) if what.source == "llamafactory" else Layout()
+    for line, data in read_lines(file, bar):
+        try:
+            if isinstance(data, RecordError):
+                raise data
+            talk, folder = pictures.resolved(form.read(data, layout))
+            row = to_row(talk, f"{file.stem}-{line:06d}", form.name, folder, form.guard)
+            if row.id in seen:
+                raise RecordError(f"id {row.id!r:.80} was seen on line {seen[row.id]}")
+        except (EVLMError, OSError) as error:
+            bad(Problem(line, [str(error)]))
+        else:
+            seen[row.id] = line
+            yield line, row
+
+
+def _columns(what: Conversion, row: Row) -> dict[str, Any]:
+    if what.target == "evlm":
+        return row_columns(row)
+    return FORMATS[what.target].write(from_row(row, what.style, what.codec))

@@ -1,0 +1,191 @@
+"""What is in a dataset: counts, shares, lengths, sizes, and how far the raters agree."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from evlm.errors import MaskTextError, RecordError
+from evlm.inside import inside
+from evlm.masktext import decode_mask
+from evlm.records import Row
+from evlm.trace import render
+
+from .files import OnProblem, Problem, read, rows_file
+
+PARTS = ("thinking", "intermediate", "reflection", "output")
+KINDS = ("split", "source", "edit_type", "category", "scope")
+_GRID = 64  # pixels a side of the frame in which a mask's share is measured
+
+
+def stats(path: Path, on_problem: OnProblem, pictures: int = 2000, bar: bool = False) -> dict[str, Any]:
+    """Everything that `show` draws, as JSON; rows that are bad are counted and left out.
+
+    pictures: how many original pictures are opened for their size; 0 looks at none, and at no file.
+    Lengths are in characters; of the output as it is written in a trace. Raises RecordError.
+    """
+    tally, file = _Tally(pictures), rows_file(path)
+
+    def bad(problem: Problem) -> None:
+        tally.bad += 1
+        on_problem(problem)
+
+    for _, row in read(file, bad, check_files=pictures > 0, bar=bar):
+        tally.add(row, file.parent)
+    return tally.result()
+
+
+def show(found: dict[str, Any]) -> str:
+    """The statistics as a table of text."""
+    rows, lines = found["rows"], []
+
+    def line(name: str, text: str) -> None:
+        lines.append(f"{name:<22}{text}")
+
+    line("rows", f"{rows:,} good, {found['bad']:,} bad, of {found['questions']:,} questions")
+    if not rows:
+        return "\n".join(lines)
+    line("desired", f"{found['desired']:.1%}")
+    for kind in KINDS:
+        shares = [f"{name} {count:,} ({count / rows:.0%})" for name, count in found[kind].items()]
+        line(kind.replace("_", " "), " · ".join(shares))
+    masks = found["masks"]
+    line(
+        "mask",
+        f"{masks['text']:.0%} say one, {masks['picture']:.0%} have its picture, {masks['unreadable']:,} "
+        f"cannot be read; on average {masks['area']:.1%} of the frame",
+    )
+    line(
+        "references", " · ".join(f"{kind} {count:,}" for kind, count in found["references"].items()) or "none"
+    )
+    for part, length in found["lengths"].items():
+        line(
+            part,
+            f"{length['mean']:.0f} characters, half up to {length['median']}, 95 % up to {length['p95']}, "
+            f"at most {length['max']:,}",
+        )
+    raters = found["raters"]
+    votes = f"{raters['rows']:,} rows have votes, {raters['unanimous']:.1%} of them unanimous"
+    line("raters", votes if raters["rows"] else "no votes")
+    for at, rater in enumerate(raters["each"], 1):
+        share = f"{rater['desired']:.1%} desired, {rater['agrees']:.1%} as the label"
+        line(f"  rater {at}", f"{rater['votes']:,} votes, {share}")
+    sizes = [f"{size} ({count:,})" for size, count in found["pictures"]["sizes"].items()]
+    line(
+        "pictures",
+        f"{found['pictures']['looked']:,} originals: {' · '.join(sizes)}" if sizes else "not looked at",
+    )
+    if found["pictures"]["unreadable"]:
+        line(
+            "  cannot be read",
+            f"{len(found['pictures']['unreadable']):,}: {found['pictures']['unreadable'][0]}",
+        )
+    return "\n".join(lines)
+
+
+class _Tally:
+    def __init__(self, pictures: int) -> None:
+        self.rows = self.bad = self.desired = self.voted = self.unanimous = 0
+        self.questions: set[str] = set()
+        self.kinds: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
+        self.masks: Counter[str] = Counter()
+        self.area = 0.0
+        self.references: Counter[str] = Counter()
+        self.lengths: dict[str, Counter[int]] = {part: Counter() for part in PARTS}
+        self.each: list[Counter[str]] = []
+        self.left, self.looked = pictures, set[str]()
+        self.sizes: Counter[tuple[int, int]] = Counter()
+        self.unreadable: list[str] = []
+
+    def add(self, row: Row, folder: Path) -> None:
+        self.rows += 1
+        self.desired += row.label
+        self.questions.add(row.question)
+        for kind, counter in self.kinds.items():
+            counter[getattr(row, kind)] += 1
+        self.references.update(reference["kind"] for reference in row.references)
+        text = render(row.trace())
+        for part in PARTS[:3]:
+            self.lengths[part][len(getattr(row, part))] += 1
+        self.lengths["output"][len(text) - text.rindex("\n<output>\n") - 1] += 1
+        self._masks(row)
+        self._votes(row)
+        path = row.original[0]
+        if self.left and path not in self.looked:
+            self.left -= 1
+            self.looked.add(path)
+            self._look(folder, path)
+
+    def result(self) -> dict[str, Any]:
+        rows, read_masks = max(1, self.rows), max(1, self.masks["text"] - self.masks["unreadable"])
+        each = [
+            {"votes": c["votes"], "desired": c["desired"] / c["votes"], "agrees": c["agrees"] / c["votes"]}
+            for c in self.each
+        ]
+        return {
+            "rows": self.rows, "bad": self.bad, "questions": len(self.questions),
+            "desired": self.desired / rows,
+            **{kind: dict(counter.most_common()) for kind, counter in self.kinds.items()},
+            "masks": {
+                "text": self.masks["text"] / rows, "picture": self.masks["picture"] / rows,
+                "unreadable": self.masks["unreadable"], "area": self.area / read_masks,
+            },
+            "references": dict(self.references.most_common()),
+            "lengths": {part: _spread(counter) for part, counter in self.lengths.items()},
+            "raters": {"rows": self.voted, "unanimous": self.unanimous / max(1, self.voted), "each": each},
+            "pictures": {
+                "looked": len(self.looked), "unreadable": self.unreadable,
+                "sizes": {f"{w} x {h}": count for (w, h), count in self.sizes.most_common(8)},
+            },
+        }  # fmt: skip
+
+    def _masks(self, row: Row) -> None:
+        self.masks["picture"] += row.mask is not None
+        if row.mask_text is None:
+            return
+        self.masks["text"] += 1
+        try:
+            self.area += float(decode_mask(row.mask_text, _GRID, _GRID).mean())
+        except MaskTextError:
+            self.masks["unreadable"] += 1
+
+    def _votes(self, row: Row) -> None:
+        self.voted += bool(row.raters)
+        self.unanimous += len(set(row.raters)) == 1
+        self.each += [Counter() for _ in range(len(row.raters) - len(self.each))]
+        for counter, vote in zip(self.each, row.raters, strict=False):
+            counter.update(votes=1, desired=int(vote), agrees=int(vote == row.label))
+
+    def _look(self, folder: Path, path: str) -> None:
+        from PIL import Image
+
+        try:
+            with Image.open(inside(folder, path)) as image:  # the header alone
+                self.sizes[image.size] += 1
+        except (RecordError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            self.unreadable.append(f"{path}: {error!s:.120}")
+
+
+def _spread(counter: Counter[int]) -> dict[str, float]:
+    total = sum(counter.values())
+    if not total:
+        return {"mean": 0.0, "median": 0, "p95": 0, "max": 0}
+    mean = sum(value * count for value, count in counter.items()) / total
+    return {
+        "mean": mean,
+        "median": _at(counter, total, 0.5),
+        "p95": _at(counter, total, 0.95),
+        "max": max(counter),
+    }
+
+
+def _at(counter: Counter[int], total: int, share: float) -> int:
+    """The least value that at least a share of all do not exceed."""
+    below, values = 0, sorted(counter)
+    for value in values:
+        below += counter[value]
+        if below >= math.ceil(total * share):
+            return value
+    return values[-1]
