@@ -25,6 +25,19 @@ def hidden_and_seen(model: Any, batch: Batch) -> tuple[Tensor, Tensor | None]:
     """As `hidden_states`, and the vision tower's last states [patches, vision width] before they are merged;
     None for pictures of different sizes, which go through the tower's own forward."""
     core = model.model
+    embeds, states = embed_inputs(model, batch)
+    out = core.language_model(
+        inputs_embeds=embeds,
+        attention_mask=batch.attention_mask.long(),
+        position_ids=batch.position_ids,
+        use_cache=False,
+    )
+    return out.last_hidden_state, states
+
+
+def embed_inputs(model: Any, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    """Token embeddings [B, L, width] with the pictures in their places, and the tower's states as above."""
+    core = model.model
     embeds = core.get_input_embeddings()(batch.input_ids)
     states = None
     if len(batch.grids):
@@ -38,13 +51,7 @@ def hidden_and_seen(model: Any, batch: Batch) -> tuple[Tensor, Tensor | None]:
         embeds = embeds.masked_scatter(
             batch.vision_mask[..., None].to(embeds.device), features.to(embeds.dtype)
         )
-    out = core.language_model(
-        inputs_embeds=embeds,
-        attention_mask=batch.attention_mask.long(),
-        position_ids=batch.position_ids,
-        use_cache=False,
-    )
-    return out.last_hidden_state, states
+    return embeds, states
 
 
 def tower_states(tower: Any, pixels: Tensor, h: int, w: int) -> Tensor:

@@ -1,0 +1,99 @@
+"""eta0 of a whole batch (v1 Eq. 4, v2 Eq. 8): which mismatched pairs are scored, and scoring them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from evlm.errors import EVLMError
+
+from .objectives.kto import Scale, eta0, log_ratio
+from .reference import Reference, at_rest
+from .scoring import Prompts, sequence_logps
+
+
+@dataclass(frozen=True)
+class Eta0Config:
+    """over: "pairs", all B(B-1), exact; "shifts", response i + d behind prompt i for `shifts` random
+    distances d, whose mean has the same expectation; "onpolicy", samples behind their own prompts, an
+    estimate of the KL itself. Raises EVLMError."""
+
+    over: Literal["pairs", "shifts", "onpolicy"] = "pairs"
+    shifts: int = 4
+
+    def __post_init__(self) -> None:
+        if self.over not in ("pairs", "shifts", "onpolicy"):
+            raise EVLMError(f"eta0 over {self.over!r:.40}: expected pairs, shifts or onpolicy")
+        if type(self.shifts) is not int or self.shifts < 1:
+            raise EVLMError(f"shifts {self.shifts!r:.40}: expected a whole number of at least 1")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """policy, reference [B]: log rho(y_i | x_i) of a batch's own pairs; mismatched [N]: log-ratios that eta0
+    is the mean of (to be gathered over ranks before it is taken); eta0 []: of this rank's. Nothing has a
+    graph."""
+
+    policy: Tensor
+    reference: Tensor
+    mismatched: Tensor
+    eta0: Tensor
+
+
+def compare(
+    model: Any,
+    reference: Reference,
+    prompts: Prompts,
+    responses: Sequence[Tensor],
+    config: Eta0Config,
+    seed: int = 0,
+    scale: Scale = "sum",
+    samples: Sequence[Tensor] = (),
+    sample_owner: Sequence[int] = (),
+) -> Compared:
+    """Scores each response behind its own prompt, and the mismatched pairs, in one pass of policy and
+    reference.
+
+    responses[i] belongs to prompts[i]. seed: of the step, for "shifts". samples, sample_owner: the policy's
+    own responses and whose prompts they answer, for "onpolicy". Dropout is off.
+    """
+    rows = len(prompts)
+    if len(responses) != rows:
+        raise EVLMError(f"{len(responses)} responses for {rows} prompts: expected one each")
+    texts, owner, recur = list(responses), list(range(rows)), rows
+    if config.over == "onpolicy":
+        if not samples:
+            raise EVLMError("eta0 over 'onpolicy' needs the policy's own samples; got none")
+        texts += samples
+        owner += sample_owner
+    else:
+        pairs = pair_indices(rows, config.over, config.shifts, seed)
+        texts += [responses[j] for _, j in pairs]
+        owner += [i for i, _ in pairs]
+        recur = len(texts)
+    with at_rest(model):
+        policy = sequence_logps(model, prompts, texts, owner, "cached")
+    frozen = reference.logps(model, prompts, texts[:recur], owner[:recur])
+    if recur < len(texts):
+        fresh = reference.logps(model, prompts, texts[recur:], owner[recur:], keep=False)
+        frozen = torch.cat([frozen, fresh])
+    lengths = torch.tensor([len(t) for t in texts], device=policy.device)
+    mismatched = log_ratio(policy, frozen, lengths, scale)[rows:]
+    return Compared(policy[:rows], frozen[:rows], mismatched, eta0(mismatched))
+
+
+def pair_indices(
+    rows: int, over: Literal["pairs", "shifts"] = "pairs", shifts: int = 4, seed: int = 0
+) -> list[tuple[int, int]]:
+    """Mismatched (i, j): response j behind prompt i, i != j; with "shifts" j = i + d mod B, d drawn by
+    `seed`."""
+    if over == "pairs":
+        return [(i, j) for i in range(rows) for j in range(rows) if i != j]
+    possible = range(1, rows)
+    distances = random.Random(f"shifts {seed}").sample(possible, min(shifts, len(possible)))
+    return [(i, (i + d) % rows) for d in distances for i in range(rows)]

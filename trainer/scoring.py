@@ -1,0 +1,379 @@
+"""Log-probabilities of responses under a Qwen2-VL, each prompt computed once for all responses behind it.
+
+A response is scored behind a prompt: log rho(y_j | x_i). There are three ways to the same numbers:
+
+- `naive`: one prompt and one response at a time through the model's own forward. The oracle.
+- `packed`: one row a prompt, [prompt, response, response, ...], under a block-diagonal mask; what a training
+  step uses, with or without gradient checkpointing.
+- `cached`: each prompt once, its keys and values shared by all responses behind it; what eta0 uses.
+
+Positions are explicit everywhere, and every response's M-RoPE positions start at its prompt's end: the
+model's own rope_deltas are module state that goes stale. Only states that predict a response's token reach
+the head.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from evlm.errors import EVLMError
+
+from .batch import Batch
+from .forward import embed_inputs
+
+How = Literal["naive", "packed", "cached"]
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """B questions without answers. batch: padded on the right, nothing to learn. starts int64 [B]: the M-RoPE
+    position of a response's first token. pictures: how many of the batch's pictures each row shows."""
+
+    batch: Batch
+    starts: Tensor
+    pictures: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def lengths(self) -> Tensor:
+        return self.batch.attention_mask.sum(1)
+
+    def take(self, rows: Sequence[int]) -> Prompts:
+        """Some of the prompts, in this order, without the padding that they do not need."""
+        b = self.batch
+        index = torch.tensor(list(rows), dtype=torch.long)
+        longest = int(self.lengths[index].max())
+        ends = [0, *accumulate(self.pictures)]
+        grids = [b.grids[ends[r] : ends[r + 1]] for r in rows]
+        patches = [0, *accumulate(b.grids.prod(1).tolist())]
+        pixels = [b.pixels[patches[ends[r]] : patches[ends[r + 1]]] for r in rows]
+        batch = Batch(
+            b.input_ids[index, :longest],
+            b.attention_mask[index, :longest],
+            b.position_ids[:, index, :longest],
+            b.labels[index, :longest],
+            torch.cat(pixels),
+            torch.cat(grids),
+            b.vision_mask[index, :longest],
+        )
+        return Prompts(batch, self.starts[index], tuple(self.pictures[r] for r in rows))
+
+
+def split(batch: Batch, merge: int = 2) -> tuple[Prompts, list[Tensor]]:
+    """A collated batch as its prompts and its responses (int64 [n] each, the end token included).
+
+    merge: patches a side that become one token (vision_config.spatial_merge_size). The batch may be padded on
+    either side; a row's labels must be its last tokens.
+    """
+    kept, responses, starts, counts = [], [], [], []
+    shown = iter((batch.grids.prod(1) // merge**2).tolist())
+    for b in range(len(batch.input_ids)):
+        real = batch.attention_mask[b].nonzero().flatten()
+        learned = int((batch.labels[b] != -100).sum())
+        if not learned or not bool((batch.labels[b, real[-learned:]] != -100).all()):
+            raise EVLMError(f"row {b} of the batch: expected a response of at least a token at its end")
+        kept.append(real[:-learned])
+        responses.append(batch.input_ids[b, real[-learned:]])
+        starts.append(int(batch.position_ids[0, b, real[-learned]]))
+        waiting, count = int(batch.vision_mask[b].sum()), 0
+        while waiting > 0:
+            waiting, count = waiting - next(shown), count + 1
+        counts.append(count)
+    rows, longest = len(kept), max(len(each) for each in kept)
+
+    def pad(values: Tensor, fill: int) -> Tensor:
+        out = values.new_full((rows, longest), fill)
+        for b, where in enumerate(kept):
+            out[b, : len(where)] = values[b, where]
+        return out
+
+    prompts = replace(
+        batch,
+        input_ids=pad(batch.input_ids, 0),
+        attention_mask=pad(batch.attention_mask, 0),
+        position_ids=torch.stack([pad(axis, 0) for axis in batch.position_ids]),
+        labels=batch.labels.new_full((rows, longest), -100),
+        vision_mask=pad(batch.vision_mask, 0),
+        shown=None,
+    )
+    return Prompts(prompts, torch.tensor(starts), tuple(counts)), responses
+
+
+def sequence_logps(
+    model: Any,
+    prompts: Prompts,
+    responses: Sequence[Tensor],
+    owner: Sequence[int],
+    how: How = "packed",
+    chunk: int = 4096,
+) -> Tensor:
+    """log rho(responses[n] | prompts[owner[n]]), summed over tokens, in nats: [N], float32 at least.
+
+    `model` is a Qwen2VLForConditionalGeneration or a PeftModel around one, on any device. With a graph unless
+    under no_grad.
+    """
+    flat = token_logps(
+        response_states(model, prompts, responses, owner, how),
+        torch.cat(list(responses)),
+        base_of(model).lm_head,
+        chunk,
+    )
+    return torch.stack([each.sum() for each in flat.split([len(r) for r in responses])])
+
+
+def token_logps(states: Tensor, tokens: Tensor, head: Any, chunk: int = 4096) -> Tensor:
+    """log p(tokens[t]) under head(states[t]): [T, width], int64 [T] -> [T], float32 at least.
+
+    Logits [chunk, vocabulary] exist for one chunk at a time, in the backward pass too.
+    """
+    tokens = tokens.to(states.device)
+
+    def score(some: Tensor, wanted: Tensor) -> Tensor:
+        logits = head(some)
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        return logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(1)
+
+    again = torch.is_grad_enabled() and len(tokens) > chunk
+    parts = []
+    for at in range(0, len(tokens), chunk):
+        some = states[at : at + chunk], tokens[at : at + chunk]
+        parts.append(checkpoint(score, *some, use_reentrant=False) if again else score(*some))
+    return torch.cat(parts)
+
+
+def response_states(
+    model: Any, prompts: Prompts, responses: Sequence[Tensor], owner: Sequence[int], how: How = "packed"
+) -> Tensor:
+    """Last hidden states that predict each response's tokens, response after response: [sum of lengths,
+    width].
+
+    `token_logps` makes log-probabilities of them, the head probabilities (as the reflection's reward needs).
+    """
+    if len(responses) != len(owner) or not responses:
+        raise EVLMError(f"{len(responses)} responses, {len(owner)} owners: expected as many, at least one")
+    base = base_of(model)
+    if how == "naive":
+        return _naive_states(base, prompts, responses, owner)
+    if base.config.get_text_config()._attn_implementation not in ("eager", "sdpa"):
+        raise EVLMError(
+            f"attention {base.config.get_text_config()._attn_implementation!r} takes no block-diagonal mask; "
+            "load the model with attention 'sdpa'"
+        )
+    return (_packed_states if how == "packed" else _cached_states)(base, prompts, responses, owner)
+
+
+def base_of(model: Any) -> Any:
+    """The Qwen2VLForConditionalGeneration itself, adapters in place."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+# --- one at a time ---
+
+
+def _naive_states(base: Any, prompts: Prompts, responses: Sequence[Tensor], owner: Sequence[int]) -> Tensor:
+    states = []
+    for row, response in zip(owner, responses, strict=True):
+        one = prompts.take([row])
+        b, start = one.batch, int(one.starts)
+        ids = torch.cat([b.input_ids, response[None]], 1)
+        after = (start + torch.arange(len(response))).expand(3, 1, -1)
+        videos = b.input_ids[b.vision_mask] == base.config.video_token_id
+        out = base.model(
+            input_ids=ids.to(base.device),
+            attention_mask=torch.ones_like(ids).to(base.device),
+            position_ids=torch.cat([b.position_ids, after], 2).to(base.device),
+            use_cache=False,
+            **_pictures(base, b, videos),
+        )
+        states.append(out.last_hidden_state[0, b.input_ids.shape[1] - 1 : -1])
+    return torch.cat(states)
+
+
+def _pictures(base: Any, batch: Batch, videos: Tensor) -> dict[str, Tensor]:
+    """The batch's pictures under the names that the model's own forward gives images and videos."""
+    merged = batch.grids.prod(1) // base.config.vision_config.spatial_merge_size**2
+    first = [0, *accumulate(merged.tolist())][:-1]
+    is_video = videos[first] if first else videos.new_zeros(0)
+    patches = is_video.repeat_interleave(batch.grids.prod(1))
+    found = {}
+    for kind, pixels, grids in (
+        (False, "pixel_values", "image_grid_thw"),
+        (True, "pixel_values_videos", "video_grid_thw"),
+    ):
+        if bool((is_video == kind).any()):
+            found[pixels] = batch.pixels[patches == kind].to(base.device)
+            found[grids] = batch.grids[is_video == kind].to(base.device)
+    return found
+
+
+# --- one row a prompt ---
+
+
+def _packed_states(base: Any, prompts: Prompts, responses: Sequence[Tensor], owner: Sequence[int]) -> Tensor:
+    rows = sorted(set(owner))
+    prompts = prompts.take(rows)
+    behind: dict[int, list[int]] = defaultdict(list)
+    for n, row in enumerate(owner):
+        behind[rows.index(row)].append(n)
+    b, device = prompts.batch, base.device
+    first = b.input_ids.shape[1]
+    # A response's last token predicts nothing that is asked for, and is not fed.
+    extra = max(sum(len(responses[n]) - 1 for n in behind[row]) for row in behind)
+    ids = torch.zeros(len(rows), extra, dtype=torch.long)
+    positions = torch.zeros(3, len(rows), extra, dtype=torch.long)
+    block = torch.full((len(rows), first + extra), -1)
+    block[:, :first] = torch.where(b.attention_mask, 0, -1)
+    places: dict[int, tuple[int, Tensor]] = {}
+    for row, owned in behind.items():
+        at, last = 0, int(prompts.lengths[row]) - 1
+        for number, n in enumerate(owned, 1):
+            fed = len(responses[n]) - 1
+            ids[row, at : at + fed] = responses[n][:-1]
+            positions[:, row, at : at + fed] = prompts.starts[row] + torch.arange(fed)
+            block[row, first + at : first + at + fed] = number
+            places[n] = row, torch.tensor([last, *range(first + at, first + at + fed)])
+            at += fed
+    embeds = _embed(base, b)
+    embeds = torch.cat([embeds, base.get_input_embeddings()(ids.to(device))], 1)
+    out = base.model.language_model(
+        inputs_embeds=embeds,
+        attention_mask=_additive(_blocks(block.to(device)), embeds.dtype),
+        position_ids=torch.cat([b.position_ids, positions], 2).to(device),
+        use_cache=False,
+    ).last_hidden_state
+    return torch.cat([out[places[n][0], places[n][1].to(device)] for n in range(len(responses))])
+
+
+def _embed(base: Any, batch: Batch) -> Tensor:
+    device = base.device
+    return embed_inputs(
+        base, replace(batch, input_ids=batch.input_ids.to(device), grids=batch.grids.to(device))
+    )[0]
+
+
+def _blocks(block: Tensor) -> Tensor:
+    """Who may look at whom: a token at earlier ones of its block and of block 0, the prompt; block -1 is
+    padding. int64 [B, L] -> bool [B, 1, L, L]. Each token sees itself, so that no row of a softmax is
+    empty."""
+    q, k = block[:, :, None], block[:, None, :]
+    length = block.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=block.device).tril()
+    itself = torch.eye(length, dtype=torch.bool, device=block.device)
+    return (((k == 0) | (k == q)) & (k >= 0) & causal | itself)[:, None]
+
+
+def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask that both eager and sdpa attention add to their scores."""
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(
+        ~allowed, torch.finfo(dtype).min
+    )
+
+
+# --- each prompt once ---
+
+# Tokens that are computed together: enough to fill the matmuls, few enough to hold.
+_PROMPT_TOKENS = 1 << 15
+_KEYS = {"cpu": 1 << 12}  # of a group of responses, prompts included; elsewhere 2^17
+
+
+class _Shared:
+    """What a language model asks of a cache: the prompt's keys and values before a row's own, never kept."""
+
+    def __init__(self, prefix: Sequence[tuple[Tensor, Tensor]], rows: Tensor) -> None:
+        self.prefix, self.rows = prefix, rows
+
+    def get_seq_length(self, layer: int = 0) -> int:
+        return int(self.prefix[layer][0].shape[2])
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        k, v = self.prefix[layer]
+        return torch.cat([k[self.rows], keys], 2), torch.cat([v[self.rows], values], 2)
+
+
+class _Kept:
+    """A cache that keeps each layer's keys and values of one forward, with their graph."""
+
+    def __init__(self) -> None:
+        self.layers: list[tuple[Tensor, Tensor]] = []
+
+    def get_seq_length(self, layer: int = 0) -> int:
+        return 0
+
+    def get_mask_sizes(self, length: int, layer: int) -> tuple[int, int]:
+        return length, 0
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        assert layer == len(self.layers), "layers must come in their order"
+        self.layers.append((keys, values))
+        return keys, values
+
+
+def _cached_states(base: Any, prompts: Prompts, responses: Sequence[Tensor], owner: Sequence[int]) -> Tensor:
+    states: dict[int, Tensor] = {}
+    rows = sorted(set(owner))
+    together = max(1, _PROMPT_TOKENS // prompts.batch.input_ids.shape[1])
+    for at in range(0, len(rows), together):
+        some = {row: local for local, row in enumerate(rows[at : at + together])}
+        behind = {n: some[row] for n, row in enumerate(owner) if row in some}
+        states.update(_states_behind(base, prompts.take(list(some)), responses, behind))
+    return torch.cat([states[n] for n in range(len(responses))])
+
+
+def _states_behind(
+    base: Any, prompts: Prompts, responses: Sequence[Tensor], behind: dict[int, int]
+) -> Iterator[tuple[int, Tensor]]:
+    """(n, states) of the responses n that stand behind these prompts: behind[n] is the prompt."""
+    b, device = prompts.batch, base.device
+    embeds = _embed(base, b)
+    kept, dtype = _Kept(), embeds.dtype
+    block = torch.where(b.attention_mask, 0, -1).to(device)
+    out = base.model.language_model(
+        inputs_embeds=embeds,
+        attention_mask=_additive(_blocks(block), dtype),
+        position_ids=b.position_ids.to(device),
+        past_key_values=kept,
+        use_cache=True,
+    ).last_hidden_state
+    lasts = out[torch.arange(len(prompts), device=device), (prompts.lengths - 1).to(device)]
+    first = b.input_ids.shape[1]
+    for group in _groups({n: len(responses[n]) - 1 for n in behind}, first, _KEYS.get(device.type, 1 << 17)):
+        at = torch.tensor([behind[n] for n in group])
+        fed = [len(responses[n]) - 1 for n in group]  # the last token predicts nothing that is asked for
+        if not max(fed):
+            yield from ((n, lasts[behind[n]][None]) for n in group)
+            continue
+        ids = torch.zeros(len(group), max(fed), dtype=torch.long)
+        own = torch.full((len(group), max(fed)), -1)
+        for g, n in enumerate(group):
+            ids[g, : fed[g]] = responses[n][:-1]
+            own[g, : fed[g]] = 1
+        allowed = _blocks(torch.cat([block[at.to(device)], own.to(device)], 1))[:, :, first:]
+        out = base.model.language_model(
+            inputs_embeds=base.get_input_embeddings()(ids.to(device)),
+            attention_mask=_additive(allowed, dtype),
+            position_ids=(prompts.starts[at, None] + torch.arange(max(fed))).expand(3, -1, -1).to(device),
+            past_key_values=_Shared(kept.layers, at.to(device)),
+            use_cache=True,
+        ).last_hidden_state
+        yield from ((n, torch.cat([lasts[at[g]][None], out[g, : fed[g]]])) for g, n in enumerate(group))
+
+
+def _groups(fed: dict[int, int], prefix: int, keys: int) -> Iterator[list[int]]:
+    """Responses (n -> tokens fed) of about one length together, at most `keys` keys in a group."""
+    group: list[int] = []
+    for n in sorted(fed, key=lambda n: fed[n]):
+        if group and (len(group) + 1) * (prefix + fed[n]) > keys:
+            yield group
+            group = []
+        group.append(n)
+    yield group
