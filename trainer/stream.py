@@ -1,0 +1,235 @@
+"""Rows for training, mixed from several datasets, in an order that is a function of (seed, step) alone.
+
+Nothing is remembered between steps, so a cursor is a number: batch `step` of a stream is the same whether
+the training ran up to it or was resumed there. Of each row only its offset and checksum are held in memory.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from hashlib import blake2b
+from pathlib import Path
+from zlib import crc32
+
+from evlm.errors import EVLMError, RecordError
+from evlm.inside import Inside
+from evlm.masktext import BoxSpans
+from evlm.messages import FULL, Chat, PromptStyle, build_messages
+from evlm.records import Row, row_problems
+from evlm.trace import render
+from trainer.data.convert import source_file
+from trainer.data.files import parse, unchecked_row, unicode_problems
+from trainer.data.formats import FORMATS, Layout, layout_of
+from trainer.data.talk import Talk, relative
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset and its part of the mixture.
+
+    path: folder or .jsonl file (`data convert` makes one of other files). weight: its share of all draws,
+        beside the other sources' weights. form: "evlm", or a foreign format: other instruction data, whose
+        answers need not be traces. splits: the rows' splits to take, all where it is empty; foreign rows have
+        none. desired: take desired rows alone. media: folder of a foreign dataset's pictures, its own where
+        it is None.
+    """
+
+    path: Path
+    weight: float = 1.0
+    form: str = "evlm"
+    splits: tuple[str, ...] = ()
+    desired: bool = False
+    media: Path | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What is drawn: a row or a foreign talk, the folder of its pictures, its source's number, and how often
+    the source was gone through before."""
+
+    item: Row | Talk
+    folder: Path
+    source: int
+    epoch: int
+
+    @property
+    def label(self) -> bool:
+        return self.item.label
+
+    @property
+    def answer(self) -> str:
+        """What is learned: the trace in its exact form, or the foreign answer."""
+        return render(self.item.trace()) if isinstance(self.item, Row) else self.item.answer
+
+    def chat(self, style: PromptStyle = FULL, codec: BoxSpans | None = None) -> Chat:
+        """The question with its pictures, read now. Raises RecordError, PictureError, RequestError."""
+        if isinstance(self.item, Row):
+            return build_messages(self.item.request(self.folder), codec, style)
+        return self.item.chat(self.folder)
+
+
+class Stream:
+    """Batches of `batch` samples over all ranks.
+
+    Each source is gone through in an order of its own, anew in each of its epochs, every row once; of any n
+    draws in a row a source gets its share to within two.
+
+    Raises RecordError naming the line and every reason where a row is bad (none is skipped silently), and
+    where a source has no rows that fit.
+    """
+
+    def __init__(
+        self, sources: Sequence[Source], batch: int, seed: int = 0, check_files: bool = True
+    ) -> None:
+        if not sources or batch < 1:
+            raise RecordError(f"{len(sources)} sources, batches of {batch}: expected at least one of each")
+        for source in sources:
+            if not 0 < source.weight < float("inf"):
+                raise RecordError(f"{source.path}: weight {source.weight!r}, expected a number above 0")
+        self.sources, self.batch_size, self.seed = tuple(sources), batch, seed
+        self._indices = [_Index(source, check_files) for source in sources]
+        self._shares = _nested_shares([source.weight for source in sources])
+
+    @property
+    def counts(self) -> list[int]:
+        """Rows of each source that fit."""
+        return [len(index) for index in self._indices]
+
+    @property
+    def fingerprint(self) -> str:
+        """Another one where a resumed training would not see the same rows in the same batches."""
+        parts = [f"{self.seed} {self.batch_size}", *(f"{s.weight} {i.hash}" for s, i in
+                 zip(self.sources, self._indices, strict=True))]  # fmt: skip
+        return blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
+
+    def batch(self, step: int, rank: int = 0, ranks: int = 1) -> list[Sample]:
+        """The samples of one step; of several ranks each gets its piece. Raises RecordError."""
+        if step < 0 or not 0 <= rank < ranks:
+            raise RecordError(
+                f"step {step}, rank {rank} of {ranks}: expected a step from 0, a rank below ranks"
+            )
+        first, size = step * self.batch_size, self.batch_size
+        return [self.draw(first + at) for at in range(size * rank // ranks, size * (rank + 1) // ranks)]
+
+    def batches(self, start: int = 0, rank: int = 0, ranks: int = 1) -> Iterator[list[Sample]]:
+        """Batches from step `start` on, without an end."""
+        while True:
+            yield self.batch(start, rank, ranks)
+            start += 1
+
+    def draw(self, number: int) -> Sample:
+        """Sample `number` of the stream."""
+        source, position = self.place(number)
+        index = self._indices[source]
+        epoch, within = divmod(position, len(index))
+        row = permuted(within, len(index), f"{self.seed} {source} {epoch}")
+        return Sample(index.read(row), index.folder, source, epoch)
+
+    def place(self, number: int) -> tuple[int, int]:
+        """(source, position in it) of a draw."""
+        for source, share in enumerate(self._shares):
+            before, after = int(number * share), int((number + 1) * share)
+            if after > before:
+                return source, before
+            number -= before
+        raise AssertionError("the last source takes all that are left")
+
+
+def permuted(position: int, count: int, key: str) -> int:
+    """Where a permutation of 0 ... count - 1, named by its key, takes a position; nothing is stored.
+
+    A Feistel network over the next power of four, walked until it lands inside (Black and Rogaway 2002).
+    """
+    if not 0 <= position < count:
+        raise RecordError(f"position {position}: expected 0 to {count - 1}")
+    half = max(1, ((count - 1).bit_length() + 1) // 2)
+    mask, name = (1 << half) - 1, blake2b(key.encode(), digest_size=16).digest()
+    while True:
+        left, right = position >> half, position & mask
+        for turn in range(6):
+            mixed = blake2b(right.to_bytes(8, "little") + bytes([turn]), key=name, digest_size=8).digest()
+            left, right = right, left ^ (int.from_bytes(mixed, "little") & mask)
+        position = left << half | right
+        if position < count:
+            return position
+
+
+class _Index:
+    """Where the rows of a source lie in its file that fit; all of it is checked on the way."""
+
+    def __init__(self, source: Source, check_files: bool) -> None:
+        if source.form != "evlm" and source.form not in FORMATS:
+            raise RecordError(f"form {source.form!r}: expected one of evlm, {', '.join(FORMATS)}")
+        self.source, self.file = source, source_file(Path(source.path), source.form)
+        if self.file.suffix != ".jsonl":
+            raise RecordError(
+                f"{self.file}: expected a .jsonl file; `python -m trainer data convert` makes one"
+            )
+        self.folder = self.file.parent if source.media is None else Path(source.media)
+        self._inside = Inside(self.folder)
+        self._layout = layout_of(self.file) if source.form == "llamafactory" else Layout()
+        self._offsets, self._sums = array("Q"), array("L")
+        content, seen = blake2b(digest_size=16), set[str]()
+        with open(self.file, "rb") as lines:
+            offset = 0
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    try:
+                        item = self._parse(line, check_files)
+                        if isinstance(item, Row):
+                            if item.id in seen:
+                                raise RecordError(f"id {item.id!r:.80} comes twice")
+                            seen.add(item.id)
+                    except EVLMError as error:
+                        raise RecordError(f"{self.file}, line {number}: {error}") from None
+                    if self._fits(item):
+                        self._offsets.append(offset)
+                        self._sums.append(crc32(line.strip()))
+                        content.update(line.strip())
+                offset += len(line)
+        self.hash = content.hexdigest()
+        if not self._offsets:
+            wanted = f"splits {', '.join(source.splits) or 'any'}{', desired only' if source.desired else ''}"
+            raise RecordError(f"{self.file}: no row fits ({wanted})")
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def read(self, row: int) -> Row | Talk:
+        """Row number `row` of those that fit. Raises RecordError where the file was changed meanwhile."""
+        with open(self.file, "rb") as file:
+            file.seek(self._offsets[row])
+            line = file.readline().strip()
+        if crc32(line) != self._sums[row]:
+            raise RecordError(f"{self.file} was changed since it was opened; only adding to it is fine")
+        return self._parse(line, check_files=False)
+
+    def _fits(self, item: Row | Talk) -> bool:
+        splits = self.source.splits
+        right = not splits or not isinstance(item, Row) or item.split in splits
+        return right and (item.label or not self.source.desired)
+
+    def _parse(self, line: bytes, check_files: bool) -> Row | Talk:
+        data = parse(line)
+        if self.source.form == "evlm":
+            problems = row_problems(data, self._inside, check_files) or unicode_problems(data)
+            if problems:
+                raise RecordError("; ".join(problems))
+            return unchecked_row(data)
+        talk = FORMATS[self.source.form].read(data, self._layout)
+        images = tuple(relative(str(path), self.folder) for path in talk.images)
+        videos = tuple(tuple(relative(path, self.folder) for path in frames) for frames in talk.videos)
+        missing = [path for path in (*images, *(p for frames in videos for p in frames))
+                   if check_files and not self._inside.is_file(path)]  # fmt: skip
+        if missing:
+            raise RecordError("; ".join(f"picture {path!r:.80} does not exist" for path in missing))
+        return replace(talk, images=images, videos=videos)
+
+
+def _nested_shares(weights: Sequence[float]) -> list[Fraction]:
+    """Each source's share of what those before it leave, exact; the last one takes the rest."""
+    exact = [Fraction(str(weight)) for weight in weights]
+    return [weight / sum(exact[at:]) for at, weight in enumerate(exact)]
