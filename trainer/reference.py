@@ -136,7 +136,7 @@ class LogProbCache:
 def using(model: Any, adapter: str | None) -> Iterator[None]:
     """The model with another adapter, with None without any; afterwards everything is as before, also what is
     trainable (PEFT changes that with the adapter). Raises EVLMError for a model without that adapter."""
-    known = getattr(model, "peft_config", {})
+    known = _adapters(model)
     if not known or adapter not in (None, *known):
         raise EVLMError(f"no adapter {adapter!r} in the model: it has {sorted(known) or 'none'}")
     trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
@@ -172,7 +172,7 @@ def fingerprint(model: Any, adapter: str | None) -> str:
 
     It reads every weight once: seconds for a few billion parameters.
     """
-    known = getattr(model, "peft_config", {})
+    known = _adapters(model)
     others = set(known) - {adapter}
     scale = ""
     if adapter in known:
@@ -185,6 +185,11 @@ def fingerprint(model: Any, adapter: str | None) -> str:
             continue
         total.update(_digest(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), tensor))
     return total.hexdigest()[:32]
+
+
+def _adapters(model: Any) -> Mapping[str, Any]:
+    """Settings of a PeftModel's adapters; none for a bare model (PEFT leaves its settings on that one too)."""
+    return model.peft_config if hasattr(model, "get_base_model") else {}
 
 
 def _digest(start: bytes, *tensors: Tensor) -> bytes:
