@@ -186,7 +186,9 @@ def _must_fail(kind: str, input: str, spec: Any, value: Any) -> bool:
         except (TypeError, ValueError, OverflowError):
             return True
         return number != number or number in (float("inf"), float("-inf"))
-    return not is_widget(spec) and value is not None and not (isinstance(value, list) and len(value) == 2)
+    inner = value["__value__"] if isinstance(value, dict) and "__value__" in value else value
+    link = isinstance(value, list) and len(value) == 2
+    return not is_widget(spec) and not link and inner is not None and inner != []  # no boxes: nothing found
 
 
 def _needed(graph: Mapping[str, Any], end: str) -> list[str]:

@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -112,7 +113,12 @@ def _names(case: hostile.Case, text: str) -> bool:
     """Whether a message says which value it is about."""
     if case.node == "EVLM_RemoteModel" and "EVLM_ALLOW_PRIVATE_ENDPOINTS" in text:
         return True  # it names the host as it was understood
-    shown = str(case.value)[:8].strip()
+    if re.search(r"\bat character \d", text):
+        return True  # it names the place in the text that was read
+    value = (
+        case.value["__value__"] if isinstance(case.value, dict) and "__value__" in case.value else case.value
+    )
+    shown = str(value[0] if isinstance(value, list) and value else value)[:8].strip()
     names = (case.input, case.input.replace("_", " "), shown, ascii(shown)[1:-1], repr(shown)[1:-1])
     return any(name and name in text for name in names)
 
@@ -233,7 +239,8 @@ def _server(comfyui: Path, python: Path, work: Path) -> Iterator[_Server]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    allowed = [base / "output", base / "temp", base / "user", work / "tmp"]
+    # The last is the fork's own: it sees to its folder before every prompt.
+    allowed = [base / "output", base / "temp", base / "user", work / "tmp", work / "home" / ".cache"]
     env = {k: v for k, v in os.environ.items() if not k.startswith(("EVLM_", "HF_"))} | {
         "PYTHONPATH": str(TESTS / "hostile_guard"),
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -244,9 +251,12 @@ def _server(comfyui: Path, python: Path, work: Path) -> Iterator[_Server]:
         "EVLM_GUARD_ALLOW": os.pathsep.join(map(str, allowed)),
         "EVLM_GUARD_CANARY": CANARY,
     }
-    package = (comfyui / "comfy" / "cmd" / "main.py").is_file()  # the fork is started by its console script
-    command = [str(python.parent / "comfyui")] if package else [str(python), str(comfyui / "main.py")]
-    extra = ["--disable-known-models", "--logging-level", "INFO"] if package else ["--disable-api-nodes"]
+    command, extra = [str(python), str(comfyui / "main.py")], ["--disable-api-nodes"]
+    package = (comfyui / "comfy" / "cmd" / "main.py").is_file()
+    if package:  # the fork's own main.py would look into its checkout before --base-directory
+        command = [str(python), "-c", "from comfy.cmd.main import entrypoint; entrypoint()"]
+        env["PYTHONPATH"] += os.pathsep + str(comfyui)
+        extra = ["--disable-known-models", "--logging-level", "INFO"]
     command += ["--cpu", "--listen", "127.0.0.1", "--port", str(port), "--base-directory", str(base), *extra]
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -295,7 +305,10 @@ def _listener() -> Iterator[tuple[int, list[str]]]:
 
 def _snapshot(work: Path) -> dict[str, str]:
     """Everything in the work folder but what the server may write."""
-    free = {work / "base" / each for each in ("output", "temp", "user")} | {work / "tmp"}
+    free = {work / "base" / each for each in ("output", "temp", "user")} | {
+        work / "tmp",
+        work / "home" / ".cache",
+    }
     found = {}
     for folder, names, files in os.walk(work):
         inside = [name for name in names if Path(folder, name) not in free]
@@ -318,8 +331,9 @@ def _escapes(work: Path, before: dict[str, str], started: float, calls: int) -> 
         found.append("a command was run: /tmp/evlm-hostile exists")
     for line in (work / "guard.log").read_text(encoding="utf-8").splitlines():
         event = json.loads(line)
-        if event["time"] >= started:
-            found.append(f"{event['event']}: {event['what']}")
+        what = f"{event['event']}: {event['what']}"
+        if event["time"] >= started and what not in found:
+            found.append(what)
     for path in (work / "base").rglob("*"):
         if path.is_file() and not path.is_symlink() and SECRET.encode() in path.read_bytes():
             found.append(f"the secret is in {path}")
