@@ -91,12 +91,12 @@ def test_the_editor_reports_steps_and_pictures(
     seen: list[tuple[int, int, bool]] = []
     host = part("nodes.host")
 
-    def bar(self: Any, value: int, total: int | None = None, preview: Any = None) -> None:
-        seen.append((value, total or 0, preview is not None))
+    def hook(value: int, total: int, preview: Any, node_id: str | None = None) -> None:
+        seen.append((value, total, preview is not None))
 
     import comfy.utils
 
-    monkeypatch.setattr(comfy.utils.ProgressBar, "update_absolute", bar)
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
     assert host.MESSAGE_EVERY > 0
     image = call("EVLM_Example", which="2-words").args[0]
     call("EVLM_Edit", editor=models["EVLM_LoadEditor"], image=image, instruction="make it snow", steps=3)
