@@ -175,7 +175,7 @@ def fingerprint(model: Any, adapter: str | None) -> str:
     known = _adapters(model)
     others = set(known) - {adapter}
     scale = ""
-    if adapter in known:
+    if adapter is not None and adapter in known:
         c = known[adapter]
         scale = f"{c.r} {c.lora_alpha} {c.use_rslora} {c.use_dora} {c.rank_pattern} {c.alpha_pattern}"
     total = hashlib.sha256(scale.encode())
@@ -188,7 +188,7 @@ def fingerprint(model: Any, adapter: str | None) -> str:
 
 
 def _adapters(model: Any) -> Mapping[str, Any]:
-    """Settings of a PeftModel's adapters; none for a bare model (PEFT leaves its settings on that one too)."""
+    """Settings of a PeftModel's adapters; none for a bare model (PEFT leaves them on that one too)."""
     return model.peft_config if hasattr(model, "get_base_model") else {}
 
 

@@ -1,0 +1,155 @@
+"""Exact eta0 over shared prompts against naive pairs, in one run, interleaved.
+
+    python -m benchmarks.eta0 [--rows 8 16] [--rounds 2] [--width 160] [--words 0 450]
+
+A tiny Qwen2-VL with a policy and a reference adapter and questions of the world. The peers compute every
+(x_i, y_j), i != j, as a full row of prompt and response: one row at a time through the model's own forward
+("naive"), and in padded batches ("batched"). Both give only the response to the head, as we do. Ours also
+scores the matching pairs, which a step needs anyway. CPU time of this process, so that a busy machine does
+not count; equality is checked before anything is timed. What can be saved depends on the shape: without the
+prompts there remain all B^2 responses. --words lengthens the prompts (450: five times a response, as 1,500
+to 300).
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evlm.messages import SHORT, build_messages
+from evlm.trace import render
+from trainer.batch import Batch, Collator
+from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
+from trainer.eta0 import Eta0Config, compare, pair_indices
+from trainer.reference import Reference, at_rest, using
+from trainer.scoring import Prompts, sequence_logps, split
+from trainer.world.questions import ask
+from trainer.world.rows import to_request
+from trainer.world.traces import write_trace
+
+BARS = {8: 5.0, 16: 2.5}
+EQUAL = 1e-5
+
+
+def main(rows: list[int], rounds: int, width: int, words: list[int]) -> int:
+    torch.set_num_threads(1)
+    tokenizer = make_tokenizer()
+    collate, model = Collator(make_processor(tokenizer)), with_adapters(tokenizer, width)
+    print(f"vocabulary {len(tokenizer)}, width {width}, CPU seconds of one thread, medians of {rounds}")
+    kept = [measure(model, collate, count, extra, rounds) for extra in words for count in rows]
+    return int(not all(kept))
+
+
+def measure(model: Any, collate: Collator, count: int, words: int, rounds: int) -> bool:
+    """One line of the table; whether it is equal and within its bar."""
+    prompts, responses = split(world_batch(collate, count, words))
+    reference, pairs = Reference(model), pair_indices(count)
+    texts, owner = [responses[j] for _, j in pairs], [i for i, _ in pairs]
+
+    def shared() -> Tensor:
+        return compare(model, reference, prompts, responses, Eta0Config()).mismatched
+
+    ways: dict[str, Callable[[], Tensor]] = {
+        "shared": shared,
+        "naive": lambda: one_at_a_time(model, prompts, texts, owner),
+        "batched": lambda: in_batches(model, prompts, texts, owner),
+    }
+    results = {name: work() for name, work in ways.items()}  # warms up as well
+    eta = {name: float(ratios.mean()) for name, ratios in results.items()}
+    apart = difference(model, prompts, texts, owner)
+    spent: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, work in ways.items():
+            began = time.process_time()
+            work()
+            spent[name].append(time.process_time() - began)
+    seconds = {name: statistics.median(each) for name, each in spent.items()}
+    ratio, bar = seconds["naive"] / seconds["shared"], BARS.get(count, 1.0)
+    print(
+        f"B {count}: {len(pairs)} pairs, prompts of {float(prompts.lengths.float().mean()):.0f} tokens, "
+        f"responses of {sum(map(len, responses)) / count:.0f}\n"
+        + "".join(f"  {name} {seconds[name]:.2f} s" for name in ways)
+        + f"\n  {ratio:.2f}x less than naive (bar {bar}x), {seconds['batched'] / seconds['shared']:.2f}x "
+        f"than batched\n  greatest relative difference: of a log-probability {apart:.1e}, of eta0's mean "
+        f"{abs(eta['shared'] - eta['naive']) / abs(eta['naive']):.1e} (bar {EQUAL})",
+        flush=True,
+    )
+    return apart <= EQUAL and ratio >= bar
+
+
+def one_at_a_time(model: Any, prompts: Prompts, texts: list[Tensor], owner: list[int]) -> Tensor:
+    with at_rest(model):
+        ours = sequence_logps(model, prompts, texts, owner, "naive")
+        with using(model, "reference"):
+            return ours - sequence_logps(model, prompts, texts, owner, "naive")
+
+
+def in_batches(model: Any, prompts: Prompts, texts: list[Tensor], owner: list[int], rows: int = 16) -> Tensor:
+    """Rows of one prompt and one response each, sorted by length, padded."""
+
+    def score() -> Tensor:
+        order = sorted(range(len(texts)), key=lambda n: int(prompts.lengths[owner[n]]) + len(texts[n]))
+        found = torch.zeros(len(texts))
+        for at in range(0, len(order), rows):
+            some = order[at : at + rows]
+            alone = prompts.take([owner[n] for n in some])
+            found[some] = sequence_logps(model, alone, [texts[n] for n in some], range(len(some)), "packed")
+        return found
+
+    with at_rest(model):
+        ours = score()
+        with using(model, "reference"):
+            return ours - score()
+
+
+def difference(model: Any, prompts: Prompts, texts: list[Tensor], owner: list[int]) -> float:
+    """Greatest relative difference of a log-probability, shared prompts against one row at a time."""
+    with at_rest(model):
+        a = sequence_logps(model, prompts, texts, owner, "cached")
+        b = sequence_logps(model, prompts, texts, owner, "naive")
+    return float(((a - b) / b).abs().max())
+
+
+def world_batch(collate: Collator, rows: int, extra: int) -> Batch:
+    """Questions and answers of the world. extra: words that are added to each question."""
+    rng = random.Random(f"eta0 {rows}")
+    questions = [ask(rng, "train") for _ in range(rows)]
+    chats = [build_messages(to_request(q), style=SHORT) for q in questions]
+    for chat in chats:
+        if extra:
+            words = " ".join(rng.choice(("large", "red", "circle", "left")) for _ in range(extra))
+            chat.messages[-1]["content"].append({"type": "text", "text": " " + words})
+    return collate(chats, [render(write_trace(rng, q)) for q in questions])
+
+
+def with_adapters(tokenizer: Any, width: int) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    lora = LoraConfig(
+        r=8, lora_alpha=16, target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "down_proj"]
+    )
+    model = get_peft_model(make_model(tokenizer, width=width).eval(), lora)
+    model.add_adapter("reference", lora)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.05)
+    return model
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="exact eta0 against naive pairs")
+    parser.add_argument("--rows", type=int, nargs="+", default=[8, 16])
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--width", type=int, default=160)
+    parser.add_argument("--words", type=int, nargs="+", default=[0, 450], help="added to each prompt")
+    given = parser.parse_args()
+    raise SystemExit(main(given.rows, given.rounds, given.width, given.words))
