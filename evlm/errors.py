@@ -49,6 +49,10 @@ class ModelError(EVLMError):
     """A model that is missing, incomplete, or not of the kind that was asked for."""
 
 
+class ConfigError(EVLMError):
+    """A training recipe with an unknown key or an impossible value."""
+
+
 class EndpointError(EVLMError):
     """A remote endpoint that cannot be reached, or answered with something unusable."""
 

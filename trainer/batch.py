@@ -67,6 +67,9 @@ class Batch:
     def tokens(self) -> int:
         return int(self.attention_mask.sum())
 
+    def to(self, device: torch.device) -> Batch:
+        return Batch(**{n: v.to(device) if isinstance(v, Tensor) else v for n, v in vars(self).items()})
+
 
 class Collator:
     """Chats and their answers -> Batch, for one processor."""

@@ -37,27 +37,42 @@ def save_state(
     shutil.rmtree(old, ignore_errors=True)
 
 
-def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, recipe: str) -> int:
-    """Restores the state and returns its step; 0 where there is none, or one of another recipe."""
-    if not (folder / "state.json").is_file():
-        folder = folder.with_name(folder.name + ".old")  # a crash between the two renames
-        if not (folder / "state.json").is_file():
-            return 0
-    saved = json.loads((folder / "state.json").read_text())
-    if saved["recipe"] != recipe:
+def saved_step(folder: Path, recipe: str) -> int:
+    """The step of the state in `folder`; 0 where there is none, or one of another recipe."""
+    found = _find(folder, recipe)
+    return 0 if found is None else int(found[1]["step"])
+
+
+def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None, recipe: str) -> int:
+    """Restores the state and returns its step; 0 where there is none, or one of another recipe. Without an
+    optimizer the weights alone."""
+    found = _find(folder, recipe)
+    if found is None:
         return 0
+    folder, saved = found
     weights = load_file(folder / "model.safetensors")
     with torch.no_grad():
         for name, tensor in _unique(model).items():
             tensor.copy_(weights[name])
+    if optimizer is None:
+        return int(saved["step"])
     state = _unflatten(load_file(folder / "optimizer.safetensors"), saved["numbers"])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return int(saved["step"])
 
 
+def _find(folder: Path, recipe: str) -> tuple[Path, dict[str, Any]] | None:
+    if not (folder / "state.json").is_file():
+        folder = folder.with_name(folder.name + ".old")  # a crash between the two renames
+        if not (folder / "state.json").is_file():
+            return None
+    saved = json.loads((folder / "state.json").read_text())
+    return (folder, saved) if saved["recipe"] == recipe else None
+
+
 def _unique(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters, tied ones once."""
-    return dict(model.named_parameters())
+    """What a training changes, tied parameters once: those that learn, and adapters that hold still."""
+    return {n: p for n, p in model.named_parameters() if p.requires_grad or ".lora_" in n}
 
 
 def _flatten(state: dict[int, dict[str, Any]]) -> tuple[dict[str, Tensor], dict[str, float]]:

@@ -1,0 +1,107 @@
+"""Recipes: what is right is read, what is wrong is named with its place and the nearest right name."""
+
+from __future__ import annotations
+
+import copy
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from evlm.errors import ConfigError
+from trainer.config import RECIPES, Config, load_config
+from trainer.settings import build
+
+TINY: dict[str, Any] = yaml.safe_load((RECIPES / "tiny.yaml").read_text())
+
+
+def test_a_shipped_recipe_by_name_with_settings_in_place_of_its_own(tmp_path: Path) -> None:
+    config = load_config("tiny", ["phases.0.steps=5", "lora.rank=8", "phases.1.kto.gamma=5e-1", "cycles=2"])
+    assert [phase.kind for phase in config.stages] == ["sft", "kto"] * 2
+    assert (config.phases[0].steps, config.lora.rank, config.phases[1].kto.gamma) == (5, 8, 0.5)
+    file = tmp_path / "mine.yaml"
+    file.write_text((RECIPES / "tiny.yaml").read_text())
+    assert load_config(file) == load_config("tiny")
+    assert load_config("tiny", ["out=a", "save_every=3"]).identity == load_config("tiny").identity
+    assert load_config("tiny", ["seed=1"]).identity != load_config("tiny").identity
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*.yaml")))
+def test_every_shipped_recipe_is_right(name: str) -> None:
+    assert isinstance(load_config(name), Config)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("phases.0.step=5", "did you mean steps"), ("lora.rnk=1", "lora.rnk.*did you mean rank"),
+        ("phases.0.kind=sfd", "phases.0.kind.*did you mean sft"), ("lora.rank=0", "lora: rank 0"),
+        ("phases.0.lr=abc", "phases.0.lr 'abc': expected a number"), ("x", "key=value"), ("=1", "key=value"),
+        ("data.0.path=a", "data.0.*either a path or world"), ("phases.3.lr=1", "0 to 1"),
+        ("out=3", "out 3: expected text"), ("phases.1.kto.gama=1", "did you mean gamma"),
+        ("phases.1.kto.gamma=-1", r"phases.1.kto: gamma -1\.0"), ("phases.0.batch=1.5", "whole number"),
+        ("phases=[]", "at least one"), ("phases.0.micro_batch=99", "micro_batch 99"),
+        ("seed=true", "whole number"),
+        ("phases.0.lr=.nan", "lr nan"), ("phases.0.lr=.inf", "lr inf"), ("lora=3", "lora: expected settings"),
+        ("out.a=1", "is a value"), ("lora.targets=q_proj", "expected a list"), ("cycles=[", "not YAML"),
+        ("data.0.world=false", "either"), ("phases.1.eta0.over=onpolicy", "onpolicy"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named(setting: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_config("tiny", [setting])
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "a: [", "!!python/object/apply:os.system [id]", "\x00", "1"])
+def test_files_that_are_no_recipes(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError):
+        load_config(file)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path / "gone.yaml")
+
+
+def test_five_hundred_mutated_recipes_are_right_or_explained() -> None:
+    rng = random.Random(0)
+    values = [
+        None,
+        True,
+        -1,
+        0,
+        1e30,
+        float("nan"),
+        "x",
+        "",
+        [],
+        {},
+        [1],
+        {"a": 1},
+        "1e-3",
+        10**20,
+        ["q_proj"],
+    ]
+    explained = 0
+    for _ in range(500):
+        content = copy.deepcopy(TINY)
+        for _ in range(rng.randint(1, 2)):
+            place: Any = content
+            while True:
+                keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+                key = rng.choice(keys)
+                if isinstance(place[key], (dict, list)) and place[key] and rng.random() < 0.7:
+                    place = place[key]
+                    continue
+                if isinstance(place, dict) and rng.random() < 0.3:
+                    place[f"{key}x"] = place.pop(key)
+                else:
+                    place[key] = rng.choice(values)
+                break
+        try:
+            build(Config, content)
+        except ConfigError as error:
+            explained += 1
+            assert len(str(error)) > 10
+    assert explained > 350

@@ -1,0 +1,160 @@
+"""Whole runs, small: they resume in the same bits, stop when asked, and end in an adapter that loads."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from evlm.checkpoint import load_adapter
+from evlm.reasoner import Reasoner, Sampling
+from evlm.records import RowWriter
+from evlm.zoo import resolve
+from trainer.__main__ import main
+from trainer.batch import Collator
+from trainer.config import Config, load_config
+from trainer.loop import Stopped, _kto_step, _sft_step, load_learner, run
+from trainer.reference import Reference
+from trainer.scoring import base_of
+from trainer.world.rows import Recipe, question_at, rows, to_request
+
+SMALL = [
+    "phases.0.steps=3",
+    "phases.0.batch=2",
+    "phases.1.steps=3",
+    "phases.1.batch=2",
+    "phases.1.micro_batch=1",
+    "phases.1.eta0.over=pairs",
+    "lora.rank=4",
+    "lora.dropout=0.1",
+    "save_every=1",
+    "log_every=1",
+]
+
+
+def small(out: Path, *more: str) -> Config:
+    return load_config("tiny", [*SMALL, f"out={out}", *more])
+
+
+def bits(path: Path) -> dict[str, bytes]:
+    """Every tensor's bytes; the file's own vary, for safetensors writes its metadata in any order."""
+    return {name: tensor.numpy().tobytes() for name, tensor in load_adapter(path)[0].items()}
+
+
+def test_a_run_that_is_cut_anywhere_ends_in_the_same_bits(tmp_path: Path) -> None:
+    whole = bits(run(small(tmp_path / "whole"), lambda event: None))
+
+    class Cut(Exception):
+        pass
+
+    out = tmp_path / "cut"
+    for stop in (2, 3, 5):
+
+        def report(event: dict[str, Any], stop: int = stop) -> None:
+            if event["event"] == "step" and event["step"] == stop:
+                raise Cut
+
+        with pytest.raises(Cut):
+            run(small(out), report)
+    events: list[dict[str, Any]] = []
+    assert bits(run(small(out), events.append)) == whole
+    assert [e["step"] for e in events if e["event"] == "resume"] == [4]
+    assert [e["step"] for e in events if e["event"] == "step"] == [5, 6]
+    again: list[dict[str, Any]] = []
+    assert bits(run(small(out), again.append)) == whole, "a finished run only writes its adapter"
+    assert not [e for e in again if e["event"] == "step"]
+
+
+def test_sigterm_saves_and_leaves(tmp_path: Path) -> None:
+    def report(event: dict[str, Any]) -> None:
+        if event["event"] == "step" and event["step"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    config = small(tmp_path, "save_every=100", "phases.1.steps=1")
+    with pytest.raises(Stopped, match="step 2"):
+        run(config, report)
+    events: list[dict[str, Any]] = []
+    run(config, events.append)
+    assert [e["step"] for e in events if e["event"] == "step"] == [3, 4]
+
+
+@pytest.mark.parametrize("kind", ["sft", "kto"])
+def test_micro_batches_give_the_gradient_of_the_batch(tmp_path: Path, kind: str) -> None:
+    config = small(tmp_path, "lora.dropout=0", f"phases.0.kind={kind}", "phases.0.batch=3")
+    learner, found = load_learner(config), []
+    examples = learner.rows(config, config.phases[0]).batch(0)
+    for size in (1, 2, None):
+        phase = replace(config.phases[0], micro_batch=size)
+        for parameter in learner.trainable():
+            parameter.grad = None
+        if kind == "sft":
+            parts = _sft_step(learner, examples, phase)
+        else:
+            parts = _kto_step(learner, Reference(learner.model, None), examples, phase, 1)
+        gradient = torch.cat([p.grad.flatten() for p in learner.trainable() if p.grad is not None])
+        found.append((parts["loss"], gradient))
+    for loss, gradient in found[1:]:
+        assert loss == pytest.approx(found[0][0], rel=1e-5)
+        assert float((gradient - found[0][1]).norm() / found[0][1].norm()) < 1e-4
+
+
+def test_the_adapter_changes_the_reasoner_as_it_changed_the_learner(tmp_path: Path) -> None:
+    config = small(tmp_path, "lora.dropout=0", "phases.0.lr=0.01")
+    path = run(config, lambda event: None)
+    tensors, meta = load_adapter(path)
+    assert meta.prompt == "short" and meta.training["steps"] == 6
+    question = question_at(Recipe(seed=5), 0)
+    text = (
+        Reasoner.load(resolve("bundled", "reasoner"), path, "fp32", "cpu")
+        .generate(to_request(question), Sampling(40))
+        .text
+    )
+    learner = load_learner(config)
+    base = base_of(learner.model)
+    with torch.no_grad():
+        for name, value in base.named_parameters():
+            stored = name.replace(".default", "")
+            if stored in tensors:
+                value.copy_(tensors[stored])
+            elif f"base_model.model.{stored}" in tensors:
+                value.copy_(tensors[f"base_model.model.{stored}"])
+    learner.model.eval()
+    chat = learner.chat(to_request(question))
+    batch = Collator(learner.processor)([chat], [text])
+    from trainer.forward import hidden_states
+
+    with torch.no_grad():
+        chosen = base.lm_head(hidden_states(base, batch)).argmax(-1)[0, :-1]
+    learned = batch.labels[0, 1:] != -100
+    assert torch.equal(chosen[learned][:30], batch.labels[0, 1:][learned][:30])
+
+
+def test_rows_of_a_dataset_train_too(tmp_path: Path) -> None:
+    writer = RowWriter(tmp_path / "data")
+    for row, pictures in rows(Recipe(seed=3), 0, 8):
+        writer.append(row, {name: pictures[name] for name in row.paths() if name in pictures})
+    config = small(tmp_path / "out", f"data=[{{path: {tmp_path / 'data'}}}]")
+    assert run(config, lambda event: None).is_file()
+
+
+def test_the_command_speaks_json_and_plans(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["run", "tiny", *SMALL, f"out={tmp_path}", "phases.1.steps=1"]
+    assert main([*words, "--dry-run"]) == 0
+    assert "stage 1: kto, 1 steps of 2 rows" in capsys.readouterr().out and not any(tmp_path.iterdir())
+    assert main([*words, "--progress", "jsonl"]) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert events[0]["event"] == "start" and events[-1] == {
+        "event": "done",
+        "adapter": str(tmp_path / "adapter.safetensors"),
+    }
+    assert {"loss", "eta0", "s_desired"} & set(events[-3]) and (tmp_path / "log.jsonl").read_text().count(
+        "\n"
+    ) == len(events)
+    assert main(["run", "tiny", "lora.rnk=3"]) == 2
+    assert "did you mean rank" in capsys.readouterr().err

@@ -1,0 +1,162 @@
+"""The recipe of a training run: one YAML file, checked before anything is loaded.
+
+python -m trainer run trainer/recipes/tiny.yaml phases.0.steps=50 out=runs/try
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from evlm.errors import ConfigError
+
+from .eta0 import Eta0Config
+from .objectives.kto import KTOConfig
+from .settings import build, override, read_yaml
+
+RECIPES = Path(__file__).resolve().parent / "recipes"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """base: a name that `python -m evlm models` lists, or a folder; nothing is downloaded. adapter: LoRA that
+    is merged into it first. dtype: of its weights; the adapter is float32. device: "auto" is CUDA, Apple's,
+    else the CPU."""
+
+    base: str = "bundled"
+    adapter: str | None = None
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    attention: Literal["eager", "sdpa"] = "sdpa"
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """rank, alpha: the update is alpha / rank * B A. dropout: on its input. targets: linear modules of the
+    language model by the end of their names; vision: those of the vision tower as well."""
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    vision: bool = False
+
+    def __post_init__(self) -> None:
+        _between("rank", self.rank, 1, 4096)
+        _between("alpha", self.alpha, 1e-6, 1e6)
+        _between("dropout", self.dropout, 0, 0.95)
+        if not self.targets:
+            raise ConfigError("targets: expected at least one module name")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows of a dataset folder (`path`), or of the procedural world (world: true; endless). weight: its share
+    among the sources. split: which rows of it. seed: of the world's."""
+
+    path: str | None = None
+    world: bool = False
+    weight: float = 1.0
+    split: str = "train"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if bool(self.path) == self.world:
+            raise ConfigError("a source has either a path or world: true")
+        _between("weight", self.weight, 1e-9, 1e9)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """steps: optimiser steps. batch: rows of a step. micro_batch: rows in memory at once; None is all.
+    lr: AdamW's, after `warmup` steps, falling to nothing over the last `cooldown` share. clip: of the
+    gradient's norm. kto, eta0: of a kto phase."""
+
+    kind: Literal["sft", "kto"]
+    steps: int
+    batch: int = 16
+    micro_batch: int | None = None
+    lr: float = 1e-4
+    weight_decay: float = 0.0
+    warmup: int = 10
+    cooldown: float = 0.3
+    clip: float = 1.0
+    kto: KTOConfig = field(default_factory=KTOConfig)
+    eta0: Eta0Config = field(default_factory=Eta0Config)
+
+    def __post_init__(self) -> None:
+        _between("steps", self.steps, 1, 10**9)
+        _between("batch", self.batch, 1 if self.kind == "sft" else 2, 65536)
+        if self.micro_batch is not None:
+            _between("micro_batch", self.micro_batch, 1, self.batch)
+        _between("lr", self.lr, 1e-12, 10)
+        _between("weight_decay", self.weight_decay, 0, 1)
+        _between("warmup", self.warmup, 0, 10**9)
+        _between("cooldown", self.cooldown, 0, 1)
+        _between("clip", self.clip, 1e-9, 1e9)
+        if self.eta0.over == "onpolicy":
+            raise ConfigError(
+                "eta0.over 'onpolicy' needs samples of the policy, which a kto phase does not draw"
+            )
+
+
+@dataclass(frozen=True)
+class Config:
+    """out: folder of the run. cycles: how often the phases are run, one after the other. save_every: steps
+    between states; log_every: between lines."""
+
+    phases: tuple[Phase, ...]
+    data: tuple[Source, ...]
+    out: str = "runs/evlm"
+    seed: int = 0
+    cycles: int = 1
+    save_every: int = 100
+    log_every: int = 10
+    model: ModelConfig = field(default_factory=ModelConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+
+    def __post_init__(self) -> None:
+        if not self.phases:
+            raise ConfigError("phases: expected at least one")
+        if not self.data:
+            raise ConfigError("data: expected at least one source")
+        if len(self.data) > 1 and any(source.world for source in self.data):
+            raise ConfigError("data: the world is a source of its own and is not mixed with datasets")
+        if not self.out.strip():
+            raise ConfigError("out: expected a folder")
+        _between("seed", self.seed, 0, 2**31 - 1)
+        for name in ("cycles", "save_every", "log_every"):
+            _between(name, getattr(self, name), 1, 10**9)
+
+    @property
+    def stages(self) -> list[Phase]:
+        """Every phase of every cycle, in order."""
+        return [phase for _ in range(self.cycles) for phase in self.phases]
+
+    @property
+    def identity(self) -> str:
+        """What a state belongs to: another number of steps between saves or lines is the same run."""
+        values = asdict(self)
+        for name in ("out", "save_every", "log_every"):
+            del values[name]
+        return repr(values)
+
+
+def load_config(path: str | Path, assignments: Sequence[str] = ()) -> Config:
+    """A recipe file, or the name of one that is shipped ("tiny"), with "a.b=value" applied.
+
+    Raises ConfigError, which names the key, the value and what was expected.
+    """
+    place = Path(path)
+    shipped = RECIPES / f"{path}.yaml"
+    if not place.exists() and place.name == str(path) and shipped.is_file():
+        place = shipped
+    return build(Config, override(read_yaml(place), assignments))
+
+
+def _between(name: str, value: float, low: float, high: float) -> None:
+    if not math.isfinite(value) or not low <= value <= high:
+        raise ConfigError(f"{name} {value!r:.40}: expected {low:g} to {high:g}")

@@ -1,0 +1,134 @@
+"""A mapping (YAML, flags) into frozen dataclasses: unknown keys and wrong types are errors that say what was
+meant, and where."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from evlm.errors import ConfigError, EVLMError
+
+T = TypeVar("T")
+LARGEST = 1 << 20  # bytes of a recipe
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises ConfigError."""
+    import yaml
+
+    path = Path(path)
+    try:
+        if path.stat().st_size > LARGEST:
+            raise ConfigError(f"{path}: larger than a recipe can be ({LARGEST:,} bytes)")
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split()):.300}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings, got {type(content).__name__}")
+    return content
+
+
+def override(content: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """The mapping with "a.b=value" applied, in order; values are YAML, and lists are reached by number
+    ("phases.0.steps=10"). Raises ConfigError."""
+    import copy
+
+    import yaml
+
+    made: dict[str, Any] = copy.deepcopy(dict(content))
+    for text in assignments:
+        path, sign, value = text.partition("=")
+        keys = path.strip().split(".")
+        if not sign or not all(keys):
+            raise ConfigError(f"{text!r:.80}: expected key=value, as in phases.0.steps=100")
+        try:
+            wanted = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError, RecursionError):
+            raise ConfigError(f"{text!r:.80}: {value!r:.60} is not YAML") from None
+        place: Any = made
+        for at, key in enumerate(keys):
+            last, name = at == len(keys) - 1, ".".join(keys[: at + 1])
+            if isinstance(place, list):
+                if not key.isdigit() or int(key) >= len(place):
+                    raise ConfigError(f"{name}: expected a number from 0 to {len(place) - 1}")
+                if last:
+                    place[int(key)] = wanted
+                else:
+                    place = place[int(key)]
+            elif isinstance(place, dict):
+                if last:
+                    place[key] = wanted
+                else:
+                    place = place.setdefault(key, {})
+            else:
+                raise ConfigError(f"{name}: {'.'.join(keys[:at])} is a value, and holds no settings")
+    return made
+
+
+def build(kind: type[T], content: Any, where: str = "") -> T:
+    """A dataclass from a mapping, recursively. Raises ConfigError with the place and the nearest right
+    name."""
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"{where or 'recipe'}: expected settings, got {content!r:.60}")
+    hints = get_type_hints(kind)
+    known = {each.name: each for each in fields(kind)}  # type: ignore[arg-type]
+    for key in content:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            raise ConfigError(f"{_join(where, key)} is not a setting; {hint}")
+    values = {key: _value(hints[key], value, _join(where, key)) for key, value in content.items()}
+    for name, each in known.items():
+        if name not in values and each.default is MISSING and each.default_factory is MISSING:
+            raise ConfigError(f"{_join(where, name)} is missing")
+    try:
+        return kind(**values)
+    except EVLMError as error:
+        raise ConfigError(f"{where}: {error}" if where else str(error)) from None
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in inner:
+            return None
+        return _value(next(each for each in inner if each is not type(None)), value, where)
+    if origin is Literal:
+        if value not in inner or isinstance(value, bool):
+            near = difflib.get_close_matches(str(value), map(str, inner), n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"{where} {value!r:.60}: expected {', '.join(map(str, inner))}{hint}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{where} {value!r:.60}: expected a list")
+        return tuple(_value(inner[0], each, f"{where}.{at}") for at, each in enumerate(value))
+    if is_dataclass(kind):
+        return build(kind, value, where)  # type: ignore[arg-type]
+    if kind is float and isinstance(value, str):  # YAML 1.1 reads 5e-5 as text
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    fits = {
+        bool: isinstance(value, bool),
+        int: isinstance(value, int) and not isinstance(value, bool),
+        float: isinstance(value, (int, float)) and not isinstance(value, bool),
+        str: isinstance(value, str),
+    }
+    if not fits[kind]:
+        raise ConfigError(f"{where} {value!r:.60}: expected {_NAMES[kind]}")
+    return float(value) if kind is float else value
+
+
+_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def _join(where: str, key: Any) -> str:
+    return f"{where}.{key}" if where else str(key)
