@@ -75,17 +75,12 @@ def unchecked_row(data: dict[str, Any]) -> Row:
     return Row(**values)
 
 
-def unicode_problems(data: Any, where: str = "") -> list[str]:
+def unicode_problems(data: Any) -> list[str]:
     """Where a value spells half of a surrogate pair: JSON can, tokenizers and parquet cannot take it."""
-    if isinstance(data, str):
-        if data.isascii() or not _SURROGATE.search(data):
-            return []
-        return [f"{where}: half of a surrogate pair in {data!r:.60}, which is no character"]
-    if isinstance(data, dict):
-        inner = [(f"{where}.{key}" if where else str(key), value) for key, value in data.items()]
-        return [p for name, value in inner for p in unicode_problems(value, name)]
-    if isinstance(data, (list, tuple)):
-        return [p for at, value in enumerate(data) for p in unicode_problems(value, f"{where}[{at}]")]
+    try:
+        json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return list(_surrogates(data, ""))
     return []
 
 
@@ -149,6 +144,19 @@ def row_columns(row: Row) -> dict[str, Any]:
 # --- reading ---
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _surrogates(data: Any, where: str) -> Iterator[str]:
+    if isinstance(data, str) and _SURROGATE.search(data):
+        yield f"{where}: half of a surrogate pair in {data!r:.60}, which is no character"
+    elif isinstance(data, dict):
+        for key, value in data.items():
+            if _SURROGATE.search(str(key)):
+                yield f"{where}: half of a surrogate pair in the name {key!r:.60}, which is no character"
+            yield from _surrogates(value, f"{where}.{key}" if where else str(key))
+    elif isinstance(data, (list, tuple)):
+        for at, value in enumerate(data):
+            yield from _surrogates(value, f"{where}[{at}]")
 
 
 def parse(text: str | bytes) -> Any:
