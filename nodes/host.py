@@ -241,7 +241,8 @@ class Typing:
 
         server = getattr(PromptServer, "instance", None)
         if server is not None and self._node is not None:
-            server.send_sync("evlm.trace", {"node": self._node, "text": self._text, "done": done})
+            data = {"node": self._node, "text": self._text, "done": done}
+            server.send_sync("evlm.trace", data, server.client_id)  # to who queued it, and nobody else
 
 
 def preview(frames: Tensor, cls: Any) -> Any:

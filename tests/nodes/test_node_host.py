@@ -96,13 +96,20 @@ def test_text_goes_to_the_browser_as_it_is_written(monkeypatch: pytest.MonkeyPat
     from comfy_execution.utils import CurrentNodeContext
 
     sent: list[tuple[str, dict[str, Any]]] = []
-    fake = type("Server", (), {"send_sync": lambda self, event, data, sid=None: sent.append((event, data))})()
+    fake = type(
+        "Server",
+        (),
+        {
+            "client_id": "me",
+            "send_sync": lambda self, event, data, sid: sent.append((event, {**data, "sid": sid})),
+        },
+    )()
     monkeypatch.setattr(server.PromptServer, "instance", fake)
     model = call("EVLM_LoadModel").args[0]
     image, references, prompt, _ = call("EVLM_Example", which="1-reference").args
     with CurrentNodeContext("p", "5:3"):
         made = call("EVLM_Reason", model=model, image=image, prompt=prompt, references=references)
-    assert {event for event, _ in sent} == {"evlm.trace"} and all(data["node"] == "5:3" for _, data in sent)
+    assert {(event, data["node"], data["sid"]) for event, data in sent} == {("evlm.trace", "5:3", "me")}
     last = sent[-1][1]
     assert last["done"] and last["text"] == made.args[4][0]
     assert all(last["text"].startswith(data["text"]) for _, data in sent)
