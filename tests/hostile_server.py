@@ -113,8 +113,8 @@ def _names(case: hostile.Case, text: str) -> bool:
     """Whether a message says which value it is about."""
     if case.node == "EVLM_RemoteModel" and "EVLM_ALLOW_PRIVATE_ENDPOINTS" in text:
         return True  # it names the host as it was understood
-    if re.search(r"\bat character \d", text):
-        return True  # it names the place in the text that was read
+    if re.search(r"\bat character \d|shorten the prompt", text):
+        return True  # it names the place in the text that was read, or all texts together
     value = (
         case.value["__value__"] if isinstance(case.value, dict) and "__value__" in case.value else case.value
     )
