@@ -73,8 +73,10 @@ def split(batch: Batch, merge: int = 2) -> tuple[Prompts, list[Tensor]]:
     """A collated batch as its prompts and its responses (int64 [n] each, the end token included).
 
     merge: patches a side that become one token (vision_config.spatial_merge_size). The batch may be padded on
-    either side; a row's labels must be its last tokens.
+    either side; a row's labels must be its last tokens. What comes out lies on the CPU, where it is taken
+    apart and put together; the scoring functions move what they feed.
     """
+    batch = replace(batch, **{n: v.cpu() for n, v in vars(batch).items() if isinstance(v, Tensor)})
     kept, responses, starts, counts = [], [], [], []
     shown = iter((batch.grids.prod(1) // merge**2).tolist())
     for b in range(len(batch.input_ids)):
@@ -124,7 +126,7 @@ def sequence_logps(
     """
     flat = token_logps(
         response_states(model, prompts, responses, owner, how),
-        torch.cat(list(responses)),
+        torch.cat([response.cpu() for response in responses]),
         base_of(model).lm_head,
         chunk,
     )
@@ -161,7 +163,7 @@ def response_states(
     """
     if len(responses) != len(owner) or not responses:
         raise EVLMError(f"{len(responses)} responses, {len(owner)} owners: expected as many, at least one")
-    base = base_of(model)
+    base, responses = base_of(model), [response.cpu() for response in responses]
     if how == "naive":
         return _naive_states(base, prompts, responses, owner)
     if base.config.get_text_config()._attn_implementation not in ("eager", "sdpa"):

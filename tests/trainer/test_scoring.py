@@ -18,6 +18,7 @@ from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
 from trainer.eta0 import Eta0Config, compare, pair_indices
 from trainer.forward import hidden_states
 from trainer.objectives.kto import eta0, log_ratio
+from trainer.objectives.rkto import RKTOConfig, credit, rkto_loss
 from trainer.objectives.sft import sft_loss
 from trainer.reference import LogProbCache, Reference, at_rest, fingerprint, using
 from trainer.scoring import response_states, sequence_logps, split, token_logps
@@ -206,6 +207,44 @@ def test_eta0_over_all_pairs_equals_naive_pairs(tiny):
     shifted = compare(model, Reference(model), prompts, responses, Eta0Config("shifts", 2), seed=3)
     pairs = pair_indices(len(responses), "shifts", 2, 3)
     assert torch.allclose(shifted.mismatched, torch.stack([ratios[p] for p in pairs]), rtol=1e-4, atol=1e-4)
+
+
+def test_an_rkto_step_in_parts_has_the_gradient_of_the_whole_and_raises_the_preferred(tiny):
+    """The two halves of a step on a real model: credit for the batch without a graph, then loss and gradient
+    part by part, with two samples a row behind the same prompt."""
+    tokenizer, batch = tiny
+    model, config = with_adapters(tokenizer).eval(), RKTOConfig(reinforce="all")
+    prompts, responses = split(batch)
+    rows, k = len(responses), 2
+    samples = [responses[(i + n + 1) % rows] for i in range(rows) for n in range(k)]
+    lengths = torch.tensor([len(r) for r in responses])
+    seen = compare(model, Reference(model), prompts, responses, Eta0Config())
+    generator = torch.Generator().manual_seed(0)
+    similarity, iou = torch.rand(2, rows, k, generator=generator)
+    paid = credit(
+        seen.policy, seen.reference, lengths, seen.eta0, similarity, iou, torch.arange(rows) != 1, config
+    )
+
+    def gradient(parts: list[slice]):
+        model.zero_grad()
+        for part in parts:
+            here = list(range(rows))[part]
+            texts = [responses[i] for i in here] + [samples[i * k + n] for i in here for n in range(k)]
+            owner = [*range(len(here)), *(at for at in range(len(here)) for _ in range(k))]
+            scores = sequence_logps(model, prompts.take(here), texts, owner)
+            policy, sampled = scores[: len(here)], scores[len(here) :].view(-1, k)
+            loss, _ = rkto_loss(policy, lengths[part], paid.part(part), config, sampled, rows=rows)
+            loss.backward()
+        return [p.grad.clone() for p in model.parameters() if p.requires_grad]
+
+    whole, parts = gradient([slice(0, rows)]), gradient([slice(0, 1), slice(1, rows)])
+    a, b = (torch.cat([g.flatten() for g in each]) for each in (whole, parts))
+    assert (a - b).norm() / a.norm() <= 1e-5
+    with torch.no_grad():
+        for parameter, g in zip([p for p in model.parameters() if p.requires_grad], whole, strict=True):
+            parameter -= 0.02 * g
+    after = compare(model, Reference(model), prompts, responses, Eta0Config())
+    assert (paid.c * paid.reward * (after.policy - seen.policy)).sum() > 0
 
 
 def test_eta0_on_policy_is_the_mean_over_the_samples(tiny):
