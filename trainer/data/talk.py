@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from hashlib import blake2b
+from pathlib import PurePath
 from typing import Any
 
 import torch
@@ -100,10 +101,13 @@ def words(messages: list[dict[str, Any]], role: str) -> str:
 def relative(path: str, media: str | os.PathLike[str]) -> str:
     """A foreign path as one inside the folder `media`. Raises RecordError where it leads elsewhere."""
     if os.path.isabs(path):
-        root = os.path.realpath(media)
-        if os.path.commonpath([root, os.path.normpath(path)]) != root:
-            raise RecordError(f"picture {path!r:.120} lies outside of {root}; name its folder with --media")
-        path = os.path.relpath(os.path.normpath(path), root).replace(os.sep, "/")
+        plain = PurePath(os.path.normpath(path))
+        roots = [
+            root for root in (os.path.abspath(media), os.path.realpath(media)) if plain.is_relative_to(root)
+        ]
+        if not roots:
+            raise RecordError(f"picture {path!r:.120} lies outside of {media}; name its folder with --media")
+        path = plain.relative_to(roots[0]).as_posix()
     path = path[2:] if path.startswith("./") else path
     inside(media, path)
     return path
