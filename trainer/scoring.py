@@ -285,7 +285,7 @@ def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
 
 # Tokens that are computed together: enough to fill the matmuls, few enough to hold.
 _PROMPT_TOKENS = 1 << 15
-_KEYS = {"cpu": 1 << 12}  # of a group of responses, prompts included; elsewhere 2^17
+_FED = {"cpu": 1 << 10}  # of a group of responses; elsewhere 2^14
 
 
 class _Shared:
@@ -348,7 +348,7 @@ def _states_behind(
     ).last_hidden_state
     lasts = out[torch.arange(len(prompts), device=device), (prompts.lengths - 1).to(device)]
     first = b.input_ids.shape[1]
-    for group in _groups({n: len(responses[n]) - 1 for n in behind}, first, _KEYS.get(device.type, 1 << 17)):
+    for group in _groups({n: len(responses[n]) - 1 for n in behind}, _FED.get(device.type, 1 << 14)):
         at = torch.tensor([behind[n] for n in group])
         fed = [len(responses[n]) - 1 for n in group]  # the last token predicts nothing that is asked for
         if not max(fed):
@@ -370,11 +370,11 @@ def _states_behind(
         yield from ((n, torch.cat([lasts[at[g]][None], out[g, : fed[g]]])) for g, n in enumerate(group))
 
 
-def _groups(fed: dict[int, int], prefix: int, keys: int) -> Iterator[list[int]]:
-    """Responses (n -> tokens fed) of about one length together, at most `keys` keys in a group."""
+def _groups(fed: dict[int, int], most: int) -> Iterator[list[int]]:
+    """Responses (n -> tokens fed) of about one length together, at most `most` tokens in a group."""
     group: list[int] = []
     for n in sorted(fed, key=lambda n: fed[n]):
-        if group and (len(group) + 1) * (prefix + fed[n]) > keys:
+        if group and (len(group) + 1) * fed[n] > most:
             yield group
             group = []
         group.append(n)

@@ -110,7 +110,7 @@ def test_shared_prompts_equal_one_row_at_a_time_and_so_do_the_gradients(tiny, at
     texts, owner = every_pair(responses)
     weights = torch.linspace(-1, 2, len(texts))
     monkeypatch.setattr(scoring, "_PROMPT_TOKENS", 300)
-    monkeypatch.setitem(scoring._KEYS, "cpu", 600)
+    monkeypatch.setitem(scoring._FED, "cpu", 40)
 
     def run(way: str, chunk: int):
         model.zero_grad()
