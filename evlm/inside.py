@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from .errors import RecordError
 
 _HELD = 512  # folders remembered; rows that follow each other share them
-_PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*")  # no "..", no "//"
+_PLAIN = re.compile(r"[\w-][\w .,()+=@-]*(?:/[\w-][\w .,()+=@-]*)*")  # no "..", no "//", no hidden names
 
 
 def inside(folder: str | os.PathLike[str], path: str) -> Path:
