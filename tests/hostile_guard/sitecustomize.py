@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import time
+import unicodedata
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _CHANGES = {"os.mkdir", "os.remove", "os.rmdir", "os.rename", "os.link", "os.symlink", "os.truncate",
@@ -85,7 +86,7 @@ def _network(event: str, args: tuple) -> str | None:
         address = args[1]
         return repr(address) if isinstance(address, tuple) else None  # else a socket file
     host = args[0].decode("latin-1") if isinstance(args[0], bytes) else str(args[0] or "")
-    host = host.rstrip(".")
+    host = unicodedata.normalize("NFKC", host).rstrip(".")  # as Python asks for a name in other letters
     if host in _HERE or host.replace(".", "").isdigit() or host.startswith("0x"):
         return None
     try:
