@@ -55,12 +55,14 @@ def compare(
     scale: Scale = "sum",
     samples: Sequence[Tensor] = (),
     sample_owner: Sequence[int] = (),
+    elsewhere: Sequence[Tensor] = (),
 ) -> Compared:
     """Scores each response behind its own prompt, and the mismatched pairs, in one pass of policy and
     reference.
 
     responses[i] belongs to prompts[i]. seed: of the step, for "shifts". samples, sample_owner: the policy's
-    own responses and whose prompts they answer, for "onpolicy". Dropout is off.
+    own responses and whose prompts they answer, for "onpolicy". elsewhere: the other ranks' responses, for
+    "pairs" over the whole effective batch: `mismatched` of all ranks together is then exact. Dropout is off.
     """
     rows = len(prompts)
     if len(responses) != rows:
@@ -75,6 +77,9 @@ def compare(
         pairs = pair_indices(rows, config.over, config.shifts, seed)
         texts += [responses[j] for _, j in pairs]
         owner += [i for i, _ in pairs]
+        if config.over == "pairs":
+            texts += [text for _ in range(rows) for text in elsewhere]
+            owner += [i for i in range(rows) for _ in elsewhere]
         recur = len(texts)
     with at_rest(model):
         policy = sequence_logps(model, prompts, texts, owner, "cached")

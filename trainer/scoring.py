@@ -3,9 +3,10 @@
 A response is scored behind a prompt: log rho(y_j | x_i). There are three ways to the same numbers:
 
 - `naive`: one prompt and one response at a time through the model's own forward. The oracle.
-- `packed`: one row a prompt, [prompt, response, response, ...], under a block-diagonal mask; what a training
-  step uses, with or without gradient checkpointing.
-- `cached`: each prompt once, its keys and values shared by all responses behind it; what eta0 uses.
+- `packed`: one row a prompt, [prompt, response, response, ...], under a block-diagonal mask. For training,
+  gradient checkpointing included; its attention pays for every pair of responses in a row.
+- `cached`: each prompt once, its keys and values shared by all responses behind it. For eta0, and for
+  training on many responses a prompt; gradient checkpointing would drop what is shared, and is refused.
 
 Positions are explicit everywhere, and every response's M-RoPE positions start at its prompt's end: the
 model's own rope_deltas are module state that goes stale. Only states that predict a response's token reach
@@ -346,6 +347,8 @@ def _states_behind(
         past_key_values=kept,
         use_cache=True,
     ).last_hidden_state
+    if not kept.layers:
+        raise EVLMError("gradient checkpointing keeps no keys and values; score packed rows, or in eval mode")
     lasts = out[torch.arange(len(prompts), device=device), (prompts.lengths - 1).to(device)]
     first = b.input_ids.shape[1]
     for group in _groups({n: len(responses[n]) - 1 for n in behind}, _FED.get(device.type, 1 << 14)):

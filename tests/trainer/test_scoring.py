@@ -169,6 +169,10 @@ def test_gradient_checkpointing_changes_nothing_in_a_packed_row(tiny):
         sequence_logps(model, prompts, responses, range(len(responses))).sum().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     assert torch.allclose(*gradients, rtol=1e-5, atol=1e-5)
+    with pytest.raises(EVLMError, match="packed"):
+        sequence_logps(model, prompts, responses, range(len(responses)), "cached")
+    with at_rest(model):  # nothing is checkpointed there
+        sequence_logps(model, prompts, responses, range(len(responses)), "cached")
 
 
 def test_states_give_probabilities_of_any_segment(tiny):
@@ -204,6 +208,12 @@ def test_eta0_over_all_pairs_equals_naive_pairs(tiny):
         rtol=1e-4,
         atol=1e-4,
     )
+    halves = [
+        compare(model, Reference(model), prompts.take(mine), [responses[i] for i in mine], Eta0Config(),
+                elsewhere=[responses[i] for i in theirs]).mismatched
+        for mine, theirs in (([0, 1], [2, 3]), ([2, 3], [0, 1]))
+    ]  # fmt: skip
+    assert torch.allclose(torch.cat(halves).sort().values, apart.sort().values, rtol=1e-4, atol=1e-4)
     shifted = compare(model, Reference(model), prompts, responses, Eta0Config("shifts", 2), seed=3)
     pairs = pair_indices(len(responses), "shifts", 2, 3)
     assert torch.allclose(shifted.mismatched, torch.stack([ratios[p] for p in pairs]), rtol=1e-4, atol=1e-4)
