@@ -66,6 +66,14 @@ class Page:
         )
         self.page.wait_for_timeout(700)
 
+    def use_nodes_2(self) -> bool:
+        """Draw nodes as the newer frontends can; whether this one did."""
+        self.page.evaluate(
+            f"async () => {{ await {APP}.extensionManager.setting.set('Comfy.VueNodes.Enabled', true) }}"
+        )
+        self.page.wait_for_timeout(1500)
+        return bool(self.page.locator("[data-node-id]").count())
+
     def missing(self) -> list[str]:
         """Types of nodes in the graph that the page does not know."""
         found: list[str] = self.page.evaluate(

@@ -11,6 +11,7 @@ import graphs
 import live
 import pytest
 
+NODES_2 = (1, 36)  # 1.27 draws them already, but without the widgets that an extension adds
 WORKFLOWS = sorted((live.PACK / "workflows").glob("*.json"))
 
 
@@ -45,6 +46,17 @@ def test_the_quickstart_runs_from_a_click(page: frontend.Page, figures: Callable
     figures(
         f"frontend {page.version}", f"{picture.relative_to(live.PACK)}; errors of ours 0, of others {others}"
     )
+
+
+def test_the_trace_is_drawn_in_nodes_2_as_well(page: frontend.Page) -> None:
+    page.load(live.PACK / "workflows" / "quickstart.json")
+    if tuple(map(int, page.version.split(".")[:2])) < NODES_2:
+        pytest.skip(f"frontend {page.version} has Nodes 2.0 in its beginnings only")
+    assert page.use_nodes_2()
+    assert page.click_run(120) == "success"
+    assert any(text.strip() for text in page.texts("[data-node-id] .evlm-instruction")), "no trace is drawn"
+    page.picture(live.PACK / "out" / f"quickstart-frontend-{page.version}-nodes2.png")
+    assert not page.ours()
 
 
 def _same(queued: live.Graph, twin: live.Graph) -> bool:
