@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from .backbone import Backbone, load_backbone
-from .errors import ModelError, RequestError
+from .errors import ModelError, RequestError, TraceError
 from .masktext import get_codec
 from .messages import build_messages, encode
 from .request import Request
@@ -47,8 +47,10 @@ class Sampling:
     def __post_init__(self) -> None:
         if not 1 <= self.max_new_tokens <= 65536:
             raise RequestError(f"max_new_tokens {self.max_new_tokens}: expected 1 to 65,536")
-        if not math.isfinite(self.temperature) or self.temperature < 0:
-            raise RequestError(f"temperature {self.temperature}: expected 0 (deterministic) or more")
+        if not math.isfinite(self.temperature) or (self.temperature != 0 and self.temperature < 1e-3):
+            raise RequestError(
+                f"temperature {self.temperature}: expected 0 (deterministic), or 0.001 or more"
+            )
         if not 0 < self.top_p <= 1:
             raise RequestError(f"top_p {self.top_p}: expected above 0 and at most 1")
         if not 0 <= self.seed < 1 << 63:
@@ -136,8 +138,7 @@ class Reasoner:
         TraceError when the text holds no plan, RequestError when the request does not fit into the
         model's context."""
         made = self.generate(request, sampling, on_token)
-        trace = parse(made.text, repair=repair)
-        return Reasoned(made.text, made.tokens, made.seconds, made.finished, trace=trace)
+        return understood(made, repair)
 
     @torch.inference_mode()
     def generate(
@@ -189,6 +190,18 @@ class Reasoner:
                 f"{room:,}; "
                 "lower max_pixels, use fewer references, or shorten the prompt"
             )
+
+
+def understood(made: Generated, repair: bool = True) -> Reasoned:
+    """The text with its trace. Raises TraceError, which says so where the text was cut off."""
+    try:
+        trace = parse(made.text, repair=repair)
+    except TraceError as error:
+        if made.finished:
+            raise
+        cut = f"the answer was cut off after {made.tokens} tokens; raise max_new_tokens"
+        raise TraceError(error.part, error.offset, f"{error.reason} ({cut})") from None
+    return Reasoned(made.text, made.tokens, made.seconds, made.finished, trace=trace)
 
 
 def prompt_positions(model: Any, inputs: dict[str, Tensor]) -> Tensor:

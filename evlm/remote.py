@@ -32,9 +32,8 @@ from torch import Tensor
 from .errors import EndpointError
 from .masktext import get_codec
 from .messages import FULL, MAX_FRAMES, Chat, PromptStyle, build_messages
-from .reasoner import Generated, OnToken, Reasoned, Sampling
+from .reasoner import Generated, OnToken, Reasoned, Sampling, understood
 from .request import Request
-from .trace import parse
 
 KEY_VARIABLE = "EVLM_API_KEY"
 PRIVATE_VARIABLE = "EVLM_ALLOW_PRIVATE_ENDPOINTS"
@@ -88,8 +87,7 @@ class RemoteReasoner:
     ) -> Reasoned:
         """As `Reasoner.reason`. Raises EndpointError, and TraceError when the answer holds no plan."""
         made = self.generate(request, sampling, on_token)
-        trace = parse(made.text, repair=repair)
-        return Reasoned(made.text, made.tokens, made.seconds, made.finished, trace=trace)
+        return understood(made, repair)
 
     def generate(
         self, request: Request, sampling: Sampling | None = None, on_token: OnToken | None = None

@@ -113,10 +113,15 @@ class Edit(io.ComfyNode):
     ) -> io.NodeOutput:
         from dataclasses import replace
 
+        from ..evlm.editor.schedulers import SCHEDULERS
         from ..evlm.errors import RequestError
+        from ..evlm.request import MAX_PROMPT
 
         frames = image
         said = instruction.strip() or (plan.plan.instruction if plan else "")
+        sockets.choice("scheduler", scheduler, ["model", *SCHEDULERS])
+        if len(said) > MAX_PROMPT:
+            raise RequestError(f"instruction: {len(said):,} characters, at most {MAX_PROMPT:,} are taken")
         if not said:
             raise RequestError("no instruction: write one, or connect a plan")
         if mask is not None and bool((mask >= 0.5).all()):

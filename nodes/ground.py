@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..evlm.grounder import Box
     from ..evlm.trace import Trace
 
+KEEP = ["best", "all"]
 SIDES = (256, 1024)  # pixels, the smallest and the largest side of a preview
 
 
@@ -53,9 +54,7 @@ class Ground(io.ComfyNode):
                     step=0.01,
                     tooltip="GroundingDINO only: how likely a word must be to count as part of a label.",
                 ),
-                io.Combo.Input(
-                    "keep", options=["best", "all"], tooltip="One box for each label in a frame, or all."
-                ),
+                io.Combo.Input("keep", options=KEEP, tooltip="One box for each label in a frame, or all."),
                 sockets.Detector.Input("detector", optional=True),
                 sockets.Plan.Input("plan", optional=True),
             ],
@@ -88,7 +87,7 @@ class Ground(io.ComfyNode):
 
         frames, labels = image, sockets.split_labels(targets)
         least = threshold or None
-        how: dict[str, Any] = {"text_threshold": text_threshold, "keep": keep}
+        how: dict[str, Any] = {"text_threshold": text_threshold, "keep": sockets.choice("keep", keep, KEEP)}
         with nullcontext(None) if detector is None else detector.use() as grounder:
             host.check_cancelled()
             if labels:

@@ -142,7 +142,7 @@ def test_cancel_comes_through_and_the_model_lives_on(reasoner: Reasoner) -> None
 
 
 def test_text_without_a_plan_is_a_trace_error(reasoner: Reasoner) -> None:
-    with pytest.raises(TraceError):
+    with pytest.raises(TraceError, match="raise max_new_tokens"):
         reasoner.reason(ask(), Sampling(max_new_tokens=5))
 
 
@@ -222,7 +222,7 @@ def test_half_precision_overflow_is_named(reasoner: Reasoner, monkeypatch: pytes
     "bad",
     [
         {"max_new_tokens": 0}, {"temperature": -1.0}, {"temperature": float("nan")}, {"top_p": 0.0},
-        {"top_p": 1.5}, {"seed": -1},
+        {"top_p": 1.5}, {"seed": -1}, {"temperature": 5e-324},
     ],
 )  # fmt: skip
 def test_sampling_refuses(bad: dict[str, Any]) -> None:

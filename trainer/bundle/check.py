@@ -130,7 +130,7 @@ def _measure(part: Part, folder: Path, rows: int, seed: int, log: Callable[[str]
     if part == "reasoner":
         from .check_reasoner import check
 
-        found = check(folder / part, 2 * rows, seed, log)
+        found = check(folder / part, rows, seed, log)
         for name in ("withheld", "shuffled"):
             above = found[f"reference {name}"] - found["chance"]
             found[f"{name} above chance"] = above / max(found[f"reference {name}, standard error"], 1e-3)

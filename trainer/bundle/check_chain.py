@@ -5,7 +5,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,48 +16,65 @@ from ..world.questions import Question
 from ..world.reader import edit_right
 from ..world.rows import to_request
 from .reasoner import questions
+from .spread import spread
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """right: the picture, by the exact reader; planned: the instruction; outside: the greatest change outside
+    the mask; seconds: of all steps."""
+
+    right: bool = False
+    planned: bool = False
+    outside: float = 0.0
+    seconds: float = 0.0
 
 
 def check(
-    folder: Path, rows: int = 500, seed: int = 3, log: Callable[[str], None] = print
+    folder: Path,
+    rows: int = 500,
+    seed: int = 3,
+    log: Callable[[str], None] = print,
+    jobs: int | None = None,
 ) -> dict[str, float]:
     """Shares in 0..1 by name. `folder` holds reasoner/, detector/, segmenter/ and editor/."""
+    asked = questions("test", rows, seed)
+    results = spread(partial(_load, folder), edit_one, asked, lambda text: log(f"chain: {text}"), jobs)
+    right: dict[str, list[bool]] = defaultdict(list)
+    for question, result in zip(asked, results, strict=True):
+        right["chain"].append(result.right)
+        right[f"chain, {question.edit.op}"].append(result.right)
+    seconds = sorted(result.seconds for result in results)
+    return {
+        **{name: _share(values) for name, values in sorted(right.items())},
+        "chain, plan": _share([result.planned for result in results]),
+        "chain, outside the mask": max(result.outside for result in results),
+        "chain, seconds an edit (median)": seconds[len(seconds) // 2],
+    }
+
+
+def edit_one(pipeline: Any, question: Question) -> Outcome:
+    """One question through all five steps. No plan at all is wrong, and not the end of the measurement."""
     from evlm.errors import TraceError
+
+    request = to_request(question)
+    try:
+        result = pipeline.run(request)
+    except TraceError:
+        return Outcome()
+    outside = 0.0
+    if result.mask is not None:
+        changed = (result.edited - request.original).abs().amax(-1)
+        outside = float((changed * (result.mask == 0)).max())
+    planned = result.plan.instruction == question.edit.instruction
+    return Outcome(picture_right(question, result.edited), planned, outside, sum(result.seconds.values()))
+
+
+def _load(folder: Path) -> Any:
     from evlm.pipeline import Pipeline
 
     roles = ("reasoner", "detector", "segmenter", "editor")
-    pipeline = Pipeline.load({role: folder / role for role in roles})
-    right: dict[str, list[bool]] = defaultdict(list)
-    planned: list[bool] = []
-    outside = 0.0
-    seconds: list[float] = []
-    for number, question in enumerate(questions("test", rows, seed), 1):
-        request = to_request(question)
-        try:
-            result = pipeline.run(request)
-        except TraceError:  # no plan at all: wrong, and not the end of the measurement
-            right["chain"].append(False)
-            right[f"chain, {question.edit.op}"].append(False)
-            planned.append(False)
-            continue
-        if result.mask is not None:
-            changed = (result.edited - request.original).abs().amax(-1)
-            outside = max(outside, float((changed * (result.mask == 0)).max()))
-        good = picture_right(question, result.edited)
-        right["chain"].append(good)
-        right[f"chain, {question.edit.op}"].append(good)
-        planned.append(result.plan.instruction == question.edit.instruction)
-        seconds.append(sum(result.seconds.values()))
-        if number % 50 == 0:
-            shares = f"{_share(right['chain']):.3f} right, {_share(planned):.3f} planned right"
-            log(f"chain: {number} of {rows}, {shares}")
-    found = {name: _share(values) for name, values in sorted(right.items())}
-    return {
-        **found,
-        "chain, plan": _share(planned),
-        "chain, outside the mask": outside,
-        "chain, seconds an edit (median)": sorted(seconds)[len(seconds) // 2],
-    }
+    return Pipeline.load({role: folder / role for role in roles}, device="cpu")
 
 
 def picture_right(question: Question, edited: torch.Tensor) -> bool:

@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ..world.edits import OPERATIONS
 from ..world.questions import CATEGORIES, Question
 from ..world.rows import to_request
 from .reasoner import questions
+from .spread import spread
 
 
 @dataclass(frozen=True)
@@ -49,42 +51,49 @@ def check(
 ) -> dict[str, float]:
     """Shares in 0..1 by name. `rows` questions in the world's own mix, and `rows // 10` more of each edit
     type."""
-    from evlm.reasoner import Reasoner
-
-    reasoner = Reasoner.load(folder)
-    natural = ask_all(reasoner, questions("test", rows, seed), log)
+    sets: dict[str, list[Question]] = {"natural": questions("test", rows, seed)}
+    for op in OPERATIONS:
+        sets[op] = questions("test", rows // 10, seed + 1, op)
+    decisive = [q for q in sets["natural"] if q.decisive]
+    sets["withheld"] = [withhold(q) for q in decisive]
+    sets["shuffled"] = shuffle(decisive, seed)
+    answers = ask_all(folder, sets, log)
+    natural = answers["natural"]
     found = {"exact": _share(natural)}
     for category in CATEGORIES:
         found[f"exact, {category}"] = _share([a for a in natural if a.question.category == category])
-    by_op: dict[str, list[Answer]] = defaultdict(list)
     for op in OPERATIONS:
-        more = ask_all(reasoner, questions("test", rows // 10, seed + 1, op), log)
-        by_op[op] = [a for a in natural if a.question.edit.op == op] + more
-        found[f"exact, {op}"] = _share(by_op[op])
+        found[f"exact, {op}"] = _share([a for a in natural if a.question.edit.op == op] + answers[op])
     ious = [i for a in natural if (i := a.mask_iou()) is not None]
     found["mask IoU"] = sum(ious) / len(ious)
     found["malformed"] = sum(a.plan is None for a in natural) / len(natural)
-    decisive = [q for q in questions("test", rows, seed) if q.decisive]
-    for name, asked in (("withheld", [withhold(q) for q in decisive]), ("shuffled", shuffle(decisive, seed))):
-        answers = ask_all(reasoner, asked, log)
-        found[f"reference {name}"] = _share(answers)
-        found[f"reference {name}, standard error"] = _error(answers)
+    for name in ("withheld", "shuffled"):
+        found[f"reference {name}"] = _share(answers[name])
+        found[f"reference {name}, standard error"] = _error(answers[name])
     found["chance"] = sum(1 / q.k for q in decisive) / len(decisive)
     return found
 
 
-def ask_all(reasoner: Any, asked: Sequence[Question], log: Callable[[str], None]) -> list[Answer]:
-    answers = []
-    for number, question in enumerate(asked, 1):
-        text = reasoner.generate(to_request(question)).text
-        try:
-            plan: Plan | None = parse(text, repair=False).plan
-        except TraceError:
-            plan = None
-        answers.append(Answer(question, plan))
-        if number % 250 == 0:
-            log(f"reasoner: {number} of {len(asked)} asked, {_share(answers):.3f} exact")
-    return answers
+def ask_all(
+    folder: Path, sets: dict[str, list[Question]], log: Callable[[str], None], jobs: int | None = None
+) -> dict[str, list[Answer]]:
+    """The answers to sets of questions, by the name of the set."""
+    asked = [question for each in sets.values() for question in each]
+    plans = iter(spread(partial(_load, folder), ask_one, asked, lambda text: log(f"reasoner: {text}"), jobs))
+    return {name: [Answer(q, next(plans)) for q in each] for name, each in sets.items()}
+
+
+def ask_one(reasoner: Any, question: Question) -> Plan | None:
+    try:
+        return parse(reasoner.generate(to_request(question)).text, repair=False).plan
+    except TraceError:
+        return None
+
+
+def _load(folder: Path) -> Any:
+    from evlm.reasoner import Reasoner
+
+    return Reasoner.load(folder, device="cpu")
 
 
 def withhold(question: Question) -> Question:

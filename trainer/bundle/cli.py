@@ -28,7 +28,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         "--rows",
         type=int,
         default=500,
-        help="check: questions for the chain; the reasoner gets twice as many",
+        help="check: questions for each measurement",
     )
     parser.add_argument(
         "--only",

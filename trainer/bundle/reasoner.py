@@ -36,7 +36,7 @@ PRACTICE = {
     "move": 0.11,
 }
 EYES = 5000  # steps of 64 pictures before the first word
-RECIPE = SFTConfig(steps=6000, batch=32, lr_muon=0.01, lr_adam=2e-3, warmup=100, cooldown=0.4)
+RECIPE = SFTConfig(steps=5500, batch=32, lr_muon=0.01, lr_adam=2e-3, warmup=100, cooldown=0.4)
 
 
 def training_batch(collate: Collator, step: int, rows: int, seed: int) -> Batch:
