@@ -65,8 +65,9 @@ def main(rounds: int) -> int:
     for name, (node, bare) in pairs.items():
         node(), bare()
         times: tuple[list[float], list[float]] = ([], [])
-        for _ in range(rounds):
-            for kept, work in zip(times, (node, bare), strict=True):
+        for turn in range(rounds):
+            both = list(zip(times, (node, bare), strict=True))
+            for kept, work in both if turn % 2 else reversed(both):  # who comes first must not matter
                 began = time.perf_counter()
                 work()
                 kept.append(time.perf_counter() - began)

@@ -269,6 +269,9 @@ class _Words:
             self.on_token(piece)
 
     def _text(self, ids: list[int]) -> str:
+        fast = getattr(self.tokenizer, "backend_tokenizer", None)
+        if fast is not None:  # the same text, without the wrapper's cost for every token
+            return str(fast.decode(ids, skip_special_tokens=False))
         return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 

@@ -207,12 +207,12 @@ class Progress:
     def __call__(self, done: int, total: int | None = None, preview: Tensor | None = None) -> None:
         """preview: [F, h, w, 3] in 0..1; its first frame is shown."""
         check_cancelled()
+        if time.monotonic() - self._last < MESSAGE_EVERY / 2 and done < (total or self._bar.total):
+            return  # nobody sees more, and every picture costs
+        self._last = time.monotonic()
         picture = None
         if preview is not None and len(preview):
             picture = ("JPEG", to_pil(preview[0]), PREVIEW)
-        elif time.monotonic() - self._last < MESSAGE_EVERY / 2 and done < (total or self._bar.total):
-            return
-        self._last = time.monotonic()
         self._bar.update_absolute(done, total, picture)
 
     def end(self, result: Tensor) -> None:

@@ -171,6 +171,7 @@ class IP2P:
             {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
         )
         guide = _Guidance(text, picture, settings.guidance, settings.image_guidance)
+        look = None if progress is None else _Preview(original, crop)
 
         for step, time in enumerate(times):
             noisy = scheduler.scale_model_input(latents, time)
@@ -183,10 +184,10 @@ class IP2P:
                     original if last else scheduler.add_noise(original, noise, times[step + 1].repeat(count))
                 )
                 latents = torch.where(mask > 0, latents, kept)
-            if progress is not None:
+            if progress is not None and look is not None:
                 clean = getattr(stepped, "pred_original_sample", None)
                 seen = latents if clean is None else clean
-                progress(step + 1, len(times), _preview(seen, original, crop))
+                progress(step + 1, len(times), look(seen))
         return self._decode(latents / self.vae.config.scaling_factor)
 
     def _encode(self, crop: Tensor) -> Tensor:
@@ -262,16 +263,21 @@ class _Progress:
         self.on_step(done, self.frames * steps, preview)
 
 
-def _preview(latents: Tensor, original: Tensor, crop: Tensor) -> Tensor:
+class _Preview:
     """Latents [A, C, h, w] as a small picture [A, h, w, 3] in 0..1, without the VAE.
 
     The linear map from latents to colours is fitted to the original, whose latents and colours are known.
     """
-    height, width = latents.shape[-2:]
-    colours = resize(crop, height, width).reshape(-1, 3)
-    known = _with_one(original)
-    seen = torch.linalg.lstsq(known.T @ known + 1e-3 * torch.eye(known.shape[1]), known.T @ colours).solution
-    return (_with_one(latents) @ seen).clamp(0, 1).reshape(len(latents), height, width, 3)
+
+    def __init__(self, original: Tensor, crop: Tensor) -> None:
+        colours = resize(crop, *original.shape[-2:]).reshape(-1, 3)
+        known = _with_one(original)
+        square = known.T @ known + 1e-3 * torch.eye(known.shape[1])
+        self.colours = torch.linalg.lstsq(square, known.T @ colours).solution
+
+    def __call__(self, latents: Tensor) -> Tensor:
+        count, _, height, width = latents.shape
+        return (_with_one(latents) @ self.colours).clamp(0, 1).reshape(count, height, width, 3)
 
 
 def _with_one(latents: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ def test_the_editor_reports_steps_and_pictures(
     import comfy.utils
 
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
-    assert host.MESSAGE_EVERY > 0
+    monkeypatch.setattr(host, "MESSAGE_EVERY", 0.0)
     image = call("EVLM_Example", which="2-words").args[0]
     call("EVLM_Edit", editor=models["EVLM_LoadEditor"], image=image, instruction="make it snow", steps=3)
     assert [each[:2] for each in seen] == [(1, 3), (2, 3), (3, 3), (3, 3)] and all(each[2] for each in seen)
