@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import os
 import re
 import shlex
@@ -15,6 +17,8 @@ import pytest
 from evlm.__main__ import _parser
 from evlm.demo import EXAMPLES
 from evlm.zoo import CATALOGUE
+from trainer.__main__ import COMMANDS
+from trainer.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -59,7 +63,30 @@ def test_every_model_of_the_catalogue_is_in_the_readme_and_every_link_leads_some
         assert (ROOT / target).exists(), target
     for flag in set(re.findall(r"`(--[a-z-]+)", README)):
         helped = " ".join(a for parser in _subparsers() for a in parser._option_string_actions)
-        assert flag in helped or flag in ("--sheet",), flag
+        assert flag in helped or flag in _trainer_flags(), flag
+
+
+def test_the_training_commands_of_the_readme_parse(tmp_path: Path) -> None:
+    found = [
+        line for block in blocks("sh") for line in block.splitlines() if line.startswith("python -m trainer")
+    ]
+    assert found
+    for line in found:
+        words = shlex.split(line, comments=True)[3:]
+        parser = _trainer_parser(words[0])
+        options = parser.parse_args(words[1:])
+        if words[0] == "run":
+            load_config(options.recipe, options.settings)
+
+
+def _trainer_parser(command: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser()
+    importlib.import_module(COMMANDS[command][0]).add_parser(parser)
+    return parser
+
+
+def _trainer_flags() -> set[str]:
+    return {flag for command in COMMANDS for flag in _trainer_parser(command)._option_string_actions}
 
 
 def _subparsers() -> list:  # type: ignore[type-arg]
