@@ -1,6 +1,6 @@
 """What the nodes cost over the engine's bare calls, inside a real ComfyUI's modules.
 
-    COMFYUI_PATH=/path/to/ComfyUI python -m benchmarks.node_overhead [--rounds 5]
+    COMFYUI_PATH=/path/to/ComfyUI python -m benchmarks.node_overhead [--rounds 41]
 
 Reason and Edit with the bundled models on the bundled example, node and engine interleaved, medians, and
 their ratio. Progress goes through ComfyUI's own registry and the previews are written, as on a server.
@@ -116,5 +116,5 @@ def _nodes(path: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=41)
     sys.exit(main(parser.parse_args().rounds))
