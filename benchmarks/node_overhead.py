@@ -1,6 +1,8 @@
 """What the nodes cost over the engine's bare calls, inside a real ComfyUI's modules.
 
-    COMFYUI_PATH=/path/to/ComfyUI python -m benchmarks.node_overhead [--rounds 41]
+    PYTHONPATH=/path/to/ComfyUI python benchmarks/node_overhead.py [--rounds 41]
+
+(As a file, not with -m: the pack's own root on the path would hide ComfyUI's `nodes`.)
 
 Reason and Edit with the bundled models on the bundled example, node and engine interleaved, medians, and
 their ratio. Progress goes through ComfyUI's own registry and the previews are written, as on a server.
@@ -11,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib.util
-import os
 import statistics
 import sys
 import tempfile
@@ -24,11 +25,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(rounds: int) -> int:
-    path = os.environ.get("COMFYUI_PATH")
-    if not path:
-        print("COMFYUI_PATH is not set: nothing to measure against")
+    if importlib.util.find_spec("comfy") is None:
+        print("no ComfyUI to measure in: PYTHONPATH=/path/to/ComfyUI python benchmarks/node_overhead.py")
         return 2
-    nodes = _nodes(path)
+    nodes = _nodes()
     example = nodes["EVLM_Example"].execute("1-reference").args
     image, references, prompt = example[0], example[1], example[2]
     model = nodes["EVLM_LoadModel"].execute("bundled", "none", "auto", "auto", "none", 0, False).args[0]
@@ -76,9 +76,8 @@ def main(rounds: int) -> int:
     return 0
 
 
-def _nodes(path: str) -> dict[str, Any]:
+def _nodes() -> dict[str, Any]:
     """node id -> class, imported as ComfyUI imports the pack."""
-    sys.path.insert(0, path)
     sys.argv = [sys.argv[0], "--cpu"]  # ComfyUI reads its options when its modules are imported
     import comfy.options
 

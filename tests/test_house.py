@@ -163,7 +163,7 @@ def test_nothing_dangerous_is_called() -> None:
             words = {k.arg: ast.unparse(k.value) for k in node.keywords}
             pickled = name.split(".")[-1] in ("load", "loads", "Unpickler") and "pickle" in name
             unsafe = name == "torch.load" and words.get("weights_only") != "True"
-            path_edit = name.startswith("sys.path.") and part(path) != "benchmarks"
+            path_edit = name.startswith("sys.path.")
             remote = words.get("trust_remote_code") not in (None, "False")
             if name in ("eval", "exec", "__import__") or pickled or unsafe or path_edit or remote:
                 bad.append(f"{path.relative_to(ROOT)}:{node.lineno} {name}(...)")
