@@ -133,8 +133,9 @@ class Reasoner:
         on_token: OnToken | None = None,
         repair: bool = True,
     ) -> Reasoned:
-        """The trace for a request. `on_token` gets each new piece of text; what it raises stops the
-        generation and comes out here. `repair`: mend near misses of the grammar (`trace.parse`). Raises
+        """The trace for a request. `on_token` is called after each token with the text that has come since,
+        "" while more is awaited (text is made some 50 times a second); what it raises stops the generation
+        and comes out here. `repair`: mend near misses of the grammar (`trace.parse`). Raises
         TraceError when the text holds no plan, RequestError when the request does not fit into the
         model's context."""
         made = self.generate(request, sampling, on_token)
@@ -239,10 +240,14 @@ class _Chooser:
 
 class _Words:
     """Tokens -> text, piece by piece. A character of several tokens comes out whole; the pieces join to
-    what the tokenizer makes of all tokens together."""
+    what the tokenizer makes of all tokens together. every: seconds between two pieces, because a small model
+    is not much slower than its tokenizer; the tokens between get ""."""
 
-    def __init__(self, tokenizer: Any, silent: frozenset[int], on_token: OnToken | None) -> None:
-        self.tokenizer, self.silent, self.on_token = tokenizer, silent, on_token
+    def __init__(
+        self, tokenizer: Any, silent: frozenset[int], on_token: OnToken | None, every: float = 0.02
+    ) -> None:
+        self.tokenizer, self.silent, self.on_token, self.every = tokenizer, silent, on_token, every
+        self._next = 0.0
         self.ids: list[int] = []
         self.pieces: list[str] = []
         self.begin = self.read = 0  # ids[begin:read] is already said and gives the next piece its context
@@ -251,8 +256,14 @@ class _Words:
         if token in self.silent:
             return
         self.ids.append(token)
-        if self.on_token is not None:
-            self._say(last=False)
+        if self.on_token is None:
+            return
+        now = time.perf_counter()
+        if now < self._next:
+            self.on_token("")
+            return
+        self._next = now + self.every
+        self._say(last=False)
 
     def finish(self) -> str:
         self._say(last=True)
@@ -261,6 +272,8 @@ class _Words:
     def _say(self, last: bool) -> None:
         said, text = self._text(self.ids[self.begin : self.read]), self._text(self.ids[self.begin :])
         if len(text) <= len(said) or (text.endswith("\ufffd") and not last):
+            if self.on_token is not None and not last:
+                self.on_token("")
             return
         piece = text[len(said) :]
         self.begin, self.read = self.read, len(self.ids)

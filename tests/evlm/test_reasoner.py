@@ -119,11 +119,12 @@ def test_a_character_of_several_tokens_comes_out_whole(reasoner: Reasoner) -> No
     text = "größer → 更红 🙂 done"
     ids = reasoner.processor.tokenizer(text)["input_ids"]
     pieces: list[str] = []
-    words = _Words(reasoner.processor.tokenizer, frozenset(), pieces.append)
+    words = _Words(reasoner.processor.tokenizer, frozenset(), pieces.append, every=0)
     for token in ids:
         words.add(token)
     assert words.finish() == text
-    assert pieces == list(text)
+    assert [piece for piece in pieces if piece] == list(text)
+    assert len(pieces) == len(ids)
 
 
 def test_cancel_comes_through_and_the_model_lives_on(reasoner: Reasoner) -> None:
@@ -311,3 +312,14 @@ def test_an_adapter_that_does_not_fit_is_refused(folders: dict[str, Path], tmp_p
     (tmp_path / "a.safetensors").write_bytes(b"\x80\x02not tensors")
     with pytest.raises(CheckpointError, match="pickle"):
         Reasoner.load(folders["qwen2_vl"], tmp_path / "a.safetensors", device="cpu")
+
+
+def test_text_comes_seldom_and_the_callback_after_every_token(reasoner: Reasoner) -> None:
+    ids = reasoner.processor.tokenizer("one two three")["input_ids"]
+    pieces: list[str] = []
+    words = _Words(reasoner.processor.tokenizer, frozenset(), pieces.append, every=3600)
+    for token in ids:
+        words.add(token)
+    assert len(pieces) == len(ids)
+    assert not any(pieces[1:])
+    assert words.finish() == "".join(pieces) == "one two three"
