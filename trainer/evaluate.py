@@ -1,0 +1,378 @@
+"""How good a reasoner is, on questions whose answer is known: held-out ones of the world, or a dataset's.
+
+    questions = world_questions(500, seed=1)
+    before = evaluate(batched(base), questions)
+    after = evaluate(batched(trained), questions)
+    summary(after)                  # accuracy with intervals: in all, by edit type, by input category
+    difference(after, before)       # of the same questions, paired
+
+What a model says and what that is worth are apart: `judge` takes any text, so a test needs no model.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evlm.errors import ConfigError, TraceError
+from evlm.masktext import mask_text_iou
+from evlm.records import Row, read_rows
+from evlm.request import Request
+from evlm.trace import Plan, parse
+
+from .statistics import Interval, interval, paired
+from .world.edits import MIX
+from .world.questions import CATEGORIES, ask
+from .world.questions import Question as WorldQuestion
+from .world.rows import to_request
+from .world.scene import SPLITS
+
+Answerer = Callable[[Sequence[Request]], list[str]]
+"""Requests -> the texts that answer them, in order."""
+
+METRICS = ("exact", "targets", "iou", "malformed", "tokens")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with its right answer.
+
+    id: the same in every evaluation that asks it. request, mask: make its pictures when they are needed; the
+    mask is [H, W] or [1, H, W], None where the whole picture may change or nobody drew one.
+    """
+
+    id: str
+    edit_type: str
+    category: str
+    instruction: str
+    targets: tuple[str, ...]
+    request: Callable[[], Request]
+    mask: Callable[[], Tensor | None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an answer is worth.
+
+    exact: the plan is right, instruction and targets. targets: they alone are. iou: of the trace's mask with
+    the true one, 0..1, 0 for a malformed one; None where there is no true mask. malformed: not a trace in its
+    exact form, so nothing in it counts. tokens: length of the text. instruction: the plan's, "" where
+    malformed.
+    """
+
+    id: str
+    edit_type: str
+    category: str
+    exact: bool
+    targets: bool
+    iou: float | None
+    malformed: bool
+    tokens: int
+    instruction: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table. group: "all", "edit type" or "category". values: by the names in METRICS; those
+    that no question has are missing."""
+
+    group: str
+    name: str
+    questions: int
+    values: dict[str, Interval]
+
+
+def evaluate(
+    answer: Answerer,
+    questions: Sequence[Question],
+    tokens: Callable[[str], int] | None = None,
+    report: Callable[[int], None] | None = None,
+    together: int = 32,
+) -> list[Outcome]:
+    """One outcome a question, in order. Raises what `answer` raises.
+
+    tokens: counts those of a text (`token_counter` makes one for a model); words when None. report: told how many
+    questions were answered since it was last told. together: questions whose pictures are in memory at once.
+    """
+    outcomes: list[Outcome] = []
+    for at in range(0, len(questions), together):
+        some = questions[at : at + together]
+        texts = answer([question.request() for question in some])
+        for question, text in zip(some, texts, strict=True):
+            outcomes.append(judge(question, text, (tokens or _words)(text)))
+        if report is not None:
+            report(len(some))
+    return outcomes
+
+
+def judge(question: Question, text: str, tokens: int | None = None) -> Outcome:
+    """What a text is worth as an answer. Near misses of the grammar are not mended: malformed is malformed.
+
+    tokens: length of the text, its words when None.
+    """
+    try:
+        plan: Plan | None = parse(text, repair=False).plan
+    except TraceError:
+        plan = None
+    mask = question.mask()
+    right = plan is not None and plan.targets == question.targets
+    return Outcome(
+        id=question.id,
+        edit_type=question.edit_type,
+        category=question.category,
+        exact=right and plan is not None and plan.instruction == question.instruction,
+        targets=right,
+        iou=None if mask is None else mask_text_iou(plan.mask_text if plan else None, mask),
+        malformed=plan is None,
+        tokens=_words(text) if tokens is None else tokens,
+        instruction=plan.instruction if plan else "",
+        text=text,
+    )
+
+
+def summary(outcomes: Sequence[Outcome], seed: int = 0) -> list[Line]:
+    """All outcomes, then by edit type and by input category, each mean with its bootstrap interval.
+
+    Outcomes of one question in several runs count as one observation (see `statistics.interval`). Raises
+    ConfigError where there are none.
+    """
+    if not outcomes:
+        raise ConfigError("no outcomes: nothing was asked")
+    lines = [_line("all", "all", outcomes, seed)]
+    for group, field, order in (("edit type", "edit_type", tuple(MIX)), ("category", "category", CATEGORIES)):
+        names = {getattr(outcome, field) for outcome in outcomes}
+        known = [name for name in order if name in names]
+        for name in [*known, *sorted(names - set(known))]:
+            some = [outcome for outcome in outcomes if getattr(outcome, field) == name]
+            lines.append(_line(group, name, some, seed))
+    return lines
+
+
+def difference(
+    first: Sequence[Outcome], second: Sequence[Outcome], metric: str = "exact", seed: int = 0
+) -> Interval:
+    """Mean of first - second with its interval, of two evaluations of the same questions in the same order.
+
+    Several runs may follow one another (seed 0's outcomes, then seed 1's): a question's runs are averaged
+    before questions are resampled. The interval then tells how sure the difference is over questions; that
+    other seeds would train other models is not in it. Raises ConfigError where the questions differ.
+    """
+    if [each.id for each in first] != [each.id for each in second]:
+        pairs = zip(first, second, strict=False)
+        where = next((n for n, (a, b) in enumerate(pairs) if a.id != b.id), min(len(first), len(second)))
+        raise ConfigError(
+            f"two evaluations of {len(first)} and {len(second)} questions that differ from number {where} on: "
+            "expected the same ones in the same order"
+        )
+    both = [(a, b) for a, b in zip(first, second, strict=True) if _value(a, metric) is not None]
+    values = [[float(_value(each[side], metric) or 0.0) for each in both] for side in (0, 1)]
+    return paired(values[0], values[1], [a.id for a, _ in both], seed)
+
+
+# --- questions ---
+
+
+def world_questions(rows: int, seed: int, split: str = "test") -> list[Question]:
+    """Held-out questions of the world; question i is a function of (split, seed, i) alone.
+
+    They are stratified: any first n hold each edit type x input category in its share (the paper's mix of
+    edits, categories evenly) to within a few. Raises ConfigError for an unknown split.
+    """
+    if split not in SPLITS or rows < 1:
+        raise ConfigError(
+            f"{rows} questions of split {split!r:.40}: expected 1 or more, of {', '.join(SPLITS)}"
+        )
+    found = []
+    for number in range(rows):
+        rng, kind = random.Random(f"evaluate {split} {seed} {number}"), stratum(split, seed, number)
+        asked = ask(rng, split, *kind)  # type: ignore[arg-type]
+        found.append(_of_world(f"world {split} {seed} {number}", asked))
+    return found
+
+
+def stratum(split: str, seed: int, number: int) -> tuple[str, str]:
+    """Edit type and input category of a question: steps of the golden ratio around a circle on which each
+    stratum has an arc as long as its share, from a start that the seed draws (Weyl's sequence)."""
+    start = random.Random(f"strata {split} {seed}").random()
+    at = (start + number * _GOLDEN) % 1.0
+    ends = list(accumulate(MIX.values()))
+    index = next((n for n, end in enumerate(ends) if at < end), len(ends) - 1)
+    inside = (at - (ends[index - 1] if index else 0.0)) / (ends[index] - (ends[index - 1] if index else 0.0))
+    return tuple(MIX)[index], CATEGORIES[min(int(inside * len(CATEGORIES)), len(CATEGORIES) - 1)]
+
+
+def dataset_questions(folder: Path, rows: int | None, seed: int, split: str = "test") -> list[Question]:
+    """Questions of a dataset folder: all of a split when `rows` is None, else so many of them, stratified by
+    edit type x input category: any first n hold each stratum's share to within one.
+
+    The right answer is the completion that people wanted: of a question's desired rows the one with the
+    largest share of its votes, the first of equals. Questions without a desired row have no answer and are
+    left out. Raises RecordError for a bad row, ConfigError where no question fits or fewer than `rows` do.
+    """
+    best: dict[str, Row] = {}
+    for row in read_rows(folder):
+        if row.split == split and row.label:
+            known = best.get(row.question)
+            if known is None or _wanted(row) > _wanted(known):
+                best[row.question] = row
+    found = list(best.values())
+    if not found or (rows is not None and not 1 <= rows <= len(found)):
+        wanted = "at least one" if rows is None else f"{rows}"
+        raise ConfigError(
+            f"{folder}: {len(found)} questions of split {split!r:.40} have a desired row, expected {wanted}"
+        )
+    order = stratified([(row.edit_type, row.category) for row in found], seed)
+    place = folder if folder.is_dir() else folder.parent
+    return [_of_row(found[at], place) for at in order[:rows]]
+
+
+def stratified(strata: Sequence[tuple[str, ...]], seed: int) -> list[int]:
+    """An order of the items, drawn by the seed, in which any first n hold each stratum's share to within one.
+
+    Systematic sampling: the items of a stratum, shuffled, stand evenly along a line from a start of its own.
+    """
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for index, name in enumerate(strata):
+        groups.setdefault(name, []).append(index)
+    placed = []
+    for name, members in groups.items():
+        rng = random.Random(f"stratified {seed} {name}")
+        rng.shuffle(members)
+        start = rng.random()
+        placed += [((start + n) / len(members), name, index) for n, index in enumerate(members)]
+    return [index for _, _, index in sorted(placed)]
+
+
+# --- models ---
+
+
+def one_by_one(reasoner: Any, max_new_tokens: int = 768) -> Answerer:
+    """A loaded `evlm.reasoner.Reasoner` (or a remote one) that is asked for one greedy answer at a time."""
+    from evlm.reasoner import Sampling
+
+    sampling = Sampling(max_new_tokens=max_new_tokens)
+    return lambda requests: [reasoner.generate(request, sampling).text for request in requests]
+
+
+def load(
+    base: str, adapter: str | Path | None = None, max_new_tokens: int = 768
+) -> tuple[Answerer, Callable[[str], int]]:
+    """A model's answerer and its token counter: batched for Qwen2-VL, one by one for the other families.
+
+    base: "bundled", a name that `python -m evlm models` lists, or a folder; adapter: a LoRA file or folder.
+    Raises ModelError, CheckpointError.
+    """
+    from evlm.backbone import load_backbone
+    from evlm.checkpoint import AdapterMeta
+    from evlm.lora import Lora
+    from evlm.masktext import get_codec
+    from evlm.reasoner import Reasoner
+    from evlm.zoo import resolve
+
+    from .learner import Learner
+
+    backbone = load_backbone(resolve(base, "reasoner"), adapter)
+    count = token_counter(backbone.processor)
+    if backbone.family != "qwen2_vl":
+        return one_by_one(Reasoner(backbone), max_new_tokens), count
+    learner = Learner(
+        backbone.model,
+        backbone.processor,
+        backbone.style,
+        get_codec(backbone.codec),
+        backbone.max_frames,
+        backbone.adapter or AdapterMeta(Lora(1, 1.0, ())),
+        next(backbone.model.parameters()).device,
+    )
+    return batched(learner, max_new_tokens), count
+
+
+def batched(learner: Any, max_new_tokens: int = 768) -> Answerer:
+    """A `learner.Learner`, greedy, many questions at once: the same answers about three times sooner
+    on one core."""
+    from .sampling import SampleConfig, answers
+
+    config = SampleConfig(temperature=0.0, max_new_tokens=max_new_tokens)
+    return lambda requests: answers(learner, [learner.chat(each) for each in requests], config)
+
+
+def token_counter(processor: Any) -> Callable[[str], int]:
+    """Counts the tokens of a text, the end token left out."""
+    tokenizer = processor.tokenizer
+    return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+# --- parts ---
+
+_GOLDEN = (5**0.5 - 1) / 2
+
+
+def _words(text: str) -> int:
+    return len(text.split())
+
+
+def _value(outcome: Outcome, metric: str) -> float | None:
+    if metric not in METRICS:
+        raise ConfigError(f"metric {metric!r:.40}: expected one of {', '.join(METRICS)}")
+    value = getattr(outcome, metric)
+    return None if value is None else float(value)
+
+
+def _line(group: str, name: str, outcomes: Sequence[Outcome], seed: int) -> Line:
+    values = {}
+    for metric in METRICS:
+        known = list(_known(outcomes, metric))
+        if known:
+            values[metric] = interval([value for _, value in known], [key for key, _ in known], seed)
+    return Line(group, name, len({outcome.id for outcome in outcomes}), values)
+
+
+def _known(outcomes: Sequence[Outcome], metric: str) -> Iterator[tuple[str, float]]:
+    for outcome in outcomes:
+        value = _value(outcome, metric)
+        if value is not None:
+            yield outcome.id, value
+
+
+def _of_world(name: str, asked: WorldQuestion) -> Question:
+    edit = asked.edit
+    return Question(
+        name,
+        edit.op,
+        asked.category,
+        edit.instruction,
+        edit.targets,
+        partial(to_request, asked),
+        partial(_region, asked),
+    )
+
+
+def _region(asked: WorldQuestion, size: int = 64) -> Tensor | None:
+    region = asked.edit.region(size, asked.frames)
+    return None if region is None else torch.from_numpy(region)
+
+
+def _of_row(row: Row, folder: Path) -> Question:
+    return Question(
+        row.question,
+        row.edit_type,
+        row.category,
+        row.instruction,
+        row.targets,
+        partial(row.request, folder),
+        partial(row.true_mask, folder),
+    )
+
+
+def _wanted(row: Row) -> float:
+    """Share of the votes for a row; a row without votes stands between all and none."""
+    return sum(row.raters) / len(row.raters) if row.raters else 0.5
