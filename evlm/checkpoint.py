@@ -2,8 +2,8 @@
 folder.
 
 Keys are PEFT's (`base_model.model.<module>.lora_A.weight`), so that a file of ours beside an
-adapter_config.json is a PEFT adapter. The metadata names the base model and a hash of its shape, the
-LoRA settings, the trace grammar, mask codec and prompt style that the weights were trained on, and a
+adapter_config.json is a PEFT adapter, and still known as ours. The metadata names the base model and a hash
+of its shape, the LoRA settings, the trace grammar, mask codec and prompt style that the weights were trained on, and a
 summary of the training. Whatever does not fit is refused with the reason before a tensor is read.
 Nothing is ever unpickled.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,8 @@ def load_adapter(path: str | Path, expect: Expected | None = None) -> tuple[dict
     if path.is_dir():
         file, meta = path / "adapter_model.safetensors", _read_peft_meta(path)
         header = read_header(file)
+        if "evlm.format_version" in header.metadata:  # an export of ours; its settings may have been changed
+            meta = replace(_from_metadata(file, header), lora=meta.lora)
     else:
         file, header = path, read_header(path)
         meta = _from_metadata(path, header)

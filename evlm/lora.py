@@ -135,7 +135,7 @@ def check_places(
     lost: list[str] = []
     for name, shape in stored.items():
         found = _TENSOR.fullmatch(name)
-        module = _place(found["module"], shapes) if found else None
+        module = place(found["module"], shapes) if found else None
         if found is None or module is None:
             lost.append(name)
             continue
@@ -168,6 +168,17 @@ def check_places(
     return names
 
 
+def place(module: str, shapes: Mapping[str, tuple[int, int]]) -> str | None:
+    """The linear module of this model that another name for it means (as transformers before 4.52 and other
+    trainers write it); None where there is none. shapes: `linear_shapes`."""
+    if module in shapes:
+        return module
+    for old, new in _OLD_PREFIXES:
+        if module.startswith(old) and (renamed := new + module[len(old) :]) in shapes:
+            return renamed
+    return None
+
+
 def attach_lora(model: nn.Module, tensors: Mapping[str, Tensor], lora: Lora) -> Any:
     """The model wrapped in a `peft.PeftModel` that carries the tensors of `load_adapter(..., expect)`.
 
@@ -197,15 +208,6 @@ def attach_lora(model: nn.Module, tensors: Mapping[str, Tensor], lora: Lora) -> 
             f"PEFT found no place for {result.unexpected_keys[:2]} and no tensor for {missing[:2]}"
         )
     return wrapped
-
-
-def _place(module: str, shapes: Mapping[str, tuple[int, int]]) -> str | None:
-    if module in shapes:
-        return module
-    for old, new in _OLD_PREFIXES:
-        if module.startswith(old) and (renamed := new + module[len(old) :]) in shapes:
-            return renamed
-    return None
 
 
 def _by_ending(pattern: Mapping[str, Any], module: str, default: Any) -> Any:

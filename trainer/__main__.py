@@ -11,6 +11,10 @@ from evlm.errors import EVLMError
 
 COMMANDS = {
     "run": ("trainer.run", "train an adapter by a recipe"),
+    "export": (
+        "trainer.export",
+        "write what was learned as an adapter file, a PEFT folder or a merged model",
+    ),
     "world": ("trainer.world.cli", "make rows and pictures of the procedural world, or a sheet of them"),
     "data": (
         "trainer.data.cli",

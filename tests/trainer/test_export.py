@@ -1,0 +1,205 @@
+"""Exports: each form is loaded by the program that it is meant for, and says the same as the adapter did."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from evlm.checkpoint import AdapterMeta, Expected, config_hash, load_adapter, save_adapter
+from evlm.errors import CheckpointError, ModelError
+from evlm.lora import Lora, attach_lora
+from evlm.reasoner import Reasoner, Sampling
+from evlm.zoo import resolve
+from trainer.__main__ import main
+from trainer.config import load_config
+from trainer.export import write_merged
+from trainer.learned import read_learned
+from trainer.skeleton import skeleton
+from trainer.world.rows import Recipe, question_at, to_request
+
+BASE = resolve("bundled", "reasoner")
+LORA = Lora(4, 16.0)
+
+
+def random_tensors(lora: Lora = LORA, seed: int = 0, size: float = 0.2) -> dict[str, Tensor]:
+    """A LoRA on three kinds of modules of the bundled model, large enough to change what it says."""
+    shapes = Expected.of(skeleton(BASE)).shapes
+    random = torch.Generator().manual_seed(seed)
+    made = {}
+    for name, (out, into) in shapes.items():
+        if name.endswith(("q_proj", "down_proj", "attn.qkv")):
+            for part, shape in (("lora_A", (lora.rank, into)), ("lora_B", (out, lora.rank))):
+                made[f"base_model.model.{name}.{part}.weight"] = torch.randn(shape, generator=random) * size
+            if lora.dora:
+                vector = 1 + torch.rand(out, generator=random)
+                made[f"base_model.model.{name}.lora_magnitude_vector"] = vector
+    return made
+
+
+def save(path: Path, lora: Lora = LORA, **random: Any) -> Path:
+    tensors = random_tensors(lora, **random)
+    names = sorted({name.removeprefix("base_model.model.").partition(".lora_")[0] for name in tensors})
+    meta = AdapterMeta(replace(lora, targets=tuple(names)), "bundled", config_hash(skeleton(BASE).config),
+                       "short", "box-spans-16", {"steps": 7})  # fmt: skip
+    save_adapter(path, tensors, meta)
+    return path
+
+
+def said(source: Path, adapter: Path | None = None) -> str:
+    request = to_request(question_at(Recipe(seed=5), 0))
+    return Reasoner.load(source, adapter, "fp32", "cpu").generate(request, Sampling(30)).text
+
+
+def logits(model: Any) -> Tensor:
+    ids = torch.arange(20)[None] + 30
+    with torch.no_grad():
+        return model(input_ids=ids, position_ids=torch.arange(20).expand(3, 1, 20)).logits
+
+
+def test_a_peft_folder_is_loaded_by_peft_and_comes_back_as_ours(tmp_path: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForImageTextToText
+
+    file = save(tmp_path / "a.safetensors")
+    assert main(["export", str(file), str(tmp_path / "peft"), "--to", "peft"]) == 0
+    base = AutoModelForImageTextToText.from_pretrained(BASE, dtype=torch.float32)
+    plain = logits(base)
+    theirs = logits(PeftModel.from_pretrained(base, str(tmp_path / "peft")))
+    model = AutoModelForImageTextToText.from_pretrained(BASE, dtype=torch.float32)
+    tensors, meta = load_adapter(file, Expected.of(model))
+    assert torch.allclose(theirs, logits(attach_lora(model, tensors, meta.lora)), atol=1e-5)
+    assert float((theirs - plain).abs().max()) > 0.1
+    assert load_adapter(tmp_path / "peft")[1] == meta, "prompt, codec and training are not lost"
+    assert main(["export", str(tmp_path / "peft"), str(tmp_path / "b.safetensors"), "--to", "adapter"]) == 0
+    again, meta_again = load_adapter(tmp_path / "b.safetensors")
+    assert meta_again == meta and all(torch.equal(again[n], t) for n, t in load_adapter(file)[0].items())
+
+
+@pytest.mark.parametrize("lora", [LORA, replace(LORA, rslora=True), replace(LORA, dora=True)])
+def test_a_merged_folder_says_what_the_adapter_says(tmp_path: Path, lora: Lora) -> None:
+    from transformers import AutoModelForImageTextToText
+
+    base = (
+        tmp_path / "base"
+    )  # in float32: the bundled weights are rounded to 16 bits, merged ones would be too
+    model = AutoModelForImageTextToText.from_pretrained(BASE, dtype=torch.float32)
+    model.save_pretrained(base, max_shard_size="3MB")
+    for file in BASE.glob("*"):
+        if not (base / file.name).exists() and file.suffix in (".json", ".jinja"):
+            (base / file.name).write_bytes(file.read_bytes())
+    (base / "model.safetensors").unlink(missing_ok=True)
+    adapter, out = save(tmp_path / "a.safetensors", lora), tmp_path / "whole"
+    words = ["export", str(adapter), str(out), "--to", "merged", "--base", str(base)]
+    assert main(words) == 0
+    assert len(list(out.glob("*.safetensors"))) == len(list(base.glob("*.safetensors"))) > 1
+    text = said(out)
+    assert text == said(base, adapter) != said(base)
+    notes = json.loads((out / "evlm.json").read_text())
+    assert (notes["prompt"], notes["mask_codec"], notes["merged"]["training"]["steps"]) == (
+        "short",
+        "box-spans-16",
+        7,
+    )
+    assert Reasoner.load(out, None, "fp32", "cpu").backbone.codec == "box-spans-16"
+
+
+def run_folder(folder: Path, *settings: str) -> Path:
+    config = load_config("tiny", [f"out={folder}", "lora.rank=4", "lora.alpha=16", *settings])
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(asdict(config)))))
+    return folder
+
+
+def save_state(folder: Path, step: int, seed: int) -> None:
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True)
+    named = {n.replace("lora_A", "lora_A.default").replace("lora_B", "lora_B.default"): t
+             for n, t in random_tensors(seed=seed).items()}  # fmt: skip
+    frozen = {n.replace(".default", ".reference"): t + 1 for n, t in named.items()}
+    save_file({**named, **frozen}, folder / "model.safetensors")
+    (folder / "state.json").write_text(json.dumps({"step": step}))
+
+
+def test_a_run_is_exported_from_its_adapter_or_from_the_newest_state(tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "run")
+    with pytest.raises(CheckpointError, match="stopped too early"):
+        read_learned(run)
+    save_state(run / "states" / "00000003", 3, seed=1)
+    save_state(run / "states" / "00000005", 5, seed=2)
+    save_state(run / "states" / "00000009.tmp", 9, seed=3)
+    learned = read_learned(run)
+    assert learned.meta.training == {"steps": 5, "unfinished": True} and learned.meta.prompt == "short"
+    assert all(torch.equal(learned.tensors[n], t) for n, t in random_tensors(seed=2).items())
+    fitted = tmp_path / "five.safetensors"
+    assert main(["export", str(run), str(fitted), "--to", "adapter"]) == 0
+    assert said(BASE, fitted) != said(BASE)
+    save(run / "adapter.safetensors", seed=4)
+    assert read_learned(run).meta.training == {"steps": 7}
+
+
+def test_an_adapter_on_an_adapter_is_only_merged(tmp_path: Path) -> None:
+    first = save(tmp_path / "first.safetensors", size=0.05)
+    run = run_folder(tmp_path / "run", f"model.adapter={first}")
+    save(run / "adapter.safetensors", seed=4, size=0.05)
+    learned = read_learned(run)
+    for form in ("adapter", "peft"):
+        assert main(["export", str(run), str(tmp_path / f"{form}.safetensors"), "--to", form]) == 2
+    write_merged(learned, tmp_path / "both")
+    write_merged(read_learned(first), tmp_path / "one")
+    write_merged(replace(learned, below=None, base=str(tmp_path / "one")), tmp_path / "then")
+    assert (tmp_path / "both/model.safetensors").stat().st_size == (
+        tmp_path / "then/model.safetensors"
+    ).stat().st_size
+    assert said(tmp_path / "both") == said(tmp_path / "then")
+
+
+def test_nothing_is_overwritten_or_left_half_written(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    file = save(tmp_path / "a.safetensors")
+
+    def export(out: Path, to: str, *more: str) -> int:
+        return main(["export", str(file), str(out), "--to", to, *more])
+
+    assert export(file, "adapter") == 2 and "exists" in capsys.readouterr().err
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/letter.txt").write_text("dear")
+    for force in ([], ["--force"]):
+        assert export(tmp_path / "mine", "merged", *force) == 2
+        assert (tmp_path / "mine/letter.txt").read_text() == "dear"
+    assert "--force leaves it alone" in capsys.readouterr().err
+    out = tmp_path / "out"
+    assert export(out, "merged") == 0 and export(out, "merged") == 2 and export(out, "merged", "--force") == 0
+    assert main(["export", str(file), str(out), "--to", "merged", "--base", str(out), "--force"]) == 2
+    assert "the backbone itself" in capsys.readouterr().err
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("trainer.merge.shutil.copyfile", full)
+    assert export(tmp_path / "new", "merged") == 2 and "No space left" in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.safetensors", "mine", "out"]
+
+
+def test_what_is_no_adapter_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="does not exist"):
+        read_learned(tmp_path / "gone")
+    with pytest.raises(CheckpointError, match="is no run"):
+        read_learned(tmp_path)
+    file = save(tmp_path / "a.safetensors")
+    with pytest.raises(ModelError, match="'nowhere' is not on this machine"):
+        write_merged(read_learned(file, "nowhere"), tmp_path / "out")
+    tensors, meta = load_adapter(file)
+    lora = replace(meta.lora, targets=())
+    strange = {**tensors, "base_model.model.model.elsewhere.lora_A.weight": torch.zeros(4, 4)}
+    save_adapter(tmp_path / "b.safetensors", strange, replace(meta, lora=lora))
+    with pytest.raises(CheckpointError, match="no place"):
+        write_merged(read_learned(tmp_path / "b.safetensors"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,123 @@
+"""What was learned, wherever it lies: in a run, finished or not, a file of ours, or a PEFT folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from evlm.checkpoint import AdapterMeta, Expected, config_hash, load_adapter
+from evlm.errors import CheckpointError
+from evlm.loading import read_notes
+from evlm.lora import PEFT_PREFIX, Lora, check_places
+from evlm.tensorfile import read_header, read_tensors
+from evlm.zoo import resolve
+
+from .config import Config, load_config
+from .skeleton import skeleton
+
+RECIPE = "recipe.yaml"  # in a run's folder: the recipe with every setting, as it was run
+
+
+@dataclass(frozen=True)
+class Learned:
+    """tensors: CPU, with PEFT's names. base: name or folder of the backbone. below: an adapter that was
+    merged into the base before this one was trained, or None."""
+
+    tensors: dict[str, Tensor]
+    meta: AdapterMeta
+    base: str
+    below: Path | None = None
+
+
+def read_learned(source: Path, base: str | None = None) -> Learned:
+    """An adapter by the place of its run, file or PEFT folder. base: in place of the backbone that it names.
+
+    Raises CheckpointError; ModelError where the backbone is needed to tell what an adapter fits, and is not
+    there; ConfigError for a run's broken recipe.
+    """
+    below: Path | None = None
+    if (source / RECIPE).is_file():
+        config = load_config(source / RECIPE)
+        base = base or config.model.base
+        below = Path(config.model.adapter) if config.model.adapter else None
+        tensors, meta = _of_run(source, config, base)
+    elif source.is_file() or (source / "adapter_config.json").is_file():
+        tensors, meta = load_adapter(source)
+        base = base or meta.base_model
+        if None in (meta.base_config_hash, meta.prompt, meta.mask_codec):
+            tensors, meta = _completed(source, base)
+    elif not source.exists():
+        raise CheckpointError(f"{source} does not exist; name a run's folder or an adapter")
+    else:
+        raise CheckpointError(
+            f"{source} is no run (it has no {RECIPE}), no PEFT folder (no adapter_config.json) and no "
+            ".safetensors file; name one of them"
+        )
+    named = {PEFT_PREFIX + name.removeprefix(PEFT_PREFIX): tensor for name, tensor in tensors.items()}
+    return Learned(named, replace(meta, base_model=base), base, below)
+
+
+def fitted(learned: Learned, expect: Expected) -> tuple[dict[str, Tensor], AdapterMeta]:
+    """The adapter as `load_adapter` gives it for a model: checked, and with that model's names. Raises
+    CheckpointError."""
+    if learned.meta.base_config_hash != expect.config_hash:
+        raise CheckpointError(
+            f"the adapter was trained on {learned.meta.base_model or 'another model'} (shape "
+            f"{learned.meta.base_config_hash}); {learned.base} has the shape {expect.config_hash}. Name its "
+            "own backbone with --base"
+        )
+    stored = {name.removeprefix(PEFT_PREFIX): tuple(t.shape) for name, t in learned.tensors.items()}
+    names = check_places("the adapter", stored, learned.meta.lora, expect.shapes)
+    return {names[n.removeprefix(PEFT_PREFIX)]: t for n, t in learned.tensors.items()}, learned.meta
+
+
+def _of_run(run: Path, config: Config, base: str) -> tuple[dict[str, Tensor], AdapterMeta]:
+    """The adapter that a run ended with, or, where it went on since or has not ended, its newest state's."""
+    finished, (state, step) = run / "adapter.safetensors", _newest_state(run)
+    if finished.is_file():
+        tensors, meta = load_adapter(finished)
+        if state is None or step <= int(meta.training.get("steps", step)):
+            return tensors, meta
+    if state is None:
+        raise CheckpointError(
+            f"{run} holds neither adapter.safetensors nor a state; it was stopped too early"
+        )
+    file = state / "model.safetensors"
+    tensors = {
+        name.replace(".default", ""): tensor
+        for name, tensor in read_tensors(file, read_header(file)).items()
+        if ".lora_" in name and ".default" in name
+    }
+    modules = {name.removeprefix(PEFT_PREFIX).partition(".lora_")[0] for name in tensors}
+    lora = Lora(config.lora.rank, config.lora.alpha, tuple(sorted(modules)))
+    return tensors, _meta(lora, base, {"steps": step, "unfinished": True})
+
+
+def _newest_state(run: Path) -> tuple[Path | None, int]:
+    best: tuple[Path | None, int] = (None, -1)
+    for file in [*run.glob("state*/state.json"), *run.glob("state*/*/state.json")]:
+        if file.parent.suffix != ".tmp" and (file.parent / "model.safetensors").is_file():
+            step = int(json.loads(file.read_text(encoding="utf-8"))["step"])
+            best = max(best, (file.parent, step), key=lambda each: each[1])
+    return best
+
+
+def _completed(source: Path, base: str) -> tuple[dict[str, Tensor], AdapterMeta]:
+    """An adapter of other makers, with what its backbone tells: names, shape, prompt style, codec."""
+    if not base:
+        raise CheckpointError(f"{source} does not say what it was trained on; name it with --base")
+    folder = resolve(base, "reasoner")
+    tensors, meta = load_adapter(source, Expected.of(skeleton(folder)))
+    lora = replace(meta.lora, targets=tuple(sorted({name.partition(".lora_")[0] for name in tensors})))
+    return tensors, _meta(lora, base, dict(meta.training))
+
+
+def _meta(lora: Lora, base: str, training: dict[str, Any]) -> AdapterMeta:
+    folder = resolve(base, "reasoner")
+    notes = read_notes(folder)
+    style, codec = str(notes.get("prompt", "full")), str(notes.get("mask_codec", "box-spans-8"))
+    return AdapterMeta(lora, base, config_hash(skeleton(folder).config), style, codec, training)
