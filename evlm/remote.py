@@ -94,9 +94,13 @@ class RemoteReasoner:
     ) -> Generated:
         """As `reason`, but the text is returned whether or not it is a trace. `tokens` is what the
         server says, or the number of pieces it sent."""
+        chat = build_messages(request, self.codec, self.style, self.max_frames)
+        return self.ask(chat, sampling, on_token)
+
+    def ask(self, chat: Chat, sampling: Sampling | None = None, on_token: OnToken | None = None) -> Generated:
+        """As `generate`, for any chat."""
         sampling = sampling or Sampling()
         start = time.perf_counter()
-        chat = build_messages(request, self.codec, self.style, self.max_frames)
         payload = {
             "model": self.model,
             "messages": openai_messages(chat, self.max_pixels),
