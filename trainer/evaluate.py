@@ -100,8 +100,9 @@ def evaluate(
 ) -> list[Outcome]:
     """One outcome a question, in order. Raises what `answer` raises.
 
-    tokens: counts those of a text (`token_counter` makes one for a model); words when None. report: told how many
-    questions were answered since it was last told. together: questions whose pictures are in memory at once.
+    tokens: counts those of a text (`token_counter` makes one for a model); words when None. report: told how
+    many questions were answered since it was last told. together: questions whose pictures are in memory at
+    once.
     """
     outcomes: list[Outcome] = []
     for at in range(0, len(questions), together):
@@ -167,15 +168,18 @@ def difference(
     other seeds would train other models is not in it. Raises ConfigError where the questions differ.
     """
     if [each.id for each in first] != [each.id for each in second]:
-        pairs = zip(first, second, strict=False)
-        where = next((n for n, (a, b) in enumerate(pairs) if a.id != b.id), min(len(first), len(second)))
+        both = enumerate(zip(first, second, strict=False))
+        where = next((n for n, (a, b) in both if a.id != b.id), min(len(first), len(second)))
         raise ConfigError(
-            f"two evaluations of {len(first)} and {len(second)} questions that differ from number {where} on: "
-            "expected the same ones in the same order"
+            f"two evaluations of {len(first)} and {len(second)} questions that differ from number {where} "
+            "on: expected the same ones in the same order"
         )
-    both = [(a, b) for a, b in zip(first, second, strict=True) if _value(a, metric) is not None]
-    values = [[float(_value(each[side], metric) or 0.0) for each in both] for side in (0, 1)]
-    return paired(values[0], values[1], [a.id for a, _ in both], seed)
+    pairs = [
+        (a.id, x, y)
+        for a, b in zip(first, second, strict=True)
+        if (x := _value(a, metric)) is not None and (y := _value(b, metric)) is not None
+    ]
+    return paired([x for _, x, _ in pairs], [y for _, _, y in pairs], [key for key, _, _ in pairs], seed)
 
 
 # --- questions ---
