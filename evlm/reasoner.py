@@ -152,7 +152,7 @@ class Reasoner:
         inputs = encode(self.processor, [chat])
         self._check_room(inputs["input_ids"].shape[1], sampling.max_new_tokens)
         choose = _Chooser(sampling, self.backbone.model)
-        words = _Words(self.processor.tokenizer, self._silent, on_token)
+        words = Words(self.processor.tokenizer, self._silent, on_token)
         tokens = 0
         for token in self._tokens(inputs, choose):
             tokens += 1
@@ -238,7 +238,7 @@ class _Chooser:
         return int(torch.multinomial(odds, 1, generator=self.generator))
 
 
-class _Words:
+class Words:
     """Tokens -> text, piece by piece. A character of several tokens comes out whole; the pieces join to
     what the tokenizer makes of all tokens together. every: seconds between two pieces, because a small model
     is not much slower than its tokenizer; the tokens between get ""."""

@@ -15,6 +15,8 @@ from evlm.errors import ConfigError
 
 from .eta0 import Eta0Config
 from .objectives.kto import KTOConfig
+from .objectives.rkto import RKTOConfig
+from .rewards import RewardConfig
 from .settings import build, override, read_yaml
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
@@ -55,17 +57,22 @@ class LoraConfig:
 @dataclass(frozen=True)
 class Source:
     """Rows of a dataset folder (`path`), or of the procedural world (world: true; endless). weight: its share
-    among the sources. split: which rows of it. seed: of the world's."""
+    among the sources. split: which rows of it. seed: of the world's. lamp: how warm the light is that the
+    world's pictures are seen in (`world.light`), 0 to 1; the bundled model knows 0."""
 
     path: str | None = None
     world: bool = False
     weight: float = 1.0
     split: str = "train"
     seed: int = 0
+    lamp: float = 0.0
 
     def __post_init__(self) -> None:
         if bool(self.path) == self.world:
             raise ConfigError("a source has either a path or world: true")
+        _between("lamp", self.lamp, 0, 1)
+        if self.lamp and not self.world:
+            raise ConfigError("lamp changes the world's pictures; a dataset's are taken as they are")
         _between("weight", self.weight, 1e-9, 1e9)
 
 
@@ -73,9 +80,10 @@ class Source:
 class Phase:
     """steps: optimiser steps. batch: rows of a step. micro_batch: rows in memory at once; None is all.
     lr: AdamW's, after `warmup` steps, falling to nothing over the last `cooldown` share. clip: of the
-    gradient's norm. kto, eta0: of a kto phase."""
+    gradient's norm. kto: of a kto phase; rkto, rewards: of an rkto phase; eta0: of both. diagnose_every:
+    steps between looks at each term's gradient in an rkto phase; 0 never looks."""
 
-    kind: Literal["sft", "kto"]
+    kind: Literal["sft", "kto", "rkto"]
     steps: int
     batch: int = 16
     micro_batch: int | None = None
@@ -85,6 +93,9 @@ class Phase:
     cooldown: float = 0.3
     clip: float = 1.0
     kto: KTOConfig = field(default_factory=KTOConfig)
+    rkto: RKTOConfig = field(default_factory=RKTOConfig)
+    rewards: RewardConfig = field(default_factory=RewardConfig)
+    diagnose_every: int = 0
     eta0: Eta0Config = field(default_factory=Eta0Config)
 
     def __post_init__(self) -> None:
@@ -97,7 +108,8 @@ class Phase:
         _between("warmup", self.warmup, 0, 10**9)
         _between("cooldown", self.cooldown, 0, 1)
         _between("clip", self.clip, 1e-9, 1e9)
-        if self.eta0.over == "onpolicy":
+        _between("diagnose_every", self.diagnose_every, 0, 10**9)
+        if self.kind == "kto" and self.eta0.over == "onpolicy":
             raise ConfigError(
                 "eta0.over 'onpolicy' needs samples of the policy, which a kto phase does not draw"
             )

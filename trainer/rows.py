@@ -8,22 +8,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+from torch import Tensor
+
 from evlm.messages import Chat, PromptStyle, build_messages
 from evlm.trace import render
 
 from .config import Source
 from .stream import Source as Folder
 from .stream import Stream
+from .world.light import lit
 from .world.rows import UNDESIRED, Recipe, completion_row, place_of, question_at, to_request
 
 
 @dataclass(frozen=True)
 class Example:
-    """A question as the model reads it, an answer, and whether the answer is a desired one."""
+    """A question as the model reads it, an answer, and whether the answer is labelled as a desired one.
+
+    mask: the true mask [H, W] in 0..1, where the row has one. name: the row's id."""
 
     chat: Chat
     answer: str
     desired: bool
+    mask: Tensor | None = None
+    name: str = ""
 
 
 class Rows(Protocol):
@@ -44,25 +52,30 @@ def open_rows(
 
 
 class WorldRows:
-    """The procedural world: a fresh row each time."""
+    """The procedural world: a fresh row each time, with labels as noisy as its raters are."""
 
     count: int | None = None
 
     def __init__(
         self, source: Source, rows: int, seed: int, desired: bool, style: PromptStyle, codec: Any
     ) -> None:
-        self.recipe = Recipe(source.seed, source.split, undesired=0.0 if desired else UNDESIRED)  # type: ignore[arg-type]
+        self.recipe = Recipe(source.seed, source.split, undesired=UNDESIRED)  # type: ignore[arg-type]
         self.rows, self.seed, self.style, self.codec = rows, seed, style, codec
+        self.desired, self.lamp = desired, source.lamp
 
     def batch(self, step: int) -> list[Example]:
         rng = random.Random(f"rows {self.seed} {step}")
-        found = []
-        for _ in range(self.rows):
+        found: list[Example] = []
+        while len(found) < self.rows:
             number, completion = place_of(rng.randrange(10**9), self.recipe.undesired)
             question = question_at(self.recipe, number)
             row = completion_row(self.recipe, number, question, completion)
-            chat = build_messages(to_request(question), self.codec, self.style)
-            found.append(Example(chat, render(row.trace()), row.label))
+            if self.desired and not row.label:
+                continue
+            chat = build_messages(lit(to_request(question), self.lamp), self.codec, self.style)
+            region = question.edit.region(self.recipe.size, question.frames)
+            mask = None if region is None else torch.from_numpy(region).float()
+            found.append(Example(chat, render(row.trace()), row.label, mask, row.id))
         return found
 
 
@@ -78,4 +91,4 @@ class DatasetRows:
 
     def batch(self, step: int) -> list[Example]:
         samples = self.stream.batch(step)
-        return [Example(s.chat(self.style, self.codec), s.answer, s.label) for s in samples]
+        return [Example(s.chat(self.style, self.codec), s.answer, s.label, s.mask(), s.name) for s in samples]

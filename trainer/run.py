@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _plan(config: Config) -> int:
     """Loads the model and the rows' names, trains nothing."""
-    from .loop import load_learner
+    from .learner import load_learner
 
     learner = load_learner(config)
     every, learns = (

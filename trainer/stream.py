@@ -14,6 +14,8 @@ from hashlib import blake2b
 from pathlib import Path
 from zlib import crc32
 
+from torch import Tensor
+
 from evlm.errors import EVLMError, RecordError
 from evlm.inside import Inside
 from evlm.masktext import BoxSpans
@@ -69,6 +71,16 @@ class Sample:
         if isinstance(self.item, Row):
             return build_messages(self.item.request(self.folder), codec, style)
         return self.item.chat(self.folder)
+
+    @property
+    def name(self) -> str:
+        """The row's id; a foreign row has none."""
+        return self.item.id if isinstance(self.item, Row) else ""
+
+    def mask(self) -> Tensor | None:
+        """The true mask [H, W] in 0..1; None where the row has none. Raises RecordError, PictureError."""
+        mask = self.item.true_mask(self.folder) if isinstance(self.item, Row) else None
+        return None if mask is None else mask[0]
 
 
 class Stream:

@@ -13,7 +13,7 @@ import torch
 
 from evlm.errors import Cancelled, CheckpointError, ModelError, RequestError, TraceError
 from evlm.messages import SHORT, build_messages, encode
-from evlm.reasoner import Reasoner, Sampling, _Words
+from evlm.reasoner import Reasoner, Sampling, Words
 from evlm.request import Reference, Request
 
 
@@ -119,7 +119,7 @@ def test_a_character_of_several_tokens_comes_out_whole(reasoner: Reasoner) -> No
     text = "größer → 更红 🙂 done"
     ids = reasoner.processor.tokenizer(text)["input_ids"]
     pieces: list[str] = []
-    words = _Words(reasoner.processor.tokenizer, frozenset(), pieces.append, every=0)
+    words = Words(reasoner.processor.tokenizer, frozenset(), pieces.append, every=0)
     for token in ids:
         words.add(token)
     assert words.finish() == text
@@ -317,7 +317,7 @@ def test_an_adapter_that_does_not_fit_is_refused(folders: dict[str, Path], tmp_p
 def test_text_comes_seldom_and_the_callback_after_every_token(reasoner: Reasoner) -> None:
     ids = reasoner.processor.tokenizer("one two three")["input_ids"]
     pieces: list[str] = []
-    words = _Words(reasoner.processor.tokenizer, frozenset(), pieces.append, every=3600)
+    words = Words(reasoner.processor.tokenizer, frozenset(), pieces.append, every=3600)
     for token in ids:
         words.add(token)
     assert len(pieces) == len(ids)

@@ -19,9 +19,13 @@ from evlm.zoo import resolve
 from trainer.__main__ import main
 from trainer.batch import Collator
 from trainer.config import Config, load_config
-from trainer.loop import Stopped, _kto_step, _sft_step, load_learner, run
+from trainer.learner import load_learner
+from trainer.loop import Stopped, run
 from trainer.reference import Reference
 from trainer.scoring import base_of
+from trainer.steps.kto import kto_step
+from trainer.steps.rkto import rkto_step
+from trainer.steps.sft import sft_step
 from trainer.world.rows import Recipe, question_at, rows, to_request
 
 SMALL = [
@@ -84,7 +88,7 @@ def test_sigterm_saves_and_leaves(tmp_path: Path) -> None:
     assert [e["step"] for e in events if e["event"] == "step"] == [3, 4]
 
 
-@pytest.mark.parametrize("kind", ["sft", "kto"])
+@pytest.mark.parametrize("kind", ["sft", "kto", "rkto"])
 def test_micro_batches_give_the_gradient_of_the_batch(tmp_path: Path, kind: str) -> None:
     config = small(tmp_path, "lora.dropout=0", f"phases.0.kind={kind}", "phases.0.batch=3")
     learner, found = load_learner(config), []
@@ -94,9 +98,11 @@ def test_micro_batches_give_the_gradient_of_the_batch(tmp_path: Path, kind: str)
         for parameter in learner.trainable():
             parameter.grad = None
         if kind == "sft":
-            parts = _sft_step(learner, examples, phase)
+            parts = sft_step(learner, examples, phase)
+        elif kind == "kto":
+            parts = kto_step(learner, Reference(learner.model, None), examples, phase, 1)
         else:
-            parts = _kto_step(learner, Reference(learner.model, None), examples, phase, 1)
+            parts = rkto_step(learner, Reference(learner.model, None), examples, phase, 1, 0)
         gradient = torch.cat([p.grad.flatten() for p in learner.trainable() if p.grad is not None])
         found.append((parts["loss"], gradient))
     for loss, gradient in found[1:]:

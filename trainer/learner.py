@@ -1,0 +1,145 @@
+"""The model with its adapters, and what turns examples into its inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evlm.backbone import load_backbone
+from evlm.checkpoint import AdapterMeta, config_hash, save_adapter
+from evlm.errors import ConfigError, ModelError
+from evlm.loading import pick_device
+from evlm.lora import Lora
+from evlm.masktext import get_codec
+from evlm.messages import Chat, build_messages
+from evlm.request import Request
+from evlm.zoo import resolve
+
+from .batch import Batch, Collator
+from .config import Config, Phase
+from .ranks import Ranks
+from .rows import Example, Rows, open_rows
+from .scoring import base_of
+
+REFERENCE = "reference"  # the name of the frozen adapter
+
+
+@dataclass
+class Learner:
+    """The model with its adapter, and what turns examples into its inputs."""
+
+    model: Any  # peft.PeftModel
+    processor: Any
+    style: Any
+    codec: Any
+    max_frames: int
+    meta: AdapterMeta
+    device: torch.device
+    ranks: Ranks = field(default_factory=Ranks)
+    collate: Collator = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.collate = Collator(self.processor)
+
+    def batch(self, examples: list[Example]) -> Batch:
+        return self.collate([e.chat for e in examples], [e.answer for e in examples])
+
+    def chat(self, request: Request) -> Chat:
+        """The request as this model reads it."""
+        return build_messages(request, self.codec, self.style, self.max_frames)
+
+    @property
+    def merge(self) -> int:
+        """Patches a side that become one token."""
+        return int(base_of(self.model).config.vision_config.spatial_merge_size)
+
+    def rows(self, config: Config, phase: Phase) -> Rows:
+        """What the phase learns from, in the words that this model was made for. Raises RecordError."""
+        desired = phase.kind == "sft" or (phase.kind == "rkto" and not phase.rkto.lambda_u)
+        return open_rows(config.data, phase.batch, config.seed, desired, self.style, self.codec)
+
+    def trainable(self) -> list[Tensor]:
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+
+def load_learner(config: Config) -> Learner:
+    """The backbone with a fresh adapter, whose first values are the seed's alone. Raises ModelError."""
+    from peft import LoraConfig, get_peft_model
+
+    settings, device = (
+        config.lora,
+        pick_device(None if config.model.device == "auto" else config.model.device),
+    )
+    backbone = load_backbone(
+        resolve(config.model.base, "reasoner"),
+        config.model.adapter,
+        config.model.dtype,
+        device,
+        config.model.attention,
+    )
+    if backbone.family != "qwen2_vl":
+        raise ModelError(f"{config.model.base} is a {backbone.family}; trained are Qwen2-VL models")
+    targets = [
+        name
+        for name, module in backbone.model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and (".visual." not in f".{name}." or settings.vision)
+        and name.rpartition(".")[2] in settings.targets
+    ]
+    if not targets:
+        raise ConfigError(f"lora.targets {', '.join(settings.targets)}: the model has no such linear modules")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = get_peft_model(
+            backbone.model,
+            LoraConfig(
+                r=settings.rank,
+                lora_alpha=settings.alpha,
+                lora_dropout=settings.dropout,
+                target_modules=targets,
+            ),
+        )
+    if any(phase.kind != "sft" for phase in config.phases):
+        model.add_adapter(REFERENCE, model.peft_config["default"])
+        model.set_adapter("default")
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(".lora_" in name and ".default." in name)
+    meta = AdapterMeta(
+        Lora(rank=settings.rank, alpha=settings.alpha, targets=tuple(sorted(targets))),
+        base_model=config.model.base,
+        base_config_hash=config_hash(backbone.model.config),
+        prompt=backbone.style.name,
+        mask_codec=backbone.codec,
+    )
+    return Learner(
+        model,
+        backbone.processor,
+        backbone.style,
+        get_codec(backbone.codec),
+        backbone.max_frames,
+        meta,
+        device,
+    )
+
+
+def save_learned(learner: Learner, path: Path, training: dict[str, Any]) -> Path:
+    """Writes the adapter as the one file that the nodes and `--adapter` load."""
+    from peft import get_peft_model_state_dict
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = get_peft_model_state_dict(learner.model)
+    save_adapter(path, tensors, replace(learner.meta, training=training))
+    return path
+
+
+def freeze_reference(model: Any) -> None:
+    """The adapter as it is now becomes the reference: a second one, frozen, in the same base."""
+    values = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in values.items():
+            if f".{REFERENCE}." in name:
+                value.copy_(values[name.replace(f".{REFERENCE}.", ".default.")])

@@ -1,0 +1,133 @@
+"""What a sampled answer earns: likeness to the preferred one, and its mask's IoU (RKTO, Eq. 10)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from evlm.errors import EVLMError, TraceError
+from evlm.masktext import decode_mask, mask_text_iou
+from evlm.trace import Plan, parse
+
+from .objectives.reflection import cosine
+from .ranks import Ranks
+from .reference import at_rest
+from .sampling import SampleConfig
+from .scoring import _additive, _blocks, base_of
+
+SQUARE = 64  # pixels a side, where a row has no mask picture and its mask text is drawn
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """samples: K of each row. similarity: "cosine" of mean-pooled, mean-centred states of the base model
+    with its adapter off, in 0..1; or "slots", the shares of operation, targets and remaining words that are
+    right, which tells right from wrong where plans are short. Raises EVLMError."""
+
+    samples: int = 3
+    temperature: float = 1.0
+    max_new_tokens: int = 320
+    similarity: Literal["cosine", "slots"] = "cosine"
+
+    def __post_init__(self) -> None:
+        if type(self.samples) is not int or not 1 <= self.samples <= 64:
+            raise EVLMError(f"samples {self.samples!r:.40}: expected 1 to 64")
+        if self.similarity not in ("cosine", "slots"):
+            raise EVLMError(f"similarity {self.similarity!r:.40}: expected cosine or slots")
+        if not self.temperature > 0:
+            raise EVLMError(f"temperature {self.temperature!r:.40}: expected above 0, samples must differ")
+        SampleConfig(self.temperature, self.max_new_tokens)
+
+    @property
+    def sampling(self) -> SampleConfig:
+        return SampleConfig(self.temperature, self.max_new_tokens)
+
+
+def plan_in(text: str) -> Plan | None:
+    """The plan of an exact trace; None for a malformed one."""
+    try:
+        return parse(text, repair=False).plan
+    except TraceError:
+        return None
+
+
+def truth_of(mask: Tensor | None, plan: Plan | None) -> Tensor | None:
+    """What a row's samples are held against: its mask picture, else its own mask text; None for neither."""
+    if mask is not None or plan is None or not plan.mask_text:
+        return mask
+    try:
+        return decode_mask(plan.mask_text, SQUARE, SQUARE)
+    except EVLMError:
+        return None
+
+
+def iou_of(plan: Plan | None, truth: Tensor | None) -> float:
+    """IoU of the plan's mask text with the true mask; 0 for a malformed one, and where there is no truth."""
+    if truth is None or not bool(truth.any()):
+        return 0.0
+    return mask_text_iou(plan.mask_text if plan else None, truth)
+
+
+def slots(plan: Plan | None, truth: Plan | None) -> float:
+    """Mean of three shares in 0..1: the first word (the operation) is right; Jaccard of the targets; F1 of
+    the instruction's words that name no target. 0 for a malformed plan."""
+    if plan is None or truth is None:
+        return 0.0
+    mine, true = plan.instruction.split(), truth.instruction.split()
+    both = set(plan.targets) | set(truth.targets)
+    targets = len(set(plan.targets) & set(truth.targets)) / len(both) if both else 1.0
+    return (float(mine[:1] == true[:1]) + targets + _f1(_rest(plan), _rest(truth))) / 3
+
+
+def _rest(plan: Plan) -> Counter[str]:
+    named = {word for target in plan.targets for word in target.split()}
+    return Counter(word for word in plan.instruction.split()[1:] if word not in named)
+
+
+def _f1(a: Counter[str], b: Counter[str]) -> float:
+    if not a and not b:
+        return 1.0
+    return 2 * (a & b).total() / (a.total() + b.total())
+
+
+def similarity(
+    model: Any, responses: Sequence[Tensor], samples: Sequence[Tensor], owner: Sequence[int], ranks: Ranks
+) -> Tensor:
+    """Cosine of e(sample) and e(its row's response), mapped to 0..1: [N]. Embeddings are centred on the mean
+    response of the whole effective batch, without which all texts of one grammar look alike."""
+    states = embed(model, [*responses, *samples])
+    own, made = states[: len(responses)], states[len(responses) :]
+    centre = ranks.gather(own).mean(0)
+    return cosine(made - centre, own[torch.tensor(list(owner), device=own.device)] - centre)
+
+
+def embed(model: Any, texts: Sequence[Tensor], tokens: int = 1 << 13) -> Tensor:
+    """e(.): last states of the base language model without its adapters, text alone, averaged over the
+    tokens: [N, width], float32. tokens: fed at once."""
+    base = base_of(model)
+    made: dict[int, Tensor] = {}
+    order = sorted(range(len(texts)), key=lambda n: len(texts[n]))
+    with at_rest(model), model.disable_adapter():
+        while order:
+            longest = len(texts[order[-1]])
+            group, order = order[-max(1, tokens // longest) :], order[: -max(1, tokens // longest)]
+            ids = torch.zeros(len(group), longest, dtype=torch.long)
+            real = torch.zeros(len(group), longest, dtype=torch.bool)
+            for g, n in enumerate(group):
+                ids[g, : len(texts[n])], real[g, : len(texts[n])] = texts[n], True
+            ids, real = ids.to(base.device), real.to(base.device)
+            embeds = base.get_input_embeddings()(ids)
+            out = base.model.language_model(
+                inputs_embeds=embeds,
+                attention_mask=_additive(_blocks(torch.where(real, 0, -1)), embeds.dtype),
+                position_ids=torch.arange(longest, device=base.device).expand(3, len(group), -1),
+                use_cache=False,
+            ).last_hidden_state.float()
+            weights = real[..., None] / real.sum(1)[:, None, None]
+            made |= zip(group, (out * weights).sum(1), strict=True)
+    return torch.stack([made[n] for n in range(len(texts))])

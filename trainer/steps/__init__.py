@@ -1,0 +1,1 @@
+"""One optimiser step's losses and gradients, by kind of phase: sft, kto, rkto."""

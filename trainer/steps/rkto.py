@@ -1,0 +1,331 @@
+"""RKTO: samples of the policy are judged, everything that has no gradient is fixed for the whole batch, then
+the gradient is taken part by part."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from evlm.errors import ModelError
+
+from ..config import Phase
+from ..eta0 import compare
+from ..learner import Learner
+from ..objectives.kto import eta0, log_ratio, sft_anchor
+from ..objectives.reflection import mean_embedding, reflection_reward
+from ..objectives.rkto import Credit, credit, rkto_terms, weight_entropy
+from ..reference import Reference, at_rest
+from ..rewards import RewardConfig, iou_of, plan_in, similarity, slots, truth_of
+from ..rows import Example
+from ..sampling import sample
+from ..scoring import Prompts, base_of, response_states, sequence_logps, split, token_logps
+from ..spans import Spans, find_spans
+from .kto import by_label
+
+Numbers = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """This rank's part of a step. The first `preferred` rows are labelled desired, the others not.
+
+    samples: K of each preferred row, row by row; their parts in `drawn`, the parts of the rows' own answers
+    in `written`."""
+
+    prompts: Prompts
+    responses: list[Tensor]
+    preferred: int
+    samples: list[Tensor]
+    k: int
+    written: list[Spans]
+    drawn: list[Spans]
+
+    @property
+    def owner(self) -> list[int]:
+        """Which row each sample answers."""
+        return [row for row in range(self.preferred) for _ in range(self.k)]
+
+    @property
+    def lengths(self) -> Tensor:
+        return torch.tensor([len(each) for each in self.responses])
+
+
+def rkto_step(
+    learner: Learner, reference: Reference, examples: list[Example], phase: Phase, at: int, seed: int
+) -> Numbers:
+    """One step's gradients, left in the parameters, and what is worth logging about the whole batch.
+
+    examples: this rank's; at, seed: the run's step and seed, from which chance is drawn.
+    Raises ModelError where no row of the whole batch is a desired one."""
+    examples = sorted(examples, key=lambda example: not example.desired)
+    batch = draw(learner, examples, phase.rewards, at, seed)
+    paid, frozen, numbers = judge(learner, reference, batch, examples, phase, at)
+    ranks, device = learner.ranks, learner.device
+    rows = int(ranks.total(batch.preferred, device))
+    others = int(ranks.total(len(examples) - batch.preferred, device))
+    if not rows:
+        raise ModelError(f"step {at}: no row of the batch is a desired one; raise the batch")
+    for name, value in _gradients(learner, batch, paid, frozen, phase, rows, others).items():
+        numbers[name] = ranks.total(value, device)
+    numbers["loss"] = sum(value for name, value in numbers.items() if name.startswith("loss_"))
+    if phase.diagnose_every and at % phase.diagnose_every == 0:
+        numbers |= diagnose(learner, reference, batch, paid, frozen, phase)
+    return numbers
+
+
+def draw(learner: Learner, examples: list[Example], config: RewardConfig, at: int, seed: int) -> Batch:
+    """The policy's samples of the preferred rows, which come first. Chance depends on (seed, step, row,
+    sample) alone."""
+    preferred = sum(example.desired for example in examples)
+    prompts, responses = split(learner.batch(examples), learner.merge)
+    owner = [row for row in range(preferred) for _ in range(config.samples)]
+    seeds = [
+        _number(seed, at, examples[row].name or row, k)
+        for row in range(preferred)
+        for k in range(config.samples)
+    ]
+    samples = sample(learner.model, prompts, owner, config.sampling, seeds) if owner else []
+    tokenizer = learner.processor.tokenizer
+    return Batch(
+        prompts,
+        responses,
+        preferred,
+        samples,
+        config.samples,
+        [find_spans(tokenizer, each.tolist()) for each in responses[:preferred]],
+        [find_spans(tokenizer, each.tolist()) for each in samples],
+    )
+
+
+def judge(
+    learner: Learner, reference: Reference, batch: Batch, examples: list[Example], phase: Phase, at: int
+) -> tuple[Credit, Tensor, Numbers]:
+    """(credit of this rank's preferred rows, the reference's log-probabilities of all rows [B], numbers of
+    the whole batch)."""
+    ranks, model, config, k = learner.ranks, learner.model, phase.rkto, batch.k
+    device, p = learner.device, batch.preferred
+    seen = compare(
+        model,
+        reference,
+        batch.prompts,
+        batch.responses,
+        phase.eta0,
+        at,
+        config.log_ratio,
+        batch.samples,
+        batch.owner,
+    )
+    baseline = eta0(ranks.gather(seen.mismatched))
+    plans = [plan_in(spans.text) for spans in batch.drawn]
+    truths = [plan_in(spans.text) for spans in batch.written]
+    masks = [truth_of(example.mask, truth) for example, truth in zip(examples[:p], truths, strict=True)]
+    if phase.rewards.similarity == "slots":
+        alike = [slots(plan, truths[row]) for plan, row in zip(plans, batch.owner, strict=True)]
+        likeness = torch.tensor(alike, device=device).view(p, k)
+    else:
+        likeness = similarity(model, batch.responses[:p], batch.samples, batch.owner, ranks).view(p, k)
+    iou = torch.tensor([iou_of(plan, masks[row]) for plan, row in zip(plans, batch.owner, strict=True)])
+    has_mask = torch.tensor([mask is not None for mask in masks], dtype=torch.bool)
+    reflection = None
+    if config.lambda_ref and config.reflection_as == "reward":
+        rows = list(range(p))
+        with at_rest(model):
+            reflection = reflect(learner, batch, rows, _states(learner, batch, rows, False)[0], phase)
+    gathered = [
+        ranks.gather(each.to(device))
+        for each in (
+            seen.policy[:p],
+            seen.reference[:p],
+            batch.lengths[:p],
+            likeness,
+            iou.view(p, k),
+            has_mask,
+        )
+    ]
+    whole = credit(
+        *gathered[:3],
+        baseline,
+        *gathered[3:],
+        config,
+        None if reflection is None else ranks.gather(reflection),
+    )
+    first = ranks.before(p, device)
+    malformed = ranks.gather(torch.tensor([float(plan is None) for plan in plans], device=device))
+    made = ranks.gather(torch.tensor([float(len(each)) for each in batch.samples], device=device))
+    s = ranks.gather(log_ratio(seen.policy, seen.reference, batch.lengths.to(device), config.log_ratio))
+    desired = ranks.gather(torch.tensor([example.desired for example in examples], device=device))
+    numbers = {
+        "eta0": float(baseline),
+        **by_label(s, desired),
+        **_shown(whole),
+        "malformed": float(malformed.mean()),
+        "generated": float(made.mean()),
+    }
+    return whole.part(slice(first, first + p)), seen.reference, numbers
+
+
+def terms_of(
+    learner: Learner,
+    batch: Batch,
+    rows: list[int],
+    paid: Credit,
+    frozen: Tensor,
+    phase: Phase,
+    total: int,
+    others: int,
+) -> tuple[Mapping[str, Tensor], Tensor]:
+    """(the loss's terms with their graphs over some of the rows, the anchor of SFT beside them)."""
+    config, device = phase.rkto, learner.device
+    preferred = [row for row in rows if row < batch.preferred]
+    undesired = [row for row in rows if row >= batch.preferred]
+    lengths, policy, samples, reflection, away = batch.lengths.to(device), None, None, None, None
+    if preferred:
+        states, tokens, drawn = _states(learner, batch, preferred, config.reinforce != "none")
+        head = base_of(learner.model).lm_head
+        logps = token_logps(torch.cat(states), torch.cat(tokens), head).split([len(t) for t in tokens])
+        policy = torch.stack([each.sum() for each in logps[: len(preferred)]])
+        if drawn:
+            kept = [
+                each.sum() if config.reinforce == "all" else each[list(batch.drawn[n].mask)].sum()
+                for n, each in zip(drawn, logps[len(preferred) :], strict=True)
+            ]
+            samples = torch.stack(kept).view(len(preferred), batch.k)
+        if config.lambda_ref and config.reflection_as == "loss":
+            reflection = reflect(learner, batch, preferred, states, phase)
+    else:
+        policy = lengths.new_zeros(0, dtype=torch.float32)
+    if undesired and config.lambda_u:
+        some = [batch.responses[row] for row in undesired]
+        scored = sequence_logps(
+            learner.model, batch.prompts.take(undesired), some, range(len(undesired)), "cached"
+        )
+        away = log_ratio(scored, frozen[undesired], lengths[undesired], config.log_ratio)
+    index = torch.tensor(preferred, dtype=torch.long, device=device)
+    terms = rkto_terms(
+        policy, lengths[index], paid.part(index), config, samples, reflection, away, total, others
+    )
+    return terms, sft_anchor(policy, lengths[index], total)
+
+
+def reflect(
+    learner: Learner, batch: Batch, rows: list[int], states: Sequence[Tensor], phase: Phase
+) -> Tensor:
+    """R_reflect of the rows' own answers, teacher-forced, with its graph: [rows]. states: of each row's
+    tokens."""
+    base = base_of(learner.model)
+    table = base.get_input_embeddings().weight.detach()
+    some = [batch.written[row] for row in rows]
+
+    def probabilities(parts: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
+        longest = max(1, max(map(len, parts)))
+        real = torch.tensor([[t < len(part) for t in range(longest)] for part in parts], device=table.device)
+        found = table.new_zeros((len(parts), longest, table.shape[0]), dtype=torch.float32)
+        for n, part in enumerate(parts):
+            if part:
+                logits = base.lm_head(states[n][list(part)]).float()
+                found = found.index_put((torch.tensor(n), torch.arange(len(part))), logits.softmax(-1))
+        return found, real
+
+    reflection, in_reflection = probabilities([each.reflection for each in some])
+    intermediate, in_intermediate = probabilities([each.intermediate for each in some])
+    ends = [0 if each.after_reflection is None else int(batch.responses[row][each.after_reflection])
+            for row, each in zip(rows, some, strict=True)]  # fmt: skip
+    whole = [batch.responses[row].to(table.device)[None] for row in rows]
+    target = torch.cat(
+        [mean_embedding(each, torch.ones_like(each, dtype=torch.bool), table) for each in whole]
+    )
+    reward, _ = reflection_reward(
+        reflection,
+        in_reflection,
+        intermediate,
+        in_intermediate,
+        torch.tensor(ends, device=table.device),
+        table.float(),
+        target.float(),
+        phase.rkto.reflection,
+    )
+    return reward
+
+
+def diagnose(
+    learner: Learner, reference: Reference, batch: Batch, paid: Credit, frozen: Tensor, phase: Phase
+) -> Numbers:
+    """Each term's gradient norm and its cosine with SFT's gradient on the same rows, over this rank's first
+    rows; and an estimate of the KL to the reference in nats an answer, from the samples."""
+    count = phase.micro_batch or len(batch.responses)
+    rows = list(range(min(count, batch.preferred)))
+    found: Numbers = {}
+    if not rows:
+        return found
+    terms, anchor = terms_of(learner, batch, rows, paid, frozen, phase, len(rows), 0)
+    parameters = learner.trainable()
+
+    def gradient(value: Tensor) -> Tensor:
+        parts = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+        return torch.cat(
+            [
+                (torch.zeros_like(p) if g is None else g).flatten()
+                for p, g in zip(parameters, parts, strict=True)
+            ]
+        )
+
+    sft = gradient(anchor)
+    for name, term in terms.items():
+        if term.requires_grad:
+            own = gradient(term)
+            found[f"norm_{name}"] = float(own.norm())
+            found[f"cos_sft_{name}"] = float(torch.nn.functional.cosine_similarity(own, sft, dim=0))
+    some = [n for n, row in enumerate(batch.owner) if row in rows]
+    texts, owner = [batch.samples[n] for n in some], [batch.owner[n] for n in some]
+    with torch.no_grad():
+        mine = sequence_logps(learner.model, batch.prompts, texts, owner, "cached")
+    theirs = reference.logps(learner.model, batch.prompts, texts, owner, keep=False)
+    found["kl_reference"] = float((mine - theirs).mean())
+    return found
+
+
+def _gradients(
+    learner: Learner, batch: Batch, paid: Credit, frozen: Tensor, phase: Phase, total: int, others: int
+) -> Numbers:
+    sums: Numbers = {}
+    count = len(batch.responses)
+    for rows in torch.arange(count).split(phase.micro_batch or max(1, count)):
+        terms, _ = terms_of(learner, batch, rows.tolist(), paid, frozen, phase, total, others)
+        loss = torch.stack(list(terms.values())).sum()
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+        for name, term in terms.items():
+            sums[f"loss_{name}"] = sums.get(f"loss_{name}", 0.0) + float(term.detach())
+    return sums
+
+
+def _states(
+    learner: Learner, batch: Batch, rows: list[int], with_samples: bool
+) -> tuple[list[Tensor], list[Tensor], list[int]]:
+    """(states that predict each answer's tokens, the tokens, which samples they are): first the rows' own
+    answers, then with `with_samples` their samples."""
+    drawn = [n for n, row in enumerate(batch.owner) if row in set(rows)] if with_samples else []
+    texts = [batch.responses[row] for row in rows] + [batch.samples[n] for n in drawn]
+    owner = [*range(len(rows)), *(rows.index(batch.owner[n]) for n in drawn)]
+    flat = response_states(learner.model, batch.prompts.take(rows), texts, owner, "cached")
+    return list(flat.split([len(text) for text in texts])), texts, drawn
+
+
+def _shown(paid: Credit) -> Numbers:
+    masked = paid.iou[paid.has_mask]
+    return {
+        "reward": float(paid.reward.mean()),
+        "similarity": float(paid.similarity.mean()),
+        "iou": float(masked.mean()) if masked.numel() else 0.0,
+        "weight": float(paid.c.mean()),
+        "weight_entropy": float(weight_entropy(paid.c)),
+        "j": float((paid.w * paid.reward).mean()),
+    }
+
+
+def _number(*parts: object) -> int:
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=7).digest(), "big")

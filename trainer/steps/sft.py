@@ -1,0 +1,33 @@
+"""SFT: token cross-entropy on desired answers."""
+
+from __future__ import annotations
+
+from ..config import Phase
+from ..forward import hidden_states
+from ..learner import Learner
+from ..objectives.sft import sft_loss
+from ..rows import Example
+from ..scoring import base_of
+
+
+def sft_step(learner: Learner, examples: list[Example], phase: Phase) -> dict[str, float]:
+    """Cross-entropy per answer token of the whole batch; this rank's gradients are left in the parameters.
+
+    examples: this rank's. The loss is the whole batch's."""
+    batches = [learner.batch(part) for part in micro(examples, phase)]
+    ranks, device = learner.ranks, learner.device
+    own = sum(int((batch.labels != -100).sum()) for batch in batches)
+    tokens = ranks.total(own, device)
+    base, loss = base_of(learner.model), 0.0
+    for batch in batches:
+        batch = batch.to(device)
+        summed, _ = sft_loss(hidden_states(base, batch), batch.labels, base.lm_head)
+        (summed / tokens).backward()
+        loss += float(summed.detach()) / tokens
+    return {"loss": ranks.total(loss, device), "tokens": int(tokens)}
+
+
+def micro(examples: list[Example], phase: Phase) -> list[list[Example]]:
+    """The examples in parts of at most phase.micro_batch."""
+    size = phase.micro_batch or max(1, len(examples))
+    return [examples[at : at + size] for at in range(0, len(examples), size)]
