@@ -15,6 +15,7 @@ COMMANDS = {
         "trainer.export",
         "write what was learned as an adapter file, a PEFT folder or a merged model",
     ),
+    "eval": ("trainer.evaluate_cli", "measure a reasoner on questions whose answer is known"),
     "world": ("trainer.world.cli", "make rows and pictures of the procedural world, or a sheet of them"),
     "data": (
         "trainer.data.cli",

@@ -134,6 +134,12 @@ def percent_agreement(first: Sequence[bool], second: Sequence[bool]) -> float:
     return float(_needed("sklearn.metrics").accuracy_score(list(first), list(second)))
 
 
+def check_packages() -> None:
+    """Raises ConfigError where scikit-learn or statsmodels is not installed."""
+    for name in _PACKAGES:
+        _needed(name)
+
+
 def _means(values: Sequence[float], keys: Sequence[str]) -> list[float]:
     """One value a key, in the order of their first appearance."""
     groups: dict[str, list[float]] = {}

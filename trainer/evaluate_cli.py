@@ -1,0 +1,119 @@
+"""`python -m trainer eval`: exact accuracy of a reasoner on questions whose answer is known, and what judges
+say."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evlm.errors import ConfigError
+
+from .world.scene import SPLITS
+
+if TYPE_CHECKING:
+    from .evaluate import Question
+    from .judges import Panel
+
+ROWS = 500  # of the world, which has no end
+
+
+def add_parser(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's flags."""
+    parser.add_argument(
+        "base", nargs="?", default="bundled",
+        help="a name that `python -m evlm models` lists, or a folder (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--adapter", type=Path, metavar="FILE", help="LoRA that a training wrote")
+    parser.add_argument(
+        "--rows", type=int, metavar="N",
+        help=f"questions, stratified by edit type and input category (default: {ROWS}; of a dataset all)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the questions and the intervals")
+    parser.add_argument(
+        "--split", default="test", help=f"of the world ({', '.join(SPLITS)}) or the dataset (default: test)"
+    )
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="a dataset's questions, not the world's")
+    parser.add_argument(
+        "--tokens", type=int, default=768, metavar="N", help="longest answer (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--judge", nargs=2, action="append", default=[], metavar=("URL", "MODEL"),
+        help="ask a model at an OpenAI-compatible endpoint for YES or NO; may be given several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "--verdicts", type=Path, metavar="FILE",
+        help="where the judges' answers are kept between runs (default: OUT/verdicts.jsonl)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="write results.md, results.csv and answers.jsonl there"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Asks, prints the table, writes the files. Raises EVLMError."""
+    from . import evaluate, results
+
+    questions = _questions(options)
+    panel = _panel(options)
+    answer, tokens = evaluate.load(options.base, options.adapter, options.tokens)
+    with _bar(len(questions), "answers") as bar:
+        outcomes = evaluate.evaluate(answer, questions, tokens, bar.update)
+    lines = evaluate.summary(outcomes, options.seed)
+    text = f"{_title(options, len(questions))}\n\n{results.table(lines)}\n"
+    print(text, end="")
+    files = {"results.md": text, "results.csv": results.csv_text(lines),
+             "answers.jsonl": results.answer_lines(questions, outcomes)}  # fmt: skip
+    if options.out is not None:
+        results.write(options.out, files)
+    if panel is None:
+        return 0
+    with _bar(sum(not each.malformed for each in outcomes) * len(panel.judges), "verdicts") as bar:
+        verdicts = panel.judge(questions, outcomes, bar.update)
+    found = [results.judged(name, outcomes, each, options.seed) for name, each in verdicts.items()]
+    said = f"\n{results.judges_table(found, list(verdicts.values()))}\n"
+    print(said, end="")
+    if options.out is not None:
+        files["results.md"] += said
+        files["answers.jsonl"] = results.answer_lines(questions, outcomes, verdicts)
+        results.write(options.out, files)
+    return 0
+
+
+def _questions(options: argparse.Namespace) -> list[Question]:
+    from .evaluate import dataset_questions, world_questions
+
+    if options.data is not None:
+        return dataset_questions(options.data, options.rows, options.seed, options.split)
+    return world_questions(ROWS if options.rows is None else options.rows, options.seed, options.split)
+
+
+def _panel(options: argparse.Namespace) -> Panel | None:
+    """The judges, checked before the model is asked anything. Raises ConfigError, EndpointError."""
+    if not options.judge:
+        return None
+    from .judges import Judge, Panel
+    from .statistics import check_packages
+
+    check_packages()
+    file = options.verdicts or (options.out and options.out / "verdicts.jsonl")
+    if not file:
+        raise ConfigError("--judge needs --out or --verdicts: a place where the judges' answers are kept")
+    return Panel([Judge(url, model) for url, model in options.judge], file)
+
+
+def _title(options: argparse.Namespace, count: int) -> str:
+    model = str(options.base) + (f" with {options.adapter}" if options.adapter else "")
+    where = f"dataset {options.data}" if options.data else "world"
+    return (
+        f"{model}: {count:,} questions of the {where}, split {options.split}, seed {options.seed}; each mean "
+        "with its 95 % bootstrap interval"
+    )
+
+
+def _bar(total: int, what: str) -> Any:
+    """A bar on stderr where a person is watching."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=what, unit="", file=sys.stderr, disable=None)

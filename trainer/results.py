@@ -1,0 +1,184 @@
+"""Evaluations on paper: Markdown tables, CSV, and one JSON line a question."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evlm.errors import RecordError
+from evlm.pictures import write_atomically
+
+from .evaluate import METRICS, Line, Outcome, Question
+from .judges import Verdict
+from .statistics import Interval, cohen_kappa, fleiss_kappa, interval, percent_agreement
+
+TITLES = {
+    "exact": "plan exact",
+    "targets": "targets right",
+    "iou": "mask IoU",
+    "malformed": "malformed",
+    "tokens": "tokens",
+}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What one judge said. yes, no: verdicts. malformed: answers without an instruction, which are wrong
+    without asking. silent: something else than YES or NO. unreached: no answer came.
+
+    share: of yes among yes, no and malformed; None where there are none of these. agreement, kappa: with
+    `exact`, on the questions with a verdict; None where there are none, or kappa is not defined.
+    """
+
+    name: str
+    yes: int
+    no: int
+    malformed: int
+    silent: int
+    unreached: int
+    share: Interval | None
+    agreement: float | None
+    kappa: float | None
+
+
+def judged(
+    name: str, outcomes: Sequence[Outcome], verdicts: Sequence[Verdict | None], seed: int = 0
+) -> Judged:
+    """verdicts: one an outcome, None for the malformed ones. Raises ConfigError without scikit-learn."""
+    given = [(v.yes, o.exact) for o, v in zip(outcomes, verdicts, strict=True) if v and v.yes is not None]
+    yes, malformed = sum(said for said, _ in given), sum(each is None for each in verdicts)
+    counted = [float(said) for said, _ in given] + [0.0] * malformed
+    said, exact = [bool(each) for each, _ in given], [each for _, each in given]
+    return Judged(
+        name,
+        yes,
+        len(given) - yes,
+        malformed,
+        sum(v is not None and v.reached and v.yes is None for v in verdicts),
+        sum(v is not None and not v.reached for v in verdicts),
+        interval(counted, seed=seed) if counted else None,
+        percent_agreement(said, exact) if given else None,
+        cohen_kappa(said, exact) if given else None,
+    )
+
+
+def table(lines: Sequence[Line]) -> str:
+    """The summary as a Markdown table: each mean with its interval."""
+    head = ["", "questions", *(TITLES[metric] for metric in METRICS)]
+    rows, group = [], ""
+    for line in lines:
+        if line.group not in ("all", group):
+            group = line.group
+            rows.append([f"*by {group}*", *[""] * (len(head) - 1)])
+        cells = [_cell(line.values.get(metric), 1 if metric == "tokens" else 3) for metric in METRICS]
+        rows.append([line.name, f"{line.questions:,}", *cells])
+    return _markdown(head, rows)
+
+
+def judges_table(found: Sequence[Judged], verdicts: Sequence[Sequence[Verdict | None]]) -> str:
+    """The judges as a Markdown table and, of several, how far they agree with one another.
+
+    verdicts[judge][outcome]. Raises ConfigError without scikit-learn and statsmodels.
+    """
+    head = ["judge", "says YES", "YES", "NO", "malformed", "no verdict", "not reached", "agrees with exact",
+            "Cohen's kappa"]  # fmt: skip
+    rows = [
+        [j.name, _cell(j.share), *map(str, (j.yes, j.no, j.malformed, j.silent, j.unreached)),
+         _number(j.agreement), _number(j.kappa)] for j in found
+    ]  # fmt: skip
+    text = _markdown(head, rows)
+    if len(found) < 2:
+        return text
+    together = [[bool(v.yes) for v in each if v] for each in zip(*verdicts, strict=True)
+                if all(v is not None and v.yes is not None for v in each)]  # fmt: skip
+    kappa = fleiss_kappa(together) if together else None
+    pairs = []
+    for a in range(len(found)):
+        for b in range(a + 1, len(found)):
+            first, second = [each[a] for each in together], [each[b] for each in together]
+            equal = percent_agreement(first, second) if together else None
+            cohen = cohen_kappa(first, second) if together else None
+            pairs.append([f"{found[a].name} · {found[b].name}", _number(equal), _number(cohen)])
+    agreed = _markdown(["two judges", "agree", "Cohen's kappa"], pairs)
+    everyone = f"All judges gave a verdict on {len(together):,} questions; Fleiss' kappa {_number(kappa)}."
+    return f"{text}\n\n{everyone}\n\n{agreed}"
+
+
+def csv_text(lines: Sequence[Line]) -> str:
+    """The summary as CSV: group, name, questions, and mean, low and high of each metric."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    ends = ("", "_low", "_high")
+    writer.writerow(["group", "name", "questions", *(m + end for m in METRICS for end in ends)])
+    for line in lines:
+        cells = [_plain(line.values.get(metric), end) for metric in METRICS for end in range(3)]
+        writer.writerow([line.group, line.name, line.questions, *cells])
+    return out.getvalue()
+
+
+def answer_lines(
+    questions: Sequence[Question],
+    outcomes: Sequence[Outcome],
+    verdicts: Mapping[str, Sequence[Verdict | None]] | None = None,
+) -> str:
+    """One JSON object a question: what was asked, the right answer, the answer, what it is worth, and what
+    each judge said."""
+    lines = []
+    for at, (question, outcome) in enumerate(zip(questions, outcomes, strict=True)):
+        request = question.request()
+        data: dict[str, Any] = {
+            "id": question.id, "edit_type": question.edit_type, "category": question.category,
+            "prompt": request.prompt,
+            "references": [{"kind": each.kind, "text": each.text} for each in request.references],
+            "right": {"instruction": question.instruction, "targets": list(question.targets)},
+            "answer": outcome.text, "exact": outcome.exact, "targets_right": outcome.targets,
+            "iou": outcome.iou, "malformed": outcome.malformed, "tokens": outcome.tokens,
+        }  # fmt: skip
+        if verdicts:
+            data["judges"] = {name: _said(each[at]) for name, each in verdicts.items()}
+        lines.append(json.dumps(data, allow_nan=False) + "\n")
+    return "".join(lines)
+
+
+def write(out: Path, texts: Mapping[str, str]) -> None:
+    """Writes files into the folder, each whole or not at all. Raises RecordError."""
+    for name, text in texts.items():
+        data = text.encode()
+        try:
+            write_atomically(out / name, lambda file, data=data: file.write(data))  # type: ignore[misc]
+        except OSError as error:
+            raise RecordError(f"{out / name}: cannot be written ({error})") from None
+
+
+def _said(verdict: Verdict | None) -> dict[str, Any] | None:
+    if verdict is None:
+        return None
+    return {"yes": verdict.yes, "answer": verdict.answer, "reached": verdict.reached}
+
+
+def _plain(found: Interval | None, end: int) -> str:
+    return "" if found is None or math.isnan(found[end]) else f"{found[end]:.6g}"
+
+
+def _cell(found: Interval | None, places: int = 3) -> str:
+    if found is None:
+        return "–"
+    if math.isnan(found.low):
+        return f"{found.mean:.{places}f}"
+    return f"{found.mean:.{places}f} [{found.low:.{places}f}, {found.high:.{places}f}]"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    escaped = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *escaped]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
