@@ -7,12 +7,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from evlm.errors import MaskTextError, RecordError
+from evlm.errors import ConfigError, MaskTextError, RecordError
 from evlm.inside import inside
 from evlm.masktext import decode_mask
 from evlm.records import Row
 from evlm.trace import render
 
+from ..statistics import agreement
 from .files import OnProblem, Problem, read, rows_file
 
 PARTS = ("thinking", "intermediate", "reflection", "output")
@@ -69,6 +70,8 @@ def show(found: dict[str, Any]) -> str:
     raters = found["raters"]
     votes = f"{raters['rows']:,} rows have votes, {raters['unanimous']:.1%} of them unanimous"
     line("raters", votes if raters["rows"] else "no votes")
+    if raters["agreement"]:
+        line("  agreement", _agreed(raters["agreement"]))
     for at, rater in enumerate(raters["each"], 1):
         share = f"{rater['desired']:.1%} desired, {rater['agrees']:.1%} as the label"
         line(f"  rater {at}", f"{rater['votes']:,} votes, {share}")
@@ -95,6 +98,7 @@ class _Tally:
         self.references: Counter[str] = Counter()
         self.lengths: dict[str, Counter[int]] = {part: Counter() for part in PARTS}
         self.each: list[Counter[str]] = []
+        self.votes: Counter[tuple[bool, ...]] = Counter()
         self.left, self.looked = pictures, set[str]()
         self.sizes: Counter[tuple[int, int]] = Counter()
         self.unreadable: list[str] = []
@@ -134,7 +138,10 @@ class _Tally:
             },
             "references": dict(self.references.most_common()),
             "lengths": {part: _spread(counter) for part, counter in self.lengths.items()},
-            "raters": {"rows": self.voted, "unanimous": self.unanimous / max(1, self.voted), "each": each},
+            "raters": {
+                "rows": self.voted, "unanimous": self.unanimous / max(1, self.voted), "each": each,
+                "agreement": _agreement(self.votes),
+            },
             "pictures": {
                 "looked": len(self.looked), "unreadable": self.unreadable,
                 "sizes": {f"{w} x {h}": count for (w, h), count in self.sizes.most_common(8)},
@@ -153,6 +160,7 @@ class _Tally:
 
     def _votes(self, row: Row) -> None:
         self.voted += bool(row.raters)
+        self.votes[row.raters] += 1
         self.unanimous += len(set(row.raters)) == 1
         self.each += [Counter() for _ in range(len(row.raters) - len(self.each))]
         for counter, vote in zip(self.each, row.raters, strict=False):
@@ -166,6 +174,38 @@ class _Tally:
                 self.sizes[image.size] += 1
         except (RecordError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             self.unreadable.append(f"{path}: {error!s:.120}")
+
+
+def _agreement(votes: Counter[tuple[bool, ...]]) -> dict[str, Any] | None:
+    """Of the rows with votes; None where no row has two, {"missing": why} without the packages for it."""
+    try:
+        found = agreement(each for each in votes.elements() if each)
+    except ConfigError as error:
+        return {"missing": str(error)}
+    if found is None:
+        return None
+    pairs = [{"raters": [a + 1, b + 1], "kappa": kappa} for (a, b), kappa in found.cohen.items()]
+    return {
+        "rows": found.items, "raters": found.raters, "left_out": found.left_out, "percent": found.percent,
+        "fleiss": found.fleiss, "cohen": pairs,
+    }  # fmt: skip
+
+
+def _agreed(found: dict[str, Any]) -> str:
+    if "missing" in found:
+        return str(found["missing"])
+    pairs = ", ".join(
+        f"{each['raters'][0]}-{each['raters'][1]} {_kappa(each['kappa'])}" for each in found["cohen"]
+    )
+    of = f"{found['rows']:,} rows with {found['raters']} votes"
+    return (
+        f"{found['percent']:.1%} of pairs of votes are equal, Fleiss' kappa {_kappa(found['fleiss'])}, "
+        f"Cohen's {pairs} ({of})"
+    )
+
+
+def _kappa(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.2f}"
 
 
 def _spread(counter: Counter[int]) -> dict[str, float]:
