@@ -58,7 +58,8 @@ class LoraConfig:
 class Source:
     """Rows of a dataset folder (`path`), or of the procedural world (world: true; endless). weight: its share
     among the sources. split: which rows of it. seed: of the world's. lamp: how warm the light is that the
-    world's pictures are seen in (`world.light`), 0 to 1; the bundled model knows 0."""
+    world's pictures are seen in (`world.light`), 0 to 1; the bundled model knows 0. rows: of the world, how
+    many of its first; 0 is as many as the run asks for."""
 
     path: str | None = None
     world: bool = False
@@ -66,13 +67,15 @@ class Source:
     split: str = "train"
     seed: int = 0
     lamp: float = 0.0
+    rows: int = 0
 
     def __post_init__(self) -> None:
         if bool(self.path) == self.world:
             raise ConfigError("a source has either a path or world: true")
         _between("lamp", self.lamp, 0, 1)
-        if self.lamp and not self.world:
-            raise ConfigError("lamp changes the world's pictures; a dataset's are taken as they are")
+        _between("rows", self.rows, 0, 10**7)
+        if (self.lamp or self.rows) and not self.world:
+            raise ConfigError("lamp and rows are of the world; a dataset is taken as it is")
         _between("weight", self.weight, 1e-9, 1e9)
 
 

@@ -11,13 +11,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from evlm.errors import RecordError
 from evlm.messages import Chat, PromptStyle, build_messages
+from evlm.records import Row
 from evlm.trace import render
 
 from .config import Source
 from .stream import Source as Folder
 from .stream import Stream
 from .world.light import lit
+from .world.question import Question
 from .world.rows import UNDESIRED, Recipe, completion_row, place_of, question_at, to_request
 
 
@@ -52,9 +55,8 @@ def open_rows(
 
 
 class WorldRows:
-    """The procedural world: a fresh row each time, with labels as noisy as its raters are."""
-
-    count: int | None = None
+    """The procedural world, with labels as noisy as its raters are: a fresh row each time, or the first
+    `source.rows` of the world's rows, each once an epoch."""
 
     def __init__(
         self, source: Source, rows: int, seed: int, desired: bool, style: PromptStyle, codec: Any
@@ -62,21 +64,47 @@ class WorldRows:
         self.recipe = Recipe(source.seed, source.split, undesired=UNDESIRED)  # type: ignore[arg-type]
         self.rows, self.seed, self.style, self.codec = rows, seed, style, codec
         self.desired, self.lamp = desired, source.lamp
+        self.numbers = [n for n in range(source.rows) if self._fits(self._row(n)[0])]
+        if source.rows and not self.numbers:
+            raise RecordError(
+                f"rows {source.rows}: none of the world's first rows is a desired one; take more"
+            )
+        self.count: int | None = len(self.numbers) if source.rows else None
 
     def batch(self, step: int) -> list[Example]:
+        drawn = self._epochs(step) if self.numbers else self._fresh(step)
+        return [self._example(*each) for each in drawn]
+
+    def _fresh(self, step: int) -> list[tuple[Row, Question]]:
         rng = random.Random(f"rows {self.seed} {step}")
-        found: list[Example] = []
+        found: list[tuple[Row, Question]] = []
         while len(found) < self.rows:
-            number, completion = place_of(rng.randrange(10**9), self.recipe.undesired)
-            question = question_at(self.recipe, number)
-            row = completion_row(self.recipe, number, question, completion)
-            if self.desired and not row.label:
-                continue
-            chat = build_messages(lit(to_request(question), self.lamp), self.codec, self.style)
-            region = question.edit.region(self.recipe.size, question.frames)
-            mask = None if region is None else torch.from_numpy(region).float()
-            found.append(Example(chat, render(row.trace()), row.label, mask, row.id))
+            row, question = self._row(rng.randrange(10**9))
+            if self._fits(row):
+                found.append((row, question))
         return found
+
+    def _epochs(self, step: int) -> list[tuple[Row, Question]]:
+        found = []
+        for at in range(step * self.rows, (step + 1) * self.rows):
+            epoch, place = divmod(at, len(self.numbers))
+            order = random.Random(f"order {self.seed} {epoch}").sample(self.numbers, len(self.numbers))
+            found.append(self._row(order[place]))
+        return found
+
+    def _row(self, index: int) -> tuple[Row, Question]:
+        number, completion = place_of(index, self.recipe.undesired)
+        question = question_at(self.recipe, number)
+        return completion_row(self.recipe, number, question, completion), question
+
+    def _fits(self, row: Row) -> bool:
+        return row.label or not self.desired
+
+    def _example(self, row: Row, question: Question) -> Example:
+        chat = build_messages(lit(to_request(question), self.lamp), self.codec, self.style)
+        region = question.edit.region(self.recipe.size, question.frames)
+        mask = None if region is None else torch.from_numpy(region).float()
+        return Example(chat, render(row.trace()), row.label, mask, row.id)
 
 
 class DatasetRows:
