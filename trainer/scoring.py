@@ -23,14 +23,17 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from evlm.errors import EVLMError
 
 from .batch import Batch
+from .fed import count_fed
 from .forward import embed_inputs
 
 How = Literal["naive", "packed", "cached"]
+_LOGITS = {"cpu": 1 << 22}  # of a chunk: 16 MiB in float32, what a cache holds; elsewhere 1 GiB
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ def sequence_logps(
     responses: Sequence[Tensor],
     owner: Sequence[int],
     how: How = "packed",
-    chunk: int = 4096,
+    chunk: int | None = None,
 ) -> Tensor:
     """log rho(responses[n] | prompts[owner[n]]), summed over tokens, in nats: [N], float32 at least.
 
@@ -134,24 +137,67 @@ def sequence_logps(
     return torch.stack([each.sum() for each in flat.split([len(r) for r in responses])])
 
 
-def token_logps(states: Tensor, tokens: Tensor, head: Any, chunk: int = 4096) -> Tensor:
+def token_logps(states: Tensor, tokens: Tensor, head: Any, chunk: int | None = None) -> Tensor:
     """log p(tokens[t]) under head(states[t]): [T, width], int64 [T] -> [T], float32 at least.
 
-    Logits [chunk, vocabulary] exist for one chunk at a time, in the backward pass too.
+    Logits [chunk, vocabulary] exist for one chunk at a time, in the backward pass too; None takes a chunk that
+    fits the device. Behind a frozen head the derivative is known on the way forward, and nothing is computed
+    twice.
     """
     tokens = tokens.to(states.device)
+    if chunk is None:
+        chunk = max(1, _LOGITS.get(states.device.type, 1 << 28) // head.out_features)
+    if type(head) is torch.nn.Linear and not any(p.requires_grad for p in head.parameters()):
+        return _FrozenHead.apply(states, tokens, head, chunk)  # type: ignore[no-any-return]
 
     def score(some: Tensor, wanted: Tensor) -> Tensor:
-        logits = head(some)
-        logits = logits if logits.dtype == torch.float64 else logits.float()
+        logits = _logits(head, some)
         return logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(1)
 
     again = torch.is_grad_enabled() and len(tokens) > chunk
-    parts = []
+    parts = [states.new_zeros(0, dtype=torch.promote_types(states.dtype, torch.float32))]
     for at in range(0, len(tokens), chunk):
         some = states[at : at + chunk], tokens[at : at + chunk]
         parts.append(checkpoint(score, *some, use_reentrant=False) if again else score(*some))
     return torch.cat(parts)
+
+
+class _FrozenHead(torch.autograd.Function):
+    """`token_logps` behind a head that does not learn: d log p(y) / d state = W[y] - sum_v p(v) W[v], one
+    vector a token, is all that the backward pass needs (as Liger's fused cross-entropy does, arXiv 2410.10989).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, tokens: Tensor, head: torch.nn.Linear, chunk: int) -> Tensor:
+        wide = torch.promote_types(states.dtype, torch.float32)
+        found, slope = states.new_empty(len(tokens), dtype=wide), None
+        if ctx.needs_input_grad[0]:
+            slope = torch.empty_like(states)
+            ctx.save_for_backward(slope)
+        for at in range(0, len(tokens), chunk):
+            some, wanted = states[at : at + chunk], tokens[at : at + chunk, None]
+            logits = _logits(head, some)
+            if slope is None:
+                found[at : at + chunk] = (logits.gather(1, wanted) - logits.logsumexp(1, keepdim=True))[:, 0]
+                continue
+            logps = logits.log_softmax(1)
+            del logits
+            found[at : at + chunk] = logps.gather(1, wanted)[:, 0]
+            p = logps.exp_().scatter_add_(1, wanted, logps.new_full(wanted.shape, -1.0))
+            slope[at : at + chunk] = -(p.to(head.weight.dtype) @ head.weight)
+        return found
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        (slope,) = ctx.saved_tensors
+        return (gradient[:, None] * slope).to(slope.dtype), None, None, None
+
+
+def _logits(head: Any, states: Tensor) -> Tensor:
+    """[T, width] -> [T, vocabulary], float32 at least."""
+    logits: Tensor = head(states)
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def response_states(
@@ -190,6 +236,7 @@ def _naive_states(base: Any, prompts: Prompts, responses: Sequence[Tensor], owne
         b, start = one.batch, int(one.starts)
         ids = torch.cat([b.input_ids, response[None]], 1)
         after = (start + torch.arange(len(response))).expand(3, 1, -1)
+        count_fed(ids.shape[1])
         videos = b.input_ids[b.vision_mask] == base.config.video_token_id
         out = base.model(
             input_ids=ids.to(base.device),
@@ -246,6 +293,7 @@ def _packed_states(base: Any, prompts: Prompts, responses: Sequence[Tensor], own
             block[row, first + at : first + at + fed] = number
             places[n] = row, torch.tensor([last, *range(first + at, first + at + fed)])
             at += fed
+    count_fed((block >= 0).sum())
     embeds = _embed(base, b)
     embeds = torch.cat([embeds, base.get_input_embeddings()(ids.to(device))], 1)
     out = base.model.language_model(
@@ -340,6 +388,7 @@ def _states_behind(
     embeds = _embed(base, b)
     kept, dtype = _Kept(), embeds.dtype
     block = torch.where(b.attention_mask, 0, -1).to(device)
+    count_fed(b.attention_mask.sum())
     out = base.model.language_model(
         inputs_embeds=embeds,
         attention_mask=_additive(_blocks(block), dtype),
@@ -362,6 +411,7 @@ def _states_behind(
         for g, n in enumerate(group):
             ids[g, : fed[g]] = responses[n][:-1]
             own[g, : fed[g]] = 1
+        count_fed(sum(fed))
         allowed = _blocks(torch.cat([block[at.to(device)], own.to(device)], 1))[:, :, first:]
         out = base.model.language_model(
             inputs_embeds=base.get_input_embeddings()(ids.to(device)),
