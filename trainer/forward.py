@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .batch import Batch
+from .fed import count_fed
 
 
 def hidden_states(model: Any, batch: Batch) -> Tensor:
@@ -26,6 +27,7 @@ def hidden_and_seen(model: Any, batch: Batch) -> tuple[Tensor, Tensor | None]:
     None for pictures of different sizes, which go through the tower's own forward."""
     core = model.model
     embeds, states = embed_inputs(model, batch)
+    count_fed(batch.attention_mask.sum())
     out = core.language_model(
         inputs_embeds=embeds,
         attention_mask=batch.attention_mask.long(),

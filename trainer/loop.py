@@ -20,6 +20,7 @@ import torch
 from evlm.errors import ModelError
 
 from .config import Config, Phase
+from .fed import take_fed
 from .learner import REFERENCE, Learner, freeze_reference, load_learner, save_learned
 from .reference import Reference
 from .rows import Example
@@ -86,15 +87,19 @@ def _run_phase(
         freeze_reference(learner.model)
     reference = None if phase.kind == "sft" else Reference(learner.model, REFERENCE)
     learner.model.train()
-    bad, began = 0, time.monotonic()
+    bad, fed, began = 0, 0.0, time.monotonic()
+    total = sum(each.steps for each in config.stages)
     for step in range(first, phase.steps):
         at, last = before + step + 1, step + 1 == phase.steps
         for group in optimizer.param_groups:
             group["lr"] = phase.lr * _rate(step, phase)
         optimizer.zero_grad(set_to_none=True)
         torch.manual_seed(config.seed * 1_000_003 + at)  # dropout's
+        take_fed()
         examples = learner.ranks.part(rows.batch(earlier + step))
         parts = _step(learner, reference, examples, phase, at, config.seed)
+        tokens = learner.ranks.total(take_fed(), learner.device)
+        fed += tokens
         learner.ranks.sum_gradients(learner.trainable())
         norm = float(torch.nn.utils.clip_grad_norm_(learner.trainable(), phase.clip))
         if math.isfinite(parts["loss"]) and math.isfinite(norm):
@@ -107,8 +112,10 @@ def _run_phase(
                 raise ModelError(f"{bad} steps in a row without a finite loss; lower phases.{stage}.lr")
         if at % config.log_every == 0 or last:
             seconds = (time.monotonic() - began) / (step + 1 - first)
-            report({"event": "step", "stage": stage, "kind": phase.kind, "step": at, "norm": norm,
-                    "seconds": seconds, **parts})  # fmt: skip
+            report({"event": "step", "stage": stage, "kind": phase.kind, "step": at, "steps": total,
+                    **parts, "norm": norm, "lr": optimizer.param_groups[0]["lr"], "seconds": seconds,
+                    "tokens": int(tokens),
+                    "tokens_per_second": fed / (time.monotonic() - began)})  # fmt: skip
         if at % config.save_every == 0 or last or stop.is_set():
             save_state(state, learner.model, optimizer, at, config.identity)
         if stop.is_set():

@@ -14,6 +14,7 @@ from evlm.errors import EVLMError, TraceError
 from evlm.masktext import decode_mask, mask_text_iou
 from evlm.trace import Plan, parse
 
+from .fed import count_fed
 from .objectives.reflection import cosine
 from .ranks import Ranks
 from .reference import at_rest
@@ -120,6 +121,7 @@ def embed(model: Any, texts: Sequence[Tensor], tokens: int = 1 << 13) -> Tensor:
             real = torch.zeros(len(group), longest, dtype=torch.bool)
             for g, n in enumerate(group):
                 ids[g, : len(texts[n])], real[g, : len(texts[n])] = texts[n], True
+            count_fed(real.sum())
             ids, real = ids.to(base.device), real.to(base.device)
             embeds = base.get_input_embeddings()(ids)
             out = base.model.language_model(

@@ -17,6 +17,7 @@ from torch import Tensor
 from evlm.errors import EVLMError
 from evlm.messages import Chat
 
+from .fed import count_fed
 from .reference import at_rest
 from .scoring import Prompts, _additive, _blocks, _embed, _Kept, base_of, split
 
@@ -116,6 +117,7 @@ def _grow(
     b, device = prompts.batch, base.device
     kept, embeds = _Kept(), _embed(base, b)
     block = torch.where(b.attention_mask, 0, -1).to(device)
+    count_fed(b.attention_mask.sum())
     out = base.model.language_model(
         inputs_embeds=embeds,
         attention_mask=_additive(_blocks(block), embeds.dtype),
@@ -144,6 +146,7 @@ def _grow(
             cache.keep(rows)
             tokens, seen, positions, alive = tokens[rows], seen[rows], positions[rows], alive[rows.cpu()]
         allowed = seen[:, None, None, : cache.length + 1]
+        count_fed(len(tokens))
         states = base.model.language_model(
             inputs_embeds=base.get_input_embeddings()(tokens[:, None]),
             attention_mask=_additive(allowed, embeds.dtype),

@@ -24,7 +24,7 @@ def sft_step(learner: Learner, examples: list[Example], phase: Phase) -> dict[st
         summed, _ = sft_loss(hidden_states(base, batch), batch.labels, base.lm_head)
         (summed / tokens).backward()
         loss += float(summed.detach()) / tokens
-    return {"loss": ranks.total(loss, device), "tokens": int(tokens)}
+    return {"loss": ranks.total(loss, device), "learned": int(tokens)}
 
 
 def micro(examples: list[Example], phase: Phase) -> list[list[Example]]:
