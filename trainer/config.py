@@ -25,14 +25,20 @@ RECIPES = Path(__file__).resolve().parent / "recipes"
 @dataclass(frozen=True)
 class ModelConfig:
     """base: a name that `python -m evlm models` lists, or a folder; nothing is downloaded. adapter: LoRA that
-    is merged into it first. dtype: of its weights; the adapter is float32. device: "auto" is CUDA, Apple's,
-    else the CPU."""
+    is merged into it first. dtype: of its weights; the adapter is float32. quantize: "4bit" keeps the weights
+    in 4 bits, which needs CUDA and bitsandbytes; dtype is then that of the arithmetic. device: "auto" is
+    CUDA, Apple's, else the CPU."""
 
     base: str = "bundled"
     adapter: str | None = None
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    quantize: Literal["4bit"] | None = None
     attention: Literal["eager", "sdpa"] = "sdpa"
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.quantize and self.adapter:
+            raise ConfigError("an adapter cannot be merged into 4-bit weights; export it merged, as the base")
 
 
 @dataclass(frozen=True)
@@ -57,13 +63,15 @@ class LoraConfig:
 @dataclass(frozen=True)
 class Source:
     """Rows of a dataset folder (`path`), or of the procedural world (world: true; endless). weight: its share
-    among the sources. split: which rows of it. seed: of the world's. lamp: how warm the light is that the
-    world's pictures are seen in (`world.light`), 0 to 1; the bundled model knows 0. rows: of the world, how
-    many of its first; 0 is as many as the run asks for."""
+    among the sources. form: "evlm", or that of other instruction data (docs/data.md), which sft phases learn
+    from and others leave out. split: which rows of it; foreign rows have none. seed: of the world's. lamp:
+    how warm the light is that the world's pictures are seen in (`world.light`), 0 to 1; the bundled model
+    knows 0. rows: of the world, how many of its first; 0 is as many as the run asks for."""
 
     path: str | None = None
     world: bool = False
     weight: float = 1.0
+    form: Literal["evlm", "trl", "llamafactory", "swift"] = "evlm"
     split: str = "train"
     seed: int = 0
     lamp: float = 0.0
@@ -72,6 +80,8 @@ class Source:
     def __post_init__(self) -> None:
         if bool(self.path) == self.world:
             raise ConfigError("a source has either a path or world: true")
+        if self.world and self.form != "evlm":
+            raise ConfigError(f"form {self.form!r} is a dataset's; the world has its own")
         _between("lamp", self.lamp, 0, 1)
         _between("rows", self.rows, 0, 10**7)
         if (self.lamp or self.rows) and not self.world:
@@ -121,7 +131,8 @@ class Phase:
 @dataclass(frozen=True)
 class Config:
     """out: folder of the run. cycles: how often the phases are run, one after the other. save_every: steps
-    between states; log_every: between lines."""
+    between states; log_every: between lines. wandb: project of Weights & Biases that the curves go to as
+    well."""
 
     phases: tuple[Phase, ...]
     data: tuple[Source, ...]
@@ -130,6 +141,7 @@ class Config:
     cycles: int = 1
     save_every: int = 100
     log_every: int = 10
+    wandb: str | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
 
@@ -140,6 +152,8 @@ class Config:
             raise ConfigError("data: expected at least one source")
         if len(self.data) > 1 and any(source.world for source in self.data):
             raise ConfigError("data: the world is a source of its own and is not mixed with datasets")
+        if all(s.form != "evlm" for s in self.data) and any(p.kind != "sft" for p in self.phases):
+            raise ConfigError("data: kto and rkto phases need a source of form evlm; found are others alone")
         if not self.out.strip():
             raise ConfigError("out: expected a folder")
         _between("seed", self.seed, 0, 2**31 - 1)
@@ -155,7 +169,7 @@ class Config:
     def identity(self) -> str:
         """What a state belongs to: another number of steps between saves or lines is the same run."""
         values = asdict(self)
-        for name in ("out", "save_every", "log_every"):
+        for name in ("out", "save_every", "log_every", "wandb"):
             del values[name]
         return repr(values)
 

@@ -60,7 +60,8 @@ class Learner:
     def rows(self, config: Config, phase: Phase) -> Rows:
         """What the phase learns from, in the words that this model was made for. Raises RecordError."""
         desired = phase.kind == "sft" or (phase.kind == "rkto" and not phase.rkto.lambda_u)
-        return open_rows(config.data, phase.batch, config.seed, desired, self.style, self.codec)
+        sources = [source for source in config.data if source.form == "evlm" or phase.kind == "sft"]
+        return open_rows(sources, phase.batch, config.seed, desired, self.style, self.codec)
 
     def trainable(self) -> list[Tensor]:
         return [p for p in self.model.parameters() if p.requires_grad]
@@ -80,6 +81,7 @@ def load_learner(config: Config) -> Learner:
         config.model.dtype,
         device,
         config.model.attention,
+        config.model.quantize,
     )
     if backbone.family != "qwen2_vl":
         raise ModelError(f"{config.model.base} is a {backbone.family}; trained are Qwen2-VL models")

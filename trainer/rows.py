@@ -113,7 +113,9 @@ class DatasetRows:
     def __init__(
         self, sources: Sequence[Source], rows: int, seed: int, desired: bool, style: PromptStyle, codec: Any
     ) -> None:
-        folders = [Folder(Path(str(s.path)), s.weight, splits=(s.split,), desired=desired) for s in sources]
+        folders = [
+            Folder(Path(str(s.path)), s.weight, s.form, splits=(s.split,), desired=desired) for s in sources
+        ]
         self.stream, self.style, self.codec = Stream(folders, rows, seed), style, codec
         self.count: int | None = sum(self.stream.counts)
 
