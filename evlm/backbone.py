@@ -64,8 +64,7 @@ def load_backbone(
     where = pick_device(device)
     kind = pick_dtype(dtype, auto_dtype(where, sum(file.stat().st_size for file in files)))
     _check_attention(attention)
-    processor = _load_processor(folder, family)
-    set_pixel_budget(processor, family, min_pixels, max_pixels)
+    processor = open_processor(folder, max_pixels, min_pixels)
     model = _load_model(folder, kind, where, attention, quantize)
     _check_processor(folder, processor, model.config)
     meta = None
@@ -85,6 +84,15 @@ def load_backbone(
         quantized=quantize is not None,
         adapter=meta,
     )
+
+
+def open_processor(source: str | Path, max_pixels: int | None = None, min_pixels: int | None = None) -> Any:
+    """A folder's processor as `load_backbone` sets it up, without the model. Raises ModelError."""
+    folder = Path(source)
+    family = _check_folder(folder)
+    processor = _load_processor(folder, family)
+    set_pixel_budget(processor, family, min_pixels, max_pixels)
+    return processor
 
 
 def auto_dtype(device: torch.device, weight_bytes: int) -> torch.dtype:

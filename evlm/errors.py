@@ -53,6 +53,10 @@ class ConfigError(EVLMError):
     """A training recipe with an unknown key or an impossible value."""
 
 
+class TrainingError(EVLMError):
+    """A training that cannot begin, or that ended before its last step."""
+
+
 class EndpointError(EVLMError):
     """A remote endpoint that cannot be reached, or answered with something unusable."""
 

@@ -15,6 +15,7 @@ COMMANDS = {
         "trainer.export",
         "write what was learned as an adapter file, a PEFT folder or a merged model",
     ),
+    "report": ("trainer.report", "draw a run as one HTML page: recipe, curves, answers"),
     "eval": ("trainer.evaluate_cli", "measure a reasoner on questions whose answer is known"),
     "world": ("trainer.world.cli", "make rows and pictures of the procedural world, or a sheet of them"),
     "data": (

@@ -21,6 +21,7 @@ from evlm.zoo import resolve
 
 from .batch import Batch, Collator
 from .config import Config, Phase
+from .forward import Features
 from .ranks import Ranks
 from .rows import Example, Rows, open_rows
 from .scoring import base_of
@@ -41,12 +42,16 @@ class Learner:
     device: torch.device
     ranks: Ranks = field(default_factory=Ranks)
     collate: Collator = field(init=False)
+    features: Features = field(init=False)
 
     def __post_init__(self) -> None:
         self.collate = Collator(self.processor)
+        self.features = Features(base_of(self.model))
 
     def batch(self, examples: list[Example]) -> Batch:
-        return self.collate([e.chat for e in examples], [e.answer for e in examples])
+        """Questions and answers as the model's inputs, with what its frozen vision tower makes of the
+        pictures."""
+        return self.features(self.collate([e.chat for e in examples], [e.answer for e in examples]))
 
     def chat(self, request: Request) -> Chat:
         """The request as this model reads it."""
@@ -59,9 +64,7 @@ class Learner:
 
     def rows(self, config: Config, phase: Phase) -> Rows:
         """What the phase learns from, in the words that this model was made for. Raises RecordError."""
-        desired = phase.kind == "sft" or (phase.kind == "rkto" and not phase.rkto.lambda_u)
-        sources = [source for source in config.data if source.form == "evlm" or phase.kind == "sft"]
-        return open_rows(sources, phase.batch, config.seed, desired, self.style, self.codec)
+        return rows_for(config, phase, self.style, self.codec)
 
     def trainable(self) -> list[Tensor]:
         return [p for p in self.model.parameters() if p.requires_grad]
@@ -85,15 +88,7 @@ def load_learner(config: Config) -> Learner:
     )
     if backbone.family != "qwen2_vl":
         raise ModelError(f"{config.model.base} is a {backbone.family}; trained are Qwen2-VL models")
-    targets = [
-        name
-        for name, module in backbone.model.named_modules()
-        if isinstance(module, torch.nn.Linear)
-        and (".visual." not in f".{name}." or settings.vision)
-        and name.rpartition(".")[2] in settings.targets
-    ]
-    if not targets:
-        raise ConfigError(f"lora.targets {', '.join(settings.targets)}: the model has no such linear modules")
+    targets = lora_targets(backbone.model, settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = get_peft_model(
@@ -126,6 +121,28 @@ def load_learner(config: Config) -> Learner:
         meta,
         device,
     )
+
+
+def lora_targets(model: torch.nn.Module, settings: Any) -> list[str]:
+    """The linear modules that get an adapter, by the settings of `config.LoraConfig`. Raises ConfigError."""
+    targets = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and (".visual." not in f".{name}." or settings.vision)
+        and name.rpartition(".")[2] in settings.targets
+    ]
+    if not targets:
+        raise ConfigError(f"lora.targets {', '.join(settings.targets)}: the model has no such linear modules")
+    return targets
+
+
+def rows_for(config: Config, phase: Phase, style: Any, codec: Any) -> Rows:
+    """What a phase learns from: sft from desired rows and other instruction data, rkto from desired rows
+    alone unless it pushes others away, kto from all. Raises RecordError."""
+    desired = phase.kind == "sft" or (phase.kind == "rkto" and not phase.rkto.lambda_u)
+    sources = [source for source in config.data if source.form == "evlm" or phase.kind == "sft"]
+    return open_rows(sources, phase.batch, config.seed, desired, style, codec)
 
 
 def save_learned(learner: Learner, path: Path, training: dict[str, Any]) -> Path:

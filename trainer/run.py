@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from evlm.errors import TrainingError
+from evlm.pictures import write_atomically
+
 from .config import RECIPES, Config, load_config
+from .learned import RECIPE
+from .plan import plan
+from .progress import STYLES, reporting
+from .settings import write_yaml
 
 
 def add_parser(parser: argparse.ArgumentParser) -> None:
@@ -16,66 +24,48 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     names = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
     parser.add_argument("recipe", help=f"a YAML file, or one that is shipped: {names}")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings in place of the recipe's")
-    parser.add_argument("--dry-run", action="store_true", help="check the recipe and say what it would do")
     parser.add_argument(
-        "--progress", choices=("lines", "jsonl"), default="lines", help="for people, or one JSON a line"
-    )
+        "--dry-run", action="store_true",
+        help="say what it would do, what that needs, and what is missing; 1 where something is",
+    )  # fmt: skip
+    parser.add_argument(
+        "--progress", choices=STYLES, default="auto",
+        help="a bar, a line for each event, or each event as JSON; auto: a bar in a terminal, else lines",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
+    """130 where it was asked to stop. Raises EVLMError."""
     config = load_config(args.recipe, args.settings)
     if args.dry_run:
-        return _plan(config)
+        found = plan(config)
+        print(found.text)
+        return 1 if found.missing else 0
     from .loop import Stopped
     from .loop import run as train
 
-    log = Path(config.out) / "log.jsonl"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "a", encoding="utf-8") as file:
-
-        def report(event: dict[str, Any]) -> None:
-            line = json.dumps(event)
-            file.write(line + "\n")
-            file.flush()
-            print(line if args.progress == "jsonl" else _said(event), flush=True)
-
-        try:
+    try:
+        if int(os.environ.get("RANK", "0")):  # of several processes the first one speaks for all
+            train(config, _silent)
+            return 0
+        _keep_recipe(config)
+        with reporting(config, args.progress) as report:
             train(config, report)
-        except Stopped as stopped:
-            print(stopped, file=sys.stderr)
-            return 130
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return 130
     return 0
 
 
-def _plan(config: Config) -> int:
-    """Loads the model and the rows' names, trains nothing."""
-    from .learner import load_learner
-
-    learner = load_learner(config)
-    every, learns = (
-        sum(p.numel() for p in learner.model.parameters()),
-        sum(p.numel() for p in learner.trainable()),
-    )
-    print(f"model {config.model.base}: {every:,} parameters, {learns:,} of them are trained")
-    size = sum(p.nbytes for p in learner.model.parameters())
-    memory = f"{(size + 12 * learns) / 1e6:,.0f} MB"
-    print(f"memory: {memory} for weights, gradients and AdamW; activations come on top")
-    for number, phase in enumerate(config.stages):
-        count = learner.rows(config, phase).count
-        shown = "the endless world" if count is None else f"{count:,} rows"
-        what = f"{phase.kind}, {phase.steps} steps of {phase.batch} rows from {shown}, lr {phase.lr:g}"
-        print(f"stage {number}: {what}")
-    print(f"writes {config.out}/adapter.safetensors")
-    return 0
+def _silent(event: Mapping[str, Any]) -> None:
+    pass
 
 
-def _said(event: dict[str, Any]) -> str:
-    kind = event["event"]
-    rest = {k: v for k, v in event.items() if k not in ("event", "stage", "kind", "step")}
-    words = " ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in rest.items())
-    where = (
-        f"{event['kind']} step {event['step']}"
-        if kind == "step"
-        else f"{kind} {event.get('step', '')}".strip()
-    )
-    return f"{where} {words}".strip()
+def _keep_recipe(config: Config) -> None:
+    """Every setting of the run, for the report, the export, and whoever wants to run it again."""
+    path = Path(config.out) / RECIPE
+    text = write_yaml(config)
+    try:
+        write_atomically(path, lambda file: file.write(text.encode()))
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be written ({error.strerror}); choose another `out`") from error

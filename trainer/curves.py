@@ -1,0 +1,85 @@
+"""Curves as SVG, without a script or a file beside them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+WIDTH, HEIGHT = 360, 150
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 8, 8, 20  # around the plot
+_POINTS = 300  # drawn at most; more are averaged
+
+Point = tuple[float, float]
+
+
+def curve(
+    name: str, points: Sequence[Point], last: float, bands: Sequence[tuple[float, float, str]] = ()
+) -> str:
+    """A figure of one quantity over the steps.
+
+    points: (step, value), finite, by rising step. last: the step at the right edge. bands: (first, last,
+    colour) of the phases, drawn faintly behind. The thin line is each point, the thick one a running mean.
+    """
+    drawn = _thinned(points)
+    low, high, ticks = _scale([value for _, value in drawn])
+    wide, tall = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
+
+    def x(step: float) -> float:
+        return _LEFT + wide * step / max(last, 1)
+
+    def y(value: float) -> float:
+        return _TOP + tall * (high - value) / (high - low)
+
+    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(name)}">']
+    for first, end, colour in bands:
+        parts.append(
+            f'<rect x="{x(first):.1f}" y="{_TOP}" width="{x(end) - x(first):.1f}" height="{tall}" '
+            f'fill="{escape(colour)}" opacity=".1"/>'
+        )
+    for tick in ticks:
+        parts.append(
+            f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
+        )
+        parts.append(f'<text x="{_LEFT - 5}" y="{y(tick) + 3.5:.1f}" text-anchor="end">{_short(tick)}</text>')
+    parts.append(f'<text x="{_LEFT}" y="{HEIGHT - 6}">0</text>')
+    parts.append(f'<text x="{WIDTH - _RIGHT}" y="{HEIGHT - 6}" text-anchor="end">{_short(last)}</text>')
+    lines = [("thin", drawn), ("thick", _smooth(drawn))] if len(drawn) > 8 else [("thick", drawn)]
+    for kind, each in lines:
+        places = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in each)
+        parts.append(f'<polyline class="{kind}" points="{places}"/>')
+    if len(drawn) == 1:
+        parts.append(f'<circle class="dot" cx="{x(drawn[0][0]):.1f}" cy="{y(drawn[0][1]):.1f}" r="3"/>')
+    return "".join([*parts, "</svg>"])
+
+
+def _thinned(points: Sequence[Point]) -> list[Point]:
+    size = -(-len(points) // _POINTS)
+    groups = (points[at : at + size] for at in range(0, len(points), max(size, 1)))
+    return [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]
+
+
+def _smooth(points: Sequence[Point]) -> list[Point]:
+    """Each value with its neighbours' mean, a tenth of all of them around it."""
+    reach = max(1, len(points) // 20)
+    made = []
+    for at, (step, _) in enumerate(points):
+        near = [value for _, value in points[max(0, at - reach) : at + reach + 1]]
+        made.append((step, sum(near) / len(near)))
+    return made
+
+
+def _scale(values: Sequence[float]) -> tuple[float, float, list[float]]:
+    """(lowest, highest, ticks) of an axis: round numbers that hold all values, never of no height."""
+    low, high = min(values), max(values)
+    if high - low < 1e-12 * max(1.0, abs(high)):
+        low, high = low - (abs(low) or 1.0) * 0.5, high + (abs(high) or 1.0) * 0.5
+    rough = (high - low) / 3
+    unit = 10.0 ** math.floor(math.log10(rough))
+    step = next(each * unit for each in (1, 2, 5, 10) if each * unit >= rough)
+    low, high = math.floor(low / step) * step, math.ceil(high / step) * step
+    return low, high, [low + at * step for at in range(round((high - low) / step) + 1)]
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 10_000 and value == int(value) else f"{value:.3g}"

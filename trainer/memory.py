@@ -1,0 +1,91 @@
+"""How much memory a step will take, from shapes alone. Estimates: a tenth more or less is to be expected, and
+what the framework itself holds comes on top."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from .config import Config, Phase
+
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+FOUR_BIT = 0.516  # bytes of an NF4 weight with its doubly quantised scales (QLoRA, arXiv 2305.14314)
+_LOGITS = {"cpu": 1 << 22}  # as trainer.scoring chunks them; elsewhere 1 << 28
+_TOGETHER = {"cpu": 32}  # as trainer.sampling grows them; elsewhere 256
+
+
+@dataclass(frozen=True)
+class Length:
+    """Tokens of a row: the question with its pictures, and the answer; means of some rows, and the longest
+    whole row."""
+
+    prompt: float
+    answer: float
+    longest: float
+
+    @property
+    def row(self) -> float:
+        return self.prompt + self.answer
+
+
+def fixed(config: Config, model: nn.Module, trained: int) -> dict[str, float]:
+    """Bytes that are there all the time, by what they are. model: on any device, the meta device too.
+    trained: parameters of the adapter."""
+    size, frozen = BYTES[config.model.dtype], any(phase.kind != "sft" for phase in config.phases)
+    everything = sum(parameter.numel() for parameter in model.parameters())
+    weights = float(everything * size)
+    if config.model.quantize:
+        linear = sum(
+            module.weight.numel()
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear) and not name.endswith("lm_head")
+        )
+        weights = (everything - linear) * size + linear * FOUR_BIT
+    return {
+        "weights": weights,
+        "adapter": 4.0 * trained,
+        **({"reference": 4.0 * trained} if frozen else {}),
+        "gradients": 4.0 * trained,
+        "optimiser": 8.0 * trained,
+    }
+
+
+def passing(config: Config, phase: Phase, text: Any, length: Length, device: str) -> dict[str, float]:
+    """Bytes that a step of a phase takes and gives back. text: the language model's configuration. device:
+    its type ("cpu", "cuda")."""
+    size = BYTES[config.model.dtype]
+    rows = phase.micro_batch or phase.batch
+    tokens = rows * length.longest
+    found = {}
+    if phase.kind == "rkto":
+        samples = phase.rewards.samples
+        if phase.rkto.reinforce != "none":
+            tokens += rows * samples * length.answer
+        growing = min(samples * phase.batch, _TOGETHER.get(device, 256))
+        found["samples' keys and values"] = (
+            growing * (length.prompt + phase.rewards.max_new_tokens) * cached(text) * size
+        )
+    if (
+        phase.kind != "sft"
+    ):  # eta0: the prompts' keys and values, with all answers behind one prompt at a time
+        found["prompts' keys and values"] = phase.batch * length.row * cached(text) * size
+    found["activations"] = tokens * text.num_hidden_layers * kept(text) * size
+    numbers = min(_LOGITS.get(device, 1 << 28), rows * length.answer * text.vocab_size)
+    found["logits"] = 3.0 * 4 * numbers
+    return found
+
+
+def kept(text: Any) -> float:
+    """Numbers that a layer keeps for the backward pass, for each token: what enters its norms, projections,
+    rotations, attention and gate, where LoRA sits on every projection and nothing is computed twice."""
+    wide = text.hidden_size
+    heads = wide * text.num_key_value_heads / text.num_attention_heads
+    return 12.0 * wide + 6.0 * heads + 5.0 * text.intermediate_size
+
+
+def cached(text: Any) -> float:
+    """Numbers that all layers' keys and values hold, for each token."""
+    heads = text.hidden_size * text.num_key_value_heads / text.num_attention_heads
+    return 2.0 * text.num_hidden_layers * heads

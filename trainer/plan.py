@@ -1,0 +1,227 @@
+"""`python -m trainer run RECIPE --dry-run`: rows, steps, tokens, trained parameters and memory, and all
+that is missing at once. No weights are loaded and nothing is written."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evlm.backbone import open_processor
+from evlm.checkpoint import Expected, load_adapter
+from evlm.errors import ConfigError, EVLMError, ModelError
+from evlm.loading import pick_device, read_notes
+from evlm.masktext import get_codec
+from evlm.messages import get_style
+from evlm.zoo import resolve
+
+from .batch import Collator
+from .config import Config, Phase, Source
+from .learner import lora_targets, rows_for
+from .memory import Length, fixed, passing
+from .rows import Example, Rows
+from .skeleton import skeleton
+from .stream import Source as Folder
+from .stream import Stream
+
+_PROBE = 16  # rows that are read to know how long they are
+
+
+@dataclass(frozen=True)
+class Plan:
+    """text: for people. missing: what keeps the run from beginning, one line each."""
+
+    text: str
+    missing: tuple[str, ...]
+
+
+@dataclass
+class _Findings:
+    lines: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+    def need(self, what: str, find: Callable[[], Any]) -> Any:
+        """What `find` gives; None, and a line among the missing, where it raises."""
+        try:
+            return find()
+        except EVLMError as error:
+            self.missing.append(f"{what}: {error}")
+            return None
+
+
+def plan(config: Config) -> Plan:
+    """What a run of this recipe would do and need."""
+    found = _Findings()
+    device = found.need("model.device", lambda: _device(config))
+    base = found.need("model.base", lambda: resolve(config.model.base, "reasoner"))
+    model = None if base is None else found.need("model.base", lambda: _model(base))
+    trained = None if model is None else found.need("lora", lambda: _trained(config, model))
+    if model is not None and config.model.adapter:
+        found.need("model.adapter", lambda: load_adapter(str(config.model.adapter), Expected.of(model)))
+    for number, source in enumerate(config.data):
+        if not source.world:
+            found.need(f"data.{number}", lambda source=source: _count(source))
+    for what, package, remedy in _packages(config):
+        if importlib.util.find_spec(package) is None:
+            found.missing.append(
+                f"{what}: the package {package} is not installed: pip install {package}{remedy}"
+            )
+    found.need("out", lambda: _writable(Path(config.out)))
+    if model is not None and trained is not None:
+        every = sum(p.numel() for p in model.parameters())
+        share = f"LoRA of rank {config.lora.rank}"
+        found.lines.append(f"model {config.model.base}: {every:,} parameters; trained {trained:,}, {share}")
+    rows = {} if base is None or _lacks(found, "data") else _rows(config, base, found)
+    for number, phase in enumerate(config.stages):
+        found.lines.append(_stage(config, number, phase, rows.get(_kind(phase))))
+    if model is not None and trained is not None and rows and device is not None:
+        found.lines += _memory(config, model, trained, rows, device)
+    if not _lacks(found, "out"):
+        found.lines.append(f"writes {config.out}/adapter.safetensors")
+    if found.missing:
+        found.lines += ["", f"missing ({len(found.missing)}):", *(f"- {each}" for each in found.missing)]
+    return Plan("\n".join(found.lines), tuple(found.missing))
+
+
+def _device(config: Config) -> torch.device:
+    asked = config.model.device
+    device = pick_device(None if asked == "auto" else asked)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError(
+            f"{asked!r}: torch sees no CUDA device here; take model.device=cpu, or another machine"
+        )
+    if config.model.quantize and device.type != "cuda":
+        raise ModelError(
+            f"model.quantize {config.model.quantize} needs a CUDA device, and here is {device}; leave it "
+            "out, or use a machine that has one"
+        )
+    return device
+
+
+def _model(base: Path) -> Any:
+    model = skeleton(base)
+    if model.config.model_type != "qwen2_vl":
+        raise ModelError(f"{base} is a {model.config.model_type}; trained are Qwen2-VL models")
+    return model
+
+
+def _trained(config: Config, model: Any) -> int:
+    modules = dict(model.named_modules())
+    places = [modules[name] for name in lora_targets(model, config.lora)]
+    return sum(config.lora.rank * (each.in_features + each.out_features) for each in places)
+
+
+def _count(source: Source) -> int:
+    return Stream([Folder(Path(str(source.path)), form=source.form, splits=(source.split,))], 1).counts[0]
+
+
+def _packages(config: Config) -> list[tuple[str, str, str]]:
+    wanted = [("TensorBoard", "tensorboardX", "")]
+    if config.wandb is not None:
+        wanted.append(("wandb", "wandb", ", or leave `wandb` out of the recipe"))
+    if config.model.quantize:
+        wanted.append(("model.quantize", "bitsandbytes", ""))
+    return wanted
+
+
+def _writable(out: Path) -> None:
+    place = next((each for each in (out, *out.resolve().parents) if each.exists()), Path("/"))
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise ConfigError(f"{place} cannot be written to; choose another folder")
+
+
+def _lacks(found: _Findings, what: str) -> bool:
+    return any(line.startswith(what) for line in found.missing)
+
+
+def _kind(phase: Phase) -> tuple[str, bool]:
+    """What decides which rows a phase sees."""
+    return phase.kind, phase.kind == "rkto" and bool(phase.rkto.lambda_u)
+
+
+def _rows(config: Config, base: Path, found: _Findings) -> dict[tuple[str, bool], tuple[Rows, Length]]:
+    """The rows of each kind of phase, and how long they are."""
+    notes = found.need("model.base", lambda: read_notes(base))
+    processor = found.need("model.base", lambda: open_processor(base))
+    if notes is None or processor is None:
+        return {}
+    style, codec = get_style(notes.get("prompt", "full")), get_codec(notes.get("mask_codec", "box-spans-8"))
+    made: dict[tuple[str, bool], tuple[Rows, Length]] = {}
+    for phase in config.phases:
+        if _kind(phase) not in made:
+            rows = found.need("data", lambda phase=phase: rows_for(config, phase, style, codec))
+            length = rows and found.need("data", lambda rows=rows: _length(processor, rows.batch(0)[:_PROBE]))
+            if length is not None:
+                made[_kind(phase)] = rows, length
+    return made
+
+
+def _length(processor: Any, examples: list[Example]) -> Length:
+    collate = Collator(processor)
+    whole, answers = [], []
+    for example in examples:
+        batch = collate([example.chat], [example.answer])
+        whole.append(batch.tokens)
+        answers.append(int((batch.labels != -100).sum()))
+    answer = sum(answers) / len(answers)
+    return Length(sum(whole) / len(whole) - answer, answer, max(whole))
+
+
+def _stage(config: Config, number: int, phase: Phase, rows: tuple[Rows, Length] | None) -> str:
+    text = f"stage {number}: {phase.kind}, {phase.steps:,} steps of {phase.batch} rows"
+    if rows is not None:
+        count, length = rows[0].count, rows[1]
+        shown = "the endless world" if count is None else f"{count:,}"
+        text += f" from {shown}, lr {phase.lr:g}"
+        if count is not None:
+            text += f", {phase.steps * phase.batch / count:.1f} epochs"
+        tokens = phase.steps * phase.batch * length.row
+        text += f"; about {_big(tokens)} tokens ({length.prompt:.0f} + {length.answer:.0f} a row"
+        if phase.kind == "rkto":
+            drawn = phase.steps * phase.batch * phase.rewards.samples * length.answer
+            text += f"; and {_big(drawn)} sampled"
+        return text + ")"
+    return f"{text}, lr {phase.lr:g}"
+
+
+def _memory(
+    config: Config, model: Any, trained: int, rows: Mapping[Any, tuple[Rows, Length]], device: torch.device
+) -> list[str]:
+    """The stage that needs most, part by part, against what there is."""
+    always = fixed(config, model, trained)
+    text = model.config.text_config
+    stages = [
+        (number, passing(config, phase, text, rows[_kind(phase)][1], device.type))
+        for number, phase in enumerate(config.phases)
+        if _kind(phase) in rows
+    ]
+    number, most = max(stages, key=lambda stage: sum(stage[1].values()))
+    whole = sum(always.values()) + sum(most.values())
+    there = _available(device)
+    lines = [f"memory on {device}, estimated: {_size(whole)} of {_size(there)}, most of it in stage {number}"]
+    lines += [f"  {name} {_size(value)}" for name, value in {**always, **most}.items()]
+    if whole > there:
+        lines.append(
+            "  more than there is: lower phases' micro_batch, take a 16-bit dtype or model.quantize, or a "
+            "smaller model"
+        )
+    return lines
+
+
+def _available(device: torch.device) -> float:
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[1])
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def _size(value: float) -> str:
+    return f"{value / 1e9:,.1f} GB" if value >= 1e9 else f"{value / 1e6:,.0f} MB"
+
+
+def _big(value: float) -> str:
+    return f"{value / 1e6:,.1f} M" if value >= 1e5 else f"{value:,.0f}"
