@@ -188,8 +188,9 @@ def difference(
 def world_questions(rows: int, seed: int, split: str = "test") -> list[Question]:
     """Held-out questions of the world; question i is a function of (split, seed, i) alone.
 
-    They are stratified: any first n hold each edit type x input category in its share (the paper's mix of
-    edits, categories evenly) to within a few. Raises ConfigError for an unknown split.
+    They are stratified by edit type (the paper's mix) and input category (all alike): of any first n each
+    type has its share to within about three, each category to within one, each pair of them to within five.
+    Raises ConfigError for an unknown split.
     """
     if split not in SPLITS or rows < 1:
         raise ConfigError(
@@ -204,19 +205,18 @@ def world_questions(rows: int, seed: int, split: str = "test") -> list[Question]
 
 
 def stratum(split: str, seed: int, number: int) -> tuple[str, str]:
-    """Edit type and input category of a question: steps of the golden ratio around a circle on which each
-    stratum has an arc as long as its share, from a start that the seed draws (Weyl's sequence)."""
+    """Edit type and input category of a question: the categories take turns; the edit types come by steps of
+    the golden ratio around a circle on which each has an arc as long as its share (Weyl's sequence)."""
     start = random.Random(f"strata {split} {seed}").random()
     at = (start + number * _GOLDEN) % 1.0
-    ends = list(accumulate(MIX.values()))
-    index = next((n for n, end in enumerate(ends) if at < end), len(ends) - 1)
-    inside = (at - (ends[index - 1] if index else 0.0)) / (ends[index] - (ends[index - 1] if index else 0.0))
-    return tuple(MIX)[index], CATEGORIES[min(int(inside * len(CATEGORIES)), len(CATEGORIES) - 1)]
+    ops = zip(MIX, accumulate(MIX.values()), strict=True)
+    op = next((op for op, end in ops if at < end), list(MIX)[-1])
+    return op, CATEGORIES[(int(start * len(CATEGORIES)) + number) % len(CATEGORIES)]
 
 
 def dataset_questions(folder: Path, rows: int | None, seed: int, split: str = "test") -> list[Question]:
     """Questions of a dataset folder: all of a split when `rows` is None, else so many of them, stratified by
-    edit type x input category: any first n hold each stratum's share to within one.
+    edit type x input category: any first n hold each stratum's share to within one or two.
 
     The right answer is the completion that people wanted: of a question's desired rows the one with the
     largest share of its votes, the first of equals. Questions without a desired row have no answer and are
@@ -240,7 +240,7 @@ def dataset_questions(folder: Path, rows: int | None, seed: int, split: str = "t
 
 
 def stratified(strata: Sequence[tuple[str, ...]], seed: int) -> list[int]:
-    """An order of the items, drawn by the seed, in which any first n hold each stratum's share to within one.
+    """An order of the items, drawn by the seed; any first n hold each stratum's share to within one or two.
 
     Systematic sampling: the items of a stratum, shuffled, stand evenly along a line from a start of its own.
     """

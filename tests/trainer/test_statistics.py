@@ -1,0 +1,163 @@
+"""Intervals and kappas: cases that can be counted by hand, and what must hold for all."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from data_rows import draw_pictures, many, write_rows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evlm.errors import ConfigError
+from trainer.data.stats import show, stats
+from trainer.statistics import (
+    Interval,
+    agreement,
+    cohen_kappa,
+    fleiss_kappa,
+    interval,
+    paired,
+    percent_agreement,
+)
+
+VALUES = st.lists(st.sampled_from([0.0, 0.25, 1.0]) | st.floats(-100, 100), min_size=2, max_size=30)
+
+
+@pytest.mark.parametrize(
+    ("values", "ends"),
+    [
+        # One of four: a resample holds k ones with Bin(4, 1/4). P(0) = .316; P(4) = .004, P(3 or 4) = .051.
+        ([1, 0, 0, 0], (0.0, 0.75)),
+        # One of two: 0, 1/2 and 1 come with 1/4, 1/2 and 1/4.
+        ([1, 0], (0.0, 1.0)),
+        # Half of a hundred: Bin(100, 1/2); P(at most 39) = .018, P(at most 40) = .028, and the mirror of it.
+        ([1, 0] * 50, (0.40, 0.60)),
+        ([1, 1, 1], (1.0, 1.0)),
+        ([0.3] * 7, (0.3, 0.3)),
+    ],
+)
+def test_intervals_that_can_be_counted(values: list[float], ends: tuple[float, float]) -> None:
+    found = interval(values)
+    assert found.mean == pytest.approx(sum(values) / len(values))
+    assert (found.low, found.high) == pytest.approx(ends, abs=1e-12)
+
+
+def test_a_shift_between_pairs_is_certain_however_much_the_questions_differ() -> None:
+    hard = [math.sin(n) * 50 for n in range(40)]
+    found = paired([value + 2 for value in hard], hard)
+    assert found == pytest.approx(Interval(2, 2, 2))
+    assert found.excludes_zero
+    assert not interval(hard).excludes_zero
+
+
+def test_runs_of_one_question_are_one_observation() -> None:
+    """Three copies of the same answers tell no more than one."""
+    values, keys = [1.0, 0.0, 0.0, 0.0], ["a", "b", "c", "d"]
+    assert interval(values * 3, keys * 3) == interval(values, keys) == interval(values)
+    assert interval(values * 3).high < interval(values).high
+    assert interval([1.0, 0.0, 0.0], ["a", "a", "b"]).mean == 0.25
+
+
+def test_one_question_has_a_mean_and_no_interval() -> None:
+    found = interval([0.5, 1.0], ["a", "a"])
+    assert found.mean == 0.75
+    assert math.isnan(found.low) and math.isnan(found.high) and not found.excludes_zero
+
+
+@pytest.mark.parametrize("wrong", [[], [math.nan, 1.0], [math.inf]])
+def test_no_mean_of_nothing_or_of_no_numbers(wrong: list[float]) -> None:
+    with pytest.raises(ConfigError, match="values"):
+        interval(wrong)
+
+
+def test_pairs_must_be_pairs() -> None:
+    with pytest.raises(ConfigError, match="2 and 1 values"):
+        paired([1, 0], [1])
+    with pytest.raises(ConfigError, match="1 questions"):
+        interval([1, 0], ["a"])
+
+
+@given(VALUES, st.integers(0, 3))
+@settings(max_examples=15)
+def test_an_interval_holds_its_mean_and_lies_among_the_values(values: list[float], seed: int) -> None:
+    found = interval(values, seed=seed)
+    slack = 1e-9
+    assert min(values) - slack <= found.low <= found.mean + slack
+    assert found.mean - slack <= found.high <= max(values) + slack
+    assert found == interval(values, seed=seed)
+
+
+@given(VALUES)
+@settings(max_examples=10)
+def test_the_difference_to_oneself_is_nothing_and_turning_round_changes_the_sign(values: list[float]) -> None:
+    assert paired(values, values) == (0, 0, 0)
+    other = values[::-1]
+    there, back = paired(values, other), paired(other, values)
+    assert there.mean == pytest.approx(-back.mean, abs=1e-9)
+    # The same resamples, turned round: scipy's two percentiles of them mirror each other.
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low), abs=1e-9)
+
+
+def test_kappas_by_hand() -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    pytest.importorskip("statsmodels", reason="statsmodels is not installed")
+    # 20 yes-yes, 5 yes-no, 10 no-yes, 15 no-no: 35/50 agree, by chance 25/50 * 30/50 + 25/50 * 20/50 = 1/2.
+    first = [True] * 25 + [False] * 25
+    second = [True] * 20 + [False] * 5 + [True] * 10 + [False] * 15
+    assert percent_agreement(first, second) == pytest.approx(0.7)
+    assert cohen_kappa(first, second) == pytest.approx((0.7 - 0.5) / (1 - 0.5))
+    # Three raters, four items with 3, 2, 1, 0 yes: half of all votes are yes, so 1/2 agree by chance;
+    # pairs that agree: 1, 1/3, 1/3, 1, on average 2/3.
+    votes = [(True,) * 3, (True, True, False), (True, False, False), (False,) * 3]
+    assert fleiss_kappa(votes) == pytest.approx((2 / 3 - 1 / 2) / (1 - 1 / 2))
+    found = agreement([*votes, (True, False), (True,), ()])
+    assert found is not None
+    assert (found.items, found.raters, found.left_out) == (4, 3, 3)
+    assert found.percent == pytest.approx(2 / 3)
+    assert found.fleiss == fleiss_kappa(votes)
+    assert found.cohen[0, 1] == pytest.approx(cohen_kappa([v[0] for v in votes], [v[1] for v in votes]))
+    assert set(found.cohen) == {(0, 1), (0, 2), (1, 2)}
+
+
+def test_kappa_of_votes_that_are_all_the_same_is_not_defined() -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    assert cohen_kappa([True, True], [True, True]) is None
+    assert fleiss_kappa([(False, False), (False, False)]) is None
+    found = agreement([(True, True), (True, True)])
+    assert found is not None and (found.percent, found.fleiss, found.cohen) == (1.0, None, {(0, 1): None})
+    assert agreement([(True,), ()]) is None
+
+
+@pytest.mark.parametrize("module", ["sklearn.metrics", "statsmodels.stats.inter_rater"])
+def test_a_missing_package_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match="pip install scikit-learn statsmodels"):
+        if module.startswith("sklearn"):
+            cohen_kappa([True, False], [True, True])
+        else:
+            fleiss_kappa([(True, False), (True, True)])
+
+
+def test_data_stats_show_how_far_raters_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [replace(row, raters=row.raters if at < 4 else (True,)) for at, row in enumerate(many(6))]
+    write_rows(draw_pictures(tmp_path) / "rows.jsonl", rows)
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "sklearn.metrics", None)
+        found = stats(tmp_path, print)
+    assert "pip install scikit-learn statsmodels" in found["raters"]["agreement"]["missing"]
+    assert "pip install scikit-learn statsmodels" in show(found)
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    pytest.importorskip("statsmodels", reason="statsmodels is not installed")
+    agreed = stats(tmp_path, print)["raters"]["agreement"]
+    assert (agreed["rows"], agreed["raters"], agreed["left_out"]) == (4, 3, 2)
+    assert agreed["percent"] == pytest.approx(1 / 3)
+    # By chance (2/3)^2 + (1/3)^2 = 5/9 agree; rater 1 and 2 always say yes, rater 3 never does.
+    assert agreed["fleiss"] == pytest.approx((1 / 3 - 5 / 9) / (4 / 9))
+    assert [each["kappa"] for each in agreed["cohen"]] == [None, 0.0, 0.0]
+    assert "33.3% of pairs of votes are equal, Fleiss' kappa -0.50, Cohen's 1-2 not defined, 1-3" in show(
+        stats(tmp_path, print)
+    )
