@@ -51,7 +51,8 @@ class Batch:
     -100 where nothing is learned (labels[b, t] is the token at t, predicted from t - 1).
     pixels float32 [patches, patch dim] of all pictures in token order, grids int64 [pictures, 3] as (t, h, w)
     patches; vision_mask bool [B, L] marks the tokens that they fill. shown: labels of the patches, for a head
-    beside the model; None where there is none.
+    beside the model; None where there is none. features [visual tokens, width]: what the tower makes of the
+    pixels, where that is known already (`forward.Features`).
     """
 
     input_ids: Tensor
@@ -62,6 +63,7 @@ class Batch:
     grids: Tensor
     vision_mask: Tensor
     shown: Tensor | None = None
+    features: Tensor | None = None
 
     @property
     def tokens(self) -> int:

@@ -8,6 +8,10 @@ arithmetic; pictures of one size are one batch here. `model.model(...)` is the o
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from dataclasses import replace
+from functools import lru_cache
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -42,7 +46,9 @@ def embed_inputs(model: Any, batch: Batch) -> tuple[Tensor, Tensor | None]:
     core = model.model
     embeds = core.get_input_embeddings()(batch.input_ids)
     states = None
-    if len(batch.grids):
+    if batch.features is not None:
+        embeds = _place(embeds, batch, batch.features)
+    elif len(batch.grids):
         pixels = batch.pixels.to(embeds.device)
         sizes = {(h, w) for _, h, w in batch.grids.tolist()}
         if len(sizes) == 1:
@@ -50,10 +56,57 @@ def embed_inputs(model: Any, batch: Batch) -> tuple[Tensor, Tensor | None]:
             features = core.visual.merger(states)
         else:
             features = core.visual(pixels, grid_thw=batch.grids).pooler_output
-        embeds = embeds.masked_scatter(
-            batch.vision_mask[..., None].to(embeds.device), features.to(embeds.dtype)
-        )
+        embeds = _place(embeds, batch, features)
     return embeds, states
+
+
+def _place(embeds: Tensor, batch: Batch, features: Tensor) -> Tensor:
+    where = batch.vision_mask[..., None].to(embeds.device)
+    return embeds.masked_scatter(where, features.to(embeds.device, embeds.dtype))
+
+
+class Features:
+    """What a frozen vision tower makes of pictures, kept in memory by their pixels: each is computed once in
+    a run, if all fit. A tower that learns, or has adapters, is left alone.
+
+    Each picture is computed by itself, so its features do not depend on what it is batched with, and a run
+    that was resumed, whose memory is empty, computes the same bits. limit: bytes to keep; the oldest go
+    first.
+    """
+
+    def __init__(self, model: Any, limit: int = 1 << 30) -> None:
+        self.core, self.limit = model.model, limit
+        self.hits = self.bytes = 0
+        self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
+
+    def __call__(self, batch: Batch) -> Batch:
+        """The batch with its features; unchanged where the tower is not frozen or there are no pictures."""
+        named = list(self.core.visual.named_parameters())
+        if not len(batch.grids) or any(p.requires_grad or ".lora_" in name for name, p in named):
+            return batch
+        pictures = batch.pixels.split(batch.grids.prod(1).tolist())
+        each = [self._of(pixels, grid) for pixels, grid in zip(pictures, batch.grids, strict=True)]
+        return replace(batch, features=torch.cat(each))
+
+    @torch.no_grad()
+    def _of(self, pixels: Tensor, grid: Tensor) -> Tensor:
+        """[tokens, width] of one picture, on the CPU."""
+        pixels = pixels.cpu().contiguous()
+        key = sha256(repr(grid.tolist()).encode() + pixels.view(torch.uint8).numpy().tobytes()).digest()
+        if key in self._kept:
+            self.hits += 1
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        _, h, w = grid.tolist()
+        found = self.core.visual.merger(
+            tower_states(self.core.visual, pixels.to(self.core.device), h, w).flatten(0, 1)
+        )
+        self._kept[key] = found = found.cpu()
+        self.bytes += found.nbytes
+        while self.bytes > self.limit:
+            _, oldest = self._kept.popitem(last=False)
+            self.bytes -= oldest.nbytes
+        return found
 
 
 def tower_states(tower: Any, pixels: Tensor, h: int, w: int) -> Tensor:
@@ -81,6 +134,7 @@ def _rotate(x: Tensor) -> Tensor:
     return torch.cat((-b, a), -1)
 
 
+@lru_cache(maxsize=64)
 def _rotary(h: int, w: int, merge: int, head_dim: int) -> tuple[Tensor, Tensor]:
     """Axial rotary cosines and sines [patches, head_dim], in the processor's order of patches (merged
     blocks)."""

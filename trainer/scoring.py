@@ -23,17 +23,16 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
-from torch.utils.checkpoint import checkpoint
 
 from evlm.errors import EVLMError
 
 from .batch import Batch
 from .fed import count_fed
 from .forward import embed_inputs
+from .head import token_logps
+from .packing import row_states
 
 How = Literal["naive", "packed", "cached"]
-_LOGITS = {"cpu": 1 << 22}  # of a chunk: 16 MiB in float32, what a cache holds; elsewhere 1 GiB
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,16 @@ class Prompts:
             torch.cat(pixels),
             torch.cat(grids),
             b.vision_mask[index, :longest],
+            features=self._features(rows),
         )
         return Prompts(batch, self.starts[index], tuple(self.pictures[r] for r in rows))
+
+    def _features(self, rows: Sequence[int]) -> Tensor | None:
+        """The features of some rows' pictures."""
+        if self.batch.features is None:
+            return None
+        ends = [0, *self.batch.vision_mask.sum(1).cumsum(0).tolist()]
+        return torch.cat([self.batch.features[ends[r] : ends[r + 1]] for r in rows])
 
 
 def split(batch: Batch, merge: int = 2) -> tuple[Prompts, list[Tensor]]:
@@ -135,69 +142,6 @@ def sequence_logps(
         chunk,
     )
     return torch.stack([each.sum() for each in flat.split([len(r) for r in responses])])
-
-
-def token_logps(states: Tensor, tokens: Tensor, head: Any, chunk: int | None = None) -> Tensor:
-    """log p(tokens[t]) under head(states[t]): [T, width], int64 [T] -> [T], float32 at least.
-
-    Logits [chunk, vocabulary] exist for one chunk at a time, in the backward pass too; None takes a chunk that
-    fits the device. Behind a frozen head the derivative is known on the way forward, and nothing is computed
-    twice.
-    """
-    tokens = tokens.to(states.device)
-    if chunk is None:
-        chunk = max(1, _LOGITS.get(states.device.type, 1 << 28) // head.out_features)
-    if type(head) is torch.nn.Linear and not any(p.requires_grad for p in head.parameters()):
-        return _FrozenHead.apply(states, tokens, head, chunk)  # type: ignore[no-any-return]
-
-    def score(some: Tensor, wanted: Tensor) -> Tensor:
-        logits = _logits(head, some)
-        return logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(1)
-
-    again = torch.is_grad_enabled() and len(tokens) > chunk
-    parts = [states.new_zeros(0, dtype=torch.promote_types(states.dtype, torch.float32))]
-    for at in range(0, len(tokens), chunk):
-        some = states[at : at + chunk], tokens[at : at + chunk]
-        parts.append(checkpoint(score, *some, use_reentrant=False) if again else score(*some))
-    return torch.cat(parts)
-
-
-class _FrozenHead(torch.autograd.Function):
-    """`token_logps` behind a head that does not learn: d log p(y) / d state = W[y] - sum_v p(v) W[v], one
-    vector a token, is all that the backward pass needs (as Liger's fused cross-entropy does, arXiv 2410.10989).
-    """
-
-    @staticmethod
-    def forward(ctx: Any, states: Tensor, tokens: Tensor, head: torch.nn.Linear, chunk: int) -> Tensor:
-        wide = torch.promote_types(states.dtype, torch.float32)
-        found, slope = states.new_empty(len(tokens), dtype=wide), None
-        if ctx.needs_input_grad[0]:
-            slope = torch.empty_like(states)
-            ctx.save_for_backward(slope)
-        for at in range(0, len(tokens), chunk):
-            some, wanted = states[at : at + chunk], tokens[at : at + chunk, None]
-            logits = _logits(head, some)
-            if slope is None:
-                found[at : at + chunk] = (logits.gather(1, wanted) - logits.logsumexp(1, keepdim=True))[:, 0]
-                continue
-            logps = logits.log_softmax(1)
-            del logits
-            found[at : at + chunk] = logps.gather(1, wanted)[:, 0]
-            p = logps.exp_().scatter_add_(1, wanted, logps.new_full(wanted.shape, -1.0))
-            slope[at : at + chunk] = -(p.to(head.weight.dtype) @ head.weight)
-        return found
-
-    @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        (slope,) = ctx.saved_tensors
-        return (gradient[:, None] * slope).to(slope.dtype), None, None, None
-
-
-def _logits(head: Any, states: Tensor) -> Tensor:
-    """[T, width] -> [T, vocabulary], float32 at least."""
-    logits: Tensor = head(states)
-    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def response_states(
@@ -271,6 +215,8 @@ def _pictures(base: Any, batch: Batch, videos: Tensor) -> dict[str, Tensor]:
 
 def _packed_states(base: Any, prompts: Prompts, responses: Sequence[Tensor], owner: Sequence[int]) -> Tensor:
     rows = sorted(set(owner))
+    if len(rows) == len(owner):
+        return _single_states(base, prompts.take(owner), responses)
     prompts = prompts.take(rows)
     behind: dict[int, list[int]] = defaultdict(list)
     for n, row in enumerate(owner):
@@ -303,6 +249,25 @@ def _packed_states(base: Any, prompts: Prompts, responses: Sequence[Tensor], own
         use_cache=False,
     ).last_hidden_state
     return torch.cat([out[places[n][0], places[n][1].to(device)] for n in range(len(responses))])
+
+
+def _single_states(base: Any, prompts: Prompts, responses: Sequence[Tensor]) -> Tensor:
+    """One response behind each prompt: rows without padding."""
+    b, asked, fed = prompts.batch, prompts.lengths.tolist(), [len(r) - 1 for r in responses]
+    shape = len(asked), max(n + m for n, m in zip(asked, fed, strict=True))
+    ids, kept = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.bool)
+    seen, positions = torch.zeros_like(kept), torch.zeros(3, *shape, dtype=torch.long)
+    for row, (n, m) in enumerate(zip(asked, fed, strict=True)):
+        ids[row, :n], ids[row, n : n + m] = b.input_ids[row, :n], responses[row][:-1]
+        positions[:, row, :n] = b.position_ids[:, row, :n]
+        positions[:, row, n : n + m] = prompts.starts[row] + torch.arange(m)
+        seen[row, :n], kept[row, : n + m] = b.vision_mask[row, :n], True
+    silent = torch.full_like(ids, -100)
+    batch = replace(
+        b, input_ids=ids, attention_mask=kept, position_ids=positions, labels=silent, vision_mask=seen
+    )
+    states = row_states(base, batch.to(base.device)).split([n + m for n, m in zip(asked, fed, strict=True)])
+    return torch.cat([each[n - 1 :] for each, n in zip(states, asked, strict=True)])
 
 
 def _embed(base: Any, batch: Batch) -> Tensor:

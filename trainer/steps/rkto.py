@@ -14,6 +14,7 @@ from evlm.errors import ModelError
 
 from ..config import Phase
 from ..eta0 import compare
+from ..head import token_logps
 from ..learner import Learner
 from ..objectives.kto import eta0, log_ratio, sft_anchor
 from ..objectives.reflection import mean_embedding, reflection_reward
@@ -22,7 +23,7 @@ from ..reference import Reference, at_rest
 from ..rewards import RewardConfig, iou_of, plan_in, similarity, slots, truth_of
 from ..rows import Example
 from ..sampling import sample
-from ..scoring import Prompts, base_of, response_states, sequence_logps, split, token_logps
+from ..scoring import Prompts, base_of, response_states, sequence_logps, split
 from ..spans import Spans, find_spans
 from .kto import by_label
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ..config import Phase
-from ..forward import hidden_states
 from ..learner import Learner
 from ..objectives.sft import sft_loss
+from ..packing import row_states
 from ..rows import Example
 from ..scoring import base_of
 
@@ -21,7 +21,8 @@ def sft_step(learner: Learner, examples: list[Example], phase: Phase) -> dict[st
     base, loss = base_of(learner.model), 0.0
     for batch in batches:
         batch = batch.to(device)
-        summed, _ = sft_loss(hidden_states(base, batch), batch.labels, base.lm_head)
+        labels = batch.labels[batch.attention_mask]  # a row's first token is never learned
+        summed, _ = sft_loss(row_states(base, batch)[None], labels[None], base.lm_head)
         (summed / tokens).backward()
         loss += float(summed.detach()) / tokens
     return {"loss": ranks.total(loss, device), "learned": int(tokens)}
