@@ -156,4 +156,6 @@ def _needed(module: str) -> Any:
         return import_module(module)
     except ImportError as error:
         package = _PACKAGES[module.partition(".")[0]]
-        raise ConfigError(f"agreement needs {package} ({error}): pip install scikit-learn statsmodels") from None
+        raise ConfigError(
+            f"agreement needs {package} ({error}): pip install scikit-learn statsmodels"
+        ) from None
