@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from . import edit, example, ground, load, plan, rate, reason, segment
+from . import edit, example, ground, load, plan, rate, reason, segment, train
 
 NODES: list[type[io.ComfyNode]] = [
     load.LoadModel,
@@ -23,4 +23,5 @@ NODES: list[type[io.ComfyNode]] = [
     edit.Composite,
     example.Example,
     rate.RateEdit,
+    train.Train,
 ]

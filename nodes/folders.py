@@ -23,7 +23,10 @@ SEARCHED = {
     "editor": ("evlm", "diffusers", "checkpoints"),
 }
 ADAPTERS = ("evlm", "loras")
+TRAINED = "trained"  # folder in models/evlm for the adapters that EVLM Train makes
+RUNS = "evlm_train"  # folder in the output folder for their states and logs
 NO_ADAPTER = "none"
+PACK = Path(__file__).resolve().parent.parent
 WHOLE = 64 << 20  # bytes up to which a file is hashed whole
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 
@@ -121,21 +124,41 @@ def absent(role: str, name: str) -> str:
 
 
 def dataset(name: object) -> Path:
-    """The folder of a dataset in ComfyUI's output folder. Raises RecordError for a name that is none."""
-    import folder_paths
+    """The folder of a dataset in ComfyUI's output folder: by its name, or as Rate Edit's output gives it.
+    Raises RecordError for a name that is none."""
+    output = _output()
+    if isinstance(name, str) and name == str(output / os.path.basename(name)):
+        name = os.path.basename(name)
+    return _inside("dataset", output, checked_name("dataset", name, "it lies in ComfyUI's output folder"))
 
+
+def run(name: object, key: str) -> Path:
+    """The folder of a training in ComfyUI's output folder. key: hexadecimal digits that end its name. Raises
+    RecordError for a name that is none."""
+    return _inside("name", _output() / RUNS, f"{checked_name('name', name, 'it names the adapter')}-{key}")
+
+
+def trained(name: str) -> tuple[str, Path]:
+    """(name in `adapters`, file) of what the training in the folder `name` makes."""
+    return f"evlm/{TRAINED}/{name}.safetensors", roots("evlm")[0] / TRAINED / f"{name}.safetensors"
+
+
+def recipes() -> dict[str, Path]:
+    """The trainer's recipes that are shipped: name -> file."""
+    folder = PACK / "trainer" / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def checked_name(what: str, name: object, about: str) -> str:
+    """The name, where it is one that a file may have on every system. Raises RecordError."""
     from ..evlm.errors import RecordError
 
     if not isinstance(name, str) or not _NAME.fullmatch(name) or name.endswith((".", " ")) or _device(name):
         raise RecordError(
-            f"dataset {name!r:.80}: expected a folder's name of letters, digits, space, . _ and - "
-            "(64 at most); it lies in ComfyUI's output folder"
+            f"{what} {name!r:.80}: expected a folder's name of letters, digits, space, . _ and - "
+            f"(64 at most); {about}"
         )
-    output = Path(folder_paths.get_output_directory()).resolve()
-    place = output / name
-    if place.resolve() != place:
-        raise RecordError(f"dataset {name!r}: {place} is a link out of its place; choose another name")
-    return place
+    return name
 
 
 def fingerprint(path: Path | None) -> str:
@@ -163,6 +186,21 @@ def _hash(path: str, size: int, changed: int) -> str:
             file.seek(-(1 << 20), os.SEEK_END)
             digest.update(file.read())
     return digest.hexdigest()
+
+
+def _output() -> Path:
+    import folder_paths
+
+    return Path(folder_paths.get_output_directory()).resolve()
+
+
+def _inside(what: str, folder: Path, name: str) -> Path:
+    from ..evlm.errors import RecordError
+
+    place = folder / name
+    if place.resolve() != place:
+        raise RecordError(f"{what} {name!r}: {place} is a link out of its place; choose another name")
+    return place
 
 
 def _entries(root: Path) -> list[Path]:

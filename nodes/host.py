@@ -119,6 +119,25 @@ class Managed(Generic[Engine]):
         _trim()
 
 
+def free_memory() -> None:
+    """As ComfyUI's "Unload Models": every model leaves the device, those of other packs too."""
+    import gc
+
+    import comfy.model_management as mm
+
+    mm.unload_all_models()
+    gc.collect()
+    mm.soft_empty_cache()
+    _trim()
+
+
+def device_name() -> str:
+    """Where ComfyUI computes, as torch names it: "cpu", "cuda:0", "mps"."""
+    import comfy.model_management as mm
+
+    return str(mm.get_torch_device())
+
+
 def _patcher(
     shell: nn.Module, load: torch.device, offload: torch.device, size: int, on_detach: Callable[[], None]
 ) -> Any:
@@ -243,6 +262,15 @@ class Typing:
         if server is not None and self._node is not None:
             data = {"node": self._node, "text": self._text, "done": done}
             server.send_sync("evlm.trace", data, server.client_id)  # to who queued it, and nobody else
+
+
+def say(text: str) -> None:
+    """A short text in the running node, which stays there until the page is loaded anew."""
+    from server import PromptServer
+
+    server, node = getattr(PromptServer, "instance", None), node_id()
+    if server is not None and node is not None:
+        server.send_progress_text(text, node, server.client_id)
 
 
 def preview(frames: Tensor, cls: Any) -> Any:

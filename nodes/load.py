@@ -67,7 +67,9 @@ class LoadModel(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, model: Any, adapter: Any, **rest: Any) -> str:
-        return f"{_fingerprint('reasoner', model)} {folders.fingerprint(folders.find_adapter(adapter))}"
+        # A linked adapter is known by the node that makes it.
+        lora = "linked" if adapter is None else folders.fingerprint(folders.find_adapter(adapter))
+        return f"{_fingerprint('reasoner', model)} {lora}"
 
     @classmethod
     @checked

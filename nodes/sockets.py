@@ -104,6 +104,15 @@ def choice(name: str, value: object, options: Sequence[str]) -> str:
     return value
 
 
+def whole(name: str, value: int, low: int, high: int) -> int:
+    """A number within its limits. ComfyUI does not hold a linked number against them. Raises RequestError."""
+    from ..evlm.errors import RequestError
+
+    if not low <= value <= high:
+        raise RequestError(f"{name} {value!r:.40}: expected {low} to {high}")
+    return value
+
+
 def split_labels(text: str) -> tuple[str, ...]:
     """ "red car; dog" or one a line -> labels."""
     return tuple(label for line in text.splitlines() for part in line.split(";") if (label := part.strip()))

@@ -49,6 +49,7 @@ LINKS: dict[str, tuple[str, dict[str, Any]]] = {
     "rate": ("EVLM_RateEdit", {"plan": ["plan", "plan"], "original": ["example", "image"],
                                "edited": ["example", "image"], "prompt": "like this",
                                "verdict": "good"}),
+    "train": ("EVLM_Train", {"dataset": ["rate", "folder"], "steps": 1}),
     "show": ("EVLM_ShowTrace", {"plan": ["plan", "plan"]}),
     "text": ("EVLM_PlanToText", {"plan": ["plan", "plan"]}),
 }  # fmt: skip
@@ -137,7 +138,9 @@ def _pool(kind: str, definitions: Definitions, canary: Path, port: int) -> Itera
         places = [(name, input) for name, (node, _) in LINKS.items() for input, _ in specs(definitions[node])]
         yield from ((*at, value) for at, value in product(places, values.TYPES))
     elif kind == "dataset":
-        yield from (("rate", "dataset", value) for value in values.datasets(canary))
+        yield from (
+            (name, "dataset", value) for value in values.datasets(canary) for name in ("rate", "train")
+        )
     elif kind == "endpoint":
         yield from (("remote", "endpoint", value) for value in values.endpoints(port))
     elif kind == "trace":

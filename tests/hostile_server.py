@@ -38,6 +38,7 @@ import hostile  # noqa: E402
 from evlm import errors  # noqa: E402
 
 CANARY = "evlm-canary"
+TRAINED = "models/evlm/trained"  # the one place of the models where a node of ours writes
 SECRET = "never-to-be-read-5e1f"  # in the canary
 ERRORS = {name for name, each in vars(errors).items() if isinstance(each, type)}
 ALIVE, DONE = 120.0, 90.0  # seconds for a server to start, for one workflow
@@ -241,6 +242,7 @@ def _server(comfyui: Path, python: Path, work: Path) -> Iterator[_Server]:
         port = free.getsockname()[1]
     # The last is the fork's own: it sees to its folder before every prompt.
     allowed = [base / "output", base / "temp", base / "user", work / "tmp", work / "home" / ".cache"]
+    allowed.append(base / TRAINED)
     env = {k: v for k, v in os.environ.items() if not k.startswith(("EVLM_", "HF_"))} | {
         "PYTHONPATH": str(TESTS / "hostile_guard"),
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -308,6 +310,7 @@ def _snapshot(work: Path) -> dict[str, str]:
     free = {work / "base" / each for each in ("output", "temp", "user")} | {
         work / "tmp",
         work / "home" / ".cache",
+        work / "base" / TRAINED,
     }
     found = {}
     for folder, names, files in os.walk(work):

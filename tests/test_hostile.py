@@ -16,7 +16,7 @@ import hostile
 import pytest
 import standin
 import torch
-from hostile_server import CANARY, SECRET, judge, lay_out
+from hostile_server import CANARY, SECRET, TRAINED, judge, lay_out
 
 TESTS = Path(__file__).resolve().parent
 COUNT = 60
@@ -145,9 +145,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     assert spec is not None and spec.loader is not None
     guard = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(guard)
-    guard.watch(
-        str(place / "guard.log"), [str(place / "base" / "output"), str(place / "base" / "temp")], CANARY
-    )
+    allowed = [str(place / "base" / each) for each in ("output", "temp", TRAINED)]
+    guard.watch(str(place / "guard.log"), allowed, CANARY)
     yield place
     folder_paths.use(Path(before))
 

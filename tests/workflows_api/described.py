@@ -210,6 +210,43 @@ def rate_and_collect(definitions: Definitions) -> Graph:
     return graph
 
 
+def train_from_ratings(definitions: Definitions) -> Graph:
+    """Rate, train, load, reason: in one graph."""
+    graph = Graph(
+        "train_from_ratings",
+        "## Train on your ratings\n\nThe whole circle in one queue, in a minute or two on a CPU: an edit is "
+        "made, **Rate Edit** keeps it as *good*, **Train** learns from that dataset, **Load EVLM** takes the "
+        "new adapter, and the second **Reason** plans with it.\n\n"
+        "One rating and a few steps show only that it works. For your own taste: collect dozens with the "
+        "workflow *rate_and_collect*, write `evlm_ratings` into `dataset` of **Train** in place of the link, "
+        "and set `steps` to 0.\n\nCancel when you like; the same queue goes on from there.\n\n"
+        "**Files:** none, it runs as it is.",
+        definitions,
+        note_height=520,
+    )
+    example, plan = _asked(graph, REMOVAL)
+    mask, edited = _edit(graph, example["image"], plan["plan"])
+    asked: dict[str, Any] = {"references": example["references"], "prompt": example["prompt"]}
+    rated = graph.add(
+        5,
+        "EVLM_RateEdit",
+        plan=plan["plan"],
+        original=example["image"],
+        edited=edited,
+        mask=mask,
+        verdict="good",
+        dataset="evlm_first_ratings",
+        **asked,
+    )
+    trained = graph.add(6, "EVLM_Train", dataset=rated["folder"], steps=12, name="first_taste")
+    model = graph.add(7, "EVLM_LoadModel", title="Load EVLM, trained", adapter=trained["adapter"])
+    again = graph.add(
+        8, "EVLM_Reason", title="Reason, trained", model=model["model"], image=example["image"], **asked
+    )
+    graph.add(8, "EVLM_ShowTrace", plan=again["plan"], size=TRACE_SIZE)
+    return graph
+
+
 def plan_by_hand(definitions: Definitions) -> Graph:
     """No reasoner: the plan is written by hand, or comes from another pack's text node."""
     graph = Graph(
@@ -238,9 +275,16 @@ WORKFLOWS: tuple[Callable[[Definitions], Graph], ...] = (
     several_references,
     remote_reasoner,
     rate_and_collect,
+    train_from_ratings,
     plan_by_hand,
 )
-BUNDLED = ("quickstart", "several_references", "rate_and_collect", "plan_by_hand")  # need no file
+BUNDLED = (
+    "quickstart",
+    "several_references",
+    "rate_and_collect",
+    "train_from_ratings",
+    "plan_by_hand",
+)  # need no file
 
 
 def _asked(graph: Graph, which: str) -> tuple[Node, Node]:

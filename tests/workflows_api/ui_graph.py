@@ -17,7 +17,13 @@ WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 AFTER = "control_after_generate"
 LEFT, TOP, GAP_X, GAP_Y, TITLE = 0, 0, 60, 60, 30
 WIDTH = 320
-DRAWN = {"LoadImage": 300, "EVLM_Example": 230, "EVLM_Reason": 280, "EVLM_RateEdit": 130} | dict.fromkeys(
+DRAWN = {
+    "LoadImage": 300,
+    "EVLM_Example": 230,
+    "EVLM_Reason": 280,
+    "EVLM_RateEdit": 130,
+    "EVLM_Train": 300,
+} | dict.fromkeys(
     ("EVLM_Ground", "EVLM_Segment", "EVLM_Edit", "EVLM_Composite"), 260
 )  # pixels that a node needs for what is drawn in it
 NOTE = "MarkdownNote"
