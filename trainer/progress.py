@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
@@ -156,7 +157,8 @@ class TensorBoard:
         if group is None or type(step) is not int or self.kind is None:
             return
         if self.writer is None:
-            self.writer = self.kind(str(self.folder), purge_step=self.from_step)
+            unique = f".{time.time_ns()}"  # a file is named after the second alone, and would be replaced
+            self.writer = self.kind(str(self.folder), purge_step=self.from_step, filename_suffix=unique)
         for name, value in numbers(event).items():
             self.writer.add_scalar(f"{group}/{name}", value, step)
 

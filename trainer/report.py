@@ -181,8 +181,8 @@ def _picture(run: Path, name: Any) -> str:
     """A PNG of the run's own folder of samples, in the page; words where it is not there."""
     if not isinstance(name, str):
         return ""
-    folder, path = (run / FOLDER).resolve(), (run / name).resolve()
     try:
+        folder, path = (run / FOLDER).resolve(), (run / name).resolve()
         fits = path.is_relative_to(folder) and path.stat().st_size <= _LARGEST
         data = path.read_bytes() if fits else b""
     except (OSError, ValueError):
