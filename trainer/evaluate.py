@@ -199,7 +199,7 @@ def world_questions(rows: int, seed: int, split: str = "test") -> list[Question]
     found = []
     for number in range(rows):
         rng, kind = random.Random(f"evaluate {split} {seed} {number}"), stratum(split, seed, number)
-        asked = ask(rng, split, *kind)  # type: ignore[arg-type]
+        asked = ask(rng, split, *kind)
         found.append(_of_world(f"world {split} {seed} {number}", asked))
     return found
 
