@@ -20,8 +20,11 @@ from evlm.messages import Chat, template_text
 
 @dataclass(frozen=True)
 class Pictures:
-    """What the processor's settings make of pictures: pixels of a patch, frames of a patch, patches merged,
-    size."""
+    """What the processor's settings make of pictures: pixels of a patch, frames of a patch, patches merged.
+
+    pixels: of the largest picture; least: of the smallest, None for the same (then all have one area). clip:
+    (least, largest) of a video's frame; None for a picture's.
+    """
 
     patch: int
     temporal: int
@@ -29,10 +32,12 @@ class Pictures:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     pixels: int
+    least: int | None = None
+    clip: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, processor: Any) -> Pictures:
-        ip = processor.image_processor
+        ip, size = processor.image_processor, processor.video_processor.size
         return cls(
             ip.patch_size,
             ip.temporal_patch_size,
@@ -40,7 +45,13 @@ class Pictures:
             tuple(ip.image_mean),
             tuple(ip.image_std),
             int(ip.size["longest_edge"]),
+            int(ip.size["shortest_edge"]),
+            (int(size["shortest_edge"]), int(size["longest_edge"])),
         )
+
+    def area(self, video: bool) -> tuple[int, int]:
+        """(least, most) pixels of a picture, or of a video's frame."""
+        return self.clip if video and self.clip else (self.least or self.pixels, self.pixels)
 
 
 @dataclass
@@ -108,8 +119,8 @@ class Collator:
             mask,
             positions,
             labels,
-            torch.cat(patches),
-            torch.tensor(grids),
+            torch.cat(patches) if patches else torch.zeros(0, 0),
+            torch.tensor(grids, dtype=torch.long).view(-1, 3),
             (ids == self.image_id) | (ids == self.video_id),
         )
 
@@ -134,8 +145,9 @@ class Collator:
                 ids.append(token)
                 run += 1
                 continue
-            frames = next(images)[None] if token == self.image_id else next(videos).frames
-            patch, grid = patchify(frames, self.pictures)
+            video = token == self.video_id
+            frames = next(videos).frames if video else next(images)[None]
+            patch, grid = patchify(frames, self.pictures, video)
             flush()
             t, h, w = grid[0], grid[1] // self.pictures.merge, grid[2] // self.pictures.merge
             ids += [token] * (t * h * w)
@@ -151,18 +163,18 @@ class Collator:
         return torch.tensor(ids), torch.cat(positions, 1), len(reply), patches, grids
 
 
-def patchify(frames: Tensor, pictures: Pictures) -> tuple[Tensor, tuple[int, int, int]]:
+def patchify(frames: Tensor, pictures: Pictures, video: bool = False) -> tuple[Tensor, tuple[int, int, int]]:
     """uint8 [T, 3, H, W] -> (float32 [patches, 3 * temporal * patch^2], (t, h, w)), as Qwen2-VL's processor
     does.
 
-    Pictures whose sides are not multiples of patch * merge, or whose area is not the processor's, are resized
-    by the processor's own rule first.
+    Pictures whose sides are not multiples of patch * merge, or whose area is outside the processor's limits,
+    are resized by the processor's own rule first.
     """
     from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
     p, m = pictures.patch, pictures.merge
     height, width = frames.shape[-2:]
-    to = smart_resize(height, width, p * m, pictures.pixels, pictures.pixels)
+    to = smart_resize(height, width, p * m, *pictures.area(video))
     if to != (height, width):
         from torchvision.transforms.v2 import functional as tv
 

@@ -5,6 +5,7 @@ python -m trainer run trainer/recipes/tiny.yaml phases.0.steps=50 out=runs/try
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,9 @@ from .objectives.rkto import RKTOConfig
 from .rewards import RewardConfig
 from .settings import build, override, read_yaml
 
+# What of a recipe may change while a run goes on.
+_BESIDE = ("out", "save_every", "keep_last", "keep_best", "log_every", "eval_every", "eval_rows",
+           "sample_every", "sample_rows", "wandb")  # fmt: skip
 RECIPES = Path(__file__).resolve().parent / "recipes"
 
 
@@ -26,7 +30,8 @@ RECIPES = Path(__file__).resolve().parent / "recipes"
 class ModelConfig:
     """base: a name that `python -m evlm models` lists, or a folder; nothing is downloaded. adapter: LoRA that
     is merged into it first. dtype: of its weights; the adapter is float32. quantize: "4bit" keeps the weights
-    in 4 bits, which needs CUDA and bitsandbytes; dtype is then that of the arithmetic. device: "auto" is
+    in 4 bits, which needs CUDA and bitsandbytes; dtype is then that of the arithmetic. max_pixels: of a
+    picture, larger ones are reduced; None is one megapixel, as where the adapter is used. device: "auto" is
     CUDA, Apple's, else the CPU."""
 
     base: str = "bundled"
@@ -34,9 +39,12 @@ class ModelConfig:
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
     quantize: Literal["4bit"] | None = None
     attention: Literal["eager", "sdpa"] = "sdpa"
+    max_pixels: int | None = None
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        if self.max_pixels is not None:
+            _between("max_pixels", self.max_pixels, 56 * 56, 10**9)
         if self.quantize and self.adapter:
             raise ConfigError("an adapter cannot be merged into 4-bit weights; export it merged, as the base")
 
@@ -93,7 +101,8 @@ class Source:
 class Phase:
     """steps: optimiser steps. batch: rows of a step. micro_batch: rows in memory at once; None is all.
     lr: AdamW's, after `warmup` steps, falling to nothing over the last `cooldown` share. clip: of the
-    gradient's norm. kto: of a kto phase; rkto, rewards: of an rkto phase; eta0: of both. diagnose_every:
+    gradient's norm. explode: a step is dropped whose gradient's norm or loss is so many times the median of
+    the last steps'. kto: of a kto phase; rkto, rewards: of an rkto phase; eta0: of both. diagnose_every:
     steps between looks at each term's gradient in an rkto phase; 0 never looks."""
 
     kind: Literal["sft", "kto", "rkto"]
@@ -105,6 +114,7 @@ class Phase:
     warmup: int = 10
     cooldown: float = 0.3
     clip: float = 1.0
+    explode: float = 1000.0
     kto: KTOConfig = field(default_factory=KTOConfig)
     rkto: RKTOConfig = field(default_factory=RKTOConfig)
     rewards: RewardConfig = field(default_factory=RewardConfig)
@@ -121,6 +131,7 @@ class Phase:
         _between("warmup", self.warmup, 0, 10**9)
         _between("cooldown", self.cooldown, 0, 1)
         _between("clip", self.clip, 1e-9, 1e9)
+        _between("explode", self.explode, 1, 1e30)
         _between("diagnose_every", self.diagnose_every, 0, 10**9)
         if self.kind == "kto" and self.eta0.over == "onpolicy":
             raise ConfigError(
@@ -131,8 +142,10 @@ class Phase:
 @dataclass(frozen=True)
 class Config:
     """out: folder of the run. cycles: how often the phases are run, one after the other. save_every: steps
-    between states; log_every: between lines. wandb: project of Weights & Biases that the curves go to as
-    well."""
+    between states, of which the newest keep_last stay, and with keep_best the best one. log_every: steps
+    between lines. eval_every: between measurements on eval_rows questions of the split "validation",
+    sample_every: between pictures of the answers to sample_rows of them; 0 never. wandb: project of
+    Weights & Biases that the curves go to as well."""
 
     phases: tuple[Phase, ...]
     data: tuple[Source, ...]
@@ -140,7 +153,13 @@ class Config:
     seed: int = 0
     cycles: int = 1
     save_every: int = 100
+    keep_last: int = 2
+    keep_best: bool = True
     log_every: int = 10
+    eval_every: int = 0
+    eval_rows: int = 100
+    sample_every: int = 0
+    sample_rows: int = 4
     wandb: str | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
@@ -157,8 +176,10 @@ class Config:
         if not self.out.strip():
             raise ConfigError("out: expected a folder")
         _between("seed", self.seed, 0, 2**31 - 1)
-        for name in ("cycles", "save_every", "log_every"):
+        for name in ("cycles", "save_every", "log_every", "keep_last", "eval_rows", "sample_rows"):
             _between(name, getattr(self, name), 1, 10**9)
+        for name in ("eval_every", "sample_every"):
+            _between(name, getattr(self, name), 0, 10**9)
 
     @property
     def stages(self) -> list[Phase]:
@@ -167,11 +188,10 @@ class Config:
 
     @property
     def identity(self) -> str:
-        """What a state belongs to: another number of steps between saves or lines is the same run."""
+        """What a state belongs to, as JSON: all that the trained bits depend on. Other numbers of steps
+        between saves or lines are the same run."""
         values = asdict(self)
-        for name in ("out", "save_every", "log_every", "wandb"):
-            del values[name]
-        return repr(values)
+        return json.dumps({name: value for name, value in values.items() if name not in _BESIDE})
 
 
 def load_config(path: str | Path, assignments: Sequence[str] = ()) -> Config:

@@ -85,6 +85,7 @@ def load_learner(config: Config) -> Learner:
         device,
         config.model.attention,
         config.model.quantize,
+        config.model.max_pixels,
     )
     if backbone.family != "qwen2_vl":
         raise ModelError(f"{config.model.base} is a {backbone.family}; trained are Qwen2-VL models")

@@ -147,7 +147,7 @@ def _kind(phase: Phase) -> tuple[str, bool]:
 def _rows(config: Config, base: Path, found: _Findings) -> dict[tuple[str, bool], tuple[Rows, Length]]:
     """The rows of each kind of phase, and how long they are."""
     notes = found.need("model.base", lambda: read_notes(base))
-    processor = found.need("model.base", lambda: open_processor(base))
+    processor = found.need("model.base", lambda: open_processor(base, config.model.max_pixels))
     if notes is None or processor is None:
         return {}
     style, codec = get_style(notes.get("prompt", "full")), get_codec(notes.get("mask_codec", "box-spans-8"))

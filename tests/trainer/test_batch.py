@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from evlm.messages import SHORT, build_messages, encode
+from evlm.messages import SHORT, Chat, build_messages, encode
 from evlm.request import Reference, Request
 from evlm.trace import render
 from trainer.batch import Collator, Pictures, patchify
@@ -92,6 +92,42 @@ def test_patches_of_any_size_equal_the_processors(tiny, size):
     got, grid = patchify(frame[None], Pictures.of(processor))
     assert grid == tuple(want["image_grid_thw"][0].tolist())
     assert torch.allclose(got, want["pixel_values"], atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(40, 56), (8, 9), (100, 30), (200, 300), (33, 47)])
+def test_a_model_that_takes_pictures_of_many_sizes_sees_them_as_its_processor_makes_them(size):
+    processor = many_sizes()
+    rng = torch.Generator().manual_seed(2)
+    references = (
+        Reference("image", torch.rand(1, 24, 70, 3, generator=rng)),
+        Reference("video", torch.rand(5, *size, 3, generator=rng), fps=4.0),
+    )
+    chat = build_messages(Request(torch.rand(1, *size, 3, generator=rng), "x", references))
+    batch = Collator(processor)([chat], ["ok"])
+    slow = encode(processor, [chat], ["ok<|im_end|>"], padding_side="right")
+    assert torch.equal(batch.input_ids, slow["input_ids"])
+    assert torch.equal(batch.pixels, torch.cat([slow["pixel_values"], slow["pixel_values_videos"]]))
+    assert torch.equal(batch.grids, torch.cat([slow["image_grid_thw"], slow["video_grid_thw"]]))
+
+
+def many_sizes():
+    """A processor as the hub's: pictures keep their size between 16 x 16 and 64 x 64 pixels."""
+    processor = make_processor(make_tokenizer(iter(["<thinking>"] * 8)))
+    for part, least, most in ((processor.image_processor, 256, 4096), (processor.video_processor, 256, 1024)):
+        part.size = type(part.size)(shortest_edge=least, longest_edge=most)
+    processor.video_processor.cap_pixels_per_frame = False
+    return processor
+
+
+def test_words_without_pictures_are_a_batch_too(tiny):
+    processor, model = tiny
+    chat = Chat([{"role": "user", "content": [{"type": "text", "text": "name a colour"}]}], [], [])
+    batch = Collator(processor)([chat, chat], ["red", "dark blue"])
+    assert batch.grids.shape == (0, 3) and not bool(batch.vision_mask.any())
+    with torch.no_grad():
+        want = model.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask.long(),
+                           position_ids=batch.position_ids).last_hidden_state  # fmt: skip
+        assert torch.allclose(hidden_states(model, batch), want, atol=2e-5)
 
 
 def test_pictures_of_different_sizes_go_through_the_towers_own_forward(tiny):
