@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from .batch import Batch
+from .fed import count_fed
 from .forward import embed_inputs, hidden_states
 
 _NAME = "evlm_blocks"  # of the attention, among transformers'
@@ -33,6 +34,7 @@ def row_states(model: Any, batch: Batch) -> Tensor:
     if checkpointed or "sliding_attention" in (getattr(core.config, "layer_types", None) or ()):
         return hidden_states(model, batch)[batch.attention_mask]
     packed = pack(batch)
+    count_fed(packed.input_ids.shape[1])
     embeds, _ = embed_inputs(model, packed)
     with _attention(core):
         out = core(
