@@ -1,0 +1,190 @@
+"""`python -m trainer study table4 --seeds 3`: the paper's comparisons in miniature, at equal compute.
+
+Every run begins with the same SFT stage; then each arm spends the same number of tokens, forwarded through
+the language model, in its own way. A run is an ordinary `trainer run` in a folder of its own, so a study that
+was stopped goes on where it was. What is measured is exact accuracy on held-out compositions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from evlm.errors import ConfigError
+
+from .config import RECIPES, Config
+from .evaluate import evaluate, load, world_questions
+from .settings import build, override, read_yaml
+from .study_arms import ARMS, BASE, SAME_STEPS, STUDIES
+from .study_page import page
+from .world.light import lit
+
+PROBE = 2  # steps of which an arm's price is taken
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a study: an arm with a seed. steps: of its second stage; 0 has none. questions: asked in the
+    end, with their seed; lamp: the light that they are seen in."""
+
+    arm: str
+    seed: int
+    steps: int
+    folder: str
+    recipe: dict[str, Any]
+    questions: int
+    lamp: float
+
+    @property
+    def result(self) -> Path:
+        return Path(self.folder) / "result.json"
+
+    def config(self) -> Config:
+        """The run's recipe: the shared stage, then the arm's own."""
+        return _config(self.recipe, self.arm, self.steps, self.seed, self.folder)
+
+
+def add_parser(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's flags."""
+    parser.add_argument("study", choices=sorted(STUDIES), help="which comparison")
+    parser.add_argument(
+        "settings", nargs="*", metavar="key=value", help="settings in place of the study's recipe's"
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each arm (3)")
+    parser.add_argument(
+        "--steps", type=int, default=40, help="of the dearest arm; the others' follow from it (40)"
+    )
+    parser.add_argument("--questions", type=int, default=500, help="held-out questions a run is asked (500)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at once (one a core)")
+    parser.add_argument("--out", default=None, help="folder of the study (runs/study-NAME)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs what is missing of a study and writes its page. Raises ConfigError."""
+    for name in ("seeds", "steps", "questions", "jobs"):
+        if getattr(args, name) < 1:
+            raise ConfigError(f"--{name} {getattr(args, name)}: expected 1 or more")
+    out = Path(args.out or f"runs/study-{args.study}")
+    recipe = override(read_yaml(RECIPES / "study.yaml"), args.settings)
+    out.mkdir(parents=True, exist_ok=True)
+    prices = _prices(out / "prices.json", STUDIES[args.study], recipe, args.jobs)
+    budget = max(prices.values()) * args.steps
+    lamp = float((recipe.get("data") or [{}])[0].get("lamp", 0.0))
+    jobs = []
+    for arm in STUDIES[args.study]:
+        steps = args.steps if arm in SAME_STEPS else round(budget / prices[arm]) if arm in prices else 0
+        for seed in range(args.seeds):
+            folder = str(out / f"{arm.replace(' ', '-').replace('/', '-')}-{seed}")
+            jobs.append(Job(arm, seed, steps, folder, recipe, args.questions, lamp))
+    for job in jobs:
+        known = json.loads(job.result.read_text())["job"] if job.result.is_file() else None
+        if known is not None and known != json.loads(json.dumps(asdict(job))):
+            raise ConfigError(
+                f"{job.folder} holds a run of another study; choose another --out, or delete it"
+            )
+    waiting = [job for job in jobs if not job.result.is_file()]
+    print(f"{len(jobs)} runs, {len(waiting)} to do; {budget:,.0f} tokens for each arm", flush=True)
+    with ProcessPoolExecutor(min(args.jobs, max(1, len(waiting))), mp_context=get_context("spawn")) as pool:
+        for number, text in enumerate(pool.map(_run, waiting), 1):
+            print(f"{number} of {len(waiting)}: {text}", flush=True)
+    results = [json.loads(job.result.read_text()) for job in jobs]
+    text = page(args.study, results, budget, recipe)
+    (out / "results.md").write_text(text, encoding="utf-8")
+    print(text)
+    return 0
+
+
+def _run(job: Job) -> str:
+    """Trains, asks and writes the job's result."""
+    import torch
+
+    from .loop import run as train
+
+    torch.set_num_threads(1)
+    folder = Path(job.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config, cpu, tokens = job.config(), time.process_time(), 0.0
+    with open(folder / "log.jsonl", "a", encoding="utf-8") as log:
+
+        def report(event: dict[str, Any]) -> None:
+            log.write(json.dumps(event) + "\n")
+            log.flush()
+
+        adapter = train(config, report)
+    for line in (folder / "log.jsonl").read_text().splitlines():
+        event = json.loads(line)
+        if event["event"] == "step" and event["stage"] == 1:
+            tokens += event["tokens"]
+    answer, count = load(config.model.base, adapter)
+    questions = [
+        replace(each, request=lambda each=each: lit(each.request(), job.lamp))  # type: ignore[misc]
+        for each in world_questions(job.questions, seed=0)
+    ]
+    outcomes = evaluate(answer, questions, count)
+    value = {
+        "job": asdict(job),
+        "outcomes": [asdict(each) for each in outcomes],
+        "tokens": tokens,
+        "cpu_seconds": time.process_time() - cpu,
+    }
+    fresh = job.result.with_suffix(".tmp")
+    fresh.write_text(json.dumps(value), encoding="utf-8")
+    fresh.replace(job.result)
+    exact = sum(each.exact for each in outcomes) / len(outcomes)
+    return f"{job.arm}, seed {job.seed}: exact {exact:.3f}"
+
+
+def _prices(path: Path, arms: tuple[str, ...], recipe: dict[str, Any], jobs: int) -> dict[str, float]:
+    """Tokens forwarded in a step of each arm's second stage, by running a few of them."""
+    known: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
+    wanted = [arm for arm in arms if arm not in (BASE, *SAME_STEPS) and arm not in known]
+    with ProcessPoolExecutor(max(1, min(jobs, len(wanted))), mp_context=get_context("spawn")) as pool:
+        for arm, price in zip(wanted, pool.map(_price, wanted, [recipe] * len(wanted)), strict=True):
+            known[arm] = price
+    path.write_text(json.dumps(known))
+    return {arm: known[arm] for arm in arms if arm in known}
+
+
+def _price(arm: str, recipe: dict[str, Any]) -> float:
+    import tempfile
+
+    import torch
+
+    from .loop import run as train
+
+    torch.set_num_threads(1)
+    seen: list[float] = []
+
+    def report(event: dict[str, Any]) -> None:
+        if event["event"] == "step":
+            seen.append(event["tokens"])
+
+    with tempfile.TemporaryDirectory() as folder:
+        config = _config(recipe, arm, PROBE, 0, folder)
+        first = replace(config.phases[0], steps=1)
+        train(replace(config, phases=(first, config.phases[1])), report)
+    return sum(seen[1:]) / PROBE
+
+
+def _config(recipe: dict[str, Any], arm: str, steps: int, seed: int, folder: str) -> Config:
+    first, second = recipe["phases"]
+    own = [] if arm == BASE else [{**second, **_merged(second, ARMS[arm]), "steps": steps}]
+    values = {**recipe, "phases": [first, *own], "seed": seed, "out": folder, "log_every": 1}
+    return build(Config, values)
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings with changes applied."""
+    made = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(made.get(key), Mapping)
+        made[key] = _merged(made[key], value) if both else value
+    return made

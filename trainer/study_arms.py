@@ -1,0 +1,48 @@
+"""What the studies compare: settings of the second stage, by the arm's name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+BASE = "SFT stage"  # the first stage alone
+SAME_STEPS = ("SFT, same steps",)  # as many steps as the dearest arm, not as many tokens
+
+# Eq. 12 as rkto.md mends it: every default of RKTOConfig and RewardConfig.
+_PAPER: dict[str, Any] = {"kind": "rkto"}
+# What docs/rkto.md found to train best.
+_OURS: dict[str, Any] = {
+    "kind": "rkto",
+    "rkto": {"reinforce": "all", "baseline": "row", "lambda_ref": 0.0},
+    "rewards": {"similarity": "slots"},
+}
+
+
+def _with(base: Mapping[str, Any], rkto: Mapping[str, Any] | None = None, **rest: Any) -> dict[str, Any]:
+    made = {**base, "rkto": {**base.get("rkto", {}), **(rkto or {})}}
+    return {**made, **rest}
+
+
+ARMS: dict[str, dict[str, Any]] = {
+    "SFT": {"kind": "sft"},
+    "SFT, same steps": {"kind": "sft"},
+    "KTO": {"kind": "kto"},
+    "RKTO": _OURS,
+    "RKTO, the paper's": _PAPER,
+    **{f"lambda {value:g}": _with(_PAPER, {"lambda_ref": value}) for value in (0.0, 0.02, 0.2, 1.0)},
+    **{f"w_max {value:g}": _with(_PAPER, {"tau": 1.0, "w_max": value}) for value in (5.0, 10.0, 20.0)},
+    **{
+        f"K = {value}": _with(_OURS, rewards={"similarity": "slots", "samples": value}) for value in (1, 3, 5)
+    },
+    "surrogate": _with(_PAPER, {"reinforce": "none"}),
+    "surrogate + REINFORCE": _with(_PAPER, {"reinforce": "mask"}),
+    "surrogate + REINFORCE on all": _OURS,
+}
+
+STUDIES: dict[str, tuple[str, ...]] = {
+    "table4": (BASE, "SFT", "SFT, same steps", "KTO", "RKTO", "RKTO, the paper's"),
+    "lambda": (BASE, "lambda 0", "lambda 0.02", "lambda 0.2", "lambda 1"),
+    "wmax": (BASE, "w_max 5", "w_max 10", "w_max 20"),
+    "mc": (BASE, "K = 1", "K = 3", "K = 5"),
+    "surrogate": (BASE, "surrogate", "surrogate + REINFORCE", "surrogate + REINFORCE on all"),
+}

@@ -1,0 +1,74 @@
+"""A study's result as Markdown: accuracy with intervals, differences from the first stage, prices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .evaluate import Outcome, difference, summary
+from .statistics import Interval
+
+Result = Mapping[str, Any]
+
+
+def page(study: str, results: Sequence[Result], budget: float, recipe: Mapping[str, Any]) -> str:
+    """The page. results: as `study` writes them, all of them; the first arm is what the others are compared
+    with. Intervals are over questions, each question's runs averaged; the single seeds stand beside them."""
+    arms = list(dict.fromkeys(result["job"]["arm"] for result in results))
+    by_arm = {arm: [result for result in results if result["job"]["arm"] == arm] for arm in arms}
+    outcomes = {arm: [o for result in by_arm[arm] for o in _outcomes(result)] for arm in arms}
+    seeds, asked = len(by_arm[arms[0]]), results[0]["job"]["questions"]
+    lines = [
+        f"# {study}: {seeds} seeds, {asked} held-out questions each, {budget / 1e6:.2f} M tokens an arm",
+        "",
+        f"| arm | exact | seeds | over {arms[0]} | mask IoU | malformed | steps | tokens, M | CPU s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for arm in arms:
+        values = summary(outcomes[arm])[0].values
+        each = ", ".join(f"{_mean(_outcomes(result)):.3f}" for result in by_arm[arm])
+        over = "" if arm == arms[0] else _signed(difference(outcomes[arm], outcomes[arms[0]]))
+        job, runs = by_arm[arm][0]["job"], len(by_arm[arm])
+        tokens = sum(result["tokens"] for result in by_arm[arm]) / runs / 1e6
+        cpu = sum(result["cpu_seconds"] for result in by_arm[arm]) / runs
+        lines.append(
+            f"| {arm} | {_shown(values['exact'])} | {each} | {over} | {_shown(values['iou'])} | "
+            f"{values['malformed'].mean:.3f} | {job['steps'] or ''} | {tokens:.2f} | {cpu:.0f} |"
+        )
+    lines += ["", "Differences of every two arms, exact, paired by question:", ""]
+    lines += ["| | " + " | ".join(arms[1:]) + " |", "|---" * len(arms) + "|"]
+    for row in arms[:-1]:
+        cells = [
+            _signed(difference(outcomes[column], outcomes[row]))
+            if arms.index(column) > arms.index(row)
+            else ""
+            for column in arms[1:]
+        ]
+        lines.append(f"| less {row} | " + " | ".join(cells) + " |")
+    first, second = recipe["phases"]
+    lines += [
+        "",
+        "Intervals: 95 %, 10,000 bootstrap resamples of the questions, each question's runs averaged first; "
+        "how much other seeds would differ is seen in the seeds' own column. Tokens: forwarded through the "
+        "language model in the second stage, by policy, reference, sampling and embedding together; "
+        "CPU seconds: the whole run, its first stage and the questions included.",
+        f"Data: {recipe['data']}; first stage: {first}; second: {second}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _outcomes(result: Result) -> list[Outcome]:
+    return [Outcome(**each) for each in result["outcomes"]]
+
+
+def _mean(outcomes: Sequence[Outcome]) -> float:
+    return sum(each.exact for each in outcomes) / len(outcomes)
+
+
+def _shown(value: Interval) -> str:
+    return f"{value.mean:.3f} ({value.low:.3f} to {value.high:.3f})"
+
+
+def _signed(value: Interval) -> str:
+    text = f"{value.mean:+.3f} ({value.low:+.3f} to {value.high:+.3f})"
+    return f"**{text}**" if value.excludes_zero else text
