@@ -18,6 +18,9 @@ Detector = io.Custom("EVLM_DETECTOR")
 Segmenter = io.Custom("EVLM_SEGMENTER")
 Editor = io.Custom("EVLM_EDITOR")
 Boxes = io.BBOX
+Choice = io.Custom(
+    "COMBO"
+)  # fits every list to choose from; core's Combo.Output fits only one with its options
 
 CATEGORY = "EVLM"
 

@@ -73,7 +73,7 @@ class Train(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Combo.Output(
+                sockets.Choice.Output(
                     "trained_adapter",
                     display_name="adapter",
                     tooltip="Connect it to the adapter of Load EVLM.",

@@ -17,6 +17,23 @@ REAL: Chain = {
     "segmenter": {"model": "sam2.1-small", "models": SAM2},
     "editor": {"model": "instruct-pix2pix", "models": IP2P},
 }
+WISH = """<thinking>
+reference 1 : large yellow dotted square bottom ; sand , clear . original : large red striped heart top , \
+large yellow = dotted = square = left , large green dotted = square = right ; sand , clear . \
+it is the yellow dotted square
+</thinking>
+<intermediate>
+make the yellow dotted square blue
+</intermediate>
+<reflection>
+this holds
+</reflection>
+<output>
+instruction: make the yellow dotted square blue
+targets: yellow dotted square
+scope: local
+mask: box 31 344 344 656 full
+</output>"""
 TRACE_SIZE, RESULT_SIZE = (420, 440), (300, 300)
 OUR_FILES = (
     "- Qwen/Qwen2-VL-7B-Instruct → `models/evlm/qwen2-vl-7b`\n"
@@ -214,23 +231,25 @@ def train_from_ratings(definitions: Definitions) -> Graph:
     """Rate, train, load, reason: in one graph."""
     graph = Graph(
         "train_from_ratings",
-        "## Train on your ratings\n\nThe whole circle in one queue, in a minute or two on a CPU: an edit is "
-        "made, **Rate Edit** keeps it as *good*, **Train** learns from that dataset, **Load EVLM** takes the "
-        "new adapter, and the second **Reason** plans with it.\n\n"
-        "One rating and a few steps show only that it works. For your own taste: collect dozens with the "
-        "workflow *rate_and_collect*, write `evlm_ratings` into `dataset` of **Train** in place of the link, "
-        "and set `steps` to 0.\n\nCancel when you like; the same queue goes on from there.\n\n"
+        "## Train on your ratings\n\nThe whole circle in one queue, in a minute or two on a CPU. The bundled "
+        "reasoner would *remove* the square. **Plan from Text** says what was wanted instead, that edit is "
+        "made, and **Rate Edit** keeps it as *good*; **Train** learns from this dataset, **Load EVLM** takes "
+        "the new adapter, and the last **Reason** plans as you wished.\n\n"
+        "It learns one answer by heart. For your own taste: collect dozens of ratings with the workflow "
+        "*rate_and_collect*, put `evlm_ratings` into `dataset` of **Train** in place of the link, and set "
+        "`steps` to 0.\n\nCancel when you like; the same queue goes on from there.\n\n"
         "**Files:** none, it runs as it is.",
         definitions,
-        note_height=520,
+        note_height=560,
     )
-    example, plan = _asked(graph, REMOVAL)
-    mask, edited = _edit(graph, example["image"], plan["plan"])
+    example, _ = _asked(graph, REMOVAL)
     asked: dict[str, Any] = {"references": example["references"], "prompt": example["prompt"]}
+    wish = graph.add(2, "EVLM_PlanFromText", title="What was wanted", text=WISH, plain=False, size=(420, 320))
+    mask, edited = _edit(graph, example["image"], wish["plan"])
     rated = graph.add(
         5,
         "EVLM_RateEdit",
-        plan=plan["plan"],
+        plan=wish["plan"],
         original=example["image"],
         edited=edited,
         mask=mask,
@@ -238,7 +257,9 @@ def train_from_ratings(definitions: Definitions) -> Graph:
         dataset="evlm_first_ratings",
         **asked,
     )
-    trained = graph.add(6, "EVLM_Train", dataset=rated["folder"], steps=12, name="first_taste")
+    trained = graph.add(
+        6, "EVLM_Train", dataset=rated["folder"], steps=32, name="first_taste", size=(400, 640)
+    )
     model = graph.add(7, "EVLM_LoadModel", title="Load EVLM, trained", adapter=trained["adapter"])
     again = graph.add(
         8, "EVLM_Reason", title="Reason, trained", model=model["model"], image=example["image"], **asked
