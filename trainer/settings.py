@@ -4,6 +4,7 @@ meant, and where."""
 from __future__ import annotations
 
 import difflib
+import reprlib
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
@@ -14,6 +15,7 @@ from evlm.errors import ConfigError, EVLMError
 
 T = TypeVar("T")
 LARGEST = 1 << 20  # bytes of a recipe
+LONGEST = 1000  # bits of a whole number; a float holds 1,023
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def override(content: Mapping[str, Any], assignments: Sequence[str]) -> dict[str
         try:
             wanted = yaml.safe_load(value)
         except (yaml.YAMLError, ValueError, RecursionError):
-            raise ConfigError(f"{text!r:.80}: {value!r:.60} is not YAML") from None
+            raise ConfigError(f"{text!r:.80}: {_shown(value)} is not YAML") from None
         place: Any = made
         for at, key in enumerate(keys):
             last, name = at == len(keys) - 1, ".".join(keys[: at + 1])
@@ -82,12 +84,15 @@ def build(kind: type[T], content: Any, where: str = "") -> T:
     """A dataclass from a mapping, recursively. Raises ConfigError with the place and the nearest right
     name."""
     if not isinstance(content, Mapping):
-        raise ConfigError(f"{where or 'recipe'}: expected settings, got {content!r:.60}")
+        raise ConfigError(f"{where or 'recipe'}: expected settings, got {_shown(content)}")
     hints = get_type_hints(kind)
     known = {each.name: each for each in fields(kind)}  # type: ignore[arg-type]
     for key in content:
+        if not isinstance(key, str):
+            names = ", ".join(known)
+            raise ConfigError(f"{where or 'recipe'}: {_shown(key)} is not a setting; known are {names}")
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
+            near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
             raise ConfigError(f"{_join(where, key)} is not a setting; {hint}")
     values = {key: _value(hints[key], value, _join(where, key)) for key, value in content.items()}
@@ -101,6 +106,8 @@ def build(kind: type[T], content: Any, where: str = "") -> T:
 
 
 def _value(kind: Any, value: Any, where: str) -> Any:
+    if isinstance(value, int) and value.bit_length() > LONGEST:
+        raise ConfigError(f"{where}: a number of {value.bit_length():,} bits; expected at most {LONGEST}")
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         if value is None and type(None) in inner:
@@ -110,11 +117,11 @@ def _value(kind: Any, value: Any, where: str) -> Any:
         if value not in inner or isinstance(value, bool):
             near = difflib.get_close_matches(str(value), map(str, inner), n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"{where} {value!r:.60}: expected {', '.join(map(str, inner))}{hint}")
+            raise ConfigError(f"{where} {_shown(value)}: expected {', '.join(map(str, inner))}{hint}")
         return value
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{where} {value!r:.60}: expected a list")
+            raise ConfigError(f"{where} {_shown(value)}: expected a list")
         return tuple(_value(inner[0], each, f"{where}.{at}") for at, each in enumerate(value))
     if is_dataclass(kind):
         return build(kind, value, where)  # type: ignore[arg-type]
@@ -130,11 +137,19 @@ def _value(kind: Any, value: Any, where: str) -> Any:
         str: isinstance(value, str),
     }
     if not fits[kind]:
-        raise ConfigError(f"{where} {value!r:.60}: expected {_NAMES[kind]}")
+        raise ConfigError(f"{where} {_shown(value)}: expected {_NAMES[kind]}")
     return float(value) if kind is float else value
 
 
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def _shown(value: Any) -> str:
+    """A value in a few words, however large it is: YAML's aliases make much of little."""
+    try:
+        return reprlib.repr(value)[:80]
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number of too many digits"
 
 
 def _join(where: str, key: Any) -> str:

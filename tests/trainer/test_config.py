@@ -18,7 +18,10 @@ TINY: dict[str, Any] = yaml.safe_load((RECIPES / "tiny.yaml").read_text())
 
 
 def test_a_shipped_recipe_by_name_with_settings_in_place_of_its_own(tmp_path: Path) -> None:
-    config = load_config("tiny", ["phases.0.steps=5", "lora.rank=8", "phases.1.kto.gamma=5e-1", "cycles=2"])
+    config = load_config(
+        "tiny",
+        ["phases.0.steps=5", "lora.rank=8", "phases.1.kto.gamma=5e-1", "phases.1.kind=kto", "cycles=2"],
+    )
     assert [phase.kind for phase in config.stages] == ["sft", "kto"] * 2
     assert (config.phases[0].steps, config.lora.rank, config.phases[1].kto.gamma) == (5, 8, 0.5)
     file = tmp_path / "mine.yaml"
@@ -46,7 +49,8 @@ def test_every_shipped_recipe_is_right(name: str) -> None:
         ("seed=true", "whole number"),
         ("phases.0.lr=.nan", "lr nan"), ("phases.0.lr=.inf", "lr inf"), ("lora=3", "lora: expected settings"),
         ("out.a=1", "is a value"), ("lora.targets=q_proj", "expected a list"), ("cycles=[", "not YAML"),
-        ("data.0.world=false", "either"), ("phases.1.eta0.over=onpolicy", "onpolicy"),
+        ("data.0.world=false", "either"),
+        ("phases.1={kind: kto, steps: 1, eta0: {over: onpolicy}}", "onpolicy"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(setting: str, said: str) -> None:

@@ -1,0 +1,217 @@
+"""Every shipped recipe fits a model of the real class; a recipe broken in any way is explained, not run."""
+
+from __future__ import annotations
+
+import copy
+import random
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import pytest
+import yaml
+
+from evlm.errors import ConfigError
+from evlm.records import RowWriter
+from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
+from trainer.config import RECIPES, Config, load_config
+from trainer.plan import plan
+from trainer.settings import build, read_yaml, write_yaml
+from trainer.world.rows import Recipe, rows
+
+NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
+MUTATIONS = 1000
+VALUES: list[Any] = [
+    None, True, False, -1, 0, 1, 2, 1e30, -1e-30, float("nan"), float("inf"), 10**20, -(10**400), "x", "",
+    "\x00", "é" * 99, "1e-3", "nan", "../..", [], {}, [1], [None], [[]], {"a": 1}, {1: 2}, ["q_proj"],
+    [{"world": True}], {"kind": "sft"}, "sft", "rkto", "4bit", 0.5, b"bytes", ("a",), {1, 2}, object(),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the hub's: the full prompt style, pictures of many sizes."""
+    folder, tokenizer = tmp_path_factory.mktemp("model"), make_tokenizer(iter(["<thinking> red circle"] * 8))
+    processor = make_processor(tokenizer)
+    for part in (processor.image_processor, processor.video_processor):
+        part.size = type(part.size)(shortest_edge=256, longest_edge=4096)
+    make_model(tokenizer, layers=2, vision_depth=2).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    writer = RowWriter(folder)
+    for row, pictures in rows(Recipe(seed=3), 0, 12):
+        writer.append(row, {name: pictures[name] for name in row.paths() if name in pictures})
+    return folder
+
+
+def test_the_recipes_that_the_issue_names_are_there() -> None:
+    assert set(NAMES) >= {"tiny", "qwen2vl-2b-lora", "qwen2vl-7b-lora", "qwen2vl-7b-qlora", "paper"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_recipe_plans_on_a_model_of_its_class(name: str, base: Path, data: Path, tmp_path: Path) -> None:
+    recipe = load_config(name)
+    settings = [f"out={tmp_path / 'run'}", "model.device=cpu", "model.quantize=null"]
+    if recipe.model.base != "bundled":
+        settings += [f"model.base={base}", f"data=[{{path: {data}}}]"]
+    found = plan(load_config(name, settings))
+    assert [line for line in found.missing if not line.startswith("TensorBoard")] == []
+    for number, phase in enumerate(recipe.stages):
+        assert f"stage {number}: {phase.kind}, {phase.steps:,} steps of {phase.batch} rows from" in found.text
+    assert re.search(r"model .*: [\d,]+ parameters; trained [\d,]+, LoRA of rank \d+", found.text)
+    assert not (tmp_path / "run").exists(), "nothing is written"
+
+
+def test_the_papers_numbers() -> None:
+    paper = load_config("paper")
+    sft, rkto = paper.phases
+    assert (sft.kind, sft.lr, sft.batch, rkto.kind, rkto.lr, rkto.batch) == (
+        "sft",
+        5e-5,
+        64,
+        "rkto",
+        2e-5,
+        64,
+    )
+    assert (paper.lora.rank, paper.lora.alpha, paper.lora.dropout, paper.cycles) == (64, 16, 0.05, 1)
+    assert (rkto.rkto.tau, rkto.rkto.w_max, rkto.rkto.alpha, rkto.rkto.lambda_ref) == (0.1, 10, 0.7, 0.2)
+    assert (rkto.rewards.samples, rkto.eta0.over, rkto.rkto.reflection_as) == (3, "pairs", "loss")
+    assert [source.weight for source in paper.data] == [0.8, 0.2] and paper.data[1].form != "evlm"
+
+
+def test_a_recipe_survives_being_written_down(tmp_path: Path) -> None:
+    for name in NAMES:
+        (tmp_path / "recipe.yaml").write_text(write_yaml(load_config(name)), encoding="utf-8")
+        assert load_config(tmp_path / "recipe.yaml") == load_config(name)
+
+
+def mutated(rng: random.Random, content: dict[str, Any]) -> dict[str, Any]:
+    """The recipe with one to three of its keys or values made into something else."""
+    content = copy.deepcopy(content)
+    for _ in range(rng.randint(1, 3)):
+        place: Any = content
+        while place:
+            key = rng.choice(list(place) if isinstance(place, dict) else range(len(place)))
+            if isinstance(place[key], (dict, list)) and place[key] and rng.random() < 0.75:
+                place = place[key]
+                continue
+            kind = rng.random()
+            if isinstance(place, dict) and kind < 0.15:
+                place[f"{key}x"] = place.pop(key)
+            elif isinstance(place, dict) and kind < 0.25:
+                place[rng.choice(["", 3, None, "\x00", ("a", 1), "lr", "rank", "kind"])] = rng.choice(VALUES)
+            elif isinstance(place, dict) and kind < 0.35:
+                del place[key]
+            elif isinstance(place, list) and kind < 0.2:
+                place.append(copy.deepcopy(place[key]))
+            elif type(place[key]) in (int, float) and abs(place[key]) < 1e15 and kind < 0.6:
+                place[key] = rng.choice([-place[key], place[key] * 1e12, place[key] + 0.5, str(place[key])])
+            else:
+                place[key] = rng.choice(VALUES)
+            break
+    return content
+
+
+def test_a_thousand_mutated_recipes_are_right_or_explained() -> None:
+    rng, contents = random.Random(0), {name: read_yaml(RECIPES / f"{name}.yaml") for name in NAMES}
+    for each in contents.values():  # every setting that there is, not only those that the file names
+        each.update(yaml.safe_load(write_yaml(build(Config, each))) if rng.random() < 0.5 else {})
+    known = set(settings_of(Config))
+    right = explained = 0
+    for number in range(MUTATIONS):
+        content = mutated(rng, contents[NAMES[number % len(NAMES)]])
+        try:
+            config = build(Config, content)
+        except ConfigError as error:
+            explained += 1
+            words = set(re.split(r"\W+", str(error)))
+            assert words & known, f"no setting is named: {error}"
+            assert len(str(error)) < 1000
+        else:
+            right += 1
+            assert load_again(config) == config
+    assert right > 50 and explained > 600, (right, explained)
+
+
+BOMB = "\n".join(
+    ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 40))]
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{BOMB}\nphases: *a39", f"{BOMB}\nout: *a39", f"lora: 0x{'f' * 5000}", f"seed: 0x{'f' * 5000}",
+        f"lora: [0x{'f' * 5000}]", f"0x{'f' * 5000}: 1", f"phases: {'[' * 900}", "&a [*a]", "phases: &a [*a]",
+        f"phases: [{{kind: sft, steps: 1, lr: 0x{'f' * 400}}}]", "? [a, b]\n: 1", "out: 2026-11-21",
+        "out: !!binary eA==",
+    ],
+)  # fmt: skip
+def test_files_made_to_hurt_are_refused_at_once(tmp_path: Path, text: str) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    began = time.monotonic()
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "bad.yaml")
+    assert time.monotonic() - began < 5 and len(str(caught.value)) < 1000
+
+
+def load_again(config: Config) -> Config:
+    return build(Config, yaml.safe_load(write_yaml(config)))
+
+
+def test_a_thousand_mutated_assignments_are_right_or_explained(tmp_path: Path) -> None:
+    rng = random.Random(1)
+    keys = list(paths(yaml.safe_load(write_yaml(load_config("paper")))))
+    words = [
+        "1",
+        "-1",
+        "x",
+        "[",
+        "{a: b",
+        "",
+        "null",
+        "!!python/name:os.system",
+        "1e400",
+        "'",
+        ".nan",
+        "{}",
+        "[]",
+        "&a [*a]",
+    ]
+    for number in range(MUTATIONS):
+        key = rng.choice(keys)
+        if rng.random() < 0.3:
+            at = rng.randrange(len(key))
+            key = key[:at] + rng.choice(["", ".", "=", "9", "x", " "]) + key[at + 1 :]
+        text = f"{key}={rng.choice(words)}" if rng.random() < 0.95 else key
+        try:
+            load_config(NAMES[number % len(NAMES)], [text])
+        except ConfigError as error:
+            assert len(str(error)) > 10
+
+
+def paths(content: Any, where: str = "") -> Iterator[str]:
+    """The dotted name of every setting."""
+    items = content.items() if isinstance(content, dict) else enumerate(content)
+    for key, value in items:
+        yield f"{where}{key}"
+        if isinstance(value, (dict, list)):
+            yield from paths(value, f"{where}{key}.")
+
+
+def settings_of(kind: Any) -> Iterator[str]:
+    """The name of every setting of a dataclass and of those within it."""
+    hints = get_type_hints(kind)
+    for each in fields(kind):
+        yield each.name
+        for inner in (hints[each.name], *get_args(hints[each.name])):
+            if is_dataclass(inner):
+                yield from settings_of(inner)
