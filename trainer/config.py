@@ -6,7 +6,6 @@ python -m trainer run trainer/recipes/tiny.yaml phases.0.steps=50 out=runs/try
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -207,5 +206,5 @@ def load_config(path: str | Path, assignments: Sequence[str] = ()) -> Config:
 
 
 def _between(name: str, value: float, low: float, high: float) -> None:
-    if not math.isfinite(value) or not low <= value <= high:
+    if not low <= value <= high:  # NaN is not, nor is infinity
         raise ConfigError(f"{name} {value!r:.40}: expected {low:g} to {high:g}")
