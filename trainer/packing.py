@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .batch import Batch
@@ -20,6 +22,7 @@ from .fed import count_fed
 from .forward import embed_inputs, hidden_states
 
 _NAME = "evlm_blocks"  # of the attention, among transformers'
+_ABOUT = 1.2  # blocks up to this much longer than a group's shortest share its padding
 
 
 def row_states(model: Any, batch: Batch) -> Tensor:
@@ -62,37 +65,52 @@ def pack(batch: Batch) -> Batch:
 
 @dataclass(frozen=True)
 class _Blocks:
-    """Where the packed row's tokens stand in blocks side by side. source int64 [B * L]: the token of each
-    place, 0 where there is none; target int64 [T]: the place of each token; shape: (B, L)."""
+    """Where the packed row's tokens stand in blocks side by side, those of about one length together.
 
-    source: Tensor
+    groups: (source int64 [b * l], (b, l)), the token of each place of b blocks of l places; behind a block's
+    end it is the last one again. target int64 [T]: the place of each token, all groups behind each other.
+    """
+
+    groups: list[tuple[Tensor, tuple[int, int]]]
     target: Tensor
-    shape: tuple[int, int]
 
     @classmethod
     def of(cls, mask: Tensor) -> _Blocks:
-        rows, length = mask.shape
-        flat = mask.flatten()
-        return cls((flat.cumsum(0) - 1) * flat, flat.nonzero()[:, 0], (rows, length))
+        lengths = mask.sum(1).tolist()
+        starts = [0, *accumulate(lengths)]
+        together: list[list[int]] = []
+        for row in sorted(range(len(lengths)), key=lambda row: lengths[row]):
+            if together and lengths[row] <= _ABOUT * lengths[together[-1][0]]:
+                together[-1].append(row)
+            else:
+                together.append([row])
+        groups, target, before = [], torch.empty(starts[-1], dtype=torch.long), 0
+        for rows in together:
+            longest = lengths[rows[-1]]
+            places = torch.arange(longest)
+            groups.append((torch.cat([starts[r] + places.clamp(max=lengths[r] - 1) for r in rows]),
+                           (len(rows), longest)))  # fmt: skip
+            for row in rows:
+                target[starts[row] : starts[row + 1]] = before + places[: lengths[row]]
+                before += longest
+        return cls([(s.to(mask.device), shape) for s, shape in groups], target.to(mask.device))
 
 
 def _attend(
     module: Any, query: Tensor, key: Tensor, value: Tensor, mask: None, *, evlm_blocks: _Blocks, **given: Any
 ) -> tuple[Tensor, None]:
-    """Causal attention inside each block; query [1, heads, T, head dim] -> [1, T, heads, head dim]. What is
-    padding lies behind every token that counts, and is not seen by it."""
+    """Causal attention inside each block; query [1, heads, T, head dim] -> [1, T, heads, head dim]. What
+    stands behind a block's end is not seen by what counts."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     given["is_causal"] = True
-    blocks = evlm_blocks
-
-    def side_by_side(x: Tensor) -> Tensor:
-        return x[0].transpose(0, 1).index_select(0, blocks.source).unflatten(0, blocks.shape).transpose(1, 2)
-
-    out, _ = ALL_ATTENTION_FUNCTIONS["sdpa"](
-        module, side_by_side(query), side_by_side(key), side_by_side(value), None, **given
-    )
-    return out.flatten(0, 1).index_select(0, blocks.target)[None], None
+    flat = [x[0].transpose(0, 1) for x in (query, key, value)]
+    found = []
+    for source, shape in evlm_blocks.groups:
+        blocks = [x.index_select(0, source).unflatten(0, shape).transpose(1, 2) for x in flat]
+        out, _ = ALL_ATTENTION_FUNCTIONS["sdpa"](module, *blocks, None, **given)
+        found.append(out.flatten(0, 1))
+    return torch.cat(found).index_select(0, evlm_blocks.target)[None], None
 
 
 @contextmanager

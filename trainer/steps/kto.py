@@ -24,7 +24,11 @@ def kto_step(
     batch's."""
     model, ranks = learner.model, learner.ranks
     prompts, responses = split(learner.batch(examples), learner.merge)
-    seen = compare(model, reference, prompts, responses, phase.eta0, at, phase.kto.log_ratio)
+    elsewhere, lower = ranks.others(responses, learner.device)
+    seen = compare(
+        model, reference, prompts, responses, phase.eta0, at, phase.kto.log_ratio,
+        elsewhere=elsewhere, lower=lower,
+    )  # fmt: skip
     baseline = eta0(ranks.gather(seen.mismatched))
     lengths = torch.tensor([len(each) for each in responses], device=seen.policy.device)
     desired = torch.tensor([example.desired for example in examples], device=seen.policy.device)
@@ -33,7 +37,7 @@ def kto_step(
     for rows in torch.arange(len(examples)).split(phase.micro_batch or len(examples)):
         index = rows.tolist()
         some = [responses[i] for i in index]
-        policy = sequence_logps(model, prompts.take(index), some, range(len(index)), "cached")
+        policy = sequence_logps(model, prompts.take(index), some, range(len(index)), "packed")
         part, parts = kto_loss(
             policy, seen.reference[rows], lengths[rows], desired[rows], baseline, phase.kto, total
         )
