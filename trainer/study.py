@@ -56,7 +56,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     """Declares the command's flags."""
     parser.add_argument("study", choices=sorted(STUDIES), help="which comparison")
     parser.add_argument(
-        "settings", nargs="*", metavar="key=value", help="settings in place of the study's recipe's"
+        "settings", nargs="*", metavar="key=value", help="settings in place of those of the recipe tiny"
     )
     parser.add_argument("--seeds", type=int, default=3, help="runs of each arm (3)")
     parser.add_argument(
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, name) < 1:
             raise ConfigError(f"--{name} {getattr(args, name)}: expected 1 or more")
     out = Path(args.out or f"runs/study-{args.study}")
-    recipe = override(read_yaml(RECIPES / "study.yaml"), args.settings)
+    recipe = override(read_yaml(RECIPES / "tiny.yaml"), args.settings)
     out.mkdir(parents=True, exist_ok=True)
     prices = _prices(out / "prices.json", STUDIES[args.study], recipe, args.jobs)
     budget = max(prices.values()) * args.steps
@@ -176,8 +176,10 @@ def _price(arm: str, recipe: dict[str, Any]) -> float:
 
 def _config(recipe: dict[str, Any], arm: str, steps: int, seed: int, folder: str) -> Config:
     first, second = recipe["phases"]
-    own = [] if arm == BASE else [{**second, **_merged(second, ARMS[arm]), "steps": steps}]
-    values = {**recipe, "phases": [first, *own], "seed": seed, "out": folder, "log_every": 1}
+    changes = {} if arm == BASE else dict(ARMS[arm])
+    data = [_merged(recipe["data"][0], changes.pop("data", {})), *recipe["data"][1:]]
+    own = [] if arm == BASE else [{**_merged(second, changes), "steps": steps}]
+    values = {**recipe, "phases": [first, *own], "data": data, "seed": seed, "out": folder, "log_every": 1}
     return build(Config, values)
 
 

@@ -34,6 +34,7 @@ SMALL = [
     "phases.1.steps=3",
     "phases.1.batch=2",
     "phases.1.micro_batch=1",
+    "phases.1.kind=kto",
     "phases.1.eta0.over=pairs",
     "lora.rank=4",
     "lora.dropout=0.1",
@@ -73,6 +74,34 @@ def test_a_run_that_is_cut_anywhere_ends_in_the_same_bits(tmp_path: Path) -> Non
     again: list[dict[str, Any]] = []
     assert bits(run(small(out), again.append)) == whole, "a finished run only writes its adapter"
     assert not [e for e in again if e["event"] == "step"]
+
+
+def test_rkto_that_is_cut_draws_the_same_samples_and_ends_in_the_same_bits(tmp_path: Path) -> None:
+    """With the mask's, the reflection's and the undesired rows' terms."""
+    more = [
+        "phases.0.steps=1",
+        "phases.1.kind=rkto",
+        "phases.1.rkto={lambda_ref: 0.2, lambda_u: 0.5, baseline: row}",
+        "phases.1.batch=4",
+        "phases.1.rewards={samples: 2, max_new_tokens: 120, temperature: 1.5}",
+        "phases.1.diagnose_every=2",
+    ]
+    events: list[dict[str, Any]] = []
+    whole = bits(run(small(tmp_path / "whole", *more), events.append))
+    steps = [each for each in events if each["event"] == "step" and each["kind"] == "rkto"]
+    assert {"loss_likelihood", "loss_reinforce", "loss_reflection", "weight_entropy", "iou"} <= set(steps[0])
+    assert {"kl_reference", "norm_reinforce", "cos_sft_likelihood"} <= set(steps[0])
+
+    class Cut(Exception):
+        pass
+
+    def report(event: dict[str, Any]) -> None:
+        if event["event"] == "step" and event["step"] == 3:
+            raise Cut
+
+    with pytest.raises(Cut):
+        run(small(tmp_path / "cut", *more), report)
+    assert bits(run(small(tmp_path / "cut", *more), lambda event: None)) == whole
 
 
 def test_sigterm_saves_and_leaves(tmp_path: Path) -> None:
@@ -159,7 +188,7 @@ def test_the_command_speaks_json_and_plans(tmp_path: Path, capsys: pytest.Captur
         "event": "done",
         "adapter": str(tmp_path / "adapter.safetensors"),
     }
-    assert {"loss", "eta0", "s_desired"} & set(events[-3]) and (tmp_path / "log.jsonl").read_text().count(
+    assert {"loss", "eta0", "s_desired"} & set(events[-4]) and (tmp_path / "log.jsonl").read_text().count(
         "\n"
     ) == len(events)
     assert main(["run", "tiny", "lora.rnk=3"]) == 2
