@@ -1,0 +1,132 @@
+"""The RKTO step on a real model against the same numbers taken one row and one sample at a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from evlm.errors import ModelError
+from evlm.masktext import mask_text_iou
+from trainer.config import load_config
+from trainer.eta0 import Eta0Config, pair_indices
+from trainer.learner import Learner, load_learner
+from trainer.objectives.rkto import RKTOConfig
+from trainer.reference import Reference
+from trainer.rewards import RewardConfig, plan_in, slots
+from trainer.rows import Example
+from trainer.scoring import base_of, response_states, sequence_logps, token_logps
+from trainer.steps.rkto import draw, judge, rkto_step, terms_of
+
+SETTINGS = ["model.device=cpu", "lora.rank=4", "phases.1.batch=4", "phases.1.micro_batch=null"]
+
+
+@pytest.fixture(scope="module")
+def learner() -> Learner:
+    """With an adapter that does something."""
+    learner = load_learner(load_config("tiny", SETTINGS))
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, value in learner.model.named_parameters():
+            if "lora_B.default" in name:
+                value.copy_(0.02 * torch.randn(value.shape, generator=generator))
+    return learner
+
+
+def setting(learner: Learner, **rkto):  # type: ignore[no-untyped-def]
+    config = load_config("tiny", SETTINGS)
+    phase = replace(
+        config.phases[1],
+        rkto=RKTOConfig(**{"lambda_ref": 0.0, "reinforce": "mask", **rkto}),
+        rewards=RewardConfig(samples=2, temperature=2.0, similarity="slots"),
+        eta0=Eta0Config("pairs"),
+    )
+    examples = learner.rows(config, phase).batch(3)
+    return phase, sorted(examples, key=lambda example: not example.desired)
+
+
+def test_every_number_equals_the_slow_way(learner: Learner) -> None:
+    phase, examples = setting(learner)
+    reference = Reference(learner.model, None)
+    batch = draw(learner, examples, phase.rewards, 7, 0)
+    paid, frozen, numbers = judge(learner, reference, batch, examples, phase, 7)
+
+    with torch.no_grad():
+        everyone = [(i, i) for i in range(4)] + pair_indices(4)
+        args = batch.prompts, [batch.responses[j] for _, j in everyone], [i for i, _ in everyone]
+        policy = sequence_logps(learner.model, *args, "naive")
+        with learner.model.disable_adapter():
+            base = sequence_logps(learner.model, *args, "naive")
+    s = (policy - base).double()
+    eta0 = s[4:].mean().clamp(min=0)
+    c = torch.log1p(torch.exp(phase.rkto.tau * (s[:4] - eta0))).clamp(max=phase.rkto.w_max)
+    assert float(eta0) == pytest.approx(numbers["eta0"], abs=2e-4)
+    assert torch.allclose(frozen.double(), base[:4].double(), atol=2e-4)
+    assert torch.allclose(paid.c.double(), c, atol=1e-4)
+
+    reward, iou = torch.zeros(4, 2), torch.zeros(4, 2)
+    for row in range(4):
+        truth, mask = plan_in(batch.written[row].text), examples[row].mask
+        for k in range(2):
+            plan = plan_in(batch.drawn[2 * row + k].text)
+            reward[row, k] = slots(plan, truth)
+            if mask is not None:
+                iou[row, k] = mask_text_iou(plan.mask_text if plan else None, mask)
+                reward[row, k] = 0.7 * reward[row, k] + 0.3 * iou[row, k]
+    assert torch.allclose(paid.reward, reward.mean(1), atol=1e-6)
+    assert float(reward.std()) > 0, "samples that are all alike would test little"
+
+    masked = torch.tensor([example.mask is not None for example in examples])
+    total = 0.3 * iou[masked].sum()
+    count = 2 * int(masked.sum())
+    likelihood = reinforce = 0.0
+    head = base_of(learner.model).lm_head
+    with torch.no_grad():
+        for row in range(4):
+            likelihood -= float(c[row] * reward[row].mean() * policy[row]) / 4
+            for k in range(2):
+                n = 2 * row + k
+                if not masked[row]:
+                    continue
+                states = response_states(learner.model, batch.prompts, [batch.samples[n]], [row], "naive")
+                logps = token_logps(states, batch.samples[n], head)
+                other = (total - 0.3 * iou[row, k]) / (count - 1)
+                drawn = float(logps[list(batch.drawn[n].mask)].sum())
+                reinforce -= float(c[row] * (0.3 * iou[row, k] - other)) * drawn / 8
+        terms, _ = terms_of(learner, batch, [0, 1, 2, 3], paid, frozen, phase, 4, 0)
+    assert float(terms["likelihood"]) == pytest.approx(likelihood, rel=1e-4)
+    assert float(terms["reinforce"]) == pytest.approx(reinforce, rel=1e-3, abs=1e-5)
+
+
+def test_chance_is_the_steps_own(learner: Learner) -> None:
+    phase, examples = setting(learner)
+    texts = [
+        [each.tolist() for each in draw(learner, some, phase.rewards, at, seed).samples]
+        for some, at, seed in ((examples, 7, 0), (examples, 7, 0), (examples, 8, 0), (examples, 7, 1))
+    ]
+    assert texts[0] == texts[1]
+    assert texts[0] != texts[2] and texts[0] != texts[3]
+    part = draw(learner, examples[2:], phase.rewards, 7, 0).samples
+    assert [each.tolist() for each in part] == texts[0][4:], (
+        "another process draws the same for the same rows"
+    )
+
+
+def test_undesired_rows_are_pushed_away_and_never_sampled(learner: Learner) -> None:
+    examples = setting(learner)[1]
+    phase = setting(learner, lambda_u=1.0)[0]
+    mixed = [*examples[:3], replace(examples[3], desired=False)]
+    batch = draw(learner, mixed, phase.rewards, 1, 0)
+    assert batch.preferred == 3 and len(batch.samples) == 6
+    for parameter in learner.trainable():
+        parameter.grad = None
+    numbers = rkto_step(learner, Reference(learner.model, None), mixed, phase, 1, 0)
+    assert 0 < numbers["loss_undesired"] < 1 and "s_undesired" in numbers
+
+
+def test_a_batch_without_a_desired_row_says_so(learner: Learner) -> None:
+    phase, examples = setting(learner, lambda_u=1.0)
+    bad: list[Example] = [replace(each, desired=False) for each in examples]
+    with pytest.raises(ModelError, match="no row of the batch is a desired one"):
+        rkto_step(learner, Reference(learner.model, None), bad, phase, 5, 0)
