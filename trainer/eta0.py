@@ -56,30 +56,31 @@ def compare(
     samples: Sequence[Tensor] = (),
     sample_owner: Sequence[int] = (),
     elsewhere: Sequence[Tensor] = (),
+    lower: int = 0,
 ) -> Compared:
     """Scores each response behind its own prompt, and the mismatched pairs, in one pass of policy and
     reference.
 
     responses[i] belongs to prompts[i]. seed: of the step, for "shifts". samples, sample_owner: the policy's
-    own responses and whose prompts they answer, for "onpolicy". elsewhere: the other ranks' responses, for
-    "pairs" over the whole effective batch: `mismatched` of all ranks together is then exact. Dropout is off.
+    own responses and whose prompts they answer, for "onpolicy". elsewhere: the other ranks' responses,
+    `lower` of them those of lower ranks: pairs and shifts are then of the whole effective batch, and
+    `mismatched` of all ranks together is what one process would have had. Dropout is off.
     """
     rows = len(prompts)
     if len(responses) != rows:
         raise EVLMError(f"{len(responses)} responses for {rows} prompts: expected one each")
     texts, owner, recur = list(responses), list(range(rows)), rows
     if config.over == "onpolicy":
-        if not samples:
+        if not samples and not elsewhere:
             raise EVLMError("eta0 over 'onpolicy' needs the policy's own samples; got none")
         texts += samples
         owner += sample_owner
     else:
-        pairs = pair_indices(rows, config.over, config.shifts, seed)
-        texts += [responses[j] for _, j in pairs]
-        owner += [i for i, _ in pairs]
-        if config.over == "pairs":
-            texts += [text for _ in range(rows) for text in elsewhere]
-            owner += [i for i in range(rows) for _ in elsewhere]
+        everyone = [*elsewhere[:lower], *responses, *elsewhere[lower:]]
+        pairs = pair_indices(len(everyone), config.over, config.shifts, seed)
+        own = [(i - lower, j) for i, j in pairs if lower <= i < lower + rows]
+        texts += [everyone[j] for _, j in own]
+        owner += [i for i, _ in own]
         recur = len(texts)
     with at_rest(model):
         policy = sequence_logps(model, prompts, texts, owner, "cached")

@@ -6,25 +6,29 @@ state and ends in the same bits.
 
 from __future__ import annotations
 
-import math
+import json
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from evlm.errors import ModelError
+from evlm.errors import ConfigError, TrainingError
 
 from .config import Config, Phase
 from .fed import take_fed
+from .guard import verdict, within_memory
+from .heldout import HeldOut
 from .learner import REFERENCE, Learner, freeze_reference, load_learner, save_learned
+from .ranks import joined
 from .reference import Reference
-from .rows import Example
-from .state import load_state, save_state, saved_step
+from .rows import Example, Rows
+from .state import Progress, Saved, States
 from .steps.kto import kto_step
 from .steps.rkto import rkto_step
 from .steps.sft import sft_step
@@ -37,89 +41,193 @@ class Stopped(Exception):
     """The run was asked to stop; its state is saved."""
 
 
-def run(config: Config, report: Report) -> Path:
+def run(config: Config, report: Report, fresh: bool = False) -> Path:
     """Trains what the recipe says and returns the adapter's file, which Load EVLM takes.
 
-    report: called with one JSON-able dict an event: "start", "resume", "step", "phase", "done", "dropped".
-    Raises Stopped after SIGTERM or Ctrl-C, with the state saved; ConfigError, ModelError, RecordError.
+    Goes on from the newest whole state in the recipe's folder. Under `accelerate launch` or torchrun the
+    processes share each batch; the first one reports, and writes. fresh: delete the states that are there.
+    report: called with one JSON-able dict an event: "start", "resume", "broken" (a state that was passed
+    over), "step", "dropped", "memory" (the micro-batch was halved), "eval", "sample", "saved", "phase",
+    "done".
+    Raises Stopped after SIGTERM or Ctrl-C on any rank, with the state saved; ConfigError, ModelError,
+    RecordError; TrainingError where it cannot go on.
     """
-    out = Path(config.out)
-    learner = load_learner(config)
-    torch.manual_seed(config.seed)
-    total = sum(phase.steps for phase in config.stages)
-    count = sum(p.numel() for p in learner.trainable())
-    report({"event": "start", "steps": total, "trainable": count})
-    found, before = saved_step(out / "state", config.identity), 0
-    with _asked_to_stop() as stop:
-        for stage, phase in enumerate(config.stages):
+    with joined(config.model.device) as (ranks, device), _asked_to_stop() as stop:
+        for number, phase in enumerate(config.phases):
+            if phase.batch < ranks.count:
+                raise ConfigError(f"phases.{number}.batch {phase.batch}: expected a row for each of "
+                                  f"{ranks.count} processes")  # fmt: skip
+        learner = load_learner(replace(config, model=replace(config.model, device=device)))
+        learner.ranks = ranks
+        return _Run(config, learner, report if ranks.rank == 0 else _silent, stop).go(fresh)
+
+
+def _silent(event: dict[str, Any]) -> None:
+    pass
+
+
+@dataclass
+class _Run:
+    config: Config
+    learner: Learner
+    report: Report
+    stop: threading.Event
+
+    def __post_init__(self) -> None:
+        self.out = Path(self.config.out)
+        self.states = States(self.out / "state", json.loads(self.config.identity), self.config.keep_last)
+        self.progress = Progress()
+        self.total = sum(phase.steps for phase in self.config.stages)
+        self.held_out = HeldOut(self.config, self.learner)
+
+    def go(self, fresh: bool) -> Path:
+        count = sum(p.numel() for p in self.learner.trainable())
+        self.report({"event": "start", "steps": self.total, "trainable": count})
+        saved, before = self._newest(fresh), 0
+        for stage, phase in enumerate(self.config.stages):
             end = before + phase.steps
-            if found < end:
-                _run_phase(config, learner, stage, before, max(found - before, 0), report, stop)
-                report({"event": "phase", "stage": stage, "kind": phase.kind, "step": end})
-            elif end == total:
-                load_state(out / "state", learner.model, None, config.identity)
+            if self.progress.step < end:
+                self._stage(stage, before, saved)
+                self.report({"event": "phase", "stage": stage, "kind": phase.kind, "step": end})
             before = end
-    path = save_learned(
-        learner, out / "adapter.safetensors", {"steps": total, "recipe": config.identity[:2000]}
-    )
-    report({"event": "done", "adapter": str(path)})
-    return path
+        path = self.out / "adapter.safetensors"
+        self._keep(path)
+        self.report({"event": "done", "adapter": str(path)})
+        return path
 
+    def _newest(self, fresh: bool) -> Saved | None:
+        """The state to go on from, its weights in place."""
+        ranks, device = self.learner.ranks, self.learner.device
+        if fresh and ranks.rank == 0:
+            self.states.clear()
+        ranks.any(fresh, device)  # nobody looks before that
+        saved = self.states.newest()
+        for name in self.states.broken:
+            self.report({"event": "broken", "state": name})
+        step = 0 if saved is None else saved.progress.step
+        if ranks.any(ranks.total(step, device) != step * ranks.count, device):
+            raise TrainingError(f"the processes see different states; {self.out} must be one folder for all")
+        if saved is not None:
+            saved.load_weights(self.learner.model)
+            self.progress = saved.progress
+            self.report({"event": "resume", "step": step})
+        return saved
 
-def _run_phase(
-    config: Config,
-    learner: Learner,
-    stage: int,
-    before: int,
-    first: int,
-    report: Report,
-    stop: threading.Event,
-) -> None:
-    """Steps first ... of a stage whose first step is the run's `before`."""
-    phase, state = config.stages[stage], Path(config.out) / "state"
-    rows = learner.rows(config, phase)
-    earlier = sum(each.steps for each in config.stages[:stage] if each.kind == phase.kind)
-    optimizer = torch.optim.AdamW(learner.trainable(), lr=phase.lr, weight_decay=phase.weight_decay)
-    if first or (before and saved_step(state, config.identity) == before):
-        load_state(state, learner.model, optimizer if first else None, config.identity)
-        report({"event": "resume", "step": before + first})
-    if phase.kind != "sft" and not first:
-        freeze_reference(learner.model)
-    reference = None if phase.kind == "sft" else Reference(learner.model, REFERENCE)
-    learner.model.train()
-    bad, fed, began = 0, 0.0, time.monotonic()
-    total = sum(each.steps for each in config.stages)
-    for step in range(first, phase.steps):
-        at, last = before + step + 1, step + 1 == phase.steps
-        for group in optimizer.param_groups:
-            group["lr"] = phase.lr * _rate(step, phase)
-        optimizer.zero_grad(set_to_none=True)
-        torch.manual_seed(config.seed * 1_000_003 + at)  # dropout's
-        take_fed()
-        examples = learner.ranks.part(rows.batch(earlier + step))
-        parts = _step(learner, reference, examples, phase, at, config.seed)
-        tokens = learner.ranks.total(take_fed(), learner.device)
-        fed += tokens
-        learner.ranks.sum_gradients(learner.trainable())
-        norm = float(torch.nn.utils.clip_grad_norm_(learner.trainable(), phase.clip))
-        if math.isfinite(parts["loss"]) and math.isfinite(norm):
-            optimizer.step()
-            bad = 0
+    def _stage(self, stage: int, before: int, saved: Saved | None) -> None:
+        """The steps that are left of a stage whose first step is the run's `before`."""
+        config, learner, progress = self.config, self.learner, self.progress
+        phase, first = config.stages[stage], progress.step - before
+        rows = learner.rows(config, phase)
+        earlier = sum(each.steps for each in config.stages[:stage] if each.kind == phase.kind)
+        optimizer = torch.optim.AdamW(learner.trainable(), lr=phase.lr, weight_decay=phase.weight_decay)
+        if first and saved is not None:
+            saved.load_optimizer(optimizer)
         else:
-            bad += 1
-            report({"event": "dropped", "stage": stage, "step": at, "loss": repr(parts["loss"])})
-            if bad == BAD_STEPS:
-                raise ModelError(f"{bad} steps in a row without a finite loss; lower phases.{stage}.lr")
-        if at % config.log_every == 0 or last:
-            seconds = (time.monotonic() - began) / (step + 1 - first)
-            report({"event": "step", "stage": stage, "kind": phase.kind, "step": at, "steps": total,
-                    **parts, "norm": norm, "lr": optimizer.param_groups[0]["lr"], "seconds": seconds,
-                    "tokens": int(tokens),
-                    "tokens_per_second": fed / (time.monotonic() - began)})  # fmt: skip
-        if at % config.save_every == 0 or last or stop.is_set():
-            save_state(state, learner.model, optimizer, at, config.identity)
-        if stop.is_set():
-            raise Stopped(f"stopped at step {at}; the same command goes on from there")
+            progress.stage, progress.cycle = stage, stage // len(config.phases)
+            progress.micro_batch, progress.losses, progress.norms = None, [], []
+        reference = self._reference(phase, first)
+        learner.model.train()
+        fed, began, worst = 0, time.monotonic(), ""
+        for step in range(first, phase.steps):
+            at, last = before + step + 1, step + 1 == phase.steps
+            for group in optimizer.param_groups:
+                group["lr"] = phase.lr * _rate(step, phase)
+            parts, tokens = self._gradients(reference, rows, earlier + step, phase, at)
+            fed, progress.tokens, progress.step = fed + tokens, progress.tokens + tokens, at
+            norm = float(torch.nn.utils.clip_grad_norm_(learner.trainable(), phase.clip))
+            why = verdict(progress, parts["loss"], norm, phase.explode, phase.clip)
+            if why is None:
+                optimizer.step()
+            else:
+                self.report({"event": "dropped", "stage": stage, "step": at, "loss": repr(parts["loss"]),
+                             "why": why, "dropped": progress.dropped})  # fmt: skip
+                worst = f"{worst}; step {at}: {why}" if worst else f"step {at}: {why}"
+                if progress.in_a_row >= BAD_STEPS:
+                    raise TrainingError(
+                        f"{BAD_STEPS} steps in a row without a sane gradient ({worst}); lower "
+                        f"phases.{stage % len(config.phases)}.lr, which was {phase.lr:g}"
+                    )
+            if at % config.log_every == 0 or last:
+                seconds = time.monotonic() - began
+                self.report({"event": "step", "stage": stage, "kind": phase.kind, "step": at,
+                             "steps": self.total, **parts, "norm": norm,
+                             "lr": optimizer.param_groups[0]["lr"], "seconds": seconds / (step + 1 - first),
+                             "tokens": tokens, "tokens_per_second": fed / seconds})  # fmt: skip
+            best = self._look(at)
+            stopping = learner.ranks.any(self.stop.is_set(), learner.device)
+            if at % config.save_every == 0 or last or best or stopping:
+                self._save(optimizer)
+            if stopping:
+                raise Stopped(f"stopped at step {at}; the same command goes on from there")
+
+    def _reference(self, phase: Phase, first: int) -> Reference | None:
+        if phase.kind == "sft":
+            self.progress.reference = None
+            return None
+        if not first:
+            freeze_reference(self.learner.model)
+        reference = Reference(self.learner.model, REFERENCE)
+        if first and reference.fingerprint != self.progress.reference:
+            raise TrainingError(
+                f"the weights of {self.config.model.base} are not those that {self.states.folder} was made "
+                "with; bring them back, or start anew with --fresh"
+            )
+        self.progress.reference = reference.fingerprint
+        return reference
+
+    def _gradients(
+        self, reference: Reference | None, rows: Rows, number: int, phase: Phase, at: int
+    ) -> tuple[dict[str, float], int]:
+        """One step's gradients, left in the parameters; (the whole batch's numbers, tokens fed)."""
+        learner, ranks = self.learner, self.learner.ranks
+        examples = rows.batch(number, ranks)
+
+        def attempt(micro_batch: int | None) -> tuple[dict[str, float], int]:
+            for parameter in learner.trainable():
+                parameter.grad = None
+            # Dropout's chance.
+            torch.manual_seed(self.config.seed * 1_000_003 + at + (ranks.rank << 48))
+            take_fed()
+            some = replace(phase, micro_batch=micro_batch)
+            parts = _step(learner, reference, examples, some, at, self.config.seed)
+            ranks.sum_gradients(learner.trainable())
+            return parts, int(ranks.total(take_fed(), learner.device))
+
+        def halved(micro_batch: int) -> None:
+            self.report({"event": "memory", "step": at, "micro_batch": micro_batch})
+
+        most = -(-phase.batch // ranks.count)
+        known = self.progress.micro_batch or phase.micro_batch
+        found, used = within_memory(attempt, most, known, ranks, learner.device, halved)
+        self.progress.micro_batch = None if used == phase.micro_batch else used
+        return found
+
+    def _look(self, at: int) -> bool:
+        """Measures and draws where it is time to; whether the adapter is the best one yet, which is kept."""
+        config = self.config
+        if config.sample_every and at % config.sample_every == 0:
+            self.report(self.held_out.sample(at))
+        if not config.eval_every or at % config.eval_every:
+            return False
+        found = self.held_out.measure()
+        self.report({"event": "eval", "step": at, **found})
+        best = self.progress.best
+        if not config.keep_best or (best and _merit(found) <= _merit(best)):
+            return False
+        self.progress.best = {"step": at, **found}
+        self._keep(self.out / "best.safetensors")
+        return True
+
+    def _save(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.learner.ranks.rank == 0:
+            folder = self.states.save(self.learner.model, optimizer, self.progress)
+            self.report({"event": "saved", "step": self.progress.step,
+                         "state": folder.relative_to(self.out).as_posix()})  # fmt: skip
+
+    def _keep(self, path: Path) -> None:
+        if self.learner.ranks.rank == 0:
+            notes = {"steps": self.progress.step, "recipe": self.config.identity[:2000]}
+            save_learned(self.learner, path, notes)
 
 
 def _step(
@@ -136,6 +244,10 @@ def _step(
 def _rate(step: int, phase: Phase) -> float:
     left = (phase.steps - step) / max(1.0, phase.cooldown * phase.steps)
     return min(1.0, (step + 1) / max(1, phase.warmup), left)
+
+
+def _merit(measured: dict[str, float]) -> tuple[float, float]:
+    return measured["exact"], measured["iou"]
 
 
 @contextmanager

@@ -1,12 +1,18 @@
-"""The processes that train together: one, or those that `accelerate launch` started.
+"""The processes that train together: one, or those that `accelerate launch` or torchrun started.
 
 A step's losses are divided by the counts of the whole effective batch, so gradients and losses of the ranks
 add up to what one process would have computed.
+
+When memory runs out in one process, the others are waiting for its part of a sum. Every exchange begins with
+each process saying how much it will give; one that failed says so there, and all begin the step again
+together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,6 +20,10 @@ import torch
 from torch import Tensor
 
 Item = TypeVar("Item")
+
+
+class PeerFailed(Exception):
+    """Another process could not finish its part of the step."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +43,11 @@ class Ranks:
         return cls()
 
     def part(self, items: Sequence[Item]) -> list[Item]:
-        """This rank's share: every count-th item."""
-        return list(items[self.rank :: self.count])
+        """This rank's share: a piece of the items, so that all ranks' pieces in order are the items."""
+        return list(items[self._border(len(items), self.rank) : self._border(len(items), self.rank + 1)])
+
+    def _border(self, items: int, rank: int) -> int:
+        return items * rank // self.count
 
     def gather(self, values: Tensor) -> Tensor:
         """All ranks' values [n, ...], rank after rank; n may differ from rank to rank."""
@@ -42,14 +55,12 @@ class Ranks:
             return values
         import torch.distributed as dist
 
-        sizes = [torch.zeros(1, dtype=torch.long, device=values.device) for _ in range(self.count)]
-        dist.all_gather(sizes, torch.tensor([len(values)], device=values.device))
-        longest = max(int(size) for size in sizes)
-        padded = values.new_zeros((longest, *values.shape[1:]))
+        sizes = self._sizes(len(values), values.device)
+        padded = values.new_zeros((max(sizes), *values.shape[1:]))
         padded[: len(values)] = values
         parts = [torch.empty_like(padded) for _ in range(self.count)]
         dist.all_gather(parts, padded.contiguous())
-        return torch.cat([part[: int(size)] for part, size in zip(parts, sizes, strict=True)])
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
     def before(self, own: int, device: torch.device) -> int:
         """How many rows the lower ranks have: where this rank's begin among the gathered ones."""
@@ -57,11 +68,38 @@ class Ranks:
             return 0
         return int(self.gather(torch.tensor([own], device=device))[: self.rank].sum())
 
+    def others(self, texts: Sequence[Tensor], device: torch.device) -> tuple[list[Tensor], int]:
+        """The other ranks' token ids, each int64 [n] on the CPU, rank after rank; and how many of them are
+        of lower ranks."""
+        if self.count == 1:
+            return [], 0
+        flat = torch.cat([torch.zeros(0, dtype=torch.long), *texts]).to(device)
+        lengths = torch.tensor([len(text) for text in texts], dtype=torch.long, device=device)
+        everyone = list(self.gather(flat).cpu().split(self.gather(lengths).tolist()))
+        first = self.before(len(texts), device)
+        return everyone[:first] + everyone[first + len(texts) :], first
+
     def total(self, value: float, device: torch.device) -> float:
         """Sum over the ranks."""
         if self.count == 1:
             return value
-        return float(self.gather(torch.tensor([value], dtype=torch.float64, device=device)).sum())
+        kind = torch.float64 if device.type != "mps" else torch.float32
+        return float(self.gather(torch.tensor([value], dtype=kind, device=device)).sum())
+
+    def totals(
+        self, values: dict[str, float], names: Sequence[str], device: torch.device
+    ) -> dict[str, float]:
+        """Sums over the ranks by name. names: those that there can be; what no rank has is left out."""
+        if self.count == 1:
+            return values
+        kind = torch.float64 if device.type != "mps" else torch.float32
+        own = [[values.get(name, 0.0), float(name in values)] for name in names]
+        summed = self.gather(torch.tensor([own], dtype=kind, device=device)).sum(0).tolist()
+        return {name: total for name, (total, there) in zip(names, summed, strict=True) if there}
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether it is so on any rank."""
+        return flag if self.count == 1 else self.total(float(flag), device) > 0
 
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Adds up the ranks' gradients in place; a parameter that had none on a rank counts as 0 there."""
@@ -69,7 +107,52 @@ class Ranks:
             return
         import torch.distributed as dist
 
-        for parameter in parameters:
+        learning = list(parameters)
+        for parameter in learning:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            dist.all_reduce(parameter.grad)
+        gradients = [parameter.grad for parameter in learning if parameter.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        self._sizes(0, flat.device)
+        dist.all_reduce(flat)
+        for gradient, summed in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(summed.view_as(gradient))
+
+    def fail(self, device: torch.device) -> None:
+        """Tells the other ranks, which are exchanging something or will, that this one cannot go on with the
+        step; each of them raises PeerFailed there."""
+        if self.count > 1:
+            try:
+                self._sizes(-1, device)
+            except PeerFailed:
+                return
+
+    def _sizes(self, own: int, device: torch.device) -> list[int]:
+        import torch.distributed as dist
+
+        found = [torch.zeros(1, dtype=torch.long, device=device) for _ in range(self.count)]
+        dist.all_gather(found, torch.tensor([own], dtype=torch.long, device=device))
+        sizes = [int(size) for size in found]
+        if min(sizes) < 0:
+            raise PeerFailed
+        return sizes
+
+
+@contextmanager
+def joined(device: str) -> Iterator[tuple[Ranks, str]]:
+    """(this process among its peers, the device that it computes on).
+
+    device: the recipe's; "auto" on a machine with CUDA is the GPU of this process's number. A process that no
+    launcher started is alone, and its device is the recipe's word.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:  # torchrun's contract, which accelerate keeps
+        yield Ranks(), device
+        return
+    from accelerate import PartialState
+
+    state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
+    try:
+        yield Ranks(state.process_index, state.num_processes), str(state.device)
+    finally:
+        state.destroy_process_group()
+        PartialState._reset_state()

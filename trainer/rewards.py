@@ -104,13 +104,15 @@ def similarity(
     states = embed(model, [*responses, *samples])
     own, made = states[: len(responses)], states[len(responses) :]
     centre = ranks.gather(own).mean(0)
-    return cosine(made - centre, own[torch.tensor(list(owner), device=own.device)] - centre)
+    return cosine(made - centre, own[torch.tensor(list(owner), dtype=torch.long, device=own.device)] - centre)
 
 
 def embed(model: Any, texts: Sequence[Tensor], tokens: int = 1 << 13) -> Tensor:
     """e(.): last states of the base language model without its adapters, text alone, averaged over the
     tokens: [N, width], float32. tokens: fed at once."""
     base = base_of(model)
+    if not texts:
+        return torch.zeros(0, base.get_input_embeddings().embedding_dim, device=base.device)
     made: dict[int, Tensor] = {}
     order = sorted(range(len(texts)), key=lambda n: len(texts[n]))
     with at_rest(model), model.disable_adapter():

@@ -17,11 +17,14 @@ from evlm.records import Row
 from evlm.trace import render
 
 from .config import Source
+from .ranks import Ranks
 from .stream import Source as Folder
 from .stream import Stream
 from .world.light import lit
 from .world.question import Question
 from .world.rows import UNDESIRED, Recipe, completion_row, place_of, question_at, to_request
+
+ALONE = Ranks()
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class Rows(Protocol):
 
     count: int | None
 
-    def batch(self, step: int) -> list[Example]: ...
+    def batch(self, step: int, ranks: Ranks = ALONE) -> list[Example]:
+        """A step's examples; of several ranks each gets its piece, and only that is read."""
 
 
 def open_rows(
@@ -71,9 +75,9 @@ class WorldRows:
             )
         self.count: int | None = len(self.numbers) if source.rows else None
 
-    def batch(self, step: int) -> list[Example]:
+    def batch(self, step: int, ranks: Ranks = ALONE) -> list[Example]:
         drawn = self._epochs(step) if self.numbers else self._fresh(step)
-        return [self._example(*each) for each in drawn]
+        return [self._example(*each) for each in ranks.part(drawn)]
 
     def _fresh(self, step: int) -> list[tuple[Row, Question]]:
         rng = random.Random(f"rows {self.seed} {step}")
@@ -119,6 +123,6 @@ class DatasetRows:
         self.stream, self.style, self.codec = Stream(folders, rows, seed), style, codec
         self.count: int | None = sum(self.stream.counts)
 
-    def batch(self, step: int) -> list[Example]:
-        samples = self.stream.batch(step)
+    def batch(self, step: int, ranks: Ranks = ALONE) -> list[Example]:
+        samples = self.stream.batch(step, ranks.rank, ranks.count)
         return [Example(s.chat(self.style, self.codec), s.answer, s.label, s.mask(), s.name) for s in samples]

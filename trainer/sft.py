@@ -17,7 +17,7 @@ from .batch import Batch
 from .forward import hidden_and_seen
 from .objectives.sft import sft_loss
 from .optim import make_optimizer
-from .state import load_state, save_state
+from .state import Progress, States
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ def run_sft(
     on_save: Callable[[int], None] | None = None,
     beside: nn.Module | None = None,
 ) -> None:
-    """Trains `model` in place, resuming from `state` (a folder) if it holds one of the same recipe.
+    """Trains `model` in place, resuming from a state in the folder `state`. Raises ConfigError where it holds
+    one of another recipe.
 
     make_batch: step -> Batch. A step whose loss is not finite is dropped and counted; three in a row stop the
     run with RuntimeError. `on_save(step)` is called after each saved state. `beside`: a module that
@@ -71,9 +72,12 @@ def run_sft(
     optimizer = make_optimizer(
         trained, config.lr_muon, config.lr_adam, weight_decay=config.weight_decay, adam_names=("beside.",)
     )
-    recipe = repr(sorted(asdict(config).items()))
-    first = load_state(state, trained, optimizer, recipe)
-    if first:
+    saves, first = States(state, asdict(config), keep_last=1), 0
+    saved = saves.newest()
+    if saved is not None:
+        saved.load_weights(trained)
+        saved.load_optimizer(optimizer)
+        first = saved.progress.step
         log(f"resumed at step {first}")
     model.train()
     bad = rows = tokens = 0
@@ -106,7 +110,7 @@ def run_sft(
             more = f" {beside.report()}" if isinstance(beside, Reports) else ""
             log(f"step {step + 1}/{config.steps} loss {mean:.4f} {rates}{more}")
         if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
-            save_state(state, trained, optimizer, step + 1, recipe)
+            saves.save(trained, optimizer, Progress(step + 1))
             if on_save is not None:
                 on_save(step + 1)
     model.eval()

@@ -1,76 +1,239 @@
-"""A training's state on disk: safetensors and JSON in one folder, written whole or not at all."""
+"""States of a training on disk, each in a folder of its own that is written whole or not at all.
+
+    states = States(run / "state", recipe, keep_last=2)
+    saved = states.newest()              # None where there is none; an error for one of another recipe
+    states.save(model, optimizer, progress)
+
+A folder is written under another name, brought to the disk, and only then given its own. Sizes and hashes of
+its files lie beside them, and are checked before it is used: what was cut off, or decayed since, is passed
+over for the state before it.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from evlm.errors import ConfigError, TrainingError
 
-def save_state(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, recipe: str
-) -> None:
-    """Replaces `folder` by the state after `step` steps. `recipe` names what was run; another one is not
-    resumed."""
-    fresh = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    weights = {name: tensor.detach().contiguous().clone() for name, tensor in _unique(model).items()}
+WEIGHTS, OPTIMIZER, STATE, MANIFEST = (
+    "model.safetensors",
+    "optimizer.safetensors",
+    "state.json",
+    "manifest.json",
+)
+
+
+@dataclass
+class Progress:
+    """Where a run stands, beside its weights.
+
+    The rest follows from it: the rows of a step are a function of the step, which is the data's cursor, and
+    chance of (seed, step, rank, row, sample).
+
+    step: optimiser steps done, in all stages. tokens: fed since the run began. micro_batch: in use in this
+    stage, where memory was too short for the recipe's. dropped: steps that were; in_a_row: of them since the
+    last good one. losses, norms: of the last good steps of this stage. reference: fingerprint of the frozen
+    adapter and its base. best: "step", "exact" and "iou" of the best measurement.
+    """
+
+    step: int = 0
+    stage: int = 0
+    cycle: int = 0
+    tokens: int = 0
+    micro_batch: int | None = None
+    dropped: int = 0
+    in_a_row: int = 0
+    losses: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    reference: str | None = None
+    best: dict[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A whole state."""
+
+    folder: Path
+    progress: Progress
+    numbers: dict[str, float]
+
+    def load_weights(self, model: nn.Module) -> None:
+        """Puts back what a training changes: what learns, and the adapters that hold still."""
+        weights = load_file(self.folder / WEIGHTS)
+        with torch.no_grad():
+            for name, tensor in _learned(model).items():
+                tensor.copy_(weights[name])
+
+    def load_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        state = _unflatten(load_file(self.folder / OPTIMIZER), self.numbers)
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+class States:
+    """The states of one run in a folder. recipe: JSON-able; what the states belong to. keep_last: newest ones
+    that are kept."""
+
+    def __init__(self, folder: Path, recipe: Mapping[str, Any], keep_last: int = 2) -> None:
+        self.folder, self.keep_last = folder, keep_last
+        self.recipe: dict[str, Any] = json.loads(json.dumps(recipe))
+        self.broken: list[str] = []  # states that `newest` passed over
+
+    def newest(self) -> Saved | None:
+        """The newest whole state; None where there is none. Raises ConfigError for one of another recipe."""
+        self.broken = []
+        for step in sorted(self.steps(), reverse=True):
+            folder = self.of(step)
+            found = _read(folder)
+            if found is None:
+                self.broken.append(folder.name)
+                continue
+            other = differences(found.pop("recipe"), self.recipe)
+            if other:
+                more = f" and {len(other) - 3} more" if len(other) > 3 else ""
+                raise ConfigError(
+                    f"{self.folder} holds a run of another recipe, at step {step}: {'; '.join(other[:3])}"
+                    f"{more}. Set out= to another folder, or start anew with --fresh: it deletes its states"
+                )
+            numbers = found.pop("numbers")
+            known = {each.name for each in fields(Progress)}
+            return Saved(folder, Progress(**{k: v for k, v in found.items() if k in known}), numbers)
+        return None
+
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> Path:
+        """Writes the state and returns its folder. Older ones than the newest `keep_last` go, that of
+        progress.best stays. Raises TrainingError where it cannot be written; earlier ones are whole then."""
+        folder = self.of(progress.step)
+        fresh = folder.with_name(folder.name + ".tmp")
+        try:
+            self._sweep()
+            fresh.mkdir(parents=True)
+            _write(fresh, model, optimizer, {"recipe": self.recipe, **asdict(progress)})
+            if folder.exists():  # a broken one: a whole one would have been gone on from
+                _remove(folder)
+            fresh.rename(folder)
+            _flush(self.folder)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(fresh, ignore_errors=True)
+            there = ", ".join(self.of(step).name for step in sorted(self.steps())) or "none"
+            raise TrainingError(
+                f"the state of step {progress.step} cannot be written to {self.folder} ({error}). Earlier "
+                f"states are whole ({there}): free some space, and the same command goes on from there"
+            ) from error
+        best = int(progress.best["step"]) if progress.best else None
+        for step in sorted(self.steps(), reverse=True)[self.keep_last :]:
+            if step != best:
+                _remove(self.of(step))
+        return folder
+
+    def clear(self) -> None:
+        """Deletes all states."""
+        self._sweep()
+        for step in self.steps():
+            _remove(self.of(step))
+
+    def steps(self) -> list[int]:
+        """Steps that there are folders of, whole or not."""
+        names = [re.fullmatch(r"step-(\d{8,12})", path.name) for path in self.folder.glob("step-*")]
+        return [int(name[1]) for name in names if name]
+
+    def of(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}"
+
+    def _sweep(self) -> None:
+        """What a killed run left half-written or half-deleted."""
+        for path in self.folder.glob("step-*.tmp"):
+            shutil.rmtree(path)
+
+
+def differences(old: Any, new: Any, where: str = "") -> list[str]:
+    """What is not the same in two JSON values: "phases.0.lr was 0.001, is 0.002"."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = [*old, *(name for name in new if name not in old)]
+        pairs = [(str(name), old.get(name, _ABSENT), new.get(name, _ABSENT)) for name in names]
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = [(str(n), a, b) for n, (a, b) in enumerate(zip(old, new, strict=True))]
+    else:
+        return [] if old == new else [f"{where} was {_shown(old)}, is {_shown(new)}"]
+    return [text for name, a, b in pairs for text in differences(a, b, f"{where}.{name}".lstrip("."))]
+
+
+_ABSENT = object()
+
+
+def _shown(value: Any) -> str:
+    return "not there" if value is _ABSENT else f"{json.dumps(value):.60}"
+
+
+def _write(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    weights = {name: tensor.detach().contiguous().clone() for name, tensor in _learned(model).items()}
     tensors, numbers = _flatten(optimizer.state_dict()["state"])
-    save_file(weights, fresh / "model.safetensors")
-    save_file(tensors, fresh / "optimizer.safetensors")
-    (fresh / "state.json").write_text(json.dumps({"step": step, "recipe": recipe, "numbers": numbers}))
-    for file in fresh.iterdir():
-        with open(file, "rb") as handle:
-            os.fsync(handle.fileno())
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    fresh.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    save_file(weights, folder / WEIGHTS)
+    save_file(tensors, folder / OPTIMIZER)
+    (folder / STATE).write_text(json.dumps({**state, "numbers": numbers}), encoding="utf-8")
+    listed = {name: _measured(folder / name) for name in (WEIGHTS, OPTIMIZER, STATE)}
+    (folder / MANIFEST).write_text(json.dumps(listed), encoding="utf-8")
+    for name in (*listed, MANIFEST):
+        _flush(folder / name)
+    _flush(folder)
 
 
-def saved_step(folder: Path, recipe: str) -> int:
-    """The step of the state in `folder`; 0 where there is none, or one of another recipe."""
-    found = _find(folder, recipe)
-    return 0 if found is None else int(found[1]["step"])
+def _read(folder: Path) -> dict[str, Any] | None:
+    """What state.json says, of a whole state; else None."""
+    try:
+        listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        whole = set(listed) == {WEIGHTS, OPTIMIZER, STATE} and all(
+            _measured(folder / name) == wanted for name, wanted in listed.items()
+        )
+        return dict(json.loads((folder / STATE).read_text(encoding="utf-8"))) if whole else None
+    except (OSError, ValueError, TypeError):
+        return None
 
 
-def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None, recipe: str) -> int:
-    """Restores the state and returns its step; 0 where there is none, or one of another recipe. Without an
-    optimizer the weights alone."""
-    found = _find(folder, recipe)
-    if found is None:
-        return 0
-    folder, saved = found
-    weights = load_file(folder / "model.safetensors")
-    with torch.no_grad():
-        for name, tensor in _unique(model).items():
-            tensor.copy_(weights[name])
-    if optimizer is None:
-        return int(saved["step"])
-    state = _unflatten(load_file(folder / "optimizer.safetensors"), saved["numbers"])
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return int(saved["step"])
+def _measured(path: Path) -> dict[str, Any]:
+    total, size = hashlib.sha256(), 0
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            total.update(block)
+            size += len(block)
+    return {"bytes": size, "sha256": total.hexdigest()}
 
 
-def _find(folder: Path, recipe: str) -> tuple[Path, dict[str, Any]] | None:
-    if not (folder / "state.json").is_file():
-        folder = folder.with_name(folder.name + ".old")  # a crash between the two renames
-        if not (folder / "state.json").is_file():
-            return None
-    saved = json.loads((folder / "state.json").read_text())
-    return (folder, saved) if saved["recipe"] == recipe else None
+def _remove(folder: Path) -> None:
+    """Renamed first, so that half a folder never bears a state's name."""
+    doomed = folder.with_name(folder.name + ".tmp")
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
 
 
-def _unique(model: nn.Module) -> dict[str, Tensor]:
+def _flush(path: Path) -> None:
+    """Brings a file or a folder to the disk. Windows knows no such thing for folders."""
+    if path.is_dir():
+        if os.name == "nt":
+            return
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        return
+    with open(path, "r+b") as file:
+        os.fsync(file.fileno())
+
+
+def _learned(model: nn.Module) -> dict[str, Tensor]:
     """What a training changes, tied parameters once: those that learn, and adapters that hold still."""
     return {n: p for n, p in model.named_parameters() if p.requires_grad or ".lora_" in n}
 

@@ -10,7 +10,6 @@ from trainer.batch import Collator
 from trainer.bundle.reasoner import training_batch
 from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
 from trainer.sft import SFTConfig, run_sft
-from trainer.state import load_state, save_state
 
 
 @pytest.fixture(scope="module")
@@ -81,16 +80,3 @@ def test_three_steps_without_a_number_stop_the_run_and_change_nothing(parts, tmp
         run_sft(model, lambda s: training_batch(collate, s, 2, 0), config(9), tmp_path / "nan", said.append)
     assert len(said) == 3 and "is dropped" in said[0]
     assert all(torch.equal(a, b) for a, b in zip(before[:5], list(model.parameters())[:5], strict=True))
-
-
-def test_a_state_of_another_recipe_is_not_resumed(tmp_path):
-    model = nn.Linear(3, 2)
-    optimizer = torch.optim.AdamW(model.parameters())
-    model(torch.ones(1, 3)).sum().backward()
-    optimizer.step()
-    save_state(tmp_path / "s", model, optimizer, 7, "a")
-    assert load_state(tmp_path / "s", model, optimizer, "a") == 7
-    assert load_state(tmp_path / "s", model, optimizer, "b") == 0
-    assert load_state(tmp_path / "none", model, optimizer, "a") == 0
-    (tmp_path / "s").rename(tmp_path / "s.old")  # as a crash between the two renames leaves it
-    assert load_state(tmp_path / "s", model, optimizer, "a") == 7

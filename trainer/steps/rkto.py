@@ -28,6 +28,7 @@ from ..spans import Spans, find_spans
 from .kto import by_label
 
 Numbers = dict[str, float]
+TERMS = ("likelihood", "reinforce", "reflection", "undesired", "sft")  # of the loss
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ def rkto_step(
     others = int(ranks.total(len(examples) - batch.preferred, device))
     if not rows:
         raise ModelError(f"step {at}: no row of the batch is a desired one; raise the batch")
-    for name, value in _gradients(learner, batch, paid, frozen, phase, rows, others).items():
-        numbers[name] = ranks.total(value, device)
+    losses = _gradients(learner, batch, paid, frozen, phase, rows, others)
+    numbers |= {f"loss_{name}": value for name, value in ranks.totals(losses, TERMS, device).items()}
     numbers["loss"] = sum(value for name, value in numbers.items() if name.startswith("loss_"))
     if phase.diagnose_every and at % phase.diagnose_every == 0:
         numbers |= diagnose(learner, reference, batch, paid, frozen, phase)
@@ -119,6 +120,7 @@ def judge(
         config.log_ratio,
         batch.samples,
         batch.owner,
+        *ranks.others(batch.responses, device),
     )
     baseline = eta0(ranks.gather(seen.mismatched))
     plans = [plan_in(spans.text) for spans in batch.drawn]
@@ -135,7 +137,9 @@ def judge(
     if config.lambda_ref and config.reflection_as == "reward":
         rows = list(range(p))
         with at_rest(model):
-            reflection = reflect(learner, batch, rows, _states(learner, batch, rows, False)[0], phase)
+            reflection = torch.zeros(0, device=device)
+            if rows:
+                reflection = reflect(learner, batch, rows, _states(learner, batch, rows, False)[0], phase)
     gathered = [
         ranks.gather(each.to(device))
         for each in (
@@ -300,7 +304,7 @@ def _gradients(
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
         for name, term in terms.items():
-            sums[f"loss_{name}"] = sums.get(f"loss_{name}", 0.0) + float(term.detach())
+            sums[name] = sums.get(name, 0.0) + float(term.detach())
     return sums
 
 
