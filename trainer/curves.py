@@ -22,7 +22,7 @@ def curve(
     colour) of the phases, drawn faintly behind. The thin line is each point, the thick one a running mean.
     """
     drawn = _thinned(points)
-    low, high, ticks = _scale([value for _, value in drawn])
+    low, high, ticks = scale([value for _, value in drawn])
     wide, tall = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
 
     def x(step: float) -> float:
@@ -41,9 +41,9 @@ def curve(
         parts.append(
             f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
         )
-        parts.append(f'<text x="{_LEFT - 5}" y="{y(tick) + 3.5:.1f}" text-anchor="end">{_short(tick)}</text>')
+        parts.append(f'<text x="{_LEFT - 5}" y="{y(tick) + 3.5:.1f}" text-anchor="end">{short(tick)}</text>')
     parts.append(f'<text x="{_LEFT}" y="{HEIGHT - 6}">0</text>')
-    parts.append(f'<text x="{WIDTH - _RIGHT}" y="{HEIGHT - 6}" text-anchor="end">{_short(last)}</text>')
+    parts.append(f'<text x="{WIDTH - _RIGHT}" y="{HEIGHT - 6}" text-anchor="end">{short(last)}</text>')
     lines = [("thin", drawn), ("thick", _smooth(drawn))] if len(drawn) > 8 else [("thick", drawn)]
     for kind, each in lines:
         places = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in each)
@@ -69,7 +69,7 @@ def _smooth(points: Sequence[Point]) -> list[Point]:
     return made
 
 
-def _scale(values: Sequence[float]) -> tuple[float, float, list[float]]:
+def scale(values: Sequence[float]) -> tuple[float, float, list[float]]:
     """(lowest, highest, ticks) of an axis: round numbers that hold all values, never of no height."""
     low, high = min(values), max(values)
     if high - low < 1e-12 * max(1.0, abs(high)):
@@ -81,5 +81,5 @@ def _scale(values: Sequence[float]) -> tuple[float, float, list[float]]:
     return low, high, [low + at * step for at in range(round((high - low) / step) + 1)]
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 10_000 and value == int(value) else f"{value:.3g}"

@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +25,7 @@ from .config import RECIPES, Config
 from .evaluate import evaluate, load, world_questions
 from .settings import build, override, read_yaml
 from .study_arms import ARMS, BASE, SAME_STEPS, STUDIES
+from .study_figure import figures
 from .study_page import page
 from .world.light import lit
 
@@ -97,6 +99,10 @@ def run(args: argparse.Namespace) -> int:
             print(f"{number} of {len(waiting)}: {text}", flush=True)
     results = [json.loads(job.result.read_text()) for job in jobs]
     text = page(args.study, results, budget, recipe)
+    by_arm: dict[str, list[Path]] = defaultdict(list)
+    for job in jobs:
+        by_arm[job.arm].append(Path(job.folder) / "log.jsonl")
+    figures(out, by_arm)
     (out / "results.md").write_text(text, encoding="utf-8")
     print(text)
     return 0
