@@ -20,6 +20,7 @@ from evlm.pictures import write_atomically
 from .curves import curve
 from .events import History, numbers, read_history
 from .learned import RECIPE
+from .results import cells, read_csv
 from .samples import FOLDER
 
 COLOURS = {"sft": "#2563eb", "kto": "#d97706", "rkto": "#059669"}
@@ -51,7 +52,10 @@ def report(run: Path) -> str:
     """The page of a run's folder. Raises RecordError where it has no log."""
     history = read_history(run)
     name = escape(run.resolve().name)
-    parts = [_summary(history), _curves(history), _dropped(history), _evals(history), _samples(run, history)]
+    parts = [
+        _summary(history), _curves(history), _dropped(history), _evals(history), _measured(run),
+        _samples(run, history),
+    ]  # fmt: skip
     made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
@@ -146,8 +150,17 @@ def _evals(history: History) -> str:
         return ""
     rows = [(event["step"], numbers(event)) for event in history.evals]
     names = list(dict.fromkeys(name for _, row in rows for name in row))
-    cells = [[f"{step:,}", *(f"{row[n]:.4g}" if n in row else "–" for n in names)] for step, row in rows]
-    return "<h2>Evaluations</h2>" + _table(["step", *names], cells)
+    shown = [[f"{step:,}", *(f"{row[n]:.4g}" if n in row else "–" for n in names)] for step, row in rows]
+    return "<h2>Evaluations</h2>" + _table(["step", *names], shown)
+
+
+def _measured(run: Path) -> str:
+    """What `python -m trainer eval --out RUN/eval` found. Raises RecordError."""
+    file = run / "eval" / "results.csv"
+    if not file.is_file():
+        return ""
+    note = "<p>Means with their 95 % bootstrap intervals, on questions whose answer is known.</p>"
+    return f"<h2>python -m trainer eval</h2>{note}{_table(*cells(read_csv(file)))}"
 
 
 def _samples(run: Path, history: History) -> str:

@@ -70,15 +70,21 @@ def judged(
 
 def table(lines: Sequence[Line]) -> str:
     """The summary as a Markdown table: each mean with its interval."""
+    head, rows = cells(lines)
+    return _markdown(head, [row if row[1] else [f"*{row[0]}*", *row[1:]] for row in rows])
+
+
+def cells(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
+    """The summary as a head and rows of text."""
     head = ["", "questions", *(TITLES[metric] for metric in METRICS)]
     rows, group = [], ""
     for line in lines:
         if line.group not in ("all", group):
             group = line.group
-            rows.append([f"*by {group}*", *[""] * (len(head) - 1)])
-        cells = [_cell(line.values.get(metric), 1 if metric == "tokens" else 3) for metric in METRICS]
-        rows.append([line.name, f"{line.questions:,}", *cells])
-    return _markdown(head, rows)
+            rows.append([f"by {group}", *[""] * (len(head) - 1)])
+        values = [_cell(line.values.get(metric), 1 if metric == "tokens" else 3) for metric in METRICS]
+        rows.append([line.name, f"{line.questions:,}", *values])
+    return head, rows
 
 
 def judges_table(found: Sequence[Judged], verdicts: Sequence[Sequence[Verdict | None]]) -> str:
@@ -114,12 +120,25 @@ def csv_text(lines: Sequence[Line]) -> str:
     """The summary as CSV: group, name, questions, and mean, low and high of each metric."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    ends = ("", "_low", "_high")
-    writer.writerow(["group", "name", "questions", *(m + end for m in METRICS for end in ends)])
+    writer.writerow(_COLUMNS)
     for line in lines:
-        cells = [_plain(line.values.get(metric), end) for metric in METRICS for end in range(3)]
-        writer.writerow([line.group, line.name, line.questions, *cells])
+        values = [_plain(line.values.get(metric), end) for metric in METRICS for end in range(3)]
+        writer.writerow([line.group, line.name, line.questions, *values])
     return out.getvalue()
+
+
+def read_csv(file: Path) -> list[Line]:
+    """The lines of a file that `csv_text` made. Raises RecordError where it is none."""
+    try:
+        reader = csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"), newline=""))
+        if reader.fieldnames != _COLUMNS:
+            raise ValueError(f"other columns: {reader.fieldnames!s:.80}")
+        return [_from_csv(row) for row in reader]
+    except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
+        raise RecordError(
+            f"{file}: not the results of `python -m trainer eval` ({type(error).__name__}: {error!s:.120}); "
+            "run it again, or remove the file"
+        ) from None
 
 
 def answer_lines(
@@ -160,6 +179,19 @@ def _said(verdict: Verdict | None) -> dict[str, Any] | None:
     if verdict is None:
         return None
     return {"yes": verdict.yes, "answer": verdict.answer, "reached": verdict.reached}
+
+
+_ENDS = ("", "_low", "_high")
+_COLUMNS = ["group", "name", "questions", *(metric + end for metric in METRICS for end in _ENDS)]
+
+
+def _from_csv(row: Mapping[str, str]) -> Line:
+    values = {
+        metric: Interval(*(float(row[metric + end] or "nan") for end in _ENDS))
+        for metric in METRICS
+        if row[metric]
+    }
+    return Line(row["group"], row["name"], int(row["questions"]), values)
 
 
 def _plain(found: Interval | None, end: int) -> str:

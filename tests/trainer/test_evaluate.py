@@ -35,7 +35,7 @@ from trainer.evaluate import (
     summary,
     world_questions,
 )
-from trainer.results import csv_text, table
+from trainer.results import csv_text, read_csv, table
 from trainer.world.edits import MIX
 from trainer.world.questions import CATEGORIES
 
@@ -149,6 +149,17 @@ def test_a_table_by_hand() -> None:
     assert rows[1][:6] == ["all", "all", "4", "0.75", "0.25", "1"]
     assert rows[3][:9] == ["edit type", "weather", "1", "1", "", "", "1", "", ""]
     assert rows[3][9:12] == ["", "", ""]
+
+
+def test_csv_is_read_back(tmp_path: Path) -> None:
+    lines = summary([outcome(f"q{n}", n > 3, "weather" if n % 3 else "add", iou=None) for n in range(12)])
+    file = tmp_path / "results.csv"
+    file.write_text(csv_text(lines))
+    assert table(read_csv(file)) == table(lines)
+    for broken in ("", "group,name\nall,all\n", csv_text(lines).replace("12", "twelve", 1), "a\0b"):
+        file.write_text(broken)
+        with pytest.raises(RecordError, match="not the results of `python -m trainer eval`"):
+            read_csv(file)
 
 
 def test_no_outcomes_no_table() -> None:

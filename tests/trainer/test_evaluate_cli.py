@@ -11,6 +11,7 @@ import pytest
 
 from trainer.__main__ import main
 from trainer.evaluate import dataset_questions, world_questions
+from trainer.report import report
 
 HEAD = "|  | questions | plan exact | targets right | mask IoU | malformed | tokens |"
 
@@ -32,6 +33,16 @@ def test_the_world(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert all(each["answer"].startswith("<thinking>") or each["malformed"] for each in answers)
     assert {"prompt", "references", "right", "targets_right", "iou", "tokens"} <= set(answers[0])
     assert sorted(each.name for each in out.iterdir()) == ["answers.jsonl", "results.csv", "results.md"]
+
+
+def test_the_report_of_a_run_shows_what_was_found(tmp_path: Path) -> None:
+    assert main(["eval", "--rows", "6", "--out", str(tmp_path / "eval")]) == 0
+    file = tmp_path / "eval" / "results.csv"
+    file.write_text(file.read_text().replace("recolour", "<script>"))
+    (tmp_path / "log.jsonl").write_text(json.dumps({"event": "start", "steps": 3, "trainable": 5}) + "\n")
+    page = report(tmp_path)
+    assert "<h2>python -m trainer eval</h2>" in page and "mask IoU" in page
+    assert "&lt;script&gt;" in page and "<script>" not in page
 
 
 def test_a_dataset_says_what_the_world_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
