@@ -15,7 +15,7 @@ from evlm.checkpoint import Expected, load_adapter, save_adapter
 from evlm.errors import CheckpointError
 from evlm.zoo import find, resolve
 
-from .learned import Learned, fitted, read_learned
+from .learned import Learned, alone, fitted, read_learned
 from .merge import merge
 from .skeleton import skeleton
 
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
 def write_adapter(learned: Learned, out: Path, force: bool = False) -> None:
     """The single file that the nodes and `--adapter` load. Raises CheckpointError."""
-    _stands_alone(learned)
+    learned = alone(learned)
     if out.exists() and not (force and out.is_file()):
         raise CheckpointError(f"{out} exists; choose another name, or replace a file with --force")
     save_adapter(out, learned.tensors, learned.meta)
@@ -62,7 +62,7 @@ def write_adapter(learned: Learned, out: Path, force: bool = False) -> None:
 def write_peft(learned: Learned, out: Path, force: bool = False) -> None:
     """A folder that peft.PeftModel.from_pretrained loads; what only we know is in its file's metadata. Raises
     CheckpointError."""
-    _stands_alone(learned)
+    learned = alone(learned)
     known = find(learned.base)
     settings = {
         **learned.meta.lora.to_peft(),
@@ -95,14 +95,6 @@ FORMS: dict[str, Callable[[Learned, Path, bool], None]] = {
     "peft": write_peft,
     "merged": write_merged,
 }
-
-
-def _stands_alone(learned: Learned) -> None:
-    if learned.below is not None:
-        raise CheckpointError(
-            f"this adapter was trained on {learned.base} with {learned.below} merged into it, and is wrong "
-            "without that; export it with --to merged"
-        )
 
 
 @contextmanager

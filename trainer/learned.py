@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from evlm.checkpoint import AdapterMeta, Expected, config_hash, load_adapter
+from evlm.checkpoint import AdapterMeta, Expected, config_hash, load_adapter, save_adapter
 from evlm.errors import CheckpointError
 from evlm.loading import read_notes
 from evlm.lora import PEFT_PREFIX, Lora, check_places
+from evlm.stacking import stack_adapters
 from evlm.tensorfile import read_header, read_tensors
 from evlm.zoo import resolve
 
 from .config import Config, load_config
 from .skeleton import skeleton
+from .state import WEIGHTS, States
 
 RECIPE = "recipe.yaml"  # in a run's folder: the recipe with every setting, as it was run
 
@@ -75,18 +78,32 @@ def fitted(learned: Learned, expect: Expected) -> tuple[dict[str, Tensor], Adapt
     return {names[n.removeprefix(PEFT_PREFIX)]: t for n, t in learned.tensors.items()}, learned.meta
 
 
+def alone(learned: Learned) -> Learned:
+    """The adapter as one that needs no other below it. Raises CheckpointError."""
+    if learned.below is None:
+        return learned
+    with tempfile.TemporaryDirectory() as folder:
+        above, both = Path(folder) / "above.safetensors", Path(folder) / "both.safetensors"
+        save_adapter(above, learned.tensors, learned.meta)
+        stack_adapters(learned.below, above, both)
+        tensors, meta = load_adapter(both)
+    return replace(learned, tensors=tensors, meta=meta, below=None)
+
+
 def _of_run(run: Path, config: Config, base: str) -> tuple[dict[str, Tensor], AdapterMeta]:
-    """The adapter that a run ended with, or, where it went on since or has not ended, its newest state's."""
-    finished, (state, step) = run / "adapter.safetensors", _newest_state(run)
+    """The adapter that a run ended with, or, where it has not ended or went on since, its newest state's."""
+    finished = run / "adapter.safetensors"
+    state = States(run / "state", json.loads(config.identity)).newest()
+    step = 0 if state is None else state.progress.step
     if finished.is_file():
         tensors, meta = load_adapter(finished)
-        if state is None or step <= int(meta.training.get("steps", step)):
+        if step <= int(meta.training.get("steps", step)):
             return tensors, meta
     if state is None:
         raise CheckpointError(
             f"{run} holds neither adapter.safetensors nor a state; it was stopped too early"
         )
-    file = state / "model.safetensors"
+    file = state.folder / WEIGHTS
     tensors = {
         name.replace(".default", ""): tensor
         for name, tensor in read_tensors(file, read_header(file)).items()
@@ -95,15 +112,6 @@ def _of_run(run: Path, config: Config, base: str) -> tuple[dict[str, Tensor], Ad
     modules = {name.removeprefix(PEFT_PREFIX).partition(".lora_")[0] for name in tensors}
     lora = Lora(config.lora.rank, config.lora.alpha, tuple(sorted(modules)))
     return tensors, _meta(lora, base, {"steps": step, "unfinished": True})
-
-
-def _newest_state(run: Path) -> tuple[Path | None, int]:
-    best: tuple[Path | None, int] = (None, -1)
-    for file in [*run.glob("state*/state.json"), *run.glob("state*/*/state.json")]:
-        if file.parent.suffix != ".tmp" and (file.parent / "model.safetensors").is_file():
-            step = int(json.loads(file.read_text(encoding="utf-8"))["step"])
-            best = max(best, (file.parent, step), key=lambda each: each[1])
-    return best
 
 
 def _completed(source: Path, base: str) -> tuple[dict[str, Tensor], AdapterMeta]:

@@ -29,6 +29,11 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         help="say what it would do, what that needs, and what is missing; 1 where something is",
     )  # fmt: skip
     parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="delete the states of an earlier run in its folder, and begin anew",
+    )
+    parser.add_argument(
         "--progress", choices=STYLES, default="auto",
         help="a bar, a line for each event, or each event as JSON; auto: a bar in a terminal, else lines",
     )  # fmt: skip
@@ -46,11 +51,16 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         if int(os.environ.get("RANK", "0")):  # of several processes the first one speaks for all
-            train(config, _silent)
+            train(config, _silent, args.fresh)
             return 0
-        _keep_recipe(config)
         with reporting(config, args.progress) as report:
-            train(config, report)
+
+            def told(event: Mapping[str, Any]) -> None:
+                report(event)
+                if event["event"] != "start":  # now nothing of an earlier run in the folder counts any more
+                    _keep_recipe(config)
+
+            train(config, told, args.fresh)
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         return 130
@@ -63,8 +73,9 @@ def _silent(event: Mapping[str, Any]) -> None:
 
 def _keep_recipe(config: Config) -> None:
     """Every setting of the run, for the report, the export, and whoever wants to run it again."""
-    path = Path(config.out) / RECIPE
-    text = write_yaml(config)
+    path, text = Path(config.out) / RECIPE, write_yaml(config)
+    if path.is_file() and path.read_text(encoding="utf-8", errors="replace") == text:
+        return
     try:
         write_atomically(path, lambda file: file.write(text.encode()))
     except OSError as error:

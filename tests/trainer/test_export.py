@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from torch import Tensor
 
 from evlm.checkpoint import AdapterMeta, Expected, config_hash, load_adapter, save_adapter
@@ -18,7 +18,6 @@ from evlm.lora import Lora, attach_lora
 from evlm.reasoner import Reasoner, Sampling
 from evlm.zoo import resolve
 from trainer.__main__ import main
-from trainer.config import load_config
 from trainer.export import write_merged
 from trainer.learned import read_learned
 from trainer.skeleton import skeleton
@@ -111,54 +110,45 @@ def test_a_merged_folder_says_what_the_adapter_says(tmp_path: Path, lora: Lora) 
 
 
 def run_folder(folder: Path, *settings: str) -> Path:
-    config = load_config("tiny", [f"out={folder}", "lora.rank=4", "lora.alpha=16", *settings])
-    folder.mkdir()
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(asdict(config)))))
+    """A run of two steps, as its command leaves it."""
+    small = ["save_every=1", "data=[{world: true}]", "lora.rank=4", "lora.alpha=16", "model.attention=sdpa"]
+    phases = "phases=[{kind: sft, steps: 2, batch: 2, lr: 0.01, warmup: 0}]"
+    assert main(["run", "tiny", *small, phases, f"out={folder}", *settings]) == 0
     return folder
 
 
-def save_state(folder: Path, step: int, seed: int) -> None:
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True)
-    named = {n.replace("lora_A", "lora_A.default").replace("lora_B", "lora_B.default"): t
-             for n, t in random_tensors(seed=seed).items()}  # fmt: skip
-    frozen = {n.replace(".default", ".reference"): t + 1 for n, t in named.items()}
-    save_file({**named, **frozen}, folder / "model.safetensors")
-    (folder / "state.json").write_text(json.dumps({"step": step}))
-
-
-def test_a_run_is_exported_from_its_adapter_or_from_the_newest_state(tmp_path: Path) -> None:
+def test_a_run_is_exported_from_its_adapter_or_from_the_newest_whole_state(tmp_path: Path) -> None:
     run = run_folder(tmp_path / "run")
+    finished = read_learned(run)
+    assert finished.meta.training["steps"] == 2
+    (run / "adapter.safetensors").unlink()
+    learned = read_learned(run)
+    assert learned.meta.training == {"steps": 2, "unfinished": True} and learned.meta.prompt == "short"
+    assert learned.meta.lora == finished.meta.lora and learned.tensors.keys() == finished.tensors.keys()
+    assert all(torch.equal(learned.tensors[n], t) for n, t in finished.tensors.items())
+    for file in (run / "state").glob("step-00000002/*.safetensors"):
+        file.write_bytes(file.read_bytes()[:-1])
+    fitted = tmp_path / "one.safetensors"
+    assert main(["export", str(run), str(fitted), "--to", "adapter"]) == 0
+    assert load_adapter(fitted)[1].training["steps"] == 1 and said(BASE, fitted)
+    shutil.rmtree(run / "state")
     with pytest.raises(CheckpointError, match="stopped too early"):
         read_learned(run)
-    save_state(run / "states" / "00000003", 3, seed=1)
-    save_state(run / "states" / "00000005", 5, seed=2)
-    save_state(run / "states" / "00000009.tmp", 9, seed=3)
-    learned = read_learned(run)
-    assert learned.meta.training == {"steps": 5, "unfinished": True} and learned.meta.prompt == "short"
-    assert all(torch.equal(learned.tensors[n], t) for n, t in random_tensors(seed=2).items())
-    fitted = tmp_path / "five.safetensors"
-    assert main(["export", str(run), str(fitted), "--to", "adapter"]) == 0
-    assert said(BASE, fitted) != said(BASE)
-    save(run / "adapter.safetensors", seed=4)
-    assert read_learned(run).meta.training == {"steps": 7}
 
 
-def test_an_adapter_on_an_adapter_is_only_merged(tmp_path: Path) -> None:
-    first = save(tmp_path / "first.safetensors", size=0.05)
+def test_an_adapter_on_an_adapter_is_exported_as_both(tmp_path: Path) -> None:
+    first = save(tmp_path / "first.safetensors", size=0.1)
     run = run_folder(tmp_path / "run", f"model.adapter={first}")
-    save(run / "adapter.safetensors", seed=4, size=0.05)
+    save(run / "adapter.safetensors", seed=4, size=0.1)
     learned = read_learned(run)
-    for form in ("adapter", "peft"):
-        assert main(["export", str(run), str(tmp_path / f"{form}.safetensors"), "--to", form]) == 2
-    write_merged(learned, tmp_path / "both")
+    assert learned.below == first
     write_merged(read_learned(first), tmp_path / "one")
     write_merged(replace(learned, below=None, base=str(tmp_path / "one")), tmp_path / "then")
-    assert (tmp_path / "both/model.safetensors").stat().st_size == (
-        tmp_path / "then/model.safetensors"
-    ).stat().st_size
-    assert said(tmp_path / "both") == said(tmp_path / "then")
+    text = said(tmp_path / "then")
+    assert text != said(BASE, run / "adapter.safetensors")
+    for form, out in (("adapter", "both.safetensors"), ("peft", "peft"), ("merged", "merged")):
+        assert main(["export", str(run), str(tmp_path / out), "--to", form]) == 0
+        assert (said(tmp_path / out) if form == "merged" else said(BASE, tmp_path / out)) == text, form
 
 
 def test_nothing_is_overwritten_or_left_half_written(tmp_path: Path, capsys: pytest.CaptureFixture[str],
