@@ -178,6 +178,7 @@ class _Asking:
     def __init__(self, judge: Judge, remote: RemoteReasoner, kept: _Kept, tries: int, pause: float) -> None:
         self.judge, self.remote, self.kept, self.tries, self.pause = judge, remote, kept, tries, pause
         self._failed = 0
+        self._given_up: EndpointError | None = None
         self._lock = threading.Lock()
 
     def __call__(self, case: Case) -> Verdict:
@@ -186,16 +187,20 @@ class _Asking:
         known = self.kept.get(key)
         if known is not None:
             return Verdict(read_verdict(known), known)
+        if self._given_up is not None:
+            raise self._given_up
         try:
             answer = self._ask(chat)
         except EndpointError as error:
             with self._lock:
                 self._failed += 1
-                if self._failed >= FAILURES:
-                    raise EndpointError(
+                if self._failed == FAILURES and self._given_up is None:
+                    self._given_up = EndpointError(
                         f"{self.judge.name} left {self._failed} questions in a row without an answer; the "
                         f"last time: {error}; what was answered is kept in {self.kept.file}"
-                    ) from None
+                    )
+            if self._given_up is not None:
+                raise self._given_up from None
             return Verdict(None, str(error), reached=False)
         with self._lock:
             self._failed = 0

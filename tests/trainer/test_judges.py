@@ -193,7 +193,7 @@ def test_a_judge_that_never_answers_is_given_up(server: Server, tmp_path: Path) 
     server.reply = lambda asked: (401, "")
     with pytest.raises(EndpointError, match=r"5 questions in a row .*401.*EVLM_API_KEY.*is kept in"):
         panel(server, tmp_path / "v.jsonl", workers=2).verdicts([Case(question(), str(n)) for n in range(60)])
-    assert len(server.seen) < 60
+    assert len(server.seen) <= (5 + 2) * 3  # those on their way when the fifth failed may be sent as well
 
 
 def test_the_key_goes_only_to_named_hosts(
