@@ -69,7 +69,12 @@ class Train(io.ComfyNode):
                 ),
                 io.String.Input("name", default="my_taste", tooltip="What the adapter's name begins with."),
                 io.Int.Input(
-                    "seed", default=0, min=0, max=MOST_SEED, tooltip="Another one is another training."
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=MOST_SEED,
+                    control_after_generate=True,
+                    tooltip="Another one is another training.",
                 ),
             ],
             outputs=[
@@ -176,6 +181,7 @@ def plan_training(
         "model.base": model if model == "bundled" else str(base),
         "model.adapter": None if start is None else str(start),
         "model.device": host.device_name(),
+        "wandb": None,  # nothing leaves this machine
         **_phase_steps(file, steps),
     }
     # JSON is YAML, which the trainer reads after the sign.
@@ -222,7 +228,8 @@ class Watch:
             self._by_step = {step: p for step, p in self._earlier.items() if step <= self.resumed}
             return f"goes on from step {self.resumed}"
         if kind == "step":
-            step, loss, self._begun = int(event["step"]), float(event["loss"]), True
+            step, self._begun = int(event["step"]), True
+            loss = math.nan if event["loss"] is None else float(event["loss"])
             self._by_step[step] = curve.Point(step, int(event["stage"]), str(event["kind"]), loss)
             left = _duration((self.steps - step) * float(event.get("seconds", 0)))
             begun = f", resumed at {self.resumed}" if self.resumed else ""

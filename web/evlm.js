@@ -12,7 +12,7 @@ const FOLDED = "evlm_folded" // in node.properties
 const TRACE_HEIGHT = { EVLM_Reason: 130, EVLM_ShowTrace: 220 }
 const TRACE_WIDTH = 360
 const RATING_HEIGHT = 92
-const SEEDED = ["EVLM_Reason", "EVLM_Edit"]
+const SEEDED = ["EVLM_Reason", "EVLM_Edit", "EVLM_Train"]
 const ENDS = ["execution_success", "execution_error", "execution_interrupted"]
 
 const traces = new WeakMap() // node -> { view, pages, streaming, complete: it shows what a run ended with }
@@ -93,7 +93,7 @@ app.registerExtension({
 app.registerExtension({
   name: "EVLM.Seed",
 
-  // ComfyUI's own default, randomize, would reason and edit anew each time that somebody rates or looks. What a
+  // ComfyUI's own default, randomize, would reason, edit and train anew each time that somebody rates or looks. What a
   // workflow has saved is set after this.
   nodeCreated(node) {
     if (!SEEDED.includes(node.comfyClass)) return

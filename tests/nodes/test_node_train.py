@@ -21,6 +21,7 @@ from standin import call, part
 RECIPE = """
 model: {base: bundled}
 lora: {rank: 4, alpha: 8}
+wandb: never
 data: [{world: true}]
 phases:
   - {kind: sft, steps: 8, batch: 2, lr: 1.0e-3}
@@ -106,11 +107,13 @@ def test_it_trains_and_load_evlm_takes_what_it_gives(
     model = call("EVLM_LoadModel").args[0]
     with model.use():
         pass
+    begun = base / "models" / "loras" / "begun.safetensors"
+    write_adapter(begun)
     pictures: list[Any] = []
     comfy.utils.set_progress_bar_global_hook(
         lambda at, of, picture, node_id: pictures.append((at, of, picture))
     )
-    made = train()
+    made = train(adapter="loras/begun.safetensors")
     adapter, loss, log = made.args
     assert adapter in part("nodes.folders").adapters() and adapter.startswith("evlm/trained/t-")
     assert 0 < loss < 20 and Path(log).parent.parent == base / "output" / "evlm_train"
@@ -123,13 +126,20 @@ def test_it_trains_and_load_evlm_takes_what_it_gives(
     assert child.args[:4] == [sys.executable, "-m", "trainer", "run"] and child.returncode == 0
     file = base / "models" / adapter
     assert file.is_file() and not list(file.parent.glob(".*"))
+    one, both = load_file(begun), load_file(file)
+    (name,) = (name for name in one if "lora_A" in name)
+    assert torch.equal(both[name][:3], one[name])  # it holds what it began with
+    assert both[name].shape[0] == 3 + 4
     with call("EVLM_LoadModel", adapter=adapter).args[0].use() as reasoner:
         assert reasoner.module is not None
-    assert train().args == made.args and len(children) == 1  # the same again is there already
+    again = train(adapter="loras/begun.safetensors")
+    assert again.args == made.args and len(children) == 1  # it is there already
     with open(base / "output" / "rows" / "rows.jsonl", "a", encoding="utf-8") as rows:
         rows.write("\n")
-    other = part("nodes.train").plan_training("rows", "bundled", "none", "quick", 3, "t", 0)
-    assert other.folder != Path(log).parent  # more rows are another training
+    given = ("rows", "bundled", "loras/begun.safetensors", "quick", 3, "t", 0)
+    assert (
+        part("nodes.train").plan_training(*given).folder != Path(log).parent
+    )  # other rows, another training
 
 
 def test_a_cancel_saves_and_the_same_queue_goes_on(base: Path, said: list[str], children: list[Any]) -> None:
@@ -153,17 +163,6 @@ def test_a_cancel_saves_and_the_same_queue_goes_on(base: Path, said: list[str], 
     assert [f'"step": {step}' in log for step in range(1, 8)] == [True] * 6 + [False]
 
 
-def test_from_an_adapter_the_new_one_holds_both(base: Path) -> None:
-    begun = base / "models" / "loras" / "begun.safetensors"
-    write_adapter(begun)
-    second = train(steps=1, adapter="loras/begun.safetensors").args[0]
-    one, both = (load_file(base / "models" / name) for name in ("loras/begun.safetensors", second))
-    (name,) = (name for name in one if "lora_A" in name)
-    assert torch.equal(both[name][:3], one[name]) and both[name].shape[0] == 3 + 4
-    with call("EVLM_LoadModel", adapter=second).args[0].use() as reasoner:
-        assert reasoner.module is not None
-
-
 def test_a_failing_child_says_why(base: Path, children: list[Any]) -> None:
     error = part("evlm.errors").TrainingError
     (base / "quick.yaml").write_text(RECIPE.replace("lr: 1.0e-3", "lr: 1.0e+3, clipp: 1"), encoding="utf-8")
@@ -175,9 +174,12 @@ def test_a_failing_child_says_why(base: Path, children: list[Any]) -> None:
     assert not list((base / "models").rglob("*.safetensors"))
 
 
-def test_a_child_that_is_killed_leaves_no_adapter(base: Path, children: list[Any]) -> None:
-    comfy.utils.set_progress_bar_global_hook(lambda at, *_, **__: children[-1].kill() if at == 1 else None)
-    with pytest.raises(part("evlm.errors").TrainingError, match=r"signal 9|exit code 1"):
+def test_a_child_that_is_killed_leaves_no_adapter(
+    base: Path, children: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dies = """import os, time; print('{"event": "start", "steps": 9}', flush=True); os.kill(os.getpid(), 9)"""
+    monkeypatch.setattr(part("nodes.child"), "_python", lambda: [sys.executable, "-c", dies])
+    with pytest.raises(part("evlm.errors").TrainingError, match=r"signal 9|exit code"):
         train(steps=6)
     assert not list((base / "models").rglob("*.safetensors"))
 
