@@ -30,6 +30,7 @@ from evlm.trace import Plan, parse
 
 from .statistics import Interval, interval, paired
 from .world.edits import MIX
+from .world.light import lit
 from .world.questions import CATEGORIES, ask
 from .world.questions import Question as WorldQuestion
 from .world.rows import to_request
@@ -185,8 +186,9 @@ def difference(
 # --- questions ---
 
 
-def world_questions(rows: int, seed: int, split: str = "test") -> list[Question]:
-    """Held-out questions of the world; question i is a function of (split, seed, i) alone.
+def world_questions(rows: int, seed: int, split: str = "test", lamp: float = 0.0) -> list[Question]:
+    """Held-out questions of the world; question i is a function of (split, seed, i) alone. lamp: the light
+    that the pictures are seen in (`world.light`).
 
     They are stratified by edit type (the paper's mix) and input category (all alike): of any first n each
     type has its share to within about three, each category to within one, each pair of them to within five.
@@ -200,7 +202,7 @@ def world_questions(rows: int, seed: int, split: str = "test") -> list[Question]
     for number in range(rows):
         rng, kind = random.Random(f"evaluate {split} {seed} {number}"), stratum(split, seed, number)
         asked = ask(rng, split, *kind)
-        found.append(_of_world(f"world {split} {seed} {number}", asked))
+        found.append(_of_world(f"world {split} {seed} {number}", asked, lamp))
     return found
 
 
@@ -347,7 +349,7 @@ def _known(outcomes: Sequence[Outcome], metric: str) -> Iterator[tuple[str, floa
             yield outcome.id, value
 
 
-def _of_world(name: str, asked: WorldQuestion) -> Question:
+def _of_world(name: str, asked: WorldQuestion, lamp: float) -> Question:
     edit = asked.edit
     return Question(
         name,
@@ -355,9 +357,13 @@ def _of_world(name: str, asked: WorldQuestion) -> Question:
         asked.category,
         edit.instruction,
         edit.targets,
-        partial(to_request, asked),
+        partial(_seen, asked, lamp),
         partial(_region, asked),
     )
+
+
+def _seen(asked: WorldQuestion, lamp: float) -> Request:
+    return lit(to_request(asked), lamp)
 
 
 def _region(asked: WorldQuestion, size: int = 64) -> Tensor | None:

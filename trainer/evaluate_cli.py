@@ -34,6 +34,10 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split", default="test", help=f"of the world ({', '.join(SPLITS)}) or the dataset (default: test)"
     )
+    parser.add_argument(
+        "--lamp", type=float, default=0.0, metavar="L",
+        help="the world's pictures under a warm lamp, 0 to 1: 0.5 is what the recipe tiny learns",
+    )  # fmt: skip
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="a dataset's questions, not the world's")
     parser.add_argument(
         "--tokens", type=int, default=768, metavar="N", help="longest answer (default: %(default)s)"
@@ -84,9 +88,12 @@ def run(options: argparse.Namespace) -> int:
 def _questions(options: argparse.Namespace) -> list[Question]:
     from .evaluate import dataset_questions, world_questions
 
+    if not 0 <= options.lamp <= 1 or (options.lamp and options.data is not None):
+        raise ConfigError(f"--lamp {options.lamp:g}: expected 0 to 1, and 0 for a dataset")
     if options.data is not None:
         return dataset_questions(options.data, options.rows, options.seed, options.split)
-    return world_questions(ROWS if options.rows is None else options.rows, options.seed, options.split)
+    rows = ROWS if options.rows is None else options.rows
+    return world_questions(rows, options.seed, options.split, options.lamp)
 
 
 def _panel(options: argparse.Namespace) -> Panel | None:
@@ -105,7 +112,8 @@ def _panel(options: argparse.Namespace) -> Panel | None:
 
 def _title(options: argparse.Namespace, count: int) -> str:
     model = str(options.base) + (f" with {options.adapter}" if options.adapter else "")
-    where = f"dataset {options.data}" if options.data else "world"
+    lamp = f" under a lamp of {options.lamp:g}" if options.lamp else ""
+    where = f"dataset {options.data}" if options.data else f"world{lamp}"
     return (
         f"{model}: {count:,} questions of the {where}, split {options.split}, seed {options.seed}; each mean "
         "with its 95 % bootstrap interval"

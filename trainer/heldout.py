@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-
-from evlm.request import Request
 
 from .config import Config, Source
 from .evaluate import Question, batched, dataset_questions, evaluate, world_questions
@@ -18,7 +15,6 @@ from .learner import Learner
 from .rows import Example, open_rows
 from .samples import keep_samples
 from .sampling import SampleConfig, answers
-from .world.light import lit
 
 SPLIT = "validation"
 MAX_NEW_TOKENS = 768
@@ -62,9 +58,4 @@ class HeldOut:
 def _questions(source: Source, rows: int) -> list[Question]:
     if not source.world:
         return dataset_questions(Path(str(source.path)), rows, 0, SPLIT)
-    questions = world_questions(rows, source.seed, SPLIT)
-    return [replace(q, request=partial(_lit, q, source.lamp)) for q in questions]
-
-
-def _lit(question: Question, lamp: float) -> Request:
-    return lit(question.request(), lamp)
+    return world_questions(rows, source.seed, SPLIT, source.lamp)

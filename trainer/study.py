@@ -27,7 +27,6 @@ from .settings import build, override, read_yaml
 from .study_arms import ARMS, BASE, SAME_STEPS, STUDIES
 from .study_figure import figures
 from .study_page import page
-from .world.light import lit
 
 PROBE = 2  # steps of which an arm's price is taken
 
@@ -130,10 +129,7 @@ def _run(job: Job) -> str:
         if event["event"] == "step" and event["stage"] == 1:
             tokens += event["tokens"]
     answer, count = load(config.model.base, adapter)
-    questions = [
-        replace(each, request=lambda each=each: lit(each.request(), job.lamp))  # type: ignore[misc]
-        for each in world_questions(job.questions, seed=0)
-    ]
+    questions = world_questions(job.questions, seed=0, lamp=job.lamp)
     outcomes = evaluate(answer, questions, count)
     value = {
         "job": asdict(job),

@@ -85,3 +85,18 @@ def test_judges_need_their_packages_before_anything_is_asked(
     assert main(command) == 2
     assert "pip install scikit-learn statsmodels" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_lamp_makes_it_harder_and_is_the_worlds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def exact(*more: str) -> int:
+        assert main(["eval", "--rows", "12", "--seed", "4", "--out", str(tmp_path), *more]) == 0
+        lines = (tmp_path / "answers.jsonl").read_text().splitlines()
+        return sum(json.loads(line)["exact"] for line in lines)
+
+    assert exact() > exact("--lamp", "0.8")
+    assert "under a lamp of 0.8" in (tmp_path / "results.md").read_text()
+    capsys.readouterr()
+    assert (
+        main(["eval", "--lamp", "2"]) == 2 and main(["eval", "--lamp", "0.5", "--data", str(tmp_path)]) == 2
+    )
+    assert "expected 0 to 1" in capsys.readouterr().err
