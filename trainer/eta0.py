@@ -35,7 +35,8 @@ class Eta0Config:
 
 @dataclass(frozen=True)
 class Compared:
-    """policy, reference [B]: log rho(y_i | x_i) of a batch's own pairs; mismatched [N]: log-ratios that eta0
+    """policy, reference [B]: log rho(y_i | x_i) of a batch's own pairs (policy [0] where they were not asked
+    for); mismatched [N]: log-ratios that eta0
     is the mean of (to be gathered over ranks before it is taken); eta0 []: of this rank's. Nothing has a
     graph."""
 
@@ -57,6 +58,7 @@ def compare(
     sample_owner: Sequence[int] = (),
     elsewhere: Sequence[Tensor] = (),
     lower: int = 0,
+    own: bool = True,
 ) -> Compared:
     """Scores each response behind its own prompt, and the mismatched pairs, in one pass of policy and
     reference.
@@ -64,7 +66,8 @@ def compare(
     responses[i] belongs to prompts[i]. seed: of the step, for "shifts". samples, sample_owner: the policy's
     own responses and whose prompts they answer, for "onpolicy". elsewhere: the other ranks' responses,
     `lower` of them those of lower ranks: pairs and shifts are then of the whole effective batch, and
-    `mismatched` of all ranks together is what one process would have had. Dropout is off.
+    `mismatched` of all ranks together is what one process would have had. own: score the own pairs under the
+    policy as well; without, where a pass with a graph will do it, `policy` is empty. Dropout is off.
     """
     rows = len(prompts)
     if len(responses) != rows:
@@ -78,19 +81,20 @@ def compare(
     else:
         everyone = [*elsewhere[:lower], *responses, *elsewhere[lower:]]
         pairs = pair_indices(len(everyone), config.over, config.shifts, seed)
-        own = [(i - lower, j) for i, j in pairs if lower <= i < lower + rows]
-        texts += [everyone[j] for _, j in own]
-        owner += [i for i, _ in own]
+        here = [(i - lower, j) for i, j in pairs if lower <= i < lower + rows]
+        texts += [everyone[j] for _, j in here]
+        owner += [i for i, _ in here]
         recur = len(texts)
+    first = 0 if own else rows
     with at_rest(model):
-        policy = sequence_logps(model, prompts, texts, owner, "cached")
+        policy = sequence_logps(model, prompts, texts[first:], owner[first:], "cached")
     frozen = reference.logps(model, prompts, texts[:recur], owner[:recur])
     if recur < len(texts):
         fresh = reference.logps(model, prompts, texts[recur:], owner[recur:], keep=False)
         frozen = torch.cat([frozen, fresh])
-    lengths = torch.tensor([len(t) for t in texts], device=policy.device)
-    mismatched = log_ratio(policy, frozen, lengths, scale)[rows:]
-    return Compared(policy[:rows], frozen[:rows], mismatched, eta0(mismatched))
+    lengths = torch.tensor([len(t) for t in texts[rows:]], device=policy.device)
+    mismatched = log_ratio(policy[rows - first :], frozen[rows:], lengths, scale)
+    return Compared(policy[: rows - first], frozen[:rows], mismatched, eta0(mismatched))
 
 
 def pair_indices(

@@ -26,7 +26,7 @@ from .guard import verdict, within_memory
 from .heldout import HeldOut
 from .learner import REFERENCE, Learner, freeze_reference, load_learner, save_learned
 from .ranks import joined
-from .reference import Reference
+from .reference import LogProbCache, Reference
 from .rows import Example, Rows
 from .state import Progress, Saved, States
 from .steps.kto import kto_step
@@ -125,7 +125,7 @@ class _Run:
         else:
             progress.stage, progress.cycle = stage, stage // len(config.phases)
             progress.micro_batch, progress.losses, progress.norms = None, [], []
-        reference = self._reference(phase, first)
+        reference = self._reference(phase, first, rows)
         learner.model.train()
         fed, began, worst = 0, time.monotonic(), ""
         for step in range(first, phase.steps):
@@ -160,13 +160,15 @@ class _Run:
             if stopping:
                 raise Stopped(f"stopped at step {at}; the same command goes on from there")
 
-    def _reference(self, phase: Phase, first: int) -> Reference | None:
+    def _reference(self, phase: Phase, first: int, rows: Rows) -> Reference | None:
         if phase.kind == "sft":
             self.progress.reference = None
             return None
         if not first:
             freeze_reference(self.learner.model)
-        reference = Reference(self.learner.model, REFERENCE)
+        again = rows.count is not None  # an endless world's rows never come back
+        cache = LogProbCache(self.out / "reference.sqlite") if again else None
+        reference = Reference(self.learner.model, REFERENCE, cache)
         if first and reference.fingerprint != self.progress.reference:
             raise TrainingError(
                 f"the weights of {self.config.model.base} are not those that {self.states.folder} was made "

@@ -135,6 +135,8 @@ def sequence_logps(
     `model` is a Qwen2VLForConditionalGeneration or a PeftModel around one, on any device. With a graph unless
     under no_grad.
     """
+    if not responses:
+        return torch.zeros(0, device=base_of(model).device)
     flat = token_logps(
         response_states(model, prompts, responses, owner, how),
         torch.cat([response.cpu() for response in responses]),

@@ -216,6 +216,9 @@ def test_eta0_over_all_pairs_equals_naive_pairs(tiny):
     ]  # fmt: skip
     assert torch.allclose(torch.cat(halves).sort().values, apart.sort().values, rtol=1e-4, atol=1e-4)
     shifted = compare(model, Reference(model), prompts, responses, Eta0Config("shifts", 2), seed=3)
+    without = compare(model, Reference(model), prompts, responses, Eta0Config("shifts", 2), seed=3, own=False)
+    assert len(without.policy) == 0 and torch.allclose(without.reference, found.reference)
+    assert torch.allclose(without.mismatched, shifted.mismatched, atol=1e-5)
     pairs = pair_indices(len(responses), "shifts", 2, 3)
     assert torch.allclose(shifted.mismatched, torch.stack([ratios[p] for p in pairs]), rtol=1e-4, atol=1e-4)
 

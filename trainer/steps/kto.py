@@ -27,7 +27,7 @@ def kto_step(
     elsewhere, lower = ranks.others(responses, learner.device)
     seen = compare(
         model, reference, prompts, responses, phase.eta0, at, phase.kto.log_ratio,
-        elsewhere=elsewhere, lower=lower,
+        elsewhere=elsewhere, lower=lower, own=False,
     )  # fmt: skip
     baseline = eta0(ranks.gather(seen.mismatched))
     lengths = torch.tensor([len(each) for each in responses], device=seen.policy.device)
