@@ -17,18 +17,21 @@ from evlm.errors import RecordError
 
 LOG = "log.jsonl"  # in the run's folder
 LONGEST = 64 << 20  # bytes of a line
+_PLACED = ("step", "dropped", "sample", "eval", "memory", "resume")  # events that have a step
 _PLACES = ("stage", "step", "steps")  # numbers that say where a run is, and nothing about how it goes
 
 
 @dataclass
 class History:
-    """steps, dropped, samples, evals: events in the order of their steps. start, done: the last of their
-    kind. unreadable: lines that are no events (a killed run may leave half of one)."""
+    """steps, dropped, samples, evals, memory (a micro-batch was halved): events in the order of their steps.
+    start, done: the last of their kind. unreadable: lines that are no events (a killed run may leave half of
+    one)."""
 
     steps: list[dict[str, Any]] = field(default_factory=list)
     dropped: list[dict[str, Any]] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
     evals: list[dict[str, Any]] = field(default_factory=list)
+    memory: list[dict[str, Any]] = field(default_factory=list)
     start: dict[str, Any] | None = None
     done: dict[str, Any] | None = None
     unreadable: int = 0
@@ -59,6 +62,7 @@ def read_history(run: Path) -> History:
         "dropped": history.dropped,
         "sample": history.samples,
         "eval": history.evals,
+        "memory": history.memory,
     }
     try:
         with open(run / LOG, "rb") as file:
@@ -102,10 +106,7 @@ def _event(line: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         return None
-    placed = (
-        event["event"] not in ("step", "dropped", "sample", "eval", "resume")
-        or type(event.get("step")) is int
-    )
+    placed = event["event"] not in _PLACED or type(event.get("step")) is int
     return event if placed else None
 
 

@@ -71,18 +71,27 @@ def passing(config: Config, phase: Phase, text: Any, length: Length, device: str
         phase.kind != "sft"
     ):  # eta0: the prompts' keys and values, with all answers behind one prompt at a time
         found["prompts' keys and values"] = phase.batch * length.row * cached(text) * size
-    found["activations"] = tokens * text.num_hidden_layers * kept(text) * size
+    found["activations"] = tokens * text.num_hidden_layers * kept(config, text)
     numbers = min(_LOGITS.get(device, 1 << 28), rows * length.answer * text.vocab_size)
     found["logits"] = 3.0 * 4 * numbers
     return found
 
 
-def kept(text: Any) -> float:
-    """Numbers that a layer keeps for the backward pass, for each token: what enters its norms, projections,
-    rotations, attention and gate, where LoRA sits on every projection and nothing is computed twice."""
-    wide = text.hidden_size
-    heads = wide * text.num_key_value_heads / text.num_attention_heads
-    return 12.0 * wide + 6.0 * heads + 5.0 * text.intermediate_size
+def kept(config: Config, text: Any) -> float:
+    """Bytes that a layer keeps for the backward pass, for each token, where nothing is computed twice.
+
+    Of the frozen layer: six vectors of its width (what enters its norms, projections and attention) and four
+    of its inner width. Of LoRA: the products with A, and, where the adapter is of another dtype than the
+    weights or drops some of its input, a copy of each module's input in float32, with dropout its mask.
+    """
+    size, lora, wide, inner = BYTES[config.model.dtype], config.lora, text.hidden_size, text.intermediate_size
+    modules = {"down_proj": inner}
+    into = sum(modules.get(name, wide) for name in lora.targets)
+    copied = 4.0 if size != 4 or lora.dropout else 0.0
+    masked = 1.0 if lora.dropout else 0.0
+    norms = 2 * 4.0 * wide if size != 4 else 0.0  # which are computed in float32
+    frozen = size * (6.0 * wide + 4.0 * inner) + norms
+    return frozen + 4.0 * lora.rank * len(lora.targets) + into * (copied + masked)
 
 
 def cached(text: Any) -> float:

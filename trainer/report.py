@@ -81,6 +81,9 @@ def _summary(history: History) -> str:
             if key in speed:
                 facts[unit] = f"{speed[key]:,.3g}"
     facts["dropped steps"] = str(len(history.dropped))
+    if history.memory:
+        size, step = (history.memory[-1].get(name) for name in ("micro_batch", "step"))
+        facts["micro-batch"] = f"{size} since step {step}, for lack of memory"
     if history.done:
         facts["adapter"] = str(history.done.get("adapter"))
     if history.unreadable:
@@ -139,10 +142,8 @@ def _order(name: str) -> tuple[int, str]:
 def _dropped(history: History) -> str:
     if not history.dropped:
         return ""
-    rows = [[str(event["step"]), str(event.get("loss"))] for event in history.dropped]
-    return "<h2>Dropped steps</h2><p>Their loss or gradient was not finite.</p>" + _table(
-        ["step", "loss"], rows
-    )
+    rows = [[str(event.get(name, "–")) for name in ("step", "loss", "why")] for event in history.dropped]
+    return "<h2>Dropped steps</h2>" + _table(["step", "loss", "why"], rows)
 
 
 def _evals(history: History) -> str:

@@ -81,7 +81,11 @@ def write_run(run: Path, *more: dict[str, Any]) -> None:
                 "norm": float("nan") if at == 9 else 1.0,
             }
         )
-    events += [{"event": "dropped", "stage": 1, "step": 25, "loss": "nan"}, *more]
+    events += [
+        {"event": "dropped", "stage": 1, "step": 25, "loss": "nan", "why": "not finite"},
+        {"event": "memory", "step": 26, "micro_batch": 4},
+        *more,
+    ]
     (run / "log.jsonl").write_text("".join(json_line(event) + "\n" for event in events))
     (run / "recipe.yaml").write_text(f"out: runs/x\nnote: {EVIL}\n")
 
@@ -112,6 +116,8 @@ def test_the_page_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         MASKED.answer,
         "out: runs/x",
         "900",
+        "not finite",
+        "4 since step 26",
     ):
         assert expected in page.text, expected
     assert len(page.all("svg")) == 5 and len(page.all("img")) == 2 and len(page.all("rect")) == 10

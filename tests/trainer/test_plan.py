@@ -1,0 +1,120 @@
+"""The dry run: all that is missing at once, and numbers that are those of the run."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trainer.__main__ import main
+from trainer.config import load_config
+from trainer.learner import load_learner
+from trainer.memory import kept
+from trainer.plan import plan
+from trainer.steps.sft import sft_step
+
+WORLD = "data=[{world: true}]"
+
+
+def missing(*settings: str) -> list[str]:
+    """What is missing, but for the packages of this machine."""
+    return [
+        line for line in plan(load_config("tiny", settings)).missing if not line.startswith("TensorBoard")
+    ]
+
+
+def test_all_that_is_missing_is_said_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/rows.jsonl").write_text('{"id": 3}\n')
+    (tmp_path / "file").write_text("")
+    settings = [
+        "model.base=qwen2-vl-7b", "model.quantize=4bit", "model.device=cpu", "wandb=evlm",
+        f"out={tmp_path}/file/run", f"data=[{{path: {tmp_path}/gone}}, {{path: {tmp_path}/broken}}]",
+    ]  # fmt: skip
+    assert main(["run", "paper", *settings, "--dry-run"]) == 1
+    said = capsys.readouterr().out
+    lines = [line[2:] for line in said.splitlines() if line.startswith("- ")]
+    for start, words in (
+        ("model.device: ", "needs a CUDA device, and here is cpu"),
+        ("model.base: ", "python -m evlm models --download qwen2-vl-7b"),
+        ("data.0: ", "gone"), ("data.1: ", "line 1"), ("wandb: ", "pip install wandb"),
+        ("model.quantize: ", "pip install bitsandbytes"), ("out: ", "cannot be written to"),
+    ):  # fmt: skip
+        package = {"wandb: ": "wandb", "model.quantize: ": "bitsandbytes"}.get(start)
+        if package and importlib.util.find_spec(package):
+            continue
+        (found,) = [line for line in lines if line.startswith(start)]
+        assert words in found
+    assert f"missing ({len(lines)}):" in said and "stage 1: rkto, 300 steps of 64 rows" in said
+    assert "models--Qwen--Qwen2-VL-7B-Instruct" in said, "the folders that were searched"
+
+
+def test_nothing_is_missing_for_the_bundled_model(tmp_path: Path) -> None:
+    assert missing(WORLD, f"out={tmp_path / 'new' / 'run'}") == [] and not list(tmp_path.iterdir())
+    (line,) = missing(WORLD, "model.adapter=/nowhere/a.safetensors")
+    assert line.startswith("model.adapter: ") and "/nowhere/a.safetensors" in line
+    (line,) = missing(WORLD, "lora.targets=[q_prj]")
+    assert "q_prj" in line and "no such linear modules" in line
+    if not torch.cuda.is_available():
+        (line,) = missing(WORLD, "model.device=cuda")
+        assert line.startswith("model.device: ") and "torch sees no CUDA" in line
+    (line,) = missing(WORLD, "model.device=abacus")
+    assert "not one that torch knows" in line
+
+
+def test_a_model_of_another_family_is_said_before_it_is_loaded(tmp_path: Path) -> None:
+    from evlm.zoo import resolve
+
+    for file in resolve("bundled", "reasoner").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    content = json.loads((tmp_path / "config.json").read_text())
+    content["model_type"] = "qwen2_5_vl"
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    (line,) = missing(WORLD, f"model.base={tmp_path}")
+    assert line.startswith("model.base: ") and "qwen2_5_vl" in line
+
+
+def test_parameters_and_tokens_are_those_of_the_run() -> None:
+    config = load_config("tiny", ["data=[{world: true}]", "phases=[{kind: sft, steps: 10, batch: 16}]"])
+    learner = load_learner(config)
+    every = sum(p.numel() for n, p in learner.model.named_parameters() if ".lora_" not in n)
+    trained = sum(p.numel() for p in learner.trainable())
+    text = plan(config).text
+    assert f"{every:,} parameters; trained {trained:,}, LoRA of rank 32" in text
+    tokens = learner.batch(learner.rows(config, config.phases[0]).batch(0)).tokens
+    assert f"about {tokens * 10:,} tokens" in text or f"about {tokens / 1e5:.1f} M tokens" in text
+    assert "10 steps of 16 rows from the endless world" in text
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("dropout", [0, 0.05])
+def test_the_estimate_of_activations_is_near_what_a_step_keeps(dtype: str, dropout: float) -> None:
+    settings = [
+        WORLD,
+        f"model.dtype={dtype}",
+        f"lora.dropout={dropout}",
+        "phases.0.batch=8",
+        "model.device=cpu",
+    ]
+    config = load_config("tiny", settings)
+    learner = load_learner(config)
+    learner.model.train()
+    examples = learner.rows(config, config.phases[0]).batch(0)
+    weights = {p.untyped_storage().data_ptr() for p in learner.model.parameters()}
+    storages: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    identity: Any = lambda tensor: tensor  # noqa: E731
+    with torch.autograd.graph.saved_tensors_hooks(pack, identity):
+        sft_step(learner, examples, config.phases[0])
+    measured = sum(size for place, size in storages.items() if place not in weights)
+    text = learner.model.config.text_config
+    estimated = kept(config, text) * text.num_hidden_layers * learner.batch(examples).tokens
+    assert 0.7 < estimated / measured < 1.4
