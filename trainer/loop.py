@@ -260,7 +260,9 @@ def _asked_to_stop() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    old = {each: signal.signal(each, lambda *_: stop.set()) for each in (signal.SIGTERM, signal.SIGINT)}
+    names = ("SIGTERM", "SIGINT", "SIGBREAK")  # the last is Windows': the one that a node can send its child
+    known = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    old = {each: signal.signal(each, lambda *_: stop.set()) for each in known}
     try:
         yield stop
     finally:
