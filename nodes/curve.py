@@ -36,7 +36,7 @@ def draw(points: Sequence[Point], steps: int) -> Tensor:
 
     size = (WIDTH * FINE, HEIGHT * FINE)
     image = Image.new("RGB", size, BACK)
-    pen, font = ImageDraw.Draw(image), _font(12 * FINE)
+    pen, font = ImageDraw.Draw(image), _font(14 * FINE)
     shown = [point for point in points if math.isfinite(point.loss)]
     kinds = list(dict.fromkeys(point.kind for point in shown))
     colours = {kind: COLOURS[at % len(COLOURS)] for at, kind in enumerate(kinds)}
@@ -87,9 +87,10 @@ def _legend(pen: Any, font: Any, colours: dict[str, Any]) -> None:
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
-    """The mean over the last twentieth of them, at least three."""
-    wide = max(3, len(values) // 20)
-    return [sum(part := values[max(0, at + 1 - wide) : at + 1]) / len(part) for at in range(len(values))]
+    """The mean over a twentieth of them around each, at least three; fewer at the ends."""
+    side = max(1, len(values) // 40)
+    near = (values[max(0, at - side) : at + side + 1] for at in range(len(values)))
+    return [sum(part) / len(part) for part in near]
 
 
 def _scale(values: Sequence[float]) -> tuple[float, float, list[float]]:

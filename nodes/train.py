@@ -105,7 +105,7 @@ class Train(io.ComfyNode):
             if None in given:
                 continue
             try:
-                test(*given)  # type: ignore[operator]
+                test(*given)
             except EVLMError as error:
                 return str(error)
         return True

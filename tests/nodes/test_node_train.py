@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -148,11 +147,9 @@ def test_a_cancel_saves_and_the_same_queue_goes_on(base: Path, said: list[str], 
             mm.interrupt_current_processing()
 
     comfy.utils.set_progress_bar_global_hook(cancel)
-    begun = time.monotonic()
     with pytest.raises(mm.InterruptProcessingException):
         train(steps=6)
-    assert time.monotonic() - begun < 60
-    assert children[-1].poll() is not None and "saves" in said[-1]
+    assert children[-1].returncode == 130 and "saves" in said[-1]  # it was asked, and not killed
     comfy.utils.set_progress_bar_global_hook(None)
     said.clear()
     again = train(steps=6).args
