@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-_LOGITS = {"cpu": 1 << 22}  # of a chunk: 16 MiB in float32, what a cache holds; elsewhere 1 GiB
+_LOGITS = {"cpu": 1 << 21}  # of a chunk: 8 MiB in float32, what a cache holds; elsewhere 1 GiB
 
 
 def token_logps(states: Tensor, tokens: Tensor, head: Any, chunk: int | None = None) -> Tensor:
@@ -55,11 +55,13 @@ class _FrozenHead(torch.autograd.Function):
             if slope is None:
                 found[at : at + chunk] = (logits.gather(1, wanted) - logits.logsumexp(1, keepdim=True))[:, 0]
                 continue
-            logps = logits.log_softmax(1)
-            del logits
-            found[at : at + chunk] = logps.gather(1, wanted)[:, 0]
-            p = logps.exp_().scatter_add_(1, wanted, logps.new_full(wanted.shape, -1.0))
-            slope[at : at + chunk] = -(p.to(head.weight.dtype) @ head.weight)
+            top = logits.amax(1, keepdim=True)
+            own = logits.gather(1, wanted) - top
+            p = logits.sub_(top).exp_()  # in the logits' own memory, and not yet divided by its sum
+            total = p.sum(1, keepdim=True)
+            found[at : at + chunk] = (own - total.log())[:, 0]
+            p.scatter_add_(1, wanted, -total)
+            slope[at : at + chunk] = (p.to(head.weight.dtype) @ head.weight) / -total
         return found
 
     @staticmethod
