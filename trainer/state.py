@@ -213,7 +213,7 @@ def _measured(path: Path) -> dict[str, Any]:
 
 def _remove(folder: Path) -> None:
     """Renamed first, so that half a folder never bears a state's name."""
-    doomed = folder.with_name(folder.name + ".tmp")
+    doomed = folder.with_name(folder.name + ".old.tmp")
     folder.rename(doomed)
     shutil.rmtree(doomed)
 
