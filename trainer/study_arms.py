@@ -34,6 +34,7 @@ ARMS: dict[str, dict[str, Any]] = {
     **{f"K = {value}": _with(_OURS, rewards={"samples": value}) for value in (1, 3, 5)},
     **{f"SFT, {value} rows": {"kind": "sft", "data": {"rows": value}} for value in (150, 600)},
     **{f"RKTO, {value} rows": {**_OURS, "data": {"rows": value}} for value in (150, 600)},
+    "tau 1": _with(_PAPER, {"tau": 1.0}),
     "surrogate": _with(_PAPER, {"reinforce": "none"}),
     "surrogate + REINFORCE": _with(_PAPER, {"reinforce": "mask"}),
     "surrogate + REINFORCE on all": _with(_PAPER, {"reinforce": "all", "baseline": "row"}),
@@ -45,5 +46,14 @@ STUDIES: dict[str, tuple[str, ...]] = {
     "wmax": (BASE, "w_max 5", "w_max 10", "w_max 20"),
     "mc": (BASE, "K = 1", "K = 3", "K = 5"),
     "size": (BASE, "SFT, 150 rows", "RKTO, 150 rows", "SFT, 600 rows", "RKTO, 600 rows"),
+    "terms": (
+        BASE,
+        "RKTO, the paper's",
+        "lambda 0",
+        "lambda 1",
+        "tau 1",
+        "surrogate",
+        "surrogate + REINFORCE on all",
+    ),
     "surrogate": (BASE, "surrogate", "surrogate + REINFORCE", "surrogate + REINFORCE on all"),
 }

@@ -1,0 +1,92 @@
+"""Studies: arms of equal compute, their page and curves; and one that is run, and gone on with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from trainer.__main__ import main
+from trainer.config import RECIPES
+from trainer.settings import read_yaml
+from trainer.study import _config
+from trainer.study_arms import ARMS, BASE, STUDIES
+from trainer.study_figure import figure, figures
+from trainer.study_page import page
+
+SMALL = [
+    "phases.0.steps=1",
+    "phases.0.batch=2",
+    "phases.1.batch=2",
+    "phases.1.micro_batch=2",
+    "data.0.rows=20",
+]
+
+
+def outcome(number: int, exact: bool) -> dict[str, object]:
+    return {
+        "id": f"q{number}", "edit_type": "recolour", "category": "image", "exact": exact, "targets": exact,
+        "iou": 1.0 if exact else 0.5, "malformed": False, "tokens": 9, "instruction": "x", "text": "y",
+    }  # fmt: skip
+
+
+def result(arm: str, seed: int, right: int, steps: int = 4) -> dict[str, object]:
+    return {
+        "job": {"arm": arm, "seed": seed, "steps": steps, "questions": 10},
+        "outcomes": [outcome(n, n < right) for n in range(10)],
+        "tokens": 2e6,
+        "cpu_seconds": 12.0,
+    }
+
+
+@pytest.mark.parametrize("arm", sorted({arm for arms in STUDIES.values() for arm in arms}))
+def test_every_arm_is_a_recipe(arm: str) -> None:
+    recipe = read_yaml(RECIPES / "tiny.yaml")
+    config = _config(recipe, arm, 7, 2, "somewhere")
+    assert config.seed == 2 and config.out == "somewhere"
+    assert [phase.steps for phase in config.phases] == ([40] if arm == BASE else [40, 7])
+    assert len(config.phases) == 1 or config.phases[1].kind == ARMS[arm]["kind"]
+
+
+def test_arms_say_what_they_change() -> None:
+    recipe = read_yaml(RECIPES / "tiny.yaml")
+    assert _config(recipe, "lambda 0.02", 1, 0, "o").phases[1].rkto.lambda_ref == 0.02
+    assert _config(recipe, "K = 5", 1, 0, "o").phases[1].rewards.samples == 5
+    assert _config(recipe, "SFT, 150 rows", 1, 0, "o").data[0].rows == 150
+    paper = _config(recipe, "RKTO, the paper's", 1, 0, "o").phases[1]
+    assert (paper.rkto.lambda_ref, paper.rewards.similarity) == (0.2, "cosine")
+
+
+def test_the_page_counts_by_hand() -> None:
+    results = [result(BASE, 0, 4), result(BASE, 1, 6), result("SFT", 0, 8), result("SFT", 1, 6)]
+    text = page("table4", results, 2e6, {"phases": [{}, {}], "data": []})
+    row = next(line for line in text.splitlines() if line.startswith("| SFT |"))
+    assert "0.700" in row and "0.800, 0.600" in row and "+0.200" in row and "| 2.00 | 12 |" in row
+    assert "2 seeds, 10 held-out questions each" in text
+
+
+def test_curves_are_means_over_seeds(tmp_path: Path) -> None:
+    for name, value in (("a", 1.0), ("b", 3.0)):
+        events = [{"event": "step", "step": step, "iou": value + step} for step in (1, 2)]
+        (tmp_path / name).write_text("\n".join(map(json.dumps, events)))
+    made = figures(tmp_path, {"<arm>": [tmp_path / "a", tmp_path / "b"]})
+    assert [path.name for path in made] == ["iou.svg"]
+    assert "&lt;arm&gt;" in made[0].read_text()
+    svg = figure("t", {"x": [(1, 3.0), (2, 4.0)]})
+    assert svg.count("<polyline") == 1 and svg.startswith("<svg")
+
+
+@pytest.mark.slow
+def test_a_study_is_run_and_gone_on_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = [*SMALL, "phases.1.rewards.max_new_tokens=16"]
+    flags = ["--seeds", "1", "--steps", "1", "--questions", "3", "--jobs", "2", "--out", str(tmp_path)]
+    assert main(["study", "table4", *settings, *flags]) == 0
+    first = (tmp_path / "results.md").read_text()
+    assert first in capsys.readouterr().out and "| RKTO |" in first
+    (tmp_path / "KTO-0" / "result.json").unlink()
+    assert main(["study", "table4", *settings, *flags]) == 0
+    assert "6 runs, 1 to do" in capsys.readouterr().out
+    assert main(["study", "table4", *settings, "phases.1.lr=1", *flags]) == 2
+    assert "another study" in capsys.readouterr().err
+    assert main(["study", "table4", "--seeds", "0"]) == 2
