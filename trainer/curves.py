@@ -14,15 +14,19 @@ Point = tuple[float, float]
 
 
 def curve(
-    name: str, points: Sequence[Point], last: float, bands: Sequence[tuple[float, float, str]] = ()
+    name: str,
+    lines: Sequence[Sequence[Point]],
+    last: float,
+    bands: Sequence[tuple[float, float, str]] = (),
 ) -> str:
     """A figure of one quantity over the steps.
 
-    points: (step, value), finite, by rising step. last: the step at the right edge. bands: (first, last,
-    colour) of the phases, drawn faintly behind. The thin line is each point, the thick one a running mean.
+    lines: of (step, value), finite, by rising step; each is drawn for itself. last: the step at the right
+    edge. bands: (first, last, colour) of the phases, drawn faintly behind. The thin line is each point, the
+    thick one a running mean.
     """
-    drawn = _thinned(points)
-    low, high, ticks = scale([value for _, value in drawn])
+    drawn = [_thinned(line) for line in lines if line]
+    low, high, ticks = scale([value for line in drawn for _, value in line])
     wide, tall = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
 
     def x(step: float) -> float:
@@ -38,18 +42,19 @@ def curve(
             f'fill="{escape(colour)}" opacity=".1"/>'
         )
     for tick in ticks:
-        parts.append(
-            f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
-        )
-        parts.append(f'<text x="{_LEFT - 5}" y="{y(tick) + 3.5:.1f}" text-anchor="end">{short(tick)}</text>')
+        at = f"{y(tick):.1f}"
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{at}" y2="{at}"/>')
+        text = short(tick, ticks[1] - ticks[0])
+        parts.append(f'<text x="{_LEFT - 5}" y="{y(tick) + 3.5:.1f}" text-anchor="end">{text}</text>')
     parts.append(f'<text x="{_LEFT}" y="{HEIGHT - 6}">0</text>')
-    parts.append(f'<text x="{WIDTH - _RIGHT}" y="{HEIGHT - 6}" text-anchor="end">{short(last)}</text>')
-    lines = [("thin", drawn), ("thick", _smooth(drawn))] if len(drawn) > 8 else [("thick", drawn)]
-    for kind, each in lines:
-        places = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in each)
-        parts.append(f'<polyline class="{kind}" points="{places}"/>')
-    if len(drawn) == 1:
-        parts.append(f'<circle class="dot" cx="{x(drawn[0][0]):.1f}" cy="{y(drawn[0][1]):.1f}" r="3"/>')
+    parts.append(f'<text x="{WIDTH - _RIGHT}" y="{HEIGHT - 6}" text-anchor="end">{short(last, 1)}</text>')
+    for line in drawn:
+        several = [("thin", line), ("thick", _smooth(line))] if len(line) > 8 else [("thick", line)]
+        for kind, each in several:
+            places = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in each)
+            parts.append(f'<polyline class="{kind}" points="{places}"/>')
+        if len(line) == 1:
+            parts.append(f'<circle class="dot" cx="{x(line[0][0]):.1f}" cy="{y(line[0][1]):.1f}" r="3"/>')
     return "".join([*parts, "</svg>"])
 
 
@@ -81,5 +86,8 @@ def scale(values: Sequence[float]) -> tuple[float, float, list[float]]:
     return low, high, [low + at * step for at in range(round((high - low) / step) + 1)]
 
 
-def short(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 10_000 and value == int(value) else f"{value:.3g}"
+def short(value: float, step: float = 0.0) -> str:
+    """A number of an axis. step: the distance to the next one, from which it must be told; 0 for none."""
+    if not 1e-4 <= step < 1e6 or abs(value) >= 1e6:
+        return f"{value:,.0f}" if abs(value) >= 10_000 and value == int(value) else f"{value:.3g}"
+    return f"{value:,.{max(0, -math.floor(math.log10(step)))}f}"

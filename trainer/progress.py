@@ -219,7 +219,8 @@ def said(event: Mapping[str, Any]) -> str:
 
 
 def _words(event: Mapping[str, Any]) -> str:
-    rest = {k: v for k, v in event.items() if k not in ("event", "stage", "kind", "step")}
+    places = ("event", "stage", "kind", "step", *(("steps",) if event["event"] == "step" else ()))
+    rest = {k: v for k, v in event.items() if k not in places}
     return " ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in rest.items())
 
 

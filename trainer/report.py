@@ -96,25 +96,28 @@ def _summary(history: History) -> str:
 
 
 def _curves(history: History) -> str:
-    """A curve for each number that the steps report, the phases behind it in colour."""
+    """For each kind of phase a curve of each number that its steps report, the phases behind it in colour."""
     if not history.steps:
         return "<p>No step was logged yet.</p>"
-    found: dict[str, list[tuple[float, float]]] = {}
+    kinds: dict[str, dict[str, dict[str, list[tuple[float, float]]]]] = {}
     for event in history.steps:
+        found = kinds.setdefault(str(event.get("kind")), {})
         for name, value in numbers(event).items():
-            found.setdefault(name, []).append((event["step"], value))
+            stages = found.setdefault(name, {})
+            stages.setdefault(str(event.get("stage")), []).append((event["step"], value))
     last, bands = float(history.steps[-1]["step"]), _bands(history.steps)
-    kinds = dict.fromkeys(str(event.get("kind")) for event in history.steps)
-    legend = "".join(
-        f'<span><i style="background:{COLOURS.get(kind, "#6b7280")}"></i>{escape(kind)}</span>'
-        for kind in kinds
-    )
-    figures = [
-        f"<figure><figcaption>{escape(name)} <b>{points[-1][1]:.4g}</b></figcaption>"
-        f"{curve(name, points, last, bands)}</figure>"
-        for name, points in sorted(found.items(), key=lambda item: _order(item[0]))
-    ]
-    return f'<h2>Curves</h2><p class="legend">{legend}</p><div class="curves">{"".join(figures)}</div>'
+    parts = ["<h2>Curves</h2>"]
+    for kind, found in kinds.items():
+        sign = f'<i style="background:{COLOURS.get(kind, "#6b7280")}"></i>'
+        parts.append(f'<h3 class="kind">{sign}{escape(kind)}</h3><div class="curves">')
+        for name, stages in sorted(found.items(), key=lambda item: _order(item[0])):
+            lines = list(stages.values())
+            parts.append(
+                f"<figure><figcaption>{escape(name)} <b>{lines[-1][-1][1]:,.4g}</b></figcaption>"
+                f"{curve(f'{kind} {name}', lines, last, bands)}</figure>"
+            )
+        parts.append("</div>")
+    return "".join(parts)
 
 
 def _bands(steps: Sequence[Mapping[str, Any]]) -> list[tuple[float, float, str]]:
@@ -243,8 +246,7 @@ figure{margin:0;padding:8px 10px;background:var(--card);border:1px solid var(--l
 figcaption{font-size:13px;overflow-wrap:anywhere}svg{width:100%;height:auto;display:block}
 svg text{font-size:10px;fill:var(--faint)}.grid{stroke:var(--line)}polyline{fill:none;stroke:var(--curve)}
 .thin{opacity:.35}.thick{stroke-width:1.8}.dot{fill:var(--curve)}
-.legend span{margin-right:16px}
-.legend i{display:inline-block;width:11px;height:11px;margin-right:5px;opacity:.5}
+.kind i{display:inline-block;width:11px;height:11px;margin-right:5px;opacity:.5}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{padding:3px 12px 3px 0;text-align:left;border-bottom:1px solid var(--line)}
 .sample{margin:0 0 12px;padding:10px;background:var(--card);border:1px solid var(--line);border-radius:6px}

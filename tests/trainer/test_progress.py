@@ -69,7 +69,7 @@ def test_people_without_a_terminal_get_plain_lines(
         for event in (START, step(10), {"event": "sample", "step": 10, "items": items}):
             report(event)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].startswith("sft step 10 steps 40 loss 1 ") and "\r" not in "".join(lines)
+    assert lines[1].startswith("sft step 10 loss 1 ") and "\r" not in "".join(lines)
     assert lines[2] == "samples at step 10: 1 of 2 right, mask IoU 0.50"
     assert said({"event": "dropped", "stage": 1, "step": 7, "loss": "nan"}) == "dropped 7 loss nan"
 

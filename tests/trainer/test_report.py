@@ -120,7 +120,7 @@ def test_the_page_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         "4 since step 26",
     ):
         assert expected in page.text, expected
-    assert len(page.all("svg")) == 5 and len(page.all("img")) == 2 and len(page.all("rect")) == 10
+    assert len(page.all("svg")) == 10 and len(page.all("img")) == 2 and len(page.all("rect")) == 20
     assert all(str(each["src"]).startswith("data:image/png;base64,") for each in page.all("img"))
     allowed = (
         "html head meta title style body main footer h1 h2 h3 p b i dl div dt dd span figure figcaption svg "
@@ -186,7 +186,7 @@ def test_an_early_run_and_no_run(tmp_path: Path) -> None:
 def test_curves_are_sound_svg_for_any_numbers() -> None:
     for values in ([1.0], [0.0, 0.0], [5e-324, 1e-300], [-1e30, 1e30], [1e-9 + 1.0, 1.0], list(range(5000))):
         points = [(float(at), float(value)) for at, value in enumerate(values)]
-        root = ET.fromstring(curve("a<b", points, float(len(points))))
+        root = ET.fromstring(curve("a<b", [points, points[:1]], float(len(points))))
         lines = root.findall("polyline")
         assert lines
         for line in lines:
