@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from evlm.errors import ConfigError
+
 from .config import Config, Source
 from .evaluate import Question, batched, dataset_questions, evaluate, world_questions
 from .learner import Learner
@@ -27,6 +29,8 @@ class HeldOut:
     def __init__(self, config: Config, learner: Learner) -> None:
         self.learner, self.out = learner, Path(config.out)
         sources = [replace(source, split=SPLIT) for source in config.data if source.form == "evlm"]
+        if not sources and (config.eval_every or config.sample_every):
+            raise ConfigError("eval_every, sample_every: expected 0 where no source has the form evlm")
         self.questions: list[Question] = []
         if config.eval_every:
             share = -(-config.eval_rows // len(sources))
@@ -42,7 +46,7 @@ class HeldOut:
         ranks, device = self.learner.ranks, self.learner.device
         outcomes = evaluate(batched(self.learner, MAX_NEW_TOKENS), ranks.part(self.questions))
         found = [[float(o.exact), math.nan if o.iou is None else o.iou] for o in outcomes]
-        whole = ranks.gather(torch.tensor(found, dtype=torch.float32, device=device).view(-1, 2))
+        whole = ranks.gather(torch.tensor(found, dtype=torch.float32, device=device).view(len(found), 2))
         iou = float(whole[:, 1].nanmean())
         return {"exact": float(whole[:, 0].mean()), "iou": iou if math.isfinite(iou) else 0.0}
 

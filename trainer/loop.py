@@ -35,6 +35,7 @@ from .steps.sft import sft_step
 
 Report = Callable[[dict[str, Any]], None]
 BAD_STEPS = 3  # in a row, then the run stops
+FINAL, BEST = "adapter.safetensors", "best.safetensors"  # in the run's folder
 
 
 class Stopped(Exception):
@@ -45,7 +46,7 @@ def run(config: Config, report: Report, fresh: bool = False) -> Path:
     """Trains what the recipe says and returns the adapter's file, which Load EVLM takes.
 
     Goes on from the newest whole state in the recipe's folder. Under `accelerate launch` or torchrun the
-    processes share each batch; the first one reports, and writes. fresh: delete the states that are there.
+    processes share each batch; the first one reports, and writes. fresh: delete what an earlier run left.
     report: called with one JSON-able dict an event: "start", "resume", "broken" (a state that was passed
     over), "step", "dropped", "memory" (the micro-batch was halved), "eval", "sample", "saved", "phase",
     "done".
@@ -90,7 +91,7 @@ class _Run:
                 self._stage(stage, before, saved)
                 self.report({"event": "phase", "stage": stage, "kind": phase.kind, "step": end})
             before = end
-        path = self.out / "adapter.safetensors"
+        path = self.out / FINAL
         self._keep(path)
         self.report({"event": "done", "adapter": str(path)})
         return path
@@ -100,6 +101,8 @@ class _Run:
         ranks, device = self.learner.ranks, self.learner.device
         if fresh and ranks.rank == 0:
             self.states.clear()
+            for name in (FINAL, BEST):
+                (self.out / name).unlink(missing_ok=True)
         ranks.any(fresh, device)  # nobody looks before that
         saved = self.states.newest()
         for name in self.states.broken:
@@ -152,7 +155,8 @@ class _Run:
                 self.report({"event": "step", "stage": stage, "kind": phase.kind, "step": at,
                              "steps": self.total, **parts, "norm": norm,
                              "lr": optimizer.param_groups[0]["lr"], "seconds": seconds / (step + 1 - first),
-                             "tokens": tokens, "tokens_per_second": fed / seconds})  # fmt: skip
+                             "tokens": tokens, "tokens_total": progress.tokens,
+                             "tokens_per_second": fed / seconds})  # fmt: skip
             best = self._look(at)
             stopping = learner.ranks.any(self.stop.is_set(), learner.device)
             if at % config.save_every == 0 or last or best or stopping:
@@ -217,7 +221,7 @@ class _Run:
         if not config.keep_best or (best and _merit(found) <= _merit(best)):
             return False
         self.progress.best = {"step": at, **found}
-        self._keep(self.out / "best.safetensors")
+        self._keep(self.out / BEST)
         return True
 
     def _save(self, optimizer: torch.optim.Optimizer) -> None:
