@@ -52,7 +52,7 @@ def main(rows: int, samples: int, width: int) -> int:
     exact = replace(prompts, batch=replace(prompts.batch, pixels=prompts.batch.pixels.double()))
     _, truth = scored(copy.deepcopy(model).double(), exact, several, behind, "naive")
     for name, how in (("one row at a time", "naive"), ("packed", "packed")):
-        _, slope = scored(model, prompts, several, behind, how)  # type: ignore[arg-type]
+        _, slope = scored(model, prompts, several, behind, how)
         print(f"  float32 against float64, {name}: {apart(slope.double(), truth):.1e}")
     return int(worst > BAR)
 

@@ -23,7 +23,7 @@ def token_logps(states: Tensor, tokens: Tensor, head: Any, chunk: int | None = N
     if chunk is None:
         chunk = max(1, _LOGITS.get(states.device.type, 1 << 28) // head.out_features)
     if type(head) is torch.nn.Linear and not any(p.requires_grad for p in head.parameters()):
-        return _FrozenHead.apply(states, tokens, head, chunk)  # type: ignore[no-any-return]
+        return _FrozenHead.apply(states, tokens, head, chunk)
 
     def score(some: Tensor, wanted: Tensor) -> Tensor:
         logits = _logits(head, some)
@@ -65,7 +65,7 @@ class _FrozenHead(torch.autograd.Function):
         return found
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         (slope,) = ctx.saved_tensors
         return (gradient[:, None] * slope).to(slope.dtype), None, None, None

@@ -1,0 +1,88 @@
+"""KTO against TRL's KTOTrainer, in fresh processes, in turns: a tiny Qwen2-VL of random weights.
+
+    python -m benchmarks.trl_kto [--python INTERPRETER_WITH_TRL] [--rounds 5] [--steps 6]
+
+Vocabulary 32,000, batch 8, LoRA of rank 16 in the language model, one thread of a CPU, two epochs of the
+world's rows of both labels. The reference is the base under the adapter on both sides. TRL's eta0 comes from
+one mismatched pair a row, the completion before; "ours" and "ours-cached" take the same pairs, so that all
+losses can be compared; "ours*exact" takes the mean over all pairs. "ours" computes the reference's
+log-probabilities each time; "ours-cached" keeps those of the rows on disk: filling the cache in the first
+epoch is counted, and the mismatched pairs, which never come back, are computed in both. TRL refuses to keep
+them (precompute_ref_log_probs) for rows with pictures, so that both are compared with what it can do, without
+gradient checkpointing, which is faster for it. What the trainings share is in `trl_world`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from .trl_world import find_trl, interleaved, missing, our_recipe, prepare, table, train_ours, train_theirs
+
+SPEED = {"ours": 1.4, "ours-cached": 1.8}
+MEMORY = 0.4
+EXACT = "ours*exact"
+EPOCHS, GAMMA = 2, 0.2
+
+
+def main(python: str, rounds: int, steps: int) -> int:
+    version = find_trl(python)
+    if version is None:
+        return missing(python)
+    sides = {**dict.fromkeys((*SPEED, EXACT), sys.executable), "theirs": python}
+    with tempfile.TemporaryDirectory() as place:
+        prepare(Path(place), "kto", steps, EPOCHS)
+        print(f"KTO, ours against TRL {version}: {steps} steps of 8 rows", flush=True)
+        runs = interleaved(sides, "benchmarks.trl_kto", Path(place), steps, rounds, ["theirs", *SPEED])
+    ratios, kept = table(runs, ["theirs"]), True
+    for side, peers in ratios.items():
+        ratio, bar = peers["theirs"], SPEED.get(side)
+        bars = (f" (bar {bar}x)", f" (bar {MEMORY}x)") if bar else ("", "")
+        print(f"{side} against TRL: {ratio['speed']:.2f}x tokens per CPU-second{bars[0]}, "
+              f"{ratio['memory']:.3f}x peak RSS{bars[1]}, "
+              f"{ratio['beyond']:.2f}x beyond imports")  # fmt: skip
+        kept = kept and (bar is None or (ratio["speed"] >= bar and ratio["memory"] <= MEMORY))
+    return int(not kept)
+
+
+def train(side: str, folder: Path, steps: int) -> None:
+    """One side, in its own process."""
+    if side != "theirs":
+        import trainer.eta0
+        import trainer.loop
+
+        def neighbours(rows: int, *_: Any) -> list[tuple[int, int]]:
+            """TRL's pairs: prompt i with the completion before."""
+            return [(i, (i - 1) % rows) for i in range(rows)]
+
+        eta0: dict[str, Any] = {"over": "pairs"}
+        if side != EXACT:
+            eta0 = {"over": "shifts", "shifts": 1}
+            trainer.eta0.pair_indices = neighbours  # type: ignore[assignment]
+        if side != "ours-cached":
+            trainer.loop.LogProbCache = lambda path: None  # type: ignore[assignment, misc, return-value]
+        train_ours(folder, our_recipe(folder, "kto", steps, eta0=eta0, kto={"gamma": GAMMA}))
+        return
+    from trl import KTOConfig, KTOTrainer
+
+    train_theirs(
+        folder, steps, KTOTrainer, KTOConfig, columns=("label",), beta=GAMMA, gradient_checkpointing=False
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="KTO against TRL's KTOTrainer")
+    parser.add_argument("--python", default=os.environ.get("EVLM_TRL_PYTHON", sys.executable))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--side", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.side:
+        train(given.side, given.folder, given.steps)
+    else:
+        raise SystemExit(main(given.python, given.rounds, given.steps))
