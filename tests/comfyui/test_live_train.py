@@ -16,7 +16,7 @@ from evlm.reasoner import Reasoner
 from evlm.zoo import BUNDLED
 
 TRAIN, NAME = "EVLM_Train", "train_from_ratings"
-CANCELLED = 20  # seconds: the step in hand, and saving
+CANCELLED = 60  # seconds for the step in hand and for saving, then the child would be killed
 PATIENCE = 1500  # seconds for a training on a busy machine; two free cores need about 90
 
 
