@@ -7,6 +7,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from .batch import Collator
 from .config import Config, Phase, Source
 from .learner import lora_targets, rows_for
 from .memory import Length, fixed, passing
-from .rows import Example, Rows
+from .rows import Rows
 from .skeleton import skeleton
 from .stream import Source as Folder
 from .stream import Stream
@@ -65,7 +66,7 @@ def plan(config: Config) -> Plan:
         found.need("model.adapter", lambda: load_adapter(str(config.model.adapter), Expected.of(model)))
     for number, source in enumerate(config.data):
         if not source.world:
-            found.need(f"data.{number}", lambda source=source: _count(source))
+            found.need(f"data.{number}", partial(_count, source))
     for what, package, remedy in _packages(config):
         if importlib.util.find_spec(package) is None:
             found.missing.append(
@@ -154,17 +155,17 @@ def _rows(config: Config, base: Path, found: _Findings) -> dict[tuple[str, bool]
     made: dict[tuple[str, bool], tuple[Rows, Length]] = {}
     for phase in config.phases:
         if _kind(phase) not in made:
-            rows = found.need("data", lambda phase=phase: rows_for(config, phase, style, codec))
-            length = rows and found.need("data", lambda rows=rows: _length(processor, rows.batch(0)[:_PROBE]))
+            rows = found.need("data", partial(rows_for, config, phase, style, codec))
+            length = rows and found.need("data", partial(_length, processor, rows))
             if length is not None:
                 made[_kind(phase)] = rows, length
     return made
 
 
-def _length(processor: Any, examples: list[Example]) -> Length:
+def _length(processor: Any, rows: Rows) -> Length:
     collate = Collator(processor)
     whole, answers = [], []
-    for example in examples:
+    for example in rows.batch(0)[:_PROBE]:
         batch = collate([example.chat], [example.answer])
         whole.append(batch.tokens)
         answers.append(int((batch.labels != -100).sum()))

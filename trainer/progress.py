@@ -144,9 +144,11 @@ class TensorBoard:
     def __init__(self, folder: Path) -> None:
         try:
             from tensorboardX import SummaryWriter
-        except ImportError:
-            print("no curves for TensorBoard without the package: pip install tensorboardX", file=sys.stderr)
-            SummaryWriter = None
+        except ImportError as error:
+            raise TrainingError(
+                "a run's curves are written for TensorBoard by the package tensorboardX, which is missing: pip "
+                "install tensorboardX"
+            ) from error
         self.folder, self.kind, self.from_step = folder, SummaryWriter, 0
         self.writer: Any = None
 
@@ -154,7 +156,7 @@ class TensorBoard:
         if event["event"] == "resume":
             self.from_step = event["step"] + 1
         group, step = _group(event), event.get("step")
-        if group is None or type(step) is not int or self.kind is None:
+        if group is None or type(step) is not int:
             return
         if self.writer is None:
             unique = f".{time.time_ns()}"  # a file is named after the second alone, and would be replaced

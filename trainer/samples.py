@@ -40,11 +40,12 @@ def keep_samples(run: Path, step: int, examples: Sequence[Example], texts: Seque
         truth = example.mask
         if truth is None and wanted is not None and wanted.mask_text is not None and pictures:
             truth = _mask(wanted, pictures[0])
-        iou = None if truth is None else mask_text_iou(written and written.mask_text, truth)
+        iou = None if truth is None else mask_text_iou(written.mask_text if written else None, truth)
         name = f"{FOLDER}/{step:08d}-{number}.png"
         tiles = [overlay(picture, None, [], SIDE, unmasked="") for picture in pictures[:_PICTURES]]
         if pictures:
-            masks = [(written and _mask(written, pictures[0]), "no mask"), (truth, "none expected")]
+            drawn = _mask(written, pictures[0]) if written else None
+            masks = [(drawn, "no mask"), (truth, "none expected")]
             tiles += [overlay(pictures[0], mask, [], SIDE, unmasked) for mask, unmasked in masks]
         _save(run / name, tiles)
         items.append(

@@ -172,7 +172,8 @@ def records(folder: Path) -> Iterator[bytes]:
 
 
 def test_tensorboard_gets_every_number_by_phase(tmp_path: Path) -> None:
-    proto = pytest.importorskip("tensorboardX.proto.event_pb2", reason="tensorboardX, of requirements.txt")
+    from tensorboardX.proto import event_pb2 as proto
+
     with reporting(config(tmp_path), "jsonl") as report:
         for event in (
             START,
@@ -237,6 +238,14 @@ def test_wandb_gets_the_same_and_only_if_asked(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match="pip install wandb"):
         reporting(config(tmp_path / "a", "wandb=evlm"), "jsonl").__enter__()
+
+
+def test_without_tensorboardx_a_run_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(TrainingError, match="pip install tensorboardX"):
+        reporting(config(tmp_path), "jsonl").__enter__()
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:

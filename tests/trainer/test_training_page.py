@@ -1,4 +1,4 @@
-"""docs/training.md against the code: settings with their defaults, commands that parse, files that are there."""
+"""docs/training.md against the code: settings with their defaults, commands that parse, files that exist."""
 
 from __future__ import annotations
 
