@@ -170,13 +170,8 @@ def plan_training(
     _check_rows(rows)
     if start is not None:
         check_stackable(start)
-    parts = [folders.fingerprint(each) for each in (rows / ROWS_FILE, file, base, start)]
-    key = hashlib.blake2b(f"{parts} {steps} {seed}".encode(), digest_size=4).hexdigest()
-    folder = folders.run(name, key)
     settings: dict[str, Any] = {
-        "out": str(folder),
         "seed": seed,
-        "log_every": 1,
         "data": [{"path": str(rows)}],
         "model.base": model if model == "bundled" else str(base),
         "model.adapter": None if start is None else str(start),
@@ -184,8 +179,12 @@ def plan_training(
         "wandb": None,  # nothing leaves this machine
         **_phase_steps(file, steps),
     }
+    parts = [folders.fingerprint(each) for each in (rows / ROWS_FILE, file, base, start)]
+    key = hashlib.blake2b(json.dumps([parts, settings]).encode(), digest_size=4).hexdigest()
+    folder = folders.run(name, key)
+    settings |= {"out": str(folder), "log_every": 1}
     # JSON is YAML, which the trainer reads after the sign.
-    given = (f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in settings.items())
+    given = (f"{each}={json.dumps(value, ensure_ascii=False)}" for each, value in settings.items())
     return Training(("run", str(file), *given, "--progress", "jsonl"), folder, start)
 
 
@@ -221,7 +220,7 @@ class Watch:
         kind = event.get("event")
         if kind == "start":
             self.steps, self._begun = int(event["steps"]), False
-            self._earlier, self._by_step = self._by_step, {}
+            self._earlier, self._by_step = self._by_step or self._earlier, {}
             return f"begins: {self.steps} steps"
         if kind == "resume" and not self._begun:  # later it is said at the beginning of each phase
             self.resumed = int(event["step"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import shutil
 import sys
@@ -294,6 +296,28 @@ def test_the_fingerprint_follows_rows_model_and_adapter(base: Path) -> None:
     with open(base / "output" / "rows" / "rows.jsonl", "a", encoding="utf-8") as rows:
         rows.write("\n")
     assert node.fingerprint_inputs(dataset="rows", **given) != before
+
+
+def test_the_curve_holds_what_counts_of_a_run_that_was_killed(base: Path) -> None:
+    def step(at: int, loss: float | None) -> str:
+        return json.dumps({"event": "step", "stage": 0, "kind": "sft", "step": at, "loss": loss})
+
+    start, resume = '{"event": "start", "steps": 9}', '{"event": "resume", "step": 2}'
+    train = part("nodes.train")
+    training = train.plan_training("rows", "bundled", "none", "quick", 9, "t", 0)
+    training.folder.mkdir(parents=True)
+
+    def seen(*lines: str) -> list[tuple[int, float]]:
+        training.log.write_text("\n".join(lines), encoding="utf-8")
+        return [(point.step, point.loss) for point in train.Watch(training).points]
+
+    first = (start, step(1, 5), step(2, 4), step(3, 3))
+    assert seen(*first, '{"half') == [(1, 5), (2, 4), (3, 3)]
+    assert seen(*first, start, start, resume) == [(1, 5), (2, 4)]
+    assert seen(*first, start, resume, step(3, 7)) == [(1, 5), (2, 4), (3, 7)]
+    assert seen(*first, start, step(1, 8)) == [(1, 8)]  # begun anew
+    assert seen(*first, start, '{"event": "done", "adapter": "a"}') == [(1, 5), (2, 4), (3, 3)]
+    assert math.isnan(seen(start, step(1, None))[0][1])
 
 
 def test_a_curve_is_drawn_whatever_the_losses_are() -> None:
