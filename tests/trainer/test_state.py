@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from pathlib import Path
 from typing import Any
 
@@ -120,15 +119,14 @@ def test_the_newest_and_the_best_stay(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_said_and_costs_no_state(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="Windows has no limit on a file's size")
     model, optimizer = learned(50_000, 1)
     states = States(tmp_path, RECIPE)
     states.save(model, optimizer, Progress(1))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 18, hard))
     try:
-        with pytest.raises(
-            TrainingError, match=r"step 2 cannot be written.*step-00000001\): free"
-        ):
+        with pytest.raises(TrainingError, match=r"step 2 cannot be written.*step-00000001\): free"):
             states.save(model, optimizer, Progress(2))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -1,0 +1,90 @@
+"""Several processes that train together: what one process would have learned."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from evlm.checkpoint import load_adapter
+from trainer.config import load_config
+from trainer.loop import run
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = ("loss", "norm", "tokens", "eta0", "reward", "similarity", "iou", "malformed", "s_desired")
+EQUAL = 2e-5  # relative, in float32: sums in another order, over seven steps of Adam
+RECIPE = """
+lora: {rank: 4}
+data: [{world: true, seed: 100}]
+log_every: 1
+phases:
+  - {kind: sft, steps: 3, batch: 5, lr: 1.0e-4}
+  - {kind: kto, steps: 2, batch: 4, micro_batch: 2, lr: 1.0e-4, eta0: {over: pairs}}
+  - {kind: rkto, steps: 2, batch: 3, lr: 1.0e-4, eta0: {over: pairs},
+     rewards: {samples: 2, max_new_tokens: 40}, rkto: {lambda_sft: 0.1, lambda_u: 0.1, centred: true}}
+"""
+
+
+def launched(words: list[str], rank: int, port: int) -> subprocess.Popen[bytes]:
+    """One of two processes, as a launcher would start it."""
+    settings = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+    env = {**os.environ, **{name: str(value) for name, value in settings.items()}}
+    return subprocess.Popen([sys.executable, "-m", "trainer", *words], cwd=ROOT,
+                            env={**env, "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"})  # fmt: skip
+
+
+def steps_of(events: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    return {event["step"]: event for event in events if event["event"] == "step"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_processes_learn_what_one_does_and_stop_together(tmp_path: Path) -> None:
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "two"
+    recipe.write_text(RECIPE)
+    events: list[dict[str, Any]] = []
+    torch.set_num_threads(1)
+    config = load_config(recipe, [f"out={tmp_path / 'one'}", "model.device=cpu"])
+    alone, _ = load_adapter(run(config, events.append))
+
+    words = ["run", str(recipe), f"out={out}", "model.device=cpu", "--progress", "jsonl"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    two = [launched(words, rank, port) for rank in range(2)]
+    log = out / "log.jsonl"
+    while not (log.is_file() and '"step"' in log.read_text()):
+        assert all(each.poll() is None for each in two)
+        time.sleep(0.01)
+    two[1].send_signal(signal.SIGTERM)  # the one that neither reports nor writes
+    assert [each.wait() for each in two] == [130, 130]
+    stopped = max(steps_of([json.loads(line) for line in log.read_text().splitlines()]))
+    assert stopped < 7 and [path.name for path in (out / "state").iterdir()] == [f"step-{stopped:08d}"]
+
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu"]
+    more = ["--main_process_port", str(port), "-m", "trainer", *words]
+    subprocess.run([*launcher, *more], cwd=ROOT, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    found = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [event["step"] for event in found if event["event"] == "resume"] == [stopped]
+    ours, theirs = steps_of(events), steps_of(found)
+    assert sorted(ours) == sorted(theirs) == list(range(1, 8))
+    for step, mine in ours.items():
+        for (
+            name
+        ) in PARTS:  # eta0 and s are differences of sums of log-probabilities: small ones of large ones
+            if name in mine:
+                assert theirs[step][name] == pytest.approx(mine[name], rel=1e-4, abs=1e-4), (step, name)
+    together, _ = load_adapter(out / "adapter.safetensors")
+    whole = torch.cat([tensor.flatten() for tensor in alone.values()])
+    apart = torch.cat([(together[name] - tensor).flatten() for name, tensor in alone.items()])
+    print("relative difference of the adapters:", float(apart.norm() / whole.norm()))
+    assert float(apart.norm() / whole.norm()) < EQUAL
