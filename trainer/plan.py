@@ -4,6 +4,7 @@ that is missing at once. No weights are loaded and nothing is written."""
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from .learner import lora_targets, rows_for
 from .memory import Length, fixed, passing
 from .rows import Rows
 from .skeleton import skeleton
+from .state import States
 from .stream import Source as Folder
 from .stream import Stream
 
@@ -55,8 +57,8 @@ class _Findings:
             return None
 
 
-def plan(config: Config) -> Plan:
-    """What a run of this recipe would do and need."""
+def plan(config: Config, fresh: bool = False) -> Plan:
+    """What a run of this recipe would do and need. fresh: an earlier run in its folder does not count."""
     found = _Findings()
     device = found.need("model.device", lambda: _device(config))
     base = found.need("model.base", lambda: resolve(config.model.base, "reasoner"))
@@ -73,6 +75,7 @@ def plan(config: Config) -> Plan:
                 f"{what}: the package {package} is not installed: pip install {package}{remedy}"
             )
     found.need("out", lambda: _writable(Path(config.out)))
+    done = 0 if fresh else found.need("out", lambda: _done(config))
     if model is not None and trained is not None:
         every = sum(p.numel() for p in model.parameters())
         share = f"LoRA of rank {config.lora.rank}"
@@ -82,6 +85,8 @@ def plan(config: Config) -> Plan:
         found.lines.append(_stage(config, number, phase, rows.get(_kind(phase))))
     if model is not None and trained is not None and rows and device is not None:
         found.lines += _memory(config, model, trained, rows, device)
+    if done:
+        found.lines.append(f"goes on from step {done:,} of {sum(phase.steps for phase in config.stages):,}")
     if not _lacks(found, "out"):
         found.lines.append(f"writes {config.out}/adapter.safetensors")
     if found.missing:
@@ -134,6 +139,12 @@ def _writable(out: Path) -> None:
     place = next((each for each in (out, *out.resolve().parents) if each.exists()), Path("/"))
     if not place.is_dir() or not os.access(place, os.W_OK):
         raise ConfigError(f"{place} cannot be written to; choose another folder")
+
+
+def _done(config: Config) -> int:
+    """Steps of an earlier run of this recipe in its folder. Raises ConfigError for another recipe's."""
+    saved = States(Path(config.out) / "state", json.loads(config.identity)).newest()
+    return 0 if saved is None else saved.progress.step
 
 
 def _lacks(found: _Findings, what: str) -> bool:

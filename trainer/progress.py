@@ -146,8 +146,8 @@ class TensorBoard:
             from tensorboardX import SummaryWriter
         except ImportError as error:
             raise TrainingError(
-                "a run's curves are written for TensorBoard by the package tensorboardX, which is missing: pip "
-                "install tensorboardX"
+                "a run's curves are written for TensorBoard by tensorboardX, which is not installed: "
+                "pip install tensorboardX"
             ) from error
         self.folder, self.kind, self.from_step = folder, SummaryWriter, 0
         self.writer: Any = None

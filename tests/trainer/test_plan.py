@@ -66,6 +66,24 @@ def test_nothing_is_missing_for_the_bundled_model(tmp_path: Path) -> None:
     assert "not one that torch knows" in line
 
 
+def test_an_earlier_run_in_the_folder_is_gone_on_from_or_named(tmp_path: Path) -> None:
+    settings = [WORLD, "phases=[{kind: sft, steps: 2, batch: 2}]", f"out={tmp_path}", "save_every=1"]
+    assert main(["run", "tiny", *settings, "--progress", "jsonl"]) == 0
+    assert "goes on from step 2 of 2" in plan(load_config("tiny", settings)).text
+    (line,) = missing(*settings, "lora.rank=8")
+    assert "another recipe" in line and "lora.rank was 32, is 8" in line
+    assert not plan(load_config("tiny", [*settings, "lora.rank=8"]), fresh=True).missing
+
+
+def test_four_bits_without_what_they_need_are_refused_with_the_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["run", "tiny", "model.quantize=4bit", "model.device=cpu", f"out={tmp_path / 'run'}"]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "pip install bitsandbytes" in said or "works on a CUDA device" in said
+
+
 def test_a_model_of_another_family_is_said_before_it_is_loaded(tmp_path: Path) -> None:
     from evlm.zoo import resolve
 
