@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import random
 import re
 import time
@@ -12,12 +13,15 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
+import torch
 import yaml
 
+from evlm.checkpoint import load_adapter
 from evlm.errors import ConfigError
 from evlm.records import RowWriter
 from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
 from trainer.config import RECIPES, Config, load_config
+from trainer.loop import run
 from trainer.plan import plan
 from trainer.settings import build, read_yaml, write_yaml
 from trainer.world.rows import Recipe, rows
@@ -215,3 +219,23 @@ def settings_of(kind: Any) -> Iterator[str]:
         for inner in (hints[each.name], *get_args(hints[each.name])):
             if is_dataclass(inner):
                 yield from settings_of(inner)
+
+
+@pytest.mark.parametrize("name", ["qwen2vl-2b-lora", "paper"])
+def test_a_step_of_each_phase_in_sixteen_bits(name: str, base: Path, data: Path, tmp_path: Path) -> None:
+    """As the recipe says, but for what makes it long."""
+    phases = load_config(name).phases
+    settings = [f"model.base={base}", "model.device=cpu", f"data=[{{path: {data}}}]", f"out={tmp_path}"]
+    for number, phase in enumerate(phases):
+        settings += [f"phases.{number}.{each}" for each in ("steps=1", "batch=2", "warmup=0")]
+        if phase.kind == "rkto":
+            settings.append(f"phases.{number}.rewards={{samples: 3, max_new_tokens: 6}}")
+    config = load_config(name, settings)
+    assert config.model.dtype == "bf16" and [phase.kind for phase in config.phases] == ["sft", "rkto"]
+    events: list[dict[str, Any]] = []
+    path = run(config, events.append)
+    steps = [event for event in events if event["event"] == "step"]
+    assert len(steps) == 2 and all(math.isfinite(event["loss"]) for event in steps)
+    assert not [event for event in events if event["event"] == "dropped"]
+    tensors, meta = load_adapter(path)
+    assert meta.lora.rank == config.lora.rank and {t.dtype for t in tensors.values()} == {torch.float32}
