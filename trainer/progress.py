@@ -4,6 +4,7 @@ and, if the recipe names a project, to Weights & Biases."""
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -41,7 +42,9 @@ def reporting(config: Config, style: str = "auto") -> Iterator[Report]:
     """
     out = Path(config.out)
     if style == "auto":
-        style = "bar" if sys.stdout.isatty() else "lines"
+        # A terminal that does not know its own size (some containers') would show no bar at all.
+        sized = all(shutil.get_terminal_size((0, 0)))
+        style = "bar" if sys.stdout.isatty() and sized else "lines"
     with ExitStack() as stack:
         sinks: list[Sink] = []
         for make in (
@@ -119,7 +122,7 @@ class Bar:
         kind = event["event"]
         if kind == "start":
             self.bar = tqdm(
-                total=event["steps"], file=sys.stdout, unit="step", dynamic_ncols=True, smoothing=0.1
+                total=event["steps"], file=sys.stdout, unit="step", dynamic_ncols=True, mininterval=0
             )
         elif self.bar is not None and kind == "resume":
             self.bar.reset()
@@ -131,7 +134,6 @@ class Bar:
             self.bar.set_description(str(event.get("kind", "")), refresh=False)
             self.bar.set_postfix_str(_parts(event), refresh=False)
             self.bar.update(event["step"] - self.bar.n)
-            self.bar.refresh()
 
     def close(self) -> None:
         if self.bar is not None:
