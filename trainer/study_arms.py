@@ -35,6 +35,8 @@ ARMS: dict[str, dict[str, Any]] = {
     **{f"SFT, {value} rows": {"kind": "sft", "data": {"rows": value}} for value in (150, 600)},
     **{f"RKTO, {value} rows": {**_OURS, "data": {"rows": value}} for value in (150, 600)},
     "tau 1": _with(_PAPER, {"tau": 1.0}),
+    "mean, lambda 1": _with(_PAPER, {"log_ratio": "mean", "lambda_ref": 1.0}),
+    "mean, lambda 0": _with(_PAPER, {"log_ratio": "mean", "lambda_ref": 0.0}),
     "surrogate": _with(_PAPER, {"reinforce": "none"}),
     "surrogate + REINFORCE": _with(_PAPER, {"reinforce": "mask"}),
     "surrogate + REINFORCE on all": _with(_PAPER, {"reinforce": "all", "baseline": "row"}),
@@ -54,6 +56,8 @@ STUDIES: dict[str, tuple[str, ...]] = {
         "tau 1",
         "surrogate",
         "surrogate + REINFORCE on all",
+        "mean, lambda 0",
+        "mean, lambda 1",
     ),
     "surrogate": (BASE, "surrogate", "surrogate + REINFORCE", "surrogate + REINFORCE on all"),
 }
