@@ -13,6 +13,7 @@ from pathlib import Path
 
 from evlm.checkpoint import Expected, load_adapter, save_adapter
 from evlm.errors import CheckpointError
+from evlm.tensorfile import read_header
 from evlm.zoo import find, resolve
 
 from .learned import Learned, alone, fitted, read_learned
@@ -54,8 +55,9 @@ def run(args: argparse.Namespace) -> int:
 def write_adapter(learned: Learned, out: Path, force: bool = False) -> None:
     """The single file that the nodes and `--adapter` load. Raises CheckpointError."""
     learned = alone(learned)
-    if out.exists() and not (force and out.is_file()):
-        raise CheckpointError(f"{out} exists; choose another name, or replace a file with --force")
+    if out.exists() and not (force and _is_ours(out)):
+        remedy = "it is no adapter of ours, so --force leaves it alone" if force else "or use --force"
+        raise CheckpointError(f"{out} exists; choose another name, {remedy}")
     save_adapter(out, learned.tensors, learned.meta)
 
 
@@ -95,6 +97,13 @@ FORMS: dict[str, Callable[[Learned, Path, bool], None]] = {
     "peft": write_peft,
     "merged": write_merged,
 }
+
+
+def _is_ours(file: Path) -> bool:
+    try:
+        return file.is_file() and "evlm.format_version" in read_header(file).metadata
+    except CheckpointError:
+        return False
 
 
 @contextmanager

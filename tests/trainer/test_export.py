@@ -159,6 +159,13 @@ def test_nothing_is_overwritten_or_left_half_written(tmp_path: Path, capsys: pyt
         return main(["export", str(file), str(out), "--to", to, *more])
 
     assert export(file, "adapter") == 2 and "exists" in capsys.readouterr().err
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(b"dear")
+    assert export(other, "adapter", "--force") == 2 and other.read_bytes() == b"dear"
+    assert "leaves it alone" in capsys.readouterr().err
+    other.unlink()
+    assert export(other, "adapter") == 0 and export(other, "adapter", "--force") == 0
+    other.unlink()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/letter.txt").write_text("dear")
     for force in ([], ["--force"]):

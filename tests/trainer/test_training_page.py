@@ -21,6 +21,7 @@ from trainer.settings import build
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+TABLES = PAGE.partition("\n## Every setting\n")[2]
 
 
 def settings(kind: Any, where: str = "recipe") -> Iterator[tuple[str, Any]]:
@@ -47,7 +48,7 @@ def shown(field: Any, hint: Any) -> str:
 
 @pytest.mark.parametrize(("heading", "kind"), list(settings(Config)))
 def test_each_table_lists_every_setting_with_its_default(heading: str, kind: Any) -> None:
-    (section,) = re.findall(rf"^### {re.escape(heading)}\n(.*?)(?=^#|\Z)", PAGE, re.M | re.S)
+    (section,) = re.findall(rf"^### {re.escape(heading)}\n(.*?)(?=^#|\Z)", TABLES, re.M | re.S)
     rows = [
         [cell.strip() for cell in line.strip("| ").split("|")] for line in section.splitlines() if "|" in line
     ]
@@ -58,7 +59,7 @@ def test_each_table_lists_every_setting_with_its_default(heading: str, kind: Any
 
 
 def test_no_table_is_about_something_else() -> None:
-    assert set(re.findall(r"^### (.+)$", PAGE, re.M)) == {heading for heading, _ in settings(Config)}
+    assert set(re.findall(r"^### (.+)$", TABLES, re.M)) == {heading for heading, _ in settings(Config)}
 
 
 def test_the_commands_parse_and_the_recipes_exist() -> None:
