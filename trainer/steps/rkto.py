@@ -127,8 +127,8 @@ def judge(
     truths = [plan_in(spans.text) for spans in batch.written]
     masks = [truth_of(example.mask, truth) for example, truth in zip(examples[:p], truths, strict=True)]
     if phase.rewards.similarity == "slots":
-        alike = [slots(plan, truths[row]) for plan, row in zip(plans, batch.owner, strict=True)]
-        likeness = torch.tensor(alike, device=device).view(p, k)
+        right = [slots(plan, truths[row]) for plan, row in zip(plans, batch.owner, strict=True)]
+        likeness = torch.tensor(right, device=device).view(p, k)
     else:
         likeness = similarity(model, batch.responses[:p], batch.samples, batch.owner, ranks).view(p, k)
     iou = torch.tensor([iou_of(plan, masks[row]) for plan, row in zip(plans, batch.owner, strict=True)])
@@ -140,7 +140,7 @@ def judge(
             reflection = torch.zeros(0, device=device)
             if rows:
                 reflection = reflect(learner, batch, rows, _states(learner, batch, rows, False)[0], phase)
-    gathered = [
+    policy, frozen, lengths, alike, overlap, masked = (
         ranks.gather(each.to(device))
         for each in (
             seen.policy[:p],
@@ -150,14 +150,9 @@ def judge(
             iou.view(p, k),
             has_mask,
         )
-    ]
-    whole = credit(
-        *gathered[:3],
-        baseline,
-        *gathered[3:],
-        config,
-        None if reflection is None else ranks.gather(reflection),
     )
+    shared = None if reflection is None else ranks.gather(reflection)
+    whole = credit(policy, frozen, lengths, baseline, alike, overlap, masked, config, shared)
     first = ranks.before(p, device)
     malformed = ranks.gather(torch.tensor([float(plan is None) for plan in plans], device=device))
     made = ranks.gather(torch.tensor([float(len(each)) for each in batch.samples], device=device))
@@ -302,7 +297,7 @@ def _gradients(
         terms, _ = terms_of(learner, batch, rows.tolist(), paid, frozen, phase, total, others)
         loss = torch.stack(list(terms.values())).sum()
         if loss.requires_grad:
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         for name, term in terms.items():
             sums[name] = sums.get(name, 0.0) + float(term.detach())
     return sums
