@@ -121,20 +121,25 @@ def gradient(w: World, config: RKTOConfig) -> np.ndarray:
     return theta.grad.numpy()
 
 
-LITERAL = RKTOConfig(
+def with_reflection(**given) -> RKTOConfig:
+    """With the paper's weight of the reflection, so that its term is tested too."""
+    return RKTOConfig(**{"lambda_ref": 0.2, **given})
+
+
+LITERAL = with_reflection(
     tau=1.0,
     w_max=5.0,
     reflection=ReflectionConfig(brevity_by="literal", agreement_by="clamp", cosine="raw"),
 )
 CONFIGS = {
-    "default": RKTOConfig(),
+    "default": with_reflection(),
     "literal": LITERAL,
     "gate": replace(LITERAL, gate=0.4),
-    "exact": RKTOConfig(weight="exact", tau=1.0, w_max=2.0),
-    "mean": RKTOConfig(log_ratio="mean", tau=1.0),
-    "all, row": RKTOConfig(reinforce="all", baseline="row"),
-    "none": RKTOConfig(reinforce="none", lambda_ref=0.0),
-    "everything": RKTOConfig(
+    "exact": with_reflection(weight="exact", tau=1.0, w_max=2.0),
+    "mean": with_reflection(log_ratio="mean", tau=1.0),
+    "all, row": with_reflection(reinforce="all", baseline="row"),
+    "none": with_reflection(reinforce="none", lambda_ref=0.0),
+    "everything": with_reflection(
         centred=True, reflection_as="reward", lambda_u=0.5, beta=0.3, lambda_sft=0.1, weight="exact"
     ),
 }
@@ -155,7 +160,7 @@ def test_loss_and_gradient_equal_the_equations_and_their_differences(name):
 
 def test_exact_weight_has_the_gradient_of_equation_9_itself():
     """J = mean w(z_i) R_i with w alive; only eta0 and R are held, and L's gradient is -J's."""
-    w, config = World(1), RKTOConfig(weight="exact", tau=1.0, w_max=2.0, reinforce="none", lambda_ref=0.0)
+    w, config = World(1), with_reflection(weight="exact", tau=1.0, w_max=2.0, reinforce="none", lambda_ref=0.0)
     e, _, r, _ = ref_credit(w, w.theta, config)
 
     def j(theta) -> float:
@@ -173,7 +178,7 @@ def test_exact_weight_has_the_gradient_of_equation_9_itself():
 @pytest.mark.parametrize("config", [KTOConfig(), KTOConfig(0.5, 1.3, 0.7, "mean", 0.2)])
 def test_kto_equals_its_equations_and_differences(config):
     w, desired = World(2), [True, False, True, False]
-    plain = RKTOConfig(log_ratio=config.log_ratio)
+    plain = with_reflection(log_ratio=config.log_ratio)
     e = ref_eta0(w, w.theta, plain)
 
     def reference(theta) -> float:
@@ -236,7 +241,7 @@ def test_a_step_down_makes_the_preferred_likelier(name):
 
 
 def test_a_step_down_makes_the_reflections_reward_and_better_masks_likelier_and_the_undesired_less_likely():
-    w, config = World(5), RKTOConfig(lambda_u=1.0)
+    w, config = World(5), with_reflection(lambda_u=1.0)
     theta = torch.tensor(w.theta, requires_grad=True)
     made = tensors(w, theta, config)
     paid = paid_for(w, made, config)
@@ -253,7 +258,7 @@ def test_a_step_down_makes_the_reflections_reward_and_better_masks_likelier_and_
 
 
 def test_what_is_held_fixed_has_no_gradient():
-    w, config = World(6), replace(RKTOConfig(), reflection_as="reward")
+    w, config = World(6), replace(with_reflection(), reflection_as="reward")
     theta = torch.tensor(w.theta, requires_grad=True)
     made = tensors(w, theta, config)
     assert made[0].requires_grad and not made[3].requires_grad
@@ -265,7 +270,7 @@ def test_what_is_held_fixed_has_no_gradient():
 
 
 def test_rows_without_a_true_mask_are_judged_by_similarity_and_teach_no_mask():
-    w, config = World(7), RKTOConfig()
+    w, config = World(7), with_reflection()
     made = tensors(w, torch.tensor(w.theta), config)
     paid = paid_for(w, made, config)
     assert paid.reward[2] == pytest.approx(w.similarity[2].mean())
@@ -280,7 +285,7 @@ numbers = st.floats(-50, 50, allow_nan=False)
 @settings(max_examples=60)
 @given(st.lists(numbers, min_size=2, max_size=9), st.floats(0, 20), st.sampled_from([0.05, 0.1, 1.0]))
 def test_the_weight_is_bounded_and_grows_and_its_slope_is_its_slope(s, e, tau):
-    config = RKTOConfig(tau=tau, w_max=3.0)
+    config = with_reflection(tau=tau, w_max=3.0)
     x = torch.tensor(sorted(s), dtype=torch.float64)
     w, slope = weight(x, torch.tensor(e, dtype=torch.float64), config)
     assert (w >= 0).all() and (w <= 3).all() and (w.diff() >= 0).all()

@@ -28,7 +28,8 @@ from .reflection import ReflectionConfig
 
 @dataclass(frozen=True)
 class RKTOConfig:
-    """The objective's choices; each default is rkto.md's. Raises EVLMError.
+    """The objective's choices. Each default is the paper's as docs/rkto.md reads it, but for lambda_ref (0.2
+    there): its term did nothing that could be measured. Raises EVLMError.
 
     tau: scale of z = s - eta0 inside softplus; 1 is the paper's letter. w_max: cap of w. gate: w below it is
         0 (the other reading of the paper's "softplus threshold": tau 1, gate 0.1).
@@ -52,7 +53,7 @@ class RKTOConfig:
     centred: bool = False
     reinforce: Literal["mask", "all", "none"] = "mask"
     baseline: Literal["batch", "row"] = "batch"
-    lambda_ref: float = 0.2
+    lambda_ref: float = 0.0
     reflection_as: Literal["loss", "reward"] = "loss"
     reflection: ReflectionConfig = field(default_factory=ReflectionConfig)
     lambda_u: float = 0.0
