@@ -208,8 +208,8 @@ def rate_and_collect(definitions: Definitions) -> Graph:
         "## Rate edits, collect data\n\nQueue, look, press thumbs up or down in **Rate Edit** and queue "
         "again: the request, the trace, the mask and the result become one row of a dataset in ComfyUI's "
         "`output` folder. While the verdict is *not rated* nothing is written.\n\n"
-        "**Train** learns from it, as in the workflow *train_from_ratings*; so does `python -m trainer` in this "
-        "pack's folder.\n\n"
+        "**Train** learns from it, as in the workflow *train_from_ratings*; so does `python -m trainer` in "
+        "this pack's folder.\n\n"
         "**Files:** none, it runs as it is.",
         definitions,
     )
