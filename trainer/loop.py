@@ -233,7 +233,13 @@ class _Run:
     def _keep(self, path: Path) -> None:
         if self.learner.ranks.rank == 0:
             notes = {"steps": self.progress.step, "recipe": self.config.identity[:2000]}
-            save_learned(self.learner, path, notes)
+            try:
+                save_learned(self.learner, path, notes)
+            except OSError as error:
+                raise TrainingError(
+                    f"{path} cannot be written ({error.strerror}). The states are whole: free some space and "
+                    "run the same command again"
+                ) from error
 
 
 def _step(

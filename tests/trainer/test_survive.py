@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -116,6 +117,21 @@ def test_a_folder_of_another_recipe_is_neither_used_nor_overwritten(tmp_path: Pa
     assert of(events, "resume")[0]["step"] == 4 and not of(events, "step")
     _, events = ran(small(tmp_path, "phases.0.lr=0.002"), fresh=True)
     assert not of(events, "resume") and len(of(events, "step")) == 4
+
+
+def test_a_full_disk_at_the_end_costs_no_step(
+    tmp_path: Path, cheap: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    config = small(tmp_path, "phases.0.steps=1")
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.loop, "save_learned", full)
+        with pytest.raises(TrainingError, match=r"adapter.safetensors cannot be written \(No space left"):
+            run(config, lambda event: None)
+    _, events = ran(config)
+    assert not of(events, "step") and of(events, "done")
 
 
 def test_held_out_questions_are_asked_while_it_learns_and_change_nothing(
