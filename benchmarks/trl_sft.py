@@ -10,13 +10,20 @@ stands beside. What the trainings share is in `trl_world`.
 
 from __future__ import annotations
 
-import argparse
-import os
-import sys
 import tempfile
 from pathlib import Path
 
-from .trl_world import find_trl, interleaved, missing, our_recipe, prepare, table, train_ours, train_theirs
+from .trl_world import (
+    command,
+    find_trl,
+    interleaved,
+    missing,
+    our_recipe,
+    prepare,
+    table,
+    train_ours,
+    train_theirs,
+)
 
 SPEED, MEMORY = 1.8, 0.4
 DEFAULT = "theirs*checkpointing"
@@ -51,14 +58,4 @@ def train(side: str, folder: Path, steps: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="SFT against TRL's SFTTrainer")
-    parser.add_argument("--python", default=os.environ.get("EVLM_TRL_PYTHON", sys.executable))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--side", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.side:
-        train(given.side, given.folder, given.steps)
-    else:
-        raise SystemExit(main(given.python, given.rounds, given.steps))
+    raise SystemExit(command("SFT against TRL's SFTTrainer", main, train))

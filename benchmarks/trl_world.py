@@ -10,6 +10,7 @@ not.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import resource
@@ -287,3 +288,23 @@ def table(runs: Mapping[str, Sequence[Run]], peers: Sequence[str]) -> dict[str, 
                       "beyond": values[side][2] / values[peer][2]} for peer in peers}
         for side in runs if side not in peers
     }  # fmt: skip
+
+
+def command(
+    description: str,
+    compare: Callable[[str, int, int], int],
+    train: Callable[[str, Path, int], None],
+) -> int:
+    """The command line of both benchmarks: compare(python, rounds, steps), or in a process of its own
+    train(side, folder, steps)."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--python", default=os.environ.get("EVLM_TRL_PYTHON", sys.executable))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--side", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.side:
+        train(given.side, given.folder, given.steps)
+        return 0
+    return compare(given.python, given.rounds, given.steps)
