@@ -14,6 +14,7 @@ gradient checkpointing, which is faster for it. What the trainings share is in `
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any

@@ -10,6 +10,7 @@ stands beside. What the trainings share is in `trl_world`.
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 
