@@ -3,8 +3,8 @@ folder.
 
 Keys are PEFT's (`base_model.model.<module>.lora_A.weight`), so that a file of ours beside an
 adapter_config.json is a PEFT adapter, and still known as ours. The metadata names the base model and a hash
-of its shape, the LoRA settings, the trace grammar, mask codec and prompt style that the weights were trained on, and a
-summary of the training. Whatever does not fit is refused with the reason before a tensor is read.
+of its shape, the LoRA settings, the trace grammar, mask codec and prompt style that the weights were trained
+on, and a summary of the training. Whatever does not fit is refused with the reason before a tensor is read.
 Nothing is ever unpickled.
 """
 

@@ -160,7 +160,10 @@ def test_loss_and_gradient_equal_the_equations_and_their_differences(name):
 
 def test_exact_weight_has_the_gradient_of_equation_9_itself():
     """J = mean w(z_i) R_i with w alive; only eta0 and R are held, and L's gradient is -J's."""
-    w, config = World(1), with_reflection(weight="exact", tau=1.0, w_max=2.0, reinforce="none", lambda_ref=0.0)
+    w, config = (
+        World(1),
+        with_reflection(weight="exact", tau=1.0, w_max=2.0, reinforce="none", lambda_ref=0.0),
+    )
     e, _, r, _ = ref_credit(w, w.theta, config)
 
     def j(theta) -> float:
