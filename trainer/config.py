@@ -51,7 +51,8 @@ class ModelConfig:
 @dataclass(frozen=True)
 class LoraConfig:
     """rank, alpha: the update is alpha / rank * B A. dropout: on its input. targets: linear modules of the
-    language model by the end of their names; vision: those of the vision tower as well."""
+    language model by the end of their names; vision: all of the vision
+    tower's blocks as well."""
 
     rank: int = 16
     alpha: float = 32.0

@@ -126,16 +126,12 @@ def load_learner(config: Config) -> Learner:
 
 def lora_targets(model: torch.nn.Module, settings: Any) -> list[str]:
     """The linear modules that get an adapter, by the settings of `config.LoraConfig`. Raises ConfigError."""
-    targets = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear)
-        and (".visual." not in f".{name}." or settings.vision)
-        and name.rpartition(".")[2] in settings.targets
-    ]
-    if not targets:
+    linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    seeing = [name for name in linear if ".visual." in f".{name}"]
+    found = [n for n in linear if n not in seeing and n.rpartition(".")[2] in settings.targets]
+    if not found:
         raise ConfigError(f"lora.targets {', '.join(settings.targets)}: the model has no such linear modules")
-    return targets
+    return found + ([name for name in seeing if ".blocks." in name] if settings.vision else [])
 
 
 def rows_for(config: Config, phase: Phase, style: Any, codec: Any) -> Rows:

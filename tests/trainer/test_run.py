@@ -170,6 +170,20 @@ def test_the_adapter_changes_the_reasoner_as_it_changed_the_learner(tmp_path: Pa
     assert torch.equal(chosen[learned][:30], batch.labels[0, 1:][learned][:30])
 
 
+def test_the_vision_tower_learns_where_it_is_asked_to(tmp_path: Path) -> None:
+    config = small(tmp_path, "lora.vision=true", "phases.0.lr=0.01", "phases.1.steps=1")
+    tensors, _ = load_adapter(run(config, lambda event: None))
+    seeing = {name: tensor for name, tensor in tensors.items() if ".visual." in name}
+    assert {name.split(".")[-3] for name in seeing} == {"qkv", "proj", "fc1", "fc2"}
+    assert all(bool(tensor.any()) for name, tensor in seeing.items() if "lora_B" in name)
+    request = to_request(question_at(Recipe(seed=5), 0))
+    base, folder = resolve("bundled", "reasoner"), tmp_path / "adapter.safetensors"
+    plain, trained = (Reasoner.load(base, adapter, "fp32", "cpu") for adapter in (None, folder))
+    towers = [dict(reasoner.module.named_parameters()) for reasoner in (plain, trained)]
+    moved = [name for name in towers[0] if ".visual." in name and not torch.equal(*(t[name] for t in towers))]
+    assert any("fc1" in name for name in moved) and trained.generate(request, Sampling(10)).tokens == 10
+
+
 def test_rows_of_a_dataset_train_too(tmp_path: Path) -> None:
     writer = RowWriter(tmp_path / "data")
     for row, pictures in rows(Recipe(seed=3), 0, 8):
