@@ -22,9 +22,20 @@ METRICS = {
     "cos_sft_reinforce": "cosine of REINFORCE's gradient with SFT's",
     "cos_sft_reflection": "cosine of the reflection's gradient with SFT's",
 }
-COLOURS = ("#1f6fb4", "#d1495b", "#3a8f4d", "#8e5ea2", "#c77700", "#5a5a5a")
-WIDTH, HEIGHT = 560, 240
-_LEFT, _TOP, _BOTTOM, _LEGEND = 56, 26, 24, 170
+COLOURS = (
+    "#5a5a5a",
+    "#1f6fb4",
+    "#3a8f4d",
+    "#8e5ea2",
+    "#d1495b",
+    "#c77700",
+    "#00a0a0",
+    "#8a5a2b",
+    "#e377c2",
+    "#9acd32",
+)
+WIDTH, HEIGHT = 620, 240
+_LEFT, _TOP, _BOTTOM, _LEGEND = 56, 26, 24, 220
 
 
 def figures(out: Path, logs: Mapping[str, Sequence[Path]]) -> list[Path]:
@@ -35,13 +46,15 @@ def figures(out: Path, logs: Mapping[str, Sequence[Path]]) -> list[Path]:
         lines = {arm: points for arm, paths in logs.items() if (points := _mean(paths, metric))}
         if lines:
             path = out / f"{metric}.svg"
-            path.write_text(figure(title, lines), encoding="utf-8")
+            path.write_text(figure(title, lines, list(logs)), encoding="utf-8")
             made.append(path)
     return made
 
 
-def figure(title: str, lines: Mapping[str, Sequence[Point]]) -> str:
-    """An SVG of lines by name; points (step, value), finite, by rising step."""
+def figure(title: str, lines: Mapping[str, Sequence[Point]], names: Sequence[str] = ()) -> str:
+    """An SVG of lines by name; points (step, value), finite, by rising step. names: all that any figure
+    shows, so that one has the same colour in each."""
+    order = list(names) or list(lines)
     everything = [point for points in lines.values() for point in points]
     low, high, ticks = scale([value for _, value in everything])
     first, last = min(step for step, _ in everything), max(step for step, _ in everything)
@@ -67,7 +80,7 @@ def figure(title: str, lines: Mapping[str, Sequence[Point]]) -> str:
     parts.append(f'<text x="{_LEFT}" y="{HEIGHT - 8}">step {short(first)}</text>')
     parts.append(f'<text x="{_LEFT + wide}" y="{HEIGHT - 8}" text-anchor="end">{short(last)}</text>')
     for at, (name, points) in enumerate(lines.items()):
-        colour = COLOURS[at % len(COLOURS)]
+        colour = COLOURS[order.index(name) % len(COLOURS)]
         places = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in points)
         parts.append(f'<polyline points="{places}" fill="none" stroke="{colour}" stroke-width="2"/>')
         if len(points) == 1:
