@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,7 @@ import torch
 from torch import nn
 
 import trainer.state
-from evlm.errors import ConfigError, TrainingError
+from evlm.errors import ConfigError
 from trainer.state import Progress, States, differences
 
 RECIPE = {"lr": 0.1, "phases": [{"kind": "sft", "steps": 3}], "betas": (0.9, 0.99)}
@@ -118,18 +122,33 @@ def test_the_newest_and_the_best_stay(tmp_path: Path) -> None:
     assert states.steps() == [6]
 
 
+FULL = """
+import resource, sys
+from pathlib import Path
+from test_state import RECIPE, learned
+from trainer.state import Progress, States
+model, optimizer = learned(50_000, 1)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 18, 1 << 18))
+States(Path(sys.argv[1]), RECIPE).save(model, optimizer, Progress(2))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on a file's size")
 def test_a_full_disk_is_said_and_costs_no_state(tmp_path: Path) -> None:
-    resource = pytest.importorskip("resource", reason="Windows has no limit on a file's size")
+    """In a child: the limit would be everybody's here."""
     model, optimizer = learned(50_000, 1)
     states = States(tmp_path, RECIPE)
     states.save(model, optimizer, Progress(1))
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 18, hard))
-    try:
-        with pytest.raises(TrainingError, match=r"step 2 cannot be written.*step-00000001\): free"):
-            states.save(model, optimizer, Progress(2))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    here = Path(__file__).resolve()
+    paths = os.pathsep.join(map(str, (here.parent, here.parents[2])))
+    child = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+    )
+    assert child.returncode == 1
+    assert re.search(r"TrainingError: .*step 2 cannot be written.*step-00000001\): free", child.stderr)
     saved = states.newest()
     assert saved is not None and saved.progress.step == 1 and not list(tmp_path.glob("*.tmp"))
     states.save(model, optimizer, Progress(2))
