@@ -112,6 +112,7 @@ def healthy(definitions: Definitions, name: str) -> GraphDict:
         graph["reason"]["inputs"]["model"] = ["remote", 0]
     if name in SHOWN:
         graph["out"] = _node({**definitions, **_CORE}, *SHOWN[name])
+    graph["rate"]["inputs"]["dataset"] = "evlm_healthy"  # nothing hostile was rated there
     end = "out" if name in SHOWN else name
     return {key: graph[key] for key in _needed(graph, end)}
 
@@ -155,6 +156,8 @@ def _pool(kind: str, definitions: Definitions, canary: Path, port: int) -> Itera
 
 def _case(kind: str, definitions: Definitions, name: str, input: str, value: Any) -> Case:
     graph = copy.deepcopy(healthy(definitions, name))
+    if "rate" in graph:
+        graph["rate"]["inputs"]["dataset"] = "evlm_ratings"
     if kind == "size":
         high, wide, frames = value
         picture = "mask" not in input

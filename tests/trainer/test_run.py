@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from evlm.checkpoint import load_adapter
+from evlm.errors import RecordError
 from evlm.reasoner import Reasoner, Sampling
 from evlm.records import RowWriter
 from evlm.zoo import resolve
@@ -182,6 +183,15 @@ def test_the_vision_tower_learns_where_it_is_asked_to(tmp_path: Path) -> None:
     towers = [dict(reasoner.module.named_parameters()) for reasoner in (plain, trained)]
     moved = [name for name in towers[0] if ".visual." in name and not torch.equal(*(t[name] for t in towers))]
     assert any("fc1" in name for name in moved) and trained.generate(request, Sampling(10)).tokens == 10
+
+
+def test_a_row_that_is_longer_than_the_context_is_named(tmp_path: Path) -> None:
+    row, pictures = next(rows(Recipe(seed=3), 0, 1))
+    long = replace(row, id="endless", prompt="make it red " * 1500, label=True)
+    RowWriter(tmp_path / "data").append(long, {name: pictures[name] for name in row.paths()})
+    config = small(tmp_path / "out", f"data=[{{path: {tmp_path / 'data'}}}]")
+    with pytest.raises(RecordError, match=r"row 'endless': 4,605 tokens .* holds 2,048; shorten"):
+        run(config, lambda event: None)
 
 
 def test_rows_of_a_dataset_train_too(tmp_path: Path) -> None:
