@@ -47,7 +47,7 @@ def _judge(event: str, args: tuple, roots: tuple[str, ...], canary: str) -> str 
     if event in _NET:
         return _network(event, args)
     if event in _PROGRAMS:
-        return None if _is_training(event, args, canary) else repr(args)
+        return None if _is_known(event, args, canary) else repr(args)
     paths = [_path(arg) for arg in (args[:2] if event in _CHANGES else args[:1])]
     for path in filter(None, paths):
         if canary and canary in path:
@@ -62,11 +62,14 @@ def _judge(event: str, args: tuple, roots: tuple[str, ...], canary: str) -> str 
     return None
 
 
-def _is_training(event: str, args: tuple, canary: str) -> bool:
-    """The one program that a node of this pack starts: our trainer, by a recipe of the pack."""
+def _is_known(event: str, args: tuple, canary: str) -> bool:
+    """The one program that a node of this pack starts: our trainer, by a recipe of the pack. And Python's own
+    ctypes.util.find_library, which a library may call when it is first used, asks the linker what there is."""
     if event != "subprocess.Popen" or not isinstance(args[1], (list, tuple)):
         return False
     words = [str(word) for word in args[1]]
+    if words == ["/sbin/ldconfig", "-p"]:
+        return True
     shipped = os.path.join(os.path.dirname(os.path.dirname(_FOLDER)), "trainer", "recipes")
     return (
         words[:4] == [sys.executable, "-m", "trainer", "run"]
