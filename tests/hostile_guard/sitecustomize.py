@@ -63,8 +63,8 @@ def _judge(event: str, args: tuple, roots: tuple[str, ...], canary: str) -> str 
 
 
 def _is_known(event: str, args: tuple, canary: str) -> bool:
-    """The one program that a node of this pack starts: our trainer, by a recipe of the pack. And what Python's
-    own ctypes.util.find_library asks the linker, for a library that is used for the first time."""
+    """The one program that a node of this pack starts: our trainer, by a recipe of the pack. And what
+    Python's own ctypes.util.find_library asks the linker, for a library that is used for the first time."""
     if event != "subprocess.Popen" or not isinstance(args[1], (list, tuple)):
         return False
     words = [str(word) for word in args[1]]
