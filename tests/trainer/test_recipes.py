@@ -42,7 +42,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     processor = make_processor(tokenizer)
     for part in (processor.image_processor, processor.video_processor):
         part.size = type(part.size)(shortest_edge=256, longest_edge=4096)
-    make_model(tokenizer, layers=2, vision_depth=2).save_pretrained(folder)
+    model = make_model(tokenizer, layers=2, vision_depth=2)
+    model.config.text_config.max_position_embeddings = 32768  # as the real ones; a letter is a token here
+    model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
 
