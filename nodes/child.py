@@ -18,7 +18,8 @@ PACK = Path(__file__).resolve().parent.parent
 POLL = 0.2  # seconds between two looks at whether the user has cancelled
 GRACE = 60.0  # seconds for the step in hand and for saving the state, then the child is killed
 TOLD = 8, 1500  # lines and characters, at most, of what a failed child wrote that the error repeats
-# For a Python that looks for modules only where it is told, as Windows portable's does.
+# For a Python that looks for modules only where it is told, as Windows portable's does. It runs in the child
+# alone: ComfyUI's own path is never touched.
 ISOLATED = (
     "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); "
     "runpy.run_module('trainer', run_name='__main__', alter_sys=True)"
