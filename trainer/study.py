@@ -34,7 +34,7 @@ PROBE = 2  # steps of which an arm's price is taken
 @dataclass(frozen=True)
 class Job:
     """One run of a study: an arm with a seed. steps: of its second stage; 0 has none. questions: asked in the
-    end, with their seed; lamp: the light that they are seen in."""
+    end, of that split of the world; lamp: the light that they are seen in."""
 
     arm: str
     seed: int
@@ -43,6 +43,7 @@ class Job:
     recipe: dict[str, Any]
     questions: int
     lamp: float
+    split: str
 
     @property
     def result(self) -> Path:
@@ -64,6 +65,11 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         "--steps", type=int, default=40, help="of the dearest arm; the others' follow from it (40)"
     )
     parser.add_argument("--questions", type=int, default=500, help="held-out questions a run is asked (500)")
+    parser.add_argument(
+        "--split",
+        choices=("validation", "test"),
+        help="which questions (test; of the study rates, which is for choosing, validation)",
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at once (one a core)")
     parser.add_argument("--out", default=None, help="folder of the study (runs/study-NAME)")
 
@@ -78,13 +84,14 @@ def run(args: argparse.Namespace) -> int:
     out.mkdir(parents=True, exist_ok=True)
     prices = _prices(out / "prices.json", STUDIES[args.study], recipe, args.jobs)
     budget = max(prices.values()) * args.steps
+    split = args.split or ("validation" if args.study == "rates" else "test")
     lamp = float((recipe.get("data") or [{}])[0].get("lamp", 0.0))
     jobs = []
     for arm in STUDIES[args.study]:
         steps = args.steps if arm in SAME_STEPS else round(budget / prices[arm]) if arm in prices else 0
         for seed in range(args.seeds):
             folder = str(out / f"{arm.replace(' ', '-').replace('/', '-')}-{seed}")
-            jobs.append(Job(arm, seed, steps, folder, recipe, args.questions, lamp))
+            jobs.append(Job(arm, seed, steps, folder, recipe, args.questions, lamp, split))
     for job in jobs:
         known = json.loads(job.result.read_text())["job"] if job.result.is_file() else None
         if known is not None and known != json.loads(json.dumps(asdict(job))):
@@ -129,7 +136,7 @@ def _run(job: Job) -> str:
         if event["event"] == "step" and event["stage"] == 1:
             tokens += event["tokens"]
     answer, count = load(config.model.base, adapter)
-    questions = world_questions(job.questions, seed=0, lamp=job.lamp)
+    questions = world_questions(job.questions, 0, job.split, job.lamp)
     outcomes = evaluate(answer, questions, count)
     value = {
         "job": asdict(job),

@@ -38,9 +38,18 @@ ARMS: dict[str, dict[str, Any]] = {
     "mean, lambda 1": _with(_PAPER, {"log_ratio": "mean", "lambda_ref": 1.0}),
     "mean, lambda 0": _with(_PAPER, {"log_ratio": "mean", "lambda_ref": 0.0}),
     "surrogate": _with(_PAPER, {"reinforce": "none"}),
+    "REINFORCE": _with(_OURS, {"lambda_likelihood": 0.0}),
+    "REINFORCE on all": _with(_OURS, {"lambda_likelihood": 0.0, "reinforce": "all"}),
     "surrogate + REINFORCE": _with(_PAPER, {"reinforce": "mask"}),
     "surrogate + REINFORCE on all": _with(_PAPER, {"reinforce": "all", "baseline": "row"}),
 }
+# For choosing a rate before a study; it is asked questions of another split.
+RATES = {
+    f"{arm}, rate {rate:g}": {**ARMS[arm], "lr": rate}
+    for arm in ("SFT", "KTO", "RKTO", "RKTO, the paper's")
+    for rate in (5e-4, 1e-3, 2e-3)
+}
+ARMS |= RATES
 
 STUDIES: dict[str, tuple[str, ...]] = {
     "table4": (BASE, "SFT", "SFT, same steps", "KTO", "RKTO", "RKTO, the paper's"),
@@ -59,5 +68,13 @@ STUDIES: dict[str, tuple[str, ...]] = {
         "mean, lambda 0",
         "mean, lambda 1",
     ),
-    "surrogate": (BASE, "surrogate", "surrogate + REINFORCE", "surrogate + REINFORCE on all"),
+    "surrogate": (
+        BASE,
+        "REINFORCE",
+        "REINFORCE on all",
+        "surrogate",
+        "surrogate + REINFORCE",
+        "surrogate + REINFORCE on all",
+    ),
+    "rates": (BASE, *RATES),
 }

@@ -17,9 +17,10 @@ def page(study: str, results: Sequence[Result], budget: float, recipe: Mapping[s
     arms = list(dict.fromkeys(result["job"]["arm"] for result in results))
     by_arm = {arm: [result for result in results if result["job"]["arm"] == arm] for arm in arms}
     outcomes = {arm: [o for result in by_arm[arm] for o in _outcomes(result)] for arm in arms}
-    seeds, asked = len(by_arm[arms[0]]), results[0]["job"]["questions"]
+    seeds, job = len(by_arm[arms[0]]), results[0]["job"]
+    asked = f"{job['questions']} questions of the split {job['split']}"
     lines = [
-        f"# {study}: {seeds} seeds, {asked} held-out questions each, {budget / 1e6:.2f} M tokens an arm",
+        f"# {study}: {seeds} seeds, {asked} each, {budget / 1e6:.2f} M tokens an arm",
         "",
         f"| arm | exact | seeds | over {arms[0]} | mask IoU | malformed | steps | tokens, M | CPU s |",
         "|---|---|---|---|---|---|---|---|---|",

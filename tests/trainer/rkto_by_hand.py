@@ -144,7 +144,8 @@ def ref_loss(w: World, theta, config: RKTOConfig, fixed) -> float:
     for i in range(B):
         n = w.lengths[i]
         own = logp(theta, i, w.y[i], range(n))
-        loss -= cs[i] * r[i] * (own / n if config.log_ratio == "mean" else own) / B  # Eq. 12, term 1
+        scored = own / n if config.log_ratio == "mean" else own
+        loss -= config.lambda_likelihood * cs[i] * r[i] * scored / B  # Eq. 12, term 1
         if config.reinforce != "none":
             for k in range(K):
                 where = MASK if config.reinforce == "mask" else range(T)

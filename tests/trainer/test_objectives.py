@@ -139,8 +139,15 @@ CONFIGS = {
     "mean": with_reflection(log_ratio="mean", tau=1.0),
     "all, row": with_reflection(reinforce="all", baseline="row"),
     "none": with_reflection(reinforce="none", lambda_ref=0.0),
+    "REINFORCE alone": RKTOConfig(lambda_likelihood=0.0, reinforce="all"),
     "everything": with_reflection(
-        centred=True, reflection_as="reward", lambda_u=0.5, beta=0.3, lambda_sft=0.1, weight="exact"
+        centred=True,
+        reflection_as="reward",
+        lambda_u=0.5,
+        beta=0.3,
+        lambda_sft=0.1,
+        weight="exact",
+        lambda_likelihood=0.7,
     ),
 }
 

@@ -33,7 +33,7 @@ def outcome(number: int, exact: bool) -> dict[str, object]:
 
 def result(arm: str, seed: int, right: int, steps: int = 4) -> dict[str, object]:
     return {
-        "job": {"arm": arm, "seed": seed, "steps": steps, "questions": 10},
+        "job": {"arm": arm, "seed": seed, "steps": steps, "questions": 10, "split": "test"},
         "outcomes": [outcome(n, n < right) for n in range(10)],
         "tokens": 2e6,
         "cpu_seconds": 12.0,
@@ -63,7 +63,7 @@ def test_the_page_counts_by_hand() -> None:
     text = page("table4", results, 2e6, {"phases": [{}, {}], "data": []})
     row = next(line for line in text.splitlines() if line.startswith("| SFT |"))
     assert "0.700" in row and "0.800, 0.600" in row and "+0.200" in row and "| 2.00 | 12 |" in row
-    assert "2 seeds, 10 held-out questions each" in text
+    assert "2 seeds, 10 questions of the split test each" in text
 
 
 def test_curves_are_means_over_seeds(tmp_path: Path) -> None:

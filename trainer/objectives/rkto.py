@@ -5,6 +5,8 @@
         + lambda_ref (1 - R_reflect)                                                     Eq. 11, 12: term 3
         + what is off unless asked for: lambda_u (undesired rows), lambda_sft (an anchor)
 
+Term 1 is multiplied by lambda_likelihood, 1 in the paper; 0 leaves REINFORCE alone (the paper's I.4).
+
 A step has two halves. `credit` fixes everything that has no gradient (eta0, c, R, A) for the whole effective
 batch, all ranks together; `rkto_loss` is then called on the batch or on parts of it, whose losses and
 gradients add up to the whole's. L is no measure of progress: read its parts.
@@ -38,6 +40,7 @@ class RKTOConfig:
     alpha: share of the similarity in R; 1 - alpha is the mask's. centred: R minus the other rows' mean.
     reinforce: policy gradient on the "mask" tokens, on "all" sampled tokens with the whole reward, or "none".
     baseline: leave-one-out over the whole "batch" of samples, or over the samples of the same "row".
+    lambda_likelihood: weight of term 1; 0 leaves REINFORCE alone, which the paper's I.4 tries.
     lambda_ref: weight of the reflection, as a differentiable "loss" or as a scalar "reward" added to R.
     lambda_u, beta: weight and scale of lambda_u (1 - sigma(beta (eta0 - s))) on undesired rows; 0 ignores
         them.
@@ -53,6 +56,7 @@ class RKTOConfig:
     centred: bool = False
     reinforce: Literal["mask", "all", "none"] = "mask"
     baseline: Literal["batch", "row"] = "batch"
+    lambda_likelihood: float = 1.0
     lambda_ref: float = 0.0
     reflection_as: Literal["loss", "reward"] = "loss"
     reflection: ReflectionConfig = field(default_factory=ReflectionConfig)
@@ -61,9 +65,8 @@ class RKTOConfig:
     lambda_sft: float = 0.0
 
     def __post_init__(self) -> None:
-        check_numbers(
-            self, ("tau", "w_max", "beta"), ("gate", "alpha", "lambda_ref", "lambda_u", "lambda_sft")
-        )
+        weights = ("lambda_likelihood", "lambda_ref", "lambda_u", "lambda_sft")
+        check_numbers(self, ("tau", "w_max", "beta"), ("gate", "alpha", *weights))
         if self.alpha > 1:
             raise EVLMError(
                 f"alpha {self.alpha!r:.40}: expected 0 to 1, the similarity's share of the reward"
@@ -187,7 +190,8 @@ def rkto_terms(
     rows, undesired_rows: of the whole effective batch, where this call sees a part of it.
     """
     total = paid.rows if rows is None else rows
-    terms = {"likelihood": likelihood(per_token(policy, lengths, config.log_ratio), paid, total)}
+    scored = per_token(policy, lengths, config.log_ratio)
+    terms = {"likelihood": config.lambda_likelihood * likelihood(scored, paid, total)}
     if samples is not None and config.reinforce != "none":
         terms["reinforce"] = reinforce(samples, paid.advantage, total)
     if reflection is not None and config.lambda_ref and config.reflection_as == "loss":
