@@ -3,10 +3,12 @@
     python -m benchmarks.eta0 [--rows 8 16] [--rounds 2] [--width 160] [--words 0 450]
 
 A tiny Qwen2-VL with a policy and a reference adapter and questions of the world. Everyone scores the whole
-table of log rho(y_j | x_i), whose diagonal a step needs as well, under both adapters; "cached" finds the
-reference's on disk. The peers compute each cell as a full row of prompt and response: one row at a time
-through the model's own forward ("naive"), and in padded batches ("batched"); they too give only the
-response to the head. CPU time of this process, so that a busy machine does not count; equality is checked
+table of log rho(y_j | x_i), whose diagonal a step needs as well, under both adapters. Ours is what a step of
+the trainer does: "shared" begins with nothing and computes each picture once; "cached" finds the reference's
+log-probabilities on disk and the pictures' features in memory, as from the second epoch on. The peers compute
+each cell as a full row of pictures, prompt and response under PEFT's own modules: one row at a time through
+the model's own forward ("naive"), and in padded batches ("batched"); they too give only the response to the
+head. CPU time of this process, so that a busy machine does not count; equality is checked
 before anything is timed. What can be saved depends on the shape: without the prompts there remain all B^2
 responses. --words lengthens the prompts (450: five times a response, as 1,500 to 300).
 """
@@ -30,8 +32,9 @@ from evlm.trace import render
 from trainer.batch import Batch, Collator
 from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
 from trainer.eta0 import Eta0Config, compare
+from trainer.forward import Features
 from trainer.reference import LogProbCache, Reference, at_rest, using
-from trainer.scoring import Prompts, sequence_logps, split
+from trainer.scoring import Prompts, base_of, sequence_logps, split
 from trainer.world.questions import ask
 from trainer.world.rows import to_request
 from trainer.world.traces import write_trace
@@ -51,19 +54,21 @@ def main(rows: list[int], rounds: int, width: int, words: list[int]) -> int:
 
 def measure(model: Any, collate: Collator, count: int, words: int, rounds: int) -> bool:
     """One shape; whether it is equal and within its bar."""
-    prompts, responses = split(world_batch(collate, count, words))
+    batch = world_batch(collate, count, words)
+    prompts, responses = split(batch)
     texts, owner = [r for _ in range(count) for r in responses], [i for i in range(count) for _ in responses]
     off = ~torch.eye(count, dtype=torch.bool).flatten()
     with tempfile.TemporaryDirectory() as folder:
         cached = Reference(model, cache=LogProbCache(Path(folder) / "reference.sqlite"))
-        plain = Reference(model)
+        plain, features = Reference(model), Features(base_of(model))
 
-        def shared(reference: Reference) -> Tensor:
-            return compare(model, reference, prompts, responses, Eta0Config()).mismatched
+        def shared(reference: Reference, features: Features) -> Tensor:
+            seen, _ = split(features(batch))
+            return compare(model, reference, seen, responses, Eta0Config()).mismatched
 
         ways: dict[str, Callable[[], Tensor]] = {
-            "cached": lambda: shared(cached),
-            "shared": lambda: shared(plain),
+            "cached": lambda: shared(cached, features),
+            "shared": lambda: shared(plain, Features(base_of(model))),
             "naive": lambda: one_at_a_time(model, prompts, texts, owner)[off],
             "batched": lambda: in_batches(model, prompts, texts, owner)[off],
         }
@@ -96,7 +101,7 @@ def measure(model: Any, collate: Collator, count: int, words: int, rounds: int) 
 
 
 def one_at_a_time(model: Any, prompts: Prompts, texts: list[Tensor], owner: list[int]) -> Tensor:
-    with at_rest(model):
+    with torch.no_grad():
         ours = sequence_logps(model, prompts, texts, owner, "naive")
         with using(model, "reference"):
             return ours - sequence_logps(model, prompts, texts, owner, "naive")
@@ -114,7 +119,7 @@ def in_batches(model: Any, prompts: Prompts, texts: list[Tensor], owner: list[in
             found[some] = sequence_logps(model, alone, [texts[n] for n in some], range(len(some)), "packed")
         return found
 
-    with at_rest(model):
+    with torch.no_grad():
         ours = score()
         with using(model, "reference"):
             return ours - score()
@@ -124,6 +129,7 @@ def difference(model: Any, prompts: Prompts, texts: list[Tensor], owner: list[in
     """Greatest relative difference of a log-probability, shared prompts against one row at a time."""
     with at_rest(model):
         a = sequence_logps(model, prompts, texts, owner, "cached")
+    with torch.no_grad():
         b = sequence_logps(model, prompts, texts, owner, "naive")
     return float(((a - b) / b).abs().max())
 

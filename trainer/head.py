@@ -52,14 +52,13 @@ class _FrozenHead(torch.autograd.Function):
         for at in range(0, len(tokens), chunk):
             some, wanted = states[at : at + chunk], tokens[at : at + chunk, None]
             logits = _logits(head, some)
-            if slope is None:
-                found[at : at + chunk] = (logits.gather(1, wanted) - logits.logsumexp(1, keepdim=True))[:, 0]
-                continue
             top = logits.amax(1, keepdim=True)
             own = logits.gather(1, wanted) - top
             p = logits.sub_(top).exp_()  # in the logits' own memory, and not yet divided by its sum
             total = p.sum(1, keepdim=True)
             found[at : at + chunk] = (own - total.log())[:, 0]
+            if slope is None:
+                continue
             p.scatter_add_(1, wanted, -total)
             slope[at : at + chunk] = (p.to(head.weight.dtype) @ head.weight) / -total
         return found

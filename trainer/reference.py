@@ -18,6 +18,7 @@ from torch import Tensor
 
 from evlm.errors import EVLMError
 
+from .composed import composed
 from .scoring import Prompts, base_of, sequence_logps
 
 
@@ -156,11 +157,12 @@ def using(model: Any, adapter: str | None) -> Iterator[None]:
 
 @contextmanager
 def at_rest(model: Any) -> Iterator[None]:
-    """No dropout and no graph; afterwards each module trains or not as before."""
+    """No dropout and no graph, and adapters added to their weights where that is exact (`composed`);
+    afterwards each module trains or not as before."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), composed(model):
             yield
     finally:
         for module in training:
