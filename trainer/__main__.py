@@ -1,4 +1,4 @@
-"""`python -m trainer world | data | bundle`: each command is a module of its own, loaded when asked for."""
+"""`python -m trainer run | eval | ...`: each command is a module of its own, loaded when asked for."""
 
 from __future__ import annotations
 
@@ -39,7 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = commands.add_parser(name, help=text, description=text)
         if name in words[:1]:
             import_module(COMMANDS[name][0]).add_parser(command)
-    options = parser.parse_args(words)
+    options, others = parser.parse_known_args(words)
+    # argparse gives key=value that stands behind a flag to nobody.
+    settings = hasattr(options, "settings") and all("=" in w and not w.startswith("-") for w in others)
+    if others and not settings:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    if others:
+        options.settings = [*options.settings, *others]
     try:
         return int(import_module(COMMANDS[options.command][0]).run(options) or 0)
     except EVLMError as error:

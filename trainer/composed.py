@@ -49,14 +49,12 @@ def _plain(layer: Any) -> bool:
     return exact and not special and "forward" not in vars(layer)
 
 
-def _forward(
-    layer: Any, sums: dict[tuple[str, ...], Tensor], x: Tensor, *args: Any, **options: Any
-) -> Tensor:
+def _forward(layer: Any, sums: dict[tuple[str, ...], Tensor], x: Tensor, *args: Any, **options: Any) -> Any:
     active = tuple(name for name in layer.active_adapters if name in layer.lora_A)
     if layer.disable_adapters or not active:
-        return layer.base_layer(x)  # type: ignore[no-any-return]
+        return layer.base_layer(x)
     if args or options or torch.is_autocast_enabled(x.device.type):
-        return type(layer).forward(layer, x, *args, **options)  # type: ignore[no-any-return]
+        return type(layer).forward(layer, x, *args, **options)
     if active not in sums:
         weight = layer.base_layer.weight.detach().clone()
         for name in active:

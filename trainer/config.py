@@ -31,7 +31,8 @@ class ModelConfig:
     is merged into it first. dtype: of its weights; the adapter is float32. quantize: "4bit" keeps the weights
     in 4 bits, which needs CUDA and bitsandbytes; dtype is then that of the arithmetic. max_pixels: of a
     picture, larger ones are reduced; None is one megapixel, as where the adapter is used. device: "auto" is
-    CUDA, Apple's, else the CPU."""
+    CUDA, Apple's, else the CPU. shard: of several processes, each holds a part of every decoder layer (FSDP2)
+    and not all of them."""
 
     base: str = "bundled"
     adapter: str | None = None
@@ -40,10 +41,13 @@ class ModelConfig:
     attention: Literal["eager", "sdpa"] = "sdpa"
     max_pixels: int | None = None
     device: str = "auto"
+    shard: bool = False
 
     def __post_init__(self) -> None:
         if self.max_pixels is not None:
             _between("max_pixels", self.max_pixels, 56 * 56, 10**9)
+        if self.shard and self.quantize:
+            raise ConfigError("shard: 4-bit weights cannot be split; leave out model.shard or model.quantize")
         if self.quantize and self.adapter:
             raise ConfigError("an adapter cannot be merged into 4-bit weights; export it merged, as the base")
 

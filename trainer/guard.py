@@ -79,6 +79,7 @@ def within_memory(
             ranks.fail(device)
         # Out of the except block, so that the failed attempt's tensors are no longer held by its traceback.
         gc.collect()
+        ranks.reset()
         if device.type == "cuda":
             torch.cuda.empty_cache()
         now = min(micro_batch or rows, rows)

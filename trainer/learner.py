@@ -25,6 +25,7 @@ from .forward import Features
 from .ranks import Ranks
 from .rows import Example, Rows, open_rows
 from .scoring import base_of
+from .shards import Shards
 
 REFERENCE = "reference"  # the name of the frozen adapter
 
@@ -78,19 +79,22 @@ class Learner:
         return [p for p in self.model.parameters() if p.requires_grad]
 
 
-def load_learner(config: Config) -> Learner:
-    """The backbone with a fresh adapter, whose first values are the seed's alone. Raises ModelError."""
+def load_learner(config: Config, ranks: Ranks | None = None) -> Learner:
+    """The backbone with a fresh adapter, whose first values are the seed's alone. ranks: who trains; with
+    model.shard they split it among them, and all must call this. Raises ModelError, ConfigError."""
     from peft import LoraConfig, get_peft_model
 
     settings, device = (
         config.lora,
         pick_device(None if config.model.device == "auto" else config.model.device),
     )
+    ranks = ranks or Ranks()
+    split = config.model.shard and ranks.count > 1
     backbone = load_backbone(
         resolve(config.model.base, "reasoner"),
         config.model.adapter,
         config.model.dtype,
-        device,
+        torch.device("cpu") if split else device,  # no GPU ever holds all of what is split
         config.model.attention,
         config.model.quantize,
         config.model.max_pixels,
@@ -114,6 +118,10 @@ def load_learner(config: Config) -> Learner:
         model.set_adapter("default")
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(".lora_" in name and ".default." in name)
+    if split:
+        layers = base_of(model).model.language_model.layers
+        ranks = replace(ranks, shards=Shards(layers, device))
+        model.to(device)
     meta = AdapterMeta(
         Lora(rank=settings.rank, alpha=settings.alpha, targets=tuple(sorted(targets))),
         base_model=config.model.base,
@@ -129,6 +137,7 @@ def load_learner(config: Config) -> Learner:
         backbone.max_frames,
         meta,
         device,
+        ranks,
     )
 
 

@@ -58,8 +58,7 @@ def run(config: Config, report: Report, fresh: bool = False) -> Path:
             if phase.batch < ranks.count:
                 raise ConfigError(f"phases.{number}.batch {phase.batch}: expected a row for each of "
                                   f"{ranks.count} processes")  # fmt: skip
-        learner = load_learner(replace(config, model=replace(config.model, device=device)))
-        learner.ranks = ranks
+        learner = load_learner(replace(config, model=replace(config.model, device=device)), ranks)
         return _Run(config, learner, report if ranks.rank == 0 else _silent, stop).go(fresh)
 
 

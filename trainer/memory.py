@@ -52,6 +52,13 @@ def fixed(config: Config, model: nn.Module, trained: int) -> dict[str, float]:
     }
 
 
+def split(config: Config, model: nn.Module) -> float:
+    """Bytes of the weights that model.shard splits over the processes: those of the decoder layers."""
+    names = (name for name, _ in model.named_modules() if name.endswith("language_model.layers"))
+    layers = model.get_submodule(next(names))
+    return float(sum(p.numel() for p in layers.parameters()) * BYTES[config.model.dtype])
+
+
 def passing(config: Config, phase: Phase, text: Any, length: Length, device: str) -> dict[str, float]:
     """Bytes that a step of a phase takes and gives back. text: the language model's configuration. device:
     its type ("cpu", "cuda")."""

@@ -25,7 +25,7 @@ from evlm.zoo import resolve
 from .batch import Collator
 from .config import Config, Phase, Source
 from .learner import lora_targets, rows_for
-from .memory import Length, fixed, passing
+from .memory import Length, fixed, passing, split
 from .rows import Rows
 from .skeleton import skeleton
 from .state import States
@@ -217,10 +217,14 @@ def _memory(
     there = _available(device)
     lines = [f"memory on {device}, estimated: {_size(whole)} of {_size(there)}, most of it in stage {number}"]
     lines += [f"  {name} {_size(value)}" for name, value in {**always, **most}.items()]
+    if config.model.shard:
+        lines.append(
+            f"  of several processes each holds a part of {_size(split(config, model))} of the weights"
+        )
     if whole > there:
         lines.append(
             "  more than there is: lower phases' micro_batch, take a 16-bit dtype or model.quantize, or a "
-            "smaller model"
+            "smaller model; or split it over several processes, with model.shard"
         )
     return lines
 

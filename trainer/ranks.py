@@ -19,19 +19,23 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from evlm.errors import ConfigError
+
+from .shards import PeerFailed, Shards
+
+__all__ = ["PeerFailed", "Ranks", "joined"]
+
 Item = TypeVar("Item")
-
-
-class PeerFailed(Exception):
-    """Another process could not finish its part of the step."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among its peers. With one of them nothing is sent anywhere."""
+    """This process among its peers. With one of them nothing is sent anywhere. shards: of a model that is
+    split over them."""
 
     rank: int = 0
     count: int = 1
+    shards: Shards | None = None
 
     @classmethod
     def here(cls) -> Ranks:
@@ -121,15 +125,24 @@ class Ranks:
     def fail(self, device: torch.device) -> None:
         """Tells the other ranks, which are exchanging something or will, that this one cannot go on with the
         step; each of them raises PeerFailed there."""
-        if self.count > 1:
+        if self.shards is not None:
+            self.shards.fail()
+        elif self.count > 1:
             try:
                 self._sizes(-1, device)
             except PeerFailed:
                 return
 
+    def reset(self) -> None:
+        """After a step that failed, before it is begun again."""
+        if self.shards is not None:
+            self.shards.reset()
+
     def _sizes(self, own: int, device: torch.device) -> list[int]:
         import torch.distributed as dist
 
+        if self.shards is not None:
+            self.shards.wait()
         found = [torch.zeros(1, dtype=torch.long, device=device) for _ in range(self.count)]
         dist.all_gather(found, torch.tensor([own], dtype=torch.long, device=device))
         sizes = [int(size) for size in found]
@@ -143,11 +156,16 @@ def joined(device: str) -> Iterator[tuple[Ranks, str]]:
     """(this process among its peers, the device that it computes on).
 
     device: the recipe's; "auto" on a machine with CUDA is the GPU of this process's number. A process that no
-    launcher started is alone, and its device is the recipe's word.
+    launcher started is alone, and its device is the recipe's word. Raises ConfigError.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:  # torchrun's contract, which accelerate keeps
         yield Ranks(), device
         return
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true"):
+        raise ConfigError(
+            "accelerate was configured with FSDP, whose settings are not read here; launch without it, and "
+            "set model.shard: true in the recipe"
+        )
     from accelerate import PartialState
 
     state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available())

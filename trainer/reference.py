@@ -20,6 +20,7 @@ from evlm.errors import EVLMError
 
 from .composed import composed
 from .scoring import Prompts, base_of, sequence_logps
+from .shards import whole
 
 
 class Reference:
@@ -172,7 +173,8 @@ def at_rest(model: Any) -> Iterator[None]:
 def fingerprint(model: Any, adapter: str | None) -> str:
     """A hash of all weights that the model computes with under this adapter, and of the adapter's scale.
 
-    It reads every weight once: seconds for a few billion parameters.
+    It reads every weight once: seconds for a few billion parameters. Where a model is split over several
+    processes, all of them must ask.
     """
     known = _adapters(model)
     others = set(known) - {adapter}
@@ -185,7 +187,7 @@ def fingerprint(model: Any, adapter: str | None) -> str:
         parts = name.split(".")
         if any(part.startswith("lora_") for part in parts) and others & set(parts):
             continue
-        total.update(_digest(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), tensor))
+        total.update(_digest(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), whole(tensor)))
     return total.hexdigest()[:32]
 
 

@@ -49,7 +49,8 @@ def steps_of(events: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_two_processes_learn_what_one_does_and_stop_together(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shard", ["false", "true"])
+def test_two_processes_learn_what_one_does_and_stop_together(tmp_path: Path, shard: str) -> None:
     recipe, out = tmp_path / "recipe.yaml", tmp_path / "two"
     recipe.write_text(RECIPE)
     events: list[dict[str, Any]] = []
@@ -57,7 +58,8 @@ def test_two_processes_learn_what_one_does_and_stop_together(tmp_path: Path) -> 
     config = load_config(recipe, [f"out={tmp_path / 'one'}", "model.device=cpu"])
     alone, _ = load_adapter(run(config, events.append))
 
-    words = ["run", str(recipe), f"out={out}", "model.device=cpu", "--progress", "jsonl"]
+    words = ["run", str(recipe), f"out={out}", "model.device=cpu", f"model.shard={shard}"]
+    words += ["--progress", "jsonl"]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

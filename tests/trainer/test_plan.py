@@ -136,3 +136,17 @@ def test_the_estimate_of_activations_is_near_what_a_step_keeps(dtype: str, dropo
     text = learner.model.config.text_config
     estimated = kept(config, text) * text.num_hidden_layers * learner.batch(examples).tokens
     assert 0.7 < estimated / measured < 1.4
+
+
+def test_settings_may_stand_behind_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["run", "tiny", "cycles=2", "--dry-run", f"out={tmp_path}", "model.shard=true"]
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    assert "stage 3: rkto" in text and f"writes {tmp_path}" in text
+    assert "each holds a part of 5" in text  # MB of the decoder layers
+    for wrong in (["run", "tiny", "--dry-run", "--shard=true"], ["run", "tiny", "--dry-run", "out"]):
+        with pytest.raises(SystemExit):
+            main(wrong)
+    assert "--shard=true" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["export", "somewhere", "--nothing", "a=b"])

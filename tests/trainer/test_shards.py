@@ -1,0 +1,140 @@
+"""Layers that are split over two processes: what a whole model computes, however unevenly they work."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+
+from evlm.errors import ConfigError
+from trainer.guard import within_memory
+from trainer.ranks import Ranks, joined
+from trainer.shards import PeerFailed, Shards
+
+CPU = torch.device("cpu")
+
+
+class Layer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.into, self.out = nn.Linear(8, 10), nn.Linear(10, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.out(self.into(x).tanh())
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Layer() for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def model_of() -> nn.Module:
+    torch.manual_seed(0)
+    model = get_peft_model(Model(), LoraConfig(r=2, target_modules=["into", "out"]))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.3)
+    return model
+
+
+def learning(model: nn.Module) -> list[Tensor]:
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+def gradients(model: nn.Module) -> Tensor:
+    return torch.cat([p.grad.flatten() for p in learning(model)])
+
+
+def process(rank: int, port: int, folder: str) -> None:
+    """Rank 0 has one row, rank 1 three, which it takes one at a time."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+                   "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
+    torch.set_num_threads(1)
+    rows = torch.randn(4, 5, 8, generator=torch.Generator().manual_seed(1))
+    mine = rows[:1] if rank == 0 else rows[1:]
+    whole, model = model_of(), model_of()
+    with joined("cpu") as (ranks, _):
+        base = model.get_base_model()
+        shards = Shards(base.layers, CPU)
+        ranks = Ranks(ranks.rank, ranks.count, shards)
+        size = sum(p.to_local().numel() for p in base.layers.parameters() if hasattr(p, "to_local"))
+        found: dict[str, object] = {"size": size}
+
+        with torch.no_grad():  # each as often as it likes
+            found["forward"] = all(torch.equal(model(row), whole(row)) for row in mine)
+        found["total"] = ranks.total(len(mine), CPU)
+
+        tries: list[int | None] = []
+
+        def attempt(micro_batch: int | None) -> None:
+            tries.append(micro_batch)
+            model.zero_grad()
+            loss = 0.0
+            for at, row in enumerate(mine):
+                # A prefix whose graph is shared by two passes, as scoring does.
+                once = model(row)
+                value = (model(once[:2]) + model(once[1:3])).square().sum()
+                if rank and at == 1 and micro_batch is None:
+                    raise MemoryError("out of memory")
+                value.backward()
+                loss += float(value.detach())
+            ranks.sum_gradients(learning(model))
+
+        within_memory(attempt, 4, None, ranks, CPU, lambda _: None)
+        found["tries"], found["gradients"] = tries, gradients(model)
+
+        for row in rows:
+            once = whole(row)
+            (whole(once[:2]) + whole(once[1:3])).square().sum().backward()
+        found["expected"] = gradients(whole)
+        found["split"] = all(hasattr(layer.into.base_layer.weight, "to_local") for layer in base.layers)
+
+        ranks.total(0, CPU)
+        if rank:
+            ranks.fail(CPU)
+            found["failed"] = True
+        else:
+            try:
+                model(rows[0])
+            except PeerFailed:
+                found["failed"] = True
+        ranks.reset()
+        with torch.no_grad():
+            found["afterwards"] = torch.equal(model(rows[rank]), whole(rows[rank]))
+        ranks.total(0, CPU)
+    torch.save(found, Path(folder) / f"{rank}.pt")
+
+
+@pytest.mark.timeout(300)
+def test_two_processes_that_work_unevenly_compute_what_a_whole_model_does(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(process, (port, str(tmp_path)), nprocs=2)
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    numbers = sum(p.numel() for p in Model().parameters())
+    assert found[0]["size"] + found[1]["size"] == numbers and found[0]["size"] == numbers // 2
+    for each in found:
+        assert each["forward"] and each["afterwards"] and each["failed"] and each["split"]
+        assert each["total"] == 4 and each["tries"] == [None, 2]
+        assert torch.allclose(each["gradients"], each["expected"], rtol=1e-5, atol=1e-6)
+
+
+def test_accelerate_s_own_fsdp_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ConfigError, match=r"model\.shard: true"), joined("cpu"):
+        raise AssertionError("not reached")

@@ -1,0 +1,134 @@
+"""FSDP2: decoder layers whose frozen weights are split over the processes, and are whole one at a time.
+
+PyTorch's `fully_shard` splits, gathers and frees. What it takes for granted is not so here: that all
+processes run the same layers equally often. Answers differ in length, and a reference that one process finds
+in its cache another has to compute. So nobody gathers a layer alone: each process says which layer it needs,
+or that it waits for an exchange, and all take part in gathering what any of them needs until all of them
+wait.
+
+Adapters are small: they stay whole in each process, and their gradients are summed as ever (`ranks`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from evlm.errors import ConfigError
+
+WAITING, FAILED = -1, -2  # what a process says in place of a layer's number
+
+
+class PeerFailed(Exception):
+    """Another process could not finish its part of the step."""
+
+
+class Shards:
+    """The layers of one model, split over all processes of the default group. Every process makes one, of the
+    same layers, and calls `wait` before anything else that all of them do together.
+
+    device: where the layers are computed, and where their parts move; they may come from the CPU. Parameters
+    of adapters (".lora_") are left as they are. Raises ConfigError where torch is too old.
+    """
+
+    def __init__(self, layers: Sequence[nn.Module], device: torch.device) -> None:
+        import torch.distributed as dist
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import FSDPModule, fully_shard
+
+        if not hasattr(FSDPModule, "reset_iter_state"):
+            raise ConfigError(f"model.shard needs torch 2.15 or newer; installed is {torch.__version__}")
+        self.layers: list[Any] = list(layers)
+        self._group: Any = dist.new_group(backend="gloo")  # of numbers that must not wait for a GPU
+        self._count = dist.get_world_size()
+        mesh = init_device_mesh(device.type, (self._count,))
+        for number, layer in enumerate(self.layers):
+            adapters = {p for name, p in layer.named_parameters() if ".lora_" in f".{name}"}
+            fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=adapters)
+            # Before FSDP's own hooks, which then find the layer whole.
+            layer.register_forward_pre_hook(partial(self._before, number), prepend=True)
+            layer.register_forward_hook(partial(self._after, number), prepend=True)
+        self._first = [_first_split(layer) for layer in self.layers]
+
+    def wait(self) -> None:
+        """Returns when every process is here; until then takes part in what the others gather. Raises
+        PeerFailed."""
+        self._meet(WAITING)
+
+    def fail(self) -> None:
+        """Tells the others that this process cannot go on with the step; each of them raises PeerFailed where
+        it is."""
+        self._meet(FAILED)
+
+    def reset(self) -> None:
+        """After a step that failed: every layer is split again, and knows of no forward or backward."""
+        for layer in self.layers:
+            layer.reset_iter_state()
+
+    def _before(self, number: int, module: nn.Module, given: Any) -> None:
+        self._need(number)
+
+    def _after(self, number: int, module: nn.Module, given: Any, output: Any) -> None:
+        if torch.is_grad_enabled():
+            for each in output if isinstance(output, (tuple, list)) else (output,):
+                if isinstance(each, Tensor) and each.requires_grad:
+                    each.register_hook(lambda _: self._need(number))
+
+    def _need(self, number: int) -> None:
+        if not self._whole(number):
+            self._meet(number)
+
+    def _whole(self, number: int) -> bool:
+        from torch.distributed.tensor import DTensor
+
+        module, name = self._first[number]
+        return not isinstance(getattr(module, name), DTensor)
+
+    def _meet(self, own: int) -> None:
+        while True:
+            said = self._exchange(own)
+            if FAILED in said:
+                if own == FAILED:
+                    return
+                raise PeerFailed
+            needed = sorted(each for each in said if each >= 0)
+            if not needed:
+                return
+            number = max(needed, key=needed.count)
+            layer, kept = self.layers[number], self._whole(number)
+            if kept:  # a gather is everyone's: whoever has it gives its part again
+                layer.reshard()
+            layer.unshard()
+            if own == number:
+                return
+            if not kept:
+                layer.reshard()
+
+    def _exchange(self, own: int) -> list[int]:
+        import torch.distributed as dist
+
+        said = [torch.zeros(1, dtype=torch.long) for _ in range(self._count)]
+        dist.all_gather(said, torch.tensor([own]), group=self._group)
+        return [int(each) for each in said]
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor; of one that is split over the processes, all of it. Every process must ask."""
+    from torch.distributed.tensor import DTensor
+
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _first_split(layer: nn.Module) -> tuple[nn.Module, str]:
+    """Where the layer's first split parameter is registered."""
+    from torch.distributed.tensor import DTensor
+
+    for module in layer.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if isinstance(parameter, DTensor):
+                return module, name
+    raise AssertionError("fully_shard left nothing split")
