@@ -31,8 +31,9 @@ class ModelConfig:
     is merged into it first. dtype: of its weights; the adapter is float32. quantize: "4bit" keeps the weights
     in 4 bits, which needs CUDA and bitsandbytes; dtype is then that of the arithmetic. max_pixels: of a
     picture, larger ones are reduced; None is one megapixel, as where the adapter is used. device: "auto" is
-    CUDA, Apple's, else the CPU. shard: of several processes, each holds a part of every decoder layer (FSDP2)
-    and not all of them."""
+    CUDA, Apple's, else the CPU. checkpointing: the backward pass computes each decoder layer again, which
+    keeps a fraction of the activations. shard: of several processes, each holds a part of every decoder layer
+    (FSDP2) and not all of them."""
 
     base: str = "bundled"
     adapter: str | None = None
@@ -41,6 +42,7 @@ class ModelConfig:
     attention: Literal["eager", "sdpa"] = "sdpa"
     max_pixels: int | None = None
     device: str = "auto"
+    checkpointing: bool = False
     shard: bool = False
 
     def __post_init__(self) -> None:

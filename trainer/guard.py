@@ -85,8 +85,8 @@ def within_memory(
         now = min(micro_batch or rows, rows)
         if now <= 1:
             raise TrainingError(
-                f"out of memory with one row at a time ({reason:.300}); model.dtype bf16 and model.quantize "
-                "4bit are smaller, so are fewer rewards.samples, and eta0.over shifts"
+                f"out of memory with one row at a time ({reason:.300}); model.checkpointing, model.dtype "
+                "bf16 and model.quantize 4bit are smaller, so are fewer rewards.samples, and eta0.over shifts"
             )
         micro_batch = now // 2
         halved(micro_batch)

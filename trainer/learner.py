@@ -24,7 +24,7 @@ from .config import Config, Phase
 from .forward import Features
 from .ranks import Ranks
 from .rows import Example, Rows, open_rows
-from .scoring import base_of
+from .scoring import How, base_of
 from .shards import Shards
 
 REFERENCE = "reference"  # the name of the frozen adapter
@@ -70,6 +70,13 @@ class Learner:
     def merge(self) -> int:
         """Patches a side that become one token."""
         return int(base_of(self.model).config.vision_config.spatial_merge_size)
+
+    @property
+    def how(self) -> How:
+        """How answers behind a shared prompt are scored with a graph: checkpointed layers keep no keys and
+        values, so there it is all in one row."""
+        core = base_of(self.model).model.language_model
+        return "packed" if getattr(core, "gradient_checkpointing", False) else "cached"
 
     def rows(self, config: Config, phase: Phase) -> Rows:
         """What the phase learns from, in the words that this model was made for. Raises RecordError."""
@@ -122,6 +129,10 @@ def load_learner(config: Config, ranks: Ranks | None = None) -> Learner:
         layers = base_of(model).model.language_model.layers
         ranks = replace(ranks, shards=Shards(layers, device))
         model.to(device)
+    if config.model.checkpointing:
+        base_of(model).gradient_checkpointing_enable(
+            {"use_reentrant": False}
+        )  # 4.57 has no other name for it
     meta = AdapterMeta(
         Lora(rank=settings.rank, alpha=settings.alpha, targets=tuple(sorted(targets))),
         base_model=config.model.base,

@@ -78,7 +78,11 @@ def passing(config: Config, phase: Phase, text: Any, length: Length, device: str
         phase.kind != "sft"
     ):  # eta0: the prompts' keys and values, with all answers behind one prompt at a time
         found["prompts' keys and values"] = phase.batch * length.row * cached(text) * size
-    found["activations"] = tokens * text.num_hidden_layers * kept(config, text)
+    layers = text.num_hidden_layers
+    if config.model.checkpointing:  # each layer's input, and one layer at a time
+        found["activations"] = tokens * (layers * text.hidden_size * size + kept(config, text))
+    else:
+        found["activations"] = tokens * layers * kept(config, text)
     numbers = min(_LOGITS.get(device, 1 << 28), rows * length.answer * text.vocab_size)
     found["logits"] = 3.0 * 4 * numbers
     return found

@@ -223,8 +223,8 @@ def _memory(
         )
     if whole > there:
         lines.append(
-            "  more than there is: lower phases' micro_batch, take a 16-bit dtype or model.quantize, or a "
-            "smaller model; or split it over several processes, with model.shard"
+            "  more than there is: lower phases' micro_batch, take model.checkpointing, a 16-bit dtype or "
+            "model.quantize, or a smaller model; or split it over several processes, with model.shard"
         )
     return lines
 

@@ -17,7 +17,9 @@ from trainer.reference import Reference
 from trainer.rewards import RewardConfig, plan_in, slots
 from trainer.rows import Example
 from trainer.scoring import base_of, response_states, sequence_logps, token_logps
+from trainer.steps.kto import kto_step
 from trainer.steps.rkto import draw, judge, rkto_step, terms_of
+from trainer.steps.sft import sft_step
 
 SETTINGS = ["model.device=cpu", "lora.rank=4", "phases.1.batch=4", "phases.1.micro_batch=null"]
 
@@ -130,3 +132,37 @@ def test_a_batch_without_a_desired_row_says_so(learner: Learner) -> None:
     bad: list[Example] = [replace(each, desired=False) for each in examples]
     with pytest.raises(ModelError, match="no row of the batch is a desired one"):
         rkto_step(learner, Reference(learner.model, None), bad, phase, 5, 0)
+
+
+@pytest.mark.parametrize("kind", ["sft", "kto", "rkto"])
+def test_checkpointing_computes_layers_again_and_changes_no_gradient(kind: str) -> None:
+    phase = f"phases.1={{kind: {kind}, steps: 1, batch: 4, eta0: {{over: pairs}}}}"
+    found, calls = [], []
+    for checkpointing in (False, True):
+        config = load_config("tiny", [*SETTINGS[:2], phase, f"model.checkpointing={checkpointing}"])
+        learner = load_learner(config)
+        generator = torch.Generator().manual_seed(3)
+        with torch.no_grad():
+            for name, value in learner.model.named_parameters():
+                if "lora_B.default" in name:
+                    value.copy_(0.02 * torch.randn(value.shape, generator=generator))
+        count = []
+        layer = base_of(learner.model).model.language_model.layers[0]
+        layer.self_attn.register_forward_hook(
+            lambda *_, count=count: count.append(torch.is_grad_enabled()) or None
+        )
+        learner.model.train()
+        if kind == "sft":
+            examples = learner.rows(config, config.phases[1]).batch(3)
+            sft_step(learner, examples, config.phases[1])
+        elif kind == "kto":
+            examples = learner.rows(config, config.phases[1]).batch(3)
+            kto_step(learner, Reference(learner.model, None), examples, config.phases[1], 7)
+        else:
+            given, examples = setting(learner, lambda_ref=0.2, lambda_u=0.1, lambda_sft=0.1)
+            given = replace(given, diagnose_every=7, rewards=replace(given.rewards, max_new_tokens=60))
+            assert "kl_reference" in rkto_step(learner, Reference(learner.model, None), examples, given, 7, 0)
+        found.append(torch.cat([p.grad.flatten() for p in learner.trainable() if p.grad is not None]))
+        calls.append(sum(count))
+    assert calls[1] > calls[0] > 0
+    assert (found[0] - found[1]).norm() <= 1e-5 * found[0].norm()

@@ -201,7 +201,7 @@ def terms_of(
     if undesired and config.lambda_u:
         some = [batch.responses[row] for row in undesired]
         scored = sequence_logps(
-            learner.model, batch.prompts.take(undesired), some, range(len(undesired)), "cached"
+            learner.model, batch.prompts.take(undesired), some, range(len(undesired)), learner.how
         )
         away = log_ratio(scored, frozen[undesired], lengths[undesired], config.log_ratio)
     index = torch.tensor(preferred, dtype=torch.long, device=device)
@@ -281,7 +281,7 @@ def diagnose(
             found[f"cos_sft_{name}"] = float(torch.nn.functional.cosine_similarity(own, sft, dim=0))
     some = [n for n, row in enumerate(batch.owner) if row in rows]
     texts, owner = [batch.samples[n] for n in some], [batch.owner[n] for n in some]
-    with torch.no_grad():
+    with at_rest(learner.model):
         mine = sequence_logps(learner.model, batch.prompts, texts, owner, "cached")
     theirs = reference.logps(learner.model, batch.prompts, texts, owner, keep=False)
     found["kl_reference"] = float((mine - theirs).mean())
@@ -311,7 +311,7 @@ def _states(
     drawn = [n for n, row in enumerate(batch.owner) if row in set(rows)] if with_samples else []
     texts = [batch.responses[row] for row in rows] + [batch.samples[n] for n in drawn]
     owner = [*range(len(rows)), *(rows.index(batch.owner[n]) for n in drawn)]
-    flat = response_states(learner.model, batch.prompts.take(rows), texts, owner, "cached")
+    flat = response_states(learner.model, batch.prompts.take(rows), texts, owner, learner.how)
     return list(flat.split([len(text) for text in texts])), texts, drawn
 
 
