@@ -6,12 +6,16 @@ the training ran up to it or was resumed there. Of each row only its offset and 
 
 from __future__ import annotations
 
+import json
+import tempfile
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from hashlib import blake2b
 from pathlib import Path
+from typing import IO
 from zlib import crc32
 
 from torch import Tensor
@@ -23,7 +27,7 @@ from evlm.messages import FULL, Chat, PromptStyle, build_messages
 from evlm.records import Row, row_problems
 from evlm.trace import render
 from trainer.data.convert import source_file
-from trainer.data.files import parse, unchecked_row, unicode_problems
+from trainer.data.files import from_parquet, parse, read_lines, unchecked_row, unicode_problems
 from trainer.data.formats import FORMATS, Layout, layout_of
 from trainer.data.talk import Talk, relative
 
@@ -32,8 +36,8 @@ from trainer.data.talk import Talk, relative
 class Source:
     """A dataset and its part of the mixture.
 
-    path: folder or .jsonl file (`data convert` makes one of other files). weight: its share of all draws,
-        beside the other sources' weights. form: "evlm", or a foreign format: other instruction data, whose
+    path: folder, or .jsonl, .json or .parquet file. weight: its share of all draws, beside the other sources'
+        weights. form: "evlm", or a foreign format: other instruction data, whose
         answers need not be traces. splits: the rows' splits to take, all where it is empty; foreign rows have
         none. desired: take desired rows alone. media: folder of a foreign dataset's pictures, its own where
         it is None.
@@ -176,16 +180,13 @@ class _Index:
         if source.form != "evlm" and source.form not in FORMATS:
             raise RecordError(f"form {source.form!r}: expected one of evlm, {', '.join(FORMATS)}")
         self.source, self.file = source, source_file(Path(source.path), source.form)
-        if self.file.suffix != ".jsonl":
-            raise RecordError(
-                f"{self.file}: expected a .jsonl file; `python -m trainer data convert` makes one"
-            )
         self.folder = self.file.parent if source.media is None else Path(source.media)
         self._inside = Inside(self.folder)
         self._layout = layout_of(self.file) if source.form == "llamafactory" else Layout()
         self._offsets, self._sums = array("Q"), array("L")
         content, seen = blake2b(digest_size=16), set[str]()
-        with open(self.file, "rb") as lines:
+        self._lines = None if self.file.suffix == ".jsonl" else _as_lines(self.file, source.form)
+        with self._open() as lines:
             offset = 0
             for number, line in enumerate(lines, 1):
                 if line.strip():
@@ -212,12 +213,22 @@ class _Index:
 
     def read(self, row: int) -> Row | Talk:
         """Row number `row` of those that fit. Raises RecordError where the file was changed meanwhile."""
-        with open(self.file, "rb") as file:
+        with self._open() as file:
             file.seek(self._offsets[row])
             line = file.readline().strip()
         if crc32(line) != self._sums[row]:
             raise RecordError(f"{self.file} was changed since it was opened; only adding to it is fine")
         return self._parse(line, check_files=False)
+
+    @contextmanager
+    def _open(self) -> Iterator[IO[bytes]]:
+        """The rows as lines, from the beginning."""
+        if self._lines is not None:
+            self._lines.seek(0)
+            yield self._lines
+        else:
+            with open(self.file, "rb") as file:
+                yield file
 
     def _fits(self, item: Row | Talk) -> bool:
         splits = self.source.splits
@@ -239,6 +250,26 @@ class _Index:
         if missing:
             raise RecordError("; ".join(f"picture {path!r:.80} does not exist" for path in missing))
         return replace(talk, images=images, videos=videos)
+
+
+def _as_lines(file: Path, form: str) -> IO[bytes]:
+    """The rows of a .json or .parquet file as JSON lines, in a file that goes when it is closed: a line can
+    be gone to, and a row of those cannot. Line n is row n. Raises RecordError."""
+    lines = tempfile.TemporaryFile(prefix="evlm-rows-")  # noqa: SIM115 (it lives as long as the index)
+    for number, data in read_lines(file):
+        if isinstance(data, RecordError):
+            raise RecordError(f"{file}, row {number}: {data}")
+        if file.suffix == ".parquet" and form == "evlm":
+            data = from_parquet(data)
+        try:
+            lines.write(json.dumps(data).encode() + b"\n")
+        except (TypeError, ValueError, RecursionError) as error:
+            lines.close()
+            raise RecordError(
+                f"{file}, row {number}: cannot be written as JSON ({error!s:.100}); of pictures that lie in "
+                "the file itself `python -m trainer data convert --copy` makes files"
+            ) from None
+    return lines
 
 
 def _nested_shares(weights: Sequence[float]) -> list[Fraction]:

@@ -47,7 +47,7 @@ ARMS: dict[str, dict[str, Any]] = {
 RATES = {
     f"{arm}, rate {rate:g}": {**ARMS[arm], "lr": rate}
     for arm in ("SFT", "KTO", "RKTO", "RKTO, the paper's")
-    for rate in (5e-4, 1e-3, 2e-3)
+    for rate in (5e-4, 1e-3, 2e-3, 4e-3)
 }
 ARMS |= RATES
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 from data_rows import FRAMES, ROW, STILLS, draw_pictures, many, write_rows
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from evlm.errors import RecordError
 from evlm.messages import SHORT, build_messages
 from evlm.trace import render
+from trainer.data.convert import Conversion, convert
 from trainer.data.talk import Talk
 from trainer.stream import Sample, Source, Stream, permuted
 
@@ -169,3 +172,35 @@ def test_a_file_that_changes_is_noticed_one_that_grows_is_not_disturbed(folder: 
     write_rows(file, many(6, prompt="and now?"))
     with pytest.raises(RecordError, match="was changed since"):
         stream.batch(0)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".json"])
+def test_rows_of_other_files_come_in_the_same_order(tmp_path: Path, suffix: str) -> None:
+    draw_pictures(tmp_path)
+    plain, file = write_rows(tmp_path / "plain.jsonl", many(23)), tmp_path / f"rows{suffix}"
+    if suffix == ".parquet":
+        count = convert(Conversion("evlm", "evlm", plain, file), print)
+        assert (count["rows"], count["bad"]) == (23, 0)
+    else:
+        file.write_text(json.dumps([json.loads(line) for line in plain.read_text().splitlines()]))
+    # A folder's rows.parquet is found in the folder.
+    ours = Stream([Source(tmp_path if suffix == ".parquet" else file)], 4, seed=3)
+    theirs = Stream([Source(plain)], 4, seed=3)
+    assert ours.counts == theirs.counts == [23]
+    for step in (0, 9, 3):
+        assert [s.item for s in ours.batch(step)] == [s.item for s in theirs.batch(step)]
+    assert ours.batch(0)[0].chat(SHORT).images
+
+
+def test_a_bad_row_of_another_file_is_named_by_its_number(folder: Path) -> None:
+    rows = [json.loads(json.dumps(asdict(row))) for row in many(3)]
+    rows[1]["label"] = "perhaps"
+    file = folder / "bad.json"
+    file.write_text(json.dumps(rows))
+    with pytest.raises(RecordError, match=r"bad\.json, line 2: .*label"):
+        Stream([Source(file)], 2)
+    pyarrow.parquet.write_table(
+        pyarrow.table({"images": [[{"bytes": b"x", "path": None}]], "label": [True]}), folder / "in.parquet"
+    )
+    with pytest.raises(RecordError, match=r"row 1: .*convert --copy"):
+        Stream([Source(folder / "in.parquet", form="trl")], 1)

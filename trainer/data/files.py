@@ -15,6 +15,7 @@ from evlm.errors import RecordError
 from evlm.inside import Inside
 from evlm.records import ROWS_FILE, Row, row_problems
 
+PARQUET = "rows.parquet"  # in a dataset folder without ROWS_FILE
 SUFFIXES = (".jsonl", ".json", ".parquet")
 _JSON_COLUMNS = ("references", "meta")  # of any shape, so parquet holds them as JSON text
 _CHUNK = 1000  # rows that go to parquet, or move the bar, together
@@ -36,8 +37,12 @@ OnProblem = Callable[[Problem], None]
 def rows_file(path: Path) -> Path:
     """The file that holds the rows of a dataset folder, or the path itself. Raises RecordError."""
     file = path / ROWS_FILE if path.is_dir() else path
+    if path.is_dir() and not file.is_file() and (path / PARQUET).is_file():
+        file = path / PARQUET
     if not file.is_file():
-        raise RecordError(f"{file}: no such file; expected a dataset folder with {ROWS_FILE}, or a file")
+        raise RecordError(
+            f"{file}: no such file; expected a dataset folder with {ROWS_FILE} or {PARQUET}, or a file"
+        )
     if file.suffix not in SUFFIXES:
         raise RecordError(f"{file}: expected a name that ends in {', '.join(SUFFIXES)}")
     return file
@@ -57,7 +62,7 @@ def read(
         if isinstance(data, RecordError):
             on_problem(Problem(line, [str(data)]))
             continue
-        data = _from_parquet(data) if file.suffix == ".parquet" else data
+        data = from_parquet(data) if file.suffix == ".parquet" else data
         reasons = row_problems(data, folder, check_files) or unicode_problems(data)
         if not reasons and data["id"] in seen:
             reasons = [f"id {data['id']!r:.80} was seen on line {seen[data['id']]}"]
@@ -214,8 +219,9 @@ def _parquet_lines(file: Path, moved: Callable[[float], object]) -> Iterator[tup
         raise RecordError(f"{file}: not a whole parquet file ({error!s:.200})") from None
 
 
-def _from_parquet(data: dict[str, Any]) -> Any:
-    """The columns that are JSON text, parsed; one that is none stays, for the checks to name it."""
+def from_parquet(data: dict[str, Any]) -> Any:
+    """A row of our own columns with those that are JSON text parsed; one that is none stays, for the checks
+    to name it."""
     for name in _JSON_COLUMNS:
         if isinstance(data.get(name), str):
             value = _parsed(data[name].encode("utf-8", "surrogatepass"))
