@@ -6,10 +6,10 @@ python -m trainer run trainer/recipes/tiny.yaml phases.0.steps=50 out=runs/try
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from evlm.errors import ConfigError
 
@@ -22,6 +22,7 @@ from .settings import build, override, read_yaml
 # What of a recipe may change while a run goes on.
 _BESIDE = ("out", "save_every", "keep_last", "keep_best", "log_every", "eval_every", "eval_rows",
            "sample_every", "sample_rows", "wandb")  # fmt: skip
+_FITTING = ("checkpointing", "shard")  # of the model's settings, likewise
 RECIPES = Path(__file__).resolve().parent / "recipes"
 
 
@@ -194,10 +195,22 @@ class Config:
 
     @property
     def identity(self) -> str:
-        """What a state belongs to, as JSON: all that the trained bits depend on. Other numbers of steps
-        between saves or lines are the same run."""
+        """What a state belongs to, as JSON: all that the trained numbers depend on. Other numbers of steps
+        between saves or lines are the same run; so is another way to make it fit into memory, which changes
+        roundings alone."""
         values = asdict(self)
+        for name in _FITTING:
+            del values["model"][name]
         return json.dumps({name: value for name, value in values.items() if name not in _BESIDE})
+
+
+def completed(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What an older version wrote as `identity`, with the defaults of settings that it did not know; as it is
+    where it cannot be read any more."""
+    try:
+        return dict(json.loads(build(Config, recipe).identity))
+    except ConfigError:
+        return dict(recipe)
 
 
 def load_config(path: str | Path, assignments: Sequence[str] = ()) -> Config:

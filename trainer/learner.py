@@ -22,10 +22,11 @@ from evlm.zoo import resolve
 from .batch import Batch, Collator
 from .config import Config, Phase
 from .forward import Features
+from .packing import checkpoint_layers, is_checkpointed
 from .ranks import Ranks
 from .rows import Example, Rows, open_rows
 from .scoring import How, base_of
-from .shards import Shards
+from .shards import Shards, supported
 
 REFERENCE = "reference"  # the name of the frozen adapter
 
@@ -75,8 +76,7 @@ class Learner:
     def how(self) -> How:
         """How answers behind a shared prompt are scored with a graph: checkpointed layers keep no keys and
         values, so there it is all in one row."""
-        core = base_of(self.model).model.language_model
-        return "packed" if getattr(core, "gradient_checkpointing", False) else "cached"
+        return "packed" if is_checkpointed(base_of(self.model).model.language_model) else "cached"
 
     def rows(self, config: Config, phase: Phase) -> Rows:
         """What the phase learns from, in the words that this model was made for. Raises RecordError."""
@@ -97,6 +97,8 @@ def load_learner(config: Config, ranks: Ranks | None = None) -> Learner:
     )
     ranks = ranks or Ranks()
     split = config.model.shard and ranks.count > 1
+    if split:
+        supported()
     backbone = load_backbone(
         resolve(config.model.base, "reasoner"),
         config.model.adapter,
@@ -130,9 +132,7 @@ def load_learner(config: Config, ranks: Ranks | None = None) -> Learner:
         ranks = replace(ranks, shards=Shards(layers, device))
         model.to(device)
     if config.model.checkpointing:
-        base_of(model).gradient_checkpointing_enable(
-            {"use_reentrant": False}
-        )  # 4.57 has no other name for it
+        checkpoint_layers(base_of(model))
     meta = AdapterMeta(
         Lora(rank=settings.rank, alpha=settings.alpha, targets=tuple(sorted(targets))),
         base_model=config.model.base,

@@ -20,7 +20,7 @@ import torch
 
 from evlm.errors import ConfigError, TrainingError
 
-from .config import Config, Phase
+from .config import Config, Phase, completed
 from .fed import take_fed
 from .guard import verdict, within_memory
 from .heldout import HeldOut
@@ -75,7 +75,8 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.out = Path(self.config.out)
-        self.states = States(self.out / "state", json.loads(self.config.identity), self.config.keep_last)
+        identity = json.loads(self.config.identity)
+        self.states = States(self.out / "state", identity, self.config.keep_last, completed)
         self.progress = Progress()
         self.total = sum(phase.steps for phase in self.config.stages)
         self.held_out = HeldOut(self.config, self.learner)

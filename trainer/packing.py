@@ -33,8 +33,8 @@ def row_states(model: Any, batch: Batch) -> Tensor:
     again when nobody can tell it the blocks, and with a sliding window, the batch stays padded.
     """
     core = model.model.language_model
-    checkpointed = core.training and getattr(core, "gradient_checkpointing", False)
-    if checkpointed or "sliding_attention" in (getattr(core.config, "layer_types", None) or ()):
+    sliding = "sliding_attention" in (getattr(core.config, "layer_types", None) or ())
+    if sliding or (core.training and is_checkpointed(core)):
         return hidden_states(model, batch)[batch.attention_mask]
     packed = pack(batch)
     count_fed(packed.input_ids.shape[1])
@@ -48,6 +48,20 @@ def row_states(model: Any, batch: Batch) -> Tensor:
             evlm_blocks=_Blocks.of(batch.attention_mask),
         )
     return out.last_hidden_state[0]
+
+
+def checkpoint_layers(base: Any) -> None:
+    """From here on the backward pass of a Qwen2VLForConditionalGeneration in training computes each layer
+    again."""
+    # transformers 4.57 has the second name alone; 6 is to have the first.
+    enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+    base.model.language_model.evlm_checkpointed = True
+
+
+def is_checkpointed(core: Any) -> bool:
+    """Whether a language model's layers are, by us or by whoever enabled it before."""
+    return any(getattr(core, name, False) for name in ("evlm_checkpointed", "gradient_checkpointing"))
 
 
 def pack(batch: Batch) -> Batch:

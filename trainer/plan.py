@@ -23,10 +23,11 @@ from evlm.messages import get_style
 from evlm.zoo import resolve
 
 from .batch import Collator
-from .config import Config, Phase, Source
+from .config import Config, Phase, Source, completed
 from .learner import lora_targets, rows_for
 from .memory import Length, fixed, passing, split
 from .rows import Rows
+from .shards import supported
 from .skeleton import skeleton
 from .state import States
 from .stream import Source as Folder
@@ -74,6 +75,8 @@ def plan(config: Config, fresh: bool = False) -> Plan:
             found.missing.append(
                 f"{what}: the package {package} is not installed: pip install {package}{remedy}"
             )
+    if config.model.shard:
+        found.need("model.shard", supported)
     found.need("out", lambda: _writable(Path(config.out)))
     done = 0 if fresh else found.need("out", lambda: _done(config))
     if model is not None and trained is not None:
@@ -143,7 +146,7 @@ def _writable(out: Path) -> None:
 
 def _done(config: Config) -> int:
     """Steps of an earlier run of this recipe in its folder. Raises ConfigError for another recipe's."""
-    saved = States(Path(config.out) / "state", json.loads(config.identity)).newest()
+    saved = States(Path(config.out) / "state", json.loads(config.identity), complete=completed).newest()
     return 0 if saved is None else saved.progress.step
 
 
@@ -222,10 +225,10 @@ def _memory(
             f"  of several processes each holds a part of {_size(split(config, model))} of the weights"
         )
     if whole > there:
-        lines.append(
-            "  more than there is: lower phases' micro_batch, take model.checkpointing, a 16-bit dtype or "
-            "model.quantize, or a smaller model; or split it over several processes, with model.shard"
-        )
+        remedies = ["lower phases' micro_batch", "take a 16-bit dtype, model.quantize or a smaller model"]
+        remedies += [] if config.model.checkpointing else ["model.checkpointing"]
+        remedies += [] if config.model.shard else ["or split it over several processes with model.shard"]
+        lines.append(f"  more than there is: {', '.join(remedies)}")
     return lines
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from evlm.errors import ConfigError
 
-WAITING, FAILED = -1, -2  # what a process says in place of a layer's number
+WAITING, FAILED, READY = -1, -2, -3  # what a process says in place of a layer's number
 
 
 class PeerFailed(Exception):
@@ -32,26 +32,31 @@ class Shards:
     same layers, and calls `wait` before anything else that all of them do together.
 
     device: where the layers are computed, and where their parts move; they may come from the CPU. Parameters
-    of adapters (".lora_") are left as they are. Raises ConfigError where torch is too old.
+    of adapters (".lora_") are left as they are.
     """
 
     def __init__(self, layers: Sequence[nn.Module], device: torch.device) -> None:
         import torch.distributed as dist
         from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import FSDPModule, fully_shard
+        from torch.distributed.fsdp import fully_shard
 
-        if not hasattr(FSDPModule, "reset_iter_state"):
-            raise ConfigError(f"model.shard needs torch 2.15 or newer; installed is {torch.__version__}")
+        self.device = device
+        self._told = False  # whether the others know that this process failed
+        self._begun: set[int] = set()  # layers that FSDP has seen in a forward
         self.layers: list[Any] = list(layers)
         self._group: Any = dist.new_group(backend="gloo")  # of numbers that must not wait for a GPU
         self._count = dist.get_world_size()
+        self._bytes: list[int] = []
         mesh = init_device_mesh(device.type, (self._count,))
         for number, layer in enumerate(self.layers):
+            frozen = [p for name, p in layer.named_parameters() if ".lora_" not in f".{name}"]
+            self._bytes.append(sum(p.nbytes for p in frozen))
             adapters = {p for name, p in layer.named_parameters() if ".lora_" in f".{name}"}
             fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=adapters)
             # Before FSDP's own hooks, which then find the layer whole.
             layer.register_forward_pre_hook(partial(self._before, number), prepend=True)
             layer.register_forward_hook(partial(self._after, number), prepend=True)
+            layer.register_forward_pre_hook(lambda *_, number=number: self._begun.add(number))
         self._first = [_first_split(layer) for layer in self.layers]
 
     def wait(self) -> None:
@@ -62,12 +67,17 @@ class Shards:
     def fail(self) -> None:
         """Tells the others that this process cannot go on with the step; each of them raises PeerFailed where
         it is."""
-        self._meet(FAILED)
+        if not self._told:
+            self._meet(FAILED)
 
     def reset(self) -> None:
         """After a step that failed: every layer is split again, and knows of no forward or backward."""
-        for layer in self.layers:
-            layer.reset_iter_state()
+        self._told = False
+        for number, layer in enumerate(self.layers):
+            if number in self._begun:
+                layer.reset_iter_state()
+            else:  # which it does not know before its first forward
+                layer.reshard()
 
     def _before(self, number: int, module: nn.Module, given: Any) -> None:
         self._need(number)
@@ -102,11 +112,29 @@ class Shards:
             layer, kept = self.layers[number], self._whole(number)
             if kept:  # a gather is everyone's: whoever has it gives its part again
                 layer.reshard()
+            self._make_room(number)
             layer.unshard()
             if own == number:
                 return
             if not kept:
                 layer.reshard()
+
+    def _make_room(self, number: int) -> None:
+        """Whether each process has the memory that gathering a layer takes, asked before anyone begins: a
+        gather that one of them cannot take part in would hold the others for ever. Raises PeerFailed, or what
+        was raised for want of memory here."""
+        problem, answer = None, READY
+        try:
+            # What the gather receives, and the parameters that are made of it.
+            torch.empty(2 * self._bytes[number], dtype=torch.uint8, device=self.device)
+        except (RuntimeError, MemoryError) as error:
+            problem, answer = error, FAILED
+        said = self._exchange(answer)
+        if problem is not None:
+            self._told = True
+            raise problem
+        if FAILED in said:
+            raise PeerFailed
 
     def _exchange(self, own: int) -> list[int]:
         import torch.distributed as dist
@@ -116,8 +144,17 @@ class Shards:
         return [int(each) for each in said]
 
 
+def supported() -> None:
+    """Raises ConfigError where this torch cannot split a model so."""
+    from torch.distributed.fsdp import FSDPModule
+
+    if not hasattr(FSDPModule, "reset_iter_state"):
+        raise ConfigError(f"model.shard needs torch 2.15 or newer; installed is {torch.__version__}")
+
+
 def whole(tensor: Tensor) -> Tensor:
-    """The tensor; of one that is split over the processes, all of it. Every process must ask."""
+    """The tensor; of one that is split over the processes, all of it. Every process must ask, and none may be
+    at work in a layer."""
     from torch.distributed.tensor import DTensor
 
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -84,10 +84,16 @@ class Saved:
 
 class States:
     """The states of one run in a folder. recipe: JSON-able; what the states belong to. keep_last: newest ones
-    that are kept."""
+    that are kept. complete: gives a recipe of an older version the settings that it did not know."""
 
-    def __init__(self, folder: Path, recipe: Mapping[str, Any], keep_last: int = 2) -> None:
-        self.folder, self.keep_last = folder, keep_last
+    def __init__(
+        self,
+        folder: Path,
+        recipe: Mapping[str, Any],
+        keep_last: int = 2,
+        complete: Callable[[Mapping[str, Any]], dict[str, Any]] = dict,
+    ) -> None:
+        self.folder, self.keep_last, self.complete = folder, keep_last, complete
         self.recipe: dict[str, Any] = json.loads(json.dumps(recipe))
         self.broken: list[str] = []  # states that `newest` passed over
 
@@ -100,7 +106,7 @@ class States:
             if found is None:
                 self.broken.append(folder.name)
                 continue
-            other = differences(found.pop("recipe"), self.recipe)
+            other = differences(self.complete(found.pop("recipe")), self.recipe)
             if other:
                 more = f" and {len(other) - 3} more" if len(other) > 3 else ""
                 raise ConfigError(

@@ -23,6 +23,8 @@ def _with(base: Mapping[str, Any], rkto: Mapping[str, Any] | None = None, **rest
     return {**made, **rest}
 
 
+# The reflection has a gradient of its own, so it goes too.
+_ALONE = {"lambda_likelihood": 0.0, "lambda_ref": 0.0}
 # Rates that did best in the study `rates`; where none is named it is the recipe's, 1e-3.
 _SFT: dict[str, Any] = {"kind": "sft", "lr": 2e-3}
 
@@ -41,8 +43,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "mean, lambda 1": _with(_PAPER, {"log_ratio": "mean", "lambda_ref": 1.0}),
     "mean, lambda 0": _with(_PAPER, {"log_ratio": "mean", "lambda_ref": 0.0}),
     "surrogate": _with(_PAPER, {"reinforce": "none"}),
-    "REINFORCE": _with(_OURS, {"lambda_likelihood": 0.0}),
-    "REINFORCE on all": _with(_OURS, {"lambda_likelihood": 0.0, "reinforce": "all"}),
+    "REINFORCE": _with(_PAPER, _ALONE),
+    "REINFORCE on all": _with(_PAPER, {**_ALONE, "reinforce": "all", "baseline": "row"}),
     "surrogate + REINFORCE": _with(_PAPER, {"reinforce": "mask"}),
     "surrogate + REINFORCE on all": _with(_PAPER, {"reinforce": "all", "baseline": "row"}),
 }

@@ -11,6 +11,7 @@ from torch import nn
 
 from trainer import composed as module
 from trainer.composed import composed
+from trainer.reference import at_rest
 
 
 def two_adapters(dtype: torch.dtype = torch.float32, **options: object):
@@ -57,6 +58,13 @@ def test_every_choice_of_adapters_equals_peft_and_nothing_is_left_behind():
     for ours, theirs in zip(found, plain, strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-6)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any("forward" in vars(layer) for layer in layers(model))
+
+
+def test_a_model_at_rest_is_composed():
+    model = two_adapters()
+    with at_rest(model):
+        assert all("forward" in vars(layer) for layer in layers(model))
     assert not any("forward" in vars(layer) for layer in layers(model))
 
 

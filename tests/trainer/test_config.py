@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+import json
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from evlm.errors import ConfigError
-from trainer.config import RECIPES, Config, load_config
+from trainer.config import RECIPES, Config, completed, load_config
 from trainer.settings import build
+from trainer.state import Progress, States
 
 TINY: dict[str, Any] = yaml.safe_load((RECIPES / "tiny.yaml").read_text())
 
@@ -28,7 +31,24 @@ def test_a_shipped_recipe_by_name_with_settings_in_place_of_its_own(tmp_path: Pa
     file.write_text((RECIPES / "tiny.yaml").read_text())
     assert load_config(file) == load_config("tiny")
     assert load_config("tiny", ["out=a", "save_every=3"]).identity == load_config("tiny").identity
+    fitted = ["model.shard=true", "model.checkpointing=true"]
+    assert load_config("tiny", fitted).identity == load_config("tiny").identity
     assert load_config("tiny", ["seed=1"]).identity != load_config("tiny").identity
+
+
+def test_a_state_of_an_older_version_has_the_defaults_of_later_settings(tmp_path: Path) -> None:
+    now = json.loads(load_config("tiny").identity)
+    older = copy.deepcopy(now)
+    del older["phases"][1]["rkto"]["lambda_likelihood"], older["lora"]["vision"]
+    older["model"] |= {"shard": False}
+    assert completed(older) == now
+    assert completed({**older, "removed": 1}) == {**older, "removed": 1}
+    model = torch.nn.Linear(2, 2)
+    States(tmp_path, older).save(model, torch.optim.AdamW(model.parameters()), Progress(step=3))
+    with pytest.raises(ConfigError, match="lambda_likelihood was not there"):
+        States(tmp_path, now).newest()
+    saved = States(tmp_path, now, complete=completed).newest()
+    assert saved is not None and saved.progress.step == 3
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*.yaml")))

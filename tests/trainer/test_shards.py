@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,12 @@ import torch
 import torch.multiprocessing
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from evlm.errors import ConfigError
+from trainer.config import load_config
 from trainer.guard import within_memory
+from trainer.learner import load_learner
 from trainer.ranks import Ranks, joined
 from trainer.shards import PeerFailed, Shards
 
@@ -58,6 +62,18 @@ def gradients(model: nn.Module) -> Tensor:
     return torch.cat([p.grad.flatten() for p in learning(model)])
 
 
+def fail_once(rank: int) -> Callable[..., None]:
+    """A hook that has no memory on rank 1, the first time."""
+    left = [rank]
+
+    def hook(*_: object) -> None:
+        if left[0]:
+            left[0] = 0
+            raise MemoryError("out of memory")
+
+    return hook
+
+
 def process(rank: int, port: int, folder: str) -> None:
     """Rank 0 has one row, rank 1 three, which it takes one at a time."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
@@ -72,6 +88,29 @@ def process(rank: int, port: int, folder: str) -> None:
         ranks = Ranks(ranks.rank, ranks.count, shards)
         size = sum(p.to_local().numel() for p in base.layers.parameters() if hasattr(p, "to_local"))
         found: dict[str, object] = {"size": size}
+
+        # A step whose first pass ends in the second layer, before FSDP has seen the third.
+        failing = base.layers[1].register_forward_pre_hook(fail_once(rank), prepend=True)
+        began: list[int | None] = []
+        within_memory(
+            lambda m: began.append(m) or float(model(mine[0]).sum()), 4, None, ranks, CPU, lambda _: None
+        )
+        failing.remove()
+        found["began"] = began
+
+        # A process that has no room for a layer says so before the others wait for its part.
+        if rank:
+            shards._bytes[2] <<= 50
+        crowded: list[int | None] = []
+
+        def crowd(micro_batch: int | None) -> None:
+            crowded.append(micro_batch)
+            if micro_batch:
+                shards._bytes[2] = shards._bytes[0]
+            model(mine[0])
+
+        within_memory(crowd, 4, None, ranks, CPU, lambda _: None)
+        found["crowded"] = crowded
 
         with torch.no_grad():  # each as often as it likes
             found["forward"] = all(torch.equal(model(row), whole(row)) for row in mine)
@@ -115,6 +154,14 @@ def process(rank: int, port: int, folder: str) -> None:
         with torch.no_grad():
             found["afterwards"] = torch.equal(model(rows[rank]), whole(rows[rank]))
         ranks.total(0, CPU)
+
+        config = load_config("tiny", ["model.device=cpu", "model.shard=true"])
+        learner = load_learner(config, Ranks(ranks.rank, ranks.count))
+        layers = learner.model.get_base_model().model.language_model.layers
+        found["real"] = [
+            all(isinstance(p, DTensor) == (".lora_" not in name) for name, p in layer.named_parameters())
+            for layer in layers
+        ]
     torch.save(found, Path(folder) / f"{rank}.pt")
 
 
@@ -129,7 +176,8 @@ def test_two_processes_that_work_unevenly_compute_what_a_whole_model_does(tmp_pa
     assert found[0]["size"] + found[1]["size"] == numbers and found[0]["size"] == numbers // 2
     for each in found:
         assert each["forward"] and each["afterwards"] and each["failed"] and each["split"]
-        assert each["total"] == 4 and each["tries"] == [None, 2]
+        assert each["began"] == each["crowded"] == each["tries"] == [None, 2]
+        assert each["total"] == 4 and len(each["real"]) > 1 and all(each["real"])
         assert torch.allclose(each["gradients"], each["expected"], rtol=1e-5, atol=1e-6)
 
 
