@@ -171,7 +171,7 @@ def test_two_processes_that_work_unevenly_compute_what_a_whole_model_does(tmp_pa
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     torch.multiprocessing.spawn(process, (port, str(tmp_path)), nprocs=2)
-    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     numbers = sum(p.numel() for p in Model().parameters())
     assert found[0]["size"] + found[1]["size"] == numbers and found[0]["size"] == numbers // 2
     for each in found:
