@@ -44,7 +44,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
         "mask_iou",
         "mask_text_iou",
     ),
-    "pictures": ("load_picture", "load_frames", "save_picture", "load_mask", "save_mask"),
+    "files.pictures": ("load_picture", "load_frames", "save_picture", "load_mask", "save_mask"),
     "records": ("Row", "RowWriter", "read_rows"),
     "reasoner": ("Reasoner", "Sampling", "Reasoned"),
     "remote": ("RemoteReasoner",),

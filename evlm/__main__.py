@@ -36,7 +36,7 @@ def edit(options: argparse.Namespace) -> int:
     from .terminal import Terminal, quiet_libraries
 
     quiet_libraries()
-    from .pictures import save_picture
+    from .files.pictures import save_picture
     from .sheet import SheetRow, draw_sheet
 
     request = _request(options)
@@ -152,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _request(options: argparse.Namespace) -> Request:
-    from .pictures import load_frames, load_picture
+    from .files.pictures import load_frames, load_picture
     from .request import Reference, Request
 
     original, fps = load_frames(options.image)
@@ -222,13 +222,13 @@ def _record(
 
 
 def _write_text(path: Path, text: str) -> None:
-    from .pictures import write_atomically
+    from .files.pictures import write_atomically
 
     write_atomically(path, lambda file: file.write(text.encode("utf-8")))
 
 
 def _write_image(path: Path, image: Any) -> None:
-    from .pictures import write_atomically
+    from .files.pictures import write_atomically
 
     write_atomically(path, lambda file: image.save(file, format="PNG"))
 

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from .errors import CheckpointError, MaskTextError
+from .files.pictures import write_atomically
 from .lora import PEFT_PREFIX, Lora, check_places, lora_from_peft
 from .masktext import MASK_CODEC_VERSION, get_codec
-from .pictures import write_atomically
 from .tensorfile import Header, read_header, read_tensors
 from .trace import TRACE_VERSION
 

@@ -21,7 +21,7 @@ def main(out: str | Path = "out/demo.png") -> int:
     from .terminal import Terminal, fail, quiet_libraries
 
     quiet_libraries()
-    from .pictures import write_atomically
+    from .files.pictures import write_atomically
     from .pipeline import Pipeline
     from .sheet import SheetRow, draw_sheet
     from .zoo import choose
@@ -59,7 +59,7 @@ def load_example(path: Path) -> tuple[str, Any]:
 
     Paths are relative to the file. Raises RequestError for anything else.
     """
-    from .pictures import load_frames, load_picture
+    from .files.pictures import load_frames, load_picture
     from .request import Reference, Request
 
     try:

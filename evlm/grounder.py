@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from .errors import ModelError, RequestError
+from .files.pictures import check_frames, to_pil
 from .loading import pick_device, pick_dtype, read_json, read_notes
 from .masks import check_mask
 from .masktext import decode_mask
-from .pictures import check_frames, to_pil
 from .trace import Plan
 
 GROUNDING_DINO = ("grounding-dino", "mm-grounding-dino")

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .append import append_lines
 from .errors import PictureError, RecordError, TraceError
-from .inside import Inside, inside
-from .pictures import load_mask, load_picture, to_pil, write_atomically
+from .files.append import append_lines
+from .files.pictures import load_mask, load_picture, to_pil, write_atomically
+from .files.safe_paths import Inside, inside
 from .request import MAX_PROMPT, Reference, Request
 from .trace import Plan, Trace
 

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from .errors import PictureError, RequestError
-from .pictures import check_frames
+from .files.pictures import check_frames
 
 ReferenceKind = Literal["image", "video", "text", "depth"]
 MAX_PROMPT = 20_000  # characters; far above any real prompt, far below what would drown a context window

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from .pictures import to_pil
+from .files.pictures import to_pil
 from .request import Reference, Request
 
 if TYPE_CHECKING:

@@ -276,7 +276,7 @@ def _run(training: Training, watch: Watch) -> Path:
 def _publish(adapter: Path, start: Path | None, file: Path) -> None:
     """Puts the adapter where Load EVLM lists it, whole or not at all. What it started from goes into it."""
     from ..evlm.errors import TrainingError
-    from ..evlm.pictures import write_atomically
+    from ..evlm.files.pictures import write_atomically
 
     try:
         if start is None:

@@ -30,8 +30,8 @@ from urllib.parse import urlsplit
 
 from torch import Tensor
 
-from evlm.append import append_lines
 from evlm.errors import EndpointError, RecordError
+from evlm.files.append import append_lines
 from evlm.messages import FULL, Chat, build_messages, sample_clip
 from evlm.reasoner import Sampling
 from evlm.remote import HOSTS_VARIABLE, RemoteReasoner, openai_messages

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from evlm.errors import RecordError
-from evlm.pictures import write_atomically
+from evlm.files.pictures import write_atomically
 
 from .curves import curve
 from .events import History, numbers, read_history

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from evlm.errors import RecordError
-from evlm.pictures import write_atomically
+from evlm.files.pictures import write_atomically
 
 from .evaluate import METRICS, Line, Outcome, Question
 from .judges import Verdict

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evlm.errors import TrainingError
-from evlm.pictures import write_atomically
+from evlm.files.pictures import write_atomically
 
 from .config import RECIPES, Config, load_config
 from .learned import RECIPE

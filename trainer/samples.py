@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from evlm.errors import EVLMError
+from evlm.files.pictures import write_atomically
 from evlm.masktext import decode_mask, mask_text_iou
 from evlm.messages import Chat
-from evlm.pictures import write_atomically
 from evlm.sheet import overlay
 from evlm.trace import Plan, parse
 

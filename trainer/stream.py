@@ -21,7 +21,7 @@ from zlib import crc32
 from torch import Tensor
 
 from evlm.errors import EVLMError, RecordError
-from evlm.inside import Inside
+from evlm.files.safe_paths import Inside
 from evlm.masktext import BoxSpans
 from evlm.messages import FULL, Chat, PromptStyle, build_messages
 from evlm.records import Row, row_problems

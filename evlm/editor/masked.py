@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ..errors import PictureError
+from ..files.pictures import check_frames
 from ..masks import check_mask, feather_inward
-from ..pictures import check_frames
 from .crop import CropBox, cover, crop_box, extract, resize, restore
 
 FEATHER = 0.02  # of the mask's shorter side, when nobody says

@@ -17,7 +17,7 @@ from test_pipeline import BOX, SIZE, Paints, circle, pipeline, trace
 from evlm import demo
 from evlm.__main__ import main
 from evlm.errors import Cancelled, RequestError
-from evlm.pictures import load_mask, load_picture, save_picture
+from evlm.files.pictures import load_mask, load_picture, save_picture
 from evlm.pipeline import Event, Pipeline
 from evlm.terminal import Terminal, fail
 from evlm.trace import render

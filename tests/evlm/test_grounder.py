@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from evlm.errors import MaskTextError, ModelError, PictureError, RequestError
+from evlm.files.pictures import to_pil
 from evlm.grounder import Box, Grounder, boxes_from_mask, normalise_label, phrase_scores, plan_boxes
-from evlm.pictures import to_pil
 from evlm.trace import Plan
 
 LABELS = ["red circle", "Blue striped STAR.", "ring"]

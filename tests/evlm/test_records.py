@@ -170,7 +170,7 @@ def test_a_failed_write_leaves_the_rows_as_they_were(folder, monkeypatch):
     def fail(handle):
         raise OSError("disk full")
 
-    monkeypatch.setattr("evlm.append.os.fsync", fail)
+    monkeypatch.setattr("evlm.files.append.os.fsync", fail)
     with pytest.raises(RecordError, match="disk full"):
         RowWriter(folder).append(row)
     assert (folder / ROWS_FILE).read_bytes() == before

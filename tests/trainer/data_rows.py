@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from hypothesis import strategies as st
 
-from evlm.pictures import save_picture
+from evlm.files.pictures import save_picture
 from evlm.records import Row
 
 FRAMES = [f"pictures/frame-{at}.png" for at in range(10)]

@@ -13,7 +13,7 @@ import pytest
 from data_rows import FRAMES, ROW, draw_pictures, many, write_rows
 
 from evlm.errors import EVLMError
-from evlm.inside import Inside
+from evlm.files.safe_paths import Inside
 from trainer.__main__ import main
 from trainer.data.files import Problem, read
 from trainer.data.formats import FORMATS, Layout

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from evlm.errors import ConfigError, RecordError
+from evlm.files.pictures import save_picture
 from evlm.masktext import BoxSpans
-from evlm.pictures import save_picture
 from evlm.records import Row
 from evlm.request import Request
 from evlm.trace import Plan, Trace, render

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from evlm.errors import ConfigError, RecordError
-from evlm.pictures import save_picture
+from evlm.files.pictures import save_picture
 from evlm.records import RowWriter
 from trainer.batch import Collator
 from trainer.config import Config, load_config

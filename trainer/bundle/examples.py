@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from evlm.demo import EXAMPLES
-from evlm.pictures import save_picture, write_atomically
+from evlm.files.pictures import save_picture, write_atomically
 from trainer.world.rows import Recipe, question_at, to_request
 
 # (name, title, operation, category, number of the question)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evlm.errors import RecordError
-from evlm.inside import Inside
+from evlm.files.safe_paths import Inside
 from evlm.records import ROWS_FILE, Row, row_problems
 
 PARQUET = "rows.parquet"  # in a dataset folder without ROWS_FILE

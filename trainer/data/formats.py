@@ -153,7 +153,7 @@ def layout_of(file: Path) -> Layout:
 
 def describe(file: Path) -> None:
     """Adds a converted file to the dataset_info.json beside it, under the file's stem. Raises RecordError."""
-    from evlm.pictures import write_atomically
+    from evlm.files.pictures import write_atomically
 
     path = file.with_name(INFO_FILE)
     info = _read_info(path)

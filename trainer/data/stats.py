@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evlm.errors import ConfigError, MaskTextError, RecordError
-from evlm.inside import inside
+from evlm.files.safe_paths import inside
 from evlm.masktext import decode_mask
 from evlm.records import Row
 from evlm.trace import render

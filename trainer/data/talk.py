@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from evlm.errors import RecordError, TraceError
-from evlm.inside import Inside, inside
+from evlm.files.safe_paths import Inside, inside
 from evlm.masktext import BoxSpans
 from evlm.messages import FULL, Chat, PromptStyle, build_messages, sample_clip
 from evlm.records import Row, load_paths, row_problems

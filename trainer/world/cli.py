@@ -88,7 +88,7 @@ def draw_questions(file: Path, recipe: Recipe, count: int = SHEET_ROWS) -> None:
     """A contact sheet in two columns: original, references, true mask and result; what was asked."""
     from PIL import Image
 
-    from evlm.pictures import write_atomically
+    from evlm.files.pictures import write_atomically
     from evlm.sheet import PAPER, draw_sheet
 
     shown = [_sheet_row(recipe, number) for number in range(count)]

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evlm.errors import RecordError
-from evlm.pictures import load_picture
+from evlm.files.pictures import load_picture
 from evlm.records import RowWriter, load_paths, read_rows
 from trainer.__main__ import main
 from trainer.world.cli import draw_questions, write_rows

@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from evlm import pictures
 from evlm.errors import PictureError
-from evlm.pictures import (
+from evlm.files import pictures
+from evlm.files.pictures import (
     check_frames,
     from_pil,
     load_frames,
@@ -300,7 +300,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, rgb, monkeypatch):
     def fail(handle):
         raise OSError("disk full")
 
-    monkeypatch.setattr("evlm.pictures.os.fsync", fail)
+    monkeypatch.setattr("evlm.files.pictures.os.fsync", fail)
     with pytest.raises(PictureError, match="disk full"):
         save_picture(path, 1 - rgb)
     assert path.read_bytes() == before and [each.name for each in tmp_path.iterdir()] == ["a.png"]

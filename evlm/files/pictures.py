@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .errors import PictureError
+from ..errors import PictureError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

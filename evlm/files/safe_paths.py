@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path, PurePosixPath
 
-from .errors import RecordError
+from ..errors import RecordError
 
 _HELD = 512  # folders remembered; rows that follow each other share them
 _PLAIN = re.compile(r"[\w-][\w .,()+=@-]*(?:/[\w-][\w .,()+=@-]*)*")  # no "..", no "//", no hidden names
