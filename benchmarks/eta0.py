@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from evlm.messages import SHORT, build_messages
-from evlm.trace import render
+from evlm.plan.trace import render
 from trainer.batch import Batch, Collator
 from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
 from trainer.eta0 import Eta0Config, compare

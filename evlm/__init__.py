@@ -24,7 +24,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
         "Cancelled",
     ),
     "request": ("Reference", "Request"),
-    "trace": (
+    "plan.trace": (
         "TRACE_VERSION",
         "Plan",
         "Trace",
@@ -35,7 +35,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
         "plan_to_json",
         "plan_from_json",
     ),
-    "masktext": (
+    "plan.mask_codec": (
         "MASK_CODEC_VERSION",
         "BoxSpans",
         "decode_mask",

@@ -201,7 +201,7 @@ def _record(
     options: argparse.Namespace, models: dict[str, Path], request: Request, result: Result
 ) -> dict[str, Any]:
     from . import __version__
-    from .trace import TRACE_VERSION
+    from .plan.trace import TRACE_VERSION
 
     kinds = ("reference", "reference_video", "reference_depth", "reference_text")
     return {

@@ -22,8 +22,8 @@ from .errors import ModelError, RequestError
 from .files.pictures import check_frames, to_pil
 from .loading import pick_device, pick_dtype, read_json, read_notes
 from .masks import check_mask
-from .masktext import decode_mask
-from .trace import Plan
+from .plan.mask_codec import decode_mask
+from .plan.trace import Plan
 
 GROUNDING_DINO = ("grounding-dino", "mm-grounding-dino")
 OWL = ("owlvit", "owlv2")

@@ -21,7 +21,7 @@ from torch import Tensor
 from .errors import ModelError, RequestError
 
 if TYPE_CHECKING:
-    from .masktext import BoxSpans
+    from .plan.mask_codec import BoxSpans
     from .request import Reference, Request
 
 MAX_FRAMES = 8

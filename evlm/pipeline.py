@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from torch import Tensor
 
 from .errors import ModelError
+from .plan.trace import Plan, Trace
 from .region import PlanRegion, Region, agreeing, corrected, decide, near, plan_region
 from .request import Request
-from .trace import Plan, Trace
 
 if TYPE_CHECKING:
     from .editor import Editor, EditSettings

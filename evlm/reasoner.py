@@ -25,10 +25,10 @@ from torch import Tensor, nn
 
 from .backbone import Backbone, load_backbone
 from .errors import ModelError, RequestError, TraceError
-from .masktext import get_codec
 from .messages import build_messages, encode
+from .plan.mask_codec import get_codec
+from .plan.trace import Trace, parse
 from .request import Request
-from .trace import Trace, parse
 
 OnToken = Callable[[str], None]
 

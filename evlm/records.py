@@ -21,8 +21,8 @@ from .errors import PictureError, RecordError, TraceError
 from .files.append import append_lines
 from .files.pictures import load_mask, load_picture, to_pil, write_atomically
 from .files.safe_paths import Inside, inside
+from .plan.trace import Plan, Trace
 from .request import MAX_PROMPT, Reference, Request
-from .trace import Plan, Trace
 
 ROWS_FILE = "rows.jsonl"
 REFERENCE_KINDS = ("image", "video", "text", "depth")

@@ -18,8 +18,8 @@ from torch import Tensor
 from .errors import MaskTextError
 from .masks import box_mask
 from .masks import grow as grown
-from .masktext import decode_mask, is_rectangle, mask_iou
-from .trace import Plan
+from .plan.mask_codec import decode_mask, is_rectangle, mask_iou
+from .plan.trace import Plan
 
 if TYPE_CHECKING:
     from .grounder import Box

@@ -30,8 +30,8 @@ import torch
 from torch import Tensor
 
 from .errors import EndpointError
-from .masktext import get_codec
 from .messages import FULL, MAX_FRAMES, Chat, PromptStyle, build_messages
+from .plan.mask_codec import get_codec
 from .reasoner import Generated, OnToken, Reasoned, Sampling, understood
 from .request import Request
 

@@ -10,7 +10,7 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING, TextIO
 
-from .trace import PROSE, TraceStream
+from .plan.trace import PROSE, TraceStream
 
 if TYPE_CHECKING:
     from .pipeline import Event, Result

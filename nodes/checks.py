@@ -46,7 +46,7 @@ def _check(name: str, value: Any, kind: str) -> Any:
     if kind.startswith("tuple[") and "Reference" in kind:
         return _references(name, value)
     if kind.startswith("Trace"):
-        from ..evlm.trace import Trace
+        from ..evlm.plan.trace import Trace
 
         return _expect(name, value, isinstance(value, Trace), "a link to a plan")
     if kind == "str":

@@ -12,7 +12,7 @@ from .checks import checked
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..evlm.trace import Trace
+    from ..evlm.plan.trace import Trace
 
 
 class Edit(io.ComfyNode):

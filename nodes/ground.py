@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..evlm.grounder import Box
-    from ..evlm.trace import Trace
+    from ..evlm.plan.trace import Trace
 
 KEEP = ["best", "all"]
 SIDES = (256, 1024)  # pixels, the smallest and the largest side of a preview

@@ -12,7 +12,7 @@ from .checks import checked
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..evlm.trace import Trace
+    from ..evlm.plan.trace import Trace
 
 
 FORMS = ["json", "trace", "instruction"]
@@ -69,7 +69,7 @@ class PlanToText(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, plan: Trace, form: str) -> io.NodeOutput:
-        from ..evlm.trace import plan_to_json, render
+        from ..evlm.plan.trace import plan_to_json, render
 
         if sockets.choice("form", form, FORMS) == "instruction":
             return io.NodeOutput(plan.plan.instruction)
@@ -80,9 +80,9 @@ def _read(text: str, targets: tuple[str, ...], plain: bool, mask: Tensor | None)
     from dataclasses import replace
 
     from ..evlm.errors import RequestError, TraceError
-    from ..evlm.masktext import get_codec
+    from ..evlm.plan.mask_codec import get_codec
+    from ..evlm.plan.trace import Plan, Trace, parse, plan_from_json
     from ..evlm.request import MAX_PROMPT
-    from ..evlm.trace import Plan, Trace, parse, plan_from_json
 
     if len(text) > 10 * MAX_PROMPT:
         raise RequestError(

@@ -14,8 +14,8 @@ from .checks import checked
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..evlm.plan.trace import Trace
     from ..evlm.request import Reference
-    from ..evlm.trace import Trace
 
 UNRATED = "not rated"
 VERDICTS = [UNRATED, "good", "bad"]

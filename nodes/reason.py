@@ -14,8 +14,8 @@ from .checks import checked
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..evlm.plan.trace import Trace
     from ..evlm.request import Reference as EngineReference
-    from ..evlm.trace import Trace
 
 KINDS = ["image", "video", "text", "depth"]
 BATCH = ["pictures", "video"]
@@ -198,7 +198,7 @@ class ShowTrace(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, plan: Trace) -> io.NodeOutput:
-        from ..evlm.trace import render
+        from ..evlm.plan.trace import render
 
         return io.NodeOutput(plan, ui={"evlm_trace": [as_json(plan)], "text": [render(plan)]})
 

@@ -15,7 +15,7 @@ from .ground import drawn
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..evlm.trace import Trace
+    from ..evlm.plan.trace import Trace
 
 
 MOST_POINTS = 1000  # a click is an attention token of SAM 2's decoder

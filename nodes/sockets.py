@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Model = io.Custom("EVLM_MODEL")
 References = io.Custom("EVLM_REFERENCES")
-Plan = io.Custom("EVLM_PLAN")  # carries an evlm.trace.Trace: the plan with its reasons
+Plan = io.Custom("EVLM_PLAN")  # carries an evlm.plan.trace.Trace: the plan with its reasons
 Detector = io.Custom("EVLM_DETECTOR")
 Segmenter = io.Custom("EVLM_SEGMENTER")
 Editor = io.Custom("EVLM_EDITOR")

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 
 from evlm.errors import ConfigError, TraceError
-from evlm.masktext import mask_text_iou
+from evlm.plan.mask_codec import mask_text_iou
+from evlm.plan.trace import Plan, parse
 from evlm.records import Row, read_rows
 from evlm.request import Request
-from evlm.trace import Plan, parse
 
 from .statistics import Interval, interval, paired
 from .world.edits import MIX
@@ -280,7 +280,7 @@ def load(
     from evlm.backbone import load_backbone
     from evlm.checkpoint import AdapterMeta
     from evlm.lora import Lora
-    from evlm.masktext import get_codec
+    from evlm.plan.mask_codec import get_codec
     from evlm.reasoner import Reasoner
     from evlm.zoo import resolve
 

@@ -14,8 +14,8 @@ from evlm.checkpoint import AdapterMeta, config_hash, save_adapter
 from evlm.errors import ConfigError, ModelError, RecordError
 from evlm.loading import pick_device
 from evlm.lora import Lora
-from evlm.masktext import get_codec
 from evlm.messages import Chat, build_messages
+from evlm.plan.mask_codec import get_codec
 from evlm.request import Request
 from evlm.zoo import resolve
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from evlm.errors import EVLMError, TraceError
-from evlm.masktext import decode_mask, mask_text_iou
-from evlm.trace import Plan, parse
+from evlm.plan.mask_codec import decode_mask, mask_text_iou
+from evlm.plan.trace import Plan, parse
 
 from .fed import count_fed
 from .objectives.reflection import cosine

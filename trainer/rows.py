@@ -13,8 +13,8 @@ from torch import Tensor
 
 from evlm.errors import RecordError
 from evlm.messages import Chat, PromptStyle, build_messages
+from evlm.plan.trace import render
 from evlm.records import Row
-from evlm.trace import render
 
 from .config import Source
 from .ranks import Ranks

@@ -1,4 +1,4 @@
-// The trace's text, cut into its parts while it is still being written. Follows evlm/trace.py; knows no DOM.
+// The trace's text, cut into its parts while it is still being written. Follows evlm/plan/trace.py; knows no DOM.
 
 export const PARTS = ["thinking", "intermediate", "reflection", "output"]
 const FIELDS = ["instruction", "targets", "scope", "mask"]
@@ -76,7 +76,7 @@ export function readMessage(value) {
   }
 }
 
-/** The texts of one run, one for each picture of a batch, put together from "evlm.trace" messages. */
+/** The texts of one run, one for each picture of a batch, put together from "evlm.plan.trace" messages. */
 export class Pages {
   #pages = []
 

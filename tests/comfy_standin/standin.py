@@ -33,7 +33,7 @@ def pack() -> ModuleType:
 
 
 def part(name: str) -> Any:
-    """A module of the pack: part("nodes.host"), part("evlm.trace")."""
+    """A module of the pack: part("nodes.host"), part("evlm.plan.trace")."""
     pack()
     return importlib.import_module(f"{NAME}.{name}")
 

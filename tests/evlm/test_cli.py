@@ -19,8 +19,8 @@ from evlm.__main__ import main
 from evlm.errors import Cancelled, RequestError
 from evlm.files.pictures import load_mask, load_picture, save_picture
 from evlm.pipeline import Event, Pipeline
+from evlm.plan.trace import render
 from evlm.terminal import Terminal, fail
-from evlm.trace import render
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from evlm.errors import MaskTextError, ModelError, PictureError, RequestError
 from evlm.files.pictures import to_pil
 from evlm.grounder import Box, Grounder, boxes_from_mask, normalise_label, phrase_scores, plan_boxes
-from evlm.trace import Plan
+from evlm.plan.trace import Plan
 
 LABELS = ["red circle", "Blue striped STAR.", "ring"]
 WORDS = ("red", "blue", "striped", "circle", "star", "ring", "a", "sign", "green")

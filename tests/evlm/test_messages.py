@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evlm.errors import ModelError, RequestError
-from evlm.masktext import BoxSpans, decode_mask
 from evlm.messages import FULL, SHORT, Chat, build_messages, encode, get_style, sample_clip, template_text
+from evlm.plan.mask_codec import BoxSpans, decode_mask
+from evlm.plan.trace import parse
 from evlm.request import Reference, Request
-from evlm.trace import parse
 
 PICTURE = torch.rand(1, 24, 32, 3)
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from evlm import Pipeline, Reference, Request, zoo
 from evlm.errors import TraceError
-from evlm.masktext import BoxSpans
 from evlm.pipeline import Result
+from evlm.plan.mask_codec import BoxSpans
+from evlm.plan.trace import Plan, Scope, Trace
 from evlm.reasoner import Reasoned
-from evlm.trace import Plan, Scope, Trace
 
 PHOTOGRAPHS = ("astronaut", "coffee", "chelsea")
 

@@ -12,13 +12,13 @@ from torch import Tensor
 from evlm.editor import Edited, EditSettings
 from evlm.errors import Cancelled, ModelError, TraceError
 from evlm.grounder import Box
-from evlm.masktext import BoxSpans
 from evlm.pipeline import STEPS, Event, Pipeline
+from evlm.plan.mask_codec import BoxSpans
+from evlm.plan.trace import Plan, Trace, parse, render
 from evlm.reasoner import Reasoned
 from evlm.request import Request
 from evlm.segmenter import Segmentation
 from evlm.sheet import SheetRow, draw_sheet, overlay
-from evlm.trace import Plan, Trace, parse, render
 
 SIZE = 48
 

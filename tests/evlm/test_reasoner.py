@@ -148,7 +148,7 @@ def test_text_without_a_plan_is_a_trace_error(reasoner: Reasoner) -> None:
 
 
 def test_reason_returns_the_trace(reasoner: Reasoner, monkeypatch: pytest.MonkeyPatch) -> None:
-    from evlm.trace import Plan, Trace, render
+    from evlm.plan.trace import Plan, Trace, render
 
     trace = Trace("a hat", "paint it", "yes", Plan("make the hat red", ("hat",)))
     ids = [*reasoner.processor.tokenizer(render(trace))["input_ids"], *reasoner._stops]

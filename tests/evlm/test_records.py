@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evlm.errors import EVLMError, RecordError
+from evlm.plan.trace import parse, render
 from evlm.records import ROWS_FILE, Row, RowWriter, check_row, inside, read_rows, row_problems
-from evlm.trace import parse, render
 
 FRAME = (torch.arange(4 * 5 * 3) % 256).reshape(4, 5, 3) / 255
 MASK = torch.eye(4, 5)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from evlm.grounder import Box
-from evlm.masktext import BoxSpans
+from evlm.plan.mask_codec import BoxSpans
+from evlm.plan.trace import Plan
 from evlm.region import agreeing, corrected, decide, near, plan_region
-from evlm.trace import Plan
 
 SIZE = 64
 

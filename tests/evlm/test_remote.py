@@ -19,10 +19,10 @@ from PIL import Image
 
 from evlm.errors import Cancelled, EndpointError, TraceError
 from evlm.messages import FULL, build_messages
+from evlm.plan.trace import Plan, Trace, render
 from evlm.reasoner import Sampling
 from evlm.remote import RemoteReasoner, _is_public, openai_messages
 from evlm.request import Reference, Request
-from evlm.trace import Plan, Trace, render
 
 PLAN = Plan("make the hat red", ("hat",), "box 0 0 500 500 full")
 TRACE = Trace("a größer hat 🙂", "paint it", "yes", PLAN)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from evlm.messages import SHORT, Chat, build_messages, encode
+from evlm.plan.trace import render
 from evlm.request import Reference, Request
-from evlm.trace import render
 from trainer.batch import Collator, Pictures, patchify
 from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
 from trainer.forward import hidden_and_seen, hidden_states

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from evlm.errors import RecordError
 from evlm.messages import FULL, SHORT, build_messages
-from evlm.trace import parse, render
+from evlm.plan.trace import parse, render
 from trainer.__main__ import main
 from trainer.data.convert import Conversion, convert
 from trainer.data.files import Problem, read

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from evlm.errors import ConfigError, RecordError
 from evlm.files.pictures import save_picture
-from evlm.masktext import BoxSpans
+from evlm.plan.mask_codec import BoxSpans
+from evlm.plan.trace import Plan, Trace, render
 from evlm.records import Row
 from evlm.request import Request
-from evlm.trace import Plan, Trace, render
 from trainer.evaluate import (
     METRICS,
     Outcome,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from evlm.errors import ModelError
-from evlm.masktext import mask_text_iou
+from evlm.plan.mask_codec import mask_text_iou
 from trainer.config import load_config
 from trainer.eta0 import Eta0Config, pair_indices
 from trainer.learner import Learner, load_learner

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evlm.plan.trace import Plan
 from evlm.reasoner import Reasoner
-from evlm.trace import Plan
 from evlm.zoo import resolve
 from trainer.bundle.reasoner import questions
 from trainer.config import load_config

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from evlm.errors import RecordError
 from evlm.messages import SHORT, build_messages
-from evlm.trace import render
+from evlm.plan.trace import render
 from trainer.data.convert import Conversion, convert
 from trainer.data.talk import Talk
 from trainer.stream import Sample, Source, Stream, permuted

@@ -1,4 +1,4 @@
-"""What the browser makes of a growing trace: web/trace.js, run by node and held against evlm.trace."""
+"""What the browser makes of a growing trace: web/trace.js, run by node and held against evlm.plan.trace."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from evlm.trace import Plan, Trace, parse, render
+from evlm.plan.trace import Plan, Trace, parse, render
 
 ROOT = Path(__file__).resolve().parents[2]
 NODE = shutil.which("node")

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from evlm.errors import TraceError
-from evlm.masktext import mask_text_iou
-from evlm.trace import Plan, parse
+from evlm.plan.mask_codec import mask_text_iou
+from evlm.plan.trace import Plan, parse
 
 from ..world.edits import OPERATIONS
 from ..world.questions import CATEGORIES, Question

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from evlm.messages import SHORT, Chat, build_messages, encode
-from evlm.trace import render
+from evlm.plan.trace import render
 
 from ..batch import Batch, Collator
 from ..sft import SFTConfig, run_sft

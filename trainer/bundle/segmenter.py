@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from evlm.masktext import BoxSpans, mask_iou
+from evlm.plan.mask_codec import BoxSpans, mask_iou
 from evlm.segmenter import MASK_LOGIT, MEAN, STD, Segmenter
 from trainer.bundle.objects import Sample, samples, targets
 from trainer.optim import make_optimizer, schedule

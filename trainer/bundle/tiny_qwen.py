@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from evlm.trace import render
+from evlm.plan.trace import render
 
 VOCABULARY = 1280
 SIZE = 64

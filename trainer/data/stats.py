@@ -9,9 +9,9 @@ from typing import Any
 
 from evlm.errors import ConfigError, MaskTextError, RecordError
 from evlm.files.safe_paths import inside
-from evlm.masktext import decode_mask
+from evlm.plan.mask_codec import decode_mask
+from evlm.plan.trace import render
 from evlm.records import Row
-from evlm.trace import render
 
 from ..statistics import agreement
 from .files import OnProblem, Problem, read, rows_file

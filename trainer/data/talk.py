@@ -20,11 +20,11 @@ from torch import Tensor
 
 from evlm.errors import RecordError, TraceError
 from evlm.files.safe_paths import Inside, inside
-from evlm.masktext import BoxSpans
 from evlm.messages import FULL, Chat, PromptStyle, build_messages, sample_clip
+from evlm.plan.mask_codec import BoxSpans
+from evlm.plan.trace import parse, render
 from evlm.records import Row, load_paths, row_problems
 from evlm.request import Reference, Request
-from evlm.trace import parse, render
 
 from .files import parse as parse_json
 from .files import unchecked_row, unicode_problems

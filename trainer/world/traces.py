@@ -13,8 +13,8 @@ from typing import Literal
 
 import torch
 
-from evlm.masktext import BoxSpans, decode_mask
-from evlm.trace import Plan, Trace
+from evlm.plan.mask_codec import BoxSpans, decode_mask
+from evlm.plan.trace import Plan, Trace
 
 from .edits import Edit, random_edit
 from .questions import Question, Ref

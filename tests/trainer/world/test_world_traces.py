@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from evlm.errors import MaskTextError
-from evlm.masktext import decode_mask, is_rectangle, mask_iou
-from evlm.trace import parse, render
+from evlm.plan.mask_codec import decode_mask, is_rectangle, mask_iou
+from evlm.plan.trace import parse, render
 from trainer.world.edits import OPERATIONS, Edit
 from trainer.world.questions import CATEGORIES, Question, ask
 from trainer.world.scene import CELLS, Scene, Thing

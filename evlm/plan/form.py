@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .errors import TraceError
+from ..errors import TraceError
 
 TRACE_VERSION = 1
 PROSE = ("thinking", "intermediate", "reflection")

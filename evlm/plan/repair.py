@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .errors import TraceError
-from .trace_form import FIELDS, PARTS, PROSE, TAG, Plan, Scope, Trace, split_labels, unescape
+from ..errors import TraceError
+from .form import FIELDS, PARTS, PROSE, TAG, Plan, Scope, Trace, split_labels, unescape
 
 # Names that untuned models use for the plan's fields.
 _ALIASES = {

@@ -12,14 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from evlm.errors import MaskTextError
-from evlm.masktext import (
-    BoxSpans,
-    decode_mask,
-    get_codec,
-    is_rectangle,
-    mask_iou,
-    mask_text_iou,
-)
+from evlm.plan.mask_codec import BoxSpans, decode_mask, get_codec, is_rectangle, mask_iou, mask_text_iou
 
 SIZES = st.integers(1, 70)
 

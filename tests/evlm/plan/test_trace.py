@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from evlm.errors import TraceError
-from evlm.trace import Plan, Trace, TraceStream, parse, plan_from_json, plan_to_json, render
+from evlm.plan.trace import Plan, Trace, TraceStream, parse, plan_from_json, plan_to_json, render
 
 EXAMPLE = Trace(
     thinking="The reference shows a blue star. The scene has two circles.",

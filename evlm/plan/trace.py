@@ -9,9 +9,9 @@ import json
 import re
 from typing import NamedTuple
 
-from .errors import TraceError
-from .trace_form import PARTS, PROSE, TOKEN, TRACE_VERSION, Plan, Scope, Trace, parse_exact, render, unescape
-from .trace_repair import parse_loosely
+from ..errors import TraceError
+from .form import PARTS, PROSE, TOKEN, TRACE_VERSION, Plan, Scope, Trace, parse_exact, render, unescape
+from .repair import parse_loosely
 
 __all__ = [
     "PARTS",

@@ -18,7 +18,7 @@ import re
 import torch
 from torch import Tensor
 
-from .errors import MaskTextError
+from ..errors import MaskTextError
 
 MASK_CODEC_VERSION = 1
 GRIDS = (8, 16)
