@@ -64,11 +64,11 @@ def edit(options: argparse.Namespace) -> int:
 
 def models(options: argparse.Namespace) -> int:
     """List the models, or fetch some of them."""
+    from .models.zoo import list_models
     from .terminal import Terminal
-    from .zoo import list_models
 
     if options.download:
-        from .download import download
+        from .models.download import download
 
         if len(options.folder) > 1:
             raise EVLMError(f"--folder {' '.join(options.folder)}: a download goes into one folder, name one")
@@ -166,8 +166,8 @@ def _request(options: argparse.Namespace) -> Request:
 
 
 def _pipeline(options: argparse.Namespace) -> tuple[dict[str, Path], Pipeline]:
+    from .models.zoo import choose
     from .pipeline import Pipeline
-    from .zoo import choose
 
     chosen = choose(options.models, options.folder)
     remote: Any = None

@@ -17,11 +17,11 @@ from torch import nn
 
 from .checkpoint import AdapterMeta, Expected, load_adapter
 from .errors import CheckpointError, ModelError
-from .loading import pick_device, pick_dtype, read_json, read_notes
 from .lora import attach_lora
 from .messages import MAX_FRAMES, PromptStyle, get_style
+from .models.loading import pick_device, pick_dtype, read_json, read_notes
+from .models.safetensors_file import read_header
 from .older import load_config, load_processor, written_by_newer
-from .tensorfile import read_header
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2")

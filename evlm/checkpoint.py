@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from .errors import CheckpointError, MaskTextError
 from .files.pictures import write_atomically
 from .lora import PEFT_PREFIX, Lora, check_places, lora_from_peft
+from .models.safetensors_file import Header, read_header, read_tensors
 from .plan.mask_codec import MASK_CODEC_VERSION, get_codec
 from .plan.trace import TRACE_VERSION
-from .tensorfile import Header, read_header, read_tensors
 
 FORMAT_VERSION = 1
 _DTYPES = ("F32", "F16", "BF16")

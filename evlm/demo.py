@@ -22,9 +22,9 @@ def main(out: str | Path = "out/demo.png") -> int:
 
     quiet_libraries()
     from .files.pictures import write_atomically
+    from .models.zoo import choose
     from .pipeline import Pipeline
     from .sheet import SheetRow, draw_sheet
-    from .zoo import choose
 
     began = time.perf_counter()
     terminal = Terminal(sys.stdout)

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from .errors import ModelError, RequestError
 from .files.pictures import check_frames, to_pil
-from .loading import pick_device, pick_dtype, read_json, read_notes
 from .masks import check_mask
+from .models.loading import pick_device, pick_dtype, read_json, read_notes
 from .plan.mask_codec import decode_mask
 from .plan.trace import Plan
 

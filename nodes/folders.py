@@ -50,7 +50,7 @@ def roots(kind: str) -> list[Path]:
 def models(role: str) -> dict[str, Path | None]:
     """What a loader offers: name -> where it lies. First the bundled one, then what is on this machine, then
     the catalogue's models that are not here (None)."""
-    from ..evlm import zoo
+    from ..evlm.models import zoo
 
     found: dict[str, Path | None] = {"bundled": zoo.BUNDLED / role}
     for kind in SEARCHED[role]:
@@ -107,7 +107,7 @@ def unknown(role: str, name: object, known: list[str]) -> str:
 
 def absent(role: str, name: str) -> str:
     """What to do about a model of the catalogue that is not on this machine."""
-    from ..evlm import zoo
+    from ..evlm.models import zoo
 
     model = zoo.find(name)
     if model is None:
@@ -220,8 +220,8 @@ def _entries(root: Path) -> list[Path]:
 
 
 def _catalogued(name: str, role: str) -> Path | None:
-    from ..evlm import zoo
     from ..evlm.errors import ModelError
+    from ..evlm.models import zoo
 
     try:
         return zoo.resolve(name, role, [root for kind in SEARCHED[role] for root in roots(kind)])
@@ -241,7 +241,7 @@ def _role(path: Path) -> str | None:
 
 @lru_cache(4096)
 def _read_role(path: str, size: int, changed: int) -> str | None:
-    from ..evlm import zoo
+    from ..evlm.models import zoo
 
     return zoo.role_of(Path(path))
 

@@ -304,14 +304,14 @@ def _fingerprint(role: str, name: Any) -> str:
 def _path(role: str, name: str, download: bool) -> Path:
     """Where a model lies; fetched first where it is not here and `download` is on. Raises ModelError."""
     from ..evlm.errors import ModelError
-    from ..evlm.zoo import resolve
+    from ..evlm.models.zoo import resolve
 
     path = folders.find(role, name)
     if path is not None:
         return resolve(path, role)
     if not download:
         raise ModelError(folders.absent(role, name))
-    from ..evlm.download import download as fetch
+    from ..evlm.models.download import download as fetch
 
     bar: list[host.Progress] = []
 

@@ -16,7 +16,7 @@ import pytest
 
 from evlm.__main__ import _parser
 from evlm.demo import EXAMPLES
-from evlm.zoo import CATALOGUE
+from evlm.models.zoo import CATALOGUE
 from trainer.__main__ import COMMANDS
 from trainer.config import load_config
 

@@ -280,9 +280,9 @@ def load(
     from evlm.backbone import load_backbone
     from evlm.checkpoint import AdapterMeta
     from evlm.lora import Lora
+    from evlm.models.zoo import resolve
     from evlm.plan.mask_codec import get_codec
     from evlm.reasoner import Reasoner
-    from evlm.zoo import resolve
 
     from .learner import Learner
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from evlm.checkpoint import Expected, load_adapter, save_adapter
 from evlm.errors import CheckpointError
-from evlm.tensorfile import read_header
-from evlm.zoo import find, resolve
+from evlm.models.safetensors_file import read_header
+from evlm.models.zoo import find, resolve
 
 from .learned import Learned, alone, fitted, read_learned
 from .merge import merge

@@ -12,12 +12,12 @@ from torch import Tensor
 from evlm.backbone import load_backbone
 from evlm.checkpoint import AdapterMeta, config_hash, save_adapter
 from evlm.errors import ConfigError, ModelError, RecordError
-from evlm.loading import pick_device
 from evlm.lora import Lora
 from evlm.messages import Chat, build_messages
+from evlm.models.loading import pick_device
+from evlm.models.zoo import resolve
 from evlm.plan.mask_codec import get_codec
 from evlm.request import Request
-from evlm.zoo import resolve
 
 from .batch import Batch, Collator
 from .config import Config, Phase

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from evlm.checkpoint import AdapterMeta
 from evlm.errors import CheckpointError
-from evlm.loading import read_json, read_notes
 from evlm.lora import Lora, place
-from evlm.tensorfile import read_header, read_tensors
+from evlm.models.loading import read_json, read_notes
+from evlm.models.safetensors_file import read_header, read_tensors
 
 Layer = tuple[Mapping[str, Tensor], AdapterMeta]
 """What `load_adapter(path, expect)` gives: `<module>.lora_A.weight` -> tensor, and what it says of itself."""
@@ -56,7 +56,7 @@ def merge(base: Path, layers: Sequence[Layer], shapes: Mapping[str, tuple[int, i
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a whole Hugging Face folder (`evlm.zoo.resolve` checks that it is one)."""
+    """The safetensors files of a whole Hugging Face folder (`evlm.models.zoo.resolve` checks that it is one)."""
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return [folder / "model.safetensors"]

@@ -17,10 +17,10 @@ import torch
 from evlm.backbone import open_processor
 from evlm.checkpoint import Expected, load_adapter
 from evlm.errors import ConfigError, EVLMError, ModelError
-from evlm.loading import pick_device, read_notes
 from evlm.messages import get_style
+from evlm.models.loading import pick_device, read_notes
+from evlm.models.zoo import resolve
 from evlm.plan.mask_codec import get_codec
-from evlm.zoo import resolve
 
 from .batch import Collator
 from .config import Config, Phase, Source, completed

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError
-from ..loading import pick_device, pick_dtype
+from ..models.loading import pick_device, pick_dtype
 from . import Edited, EditSettings, OnStep
 from .chunks import in_chunks
 from .crop import resize

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError, RequestError
-from ..loading import read_json, read_notes
-from ..tensorfile import read_header
+from ..models.loading import read_json, read_notes
+from ..models.safetensors_file import read_header
 from . import EditSettings
 from .original_names import text_name, unet_name, vae_name
 

@@ -83,7 +83,7 @@ def bulky(tmp_path: Path) -> Iterator[live.Comfy]:
     import torch
     from diffusers import UNet2DConditionModel
 
-    from evlm.zoo import BUNDLED
+    from evlm.models.zoo import BUNDLED
 
     server = live.from_environment(tmp_path)
     place = tmp_path / "models" / "evlm" / "bulky"

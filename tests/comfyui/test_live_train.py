@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from evlm.demo import EXAMPLES, load_example
+from evlm.models.zoo import BUNDLED
 from evlm.reasoner import Reasoner
-from evlm.zoo import BUNDLED
 
 TRAIN, NAME = "EVLM_Train", "train_from_ratings"
 CANCELLED = 60  # seconds for the step in hand and for saving, then the child would be killed

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from evlm import Pipeline, Reference, Request, zoo
+from evlm import Pipeline, Reference, Request
 from evlm.errors import TraceError
+from evlm.models import zoo
 from evlm.pipeline import Result
 from evlm.plan.mask_codec import BoxSpans
 from evlm.plan.trace import Plan, Scope, Trace

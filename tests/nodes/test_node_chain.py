@@ -38,7 +38,7 @@ def chain(request: pytest.FixtureRequest, models: dict[str, Any]) -> dict[str, A
 
 
 def test_the_chain_of_nodes_gives_what_the_pipeline_gives(chain: dict[str, Any]) -> None:
-    pipeline = part("evlm.pipeline").Pipeline.load(part("evlm.zoo").choose(["bundled"]), device="cpu")
+    pipeline = part("evlm.pipeline").Pipeline.load(part("evlm.models.zoo").choose(["bundled"]), device="cpu")
     request = part("evlm.request").Request(chain["image"], chain["prompt"], chain["references"])
     result = pipeline.run(request)
     plans, instructions, targets, _, texts, pictures = chain["reasoned"].args

@@ -86,8 +86,8 @@ def write_adapter(path: Path) -> None:
     """An adapter of rank 3 on one module of the bundled reasoner."""
     from evlm.checkpoint import AdapterMeta, Expected, save_adapter
     from evlm.lora import Lora
+    from evlm.models.zoo import BUNDLED
     from evlm.reasoner import Reasoner
-    from evlm.zoo import BUNDLED
 
     reasoner = Reasoner.load(BUNDLED / "reasoner", device="cpu")
     expect = Expected.of(reasoner.module)

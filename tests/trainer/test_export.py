@@ -15,8 +15,8 @@ from torch import Tensor
 from evlm.checkpoint import AdapterMeta, Expected, config_hash, load_adapter, save_adapter
 from evlm.errors import CheckpointError, ModelError
 from evlm.lora import Lora, attach_lora
+from evlm.models.zoo import resolve
 from evlm.reasoner import Reasoner, Sampling
-from evlm.zoo import resolve
 from trainer.__main__ import main
 from trainer.export import write_merged
 from trainer.learned import read_learned

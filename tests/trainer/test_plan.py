@@ -85,7 +85,7 @@ def test_four_bits_without_what_they_need_are_refused_with_the_remedy(
 
 
 def test_a_model_of_another_family_is_said_before_it_is_loaded(tmp_path: Path) -> None:
-    from evlm.zoo import resolve
+    from evlm.models.zoo import resolve
 
     for file in resolve("bundled", "reasoner").iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())

@@ -14,9 +14,9 @@ import torch
 
 from evlm.checkpoint import load_adapter
 from evlm.errors import RecordError
+from evlm.models.zoo import resolve
 from evlm.reasoner import Reasoner, Sampling
 from evlm.records import RowWriter
-from evlm.zoo import resolve
 from trainer.__main__ import main
 from trainer.batch import Collator
 from trainer.config import Config, load_config

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evlm.models.zoo import resolve
 from evlm.plan.trace import Plan
 from evlm.reasoner import Reasoner
-from evlm.zoo import resolve
 from trainer.bundle.reasoner import questions
 from trainer.config import load_config
 from trainer.learner import Learner, load_learner

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .errors import CheckpointError
+from ..errors import CheckpointError
 
 MAX_HEADER = 32 << 20
 """Bytes. A 7B model's full header is 0.1 MB; the format itself allows 100 MB."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .errors import ModelError
+from ..errors import ModelError
 
 _DTYPES = {
     "fp32": torch.float32,

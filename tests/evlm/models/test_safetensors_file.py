@@ -16,7 +16,7 @@ from tiny_adapters import join, save_good, split
 
 from evlm.checkpoint import Expected, load_adapter
 from evlm.errors import CheckpointError, EVLMError
-from evlm.tensorfile import read_header
+from evlm.models.safetensors_file import read_header
 
 SETTINGS = settings(
     max_examples=300,

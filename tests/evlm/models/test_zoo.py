@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from evlm import zoo
-from evlm.download import check_file, download
 from evlm.errors import Cancelled, ModelError
+from evlm.models import zoo
+from evlm.models.download import check_file, download
 
 
 def make_model(path: Path, role: str, sharded: bool = False) -> Path:

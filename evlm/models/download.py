@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from .errors import ModelError
+from ..errors import ModelError
 from .zoo import Model, find, missing_files, role_of, split_hub_id
 
 Progress = Callable[[int, int, str], None]

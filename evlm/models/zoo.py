@@ -1,6 +1,6 @@
 """Which models there are and where they lie: bundled, in folders that the user names, or in the hub's cache.
 
-Nothing here touches the network; `evlm.download` does, and only when asked.
+Nothing here touches the network; `evlm.models.download` does, and only when asked.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import ModelError
+from ..errors import ModelError
 
 ROLES = ("reasoner", "detector", "segmenter", "editor")
-BUNDLED = Path(__file__).resolve().parent / "bundled"
+BUNDLED = Path(__file__).resolve().parents[1] / "bundled"
 
 MODEL_TYPES = {
     "reasoner": ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"),
