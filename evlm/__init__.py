@@ -48,7 +48,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "records": ("Row", "RowWriter", "read_rows"),
     "reasoner": ("Reasoner", "Sampling", "Reasoned"),
     "remote": ("RemoteReasoner",),
-    "grounder": ("Grounder", "Box"),
+    "ground.grounder": ("Grounder", "Box"),
     "segmenter": ("Segmenter", "Segmentation"),
     "editor": ("EditSettings", "Edited", "Editor"),
     "editor.ip2p": ("IP2P",),

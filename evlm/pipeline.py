@@ -18,7 +18,7 @@ from .request import Request
 
 if TYPE_CHECKING:
     from .editor import Editor, EditSettings
-    from .grounder import Box
+    from .ground.grounder import Box
     from .reasoner import Reasoned, Sampling
     from .segmenter import Segmentation
 
@@ -132,7 +132,7 @@ class Pipeline:
 
             reasoner = Reasoner.load(models["reasoner"], adapter, dtype, device, quantize=quantize)
         if "detector" in models:
-            from .grounder import Grounder
+            from .ground.grounder import Grounder
 
             grounder = Grounder.load(models["detector"], dtype=dtype, device=device)
         if "segmenter" in models:
@@ -223,7 +223,7 @@ def ground_plan(
     grounder: a `Grounder`, or None. how: more arguments for its `ground`. Nothing found is no boxes, and a
     note.
     """
-    from .grounder import plan_boxes
+    from .ground.grounder import plan_boxes
 
     height, width = frames.shape[1:3]
     region = plan_region(plan, height, width)

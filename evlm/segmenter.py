@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .errors import ModelError, RequestError
 from .files.pictures import check_frames
-from .grounder import Box
+from .ground.grounder import Box
 from .masks import check_mask
 from .models.loading import pick_device, pick_dtype, read_json
 from .sam2_meta import build_transformers, read_meta, shape_of

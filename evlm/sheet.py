@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFont import FreeTypeFont
 
-    from .grounder import Box
+    from .ground.grounder import Box
     from .pipeline import Result
 
 PAPER, INK, FAINT, FRAME = (250, 249, 246), (32, 33, 36), (120, 122, 128), (225, 223, 217)

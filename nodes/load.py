@@ -173,7 +173,7 @@ class LoadDetector(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, model: str, dtype: str, download: bool) -> io.NodeOutput:
-        from ..evlm.grounder import Grounder
+        from ..evlm.ground.grounder import Grounder
 
         sockets.choice("dtype", dtype, DTYPES)
         path = _path("detector", model, download)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from evlm.editor import Edited, EditSettings
 from evlm.errors import Cancelled, ModelError, TraceError
-from evlm.grounder import Box
+from evlm.ground.grounder import Box
 from evlm.pipeline import STEPS, Event, Pipeline
 from evlm.plan.mask_codec import BoxSpans
 from evlm.plan.trace import Plan, Trace, parse, render

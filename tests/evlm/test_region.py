@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from evlm.grounder import Box
+from evlm.ground.grounder import Box
 from evlm.plan.mask_codec import BoxSpans
 from evlm.plan.trace import Plan
 from evlm.region import agreeing, corrected, decide, near, plan_region

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from evlm import sam2_native
 from evlm.errors import CheckpointError, EVLMError, ModelError, PictureError, RequestError
-from evlm.grounder import Box
+from evlm.ground.grounder import Box
 from evlm.sam2_meta import (
     RELEASED,
     VIDEO_ONLY,

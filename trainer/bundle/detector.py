@@ -92,7 +92,7 @@ def check(folder: Path, rows: int = 500, seed: int = 1) -> dict[str, float]:
     the things of those pictures whose compositions training knew; `silent`: how often a label that is not in
     the picture gets no box.
     """
-    from evlm.grounder import Grounder
+    from evlm.ground.grounder import Grounder
 
     grounder = Grounder.load(folder)
     stream = samples("test", seed, SIZE)

@@ -65,7 +65,7 @@ def check(folder: Path, rows: int = 500, seed: int = 1, detector: Path | None = 
     `iou` from true boxes, `iou_points` from one point inside, `iou_masks` from the plan's mask text; with the
     folder of a `detector` also `iou_detected`, where an object that it does not find counts as 0.
     """
-    from evlm.grounder import Grounder
+    from evlm.ground.grounder import Grounder
 
     segmenter = Segmenter.load(folder)
     grounder = Grounder.load(detector) if detector is not None else None

@@ -18,12 +18,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .errors import ModelError, RequestError
-from .files.pictures import check_frames, to_pil
-from .masks import check_mask
-from .models.loading import pick_device, pick_dtype, read_json, read_notes
-from .plan.mask_codec import decode_mask
-from .plan.trace import Plan
+from ..errors import ModelError, RequestError
+from ..files.pictures import check_frames, to_pil
+from ..masks import check_mask
+from ..models.loading import pick_device, pick_dtype, read_json, read_notes
+from ..plan.mask_codec import decode_mask
+from ..plan.trace import Plan
 
 GROUNDING_DINO = ("grounding-dino", "mm-grounding-dino")
 OWL = ("owlvit", "owlv2")

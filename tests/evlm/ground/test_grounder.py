@@ -13,7 +13,7 @@ from torch import Tensor
 
 from evlm.errors import MaskTextError, ModelError, PictureError, RequestError
 from evlm.files.pictures import to_pil
-from evlm.grounder import Box, Grounder, boxes_from_mask, normalise_label, phrase_scores, plan_boxes
+from evlm.ground.grounder import Box, Grounder, boxes_from_mask, normalise_label, phrase_scores, plan_boxes
 from evlm.plan.trace import Plan
 
 LABELS = ["red circle", "Blue striped STAR.", "ring"]
@@ -240,7 +240,7 @@ def test_bad_settings_and_frames(grounder: Grounder) -> None:
 
 
 def test_overlapping_boxes_of_a_label_are_dropped() -> None:
-    from evlm.grounder import _pick
+    from evlm.ground.grounder import _pick
 
     boxes = torch.tensor([[0.0, 0, 10, 10], [1, 0, 11, 10], [20, 20, 30, 30], [0, 0, 10, 10]])
     scores = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.5, 0.3], [0.1, 0.7]])
