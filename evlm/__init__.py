@@ -49,7 +49,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "reasoner": ("Reasoner", "Sampling", "Reasoned"),
     "remote": ("RemoteReasoner",),
     "ground.grounder": ("Grounder", "Box"),
-    "segmenter": ("Segmenter", "Segmentation"),
+    "segment.segmenter": ("Segmenter", "Segmentation"),
     "editor": ("EditSettings", "Edited", "Editor"),
     "editor.ip2p": ("IP2P",),
     "pipeline": ("Pipeline", "Result"),

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from .errors import ModelError
 from .plan.trace import Plan, Trace
-from .region import PlanRegion, Region, agreeing, corrected, decide, near, plan_region
 from .request import Request
+from .segment.region import PlanRegion, Region, agreeing, corrected, decide, near, plan_region
 
 if TYPE_CHECKING:
     from .editor import Editor, EditSettings
     from .ground.grounder import Box
     from .reasoner import Reasoned, Sampling
-    from .segmenter import Segmentation
+    from .segment.segmenter import Segmentation
 
 STEPS = ("reason", "ground", "segment", "edit")
 Step = Literal["reason", "ground", "segment", "edit"]
@@ -136,7 +136,7 @@ class Pipeline:
 
             grounder = Grounder.load(models["detector"], dtype=dtype, device=device)
         if "segmenter" in models:
-            from .segmenter import Segmenter
+            from .segment.segmenter import Segmenter
 
             segmenter = Segmenter.load(models["segmenter"], dtype=dtype, device=device)
         from .editor.ip2p import IP2P

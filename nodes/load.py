@@ -206,7 +206,7 @@ class LoadSegmenter(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, model: str, dtype: str, download: bool) -> io.NodeOutput:
-        from ..evlm.segmenter import Segmenter
+        from ..evlm.segment.segmenter import Segmenter
 
         sockets.choice("dtype", dtype, DTYPES)
         path, number = _path("segmenter", model, download), host.dtype_for(dtype)

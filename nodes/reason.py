@@ -220,7 +220,7 @@ def as_json(trace: Trace) -> dict[str, Any]:
 
 def _mask(trace: Trace, frames: Tensor) -> Tensor:
     """The plan's own mask [F, H, W]; all on where it names no place."""
-    from ..evlm.region import plan_region
+    from ..evlm.segment.region import plan_region
 
     region = plan_region(trace.plan, *frames.shape[1:3])
     if region.mask is None:

@@ -17,7 +17,7 @@ from evlm.plan.mask_codec import BoxSpans
 from evlm.plan.trace import Plan, Trace, parse, render
 from evlm.reasoner import Reasoned
 from evlm.request import Request
-from evlm.segmenter import Segmentation
+from evlm.segment.segmenter import Segmentation
 from evlm.sheet import SheetRow, draw_sheet, overlay
 
 SIZE = 48

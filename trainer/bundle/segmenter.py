@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from evlm.plan.mask_codec import BoxSpans, mask_iou
-from evlm.segmenter import MASK_LOGIT, MEAN, STD, Segmenter
+from evlm.segment.segmenter import MASK_LOGIT, MEAN, STD, Segmenter
 from trainer.bundle.objects import Sample, samples, targets
 from trainer.optim import make_optimizer, schedule
 

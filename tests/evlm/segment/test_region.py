@@ -8,7 +8,7 @@ from torch import Tensor
 from evlm.ground.grounder import Box
 from evlm.plan.mask_codec import BoxSpans
 from evlm.plan.trace import Plan
-from evlm.region import agreeing, corrected, decide, near, plan_region
+from evlm.segment.region import agreeing, corrected, decide, near, plan_region
 
 SIZE = 64
 

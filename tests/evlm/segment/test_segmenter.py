@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from tiny_sam2 import SIDE, make_folder, make_meta, tiny_yaml
 from torch import Tensor
 
-from evlm import sam2_native
 from evlm.errors import CheckpointError, EVLMError, ModelError, PictureError, RequestError
 from evlm.ground.grounder import Box
-from evlm.sam2_meta import (
+from evlm.segment import sam2_native
+from evlm.segment.sam2_meta import (
     RELEASED,
     VIDEO_ONLY,
     load_yaml,
@@ -25,7 +25,7 @@ from evlm.sam2_meta import (
     to_transformers,
     transformers_config,
 )
-from evlm.segmenter import MEAN, STD, Segmenter
+from evlm.segment.segmenter import MEAN, STD, Segmenter
 
 BACKENDS: tuple[Literal["sam2", "transformers"], ...] = ("sam2", "transformers")
 needs_sam2 = pytest.mark.skipif(not sam2_native.available(), reason="the sam2 package is not installed")

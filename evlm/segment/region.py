@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .errors import MaskTextError
-from .masks import box_mask
-from .masks import grow as grown
-from .plan.mask_codec import decode_mask, is_rectangle, mask_iou
-from .plan.trace import Plan
+from ..errors import MaskTextError
+from ..masks import box_mask
+from ..masks import grow as grown
+from ..plan.mask_codec import decode_mask, is_rectangle, mask_iou
+from ..plan.trace import Plan
 
 if TYPE_CHECKING:
-    from .ground.grounder import Box
+    from ..ground.grounder import Box
 
 AGREE = 0.3  # IoU below which a detected box is about something else than the plan
 SURE = 0.6  # score from which a detected box is believed against the plan's own place

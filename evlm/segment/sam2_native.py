@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import ModelError
+from ..errors import ModelError
 from .sam2_meta import load_yaml, shape_of
 
 

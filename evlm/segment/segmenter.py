@@ -16,11 +16,11 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from .errors import ModelError, RequestError
-from .files.pictures import check_frames
-from .ground.grounder import Box
-from .masks import check_mask
-from .models.loading import pick_device, pick_dtype, read_json
+from ..errors import ModelError, RequestError
+from ..files.pictures import check_frames
+from ..ground.grounder import Box
+from ..masks import check_mask
+from ..models.loading import pick_device, pick_dtype, read_json
 from .sam2_meta import build_transformers, read_meta, shape_of
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # every SAM 2 was trained with ImageNet's

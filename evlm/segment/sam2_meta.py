@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import CheckpointError, ModelError
+from ..errors import CheckpointError, ModelError
 
 PATCH = "image_encoder.trunk.patch_embed.proj.weight"
 # what only tracking through a video needs, and transformers' Sam2Model does not have
