@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evlm.editor.ip2p import IP2P
-from evlm.editor.schedulers import build_scheduler
+from evlm.edit.ip2p import IP2P
+from evlm.edit.schedulers import build_scheduler
 from trainer.world.edits import Edit, random_edit
 from trainer.world.render import render
 from trainer.world.scene import Scene, random_scene

@@ -50,8 +50,8 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "remote": ("RemoteReasoner",),
     "ground.grounder": ("Grounder", "Box"),
     "segment.segmenter": ("Segmenter", "Segmentation"),
-    "editor": ("EditSettings", "Edited", "Editor"),
-    "editor.ip2p": ("IP2P",),
+    "edit": ("EditSettings", "Edited", "Editor"),
+    "edit.ip2p": ("IP2P",),
     "pipeline": ("Pipeline", "Result"),
 }
 _HOME = {name: module for module, names in _EXPORTS.items() for name in names}

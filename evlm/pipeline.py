@@ -17,7 +17,7 @@ from .request import Request
 from .segment.region import PlanRegion, Region, agreeing, corrected, decide, near, plan_region
 
 if TYPE_CHECKING:
-    from .editor import Editor, EditSettings
+    from .edit import Editor, EditSettings
     from .ground.grounder import Box
     from .reasoner import Reasoned, Sampling
     from .segment.segmenter import Segmentation
@@ -139,7 +139,7 @@ class Pipeline:
             from .segment.segmenter import Segmenter
 
             segmenter = Segmenter.load(models["segmenter"], dtype=dtype, device=device)
-        from .editor.ip2p import IP2P
+        from .edit.ip2p import IP2P
 
         return cls(reasoner, grounder, segmenter, IP2P.load(models["editor"], dtype=dtype, device=device))
 

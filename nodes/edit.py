@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Edit(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        from ..evlm.editor.schedulers import SCHEDULERS
+        from ..evlm.edit.schedulers import SCHEDULERS
 
         return io.Schema(
             node_id="EVLM_Edit",
@@ -113,7 +113,7 @@ class Edit(io.ComfyNode):
     ) -> io.NodeOutput:
         from dataclasses import replace
 
-        from ..evlm.editor.schedulers import SCHEDULERS
+        from ..evlm.edit.schedulers import SCHEDULERS
         from ..evlm.errors import RequestError
         from ..evlm.request import MAX_PROMPT
 
@@ -174,7 +174,7 @@ class Composite(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, original: Tensor, edited: Tensor, mask: Tensor, feather: int) -> io.NodeOutput:
-        from ..evlm.editor.masked import composite
+        from ..evlm.edit.masked import composite
 
         made = composite(original, edited.clamp(0, 1), mask, None if feather < 0 else feather)
         return io.NodeOutput(made, ui=host.preview(made, cls))

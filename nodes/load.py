@@ -238,7 +238,7 @@ class LoadEditor(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, model: str, dtype: str, download: bool) -> io.NodeOutput:
-        from ..evlm.editor.ip2p import IP2P
+        from ..evlm.edit.ip2p import IP2P
 
         sockets.choice("dtype", dtype, DTYPES)
         path, number = _path("editor", model, download), host.dtype_for(dtype, half="fp16")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from evlm.editor import Edited, EditSettings
+from evlm.edit import Edited, EditSettings
 from evlm.errors import Cancelled, ModelError, TraceError
 from evlm.ground.grounder import Box
 from evlm.pipeline import STEPS, Event, Pipeline

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from evlm.editor import Editor, EditSettings
+from evlm.edit import Editor, EditSettings
 from trainer.world.edits import OPERATIONS, Edit
 from trainer.world.reader import edit_right
 from trainer.world.scene import Split
@@ -32,7 +32,7 @@ def check(
     Returns the share by operation, `global` (weather, ground and restyle together), the greatest difference
     outside a mask (`outside`) and the median `seconds` an edit.
     """
-    from evlm.editor.ip2p import IP2P
+    from evlm.edit.ip2p import IP2P
 
     editor = IP2P.load(folder, device="cpu")
     return measure(editor, held_out(split, rows, seed), log=log)
@@ -45,7 +45,7 @@ def choose_guidance(
 
     Returns the mean over the operations that have a bar of the share right, by guidance.
     """
-    from evlm.editor.ip2p import IP2P
+    from evlm.edit.ip2p import IP2P
 
     editor = IP2P.load(folder, device="cpu")
     edits = held_out("validation", rows, seed)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evlm.editor.crop import CropBox, crop_box, extract, extract_mask
+from evlm.edit.crop import CropBox, crop_box, extract, extract_mask
 from trainer.world.edits import Edit, random_edit
 from trainer.world.render import render
 from trainer.world.scene import COLOURS, GROUNDS, TEXTURES, WEATHERS, Split, random_scene

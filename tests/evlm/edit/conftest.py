@@ -6,7 +6,7 @@ import pytest
 import tiny_ip2p
 import torch
 
-from evlm.editor.ip2p import IP2P
+from evlm.edit.ip2p import IP2P
 
 
 @pytest.fixture(autouse=True, scope="session")

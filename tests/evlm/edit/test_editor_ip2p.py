@@ -12,9 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evlm.editor import EditSettings
-from evlm.editor.ip2p import IP2P
-from evlm.editor.schedulers import SCHEDULERS, build_scheduler
+from evlm.edit import EditSettings
+from evlm.edit.ip2p import IP2P
+from evlm.edit.schedulers import SCHEDULERS, build_scheduler
 from evlm.errors import Cancelled, ModelError, PictureError, RequestError
 
 QUICK = EditSettings(steps=2, scheduler="ddim", seed=5)

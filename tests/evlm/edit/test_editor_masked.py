@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from evlm.editor.masked import default_feather, latent_mask, put_back, work_on
+from evlm.edit.masked import default_feather, latent_mask, put_back, work_on
 
 
 def disc(size: int, radius: float) -> torch.Tensor:

@@ -13,9 +13,9 @@ import tiny_ip2p
 import torch
 from safetensors.torch import load_file, save_file
 
-from evlm.editor import EditSettings
-from evlm.editor.ip2p import IP2P
-from evlm.editor.parts import SD15, original_names
+from evlm.edit import EditSettings
+from evlm.edit.ip2p import IP2P
+from evlm.edit.parts import SD15, original_names
 from evlm.errors import EVLMError, ModelError
 
 QUICK = EditSettings(steps=2, scheduler="ddim")

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evlm.editor.crop import MAX_ASPECT, CropBox, cover, crop_box, extract, extract_mask, restore
+from evlm.edit.crop import MAX_ASPECT, CropBox, cover, crop_box, extract, extract_mask, restore
 
 
 def rectangle(height: int, width: int, x0: int, y0: int, x1: int, y1: int, frames: int = 1) -> torch.Tensor:

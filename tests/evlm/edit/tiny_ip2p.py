@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from evlm.editor.ip2p import IP2P
-from evlm.editor.parts import SD15, original_names
+from evlm.edit.ip2p import IP2P
+from evlm.edit.parts import SD15, original_names
 
 PREDICTION = {
     "epsilon": {
