@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from .checkpoint import AdapterMeta, Expected, load_adapter
+from .adapter.checkpoint import AdapterMeta, Expected, load_adapter
+from .adapter.lora import attach_lora
 from .errors import CheckpointError, ModelError
-from .lora import attach_lora
 from .messages import MAX_FRAMES, PromptStyle, get_style
 from .models.loading import pick_device, pick_dtype, read_json, read_notes
 from .models.safetensors_file import read_header

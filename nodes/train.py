@@ -156,8 +156,8 @@ def plan_training(
     dataset: str, model: str, adapter: str, recipe: str, steps: int, name: str, seed: int
 ) -> Training:
     """What is to be run, with everything checked. Raises RecordError, RequestError, ModelError."""
+    from ..evlm.adapter.stacking import check_stackable
     from ..evlm.errors import ModelError
-    from ..evlm.stacking import check_stackable
 
     known = folders.recipes()
     file = known[sockets.choice("recipe", recipe, list(known))]
@@ -283,7 +283,7 @@ def _publish(adapter: Path, start: Path | None, file: Path) -> None:
             with open(adapter, "rb") as made:
                 write_atomically(file, lambda out: shutil.copyfileobj(made, out))
         else:
-            from ..evlm.stacking import stack_adapters
+            from ..evlm.adapter.stacking import stack_adapters
 
             stack_adapters(start, adapter, file)
     except OSError as error:

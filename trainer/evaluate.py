@@ -277,9 +277,9 @@ def load(
     base: "bundled", a name that `python -m evlm models` lists, or a folder; adapter: a LoRA file or folder.
     Raises ModelError, CheckpointError.
     """
+    from evlm.adapter.checkpoint import AdapterMeta
+    from evlm.adapter.lora import Lora
     from evlm.backbone import load_backbone
-    from evlm.checkpoint import AdapterMeta
-    from evlm.lora import Lora
     from evlm.models.zoo import resolve
     from evlm.plan.mask_codec import get_codec
     from evlm.reasoner import Reasoner

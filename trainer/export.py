@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from evlm.checkpoint import Expected, load_adapter, save_adapter
+from evlm.adapter.checkpoint import Expected, load_adapter, save_adapter
 from evlm.errors import CheckpointError
 from evlm.models.safetensors_file import read_header
 from evlm.models.zoo import find, resolve

@@ -10,13 +10,13 @@ from typing import Any
 
 from torch import Tensor
 
-from evlm.checkpoint import AdapterMeta, Expected, config_hash, load_adapter, save_adapter
+from evlm.adapter.checkpoint import AdapterMeta, Expected, config_hash, load_adapter, save_adapter
+from evlm.adapter.lora import PEFT_PREFIX, Lora, check_places
+from evlm.adapter.stacking import stack_adapters
 from evlm.errors import CheckpointError
-from evlm.lora import PEFT_PREFIX, Lora, check_places
 from evlm.models.loading import read_notes
 from evlm.models.safetensors_file import read_header, read_tensors
 from evlm.models.zoo import resolve
-from evlm.stacking import stack_adapters
 
 from .config import Config, load_config
 from .skeleton import skeleton

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from evlm.adapter.checkpoint import AdapterMeta, config_hash, save_adapter
+from evlm.adapter.lora import Lora
 from evlm.backbone import load_backbone
-from evlm.checkpoint import AdapterMeta, config_hash, save_adapter
 from evlm.errors import ConfigError, ModelError, RecordError
-from evlm.lora import Lora
 from evlm.messages import Chat, build_messages
 from evlm.models.loading import pick_device
 from evlm.models.zoo import resolve

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from evlm.checkpoint import AdapterMeta
+from evlm.adapter.checkpoint import AdapterMeta
+from evlm.adapter.lora import Lora, place
 from evlm.errors import CheckpointError
-from evlm.lora import Lora, place
 from evlm.models.loading import read_json, read_notes
 from evlm.models.safetensors_file import read_header, read_tensors
 

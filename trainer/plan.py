@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
+from evlm.adapter.checkpoint import Expected, load_adapter
 from evlm.backbone import open_processor
-from evlm.checkpoint import Expected, load_adapter
 from evlm.errors import ConfigError, EVLMError, ModelError
 from evlm.messages import get_style
 from evlm.models.loading import pick_device, read_notes

@@ -11,8 +11,8 @@ import tiny_qwen
 import torch
 from torch import Tensor
 
-from evlm.checkpoint import AdapterMeta, Expected, config_hash, save_adapter
-from evlm.lora import Lora, lora_from_peft
+from evlm.adapter.checkpoint import AdapterMeta, Expected, config_hash, save_adapter
+from evlm.adapter.lora import Lora, lora_from_peft
 
 TARGETS = ["q_proj", "v_proj", "down_proj", "qkv"]
 

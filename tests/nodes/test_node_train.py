@@ -84,8 +84,8 @@ def children(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def write_adapter(path: Path) -> None:
     """An adapter of rank 3 on one module of the bundled reasoner."""
-    from evlm.checkpoint import AdapterMeta, Expected, save_adapter
-    from evlm.lora import Lora
+    from evlm.adapter.checkpoint import AdapterMeta, Expected, save_adapter
+    from evlm.adapter.lora import Lora
     from evlm.models.zoo import BUNDLED
     from evlm.reasoner import Reasoner
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from evlm.checkpoint import AdapterMeta, Expected, config_hash, load_adapter, save_adapter
+from evlm.adapter.checkpoint import AdapterMeta, Expected, config_hash, load_adapter, save_adapter
+from evlm.adapter.lora import Lora, attach_lora
 from evlm.errors import CheckpointError, ModelError
-from evlm.lora import Lora, attach_lora
 from evlm.models.zoo import resolve
 from evlm.reasoner import Reasoner, Sampling
 from trainer.__main__ import main

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from evlm.checkpoint import load_adapter
+from evlm.adapter.checkpoint import load_adapter
 from trainer.config import load_config
 from trainer.loop import run
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from evlm.checkpoint import load_adapter
+from evlm.adapter.checkpoint import load_adapter
 from evlm.errors import ConfigError
 from evlm.records import RowWriter
 from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer

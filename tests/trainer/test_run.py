@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from evlm.checkpoint import load_adapter
+from evlm.adapter.checkpoint import load_adapter
 from evlm.errors import RecordError
 from evlm.models.zoo import resolve
 from evlm.reasoner import Reasoner, Sampling

@@ -13,7 +13,7 @@ import torch
 
 import trainer.heldout
 import trainer.loop
-from evlm.checkpoint import load_adapter
+from evlm.adapter.checkpoint import load_adapter
 from evlm.errors import ConfigError, TrainingError
 from trainer.config import Config, load_config
 from trainer.loop import run

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_adapters import join, save_good, split
 
-from evlm.checkpoint import Expected, load_adapter
+from evlm.adapter.checkpoint import Expected, load_adapter
 from evlm.errors import CheckpointError, EVLMError
 from evlm.models.safetensors_file import read_header
 

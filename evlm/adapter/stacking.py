@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..errors import CheckpointError
 from .checkpoint import AdapterMeta, load_adapter, save_adapter
-from .errors import CheckpointError
 from .lora import PEFT_PREFIX, Lora, place
 
 Pair = tuple[Tensor, Tensor]  # A [rank, in]; B [out, rank] with the scale in it; both float32

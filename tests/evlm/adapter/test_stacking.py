@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_adapters import lora_of, meta_of, random_adapter, weights_of
 
-from evlm.checkpoint import Expected, load_adapter, save_adapter
+from evlm.adapter.checkpoint import Expected, load_adapter, save_adapter
+from evlm.adapter.lora import attach_lora
+from evlm.adapter.stacking import check_stackable, stack_adapters
 from evlm.errors import CheckpointError
-from evlm.lora import attach_lora
 from evlm.messages import SHORT, build_messages, encode
 from evlm.request import Request
-from evlm.stacking import check_stackable, stack_adapters
 
 
 def write(path: Path, old_names: bool = False, **options: Any) -> Path:

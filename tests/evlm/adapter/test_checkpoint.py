@@ -12,9 +12,9 @@ import tiny_qwen
 import torch
 from tiny_adapters import join, lora_of, meta_of, random_adapter, save_good, split, weights_of
 
-from evlm.checkpoint import AdapterMeta, Expected, config_hash, load_adapter, save_adapter
+from evlm.adapter.checkpoint import AdapterMeta, Expected, config_hash, load_adapter, save_adapter
+from evlm.adapter.lora import Lora, attach_lora
 from evlm.errors import CheckpointError
-from evlm.lora import Lora, attach_lora
 from evlm.messages import SHORT, build_messages, encode
 from evlm.reasoner import Reasoner
 from evlm.request import Request
@@ -144,7 +144,7 @@ QWEN2_VL_7B = {  # config.json of Qwen/Qwen2-VL-7B-Instruct, in its own flat for
 def test_every_key_of_a_7b_lora_has_its_place() -> None:
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-    from evlm.lora import check_places
+    from evlm.adapter.lora import check_places
 
     with torch.device("meta"):
         model = Qwen2VLForConditionalGeneration(Qwen2VLConfig.from_dict(dict(QWEN2_VL_7B)))
@@ -226,19 +226,19 @@ def lora_json(**changes: Any) -> str:
         ("evlm.mask_codec", "polygons", "polygons"),
         ("evlm.prompt", "poem", "poem"),
         ("evlm.base_config_hash", "0" * 16, "Load the base model"),
-        ("evlm.lora", "{", "broken JSON"),
-        ("evlm.lora", "[]", "expected a JSON object"),
-        ("evlm.lora", '{"peft_type": "IA3"}', "IA3"),
-        ("evlm.lora", lora_json(r=-4), "no rank"),
-        ("evlm.lora", lora_json(r=True), "no rank"),
-        ("evlm.lora", lora_json(lora_alpha=float("nan")), "no rank"),
-        ("evlm.lora", lora_json(bias="all"), "bias"),
-        ("evlm.lora", lora_json(init_lora_weights="pissa"), "pissa"),
-        ("evlm.lora", lora_json(rank_pattern={"(a+)+$": 2}), "pattern"),
-        ("evlm.lora", lora_json(target_modules=[1]), "list of names"),
-        ("evlm.lora", lora_json(r=8), "rank 8 needs"),
+        ("evlm.adapter.lora", "{", "broken JSON"),
+        ("evlm.adapter.lora", "[]", "expected a JSON object"),
+        ("evlm.adapter.lora", '{"peft_type": "IA3"}', "IA3"),
+        ("evlm.adapter.lora", lora_json(r=-4), "no rank"),
+        ("evlm.adapter.lora", lora_json(r=True), "no rank"),
+        ("evlm.adapter.lora", lora_json(lora_alpha=float("nan")), "no rank"),
+        ("evlm.adapter.lora", lora_json(bias="all"), "bias"),
+        ("evlm.adapter.lora", lora_json(init_lora_weights="pissa"), "pissa"),
+        ("evlm.adapter.lora", lora_json(rank_pattern={"(a+)+$": 2}), "pattern"),
+        ("evlm.adapter.lora", lora_json(target_modules=[1]), "list of names"),
+        ("evlm.adapter.lora", lora_json(r=8), "rank 8 needs"),
         ("evlm.training", "[" * 100_000, "broken JSON"),
-        ("evlm.lora", None, "lacks evlm.lora"),
+        ("evlm.adapter.lora", None, "lacks evlm.adapter.lora"),
         ("evlm.format_version", None, "no EVLM metadata"),
     ],
 )

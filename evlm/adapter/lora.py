@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .errors import CheckpointError, ModelError
+from ..errors import CheckpointError, ModelError
 
 PEFT_PREFIX = "base_model.model."
 _TENSOR = re.compile(

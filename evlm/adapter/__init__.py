@@ -1,0 +1,1 @@
+"""LoRA adapters: where they go, single-file checkpoints, stacking."""
