@@ -32,8 +32,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evlm.messages import SHORT, build_messages
 from evlm.plan.trace import render
+from evlm.reason.messages import SHORT, build_messages
 from trainer.batch import Batch, Collator
 from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
 from trainer.eta0 import Eta0Config, compare

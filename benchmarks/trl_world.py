@@ -51,7 +51,7 @@ class Run:
 def prepare(folder: Path, kind: str, steps: int, epochs: int = 1) -> None:
     """Writes the model, the adapter, the rows and what each step is made of: in our form and in TRL's, whose
     file has the rows in the order in which our trainer draws them."""
-    from evlm.messages import SHORT
+    from evlm.reason.messages import SHORT
     from evlm.records import RowWriter
     from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
     from trainer.config import Config

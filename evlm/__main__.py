@@ -174,7 +174,7 @@ def _pipeline(options: argparse.Namespace) -> tuple[dict[str, Path], Pipeline]:
     if options.endpoint:
         if not options.endpoint_model:
             raise EVLMError("--endpoint needs --endpoint-model, the model's name there")
-        from .remote import RemoteReasoner
+        from .reason.remote import RemoteReasoner
 
         chosen.pop("reasoner", None)
         remote = RemoteReasoner(options.endpoint, options.endpoint_model)
@@ -183,7 +183,7 @@ def _pipeline(options: argparse.Namespace) -> tuple[dict[str, Path], Pipeline]:
 
 
 def _sampling(options: argparse.Namespace) -> Any:
-    from .reasoner import Sampling
+    from .reason.reasoner import Sampling
 
     return Sampling(max_new_tokens=options.max_new_tokens, temperature=options.temperature, seed=options.seed)
 

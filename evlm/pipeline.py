@@ -19,7 +19,7 @@ from .segment.region import PlanRegion, Region, agreeing, corrected, decide, nea
 if TYPE_CHECKING:
     from .edit import Editor, EditSettings
     from .ground.grounder import Box
-    from .reasoner import Reasoned, Sampling
+    from .reason.reasoner import Reasoned, Sampling
     from .segment.segmenter import Segmentation
 
 STEPS = ("reason", "ground", "segment", "edit")
@@ -128,7 +128,7 @@ class Pipeline:
         grounder: AnyGrounder | None = None
         segmenter: AnySegmenter | None = None
         if reasoner is None:
-            from .reasoner import Reasoner
+            from .reason.reasoner import Reasoner
 
             reasoner = Reasoner.load(models["reasoner"], adapter, dtype, device, quantize=quantize)
         if "detector" in models:

@@ -83,7 +83,7 @@ class LoadModel(io.ComfyNode):
         max_pixels: int,
         download: bool,
     ) -> io.NodeOutput:
-        from ..evlm.reasoner import Reasoner
+        from ..evlm.reason.reasoner import Reasoner
 
         path, lora = _path("reasoner", model, download), folders.find_adapter(adapter)
         bits = None if sockets.choice("quantize", quantize, BITS) == "none" else quantize
@@ -133,7 +133,7 @@ class RemoteModel(io.ComfyNode):
         if endpoint is None:
             return True
         from ..evlm.errors import EndpointError
-        from ..evlm.remote import RemoteReasoner
+        from ..evlm.reason.remote import RemoteReasoner
 
         try:
             RemoteReasoner(str(endpoint), str(model))
@@ -144,7 +144,7 @@ class RemoteModel(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, endpoint: str, model: str, timeout: int) -> io.NodeOutput:
-        from ..evlm.remote import HOSTS_VARIABLE, RemoteReasoner
+        from ..evlm.reason.remote import HOSTS_VARIABLE, RemoteReasoner
 
         hosts = os.environ.get(HOSTS_VARIABLE, "").split(",")
         return io.NodeOutput(RemoteReasoner(endpoint, model, timeout=float(timeout), key_hosts=hosts))

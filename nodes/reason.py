@@ -143,7 +143,7 @@ class Reason(io.ComfyNode):
         repair: bool,
         references: tuple[EngineReference, ...] | None = None,
     ) -> io.NodeOutput:
-        from ..evlm.reasoner import Sampling
+        from ..evlm.reason.reasoner import Sampling
         from ..evlm.request import Request
 
         sockets.choice("batch", batch, BATCH)

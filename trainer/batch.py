@@ -1,7 +1,7 @@
 """Requests and answers to model inputs: tokens, patches, explicit M-RoPE positions, and which tokens are to
 be learned.
 
-The slow, obvious way is `evlm.messages.encode` (transformers' processor) and the model's own
+The slow, obvious way is `evlm.reason.messages.encode` (transformers' processor) and the model's own
 `get_rope_index`; what is built here equals it (tests/trainer/test_batch.py) and costs a tenth, because a
 small model trains faster than the processor prepares.
 """
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evlm.messages import Chat, template_text
+from evlm.reason.messages import Chat, template_text
 
 
 @dataclass(frozen=True)

@@ -262,8 +262,8 @@ def stratified(strata: Sequence[tuple[str, ...]], seed: int) -> list[int]:
 
 
 def one_by_one(reasoner: Any, max_new_tokens: int = 768) -> Answerer:
-    """A loaded `evlm.reasoner.Reasoner` (or a remote one) that is asked for one greedy answer at a time."""
-    from evlm.reasoner import Sampling
+    """A loaded `evlm.reason.reasoner.Reasoner` (or a remote one) that is asked for one greedy answer at a time."""
+    from evlm.reason.reasoner import Sampling
 
     sampling = Sampling(max_new_tokens=max_new_tokens)
     return lambda requests: [reasoner.generate(request, sampling).text for request in requests]
@@ -279,10 +279,10 @@ def load(
     """
     from evlm.adapter.checkpoint import AdapterMeta
     from evlm.adapter.lora import Lora
-    from evlm.backbone import load_backbone
     from evlm.models.zoo import resolve
     from evlm.plan.mask_codec import get_codec
-    from evlm.reasoner import Reasoner
+    from evlm.reason.backbone import load_backbone
+    from evlm.reason.reasoner import Reasoner
 
     from .learner import Learner
 

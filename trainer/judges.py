@@ -9,7 +9,7 @@ there is one, the edited picture, as in supplement C of EVLM (arXiv 2412.10566);
 is not a plain YES or NO is no verdict, and is never counted as NO. Answers are kept on disk under a hash of
 all that was sent, so a second run asks only what is missing.
 
-Keys, timeouts and addresses inside one's own network are as `evlm.remote` has them; the key in EVLM_API_KEY
+Keys, timeouts and addresses inside one's own network are as `evlm.reason.remote` has them; the key in EVLM_API_KEY
 goes only to hosts that EVLM_API_HOSTS names, because several judges may live with several companies.
 """
 
@@ -32,9 +32,9 @@ from torch import Tensor
 
 from evlm.errors import EndpointError, RecordError
 from evlm.files.append import append_lines
-from evlm.messages import FULL, Chat, build_messages, sample_clip
-from evlm.reasoner import Sampling
-from evlm.remote import HOSTS_VARIABLE, RemoteReasoner, openai_messages
+from evlm.reason.messages import FULL, Chat, build_messages, sample_clip
+from evlm.reason.reasoner import Sampling
+from evlm.reason.remote import HOSTS_VARIABLE, RemoteReasoner, openai_messages
 
 from .evaluate import Outcome, Question
 

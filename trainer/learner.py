@@ -11,12 +11,12 @@ from torch import Tensor
 
 from evlm.adapter.checkpoint import AdapterMeta, config_hash, save_adapter
 from evlm.adapter.lora import Lora
-from evlm.backbone import load_backbone
 from evlm.errors import ConfigError, ModelError, RecordError
-from evlm.messages import Chat, build_messages
 from evlm.models.loading import pick_device
 from evlm.models.zoo import resolve
 from evlm.plan.mask_codec import get_codec
+from evlm.reason.backbone import load_backbone
+from evlm.reason.messages import Chat, build_messages
 from evlm.request import Request
 
 from .batch import Batch, Collator

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 
 from evlm.adapter.checkpoint import Expected, load_adapter
-from evlm.backbone import open_processor
 from evlm.errors import ConfigError, EVLMError, ModelError
-from evlm.messages import get_style
 from evlm.models.loading import pick_device, read_notes
 from evlm.models.zoo import resolve
 from evlm.plan.mask_codec import get_codec
+from evlm.reason.backbone import open_processor
+from evlm.reason.messages import get_style
 
 from .batch import Collator
 from .config import Config, Phase, Source, completed

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from evlm.errors import RecordError
-from evlm.messages import Chat, PromptStyle, build_messages
 from evlm.plan.trace import render
+from evlm.reason.messages import Chat, PromptStyle, build_messages
 from evlm.records import Row
 
 from .config import Source

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from evlm.errors import EVLMError
 from evlm.files.pictures import write_atomically
-from evlm.messages import Chat
 from evlm.plan.mask_codec import decode_mask, mask_text_iou
 from evlm.plan.trace import Plan, parse
+from evlm.reason.messages import Chat
 from evlm.sheet import overlay
 
 from .rows import Example

@@ -1,6 +1,6 @@
 """Answers to many prompts at once: each prompt is computed once, and its samples grow together behind it.
 
-The slow, obvious way is `evlm.reasoner.Reasoner.generate`, one answer at a time; greedy answers equal it
+The slow, obvious way is `evlm.reason.reasoner.Reasoner.generate`, one answer at a time; greedy answers equal it
 (tests/trainer/test_sampling.py). Every sample draws from numbers of its own seed, so what is sampled depends
 neither on what else is in the batch nor on how many processes share the work.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from evlm.errors import EVLMError
-from evlm.messages import Chat
+from evlm.reason.messages import Chat
 
 from .fed import count_fed
 from .reference import at_rest

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from evlm.errors import ModelError
-from evlm.older import load_config, written_by_newer
+from evlm.reason.transformers_compat import load_config, written_by_newer
 
 
 def skeleton(folder: Path) -> Any:

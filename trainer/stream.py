@@ -22,9 +22,9 @@ from torch import Tensor
 
 from evlm.errors import EVLMError, RecordError
 from evlm.files.safe_paths import Inside
-from evlm.messages import FULL, Chat, PromptStyle, build_messages
 from evlm.plan.mask_codec import BoxSpans
 from evlm.plan.trace import render
+from evlm.reason.messages import FULL, Chat, PromptStyle, build_messages
 from evlm.records import Row, row_problems
 from trainer.data.convert import source_file
 from trainer.data.files import from_parquet, parse, read_lines, unchecked_row, unicode_problems

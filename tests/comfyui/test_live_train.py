@@ -13,7 +13,7 @@ import pytest
 
 from evlm.demo import EXAMPLES, load_example
 from evlm.models.zoo import BUNDLED
-from evlm.reasoner import Reasoner
+from evlm.reason.reasoner import Reasoner
 
 TRAIN, NAME = "EVLM_Train", "train_from_ratings"
 CANCELLED = 60  # seconds for the step in hand and for saving, then the child would be killed

@@ -14,7 +14,7 @@ from evlm.models import zoo
 from evlm.pipeline import Result
 from evlm.plan.mask_codec import BoxSpans
 from evlm.plan.trace import Plan, Scope, Trace
-from evlm.reasoner import Reasoned
+from evlm.reason.reasoner import Reasoned
 
 PHOTOGRAPHS = ("astronaut", "coffee", "chelsea")
 

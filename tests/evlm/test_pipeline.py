@@ -15,7 +15,7 @@ from evlm.ground.grounder import Box
 from evlm.pipeline import STEPS, Event, Pipeline
 from evlm.plan.mask_codec import BoxSpans
 from evlm.plan.trace import Plan, Trace, parse, render
-from evlm.reasoner import Reasoned
+from evlm.reason.reasoner import Reasoned
 from evlm.request import Request
 from evlm.segment.segmenter import Segmentation
 from evlm.sheet import SheetRow, draw_sheet, overlay

@@ -87,7 +87,7 @@ def write_adapter(path: Path) -> None:
     from evlm.adapter.checkpoint import AdapterMeta, Expected, save_adapter
     from evlm.adapter.lora import Lora
     from evlm.models.zoo import BUNDLED
-    from evlm.reasoner import Reasoner
+    from evlm.reason.reasoner import Reasoner
 
     reasoner = Reasoner.load(BUNDLED / "reasoner", device="cpu")
     expect = Expected.of(reasoner.module)

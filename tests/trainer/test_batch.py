@@ -7,8 +7,8 @@ import random
 import pytest
 import torch
 
-from evlm.messages import SHORT, Chat, build_messages, encode
 from evlm.plan.trace import render
+from evlm.reason.messages import SHORT, Chat, build_messages, encode
 from evlm.request import Reference, Request
 from trainer.batch import Collator, Pictures, patchify
 from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer

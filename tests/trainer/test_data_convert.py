@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evlm.errors import RecordError
-from evlm.messages import FULL, SHORT, build_messages
 from evlm.plan.trace import parse, render
+from evlm.reason.messages import FULL, SHORT, build_messages
 from trainer.__main__ import main
 from trainer.data.convert import Conversion, convert
 from trainer.data.files import Problem, read

@@ -301,7 +301,7 @@ def test_a_stratified_order_keeps_shares_at_any_length(names: list[str], seed: i
 
 def test_the_batch_answers_as_the_reasoner_does_one_by_one() -> None:
     from evlm.models.zoo import resolve
-    from evlm.reasoner import Reasoner
+    from evlm.reason.reasoner import Reasoner
     from trainer.evaluate import load, one_by_one, token_counter
 
     asked = world_questions(20, 5)

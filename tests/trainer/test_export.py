@@ -16,7 +16,7 @@ from evlm.adapter.checkpoint import AdapterMeta, Expected, config_hash, load_ada
 from evlm.adapter.lora import Lora, attach_lora
 from evlm.errors import CheckpointError, ModelError
 from evlm.models.zoo import resolve
-from evlm.reasoner import Reasoner, Sampling
+from evlm.reason.reasoner import Reasoner, Sampling
 from trainer.__main__ import main
 from trainer.export import write_merged
 from trainer.learned import read_learned

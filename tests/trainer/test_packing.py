@@ -9,7 +9,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from evlm.messages import SHORT, build_messages
+from evlm.reason.messages import SHORT, build_messages
 from trainer import packing
 from trainer.batch import Collator
 from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer

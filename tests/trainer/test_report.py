@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from evlm.errors import EVLMError, RecordError
-from evlm.messages import FULL, SHORT, build_messages
 from evlm.plan.mask_codec import BoxSpans
 from evlm.plan.trace import render
+from evlm.reason.messages import FULL, SHORT, build_messages
 from trainer.__main__ import main
 from trainer.curves import curve
 from trainer.events import json_line

@@ -15,7 +15,7 @@ import torch
 from evlm.adapter.checkpoint import load_adapter
 from evlm.errors import RecordError
 from evlm.models.zoo import resolve
-from evlm.reasoner import Reasoner, Sampling
+from evlm.reason.reasoner import Reasoner, Sampling
 from evlm.records import RowWriter
 from trainer.__main__ import main
 from trainer.batch import Collator

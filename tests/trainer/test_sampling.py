@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from evlm.models.zoo import resolve
 from evlm.plan.trace import Plan
-from evlm.reasoner import Reasoner
+from evlm.reason.reasoner import Reasoner
 from trainer.bundle.reasoner import questions
 from trainer.config import load_config
 from trainer.learner import Learner, load_learner

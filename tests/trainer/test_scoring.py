@@ -11,7 +11,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from evlm.errors import EVLMError
-from evlm.messages import SHORT, build_messages
+from evlm.reason.messages import SHORT, build_messages
 from trainer import scoring
 from trainer.batch import Batch, Collator
 from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer

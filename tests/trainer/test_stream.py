@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evlm.errors import RecordError
-from evlm.messages import SHORT, build_messages
 from evlm.plan.trace import render
+from evlm.reason.messages import SHORT, build_messages
 from trainer.data.convert import Conversion, convert
 from trainer.data.talk import Talk
 from trainer.stream import Sample, Source, Stream, permuted

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from evlm.messages import SHORT, build_messages
+from evlm.reason.messages import SHORT, build_messages
 from trainer.batch import Collator, Pictures, patchify
 from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
 from trainer.bundle.vision_warmup import CLASSES, Eyes, make_batch, shown_in, warm_up

@@ -91,7 +91,7 @@ def ask_one(reasoner: Any, question: Question) -> Plan | None:
 
 
 def _load(folder: Path) -> Any:
-    from evlm.reasoner import Reasoner
+    from evlm.reason.reasoner import Reasoner
 
     return Reasoner.load(folder, device="cpu")
 

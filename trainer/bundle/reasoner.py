@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from evlm.messages import SHORT, Chat, build_messages, encode
 from evlm.plan.trace import render
+from evlm.reason.messages import SHORT, Chat, build_messages, encode
 
 from ..batch import Batch, Collator
 from ..sft import SFTConfig, run_sft
@@ -123,7 +123,7 @@ def answer(
     model: Any, processor: Any, chats: Sequence[Chat], batch: int = 32, tokens: int = 220
 ) -> list[str]:
     """Greedy answers of many chats in batches: for watching a training; `check` goes through
-    evlm.reasoner."""
+    evlm.reason.reasoner."""
     texts: list[str] = []
     for at in range(0, len(chats), batch):
         inputs = encode(processor, chats[at : at + batch])

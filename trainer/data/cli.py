@@ -8,8 +8,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from evlm.messages import get_style
 from evlm.plan.mask_codec import GRIDS, BoxSpans
+from evlm.reason.messages import get_style
 
 from .convert import NAMES, Conversion, convert, target_file
 from .files import Problem, read

@@ -14,8 +14,8 @@ from typing import Any
 from evlm.errors import EVLMError, RecordError
 from evlm.files.pictures import write_atomically
 from evlm.files.safe_paths import Inside, inside
-from evlm.messages import FULL, PromptStyle
 from evlm.plan.mask_codec import BoxSpans
+from evlm.reason.messages import FULL, PromptStyle
 from evlm.records import ROWS_FILE, Row
 
 from .files import EVLM_COLUMNS, OnProblem, Problem, read, read_lines, row_columns, rows_file, writing

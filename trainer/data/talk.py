@@ -1,6 +1,6 @@
 """A question and its answer as a chat over picture files: what the foreign formats say, in one form.
 
-Rows become talks with the very words of `evlm.messages`, so that another trainer learns the same thing; talks
+Rows become talks with the very words of `evlm.reason.messages`, so that another trainer learns the same thing; talks
 of other origin become rows where the answer can be read as a trace.
 """
 
@@ -20,9 +20,9 @@ from torch import Tensor
 
 from evlm.errors import RecordError, TraceError
 from evlm.files.safe_paths import Inside, inside
-from evlm.messages import FULL, Chat, PromptStyle, build_messages, sample_clip
 from evlm.plan.mask_codec import BoxSpans
 from evlm.plan.trace import parse, render
+from evlm.reason.messages import FULL, Chat, PromptStyle, build_messages, sample_clip
 from evlm.records import Row, load_paths, row_problems
 from evlm.request import Reference, Request
 

@@ -15,8 +15,8 @@ from tiny_adapters import join, lora_of, meta_of, random_adapter, save_good, spl
 from evlm.adapter.checkpoint import AdapterMeta, Expected, config_hash, load_adapter, save_adapter
 from evlm.adapter.lora import Lora, attach_lora
 from evlm.errors import CheckpointError
-from evlm.messages import SHORT, build_messages, encode
-from evlm.reasoner import Reasoner
+from evlm.reason.messages import SHORT, build_messages, encode
+from evlm.reason.reasoner import Reasoner
 from evlm.request import Request
 
 

@@ -15,7 +15,7 @@ from evlm.adapter.checkpoint import Expected, load_adapter, save_adapter
 from evlm.adapter.lora import attach_lora
 from evlm.adapter.stacking import check_stackable, stack_adapters
 from evlm.errors import CheckpointError
-from evlm.messages import SHORT, build_messages, encode
+from evlm.reason.messages import SHORT, build_messages, encode
 from evlm.request import Request
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .models.loading import read_json
+from ..models.loading import read_json
 
 
 def written_by_newer(folder: Path) -> bool:

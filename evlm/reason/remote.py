@@ -29,11 +29,11 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor
 
-from .errors import EndpointError
+from ..errors import EndpointError
+from ..plan.mask_codec import get_codec
+from ..request import Request
 from .messages import FULL, MAX_FRAMES, Chat, PromptStyle, build_messages
-from .plan.mask_codec import get_codec
 from .reasoner import Generated, OnToken, Reasoned, Sampling, understood
-from .request import Request
 
 KEY_VARIABLE = "EVLM_API_KEY"
 PRIVATE_VARIABLE = "EVLM_ALLOW_PRIVATE_ENDPOINTS"

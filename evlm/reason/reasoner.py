@@ -23,12 +23,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import ModelError, RequestError, TraceError
+from ..plan.mask_codec import get_codec
+from ..plan.trace import Trace, parse
+from ..request import Request
 from .backbone import Backbone, load_backbone
-from .errors import ModelError, RequestError, TraceError
 from .messages import build_messages, encode
-from .plan.mask_codec import get_codec
-from .plan.trace import Trace, parse
-from .request import Request
 
 OnToken = Callable[[str], None]
 

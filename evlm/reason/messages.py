@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .errors import ModelError, RequestError
+from ..errors import ModelError, RequestError
 
 if TYPE_CHECKING:
-    from .plan.mask_codec import BoxSpans
-    from .request import Reference, Request
+    from ..plan.mask_codec import BoxSpans
+    from ..request import Reference, Request
 
 MAX_FRAMES = 8
 """Frames shown of one video. Even, because Qwen-VL's vision tower merges frames in pairs."""

@@ -13,9 +13,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evlm.errors import ModelError, RequestError
-from evlm.messages import FULL, SHORT, Chat, build_messages, encode, get_style, sample_clip, template_text
 from evlm.plan.mask_codec import BoxSpans, decode_mask
 from evlm.plan.trace import parse
+from evlm.reason.messages import (
+    FULL,
+    SHORT,
+    Chat,
+    build_messages,
+    encode,
+    get_style,
+    sample_clip,
+    template_text,
+)
 from evlm.request import Reference, Request
 
 PICTURE = torch.rand(1, 24, 32, 3)

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from evlm.errors import Cancelled, EndpointError, TraceError
-from evlm.messages import FULL, build_messages
 from evlm.plan.trace import Plan, Trace, render
-from evlm.reasoner import Sampling
-from evlm.remote import RemoteReasoner, _is_public, openai_messages
+from evlm.reason.messages import FULL, build_messages
+from evlm.reason.reasoner import Sampling
+from evlm.reason.remote import RemoteReasoner, _is_public, openai_messages
 from evlm.request import Reference, Request
 
 PLAN = Plan("make the hat red", ("hat",), "box 0 0 500 500 full")

@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from .adapter.checkpoint import AdapterMeta, Expected, load_adapter
-from .adapter.lora import attach_lora
-from .errors import CheckpointError, ModelError
+from ..adapter.checkpoint import AdapterMeta, Expected, load_adapter
+from ..adapter.lora import attach_lora
+from ..errors import CheckpointError, ModelError
+from ..models.loading import pick_device, pick_dtype, read_json, read_notes
+from ..models.safetensors_file import read_header
 from .messages import MAX_FRAMES, PromptStyle, get_style
-from .models.loading import pick_device, pick_dtype, read_json, read_notes
-from .models.safetensors_file import read_header
-from .older import load_config, load_processor, written_by_newer
+from .transformers_compat import load_config, load_processor, written_by_newer
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2")

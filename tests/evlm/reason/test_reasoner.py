@@ -12,8 +12,8 @@ import tiny_qwen
 import torch
 
 from evlm.errors import Cancelled, CheckpointError, ModelError, RequestError, TraceError
-from evlm.messages import SHORT, build_messages, encode
-from evlm.reasoner import Reasoner, Sampling, Words
+from evlm.reason.messages import SHORT, build_messages, encode
+from evlm.reason.reasoner import Reasoner, Sampling, Words
 from evlm.request import Reference, Request
 
 
@@ -99,7 +99,7 @@ def test_a_tiny_top_p_is_greedy(reasoner: Reasoner) -> None:
 
 
 def test_sampling_follows_the_probabilities(reasoner: Reasoner) -> None:
-    from evlm.reasoner import _Chooser
+    from evlm.reason.reasoner import _Chooser
 
     logits = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05]))
     choose = _Chooser(Sampling(temperature=1.0, top_p=0.8), reasoner.module)
@@ -213,7 +213,7 @@ def test_four_bit_says_what_it_needs(folders: dict[str, Path]) -> None:
 
 
 def test_half_precision_overflow_is_named(reasoner: Reasoner, monkeypatch: pytest.MonkeyPatch) -> None:
-    from evlm.reasoner import _Chooser
+    from evlm.reason.reasoner import _Chooser
 
     with pytest.raises(ModelError, match="not finite"):
         _Chooser(Sampling(), reasoner.module)(torch.tensor([0.0, float("nan")]))
