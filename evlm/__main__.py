@@ -37,7 +37,7 @@ def edit(options: argparse.Namespace) -> int:
 
     quiet_libraries()
     from .files.pictures import save_picture
-    from .sheet import SheetRow, draw_sheet
+    from .viz.sheet import SheetRow, draw_sheet
 
     request = _request(options)
     models, pipeline = _pipeline(options)

@@ -24,7 +24,7 @@ def main(out: str | Path = "out/demo.png") -> int:
     from .files.pictures import write_atomically
     from .models.zoo import choose
     from .pipeline import Pipeline
-    from .sheet import SheetRow, draw_sheet
+    from .viz.sheet import SheetRow, draw_sheet
 
     began = time.perf_counter()
     terminal = Terminal(sys.stdout)

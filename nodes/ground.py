@@ -110,7 +110,7 @@ class Ground(io.ComfyNode):
 def drawn(frames: Tensor, mask: Tensor | None, boxes: list[Box]) -> Tensor:
     """Frames [F, H, W, 3] with boxes, and what lies outside the mask [F, H, W] darkened: [F, S, S, 3]."""
     from ..evlm.files.pictures import from_pil
-    from ..evlm.sheet import overlay
+    from ..evlm.viz.sheet import overlay
 
     side = min(max(*frames.shape[1:3], SIDES[0]), SIDES[1])
     tiles = []

@@ -13,7 +13,7 @@ from evlm.files.pictures import write_atomically
 from evlm.plan.mask_codec import decode_mask, mask_text_iou
 from evlm.plan.trace import Plan, parse
 from evlm.reason.messages import Chat
-from evlm.sheet import overlay
+from evlm.viz.sheet import overlay
 
 from .rows import Example
 

@@ -18,7 +18,7 @@ from evlm.plan.trace import Plan, Trace, parse, render
 from evlm.reason.reasoner import Reasoned
 from evlm.request import Request
 from evlm.segment.segmenter import Segmentation
-from evlm.sheet import SheetRow, draw_sheet, overlay
+from evlm.viz.sheet import SheetRow, draw_sheet, overlay
 
 SIZE = 48
 

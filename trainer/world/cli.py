@@ -16,7 +16,7 @@ from .scene import SPLITS
 from .traces import write_trace
 
 if TYPE_CHECKING:
-    from evlm.sheet import SheetRow
+    from evlm.viz.sheet import SheetRow
 
 SHEET_ROWS = 24
 SHEET_SIDE = 264  # 64 px at four times their size, at twice where two references share a tile
@@ -89,7 +89,7 @@ def draw_questions(file: Path, recipe: Recipe, count: int = SHEET_ROWS) -> None:
     from PIL import Image
 
     from evlm.files.pictures import write_atomically
-    from evlm.sheet import PAPER, draw_sheet
+    from evlm.viz.sheet import PAPER, draw_sheet
 
     shown = [_sheet_row(recipe, number) for number in range(count)]
     half = (count + 1) // 2
@@ -106,7 +106,7 @@ def _sheet_row(recipe: Recipe, number: int) -> SheetRow:
     import torch
 
     from evlm.pipeline import Result
-    from evlm.sheet import SheetRow
+    from evlm.viz.sheet import SheetRow
 
     question = question_at(recipe, number)
     edit = question.edit

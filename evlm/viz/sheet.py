@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from .files.pictures import to_pil
-from .request import Reference, Request
+from ..files.pictures import to_pil
+from ..request import Reference, Request
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFont import FreeTypeFont
 
-    from .ground.grounder import Box
-    from .pipeline import Result
+    from ..ground.grounder import Box
+    from ..pipeline import Result
 
 PAPER, INK, FAINT, FRAME = (250, 249, 246), (32, 33, 36), (120, 122, 128), (225, 223, 217)
 ACCENT, SHADE = (255, 106, 43), (24, 26, 32)

@@ -1,0 +1,1 @@
+"""Contact sheets: a run as one picture."""
