@@ -28,7 +28,7 @@ PYTEST  = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(PY) -m pytest -c tests/pytest.ini
 .DEFAULT_GOAL := demo
 
 demo: $(RUN)
-	$(PY) -m evlm.demo
+	$(PY) -m evlm.cli.demo
 
 test: $(DEV)
 	$(PYTEST) -n $(JOBS) --dist worksteal tests

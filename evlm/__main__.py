@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except EVLMError as error:
-        from .terminal import fail
+        from .cli.terminal import fail
 
         return fail(str(error))
     except KeyboardInterrupt:
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def edit(options: argparse.Namespace) -> int:
     """Edit one picture or video and write the picture, the mask, the trace and a contact sheet."""
-    from .terminal import Terminal, quiet_libraries
+    from .cli.terminal import Terminal, quiet_libraries
 
     quiet_libraries()
     from .files.pictures import save_picture
@@ -64,8 +64,8 @@ def edit(options: argparse.Namespace) -> int:
 
 def models(options: argparse.Namespace) -> int:
     """List the models, or fetch some of them."""
+    from .cli.terminal import Terminal
     from .models.zoo import list_models
-    from .terminal import Terminal
 
     if options.download:
         from .models.download import download
@@ -96,7 +96,7 @@ def models(options: argparse.Namespace) -> int:
 
 def doctor(options: argparse.Namespace) -> int:
     """Say what is installed, what it runs on, and what is missing."""
-    from .doctor import report
+    from .cli.doctor import report
 
     print("\n".join(report(options.folder)))
     return 0

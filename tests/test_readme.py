@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from evlm.__main__ import _parser
-from evlm.demo import EXAMPLES
+from evlm.cli.demo import EXAMPLES
 from evlm.models.zoo import CATALOGUE
 from trainer.__main__ import COMMANDS
 from trainer.config import load_config

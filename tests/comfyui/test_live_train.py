@@ -11,7 +11,7 @@ import live
 import psutil
 import pytest
 
-from evlm.demo import EXAMPLES, load_example
+from evlm.cli.demo import EXAMPLES, load_example
 from evlm.models.zoo import BUNDLED
 from evlm.reason.reasoner import Reasoner
 

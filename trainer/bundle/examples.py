@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from evlm.demo import EXAMPLES
+from evlm.cli.demo import EXAMPLES
 from evlm.files.pictures import save_picture, write_atomically
 from trainer.world.rows import Recipe, question_at, to_request
 
@@ -20,7 +20,7 @@ SEED = 7
 
 
 def write_examples(folder: Path = EXAMPLES) -> list[Path]:
-    """Write the pictures and one JSON for each request (see `evlm.demo.load_example`); returns the JSON
+    """Write the pictures and one JSON for each request (see `evlm.cli.demo.load_example`); returns the JSON
     files."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []

@@ -14,15 +14,15 @@ import pytest
 import torch
 from test_pipeline import BOX, SIZE, Paints, circle, pipeline, trace
 
-from evlm import demo
 from evlm.__main__ import main
+from evlm.cli import demo
+from evlm.cli.terminal import Terminal, fail
 from evlm.errors import Cancelled, RequestError
 from evlm.files.pictures import load_mask, load_picture, save_picture
 from evlm.pipeline import Event, Pipeline
 from evlm.plan.trace import render
-from evlm.terminal import Terminal, fail
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture

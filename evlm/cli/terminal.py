@@ -10,10 +10,10 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING, TextIO
 
-from .plan.trace import PROSE, TraceStream
+from ..plan.trace import PROSE, TraceStream
 
 if TYPE_CHECKING:
-    from .pipeline import Event, Result
+    from ..pipeline import Event, Result
 
 BAR, INDENT = 28, 16
 

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .errors import EVLMError, RequestError
+from ..errors import EVLMError, RequestError
 
-EXAMPLES = Path(__file__).resolve().parent / "bundled" / "examples"
+EXAMPLES = Path(__file__).resolve().parents[1] / "bundled" / "examples"
 
 
 def main(out: str | Path = "out/demo.png") -> int:
@@ -21,10 +21,10 @@ def main(out: str | Path = "out/demo.png") -> int:
     from .terminal import Terminal, fail, quiet_libraries
 
     quiet_libraries()
-    from .files.pictures import write_atomically
-    from .models.zoo import choose
-    from .pipeline import Pipeline
-    from .viz.sheet import SheetRow, draw_sheet
+    from ..files.pictures import write_atomically
+    from ..models.zoo import choose
+    from ..pipeline import Pipeline
+    from ..viz.sheet import SheetRow, draw_sheet
 
     began = time.perf_counter()
     terminal = Terminal(sys.stdout)
@@ -59,8 +59,8 @@ def load_example(path: Path) -> tuple[str, Any]:
 
     Paths are relative to the file. Raises RequestError for anything else.
     """
-    from .files.pictures import load_frames, load_picture
-    from .request import Reference, Request
+    from ..files.pictures import load_frames, load_picture
+    from ..request import Reference, Request
 
     try:
         row = json.loads(path.read_text(encoding="utf-8"))

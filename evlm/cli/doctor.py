@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from .models.zoo import ROLES, list_models
+from ..models.zoo import ROLES, list_models
 
 NEEDED = ("torch", "torchvision", "transformers", "diffusers", "safetensors", "huggingface-hub", "tokenizers",
           "numpy", "scipy", "pillow")  # fmt: skip

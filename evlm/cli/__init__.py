@@ -1,0 +1,1 @@
+"""The command line: `python -m evlm`, its terminal, the demo and the doctor."""
