@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import random
 
-from .ask_pictures import ask_pictures
-from .ask_words import ask_words
 from .edits import MIX, OPERATIONS, random_edit
+from .picture_questions import ask_pictures
 from .question import CATEGORIES, FRAMES, LIKE, Question, Ref, name_of, shared
 from .scene import (
     COLOURS,
     Split,
     random_scene,
 )
+from .word_questions import ask_words
 
 __all__ = ["CATEGORIES", "FRAMES", "LIKE", "Question", "Ref", "ask", "name_of", "shared"]
 
