@@ -34,12 +34,12 @@ from torch import Tensor
 
 from evlm.plan.trace import render
 from evlm.reason.messages import SHORT, build_messages
-from trainer.batch import Batch, Collator
 from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
 from trainer.eta0 import Eta0Config, compare
-from trainer.forward import Features
-from trainer.reference import LogProbCache, Reference, using
-from trainer.scoring import Prompts, base_of, sequence_logps, split
+from trainer.model.batch import Batch, Collator
+from trainer.model.forward import Features
+from trainer.model.logprobs import Prompts, base_of, sequence_logps, split
+from trainer.model.reference import LogProbCache, Reference, using
 from trainer.world.questions import ask
 from trainer.world.rows import to_request
 from trainer.world.traces import write_trace

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.batch import Collator
 from trainer.bundle.tiny_qwen import make_processor, make_tokenizer
-from trainer.scoring import How, Prompts, sequence_logps, split
+from trainer.model.batch import Collator
+from trainer.model.logprobs import How, Prompts, sequence_logps, split
 
 from .eta0 import with_adapters, world_batch
 

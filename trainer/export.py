@@ -18,7 +18,7 @@ from evlm.models.zoo import find, resolve
 
 from .learned import Learned, alone, fitted, read_learned
 from .merge import merge
-from .skeleton import skeleton
+from .model.skeleton import skeleton
 
 
 def add_parser(parser: argparse.ArgumentParser) -> None:

@@ -14,9 +14,9 @@ from evlm.errors import ConfigError
 from .config import Config, Source
 from .evaluate import Question, batched, dataset_questions, evaluate, world_questions
 from .learner import Learner
+from .model.sampling import SampleConfig, answers
 from .rows import Example, open_rows
 from .samples import keep_samples
-from .sampling import SampleConfig, answers
 
 SPLIT = "validation"
 MAX_NEW_TOKENS = 768

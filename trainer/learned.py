@@ -19,7 +19,7 @@ from evlm.models.safetensors_file import read_header, read_tensors
 from evlm.models.zoo import resolve
 
 from .config import Config, load_config
-from .skeleton import skeleton
+from .model.skeleton import skeleton
 from .state import WEIGHTS, States
 
 RECIPE = "recipe.yaml"  # in a run's folder: the recipe with every setting, as it was run

@@ -19,14 +19,14 @@ from evlm.reason.backbone import load_backbone
 from evlm.reason.messages import Chat, build_messages
 from evlm.request import Request
 
-from .batch import Batch, Collator
 from .config import Config, Phase
-from .forward import Features
-from .packing import checkpoint_layers, is_checkpointed
-from .ranks import Ranks
+from .model.batch import Batch, Collator
+from .model.forward import Features
+from .model.logprobs import How, base_of
+from .model.packing import checkpoint_layers, is_checkpointed
+from .model.ranks import Ranks
+from .model.shards import Shards, supported
 from .rows import Example, Rows, open_rows
-from .scoring import How, base_of
-from .shards import Shards, supported
 
 REFERENCE = "reference"  # the name of the frozen adapter
 

@@ -21,12 +21,12 @@ import torch
 from evlm.errors import ConfigError, TrainingError
 
 from .config import Config, Phase, completed
-from .fed import take_fed
 from .guard import verdict, within_memory
 from .heldout import HeldOut
 from .learner import REFERENCE, Learner, freeze_reference, load_learner, save_learned
-from .ranks import joined
-from .reference import LogProbCache, Reference
+from .model.ranks import joined
+from .model.reference import LogProbCache, Reference
+from .model.token_count import take_fed
 from .rows import Example, Rows
 from .state import Progress, Saved, States
 from .steps.kto import kto_step

@@ -12,8 +12,8 @@ from .config import Config, Phase
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 FOUR_BIT = 0.516  # bytes of an NF4 weight with its doubly quantised scales (QLoRA, arXiv 2305.14314)
-_LOGITS = {"cpu": 1 << 22}  # as trainer.scoring chunks them; elsewhere 1 << 28
-_TOGETHER = {"cpu": 32}  # as trainer.sampling grows them; elsewhere 256
+_LOGITS = {"cpu": 1 << 22}  # as trainer.model.logprobs chunks them; elsewhere 1 << 28
+_TOGETHER = {"cpu": 32}  # as trainer.model.sampling grows them; elsewhere 256
 
 
 @dataclass(frozen=True)

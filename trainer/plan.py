@@ -22,13 +22,13 @@ from evlm.plan.mask_codec import get_codec
 from evlm.reason.backbone import open_processor
 from evlm.reason.messages import get_style
 
-from .batch import Collator
 from .config import Config, Phase, Source, completed
 from .learner import lora_targets, rows_for
 from .memory import Length, fixed, passing, split
+from .model.batch import Collator
+from .model.shards import supported
+from .model.skeleton import skeleton
 from .rows import Rows
-from .shards import supported
-from .skeleton import skeleton
 from .state import States
 from .stream import Source as Folder
 from .stream import Stream

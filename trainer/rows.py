@@ -17,7 +17,7 @@ from evlm.reason.messages import Chat, PromptStyle, build_messages
 from evlm.records import Row
 
 from .config import Source
-from .ranks import Ranks
+from .model.ranks import Ranks
 from .stream import Source as Folder
 from .stream import Stream
 from .world.light import lit

@@ -13,10 +13,10 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from .batch import Batch
-from .forward import hidden_and_seen
+from .model.batch import Batch
+from .model.forward import hidden_and_seen
+from .model.optim import make_optimizer
 from .objectives.sft import sft_loss
-from .optim import make_optimizer
 from .state import Progress, States
 
 

@@ -20,7 +20,7 @@ from evlm.reason.reasoner import Reasoner, Sampling
 from trainer.__main__ import main
 from trainer.export import write_merged
 from trainer.learned import read_learned
-from trainer.skeleton import skeleton
+from trainer.model.skeleton import skeleton
 from trainer.world.rows import Recipe, question_at, to_request
 
 BASE = resolve("bundled", "reasoner")

@@ -9,7 +9,7 @@ import torch
 
 from evlm.errors import TrainingError
 from trainer.guard import ENOUGH, REMEMBERED, verdict, within_memory
-from trainer.ranks import Ranks
+from trainer.model.ranks import Ranks
 from trainer.state import Progress
 
 CPU = torch.device("cpu")

@@ -18,12 +18,12 @@ from evlm.models.zoo import resolve
 from evlm.reason.reasoner import Reasoner, Sampling
 from evlm.records import RowWriter
 from trainer.__main__ import main
-from trainer.batch import Collator
 from trainer.config import Config, load_config
 from trainer.learner import load_learner
 from trainer.loop import Stopped, run
-from trainer.reference import Reference
-from trainer.scoring import base_of
+from trainer.model.batch import Collator
+from trainer.model.logprobs import base_of
+from trainer.model.reference import Reference
 from trainer.steps.kto import kto_step
 from trainer.steps.rkto import rkto_step
 from trainer.steps.sft import sft_step
@@ -163,7 +163,7 @@ def test_the_adapter_changes_the_reasoner_as_it_changed_the_learner(tmp_path: Pa
     learner.model.eval()
     chat = learner.chat(to_request(question))
     batch = Collator(learner.processor)([chat], [text])
-    from trainer.forward import hidden_states
+    from trainer.model.forward import hidden_states
 
     with torch.no_grad():
         chosen = base.lm_head(hidden_states(base, batch)).argmax(-1)[0, :-1]

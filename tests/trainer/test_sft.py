@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.batch import Collator
 from trainer.bundle.reasoner import training_batch
 from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
+from trainer.model.batch import Collator
 from trainer.sft import SFTConfig, run_sft
 
 
@@ -58,7 +58,7 @@ def test_one_batch_is_learned(parts, tmp_path):
     def watch(_step: int):
         return batch
 
-    from trainer.forward import hidden_states
+    from trainer.model.forward import hidden_states
     from trainer.objectives.sft import sft_loss
 
     for steps in (1, 60):

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from evlm.reason.messages import SHORT, build_messages
-from trainer.batch import Collator, Pictures, patchify
 from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
 from trainer.bundle.vision_warmup import CLASSES, Eyes, make_batch, shown_in, warm_up
-from trainer.optim import make_optimizer
+from trainer.model.batch import Collator, Pictures, patchify
+from trainer.model.optim import make_optimizer
 from trainer.world.questions import CATEGORIES, ask
 from trainer.world.render import render
 from trainer.world.rows import to_request
@@ -72,7 +72,7 @@ def test_the_tower_learns_colours_within_seconds(tokenizer):
     tower = make_model(tokenizer, vision_width=32, vision_depth=1).model.visual
     eyes = Eyes(32)
     pixels, labels = make_batch(random.Random("other"), 32, PICTURES)
-    from trainer.forward import tower_states
+    from trainer.model.forward import tower_states
 
     def loss() -> float:
         with torch.no_grad():

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from trainer.bundle.objects import Sample, samples, targets
 from trainer.bundle.tokens import clip_tokenizer
-from trainer.optim import make_optimizer, schedule
+from trainer.model.optim import make_optimizer, schedule
 from trainer.world.scene import COLOURS, SHAPES, TEXTURES, composition_split, label_of
 
 SIZE, PATCH = 64, 8

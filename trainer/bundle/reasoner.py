@@ -14,7 +14,7 @@ from torch import nn
 from evlm.plan.trace import render
 from evlm.reason.messages import SHORT, Chat, build_messages, encode
 
-from ..batch import Batch, Collator
+from ..model.batch import Batch, Collator
 from ..sft import SFTConfig, run_sft
 from ..world.questions import Question, ask
 from ..world.rows import to_request

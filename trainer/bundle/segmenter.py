@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from evlm.plan.mask_codec import BoxSpans, mask_iou
 from evlm.segment.segmenter import MASK_LOGIT, MEAN, STD, Segmenter
 from trainer.bundle.objects import Sample, samples, targets
-from trainer.optim import make_optimizer, schedule
+from trainer.model.optim import make_optimizer, schedule
 
 SIZE, INPUT = 64, 128  # of the world's pictures; of the model's input
 WIDTH, HIDDEN, HEADS = 16, 64, 4

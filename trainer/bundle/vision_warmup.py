@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..batch import Pictures, patchify
-from ..forward import tower_states
-from ..optim import make_optimizer
+from ..model.batch import Pictures, patchify
+from ..model.forward import tower_states
+from ..model.optim import make_optimizer
 from ..world.questions import FRAMES, Question, ask
 from ..world.render import render, render_frames, thing_alpha
 from ..world.scene import (

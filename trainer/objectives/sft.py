@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..head import token_logps
+from ..model.token_logprobs import token_logps
 
 
 def sft_loss(hidden: Tensor, labels: Tensor, head: Any, chunk: int | None = None) -> tuple[Tensor, int]:

@@ -8,10 +8,10 @@ from torch import Tensor
 from ..config import Phase
 from ..eta0 import compare
 from ..learner import Learner
+from ..model.logprobs import sequence_logps, split
+from ..model.reference import Reference
 from ..objectives.kto import eta0, kto_loss
-from ..reference import Reference
 from ..rows import Example
-from ..scoring import sequence_logps, split
 
 
 def kto_step(

@@ -14,17 +14,17 @@ from evlm.errors import ModelError
 
 from ..config import Phase
 from ..eta0 import compare
-from ..head import token_logps
 from ..learner import Learner
+from ..model.logprobs import Prompts, base_of, response_states, sequence_logps, split
+from ..model.reference import Reference, at_rest
+from ..model.sampling import sample
+from ..model.spans import Spans, find_spans
+from ..model.token_logprobs import token_logps
 from ..objectives.kto import eta0, log_ratio, sft_anchor
 from ..objectives.reflection import mean_embedding, reflection_reward
 from ..objectives.rkto import Credit, credit, rkto_terms, weight_entropy
-from ..reference import Reference, at_rest
 from ..rewards import RewardConfig, iou_of, plan_in, similarity, slots, truth_of
 from ..rows import Example
-from ..sampling import sample
-from ..scoring import Prompts, base_of, response_states, sequence_logps, split
-from ..spans import Spans, find_spans
 from .kto import by_label
 
 Numbers = dict[str, float]

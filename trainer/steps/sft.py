@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ..config import Phase
 from ..learner import Learner
+from ..model.logprobs import base_of
+from ..model.packing import row_states
 from ..objectives.sft import sft_loss
-from ..packing import row_states
 from ..rows import Example
-from ..scoring import base_of
 
 
 def sft_step(learner: Learner, examples: list[Example], phase: Phase) -> dict[str, float]:

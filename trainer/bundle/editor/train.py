@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from trainer.optim import make_optimizer
+from trainer.model.optim import make_optimizer
 
 from .check import choose_guidance
 from .data import LOCAL, WHOLE, Pair, batches, draw_pairs

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainer.optim import make_optimizer, schedule
+from trainer.model.optim import make_optimizer, schedule
 
 from .data import LOCAL, WHOLE, draw_pairs
 

@@ -18,8 +18,8 @@ from evlm.errors import ConfigError
 from trainer.config import load_config
 from trainer.guard import within_memory
 from trainer.learner import load_learner
-from trainer.ranks import Ranks, joined
-from trainer.shards import PeerFailed, Shards
+from trainer.model.ranks import Ranks, joined
+from trainer.model.shards import PeerFailed, Shards
 
 CPU = torch.device("cpu")
 

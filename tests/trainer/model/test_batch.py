@@ -10,9 +10,9 @@ import torch
 from evlm.plan.trace import render
 from evlm.reason.messages import SHORT, Chat, build_messages, encode
 from evlm.request import Reference, Request
-from trainer.batch import Collator, Pictures, patchify
 from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
-from trainer.forward import hidden_and_seen, hidden_states
+from trainer.model.batch import Collator, Pictures, patchify
+from trainer.model.forward import hidden_and_seen, hidden_states
 from trainer.objectives.sft import sft_loss
 from trainer.world.questions import CATEGORIES, ask
 from trainer.world.rows import to_request

@@ -1,7 +1,7 @@
 """Answers to many prompts at once: each prompt is computed once, and its samples grow together behind it.
 
 The slow, obvious way is `evlm.reason.reasoner.Reasoner.generate`, one answer at a time; greedy answers equal it
-(tests/trainer/test_sampling.py). Every sample draws from numbers of its own seed, so what is sampled depends
+(tests/trainer/model/test_sampling.py). Every sample draws from numbers of its own seed, so what is sampled depends
 neither on what else is in the batch nor on how many processes share the work.
 """
 
@@ -17,9 +17,9 @@ from torch import Tensor
 from evlm.errors import EVLMError
 from evlm.reason.messages import Chat
 
-from .fed import count_fed
+from .logprobs import Prompts, _additive, _blocks, _embed, _Kept, base_of, split
 from .reference import at_rest
-from .scoring import Prompts, _additive, _blocks, _embed, _Kept, base_of, split
+from .token_count import count_fed
 
 TOGETHER = {"cpu": 32}  # samples that grow at once; elsewhere 256
 

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from evlm.errors import EVLMError
 
-from .composed import composed
-from .scoring import Prompts, base_of, sequence_logps
+from .logprobs import Prompts, base_of, sequence_logps
+from .merged_lora import composed
 from .shards import whole
 
 

@@ -10,13 +10,13 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from evlm.reason.messages import SHORT, build_messages
-from trainer import packing
-from trainer.batch import Collator
 from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
-from trainer.forward import Features, hidden_states
+from trainer.model import packing
+from trainer.model.batch import Collator
+from trainer.model.forward import Features, hidden_states
+from trainer.model.logprobs import base_of
+from trainer.model.packing import pack, row_states
 from trainer.objectives.sft import sft_loss
-from trainer.packing import pack, row_states
-from trainer.scoring import base_of
 from trainer.world.questions import CATEGORIES, ask
 from trainer.world.rows import to_request
 

@@ -13,11 +13,11 @@ from evlm.reason.reasoner import Reasoner
 from trainer.bundle.reasoner import questions
 from trainer.config import load_config
 from trainer.learner import Learner, load_learner
-from trainer.ranks import Ranks
+from trainer.model.logprobs import split
+from trainer.model.ranks import Ranks
+from trainer.model.sampling import SampleConfig, answers, decode, sample
+from trainer.model.spans import find_spans
 from trainer.rewards import RewardConfig, embed, iou_of, plan_in, similarity, slots, truth_of
-from trainer.sampling import SampleConfig, answers, decode, sample
-from trainer.scoring import split
-from trainer.spans import find_spans
 from trainer.world.light import lit
 from trainer.world.rows import to_request
 
@@ -63,8 +63,8 @@ def test_sampling_follows_the_models_distribution(learner: Learner) -> None:
     prompts, count = prompts_of(learner, 1), 2000
     config = SampleConfig(3.0, 1)
     first = torch.cat(sample(learner.model, prompts, [0] * count, config, range(count)))
-    from trainer.reference import at_rest
-    from trainer.scoring import base_of, response_states
+    from trainer.model.logprobs import base_of, response_states
+    from trainer.model.reference import at_rest
 
     with at_rest(learner.model):
         state = response_states(learner.model, prompts, [torch.tensor([1])], [0], "naive")

@@ -9,9 +9,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from trainer import composed as module
-from trainer.composed import composed
-from trainer.reference import at_rest
+from trainer.model import merged_lora as module
+from trainer.model.merged_lora import composed
+from trainer.model.reference import at_rest
 
 
 def two_adapters(dtype: torch.dtype = torch.float32, **options: object):

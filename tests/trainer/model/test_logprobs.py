@@ -12,17 +12,17 @@ from peft import LoraConfig, get_peft_model
 
 from evlm.errors import EVLMError
 from evlm.reason.messages import SHORT, build_messages
-from trainer import scoring
-from trainer.batch import Batch, Collator
 from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
 from trainer.eta0 import Eta0Config, compare, pair_indices
-from trainer.forward import hidden_states
-from trainer.head import token_logps
+from trainer.model import logprobs as scoring
+from trainer.model.batch import Batch, Collator
+from trainer.model.forward import hidden_states
+from trainer.model.logprobs import response_states, sequence_logps, split
+from trainer.model.reference import LogProbCache, Reference, at_rest, fingerprint, using
+from trainer.model.token_logprobs import token_logps
 from trainer.objectives.kto import eta0, log_ratio
 from trainer.objectives.rkto import RKTOConfig, credit, rkto_loss
 from trainer.objectives.sft import sft_loss
-from trainer.reference import LogProbCache, Reference, at_rest, fingerprint, using
-from trainer.scoring import response_states, sequence_logps, split
 from trainer.world.questions import CATEGORIES, ask
 from trainer.world.rows import to_request
 

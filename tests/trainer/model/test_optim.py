@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from trainer.optim import make_optimizer, orthogonalise, schedule
+from trainer.model.optim import make_optimizer, orthogonalise, schedule
 
 
 class Small(nn.Module):

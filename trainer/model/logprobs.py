@@ -27,10 +27,10 @@ from torch import Tensor
 from evlm.errors import EVLMError
 
 from .batch import Batch
-from .fed import count_fed
 from .forward import embed_inputs
-from .head import token_logps
 from .packing import row_states
+from .token_count import count_fed
+from .token_logprobs import token_logps
 
 How = Literal["naive", "packed", "cached"]
 

@@ -3,7 +3,7 @@ attention block by block.
 
 A block of the diagonal is one of the batch's rows, and the zeros between the blocks are never computed: the
 linear layers see the packed row, the attention sees the blocks side by side. `forward.hidden_states` on the
-padded batch is the oracle (tests/trainer/test_packing.py).
+padded batch is the oracle (tests/trainer/model/test_packing.py).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from .batch import Batch
-from .fed import count_fed
 from .forward import embed_inputs, hidden_states
+from .token_count import count_fed
 
 _NAME = "evlm_blocks"  # of the attention, among transformers'
 _ABOUT = 1.2  # blocks up to this much longer than a group's shortest share its padding

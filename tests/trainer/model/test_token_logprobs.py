@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.head import token_logps
+from trainer.model.token_logprobs import token_logps
 
 
 def plain(states, tokens, head):

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.multiprocessing as processes
 
-from trainer.ranks import PeerFailed, Ranks
+from trainer.model.ranks import PeerFailed, Ranks
 
 CPU = torch.device("cpu")
 

@@ -3,7 +3,7 @@ matmul.
 
 The model's own vision tower attends picture by picture in a Python loop, which on a CPU costs more than the
 arithmetic; pictures of one size are one batch here. `model.model(...)` is the oracle
-(tests/trainer/test_batch.py).
+(tests/trainer/model/test_batch.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .batch import Batch
-from .fed import count_fed
+from .token_count import count_fed
 
 
 def hidden_states(model: Any, batch: Batch) -> Tensor:

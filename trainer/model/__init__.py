@@ -1,0 +1,1 @@
+"""What a training step computes with: batches, packed forwards, log-probabilities, sampling, the reference, ranks."""
