@@ -35,7 +35,7 @@ from torch import Tensor
 from evlm.plan.trace import render
 from evlm.reason.messages import SHORT, build_messages
 from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
-from trainer.eta0 import Eta0Config, compare
+from trainer.estimators.eta0 import Eta0Config, compare
 from trainer.model.batch import Batch, Collator
 from trainer.model.forward import Features
 from trainer.model.logprobs import Prompts, base_of, sequence_logps, split

@@ -60,7 +60,7 @@ def main(python: str, rounds: int, steps: int) -> int:
 def train(side: str, folder: Path, steps: int) -> None:
     """One side, in its own process."""
     if side != "theirs":
-        import trainer.eta0
+        import trainer.estimators.eta0
         import trainer.loop
 
         def neighbours(rows: int, *_: Any) -> list[tuple[int, int]]:
@@ -70,7 +70,7 @@ def train(side: str, folder: Path, steps: int) -> None:
         eta0: dict[str, Any] = {"over": "pairs"}
         if side != EXACT:
             eta0 = {"over": "shifts", "shifts": 1}
-            trainer.eta0.pair_indices = neighbours  # type: ignore[assignment]
+            trainer.estimators.eta0.pair_indices = neighbours  # type: ignore[assignment]
         if side != "ours-cached":
             trainer.loop.LogProbCache = lambda path: None  # type: ignore[assignment, misc, return-value]
         train_ours(folder, our_recipe(folder, "kto", steps, eta0=eta0, kto={"gamma": GAMMA}))

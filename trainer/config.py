@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from evlm.errors import ConfigError
 
-from .eta0 import Eta0Config
+from .estimators.eta0 import Eta0Config
+from .estimators.rewards import RewardConfig
 from .objectives.kto import KTOConfig
 from .objectives.rkto import RKTOConfig
-from .rewards import RewardConfig
 from .settings import build, override, read_yaml
 
 # What of a recipe may change while a run goes on.

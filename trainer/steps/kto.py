@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..config import Phase
-from ..eta0 import compare
+from ..estimators.eta0 import compare
 from ..learner import Learner
 from ..model.logprobs import sequence_logps, split
 from ..model.reference import Reference

@@ -13,7 +13,8 @@ from torch import Tensor
 from evlm.errors import ModelError
 
 from ..config import Phase
-from ..eta0 import compare
+from ..estimators.eta0 import compare
+from ..estimators.rewards import RewardConfig, iou_of, plan_in, similarity, slots, truth_of
 from ..learner import Learner
 from ..model.logprobs import Prompts, base_of, response_states, sequence_logps, split
 from ..model.reference import Reference, at_rest
@@ -23,7 +24,6 @@ from ..model.token_logprobs import token_logps
 from ..objectives.kto import eta0, log_ratio, sft_anchor
 from ..objectives.reflection import mean_embedding, reflection_reward
 from ..objectives.rkto import Credit, credit, rkto_terms, weight_entropy
-from ..rewards import RewardConfig, iou_of, plan_in, similarity, slots, truth_of
 from ..rows import Example
 from .kto import by_label
 

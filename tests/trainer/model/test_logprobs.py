@@ -13,7 +13,7 @@ from peft import LoraConfig, get_peft_model
 from evlm.errors import EVLMError
 from evlm.reason.messages import SHORT, build_messages
 from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
-from trainer.eta0 import Eta0Config, compare, pair_indices
+from trainer.estimators.eta0 import Eta0Config, compare, pair_indices
 from trainer.model import logprobs as scoring
 from trainer.model.batch import Batch, Collator
 from trainer.model.forward import hidden_states

@@ -12,12 +12,12 @@ from evlm.plan.trace import Plan
 from evlm.reason.reasoner import Reasoner
 from trainer.bundle.reasoner import questions
 from trainer.config import load_config
+from trainer.estimators.rewards import RewardConfig, embed, iou_of, plan_in, similarity, slots, truth_of
 from trainer.learner import Learner, load_learner
 from trainer.model.logprobs import split
 from trainer.model.ranks import Ranks
 from trainer.model.sampling import SampleConfig, answers, decode, sample
 from trainer.model.spans import find_spans
-from trainer.rewards import RewardConfig, embed, iou_of, plan_in, similarity, slots, truth_of
 from trainer.world.light import lit
 from trainer.world.rows import to_request
 

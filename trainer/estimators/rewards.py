@@ -14,12 +14,12 @@ from evlm.errors import EVLMError, TraceError
 from evlm.plan.mask_codec import decode_mask, mask_text_iou
 from evlm.plan.trace import Plan, parse
 
-from .model.logprobs import _additive, _blocks, base_of
-from .model.ranks import Ranks
-from .model.reference import at_rest
-from .model.sampling import SampleConfig
-from .model.token_count import count_fed
-from .objectives.reflection import cosine
+from ..model.logprobs import _additive, _blocks, base_of
+from ..model.ranks import Ranks
+from ..model.reference import at_rest
+from ..model.sampling import SampleConfig
+from ..model.token_count import count_fed
+from ..objectives.reflection import cosine
 
 SQUARE = 64  # pixels a side, where a row has no mask picture and its mask text is drawn
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from evlm.errors import EVLMError
 
-from .model.logprobs import Prompts, sequence_logps
-from .model.reference import Reference, at_rest
-from .objectives.kto import Scale, eta0, log_ratio
+from ..model.logprobs import Prompts, sequence_logps
+from ..model.reference import Reference, at_rest
+from ..objectives.kto import Scale, eta0, log_ratio
 
 
 @dataclass(frozen=True)

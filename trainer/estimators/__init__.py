@@ -1,0 +1,1 @@
+"""What a loss takes as given: eta0 and the rewards."""
