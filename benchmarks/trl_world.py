@@ -54,11 +54,11 @@ def prepare(folder: Path, kind: str, steps: int, epochs: int = 1) -> None:
     from evlm.reason.messages import SHORT
     from evlm.records import RowWriter
     from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
-    from trainer.config import Config
+    from trainer.config.recipe import Config
+    from trainer.config.settings import build
     from trainer.data.formats import to_trl
     from trainer.data.talk import from_row
     from trainer.learner import load_learner
-    from trainer.settings import build
     from trainer.stream import Source, Stream
     from trainer.world.rows import UNDESIRED, Recipe, rows
 
@@ -160,9 +160,9 @@ def train_ours(folder: Path, recipe: dict[str, Any]) -> None:
     from peft import LoraConfig, get_peft_model  # noqa: F401  # what the trainer imports on its way
     from transformers import Qwen2VLForConditionalGeneration, Qwen2VLProcessor  # noqa: F401
 
-    from trainer.config import Config
+    from trainer.config.recipe import Config
+    from trainer.config.settings import build
     from trainer.loop import run
-    from trainer.settings import build
 
     torch.set_num_threads(1)
     clock = Clock()

@@ -18,7 +18,7 @@ from evlm.__main__ import _parser
 from evlm.cli.demo import EXAMPLES
 from evlm.models.zoo import CATALOGUE
 from trainer.__main__ import COMMANDS
-from trainer.config import load_config
+from trainer.config.recipe import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

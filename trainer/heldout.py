@@ -11,7 +11,7 @@ import torch
 
 from evlm.errors import ConfigError
 
-from .config import Config, Source
+from .config.recipe import Config, Source
 from .evaluate import Question, batched, dataset_questions, evaluate, world_questions
 from .learner import Learner
 from .model.sampling import SampleConfig, answers

@@ -18,7 +18,7 @@ from evlm.models.loading import read_notes
 from evlm.models.safetensors_file import read_header, read_tensors
 from evlm.models.zoo import resolve
 
-from .config import Config, load_config
+from .config.recipe import Config, load_config
 from .model.skeleton import skeleton
 from .state import WEIGHTS, States
 

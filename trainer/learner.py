@@ -19,7 +19,7 @@ from evlm.reason.backbone import load_backbone
 from evlm.reason.messages import Chat, build_messages
 from evlm.request import Request
 
-from .config import Config, Phase
+from .config.recipe import Config, Phase
 from .model.batch import Batch, Collator
 from .model.forward import Features
 from .model.logprobs import How, base_of

@@ -20,7 +20,7 @@ import torch
 
 from evlm.errors import ConfigError, TrainingError
 
-from .config import Config, Phase, completed
+from .config.recipe import Config, Phase, completed
 from .guard import verdict, within_memory
 from .heldout import HeldOut
 from .learner import REFERENCE, Learner, freeze_reference, load_learner, save_learned

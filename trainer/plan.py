@@ -22,7 +22,7 @@ from evlm.plan.mask_codec import get_codec
 from evlm.reason.backbone import open_processor
 from evlm.reason.messages import get_style
 
-from .config import Config, Phase, Source, completed
+from .config.recipe import Config, Phase, Source, completed
 from .learner import lora_targets, rows_for
 from .memory import Length, fixed, passing, split
 from .model.batch import Collator

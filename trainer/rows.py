@@ -16,7 +16,7 @@ from evlm.plan.trace import render
 from evlm.reason.messages import Chat, PromptStyle, build_messages
 from evlm.records import Row
 
-from .config import Source
+from .config.recipe import Source
 from .model.ranks import Ranks
 from .stream import Source as Folder
 from .stream import Stream

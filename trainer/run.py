@@ -12,11 +12,11 @@ from typing import Any
 from evlm.errors import TrainingError
 from evlm.files.pictures import write_atomically
 
-from .config import RECIPES, Config, load_config
+from .config.recipe import RECIPES, Config, load_config
+from .config.settings import write_yaml
 from .learned import RECIPE
 from .plan import plan
 from .progress import STYLES, reporting
-from .settings import write_yaml
 
 
 def add_parser(parser: argparse.ArgumentParser) -> None:

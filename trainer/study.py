@@ -21,9 +21,9 @@ from typing import Any
 
 from evlm.errors import ConfigError
 
-from .config import RECIPES, Config
+from .config.recipe import RECIPES, Config
+from .config.settings import build, override, read_yaml
 from .evaluate import evaluate, load, world_questions
-from .settings import build, override, read_yaml
 from .study_arms import ARMS, BASE, SAME_STEPS, STUDIES
 from .study_figure import figures
 from .study_page import page

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from evlm.adapter.checkpoint import load_adapter
-from trainer.config import load_config
+from trainer.config.recipe import load_config
 from trainer.loop import run
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,7 +13,7 @@ import torch
 from evlm.errors import ConfigError, RecordError
 from evlm.files.pictures import save_picture
 from evlm.records import RowWriter
-from trainer.config import Config, load_config
+from trainer.config.recipe import Config, load_config
 from trainer.learner import load_learner, rows_for
 from trainer.loop import run
 from trainer.model.batch import Collator

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from trainer.__main__ import main
-from trainer.config import load_config
+from trainer.config.recipe import load_config
 from trainer.learner import load_learner
 from trainer.memory import kept
 from trainer.plan import plan

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from evlm.errors import ConfigError, RecordError, TrainingError
-from trainer.config import Config, load_config
+from trainer.config.recipe import Config, load_config
 from trainer.events import History, json_line, numbers, read_history
 from trainer.progress import Bar, reporting, said
 

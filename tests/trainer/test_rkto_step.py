@@ -9,7 +9,7 @@ import torch
 
 from evlm.errors import ModelError
 from evlm.plan.mask_codec import mask_text_iou
-from trainer.config import load_config
+from trainer.config.recipe import load_config
 from trainer.estimators.eta0 import Eta0Config, pair_indices
 from trainer.estimators.rewards import RewardConfig, plan_in, slots
 from trainer.learner import Learner, load_learner

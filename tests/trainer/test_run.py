@@ -18,7 +18,7 @@ from evlm.models.zoo import resolve
 from evlm.reason.reasoner import Reasoner, Sampling
 from evlm.records import RowWriter
 from trainer.__main__ import main
-from trainer.config import Config, load_config
+from trainer.config.recipe import Config, load_config
 from trainer.learner import load_learner
 from trainer.loop import Stopped, run
 from trainer.model.batch import Collator

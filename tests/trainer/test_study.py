@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from trainer.__main__ import main
-from trainer.config import RECIPES
-from trainer.settings import read_yaml
+from trainer.config.recipe import RECIPES
+from trainer.config.settings import read_yaml
 from trainer.study import _config
 from trainer.study_arms import ARMS, BASE, STUDIES
 from trainer.study_figure import figure, figures

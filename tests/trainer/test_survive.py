@@ -15,7 +15,7 @@ import trainer.heldout
 import trainer.loop
 from evlm.adapter.checkpoint import load_adapter
 from evlm.errors import ConfigError, TrainingError
-from trainer.config import Config, load_config
+from trainer.config.recipe import Config, load_config
 from trainer.loop import run
 from trainer.state import States
 

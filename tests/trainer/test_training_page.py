@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from trainer.__main__ import COMMANDS
-from trainer.config import RECIPES, Config, Source, load_config
-from trainer.settings import build
+from trainer.config.recipe import RECIPES, Config, Source, load_config
+from trainer.config.settings import build
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")

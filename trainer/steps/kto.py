@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..config import Phase
+from ..config.recipe import Phase
 from ..estimators.eta0 import compare
 from ..learner import Learner
 from ..model.logprobs import sequence_logps, split

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from evlm.errors import ModelError
 
-from ..config import Phase
+from ..config.recipe import Phase
 from ..estimators.eta0 import compare
 from ..estimators.rewards import RewardConfig, iou_of, plan_in, similarity, slots, truth_of
 from ..learner import Learner

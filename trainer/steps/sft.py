@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..config import Phase
+from ..config.recipe import Phase
 from ..learner import Learner
 from ..model.logprobs import base_of
 from ..model.packing import row_states

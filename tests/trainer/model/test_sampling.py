@@ -11,7 +11,7 @@ from evlm.models.zoo import resolve
 from evlm.plan.trace import Plan
 from evlm.reason.reasoner import Reasoner
 from trainer.bundle.reasoner import questions
-from trainer.config import load_config
+from trainer.config.recipe import load_config
 from trainer.estimators.rewards import RewardConfig, embed, iou_of, plan_in, similarity, slots, truth_of
 from trainer.learner import Learner, load_learner
 from trainer.model.logprobs import split

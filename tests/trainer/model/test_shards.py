@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from evlm.errors import ConfigError
-from trainer.config import load_config
+from trainer.config.recipe import load_config
 from trainer.guard import within_memory
 from trainer.learner import load_learner
 from trainer.model.ranks import Ranks, joined

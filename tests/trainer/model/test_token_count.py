@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from trainer.config import load_config
+from trainer.config.recipe import load_config
 from trainer.estimators.rewards import embed
 from trainer.learner import load_learner
 from trainer.loop import run

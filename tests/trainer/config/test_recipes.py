@@ -20,10 +20,10 @@ from evlm.adapter.checkpoint import load_adapter
 from evlm.errors import ConfigError
 from evlm.records import RowWriter
 from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
-from trainer.config import RECIPES, Config, load_config
+from trainer.config.recipe import RECIPES, Config, load_config
+from trainer.config.settings import build, read_yaml, write_yaml
 from trainer.loop import run
 from trainer.plan import plan
-from trainer.settings import build, read_yaml, write_yaml
 from trainer.world.rows import Recipe, rows
 
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))

@@ -13,17 +13,17 @@ from typing import Any, Literal
 
 from evlm.errors import ConfigError
 
-from .estimators.eta0 import Eta0Config
-from .estimators.rewards import RewardConfig
-from .objectives.kto import KTOConfig
-from .objectives.rkto import RKTOConfig
+from ..estimators.eta0 import Eta0Config
+from ..estimators.rewards import RewardConfig
+from ..objectives.kto import KTOConfig
+from ..objectives.rkto import RKTOConfig
 from .settings import build, override, read_yaml
 
 # What of a recipe may change while a run goes on.
 _BESIDE = ("out", "save_every", "keep_last", "keep_best", "log_every", "eval_every", "eval_rows",
            "sample_every", "sample_rows", "wandb")  # fmt: skip
 _FITTING = ("checkpointing", "shard")  # of the model's settings, likewise
-RECIPES = Path(__file__).resolve().parent / "recipes"
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
 
 @dataclass(frozen=True)

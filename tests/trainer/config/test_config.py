@@ -13,8 +13,8 @@ import torch
 import yaml
 
 from evlm.errors import ConfigError
-from trainer.config import RECIPES, Config, completed, load_config
-from trainer.settings import build
+from trainer.config.recipe import RECIPES, Config, completed, load_config
+from trainer.config.settings import build
 from trainer.state import Progress, States
 
 TINY: dict[str, Any] = yaml.safe_load((RECIPES / "tiny.yaml").read_text())
