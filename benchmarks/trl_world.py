@@ -56,10 +56,10 @@ def prepare(folder: Path, kind: str, steps: int, epochs: int = 1) -> None:
     from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
     from trainer.config.recipe import Config
     from trainer.config.settings import build
+    from trainer.data.conversation import from_row
     from trainer.data.formats import to_trl
-    from trainer.data.talk import from_row
+    from trainer.data.stream import Source, Stream
     from trainer.learner import load_learner
-    from trainer.stream import Source, Stream
     from trainer.world.rows import UNDESIRED, Recipe, rows
 
     tokenizer = make_tokenizer()

@@ -23,6 +23,8 @@ from evlm.reason.backbone import open_processor
 from evlm.reason.messages import get_style
 
 from .config.recipe import Config, Phase, Source, completed
+from .data.stream import Source as Folder
+from .data.stream import Stream
 from .learner import lora_targets, rows_for
 from .memory import Length, fixed, passing, split
 from .model.batch import Collator
@@ -30,8 +32,6 @@ from .model.shards import supported
 from .model.skeleton import skeleton
 from .rows import Rows
 from .state import States
-from .stream import Source as Folder
-from .stream import Stream
 
 _PROBE = 16  # rows that are read to know how long they are
 

@@ -17,9 +17,9 @@ from evlm.reason.messages import Chat, PromptStyle, build_messages
 from evlm.records import Row
 
 from .config.recipe import Source
+from .data.stream import Source as Folder
+from .data.stream import Stream
 from .model.ranks import Ranks
-from .stream import Source as Folder
-from .stream import Stream
 from .world.light import lit
 from .world.question import Question
 from .world.rows import UNDESIRED, Recipe, completion_row, place_of, question_at, to_request

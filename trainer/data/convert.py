@@ -18,9 +18,9 @@ from evlm.plan.mask_codec import BoxSpans
 from evlm.reason.messages import FULL, PromptStyle
 from evlm.records import ROWS_FILE, Row
 
+from .conversation import Talk, from_row, relative, to_row
 from .files import EVLM_COLUMNS, OnProblem, Problem, read, read_lines, row_columns, rows_file, writing
 from .formats import FORMATS, Layout, describe, layout_of
-from .talk import Talk, from_row, relative, to_row
 
 NAMES = ("evlm", *FORMATS)
 

@@ -21,8 +21,8 @@ from typing import Any
 
 from evlm.errors import RecordError
 
+from .conversation import Talk
 from .files import parse
-from .talk import Talk
 
 INFO_FILE = "dataset_info.json"
 DEFAULT_TAGS = {

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from evlm.errors import RecordError
 from evlm.plan.trace import render
 from evlm.reason.messages import SHORT, build_messages
+from trainer.data.conversation import Talk
 from trainer.data.convert import Conversion, convert
-from trainer.data.talk import Talk
-from trainer.stream import Sample, Source, Stream, permuted
+from trainer.data.stream import Sample, Source, Stream, permuted
 
 SHARED = settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

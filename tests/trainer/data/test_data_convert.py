@@ -18,10 +18,10 @@ from evlm.errors import RecordError
 from evlm.plan.trace import parse, render
 from evlm.reason.messages import FULL, SHORT, build_messages
 from trainer.__main__ import main
+from trainer.data.conversation import from_row
 from trainer.data.convert import Conversion, convert
 from trainer.data.files import Problem, read
 from trainer.data.formats import FORMATS
-from trainer.data.talk import from_row
 from trainer.world.cli import write_rows as write_world
 from trainer.world.rows import Recipe
 

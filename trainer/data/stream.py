@@ -26,10 +26,10 @@ from evlm.plan.mask_codec import BoxSpans
 from evlm.plan.trace import render
 from evlm.reason.messages import FULL, Chat, PromptStyle, build_messages
 from evlm.records import Row, row_problems
+from trainer.data.conversation import Talk, relative
 from trainer.data.convert import source_file
 from trainer.data.files import from_parquet, parse, read_lines, unchecked_row, unicode_problems
 from trainer.data.formats import FORMATS, Layout, layout_of
-from trainer.data.talk import Talk, relative
 
 
 @dataclass(frozen=True)

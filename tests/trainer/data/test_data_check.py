@@ -15,10 +15,10 @@ from data_rows import FRAMES, ROW, draw_pictures, many, write_rows
 from evlm.errors import EVLMError
 from evlm.files.safe_paths import Inside
 from trainer.__main__ import main
+from trainer.data.conversation import from_row, to_row
 from trainer.data.files import Problem, read
 from trainer.data.formats import FORMATS, Layout
 from trainer.data.stats import stats
-from trainer.data.talk import from_row, to_row
 
 GOOD = json.loads(json.dumps(asdict(ROW)))
 OPTIONAL = ("mask", "mask_text", "edited", "references", "fps", "raters", "meta")
