@@ -38,7 +38,7 @@ from safetensors.torch import load_file
 import trainer.loop
 import trainer.run  # noqa: F401
 from trainer.__main__ import main as train
-from trainer.state import OPTIMIZER, STATE, WEIGHTS, States
+from trainer.learner.state import OPTIMIZER, STATE, WEIGHTS, States
 
 RECIPE = """
 lora: {{rank: 4, dropout: 0.1}}

@@ -59,7 +59,7 @@ def prepare(folder: Path, kind: str, steps: int, epochs: int = 1) -> None:
     from trainer.data.conversation import from_row
     from trainer.data.formats import to_trl
     from trainer.data.stream import Source, Stream
-    from trainer.learner import load_learner
+    from trainer.learner.learner import load_learner
     from trainer.world.rows import UNDESIRED, Recipe, rows
 
     tokenizer = make_tokenizer()

@@ -284,7 +284,7 @@ def load(
     from evlm.reason.backbone import load_backbone
     from evlm.reason.reasoner import Reasoner
 
-    from .learner import Learner
+    from .learner.learner import Learner
 
     backbone = load_backbone(resolve(base, "reasoner"), adapter)
     count = token_counter(backbone.processor)

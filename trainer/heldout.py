@@ -13,9 +13,9 @@ from evlm.errors import ConfigError
 
 from .config.recipe import Config, Source
 from .evaluate import Question, batched, dataset_questions, evaluate, world_questions
-from .learner import Learner
+from .learner.learner import Learner
+from .learner.rows import Example, open_rows
 from .model.sampling import SampleConfig, answers
-from .rows import Example, open_rows
 from .samples import keep_samples
 
 SPLIT = "validation"

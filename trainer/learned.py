@@ -19,8 +19,8 @@ from evlm.models.safetensors_file import read_header, read_tensors
 from evlm.models.zoo import resolve
 
 from .config.recipe import Config, load_config
+from .learner.state import WEIGHTS, States
 from .model.skeleton import skeleton
-from .state import WEIGHTS, States
 
 RECIPE = "recipe.yaml"  # in a run's folder: the recipe with every setting, as it was run
 

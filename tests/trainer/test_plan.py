@@ -12,7 +12,7 @@ import torch
 
 from trainer.__main__ import main
 from trainer.config.recipe import load_config
-from trainer.learner import load_learner
+from trainer.learner.learner import load_learner
 from trainer.memory import kept
 from trainer.plan import plan
 from trainer.steps.sft import sft_step

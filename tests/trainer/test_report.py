@@ -20,8 +20,8 @@ from evlm.reason.messages import FULL, SHORT, build_messages
 from trainer.__main__ import main
 from trainer.curves import curve
 from trainer.events import json_line
+from trainer.learner.rows import Example
 from trainer.report import report
-from trainer.rows import Example
 from trainer.samples import SIDE, keep_samples
 from trainer.world.rows import Recipe, completion_row, question_at, to_request
 

@@ -12,11 +12,11 @@ from evlm.plan.mask_codec import mask_text_iou
 from trainer.config.recipe import load_config
 from trainer.estimators.eta0 import Eta0Config, pair_indices
 from trainer.estimators.rewards import RewardConfig, plan_in, slots
-from trainer.learner import Learner, load_learner
+from trainer.learner.learner import Learner, load_learner
+from trainer.learner.rows import Example
 from trainer.model.logprobs import base_of, response_states, sequence_logps, token_logps
 from trainer.model.reference import Reference
 from trainer.objectives.rkto import RKTOConfig
-from trainer.rows import Example
 from trainer.steps.kto import kto_step
 from trainer.steps.rkto import draw, judge, rkto_step, terms_of
 from trainer.steps.sft import sft_step

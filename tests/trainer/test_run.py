@@ -19,7 +19,7 @@ from evlm.reason.reasoner import Reasoner, Sampling
 from evlm.records import RowWriter
 from trainer.__main__ import main
 from trainer.config.recipe import Config, load_config
-from trainer.learner import load_learner
+from trainer.learner.learner import load_learner
 from trainer.loop import Stopped, run
 from trainer.model.batch import Collator
 from trainer.model.logprobs import base_of

@@ -16,8 +16,8 @@ import trainer.loop
 from evlm.adapter.checkpoint import load_adapter
 from evlm.errors import ConfigError, TrainingError
 from trainer.config.recipe import Config, load_config
+from trainer.learner.state import States
 from trainer.loop import run
-from trainer.state import States
 
 Events = list[dict[str, Any]]
 

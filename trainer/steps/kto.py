@@ -7,11 +7,11 @@ from torch import Tensor
 
 from ..config.recipe import Phase
 from ..estimators.eta0 import compare
-from ..learner import Learner
+from ..learner.learner import Learner
+from ..learner.rows import Example
 from ..model.logprobs import sequence_logps, split
 from ..model.reference import Reference
 from ..objectives.kto import eta0, kto_loss
-from ..rows import Example
 
 
 def kto_step(

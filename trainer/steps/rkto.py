@@ -15,7 +15,8 @@ from evlm.errors import ModelError
 from ..config.recipe import Phase
 from ..estimators.eta0 import compare
 from ..estimators.rewards import RewardConfig, iou_of, plan_in, similarity, slots, truth_of
-from ..learner import Learner
+from ..learner.learner import Learner
+from ..learner.rows import Example
 from ..model.logprobs import Prompts, base_of, response_states, sequence_logps, split
 from ..model.reference import Reference, at_rest
 from ..model.sampling import sample
@@ -24,7 +25,6 @@ from ..model.token_logprobs import token_logps
 from ..objectives.kto import eta0, log_ratio, sft_anchor
 from ..objectives.reflection import mean_embedding, reflection_reward
 from ..objectives.rkto import Credit, credit, rkto_terms, weight_entropy
-from ..rows import Example
 from .kto import by_label
 
 Numbers = dict[str, float]

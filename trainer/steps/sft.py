@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from ..config.recipe import Phase
-from ..learner import Learner
+from ..learner.learner import Learner
+from ..learner.rows import Example
 from ..model.logprobs import base_of
 from ..model.packing import row_states
 from ..objectives.sft import sft_loss
-from ..rows import Example
 
 
 def sft_step(learner: Learner, examples: list[Example], phase: Phase) -> dict[str, float]:

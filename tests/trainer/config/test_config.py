@@ -15,7 +15,7 @@ import yaml
 from evlm.errors import ConfigError
 from trainer.config.recipe import RECIPES, Config, completed, load_config
 from trainer.config.settings import build
-from trainer.state import Progress, States
+from trainer.learner.state import Progress, States
 
 TINY: dict[str, Any] = yaml.safe_load((RECIPES / "tiny.yaml").read_text())
 

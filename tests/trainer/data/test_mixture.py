@@ -14,7 +14,7 @@ from evlm.errors import ConfigError, RecordError
 from evlm.files.pictures import save_picture
 from evlm.records import RowWriter
 from trainer.config.recipe import Config, load_config
-from trainer.learner import load_learner, rows_for
+from trainer.learner.learner import load_learner, rows_for
 from trainer.loop import run
 from trainer.model.batch import Collator
 from trainer.plan import plan

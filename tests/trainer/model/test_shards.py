@@ -16,8 +16,8 @@ from torch.distributed.tensor import DTensor
 
 from evlm.errors import ConfigError
 from trainer.config.recipe import load_config
-from trainer.guard import within_memory
-from trainer.learner import load_learner
+from trainer.learner.guard import within_memory
+from trainer.learner.learner import load_learner
 from trainer.model.ranks import Ranks, joined
 from trainer.model.shards import PeerFailed, Shards
 

@@ -9,7 +9,7 @@ import pytest
 
 from trainer.config.recipe import load_config
 from trainer.estimators.rewards import embed
-from trainer.learner import load_learner
+from trainer.learner.learner import load_learner
 from trainer.loop import run
 from trainer.model.logprobs import sequence_logps, split
 from trainer.model.reference import at_rest

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-import trainer.state
+import trainer.learner.state
 from evlm.errors import ConfigError
-from trainer.state import Progress, States, differences
+from trainer.learner.state import Progress, States, differences
 
 RECIPE = {"lr": 0.1, "phases": [{"kind": "sft", "steps": 3}], "betas": (0.9, 0.99)}
 
@@ -79,7 +79,7 @@ def test_what_is_not_whole_is_passed_over(tmp_path: Path, harm: str) -> None:
 def test_a_process_that_dies_while_it_writes_leaves_the_state_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    states, flush, calls = saved_at(tmp_path, 1), trainer.state._flush, 0
+    states, flush, calls = saved_at(tmp_path, 1), trainer.learner.state._flush, 0
 
     class Killed(BaseException):
         pass
@@ -94,7 +94,7 @@ def test_a_process_that_dies_while_it_writes_leaves_the_state_before(
             flush(path)
 
         calls = 0
-        monkeypatch.setattr(trainer.state, "_flush", dying)
+        monkeypatch.setattr(trainer.learner.state, "_flush", dying)
         with pytest.raises(Killed):
             states.save(*learned(steps=2), Progress(2))
         saved = States(tmp_path, RECIPE).newest()
@@ -140,7 +140,7 @@ def test_a_full_disk_is_said_and_costs_no_state(tmp_path: Path) -> None:
     states = States(tmp_path, RECIPE)
     states.save(model, optimizer, Progress(1))
     here = Path(__file__).resolve()
-    paths = os.pathsep.join(map(str, (here.parent, here.parents[2])))
+    paths = os.pathsep.join(map(str, (here.parent, here.parents[3])))
     child = subprocess.run(
         [sys.executable, "-c", FULL, str(tmp_path)],
         env={**os.environ, "PYTHONPATH": paths},

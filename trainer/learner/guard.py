@@ -13,7 +13,7 @@ import torch
 
 from evlm.errors import TrainingError
 
-from .model.ranks import PeerFailed, Ranks
+from ..model.ranks import PeerFailed, Ranks
 from .state import Progress
 
 Result = TypeVar("Result")

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from evlm.errors import TrainingError
-from trainer.guard import ENOUGH, REMEMBERED, verdict, within_memory
+from trainer.learner.guard import ENOUGH, REMEMBERED, verdict, within_memory
+from trainer.learner.state import Progress
 from trainer.model.ranks import Ranks
-from trainer.state import Progress
 
 CPU = torch.device("cpu")
 

@@ -16,13 +16,13 @@ from evlm.plan.trace import render
 from evlm.reason.messages import Chat, PromptStyle, build_messages
 from evlm.records import Row
 
-from .config.recipe import Source
-from .data.stream import Source as Folder
-from .data.stream import Stream
-from .model.ranks import Ranks
-from .world.light import lit
-from .world.question import Question
-from .world.rows import UNDESIRED, Recipe, completion_row, place_of, question_at, to_request
+from ..config.recipe import Source
+from ..data.stream import Source as Folder
+from ..data.stream import Stream
+from ..model.ranks import Ranks
+from ..world.light import lit
+from ..world.question import Question
+from ..world.rows import UNDESIRED, Recipe, completion_row, place_of, question_at, to_request
 
 ALONE = Ranks()
 

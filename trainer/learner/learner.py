@@ -19,13 +19,13 @@ from evlm.reason.backbone import load_backbone
 from evlm.reason.messages import Chat, build_messages
 from evlm.request import Request
 
-from .config.recipe import Config, Phase
-from .model.batch import Batch, Collator
-from .model.forward import Features
-from .model.logprobs import How, base_of
-from .model.packing import checkpoint_layers, is_checkpointed
-from .model.ranks import Ranks
-from .model.shards import Shards, supported
+from ..config.recipe import Config, Phase
+from ..model.batch import Batch, Collator
+from ..model.forward import Features
+from ..model.logprobs import How, base_of
+from ..model.packing import checkpoint_layers, is_checkpointed
+from ..model.ranks import Ranks
+from ..model.shards import Shards, supported
 from .rows import Example, Rows, open_rows
 
 REFERENCE = "reference"  # the name of the frozen adapter

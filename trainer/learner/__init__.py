@@ -1,0 +1,1 @@
+"""Model, data and state: what learns, and what goes on after a kill."""
