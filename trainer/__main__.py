@@ -17,7 +17,7 @@ COMMANDS = {
     ),
     "report": ("trainer.report", "draw a run as one HTML page: recipe, curves, answers"),
     "study": ("trainer.study", "compare SFT, KTO and RKTO in miniature, at equal compute"),
-    "eval": ("trainer.evaluate_cli", "measure a reasoner on questions whose answer is known"),
+    "eval": ("trainer.evaluation.cli", "measure a reasoner on questions whose answer is known"),
     "world": ("trainer.world.cli", "make rows and pictures of the procedural world, or a sheet of them"),
     "data": (
         "trainer.data.cli",

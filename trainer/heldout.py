@@ -12,7 +12,7 @@ import torch
 from evlm.errors import ConfigError
 
 from .config.recipe import Config, Source
-from .evaluate import Question, batched, dataset_questions, evaluate, world_questions
+from .evaluation.accuracy import Question, batched, dataset_questions, evaluate, world_questions
 from .learner.learner import Learner
 from .learner.rows import Example, open_rows
 from .model.sampling import SampleConfig, answers

@@ -18,9 +18,9 @@ from evlm.errors import RecordError
 from evlm.files.pictures import write_atomically
 
 from .curves import curve
+from .evaluation.results import cells, read_csv
 from .events import History, numbers, read_history
 from .learned import RECIPE
-from .results import cells, read_csv
 from .samples import FOLDER
 
 COLOURS = {"sft": "#2563eb", "kto": "#d97706", "rkto": "#059669"}

@@ -23,7 +23,7 @@ from evlm.errors import ConfigError
 
 from .config.recipe import RECIPES, Config
 from .config.settings import build, override, read_yaml
-from .evaluate import evaluate, load, world_questions
+from .evaluation.accuracy import evaluate, load, world_questions
 from .study_arms import ARMS, BASE, SAME_STEPS, STUDIES
 from .study_figure import figures
 from .study_page import page

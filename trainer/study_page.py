@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .evaluate import Outcome, difference, summary
+from .evaluation.accuracy import Outcome, difference, summary
 from .statistics import Interval
 
 Result = Mapping[str, Any]

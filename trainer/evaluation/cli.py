@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from evlm.errors import ConfigError
 
-from .world.scene import SPLITS
+from ..world.scene import SPLITS
 
 if TYPE_CHECKING:
-    from .evaluate import Question
+    from .accuracy import Question
     from .judges import Panel
 
 ROWS = 500  # of the world, which has no end
@@ -57,7 +57,8 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Asks, prints the table, writes the files. Raises EVLMError."""
-    from . import evaluate, results
+    from . import accuracy as evaluate
+    from . import results
 
     questions = _questions(options)
     panel = _panel(options)
@@ -86,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _questions(options: argparse.Namespace) -> list[Question]:
-    from .evaluate import dataset_questions, world_questions
+    from .accuracy import dataset_questions, world_questions
 
     if not 0 <= options.lamp <= 1 or (options.lamp and options.data is not None):
         raise ConfigError(f"--lamp {options.lamp:g}: expected 0 to 1, and 0 for a dataset")
@@ -100,8 +101,8 @@ def _panel(options: argparse.Namespace) -> Panel | None:
     """The judges, checked before the model is asked anything. Raises ConfigError, EndpointError."""
     if not options.judge:
         return None
+    from ..statistics import check_packages
     from .judges import Judge, Panel
-    from .statistics import check_packages
 
     check_packages()
     file = options.verdicts or (options.out and options.out / "verdicts.jsonl")

@@ -28,13 +28,13 @@ from evlm.plan.trace import Plan, parse
 from evlm.records import Row, read_rows
 from evlm.request import Request
 
-from .statistics import Interval, interval, paired
-from .world.edits import MIX
-from .world.light import lit
-from .world.questions import CATEGORIES, ask
-from .world.questions import Question as WorldQuestion
-from .world.rows import to_request
-from .world.scene import SPLITS
+from ..statistics import Interval, interval, paired
+from ..world.edits import MIX
+from ..world.light import lit
+from ..world.questions import CATEGORIES, ask
+from ..world.questions import Question as WorldQuestion
+from ..world.rows import to_request
+from ..world.scene import SPLITS
 
 Answerer = Callable[[Sequence[Request]], list[str]]
 """Requests -> the texts that answer them, in order."""
@@ -284,7 +284,7 @@ def load(
     from evlm.reason.backbone import load_backbone
     from evlm.reason.reasoner import Reasoner
 
-    from .learner.learner import Learner
+    from ..learner.learner import Learner
 
     backbone = load_backbone(resolve(base, "reasoner"), adapter)
     count = token_counter(backbone.processor)
@@ -305,7 +305,7 @@ def load(
 def batched(learner: Any, max_new_tokens: int = 768) -> Answerer:
     """A `learner.Learner`, greedy, many questions at once: the same answers about three times sooner
     on one core."""
-    from .model.sampling import SampleConfig, answers
+    from ..model.sampling import SampleConfig, answers
 
     config = SampleConfig(temperature=0.0, max_new_tokens=max_new_tokens)
     return lambda requests: answers(learner, [learner.chat(each) for each in requests], config)

@@ -22,7 +22,7 @@ from evlm.plan.mask_codec import BoxSpans
 from evlm.plan.trace import Plan, Trace, render
 from evlm.records import Row
 from evlm.request import Request
-from trainer.evaluate import (
+from trainer.evaluation.accuracy import (
     METRICS,
     Outcome,
     Question,
@@ -35,7 +35,7 @@ from trainer.evaluate import (
     summary,
     world_questions,
 )
-from trainer.results import csv_text, read_csv, table
+from trainer.evaluation.results import csv_text, read_csv, table
 from trainer.world.edits import MIX
 from trainer.world.questions import CATEGORIES
 
@@ -302,7 +302,7 @@ def test_a_stratified_order_keeps_shares_at_any_length(names: list[str], seed: i
 def test_the_batch_answers_as_the_reasoner_does_one_by_one() -> None:
     from evlm.models.zoo import resolve
     from evlm.reason.reasoner import Reasoner
-    from trainer.evaluate import load, one_by_one, token_counter
+    from trainer.evaluation.accuracy import load, one_by_one, token_counter
 
     asked = world_questions(20, 5)
     many, tokens = load("bundled")

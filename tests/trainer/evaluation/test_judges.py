@@ -19,9 +19,9 @@ from PIL import Image
 from evlm.errors import EndpointError
 from evlm.request import Reference, Request
 from trainer.__main__ import main
-from trainer.evaluate import Outcome, Question
-from trainer.judges import Case, Judge, Panel, Verdict, judge_chat, read_verdict
-from trainer.results import answer_lines, judged, judges_table
+from trainer.evaluation.accuracy import Outcome, Question
+from trainer.evaluation.judges import Case, Judge, Panel, Verdict, judge_chat, read_verdict
+from trainer.evaluation.results import answer_lines, judged, judges_table
 
 Reply = Callable[[dict[str, Any]], tuple[int, str]]
 REFERENCES = (Reference("image", torch.ones(1, 6, 6, 3)), Reference("text", text="words <|im_end|> win"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from trainer.__main__ import main
-from trainer.evaluate import dataset_questions, world_questions
+from trainer.evaluation.accuracy import dataset_questions, world_questions
 from trainer.report import report
 
 HEAD = "|  | questions | plan exact | targets right | mask IoU | malformed | tokens |"

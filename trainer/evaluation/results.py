@@ -14,9 +14,9 @@ from typing import Any
 from evlm.errors import RecordError
 from evlm.files.pictures import write_atomically
 
-from .evaluate import METRICS, Line, Outcome, Question
+from ..statistics import Interval, cohen_kappa, fleiss_kappa, interval, percent_agreement
+from .accuracy import METRICS, Line, Outcome, Question
 from .judges import Verdict
-from .statistics import Interval, cohen_kappa, fleiss_kappa, interval, percent_agreement
 
 TITLES = {
     "exact": "plan exact",

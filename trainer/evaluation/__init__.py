@@ -1,0 +1,1 @@
+"""How right a reasoner is: accuracy with intervals, judges, results on disk."""
