@@ -12,7 +12,7 @@ from evlm.errors import EVLMError
 COMMANDS = {
     "run": ("trainer.run", "train an adapter by a recipe"),
     "export": (
-        "trainer.export",
+        "trainer.export.cli",
         "write what was learned as an adapter file, a PEFT folder or a merged model",
     ),
     "report": ("trainer.report", "draw a run as one HTML page: recipe, curves, answers"),

@@ -20,7 +20,7 @@ from evlm.files.pictures import write_atomically
 from .curves import curve
 from .evaluation.results import cells, read_csv
 from .events import History, numbers, read_history
-from .learned import RECIPE
+from .export.adapter_source import RECIPE
 from .samples import FOLDER
 
 COLOURS = {"sft": "#2563eb", "kto": "#d97706", "rkto": "#059669"}

@@ -14,7 +14,7 @@ from evlm.files.pictures import write_atomically
 
 from .config.recipe import RECIPES, Config, load_config
 from .config.settings import write_yaml
-from .learned import RECIPE
+from .export.adapter_source import RECIPE
 from .plan import plan
 from .progress import STYLES, reporting
 

@@ -18,9 +18,9 @@ from evlm.models.loading import read_notes
 from evlm.models.safetensors_file import read_header, read_tensors
 from evlm.models.zoo import resolve
 
-from .config.recipe import Config, load_config
-from .learner.state import WEIGHTS, States
-from .model.skeleton import skeleton
+from ..config.recipe import Config, load_config
+from ..learner.state import WEIGHTS, States
+from ..model.skeleton import skeleton
 
 RECIPE = "recipe.yaml"  # in a run's folder: the recipe with every setting, as it was run
 

@@ -16,9 +16,9 @@ from evlm.errors import CheckpointError
 from evlm.models.safetensors_file import read_header
 from evlm.models.zoo import find, resolve
 
-from .learned import Learned, alone, fitted, read_learned
+from ..model.skeleton import skeleton
+from .adapter_source import Learned, alone, fitted, read_learned
 from .merge import merge
-from .model.skeleton import skeleton
 
 
 def add_parser(parser: argparse.ArgumentParser) -> None:

@@ -18,8 +18,8 @@ from evlm.errors import CheckpointError, ModelError
 from evlm.models.zoo import resolve
 from evlm.reason.reasoner import Reasoner, Sampling
 from trainer.__main__ import main
-from trainer.export import write_merged
-from trainer.learned import read_learned
+from trainer.export.adapter_source import read_learned
+from trainer.export.cli import write_merged
 from trainer.model.skeleton import skeleton
 from trainer.world.rows import Recipe, question_at, to_request
 
@@ -180,7 +180,7 @@ def test_nothing_is_overwritten_or_left_half_written(tmp_path: Path, capsys: pyt
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("trainer.merge.shutil.copyfile", full)
+    monkeypatch.setattr("trainer.export.merge.shutil.copyfile", full)
     assert export(tmp_path / "new", "merged") == 2 and "No space left" in capsys.readouterr().err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.safetensors", "mine", "out"]
 

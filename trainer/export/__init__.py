@@ -1,0 +1,1 @@
+"""What was learned, as an adapter file, a PEFT folder or a merged model."""
