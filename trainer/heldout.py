@@ -16,7 +16,7 @@ from .evaluation.accuracy import Question, batched, dataset_questions, evaluate,
 from .learner.learner import Learner
 from .learner.rows import Example, open_rows
 from .model.sampling import SampleConfig, answers
-from .samples import keep_samples
+from .report.samples import keep_samples
 
 SPLIT = "validation"
 MAX_NEW_TOKENS = 768

@@ -16,7 +16,7 @@ from .config.recipe import RECIPES, Config, load_config
 from .config.settings import write_yaml
 from .export.adapter_source import RECIPE
 from .plan import plan
-from .progress import STYLES, reporting
+from .report.progress import STYLES, reporting
 
 
 def add_parser(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from trainer.__main__ import main
 from trainer.evaluation.accuracy import dataset_questions, world_questions
-from trainer.report import report
+from trainer.report.page import report
 
 HEAD = "|  | questions | plan exact | targets right | mask IoU | malformed | tokens |"
 

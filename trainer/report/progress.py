@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from evlm.errors import ConfigError, TrainingError
 
-from .config.recipe import Config
+from ..config.recipe import Config
 from .events import LOG, json_line, numbers
 
 STYLES = ("auto", "bar", "lines", "jsonl")

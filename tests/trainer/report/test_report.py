@@ -18,11 +18,11 @@ from evlm.plan.mask_codec import BoxSpans
 from evlm.plan.trace import render
 from evlm.reason.messages import FULL, SHORT, build_messages
 from trainer.__main__ import main
-from trainer.curves import curve
-from trainer.events import json_line
 from trainer.learner.rows import Example
-from trainer.report import report
-from trainer.samples import SIDE, keep_samples
+from trainer.report.curves import curve
+from trainer.report.events import json_line
+from trainer.report.page import report
+from trainer.report.samples import SIDE, keep_samples
 from trainer.world.rows import Recipe, completion_row, question_at, to_request
 
 EVIL = "</pre></style><script>alert(1)</script><img src=x onerror=alert(1)>\"'&"

@@ -15,7 +15,7 @@ from evlm.plan.trace import Plan, parse
 from evlm.reason.messages import Chat
 from evlm.viz.sheet import overlay
 
-from .learner.rows import Example
+from ..learner.rows import Example
 
 FOLDER = "samples"  # in the run's folder
 SIDE = 192  # pixels of a tile

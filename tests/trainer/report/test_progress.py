@@ -15,8 +15,8 @@ import pytest
 
 from evlm.errors import ConfigError, RecordError, TrainingError
 from trainer.config.recipe import Config, load_config
-from trainer.events import History, json_line, numbers, read_history
-from trainer.progress import Bar, reporting, said
+from trainer.report.events import History, json_line, numbers, read_history
+from trainer.report.progress import Bar, reporting, said
 
 START = {"event": "start", "steps": 40, "trainable": 10}
 

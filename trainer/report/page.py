@@ -17,10 +17,10 @@ from typing import Any
 from evlm.errors import RecordError
 from evlm.files.pictures import write_atomically
 
+from ..evaluation.results import cells, read_csv
+from ..export.adapter_source import RECIPE
 from .curves import curve
-from .evaluation.results import cells, read_csv
 from .events import History, numbers, read_history
-from .export.adapter_source import RECIPE
 from .samples import FOLDER
 
 COLOURS = {"sft": "#2563eb", "kto": "#d97706", "rkto": "#059669"}

@@ -1,0 +1,1 @@
+"""What a run says: events, progress, curves, samples, one page."""
