@@ -61,7 +61,7 @@ def train(side: str, folder: Path, steps: int) -> None:
     """One side, in its own process."""
     if side != "theirs":
         import trainer.estimators.eta0
-        import trainer.loop
+        import trainer.run.loop
 
         def neighbours(rows: int, *_: Any) -> list[tuple[int, int]]:
             """TRL's pairs: prompt i with the completion before."""
@@ -72,7 +72,7 @@ def train(side: str, folder: Path, steps: int) -> None:
             eta0 = {"over": "shifts", "shifts": 1}
             trainer.estimators.eta0.pair_indices = neighbours  # type: ignore[assignment]
         if side != "ours-cached":
-            trainer.loop.LogProbCache = lambda path: None  # type: ignore[assignment, misc, return-value]
+            trainer.run.loop.LogProbCache = lambda path: None  # type: ignore[assignment, misc, return-value]
         train_ours(folder, our_recipe(folder, "kto", steps, eta0=eta0, kto={"gamma": GAMMA}))
         return
     from trl import KTOConfig, KTOTrainer

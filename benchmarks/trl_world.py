@@ -2,7 +2,7 @@
 process for each training, and the tables.
 
 Both sides see the same rows in the same batches, the same weights and the same adapter, learn in float32 with
-AdamW at one rate, and read their pictures from disk. Ours is `trainer.loop.run`, theirs a TRL trainer's
+AdamW at one rate, and read their pictures from disk. Ours is `trainer.run.loop.run`, theirs a TRL trainer's
 `train()`. The clock runs from the end of step SKIPPED to the end of the last one, data, processor and
 optimiser included. Tokens are those of the rows, each counted once: prompts and pictures included, padding
 not.
@@ -162,7 +162,7 @@ def train_ours(folder: Path, recipe: dict[str, Any]) -> None:
 
     from trainer.config.recipe import Config
     from trainer.config.settings import build
-    from trainer.loop import run
+    from trainer.run.loop import run
 
     torch.set_num_threads(1)
     clock = Clock()

@@ -10,7 +10,7 @@ from importlib import import_module
 from evlm.errors import EVLMError
 
 COMMANDS = {
-    "run": ("trainer.run", "train an adapter by a recipe"),
+    "run": ("trainer.run.cli", "train an adapter by a recipe"),
     "export": (
         "trainer.export.cli",
         "write what was learned as an adapter file, a PEFT folder or a merged model",

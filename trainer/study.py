@@ -118,7 +118,7 @@ def _run(job: Job) -> str:
     """Trains, asks and writes the job's result."""
     import torch
 
-    from .loop import run as train
+    from .run.loop import run as train
 
     torch.set_num_threads(1)
     folder = Path(job.folder)
@@ -167,7 +167,7 @@ def _price(arm: str, recipe: dict[str, Any]) -> float:
 
     import torch
 
-    from .loop import run as train
+    from .run.loop import run as train
 
     torch.set_num_threads(1)
     seen: list[float] = []

@@ -22,8 +22,8 @@ from evlm.records import RowWriter
 from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
 from trainer.config.recipe import RECIPES, Config, load_config
 from trainer.config.settings import build, read_yaml, write_yaml
-from trainer.loop import run
-from trainer.plan import plan
+from trainer.run.dry_run import plan
+from trainer.run.loop import run
 from trainer.world.rows import Recipe, rows
 
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))

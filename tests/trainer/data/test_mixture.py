@@ -15,9 +15,9 @@ from evlm.files.pictures import save_picture
 from evlm.records import RowWriter
 from trainer.config.recipe import Config, load_config
 from trainer.learner.learner import load_learner, rows_for
-from trainer.loop import run
 from trainer.model.batch import Collator
-from trainer.plan import plan
+from trainer.run.dry_run import plan
+from trainer.run.loop import run
 from trainer.world.rows import Recipe, rows
 
 ANSWERS = ("a red square", "Paris", "4")

@@ -10,11 +10,11 @@ import pytest
 from trainer.config.recipe import load_config
 from trainer.estimators.rewards import embed
 from trainer.learner.learner import load_learner
-from trainer.loop import run
 from trainer.model.logprobs import sequence_logps, split
 from trainer.model.reference import at_rest
 from trainer.model.sampling import SampleConfig, sample
 from trainer.model.token_count import take_fed
+from trainer.run.loop import run
 
 
 @pytest.fixture()

@@ -22,16 +22,16 @@ from evlm.plan.mask_codec import get_codec
 from evlm.reason.backbone import open_processor
 from evlm.reason.messages import get_style
 
-from .config.recipe import Config, Phase, Source, completed
-from .data.stream import Source as Folder
-from .data.stream import Stream
-from .learner.learner import lora_targets, rows_for
-from .learner.rows import Rows
-from .learner.state import States
+from ..config.recipe import Config, Phase, Source, completed
+from ..data.stream import Source as Folder
+from ..data.stream import Stream
+from ..learner.learner import lora_targets, rows_for
+from ..learner.rows import Rows
+from ..learner.state import States
+from ..model.batch import Collator
+from ..model.shards import supported
+from ..model.skeleton import skeleton
 from .memory import Length, fixed, passing, split
-from .model.batch import Collator
-from .model.shards import supported
-from .model.skeleton import skeleton
 
 _PROBE = 16  # rows that are read to know how long they are
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-import trainer.heldout
-import trainer.loop
+import trainer.run.heldout
+import trainer.run.loop
 from evlm.adapter.checkpoint import load_adapter
 from evlm.errors import ConfigError, TrainingError
 from trainer.config.recipe import Config, load_config
 from trainer.learner.state import States
-from trainer.loop import run
+from trainer.run.loop import run
 
 Events = list[dict[str, Any]]
 
@@ -50,7 +50,7 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, float]], None]
                 parameter.grad = 1e-3 * torch.randn_like(parameter)
             return {"loss": losses.get(at, 1.0)}
 
-        monkeypatch.setattr(trainer.loop, "_step", step)
+        monkeypatch.setattr(trainer.run.loop, "_step", step)
 
     install({})
     return install
@@ -65,7 +65,7 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_gradients(
 ) -> None:
     two = "phases.0.steps=2"
     parts, _ = ran(small(tmp_path / "parts", two, "phases.0.micro_batch=1"))
-    step = trainer.loop._step
+    step = trainer.run.loop._step
 
     def short(learner: Any, reference: Any, examples: Any, phase: Any, at: int, seed: int) -> Any:
         found = step(learner, reference, examples, phase, at, seed)  # leaves gradients and spends chance
@@ -73,7 +73,7 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_gradients(
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return found
 
-    monkeypatch.setattr(trainer.loop, "_step", short)
+    monkeypatch.setattr(trainer.run.loop, "_step", short)
     sizes: list[int] = []
 
     def until_saved(event: dict[str, Any]) -> None:
@@ -127,7 +127,7 @@ def test_a_full_disk_at_the_end_costs_no_step(
 
     config = small(tmp_path, "phases.0.steps=1")
     with monkeypatch.context() as patch:
-        patch.setattr(trainer.loop, "save_learned", full)
+        patch.setattr(trainer.run.loop, "save_learned", full)
         with pytest.raises(TrainingError, match=r"adapter.safetensors cannot be written \(No space left"):
             run(config, lambda event: None)
     _, events = ran(config)
@@ -137,15 +137,15 @@ def test_a_full_disk_at_the_end_costs_no_step(
 def test_held_out_questions_are_asked_while_it_learns_and_change_nothing(
     tmp_path: Path, cheap: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer.heldout, "MAX_NEW_TOKENS", 8)
+    monkeypatch.setattr(trainer.run.heldout, "MAX_NEW_TOKENS", 8)
     right = iter([(0.25, 0.5), (0.75, 0.5), (0.75, 0.5)])
-    measure = trainer.heldout.HeldOut.measure
+    measure = trainer.run.heldout.HeldOut.measure
 
     def measured(self: Any) -> dict[str, float]:
         assert measure(self) == {"exact": 0.0, "iou": 0.0}, "nothing is right that is cut off"
         return dict(zip(("exact", "iou"), next(right), strict=True))
 
-    monkeypatch.setattr(trainer.heldout.HeldOut, "measure", measured)
+    monkeypatch.setattr(trainer.run.heldout.HeldOut, "measure", measured)
     more = ["eval_every=1", "eval_rows=3", "sample_every=3", "sample_rows=2", "keep_last=1"]
     asked, events = ran(small(tmp_path / "asked", "phases.0.steps=3", *more))
     asked_at = [(event["step"], event["exact"]) for event in of(events, "eval")]

@@ -13,8 +13,8 @@ import torch
 from trainer.__main__ import main
 from trainer.config.recipe import load_config
 from trainer.learner.learner import load_learner
-from trainer.memory import kept
-from trainer.plan import plan
+from trainer.run.dry_run import plan
+from trainer.run.memory import kept
 from trainer.steps.sft import sft_step
 
 WORLD = "data=[{world: true}]"

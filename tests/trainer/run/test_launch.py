@@ -17,9 +17,9 @@ import torch
 
 from evlm.adapter.checkpoint import load_adapter
 from trainer.config.recipe import load_config
-from trainer.loop import run
+from trainer.run.loop import run
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PARTS = ("loss", "norm", "tokens", "eta0", "reward", "similarity", "iou", "malformed", "s_desired")
 # Relative, in float32 (1e-4 was seen): Adam makes whole steps of gradients that are mere rounding.
 EQUAL = 1e-3

@@ -20,10 +20,10 @@ from evlm.records import RowWriter
 from trainer.__main__ import main
 from trainer.config.recipe import Config, load_config
 from trainer.learner.learner import load_learner
-from trainer.loop import Stopped, run
 from trainer.model.batch import Collator
 from trainer.model.logprobs import base_of
 from trainer.model.reference import Reference
+from trainer.run.loop import Stopped, run
 from trainer.steps.kto import kto_step
 from trainer.steps.rkto import rkto_step
 from trainer.steps.sft import sft_step

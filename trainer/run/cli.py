@@ -12,11 +12,11 @@ from typing import Any
 from evlm.errors import TrainingError
 from evlm.files.pictures import write_atomically
 
-from .config.recipe import RECIPES, Config, load_config
-from .config.settings import write_yaml
-from .export.adapter_source import RECIPE
-from .plan import plan
-from .report.progress import STYLES, reporting
+from ..config.recipe import RECIPES, Config, load_config
+from ..config.settings import write_yaml
+from ..export.adapter_source import RECIPE
+from ..report.progress import STYLES, reporting
+from .dry_run import plan
 
 
 def add_parser(parser: argparse.ArgumentParser) -> None:

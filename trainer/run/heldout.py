@@ -11,12 +11,12 @@ import torch
 
 from evlm.errors import ConfigError
 
-from .config.recipe import Config, Source
-from .evaluation.accuracy import Question, batched, dataset_questions, evaluate, world_questions
-from .learner.learner import Learner
-from .learner.rows import Example, open_rows
-from .model.sampling import SampleConfig, answers
-from .report.samples import keep_samples
+from ..config.recipe import Config, Source
+from ..evaluation.accuracy import Question, batched, dataset_questions, evaluate, world_questions
+from ..learner.learner import Learner
+from ..learner.rows import Example, open_rows
+from ..model.sampling import SampleConfig, answers
+from ..report.samples import keep_samples
 
 SPLIT = "validation"
 MAX_NEW_TOKENS = 768

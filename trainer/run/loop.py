@@ -20,18 +20,18 @@ import torch
 
 from evlm.errors import ConfigError, TrainingError
 
-from .config.recipe import Config, Phase, completed
+from ..config.recipe import Config, Phase, completed
+from ..learner.guard import verdict, within_memory
+from ..learner.learner import REFERENCE, Learner, freeze_reference, load_learner, save_learned
+from ..learner.rows import Example, Rows
+from ..learner.state import Progress, Saved, States
+from ..model.ranks import joined
+from ..model.reference import LogProbCache, Reference
+from ..model.token_count import take_fed
+from ..steps.kto import kto_step
+from ..steps.rkto import rkto_step
+from ..steps.sft import sft_step
 from .heldout import HeldOut
-from .learner.guard import verdict, within_memory
-from .learner.learner import REFERENCE, Learner, freeze_reference, load_learner, save_learned
-from .learner.rows import Example, Rows
-from .learner.state import Progress, Saved, States
-from .model.ranks import joined
-from .model.reference import LogProbCache, Reference
-from .model.token_count import take_fed
-from .steps.kto import kto_step
-from .steps.rkto import rkto_step
-from .steps.sft import sft_step
 
 Report = Callable[[dict[str, Any]], None]
 BAD_STEPS = 3  # in a row, then the run stops

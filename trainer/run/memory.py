@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from .config.recipe import Config, Phase
+from ..config.recipe import Config, Phase
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 FOUR_BIT = 0.516  # bytes of an NF4 weight with its doubly quantised scales (QLoRA, arXiv 2305.14314)
