@@ -16,7 +16,7 @@ COMMANDS = {
         "write what was learned as an adapter file, a PEFT folder or a merged model",
     ),
     "report": ("trainer.report.page", "draw a run as one HTML page: recipe, curves, answers"),
-    "study": ("trainer.study", "compare SFT, KTO and RKTO in miniature, at equal compute"),
+    "study": ("trainer.study.cli", "compare SFT, KTO and RKTO in miniature, at equal compute"),
     "eval": ("trainer.evaluation.cli", "measure a reasoner on questions whose answer is known"),
     "world": ("trainer.world.cli", "make rows and pictures of the procedural world, or a sheet of them"),
     "data": (

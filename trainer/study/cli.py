@@ -21,12 +21,12 @@ from typing import Any
 
 from evlm.errors import ConfigError
 
-from .config.recipe import RECIPES, Config
-from .config.settings import build, override, read_yaml
-from .evaluation.accuracy import evaluate, load, world_questions
-from .study_arms import ARMS, BASE, SAME_STEPS, STUDIES
-from .study_figure import figures
-from .study_page import page
+from ..config.recipe import RECIPES, Config
+from ..config.settings import build, override, read_yaml
+from ..evaluation.accuracy import evaluate, load, world_questions
+from .arms import ARMS, BASE, SAME_STEPS, STUDIES
+from .figure import figures
+from .page import page
 
 PROBE = 2  # steps of which an arm's price is taken
 
@@ -118,7 +118,7 @@ def _run(job: Job) -> str:
     """Trains, asks and writes the job's result."""
     import torch
 
-    from .run.loop import run as train
+    from ..run.loop import run as train
 
     torch.set_num_threads(1)
     folder = Path(job.folder)
@@ -167,7 +167,7 @@ def _price(arm: str, recipe: dict[str, Any]) -> float:
 
     import torch
 
-    from .run.loop import run as train
+    from ..run.loop import run as train
 
     torch.set_num_threads(1)
     seen: list[float] = []

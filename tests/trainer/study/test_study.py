@@ -10,10 +10,10 @@ import pytest
 from trainer.__main__ import main
 from trainer.config.recipe import RECIPES
 from trainer.config.settings import read_yaml
-from trainer.study import _config
-from trainer.study_arms import ARMS, BASE, STUDIES
-from trainer.study_figure import figure, figures
-from trainer.study_page import page
+from trainer.study.arms import ARMS, BASE, STUDIES
+from trainer.study.cli import _config
+from trainer.study.figure import figure, figures
+from trainer.study.page import page
 
 SMALL = [
     "phases.0.steps=1",

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from .report.curves import Point, scale, short
+from ..report.curves import Point, scale, short
 
 METRICS = {
     "exact": "exact on validation questions",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .evaluation.accuracy import Outcome, difference, summary
-from .statistics import Interval
+from ..evaluation.accuracy import Outcome, difference, summary
+from ..statistics import Interval
 
 Result = Mapping[str, Any]
 

@@ -1,0 +1,1 @@
+"""The paper's comparisons in miniature, at equal compute."""
