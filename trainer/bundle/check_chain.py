@@ -15,8 +15,8 @@ import torch
 from ..world.questions import Question
 from ..world.reader import edit_right
 from ..world.rows import to_request
+from .parallel_map import spread
 from .reasoner import questions
-from .spread import spread
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from evlm.plan.trace import Plan, parse
 from ..world.edits import OPERATIONS
 from ..world.questions import CATEGORIES, Question
 from ..world.rows import to_request
+from .parallel_map import spread
 from .reasoner import questions
-from .spread import spread
 
 
 @dataclass(frozen=True)

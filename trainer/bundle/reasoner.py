@@ -15,11 +15,11 @@ from evlm.plan.trace import render
 from evlm.reason.messages import SHORT, Chat, build_messages, encode
 
 from ..model.batch import Batch, Collator
-from ..sft import SFTConfig, run_sft
 from ..world.questions import Question, ask
 from ..world.rows import to_request
 from ..world.scene import Split
 from ..world.traces import write_trace
+from .sft import SFTConfig, run_sft
 from .tiny_qwen import make_model, make_processor, make_tokenizer
 from .vision_warmup import Eyes, shown_in, warm_up
 

@@ -13,11 +13,11 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from .learner.state import Progress, States
-from .model.batch import Batch
-from .model.forward import hidden_and_seen
-from .model.optim import make_optimizer
-from .objectives.sft import sft_loss
+from ..learner.state import Progress, States
+from ..model.batch import Batch
+from ..model.forward import hidden_and_seen
+from ..model.optim import make_optimizer
+from ..objectives.sft import sft_loss
 
 
 @dataclass(frozen=True)

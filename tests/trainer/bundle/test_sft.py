@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from trainer.bundle.reasoner import training_batch
+from trainer.bundle.sft import SFTConfig, run_sft
 from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
 from trainer.model.batch import Collator
-from trainer.sft import SFTConfig, run_sft
 
 
 @pytest.fixture(scope="module")
