@@ -35,8 +35,6 @@ import transformers.models.qwen2_vl.modeling_qwen2_vl
 import transformers.models.qwen2_vl.processing_qwen2_vl  # noqa: F401
 from safetensors.torch import load_file
 
-import trainer.run.cli  # noqa: F401
-import trainer.run.loop
 from trainer.__main__ import main as train
 from trainer.learner.state import OPTIMIZER, STATE, WEIGHTS, States
 

@@ -1,1 +1,1 @@
-"""What lies on disk: pictures, animations and videos read and written, and paths that stay inside a folder."""
+"""What lies on disk: pictures and videos read and written, paths that stay inside a folder."""

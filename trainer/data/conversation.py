@@ -1,7 +1,7 @@
 """A question and its answer as a chat over picture files: what the foreign formats say, in one form.
 
-Rows become talks with the very words of `evlm.reason.messages`, so that another trainer learns the same thing; talks
-of other origin become rows where the answer can be read as a trace.
+Rows become talks with the very words of `evlm.reason.messages`, so that another trainer learns the same
+thing; talks of other origin become rows where the answer can be read as a trace.
 """
 
 from __future__ import annotations

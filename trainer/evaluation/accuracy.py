@@ -262,7 +262,7 @@ def stratified(strata: Sequence[tuple[str, ...]], seed: int) -> list[int]:
 
 
 def one_by_one(reasoner: Any, max_new_tokens: int = 768) -> Answerer:
-    """A loaded `evlm.reason.reasoner.Reasoner` (or a remote one) that is asked for one greedy answer at a time."""
+    """A loaded `evlm.Reasoner` (or a remote one) that is asked for one greedy answer at a time."""
     from evlm.reason.reasoner import Sampling
 
     sampling = Sampling(max_new_tokens=max_new_tokens)

@@ -9,8 +9,9 @@ there is one, the edited picture, as in supplement C of EVLM (arXiv 2412.10566);
 is not a plain YES or NO is no verdict, and is never counted as NO. Answers are kept on disk under a hash of
 all that was sent, so a second run asks only what is missing.
 
-Keys, timeouts and addresses inside one's own network are as `evlm.reason.remote` has them; the key in EVLM_API_KEY
-goes only to hosts that EVLM_API_HOSTS names, because several judges may live with several companies.
+Keys, timeouts and addresses inside one's own network are as `evlm.reason.remote` has them; the key in
+EVLM_API_KEY goes only to hosts that EVLM_API_HOSTS names, because several judges may live with several
+companies.
 """
 
 from __future__ import annotations

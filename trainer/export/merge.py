@@ -56,7 +56,7 @@ def merge(base: Path, layers: Sequence[Layer], shapes: Mapping[str, tuple[int, i
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a whole Hugging Face folder (`evlm.models.zoo.resolve` checks that it is one)."""
+    """The safetensors files of a whole Hugging Face folder (`zoo.resolve` checks that it is one)."""
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return [folder / "model.safetensors"]

@@ -1,1 +1,1 @@
-"""What a training step computes with: batches, packed forwards, log-probabilities, sampling, the reference, ranks."""
+"""What a step computes with: batches, packed forwards, log-probabilities, sampling, the reference, ranks."""

@@ -2,8 +2,8 @@
 be learned.
 
 The slow, obvious way is `evlm.reason.messages.encode` (transformers' processor) and the model's own
-`get_rope_index`; what is built here equals it (tests/trainer/model/test_batch.py) and costs a tenth, because a
-small model trains faster than the processor prepares.
+`get_rope_index`; what is built here equals it (tests/trainer/model/test_batch.py) and costs a tenth, because
+a small model trains faster than the processor prepares.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Adapters added to their weights while a model is at rest: one matmul a module in place of three.
 
 PEFT computes W x + s B A x; here it is (W + s B A) x, in tensors beside the weights, which are never touched.
-PEFT's own forward is the oracle (tests/trainer/model/test_merged_lora.py). Only full-precision weights are composed:
+PEFT's own forward is the oracle (tests/trainer/model/test_merged_lora.py). Only full precision is merged:
 in bfloat16 a small B A would be rounded away, and with it the log-ratio that is being measured.
 """
 

@@ -1,8 +1,8 @@
 """Answers to many prompts at once: each prompt is computed once, and its samples grow together behind it.
 
-The slow, obvious way is `evlm.reason.reasoner.Reasoner.generate`, one answer at a time; greedy answers equal it
-(tests/trainer/model/test_sampling.py). Every sample draws from numbers of its own seed, so what is sampled depends
-neither on what else is in the batch nor on how many processes share the work.
+The slow, obvious way is `evlm.Reasoner.generate`, one answer at a time; greedy answers equal it
+(tests/trainer/model/test_sampling.py). Every sample draws from numbers of its own seed, so what is sampled
+depends neither on what else is in the batch nor on how many processes share the work.
 """
 
 from __future__ import annotations

@@ -43,7 +43,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return pipeline(given.get("trace", trace(circle())), BOX)
 
     monkeypatch.setattr(Pipeline, "load", load)
-    monkeypatch.setattr("evlm.models.zoo.choose", lambda names, folders=(): given.setdefault("names", names) and {})
+    monkeypatch.setattr(
+        "evlm.models.zoo.choose", lambda names, folders=(): given.setdefault("names", names) and {}
+    )
     return given
 
 
