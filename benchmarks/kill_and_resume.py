@@ -162,10 +162,11 @@ def same_state(whole: Path, cut: Path, tally: Tally) -> bool:
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     """Names, shapes, dtypes and bits."""
     return a.keys() == b.keys() and all(
-        a[n].dtype == b[n].dtype and a[n].shape == b[n].shape
+        a[n].dtype == b[n].dtype
+        and a[n].shape == b[n].shape
         and torch.equal(a[n].reshape(-1).view(torch.uint8), b[n].reshape(-1).view(torch.uint8))
         for n in a
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -99,10 +99,15 @@ def both(editor: IP2P, steps: int) -> tuple[Callable[[Case], Tensor], Callable[[
 
     settings = replace(editor.defaults, steps=steps)
     pipe = StableDiffusionInstructPix2PixPipeline(
-        vae=editor.vae, text_encoder=editor.text_encoder, tokenizer=editor.tokenizer, unet=editor.unet,
-        scheduler=build_scheduler(settings.scheduler, editor.scheduler_config), safety_checker=None,
-        feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
+        vae=editor.vae,
+        text_encoder=editor.text_encoder,
+        tokenizer=editor.tokenizer,
+        unet=editor.unet,
+        scheduler=build_scheduler(settings.scheduler, editor.scheduler_config),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
     pipe.set_progress_bar_config(disable=True)
 
     def ours(case: Case) -> Tensor:
@@ -110,10 +115,14 @@ def both(editor: IP2P, steps: int) -> tuple[Callable[[Case], Tensor], Callable[[
 
     def plain(case: Case) -> Tensor:
         made = pipe(
-            case.edit.instruction, image=case.source.movedim(-1, 1), num_inference_steps=steps,
-            guidance_scale=settings.guidance, image_guidance_scale=settings.image_guidance, output_type="pt",
+            case.edit.instruction,
+            image=case.source.movedim(-1, 1),
+            num_inference_steps=steps,
+            guidance_scale=settings.guidance,
+            image_guidance_scale=settings.image_guidance,
+            output_type="pt",
             generator=torch.Generator().manual_seed(settings.seed),
-        )  # fmt: skip
+        )
         return made.images.movedim(1, -1).cpu()
 
     return ours, plain

@@ -34,8 +34,10 @@ def main(rows: int, samples: int, width: int) -> int:
     prompts, responses = split(world_batch(Collator(make_processor(tokenizer)), rows, 0))
     several = [responses[(i + n) % rows] for i in range(rows) for n in range(samples + 1)]
     behind = [i for i in range(rows) for _ in range(samples + 1)]
-    print(f"{rows} prompts of {float(prompts.lengths.float().mean()):.0f} tokens, responses of "
-          f"{sum(map(len, responses)) / rows:.0f}, width {width}, vocabulary {len(tokenizer)}")  # fmt: skip
+    print(
+        f"{rows} prompts of {float(prompts.lengths.float().mean()):.0f} tokens, responses of "
+        f"{sum(map(len, responses)) / rows:.0f}, width {width}, vocabulary {len(tokenizer)}"
+    )
     cases: tuple[tuple[str, How, list[Tensor], list[int]], ...] = (
         (f"packed, {samples + 1} responses a prompt", "packed", several, behind),
         (f"cached, {samples + 1} responses a prompt", "cached", several, behind),

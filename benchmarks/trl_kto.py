@@ -50,9 +50,11 @@ def main(python: str, rounds: int, steps: int) -> int:
     for side, peers in ratios.items():
         ratio, bar = peers["theirs"], SPEED.get(side)
         bars = (f" (bar {bar}x)", f" (bar {MEMORY}x)") if bar else ("", "")
-        print(f"{side} against TRL: {ratio['speed']:.2f}x tokens per CPU-second{bars[0]}, "
-              f"{ratio['memory']:.3f}x peak RSS{bars[1]}, "
-              f"{ratio['beyond']:.2f}x beyond imports")  # fmt: skip
+        print(
+            f"{side} against TRL: {ratio['speed']:.2f}x tokens per CPU-second{bars[0]}, "
+            f"{ratio['memory']:.3f}x peak RSS{bars[1]}, "
+            f"{ratio['beyond']:.2f}x beyond imports"
+        )
         kept = kept and (bar is None or (ratio["speed"] >= bar and ratio["memory"] <= MEMORY))
     return int(not kept)
 

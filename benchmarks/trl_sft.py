@@ -42,9 +42,11 @@ def main(python: str, rounds: int, steps: int) -> int:
     ratios = table(runs, ["theirs", DEFAULT])["ours"]
     for peer, ratio in ratios.items():
         bars = (f" (bar {SPEED}x)", f" (bar {MEMORY}x)") if peer == "theirs" else ("", "")
-        print(f"ours against {peer}: {ratio['speed']:.2f}x tokens per CPU-second{bars[0]}, "
-              f"{ratio['memory']:.3f}x peak RSS{bars[1]}, "
-              f"{ratio['beyond']:.2f}x beyond imports")  # fmt: skip
+        print(
+            f"ours against {peer}: {ratio['speed']:.2f}x tokens per CPU-second{bars[0]}, "
+            f"{ratio['memory']:.3f}x peak RSS{bars[1]}, "
+            f"{ratio['beyond']:.2f}x beyond imports"
+        )
     return int(ratios["theirs"]["speed"] < SPEED or ratios["theirs"]["memory"] > MEMORY)
 
 

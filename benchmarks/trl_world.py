@@ -97,10 +97,12 @@ def our_recipe(folder: Path, kind: str, steps: int, **phase: Any) -> dict[str, A
         "model": {"base": str(folder / "model"), "dtype": "fp32", "device": "cpu"},
         "lora": {"rank": 16, "alpha": 32.0},
         "data": [{"path": str(folder / "data")}],
-        "phases": [{"kind": kind, "steps": steps, "batch": BATCH, "lr": RATE, "warmup": 0, "cooldown": 0.0,
-                    **phase}],
-        "save_every": 10**6, "log_every": 1,
-    }  # fmt: skip
+        "phases": [
+            {"kind": kind, "steps": steps, "batch": BATCH, "lr": RATE, "warmup": 0, "cooldown": 0.0, **phase}
+        ],
+        "save_every": 10**6,
+        "log_every": 1,
+    }
 
 
 def find_trl(python: str) -> str | None:
@@ -112,8 +114,11 @@ def find_trl(python: str) -> str | None:
 
 def missing(python: str) -> int:
     """Says what to do, and gives the exit code."""
-    print(f"TRL is not installed under {python}: `{python} -m pip install trl datasets`, or name another "
-          "interpreter that has it, with --python or EVLM_TRL_PYTHON", file=sys.stderr)  # fmt: skip
+    print(
+        f"TRL is not installed under {python}: `{python} -m pip install trl datasets`, or name another "
+        "interpreter that has it, with --python or EVLM_TRL_PYTHON",
+        file=sys.stderr,
+    )
     return MISSING
 
 
@@ -207,16 +212,28 @@ def train_theirs(
     Watched(
         model,
         args=arguments(
-            output_dir=str(folder / "trl"), per_device_train_batch_size=BATCH, max_steps=steps, bf16=False,
-            use_cpu=True, learning_rate=RATE, lr_scheduler_type="constant", weight_decay=0.0,
+            output_dir=str(folder / "trl"),
+            per_device_train_batch_size=BATCH,
+            max_steps=steps,
+            bf16=False,
+            use_cpu=True,
+            learning_rate=RATE,
+            lr_scheduler_type="constant",
+            weight_decay=0.0,
             max_grad_norm=1.0,
-            save_strategy="no", report_to="none", disable_tqdm=True, train_sampling_strategy="sequential",
-            max_length=None, dataloader_pin_memory=False, logging_steps=10**6, **extra,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            train_sampling_strategy="sequential",
+            max_length=None,
+            dataloader_pin_memory=False,
+            logging_steps=10**6,
+            **extra,
         ),
         train_dataset=data.cast_column("images", [Image()]),
         processing_class=AutoProcessor.from_pretrained(folder / "model"),
         callbacks=[Marks()],
-    ).train()  # fmt: skip
+    ).train()
     clock.show(folder)
 
 
@@ -281,13 +298,22 @@ def table(runs: Mapping[str, Sequence[Run]], peers: Sequence[str]) -> dict[str, 
             median(each, lambda r: (r.peak - r.libraries) / 2**20),
         )
         spread = [run.tokens / run.seconds for run in each]
-        print(f"{side:24} {values[side][0]:9,.0f} ({min(spread):,.0f} to {max(spread):,.0f})"
-              f" {values[side][1]:14,.0f} {values[side][2]:18,.0f}")  # fmt: skip
+        print(
+            f"{side:24} {values[side][0]:9,.0f} ({min(spread):,.0f} to {max(spread):,.0f})"
+            f" {values[side][1]:14,.0f} {values[side][2]:18,.0f}"
+        )
     return {
-        side: {peer: {"speed": values[side][0] / values[peer][0], "memory": values[side][1] / values[peer][1],
-                      "beyond": values[side][2] / values[peer][2]} for peer in peers}
-        for side in runs if side not in peers
-    }  # fmt: skip
+        side: {
+            peer: {
+                "speed": values[side][0] / values[peer][0],
+                "memory": values[side][1] / values[peer][1],
+                "beyond": values[side][2] / values[peer][2],
+            }
+            for peer in peers
+        }
+        for side in runs
+        if side not in peers
+    }
 
 
 def command(

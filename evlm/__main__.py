@@ -43,9 +43,12 @@ def edit(options: argparse.Namespace) -> int:
     models, pipeline = _pipeline(options)
     terminal = Terminal()
     result = pipeline.run(
-        request, sampling=_sampling(options), edit=_settings(options, pipeline), threshold=options.threshold,
+        request,
+        sampling=_sampling(options),
+        edit=_settings(options, pipeline),
+        threshold=options.threshold,
         on_event=terminal.event,
-    )  # fmt: skip
+    )
     terminal.summary(result)
 
     out = Path(options.out)

@@ -199,9 +199,17 @@ class Pipeline:
                 watch.note("edit", list(made.notes))
             done("whole frame" if mask is None else f"{float((mask > 0).float().mean()):.0%} of the frame")
         return Result(
-            reasoned.trace, plan, reasoned.text, tuple(boxes), objects, mask, edited, crops, watch.seconds,
+            reasoned.trace,
+            plan,
+            reasoned.text,
+            tuple(boxes),
+            objects,
+            mask,
+            edited,
+            crops,
+            watch.seconds,
             tuple(watch.notes),
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True)

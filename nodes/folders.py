@@ -113,9 +113,11 @@ def absent(role: str, name: str) -> str:
     if model is None:
         return unknown(role, name, list(models(role)))
     place = roots("evlm")[0] / model.name
-    files = f" (or the file {' or '.join(model.single_files)} into models/{SEARCHED[role][-1]})" if (
-        model.single_files
-    ) else ""  # fmt: skip
+    files = (
+        f" (or the file {' or '.join(model.single_files)} into models/{SEARCHED[role][-1]})"
+        if (model.single_files)
+        else ""
+    )
     return (
         f"{name} is not on this machine. Turn on `download` to fetch {model.size / 1e9:.1f} GB "
         f"({model.licence}) from {model.repo}, or put {', '.join(model.files)} of it at revision "

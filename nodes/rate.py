@@ -179,8 +179,9 @@ def _row(
 
 def _category(video: bool, references: tuple[Reference, ...]) -> str:
     """The paper's Table 6: what the references are -> what the original is."""
-    kinds = {"video" if each.kind == "video" else "text" if each.kind == "text" else "image"
-             for each in references}  # fmt: skip
+    kinds = {
+        "video" if each.kind == "video" else "text" if each.kind == "text" else "image" for each in references
+    }
     seen = "video" if "video" in kinds else "image" if "image" in kinds else "text"
     words = "+text" if seen != "text" and "text" in kinds else ""
     return f"{seen}{words}->video" if video else f"{seen}{words}"

@@ -68,8 +68,10 @@ class Reference(io.ComfyNode):
             parts = video.get_components()
             made = [Made("video", parts.images[..., :3], note=note, fps=float(parts.frame_rate))]
         elif image is None:
-            raise RequestError(f"a reference of kind {kind!r} needs its `image` input connected"
-                               + (", or `video`" if kind == "video" else ""))  # fmt: skip
+            raise RequestError(
+                f"a reference of kind {kind!r} needs its `image` input connected"
+                + (", or `video`" if kind == "video" else "")
+            )
         elif kind == "video":
             made = [Made("video", image, note=note)]
         else:

@@ -186,8 +186,11 @@ def _details(answer: bytes) -> str:
     rows = [said.get("error", {})]
     for node in (said.get("node_errors") or {}).values():
         rows += node["errors"]
-    return "\n".join(" ".join(str(row.get(k, "")) for k in ("type", "message", "details")) for row in rows
-                     if isinstance(row, dict))  # fmt: skip
+    return "\n".join(
+        " ".join(str(row.get(k, "")) for k in ("type", "message", "details"))
+        for row in rows
+        if isinstance(row, dict)
+    )
 
 
 def _send(server: _Server, case: hostile.Case, report: Report, verbose: bool) -> None:

@@ -56,9 +56,14 @@ def interval(values: Sequence[float], keys: Sequence[str] | None = None, seed: i
     if len(data) == 1:
         return Interval(mean, math.nan, math.nan)
     found = bootstrap(
-        (sample,), np.mean, n_resamples=RESAMPLES, batch=_BATCH,
-        confidence_level=LEVEL, method="percentile", rng=np.random.default_rng(seed),
-    ).confidence_interval  # fmt: skip
+        (sample,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        batch=_BATCH,
+        confidence_level=LEVEL,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
     return Interval(mean, float(found.low), float(found.high))
 
 
@@ -108,9 +113,13 @@ def agreement(votes: Iterable[Sequence[bool]]) -> Agreement | None:
     pairs = list(combinations(range(raters), 2))
     equal = [percent_agreement(columns[a], columns[b]) for a, b in pairs]
     return Agreement(
-        len(table), raters, len(every) - len(table), sum(equal) / len(equal), fleiss_kappa(table),
+        len(table),
+        raters,
+        len(every) - len(table),
+        sum(equal) / len(equal),
+        fleiss_kappa(table),
         {(a, b): cohen_kappa(columns[a], columns[b]) for a, b in pairs},
-    )  # fmt: skip
+    )
 
 
 def cohen_kappa(first: Sequence[bool], second: Sequence[bool]) -> float | None:

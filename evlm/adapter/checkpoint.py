@@ -242,14 +242,25 @@ def _json(path: Path, text: str) -> dict[str, Any]:
 _KEYS = tuple(
     f"evlm.{key}"
     for key in (
-        "format_version", "base_model", "base_config_hash", "lora", "trace_version", "mask_codec",
-        "mask_codec_version", "prompt", "training",
+        "format_version",
+        "base_model",
+        "base_config_hash",
+        "lora",
+        "trace_version",
+        "mask_codec",
+        "mask_codec_version",
+        "prompt",
+        "training",
     )
-)  # fmt: skip
+)
 _TEXT_FIELDS = (
-    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
     "vocab_size",
-)  # fmt: skip
+)
 _VISION_FIELDS = (
     "depth", "embed_dim", "hidden_size", "out_hidden_size", "intermediate_size", "num_heads", "patch_size",
     "spatial_merge_size", "temporal_patch_size",

@@ -14,13 +14,13 @@ NEEDED = ("torch", "torchvision", "transformers", "diffusers", "safetensors", "h
           "numpy", "scipy", "pillow")  # fmt: skip
 OPTIONAL = {
     "sam2": "SAM 2 checkpoints in Meta's own format (folders in transformers' format work without it): "
-            "SAM2_BUILD_CUDA=0 pip install --no-build-isolation sam2",
+    "SAM2_BUILD_CUDA=0 pip install --no-build-isolation sam2",
     "peft": "LoRA adapters for the reasoner: pip install peft",
     "accelerate": "quantised loading, and faster loading of large models: pip install accelerate",
     "bitsandbytes": "4-bit reasoners, on CUDA: pip install bitsandbytes",
     "av": "video files as references or originals: pip install av",
     "pyyaml": "the trainer's configuration files: pip install pyyaml",
-}  # fmt: skip
+}
 
 
 def report(folders: Sequence[str | Path] = ()) -> list[str]:

@@ -196,9 +196,13 @@ def _manner(path: Path) -> tuple[EditSettings, int, int]:
     """Defaults and resolutions from evlm.json; without one 512 px and Stable Diffusion's usual settings."""
     file, given = path / "evlm.json", read_notes(path)
     kinds: dict[str, type | tuple[type, ...]] = {
-        "steps": int, "guidance": (int, float), "image_guidance": (int, float), "scheduler": str,
-        "best_resolution": int, "full_frame_resolution": int,
-    }  # fmt: skip
+        "steps": int,
+        "guidance": (int, float),
+        "image_guidance": (int, float),
+        "scheduler": str,
+        "best_resolution": int,
+        "full_frame_resolution": int,
+    }
     for name, kind in kinds.items():
         if name in given and (not isinstance(given[name], kind) or isinstance(given[name], bool)):
             raise ModelError(

@@ -150,9 +150,12 @@ class Grounder:
     def _propose_owl(self, frames: Tensor, labels: list[str], _: float) -> tuple[Tensor, Tensor]:
         config = self.model.config.text_config
         tokens = self.processor.tokenizer(
-            labels, padding="max_length", truncation=True, max_length=config.max_position_embeddings,
+            labels,
+            padding="max_length",
+            truncation=True,
+            max_length=config.max_position_embeddings,
             return_tensors="pt",
-        )  # fmt: skip
+        )
         pictures = self.processor.image_processor(images=[to_pil(f) for f in frames], return_tensors="pt")
         out = self.model(
             input_ids=tokens["input_ids"].repeat(len(frames), 1).to(self.device),
@@ -178,9 +181,12 @@ class Grounder:
         for ids, spans in self._phrases(labels):
             tokens = torch.tensor([ids] * len(frames), device=self.device)
             out = self.model(
-                pixel_values=pixels, pixel_mask=shown, input_ids=tokens,
-                token_type_ids=torch.zeros_like(tokens), attention_mask=torch.ones_like(tokens),
-            )  # fmt: skip
+                pixel_values=pixels,
+                pixel_mask=shown,
+                input_ids=tokens,
+                token_type_ids=torch.zeros_like(tokens),
+                attention_mask=torch.ones_like(tokens),
+            )
             centre, size = out.pred_boxes.float().split(2, -1)
             boxes.append(torch.cat([centre - size / 2, centre + size / 2], -1) * scale)
             table = torch.zeros(*out.logits.shape[:2], len(labels), device=self.device)

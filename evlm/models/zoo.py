@@ -197,8 +197,11 @@ def missing_files(path: Path, role: str) -> list[str]:
     if role == "editor":
         missing = _lacking(path, ["model_index.json"], ["scheduler/scheduler_config.json"])
         missing += _lacking(path, ["tokenizer/tokenizer.json", "tokenizer/vocab.json"])
-        for part, stem in (("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"),
-                           ("text_encoder", "model")):  # fmt: skip
+        for part, stem in (
+            ("unet", "diffusion_pytorch_model"),
+            ("vae", "diffusion_pytorch_model"),
+            ("text_encoder", "model"),
+        ):
             missing += _lacking(path, [f"{part}/config.json"]) + _missing_weights(path, f"{part}/{stem}")
         return missing
     missing = _lacking(path, ["config.json"]) + _missing_weights(path, "model")

@@ -77,10 +77,13 @@ class NativeSam2:
         return [f.permute(1, 2, 0).reshape(1, -1, *size) for f, size in zip(features, sizes, strict=True)]
 
     def predict(
-        self, maps: list[Tensor], boxes: Tensor | None, points: tuple[Tensor, Tensor] | None, masks:
-            Tensor | None,
+        self,
+        maps: list[Tensor],
+        boxes: Tensor | None,
+        points: tuple[Tensor, Tensor] | None,
+        masks: Tensor | None,
         many: bool,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    ) -> tuple[Tensor, Tensor]:
         """Mask logits [N, M, h, w] and their scores [N, M]; prompts as in `segmenter.Backend`."""
         coordinates, labels = [], []
         if boxes is not None:  # SAM 2 reads a box as two points of kinds of their own

@@ -53,10 +53,13 @@ class Backend(Protocol):
         """Normalised pixels [1, 3, S, S] -> feature maps."""
 
     def predict(
-        self, maps: list[Tensor], boxes: Tensor | None, points: tuple[Tensor, Tensor] | None, masks:
-            Tensor | None,
+        self,
+        maps: list[Tensor],
+        boxes: Tensor | None,
+        points: tuple[Tensor, Tensor] | None,
+        masks: Tensor | None,
         many: bool,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    ) -> tuple[Tensor, Tensor]:
         """boxes [N, 4]; points ([N, P, 2], labels [N, P]: 1 in, 0 out, -10 padding); masks logits [N, 1, h,
         w]; many: three masks for an ambiguous prompt instead of one. Returns logits [N, M, h, w] and scores
         [N, M]."""
@@ -295,10 +298,13 @@ class HfSam2:
         return list(self.model.get_image_embeddings(pixels))
 
     def predict(
-        self, maps: list[Tensor], boxes: Tensor | None, points: tuple[Tensor, Tensor] | None, masks:
-            Tensor | None,
+        self,
+        maps: list[Tensor],
+        boxes: Tensor | None,
+        points: tuple[Tensor, Tensor] | None,
+        masks: Tensor | None,
         many: bool,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    ) -> tuple[Tensor, Tensor]:
         # One batch entry for each object: the library adds a mask prompt to the image, not to an object
         # of it.
         count = len(next(p for p in (boxes, masks, points and points[0]) if p is not None))

@@ -123,8 +123,11 @@ def test_events_tell_the_whole_story_in_order(request_: Request) -> None:
     assert [e.step for e in events if e.kind == "start"] == list(STEPS)
     assert [(e.done, e.total) for e in events if e.kind == "progress"] == [(1, 3), (2, 3), (3, 3)]
     assert [e.text for e in events if e.kind == "end"] == [
-        "make the red circle blue", "red circle 0.90", "1 object", "14% of the frame"
-    ]  # fmt: skip
+        "make the red circle blue",
+        "red circle 0.90",
+        "1 object",
+        "14% of the frame",
+    ]
     assert tuple(e.text for e in events if e.kind == "note") == result.notes
 
 

@@ -33,8 +33,15 @@ def chain(request: pytest.FixtureRequest, models: dict[str, Any]) -> dict[str, A
         fill_holes=False,
     )
     edit = call("EVLM_Edit", editor=models["EVLM_LoadEditor"], image=image, plan=plan, mask=segment.args[0])
-    return {"image": image, "references": references, "prompt": prompt, "reasoned": reasoned,
-            "ground": ground, "segment": segment, "edit": edit}  # fmt: skip
+    return {
+        "image": image,
+        "references": references,
+        "prompt": prompt,
+        "reasoned": reasoned,
+        "ground": ground,
+        "segment": segment,
+        "edit": edit,
+    }
 
 
 def test_the_chain_of_nodes_gives_what_the_pipeline_gives(chain: dict[str, Any]) -> None:

@@ -17,13 +17,28 @@ STILLS = [f"pictures/sub folder/still {at}.png" for at in range(3)]
 MASK = "pictures/mask.png"
 
 ROW = Row(
-    id="a-0", question="a", split="train", source="tests", edit_type="recolour", category="image",
-    original=(FRAMES[0],), prompt="like this", thinking="a red hat", intermediate="make it blue",
-    reflection="yes", instruction="make the red hat blue", targets=("red hat",), scope="local", label=True,
-    mask_text="box 0 0 500 500 full", mask=MASK, edited=(FRAMES[1],),
+    id="a-0",
+    question="a",
+    split="train",
+    source="tests",
+    edit_type="recolour",
+    category="image",
+    original=(FRAMES[0],),
+    prompt="like this",
+    thinking="a red hat",
+    intermediate="make it blue",
+    reflection="yes",
+    instruction="make the red hat blue",
+    targets=("red hat",),
+    scope="local",
+    label=True,
+    mask_text="box 0 0 500 500 full",
+    mask=MASK,
+    edited=(FRAMES[1],),
     references=({"kind": "image", "frames": [STILLS[0]]}, {"kind": "text", "text": "a blue hat"}),
-    raters=(True, True, False), meta={"k": 3},
-)  # fmt: skip
+    raters=(True, True, False),
+    meta={"k": 3},
+)
 
 
 def draw_pictures(folder: Path) -> Path:
@@ -66,8 +81,9 @@ WORDS = st.lists(_ODD | st.text(st.characters(exclude_categories=["Cs"]), max_si
 FILLED = WORDS.map(lambda text: f"x{text}")
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | WORDS,
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(WORDS, inner, max_size=2), max_leaves=4,
-)  # fmt: skip
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(WORDS, inner, max_size=2),
+    max_leaves=4,
+)
 _FPS = st.none() | st.floats(0.5, 240) | st.integers(1, 60)
 _VIDEO = st.integers(1, 10).map(lambda count: FRAMES[:count])
 _REFERENCE = st.one_of(
@@ -89,13 +105,26 @@ _REFERENCE = st.one_of(
 def rows(draw: st.DrawFn) -> Row:
     """Any row that passes the checks, its id still to be given."""
     return Row(
-        id="?", question=draw(FILLED), split=draw(FILLED), source=draw(FILLED), edit_type=draw(FILLED),
-        category=draw(FILLED), original=tuple(draw(_VIDEO)), prompt="x" + draw(WORDS), thinking=draw(WORDS),
-        intermediate=draw(WORDS), reflection=draw(WORDS), instruction=draw(FILLED),
-        targets=tuple(draw(st.lists(WORDS, max_size=3))), scope=draw(st.sampled_from(["local", "global"])),
-        label=draw(st.booleans()), mask_text=draw(st.none() | WORDS), mask=draw(st.none() | st.just(MASK)),
+        id="?",
+        question=draw(FILLED),
+        split=draw(FILLED),
+        source=draw(FILLED),
+        edit_type=draw(FILLED),
+        category=draw(FILLED),
+        original=tuple(draw(_VIDEO)),
+        prompt="x" + draw(WORDS),
+        thinking=draw(WORDS),
+        intermediate=draw(WORDS),
+        reflection=draw(WORDS),
+        instruction=draw(FILLED),
+        targets=tuple(draw(st.lists(WORDS, max_size=3))),
+        scope=draw(st.sampled_from(["local", "global"])),
+        label=draw(st.booleans()),
+        mask_text=draw(st.none() | WORDS),
+        mask=draw(st.none() | st.just(MASK)),
         edited=tuple(draw(st.lists(st.sampled_from(FRAMES), max_size=2))),
-        references=tuple(draw(st.lists(_REFERENCE, max_size=3))), fps=draw(_FPS),
+        references=tuple(draw(st.lists(_REFERENCE, max_size=3))),
+        fps=draw(_FPS),
         raters=tuple(draw(st.lists(st.booleans(), max_size=3))),
         meta=draw(st.dictionaries(WORDS, _JSON, max_size=2)),
-    )  # fmt: skip
+    )

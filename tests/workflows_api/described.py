@@ -112,8 +112,16 @@ def native_sampling(definitions: Definitions) -> Graph:
         vae=loaded["vae"],
         pixels=scaled["image"],
     )
-    sampled = _sample(graph, loaded["model"], both["positive"], both["negative"], both["latent"],
-                      cfg=7.5, sampler_name="euler_ancestral", scheduler="normal")  # fmt: skip
+    sampled = _sample(
+        graph,
+        loaded["model"],
+        both["positive"],
+        both["negative"],
+        both["latent"],
+        cfg=7.5,
+        sampler_name="euler_ancestral",
+        scheduler="normal",
+    )
     decoded = graph.add(5, "VAEDecode", samples=sampled, vae=loaded["vae"])
     _composite(graph, scaled["image"], decoded["image"], mask)
     return graph
@@ -146,8 +154,16 @@ def qwen_image_edit(definitions: Definitions) -> Graph:
     kind = "TextEncodeQwenImageEdit"
     positive = graph.add(5, kind, title="Positive", prompt=plan["instruction"], **seen)
     negative = graph.add(5, kind, title="Negative", prompt="", **seen)
-    sampled = _sample(graph, normed["patched_model"], positive["conditioning"], negative["conditioning"],
-                      latent["latent"], cfg=2.5, sampler_name="euler", scheduler="simple")  # fmt: skip
+    sampled = _sample(
+        graph,
+        normed["patched_model"],
+        positive["conditioning"],
+        negative["conditioning"],
+        latent["latent"],
+        cfg=2.5,
+        sampler_name="euler",
+        scheduler="simple",
+    )
     decoded = graph.add(5, "VAEDecode", samples=sampled, vae=coder["vae"])
     _composite(graph, scaled["image"], decoded["image"], mask)
     return graph

@@ -192,8 +192,9 @@ def step_loss(
     return loss, {**parts, "prompts": kind}
 
 
-def _forward(model: Any, batch: list[Sample], chosen: list[list[int]], truth: Tensor, kind: str,
-             rng: random.Random) -> tuple[Tensor, Tensor]:  # fmt: skip
+def _forward(
+    model: Any, batch: list[Sample], chosen: list[list[int]], truth: Tensor, kind: str, rng: random.Random
+) -> tuple[Tensor, Tensor]:
     """Logits [B, N, M, SIZE, SIZE] and scores [B, N, M], float32. One point is ambiguous: M = 3 there, else
     1."""
     prompts: dict[str, Tensor] = {}

@@ -35,9 +35,12 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     _path(counted)
     counted.add_argument("--json", action="store_true", help="as JSON instead of a table")
     counted.add_argument(
-        "--pictures", type=int, default=2000, metavar="N",
+        "--pictures",
+        type=int,
+        default=2000,
+        metavar="N",
         help="originals to open for their size; 0 looks at no file (default: %(default)s)",
-    )  # fmt: skip
+    )
     text = "write a dataset in another format; rows that cannot be read are listed, and end it with 1"
     made = commands.add_parser("convert", help=text, description=text)
     made.add_argument("--from", dest="source", choices=NAMES, required=True, help="format of IN")
@@ -58,9 +61,11 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         help="folder that IN's pictures lie in (default: IN's own folder)",
     )
     made.add_argument(
-        "--style", choices=("full", "short"), default="full",
+        "--style",
+        choices=("full", "short"),
+        default="full",
         help="the prompt's words, as `prompt` in the model's evlm.json (default: %(default)s)",
-    )  # fmt: skip
+    )
     made.add_argument(
         "--grid",
         type=int,
@@ -105,9 +110,15 @@ def _stats(options: argparse.Namespace) -> int:
 def _convert(options: argparse.Namespace) -> int:
     listed = _List(100)
     what = Conversion(
-        options.source, options.target, options.path, options.out, options.copy, options.media,
-        get_style(options.style), BoxSpans(options.grid),
-    )  # fmt: skip
+        options.source,
+        options.target,
+        options.path,
+        options.out,
+        options.copy,
+        options.media,
+        get_style(options.style),
+        BoxSpans(options.grid),
+    )
     count = convert(what, listed, bar=True)
     listed.close()
     print(

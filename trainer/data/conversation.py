@@ -61,10 +61,15 @@ def from_row(row: Row, style: PromptStyle = FULL, codec: BoxSpans | None = None)
     media = _media(row)
     frames = iter(media)
     references = tuple(
-        Reference(r["kind"], None if r["kind"] == "text" else _blank(len(next(frames))), r.get("text", ""),
-                  r.get("note", ""), r.get("fps"))
+        Reference(
+            r["kind"],
+            None if r["kind"] == "text" else _blank(len(next(frames))),
+            r.get("text", ""),
+            r.get("note", ""),
+            r.get("fps"),
+        )
         for r in row.references
-    )  # fmt: skip
+    )
     # The words depend on how many frames there are, never on what they show.
     chat = build_messages(Request(_blank(len(row.original)), row.prompt, references, row.fps), codec, style)
     clips, images, videos = iter(chat.videos), [], []
@@ -148,11 +153,19 @@ def _from_outside(talk: Talk, name: str, source: str) -> dict[str, Any]:
         meta["system"] = system
     question = blake2b(json.dumps([prompt, media]).encode(), digest_size=8).hexdigest()
     return {
-        "id": name, "question": f"{source}-{question}", "split": "train", "source": source,
-        "edit_type": "unknown", "category": "unknown", "original": media[0], "prompt": prompt,
-        **_trace_fields(talk.answer), "label": talk.label, "meta": meta,
+        "id": name,
+        "question": f"{source}-{question}",
+        "split": "train",
+        "source": source,
+        "edit_type": "unknown",
+        "category": "unknown",
+        "original": media[0],
+        "prompt": prompt,
+        **_trace_fields(talk.answer),
+        "label": talk.label,
+        "meta": meta,
         "references": [{"kind": "video" if len(m) > 1 else "image", "frames": m} for m in media[1:]],
-    }  # fmt: skip
+    }
 
 
 def _shown(talk: Talk, content: list[dict[str, Any]]) -> Iterator[list[str]]:
@@ -171,7 +184,11 @@ def _trace_fields(answer: str) -> dict[str, Any]:
         raise RecordError(f"the answer is no trace: {error}") from None
     plan = trace.plan
     return {
-        "thinking": trace.thinking, "intermediate": trace.intermediate, "reflection": trace.reflection,
-        "instruction": plan.instruction, "targets": plan.targets, "scope": plan.scope,
+        "thinking": trace.thinking,
+        "intermediate": trace.intermediate,
+        "reflection": trace.reflection,
+        "instruction": plan.instruction,
+        "targets": plan.targets,
+        "scope": plan.scope,
         "mask_text": plan.mask_text,
-    }  # fmt: skip
+    }

@@ -26,13 +26,19 @@ from .files import parse
 
 INFO_FILE = "dataset_info.json"
 DEFAULT_TAGS = {
-    "role_tag": "from", "content_tag": "value", "user_tag": "human", "assistant_tag": "gpt",
+    "role_tag": "from",
+    "content_tag": "value",
+    "user_tag": "human",
+    "assistant_tag": "gpt",
     "system_tag": "system",
-}  # fmt: skip
+}
 OPENAI_TAGS = {
-    "role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant",
+    "role_tag": "role",
+    "content_tag": "content",
+    "user_tag": "user",
+    "assistant_tag": "assistant",
     "system_tag": "system",
-}  # fmt: skip
+}
 _Messages = list[dict[str, Any]]
 _Images = tuple[str | bytes, ...]
 _COLUMNS = {"messages": "conversations", "images": "images", "videos": "videos", "kto_tag": "kto_tag"}
@@ -82,8 +88,12 @@ def to_trl(talk: Talk) -> dict[str, Any]:
         prompt.append({"role": message["role"], "content": content})
     completion = [{"role": "assistant", "content": [{"type": "text", "text": talk.answer}]}]
     return {
-        "prompt": prompt, "completion": completion, "images": shown, "label": talk.label, "evlm": talk.evlm,
-    }  # fmt: skip
+        "prompt": prompt,
+        "completion": completion,
+        "images": shown,
+        "label": talk.label,
+        "evlm": talk.evlm,
+    }
 
 
 def from_trl(data: Any, layout: Layout = Layout()) -> Talk:
@@ -112,9 +122,12 @@ def to_llamafactory(talk: Talk) -> dict[str, Any]:
     turns = [{"from": roles[m["role"]], "value": _marked(m["content"])} for m in talk.messages]
     turns.append({"from": "gpt", "value": guard(talk.answer)})
     return {
-        "conversations": turns, "images": list(talk.images), "videos": [list(v) for v in talk.videos],
-        "kto_tag": talk.label, "evlm": talk.evlm,
-    }  # fmt: skip
+        "conversations": turns,
+        "images": list(talk.images),
+        "videos": [list(v) for v in talk.videos],
+        "kto_tag": talk.label,
+        "evlm": talk.evlm,
+    }
 
 
 def from_llamafactory(data: Any, layout: Layout = Layout()) -> Talk:
@@ -184,9 +197,12 @@ def to_swift(talk: Talk) -> dict[str, Any]:
     messages = [{"role": m["role"], "content": _marked(m["content"])} for m in talk.messages]
     messages.append({"role": "assistant", "content": guard(talk.answer)})
     return {
-        "messages": messages, "images": list(talk.images), "videos": [list(v) for v in talk.videos],
-        "label": talk.label, "evlm": talk.evlm,
-    }  # fmt: skip
+        "messages": messages,
+        "images": list(talk.images),
+        "videos": [list(v) for v in talk.videos],
+        "label": talk.label,
+        "evlm": talk.evlm,
+    }
 
 
 def from_swift(data: Any, layout: Layout = Layout()) -> Talk:
@@ -203,20 +219,26 @@ FORMATS = {
         Format(
             "trl",
             {"prompt": "content", "completion": "content", "images": "texts", "label": "bool", **_CARRIED},
-            to_trl, from_trl, str,
+            to_trl,
+            from_trl,
+            str,
         ),
         Format(
             "llamafactory",
             {"conversations": "talk", "images": "texts", "videos": "frames", "kto_tag": "bool", **_CARRIED},
-            to_llamafactory, from_llamafactory, guard,
+            to_llamafactory,
+            from_llamafactory,
+            guard,
         ),
         Format(
             "swift",
             {"messages": "chat", "images": "texts", "videos": "frames", "label": "bool", **_CARRIED},
-            to_swift, from_swift, guard,
+            to_swift,
+            from_swift,
+            guard,
         ),
     )
-}  # fmt: skip
+}
 
 
 # --- pieces ---

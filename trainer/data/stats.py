@@ -129,24 +129,31 @@ class _Tally:
             for c in self.each
         ]
         return {
-            "rows": self.rows, "bad": self.bad, "questions": len(self.questions),
+            "rows": self.rows,
+            "bad": self.bad,
+            "questions": len(self.questions),
             "desired": self.desired / rows,
             **{kind: dict(counter.most_common()) for kind, counter in self.kinds.items()},
             "masks": {
-                "text": self.masks["text"] / rows, "picture": self.masks["picture"] / rows,
-                "unreadable": self.masks["unreadable"], "area": self.area / read_masks,
+                "text": self.masks["text"] / rows,
+                "picture": self.masks["picture"] / rows,
+                "unreadable": self.masks["unreadable"],
+                "area": self.area / read_masks,
             },
             "references": dict(self.references.most_common()),
             "lengths": {part: _spread(counter) for part, counter in self.lengths.items()},
             "raters": {
-                "rows": self.voted, "unanimous": self.unanimous / max(1, self.voted), "each": each,
+                "rows": self.voted,
+                "unanimous": self.unanimous / max(1, self.voted),
+                "each": each,
                 "agreement": _agreement(self.votes),
             },
             "pictures": {
-                "looked": len(self.looked), "unreadable": self.unreadable,
+                "looked": len(self.looked),
+                "unreadable": self.unreadable,
                 "sizes": {f"{w} x {h}": count for (w, h), count in self.sizes.most_common(8)},
             },
-        }  # fmt: skip
+        }
 
     def _masks(self, row: Row) -> None:
         self.masks["picture"] += row.mask is not None
@@ -186,9 +193,13 @@ def _agreement(votes: Counter[tuple[bool, ...]]) -> dict[str, Any] | None:
         return None
     pairs = [{"raters": [a + 1, b + 1], "kappa": kappa} for (a, b), kappa in found.cohen.items()]
     return {
-        "rows": found.items, "raters": found.raters, "left_out": found.left_out, "percent": found.percent,
-        "fleiss": found.fleiss, "cohen": pairs,
-    }  # fmt: skip
+        "rows": found.items,
+        "raters": found.raters,
+        "left_out": found.left_out,
+        "percent": found.percent,
+        "fleiss": found.fleiss,
+        "cohen": pairs,
+    }
 
 
 def _agreed(found: dict[str, Any]) -> str:

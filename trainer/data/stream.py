@@ -117,8 +117,10 @@ class Stream:
     @property
     def fingerprint(self) -> str:
         """Another one where a resumed training would not see the same rows in the same batches."""
-        parts = [f"{self.seed} {self.batch_size}", *(f"{s.weight} {i.hash}" for s, i in
-                 zip(self.sources, self._indices, strict=True))]  # fmt: skip
+        parts = [
+            f"{self.seed} {self.batch_size}",
+            *(f"{s.weight} {i.hash}" for s, i in zip(self.sources, self._indices, strict=True)),
+        ]
         return blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
 
     def batch(self, step: int, rank: int = 0, ranks: int = 1) -> list[Sample]:
@@ -245,8 +247,11 @@ class _Index:
         talk = FORMATS[self.source.form].read(data, self._layout)
         images = tuple(relative(str(path), self.folder) for path in talk.images)
         videos = tuple(tuple(relative(path, self.folder) for path in frames) for frames in talk.videos)
-        missing = [path for path in (*images, *(p for frames in videos for p in frames))
-                   if check_files and not self._inside.is_file(path)]  # fmt: skip
+        missing = [
+            path
+            for path in (*images, *(p for frames in videos for p in frames))
+            if check_files and not self._inside.is_file(path)
+        ]
         if missing:
             raise RecordError("; ".join(f"picture {path!r:.80} does not exist" for path in missing))
         return replace(talk, images=images, videos=videos)

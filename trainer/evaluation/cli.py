@@ -22,34 +22,47 @@ ROWS = 500  # of the world, which has no end
 def add_parser(parser: argparse.ArgumentParser) -> None:
     """Declares the command's flags."""
     parser.add_argument(
-        "base", nargs="?", default="bundled",
+        "base",
+        nargs="?",
+        default="bundled",
         help="a name that `python -m evlm models` lists, or a folder (default: %(default)s)",
-    )  # fmt: skip
+    )
     parser.add_argument("--adapter", type=Path, metavar="FILE", help="LoRA that a training wrote")
     parser.add_argument(
-        "--rows", type=int, metavar="N",
+        "--rows",
+        type=int,
+        metavar="N",
         help=f"questions, stratified by edit type and input category (default: {ROWS}; of a dataset all)",
-    )  # fmt: skip
+    )
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the questions and the intervals")
     parser.add_argument(
         "--split", default="test", help=f"of the world ({', '.join(SPLITS)}) or the dataset (default: test)"
     )
     parser.add_argument(
-        "--lamp", type=float, default=0.0, metavar="L",
+        "--lamp",
+        type=float,
+        default=0.0,
+        metavar="L",
         help="the world's pictures under a warm lamp, 0 to 1: 0.5 is what the recipe tiny learns",
-    )  # fmt: skip
+    )
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="a dataset's questions, not the world's")
     parser.add_argument(
         "--tokens", type=int, default=768, metavar="N", help="longest answer (default: %(default)s)"
     )
     parser.add_argument(
-        "--judge", nargs=2, action="append", default=[], metavar=("URL", "MODEL"),
+        "--judge",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("URL", "MODEL"),
         help="ask a model at an OpenAI-compatible endpoint for YES or NO; may be given several times",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--verdicts", type=Path, metavar="FILE",
+        "--verdicts",
+        type=Path,
+        metavar="FILE",
         help="where the judges' answers are kept between runs (default: OUT/verdicts.jsonl)",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="write results.md, results.csv and answers.jsonl there"
     )
@@ -68,8 +81,11 @@ def run(options: argparse.Namespace) -> int:
     lines = evaluate.summary(outcomes, options.seed)
     text = f"{_title(options, len(questions))}\n\n{results.table(lines)}\n"
     print(text, end="")
-    files = {"results.md": text, "results.csv": results.csv_text(lines),
-             "answers.jsonl": results.answer_lines(questions, outcomes)}  # fmt: skip
+    files = {
+        "results.md": text,
+        "results.csv": results.csv_text(lines),
+        "answers.jsonl": results.answer_lines(questions, outcomes),
+    }
     if options.out is not None:
         results.write(options.out, files)
     if panel is None:

@@ -95,14 +95,23 @@ def judges_table(found: Sequence[Judged], verdicts: Sequence[Sequence[Verdict | 
     head = ["judge", "says YES", "YES", "NO", "malformed", "no verdict", "not reached", "agrees with exact",
             "Cohen's kappa"]  # fmt: skip
     rows = [
-        [j.name, _cell(j.share), *map(str, (j.yes, j.no, j.malformed, j.silent, j.unreached)),
-         _number(j.agreement), _number(j.kappa)] for j in found
-    ]  # fmt: skip
+        [
+            j.name,
+            _cell(j.share),
+            *map(str, (j.yes, j.no, j.malformed, j.silent, j.unreached)),
+            _number(j.agreement),
+            _number(j.kappa),
+        ]
+        for j in found
+    ]
     text = _markdown(head, rows)
     if len(found) < 2:
         return text
-    together = [[bool(v.yes) for v in each if v] for each in zip(*verdicts, strict=True)
-                if all(v is not None and v.yes is not None for v in each)]  # fmt: skip
+    together = [
+        [bool(v.yes) for v in each if v]
+        for each in zip(*verdicts, strict=True)
+        if all(v is not None and v.yes is not None for v in each)
+    ]
     kappa = fleiss_kappa(together) if together else None
     pairs = []
     for a in range(len(found)):
@@ -152,13 +161,19 @@ def answer_lines(
     for at, (question, outcome) in enumerate(zip(questions, outcomes, strict=True)):
         request = question.request()
         data: dict[str, Any] = {
-            "id": question.id, "edit_type": question.edit_type, "category": question.category,
+            "id": question.id,
+            "edit_type": question.edit_type,
+            "category": question.category,
             "prompt": request.prompt,
             "references": [{"kind": each.kind, "text": each.text} for each in request.references],
             "right": {"instruction": question.instruction, "targets": list(question.targets)},
-            "answer": outcome.text, "exact": outcome.exact, "targets_right": outcome.targets,
-            "iou": outcome.iou, "malformed": outcome.malformed, "tokens": outcome.tokens,
-        }  # fmt: skip
+            "answer": outcome.text,
+            "exact": outcome.exact,
+            "targets_right": outcome.targets,
+            "iou": outcome.iou,
+            "malformed": outcome.malformed,
+            "tokens": outcome.tokens,
+        }
         if verdicts:
             data["judges"] = {name: _said(each[at]) for name, each in verdicts.items()}
         lines.append(json.dumps(data, allow_nan=False) + "\n")

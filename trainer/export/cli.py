@@ -24,15 +24,19 @@ from .merge import merge
 def add_parser(parser: argparse.ArgumentParser) -> None:
     """Declares the command's flags."""
     parser.add_argument(
-        "source", type=Path, metavar="RUN_OR_ADAPTER",
+        "source",
+        type=Path,
+        metavar="RUN_OR_ADAPTER",
         help="folder of a run, finished or not; an adapter's .safetensors file; or a PEFT folder",
-    )  # fmt: skip
+    )
     parser.add_argument("out", type=Path, metavar="OUT", help="the file or folder that is written")
     parser.add_argument(
-        "--to", choices=sorted(FORMS), required=True,
+        "--to",
+        choices=sorted(FORMS),
+        required=True,
         help="adapter: one file for Load EVLM and --adapter; peft: a folder for peft.PeftModel; merged: a "
         "Hugging Face folder with the adapter in its weights",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--base", metavar="MODEL", help="the backbone, where it is not what the adapter names"
     )

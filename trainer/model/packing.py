@@ -102,8 +102,12 @@ class _Blocks:
         for rows in together:
             longest = lengths[rows[-1]]
             places = torch.arange(longest)
-            groups.append((torch.cat([starts[r] + places.clamp(max=lengths[r] - 1) for r in rows]),
-                           (len(rows), longest)))  # fmt: skip
+            groups.append(
+                (
+                    torch.cat([starts[r] + places.clamp(max=lengths[r] - 1) for r in rows]),
+                    (len(rows), longest),
+                )
+            )
             for row in rows:
                 target[starts[row] : starts[row + 1]] = before + places[: lengths[row]]
                 before += longest

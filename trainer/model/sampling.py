@@ -72,8 +72,11 @@ def answers(learner: Any, chats: Sequence[Chat], config: SampleConfig, seed: int
 
 def decode(tokenizer: Any, ids: Tensor) -> str:
     """The answer's text, without the end token and other chat markers."""
-    silent = {i for word, i in zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
-              if word.startswith("<|")}  # fmt: skip
+    silent = {
+        i
+        for word, i in zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
+        if word.startswith("<|")
+    }
     kept = [token for token in ids.tolist() if token not in silent]
     return str(tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 

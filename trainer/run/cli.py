@@ -25,18 +25,21 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", help=f"a YAML file, or one that is shipped: {names}")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings in place of the recipe's")
     parser.add_argument(
-        "--dry-run", action="store_true",
+        "--dry-run",
+        action="store_true",
         help="say what it would do, what that needs, and what is missing; 1 where something is",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--fresh",
         action="store_true",
         help="delete the states of an earlier run in its folder, and begin anew",
     )
     parser.add_argument(
-        "--progress", choices=STYLES, default="auto",
+        "--progress",
+        choices=STYLES,
+        default="auto",
         help="a bar, a line for each event, or each event as JSON; auto: a bar in a terminal, else lines",
-    )  # fmt: skip
+    )
 
 
 def run(args: argparse.Namespace) -> int:

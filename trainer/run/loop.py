@@ -56,8 +56,9 @@ def run(config: Config, report: Report, fresh: bool = False) -> Path:
     with joined(config.model.device) as (ranks, device), _asked_to_stop() as stop:
         for number, phase in enumerate(config.phases):
             if phase.batch < ranks.count:
-                raise ConfigError(f"phases.{number}.batch {phase.batch}: expected a row for each of "
-                                  f"{ranks.count} processes")  # fmt: skip
+                raise ConfigError(
+                    f"phases.{number}.batch {phase.batch}: expected a row for each of {ranks.count} processes"
+                )
         learner = load_learner(replace(config, model=replace(config.model, device=device)), ranks)
         return _Run(config, learner, report if ranks.rank == 0 else _silent, stop).go(fresh)
 
@@ -142,8 +143,16 @@ class _Run:
             if why is None:
                 optimizer.step()
             else:
-                self.report({"event": "dropped", "stage": stage, "step": at, "loss": repr(parts["loss"]),
-                             "why": why, "dropped": progress.dropped})  # fmt: skip
+                self.report(
+                    {
+                        "event": "dropped",
+                        "stage": stage,
+                        "step": at,
+                        "loss": repr(parts["loss"]),
+                        "why": why,
+                        "dropped": progress.dropped,
+                    }
+                )
                 worst = f"{worst}; step {at}: {why}" if worst else f"step {at}: {why}"
                 if progress.in_a_row >= BAD_STEPS:
                     raise TrainingError(
@@ -152,11 +161,22 @@ class _Run:
                     )
             if at % config.log_every == 0 or last:
                 seconds = time.monotonic() - began
-                self.report({"event": "step", "stage": stage, "kind": phase.kind, "step": at,
-                             "steps": self.total, **parts, "norm": norm,
-                             "lr": optimizer.param_groups[0]["lr"], "seconds": seconds / (step + 1 - first),
-                             "tokens": tokens, "tokens_total": progress.tokens,
-                             "tokens_per_second": fed / seconds})  # fmt: skip
+                self.report(
+                    {
+                        "event": "step",
+                        "stage": stage,
+                        "kind": phase.kind,
+                        "step": at,
+                        "steps": self.total,
+                        **parts,
+                        "norm": norm,
+                        "lr": optimizer.param_groups[0]["lr"],
+                        "seconds": seconds / (step + 1 - first),
+                        "tokens": tokens,
+                        "tokens_total": progress.tokens,
+                        "tokens_per_second": fed / seconds,
+                    }
+                )
             best = self._look(at)
             stopping = learner.ranks.any(self.stop.is_set(), learner.device)
             if at % config.save_every == 0 or last or best or stopping:
@@ -227,8 +247,13 @@ class _Run:
     def _save(self, optimizer: torch.optim.Optimizer) -> None:
         if self.learner.ranks.rank == 0:
             folder = self.states.save(self.learner.model, optimizer, self.progress)
-            self.report({"event": "saved", "step": self.progress.step,
-                         "state": folder.relative_to(self.out).as_posix()})  # fmt: skip
+            self.report(
+                {
+                    "event": "saved",
+                    "step": self.progress.step,
+                    "state": folder.relative_to(self.out).as_posix(),
+                }
+            )
 
     def _keep(self, path: Path) -> None:
         if self.learner.ranks.rank == 0:

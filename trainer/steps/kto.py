@@ -26,9 +26,17 @@ def kto_step(
     prompts, responses = split(learner.batch(examples), learner.merge)
     elsewhere, lower = ranks.others(responses, learner.device)
     seen = compare(
-        model, reference, prompts, responses, phase.eta0, at, phase.kto.log_ratio,
-        elsewhere=elsewhere, lower=lower, own=False,
-    )  # fmt: skip
+        model,
+        reference,
+        prompts,
+        responses,
+        phase.eta0,
+        at,
+        phase.kto.log_ratio,
+        elsewhere=elsewhere,
+        lower=lower,
+        own=False,
+    )
     baseline = eta0(ranks.gather(seen.mismatched))
     lengths = torch.tensor([len(each) for each in responses], device=seen.policy.device)
     desired = torch.tensor([example.desired for example in examples], device=seen.policy.device)

@@ -232,8 +232,10 @@ def reflect(
 
     reflection, in_reflection = probabilities([each.reflection for each in some])
     intermediate, in_intermediate = probabilities([each.intermediate for each in some])
-    ends = [0 if each.after_reflection is None else int(batch.responses[row][each.after_reflection])
-            for row, each in zip(rows, some, strict=True)]  # fmt: skip
+    ends = [
+        0 if each.after_reflection is None else int(batch.responses[row][each.after_reflection])
+        for row, each in zip(rows, some, strict=True)
+    ]
     whole = [batch.responses[row].to(table.device)[None] for row in rows]
     target = torch.cat(
         [mean_embedding(each, torch.ones_like(each, dtype=torch.bool), table) for each in whole]

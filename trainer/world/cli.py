@@ -38,15 +38,22 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         "--size", type=int, default=recipe.size, metavar="PX", help="side of a picture (default: %(default)s)"
     )
     parser.add_argument(
-        "--undesired", type=float, default=UNDESIRED, metavar="N",
+        "--undesired",
+        type=float,
+        default=UNDESIRED,
+        metavar="N",
         help="undesired rows for each question, on average (default: %(default)s: raters like 58 %% of all)",
-    )  # fmt: skip
+    )
     parser.add_argument("--op", choices=OPERATIONS, help="this kind of edit only (default: the paper's mix)")
     parser.add_argument("--category", choices=CATEGORIES, help="this kind of input only (default: all alike)")
     parser.add_argument(
-        "--sheet", nargs="?", type=Path, const=Path(), metavar="FILE",
+        "--sheet",
+        nargs="?",
+        type=Path,
+        const=Path(),
+        metavar="FILE",
         help=f"draw the first {SHEET_ROWS} questions (default: OUT/sheet.png)",
-    )  # fmt: skip
+    )
 
 
 def run(options: argparse.Namespace) -> int:

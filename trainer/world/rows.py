@@ -45,8 +45,11 @@ class Recipe:
     category: str | None = None
 
     def __post_init__(self) -> None:
-        for name, value, known in (("split", self.split, SPLITS), ("op", self.op, (None, *OPERATIONS)),
-                                   ("category", self.category, (None, *CATEGORIES))):  # fmt: skip
+        for name, value, known in (
+            ("split", self.split, SPLITS),
+            ("op", self.op, (None, *OPERATIONS)),
+            ("category", self.category, (None, *CATEGORIES)),
+        ):
             if value not in known:
                 raise RecordError(
                     f"{name} {value!r:.40}: expected one of {', '.join(str(k) for k in known if k)}"
@@ -171,9 +174,15 @@ def completion_row(recipe: Recipe, number: int, question: Question, completion: 
             for at, ref in enumerate(question.refs, 1)
         ),
         raters=votes,
-        meta={"k": question.k, "decisive": question.decisive, "form": question.form, "fault": fault,
-              "scene": scene_hash(edit.source), "edit": edit_to_json(edit)},
-    )  # fmt: skip
+        meta={
+            "k": question.k,
+            "decisive": question.decisive,
+            "form": question.form,
+            "fault": fault,
+            "scene": scene_hash(edit.source),
+            "edit": edit_to_json(edit),
+        },
+    )
 
 
 def pictures_of(recipe: Recipe, number: int, question: Question) -> dict[str, Tensor]:
@@ -197,8 +206,10 @@ def _paths(recipe: Recipe, number: int, question: Question) -> dict[str, list[st
     if question.edit.scope == "local":
         counts["mask"] = 1
     folder = f"pictures/{recipe.name}/{number:06d}"
-    return {name: [f"{folder}/{name}{f'-{f}' if count > 1 else ''}.png" for f in range(count)]
-            for name, count in counts.items()}  # fmt: skip
+    return {
+        name: [f"{folder}/{name}{f'-{f}' if count > 1 else ''}.png" for f in range(count)]
+        for name, count in counts.items()
+    }
 
 
 def _again(op: str, scene: Scene, cell: int | None, outcome: Mapping[str, Any] | None, value: str) -> Edit:

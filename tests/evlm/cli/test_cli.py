@@ -53,8 +53,21 @@ def test_edit_writes_picture_mask_trace_and_sheet(
     small: dict[str, Any], picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    code = main(["edit", "--image", str(picture), "--reference", str(picture), "--prompt", "like this",
-                 "--reference-text", "blue", "--out", str(out)])  # fmt: skip
+    code = main(
+        [
+            "edit",
+            "--image",
+            str(picture),
+            "--reference",
+            str(picture),
+            "--prompt",
+            "like this",
+            "--reference-text",
+            "blue",
+            "--out",
+            str(out),
+        ]
+    )
     assert code == 0
     assert sorted(p.name for p in out.iterdir()) == ["edited.png", "mask.png", "sheet.png", "trace.json"]
     mask = load_mask(out / "mask.png")
@@ -147,8 +160,13 @@ def test_an_unpinned_download_is_refused(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_the_module_runs_as_a_program() -> None:
-    run = subprocess.run([sys.executable, "-m", "evlm", "edit", "--image", "x.png", "--out", "o"],
-                         cwd=ROOT, capture_output=True, text=True, timeout=120)  # fmt: skip
+    run = subprocess.run(
+        [sys.executable, "-m", "evlm", "edit", "--image", "x.png", "--out", "o"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert run.returncode == 2 and run.stderr.startswith("error: x.png") and "Traceback" not in run.stderr
     helped = subprocess.run(
         [sys.executable, "-m", "evlm", "--help"], cwd=ROOT, capture_output=True, text=True
@@ -169,8 +187,12 @@ def test_the_terminal_streams_words_whole_however_they_arrive() -> None:
         terminal.event(Event("reason", "text", letter))
     terminal.event(Event("reason", "end", "done"))
     lines = [line.split() for line in out.getvalue().splitlines()]
-    assert lines == [["thinking", "a", "circle"], ["intermediate", "make", "it", "green"],
-                     ["reflection", "no:", "blue"], ["reason", "done"]]  # fmt: skip
+    assert lines == [
+        ["thinking", "a", "circle"],
+        ["intermediate", "make", "it", "green"],
+        ["reflection", "no:", "blue"],
+        ["reason", "done"],
+    ]
 
 
 def test_a_bar_moves_only_where_somebody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,9 +220,12 @@ def write_example(folder: Path, picture: Path, name: str, **fields: Any) -> None
 
 
 def test_the_demo_draws_every_example(
-    small: dict[str, Any], picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    small: dict[str, Any],
+    picture: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     write_example(
         picture.parent, picture, "one", references=[{"kind": "image", "path": "a.png", "note": "colour"}]
     )

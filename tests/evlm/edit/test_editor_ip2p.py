@@ -38,9 +38,14 @@ def test_a_whole_frame_equals_diffusers_pipeline(both: tuple[IP2P, Any], name: s
     ours = editor.edit(frames, "make it red", settings=EditSettings(steps=3, scheduler=name, seed=3))
     pipe.scheduler = build_scheduler(name, editor.scheduler_config)
     theirs = pipe(
-        "make it red", image=frames.movedim(-1, 1), num_inference_steps=3, guidance_scale=7.5,
-        image_guidance_scale=1.5, generator=torch.Generator().manual_seed(3), output_type="pt",
-    ).images.movedim(1, -1)  # fmt: skip
+        "make it red",
+        image=frames.movedim(-1, 1),
+        num_inference_steps=3,
+        guidance_scale=7.5,
+        image_guidance_scale=1.5,
+        generator=torch.Generator().manual_seed(3),
+        output_type="pt",
+    ).images.movedim(1, -1)
     assert ours.frames.std() > 0.05
     assert torch.allclose(ours.frames, theirs, atol=2e-4)
 

@@ -36,16 +36,26 @@ def build(prediction: str = "epsilon", linear: bool = False, seed: int = 0) -> A
 
     torch.manual_seed(seed)
     vae = AutoencoderKL(
-        block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2, layers_per_block=1, latent_channels=4, norm_num_groups=4,
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
         scaling_factor=0.5,
-    )  # fmt: skip
+    )
     unet = UNet2DConditionModel(
-        in_channels=8, out_channels=4, block_out_channels=(8, 16, 16), layers_per_block=1,
+        in_channels=8,
+        out_channels=4,
+        block_out_channels=(8, 16, 16),
+        layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=16, attention_head_dim=2, norm_num_groups=4, use_linear_projection=linear,
-    )  # fmt: skip
+        cross_attention_dim=16,
+        attention_head_dim=2,
+        norm_num_groups=4,
+        use_linear_projection=linear,
+    )
     text_encoder = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=49408,
@@ -64,11 +74,15 @@ def build(prediction: str = "epsilon", linear: bool = False, seed: int = 0) -> A
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
     return StableDiffusionInstructPix2PixPipeline(
-        vae=vae.eval(), unet=unet.eval(), text_encoder=text_encoder.eval(),
+        vae=vae.eval(),
+        unet=unet.eval(),
+        text_encoder=text_encoder.eval(),
         tokenizer=AutoTokenizer.from_pretrained(SD15 / "tokenizer"),
         scheduler=DDIMScheduler(prediction_type=prediction, clip_sample=False, **PREDICTION[prediction]),
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
 
 
 def save_folder(pipe: Any, folder: Path, manner: dict[str, Any] | None = None) -> Path:

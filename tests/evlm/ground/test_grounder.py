@@ -50,16 +50,34 @@ def dino(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(3)
     config = GroundingDinoConfig(
         backbone_config={
-            "model_type": "swin", "embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 1],
-            "window_size": 4, "image_size": 64, "out_features": ["stage2", "stage3", "stage4"],
+            "model_type": "swin",
+            "embed_dim": 8,
+            "depths": [1, 1, 1, 1],
+            "num_heads": [1, 1, 1, 1],
+            "window_size": 4,
+            "image_size": 64,
+            "out_features": ["stage2", "stage3", "stage4"],
         },
         text_config={
-            "model_type": "bert", "vocab_size": len(vocabulary), "hidden_size": 16, "num_hidden_layers": 1,
-            "num_attention_heads": 2, "intermediate_size": 16, "max_position_embeddings": 64,
+            "model_type": "bert",
+            "vocab_size": len(vocabulary),
+            "hidden_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 16,
+            "max_position_embeddings": 64,
         },
-        d_model=64, encoder_layers=1, decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=2,
-        encoder_ffn_dim=16, decoder_ffn_dim=16, num_queries=12, max_text_len=48, num_feature_levels=4,
-    )  # fmt: skip
+        d_model=64,
+        encoder_layers=1,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=16,
+        decoder_ffn_dim=16,
+        num_queries=12,
+        max_text_len=48,
+        num_feature_levels=4,
+    )
     model = GroundingDinoForObjectDetection(config)
     shake(model)
     model.save_pretrained(folder, max_shard_size="100KB")
@@ -298,8 +316,13 @@ def test_folders_that_are_no_detector(tmp_path: Path, owl: Path) -> None:
     with pytest.raises(ModelError, match="cannot be loaded"):
         Grounder.load(tmp_path)
     with pytest.raises(ModelError, match="no detector"):
-        Grounder(SimpleNamespace(eval=lambda: SimpleNamespace(config=SimpleNamespace(model_type="x")),
-                                 config=SimpleNamespace(model_type="x")), None)  # fmt: skip
+        Grounder(
+            SimpleNamespace(
+                eval=lambda: SimpleNamespace(config=SimpleNamespace(model_type="x")),
+                config=SimpleNamespace(model_type="x"),
+            ),
+            None,
+        )
 
 
 def test_plan_boxes() -> None:

@@ -22,10 +22,17 @@ def make_model(path: Path, role: str, sharded: bool = False) -> Path:
         "reasoner": ["tokenizer.json", "preprocessor_config.json"],
         "detector": ["vocab.txt", "preprocessor_config.json"],
         "segmenter": [],
-        "editor": ["scheduler/scheduler_config.json", "tokenizer/vocab.json", "unet/config.json",
-                   "vae/config.json", "text_encoder/config.json", "unet/diffusion_pytorch_model.safetensors",
-                   "vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"],
-    }[role]  # fmt: skip
+        "editor": [
+            "scheduler/scheduler_config.json",
+            "tokenizer/vocab.json",
+            "unet/config.json",
+            "vae/config.json",
+            "text_encoder/config.json",
+            "unet/diffusion_pytorch_model.safetensors",
+            "vae/diffusion_pytorch_model.safetensors",
+            "text_encoder/model.safetensors",
+        ],
+    }[role]
     if role == "editor":
         config = ("model_index.json", {"_class_name": zoo.EDITOR_CLASS})
     else:
@@ -230,8 +237,10 @@ class Hub:
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     hub = Hub()
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
-    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
-                        hub.url + "/{repo_id}/resolve/{revision}/{filename}")  # fmt: skip
+    monkeypatch.setattr(
+        "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
+        hub.url + "/{repo_id}/resolve/{revision}/{filename}",
+    )
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
@@ -247,8 +256,10 @@ def test_a_download_brings_what_is_needed_and_is_found_afterwards(hub: Hub, tmp_
     path = download(name, tmp_path / "models", lambda done, total, file: seen.append((done, total)))
     assert path == tmp_path / "models" / "tiny"
     assert sorted(p.name for p in path.iterdir() if p.is_file()) == [
-        "config.json", "model.safetensors", "processor_config.json"
-    ]  # fmt: skip
+        "config.json",
+        "model.safetensors",
+        "processor_config.json",
+    ]
     assert (path / "model.safetensors").read_bytes() == hub.files["model.safetensors"]
     total = sum(len(b) for n, b in hub.files.items() if not n.endswith(".bin"))
     assert seen[0] == (0, total) and seen[-1] == (total, total)

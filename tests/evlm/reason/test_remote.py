@@ -108,8 +108,13 @@ def test_a_streamed_trace(server: Server) -> None:
     sent = server.seen[0]
     assert server.paths == ["/v1/chat/completions"]
     assert {key: sent[key] for key in ("model", "max_tokens", "temperature", "top_p", "seed", "stream")} == {
-        "model": "qwen", "max_tokens": 99, "temperature": 0.5, "top_p": 0.9, "seed": 7, "stream": True,
-    }  # fmt: skip
+        "model": "qwen",
+        "max_tokens": 99,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "seed": 7,
+        "stream": True,
+    }
     assert "Authorization" not in server.headers[0]
 
 
@@ -148,8 +153,10 @@ def test_addresses_with_and_without_the_path(server: Server, tail: str) -> None:
 
 
 def test_a_server_that_does_not_stream(server: Server) -> None:
-    content = {"choices": [{"message": {"content": render(TRACE)}, "finish_reason": "length"}],
-               "usage": {"completion_tokens": 55}}  # fmt: skip
+    content = {
+        "choices": [{"message": {"content": render(TRACE)}, "finish_reason": "length"}],
+        "usage": {"completion_tokens": 55},
+    }
     server.reply = send(json.dumps(content).encode(), kind="application/json; charset=utf-8")
     reasoned = RemoteReasoner(server.url, "m").reason(REQUEST)
     assert reasoned.trace == TRACE

@@ -46,8 +46,10 @@ def picture(height: int = 48, width: int = 80, frames: int = 1) -> Tensor:
 
 
 BOXES = torch.tensor([[4.0, 5, 40, 33], [30, 2, 79, 47], [0, 0, 8, 8]])
-POINTS = (torch.tensor([[[20.0, 20], [3, 40]], [[60, 9], [61, 12]], [[5, 5], [70, 40]]]),
-          torch.tensor([[1, 0], [1, 1], [1, 0]]))  # fmt: skip
+POINTS = (
+    torch.tensor([[[20.0, 20], [3, 40]], [[60, 9], [61, 12]], [[5, 5], [70, 40]]]),
+    torch.tensor([[1, 0], [1, 1], [1, 0]]),
+)
 ROUGH = (torch.rand(3, 1, 48, 80, generator=torch.Generator().manual_seed(3)) > 0.5).float()
 PROMPTS: dict[str, dict[str, Any]] = {
     "boxes": {"boxes": BOXES},

@@ -19,9 +19,16 @@ from trainer.world.edits import OPERATIONS
 from trainer.world.scene import SPLITS, composition_split
 
 TOY = Recipe(
-    vae_steps=6, vae_width=8, widths=(16, 16, 16), epochs=1, polish=1, batch=8, whole_batch=4, validation=0,
+    vae_steps=6,
+    vae_width=8,
+    widths=(16, 16, 16),
+    epochs=1,
+    polish=1,
+    batch=8,
+    whole_batch=4,
+    validation=0,
     phases=(Phase(0, 16, 4, LOCAL, WHOLE, 2), Phase(1, 16, 4, {"add": 1.0}, WHOLE, 3)),
-)  # fmt: skip
+)
 
 
 def unet(folder: Path) -> dict[str, torch.Tensor]:

@@ -119,8 +119,13 @@ def test_a_fifth_of_each_batch_is_other_instruction_data(folder: Path) -> None:
     ]
     row = {"messages": turns, "images": [STILLS[0]], "videos": [FRAMES[:3]]}
     (folder / "other.jsonl").write_text("".join(json.dumps(row) + "\n" for _ in range(4)))
-    stream = Stream([Source(write_rows(folder / "own.jsonl", many(9)), 0.8),
-                     Source(folder / "other.jsonl", 0.2, form="swift")], 10)  # fmt: skip
+    stream = Stream(
+        [
+            Source(write_rows(folder / "own.jsonl", many(9)), 0.8),
+            Source(folder / "other.jsonl", 0.2, form="swift"),
+        ],
+        10,
+    )
     for step in range(20):
         samples = stream.batch(step)
         assert Counter(sample.source for sample in samples) == {0: 8, 1: 2}

@@ -132,11 +132,19 @@ def test_a_table_by_hand() -> None:
     lines = summary(found)
     assert [(line.group, line.name, line.questions) for line in lines] == [
         ("all", "all", 4),
-        ("edit type", "recolour", 2), ("edit type", "weather", 1), ("edit type", "juggle", 1),
-        ("category", "image", 2), ("category", "text", 2),
-    ]  # fmt: skip
+        ("edit type", "recolour", 2),
+        ("edit type", "weather", 1),
+        ("edit type", "juggle", 1),
+        ("category", "image", 2),
+        ("category", "text", 2),
+    ]
     assert {name: value.mean for name, value in lines[0].values.items()} == {
-        "exact": 0.75, "targets": 0.75, "iou": 0.5, "malformed": 0.25, "tokens": 20.0}  # fmt: skip
+        "exact": 0.75,
+        "targets": 0.75,
+        "iou": 0.5,
+        "malformed": 0.25,
+        "tokens": 20.0,
+    }
     # Three of four: the mirror of one of four, by hand in test_statistics.
     assert lines[0].values["exact"][1:] == (0.25, 1.0)
     assert "iou" not in lines[2].values

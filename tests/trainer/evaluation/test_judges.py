@@ -83,8 +83,17 @@ def question(name: str = "q") -> Question:
 
 def outcome(name: str, instruction: str = "make the hat red", **fields: Any) -> Outcome:
     values = {"exact": instruction == "make the hat red", "malformed": not instruction, **fields}
-    return Outcome(id=name, edit_type="recolour", category="image", targets=True, iou=None, tokens=3,
-                   instruction=instruction, text="...", **values)  # fmt: skip
+    return Outcome(
+        id=name,
+        edit_type="recolour",
+        category="image",
+        targets=True,
+        iou=None,
+        tokens=3,
+        instruction=instruction,
+        text="...",
+        **values,
+    )
 
 
 def panel(server: Server, file: Path, *models: str, **fields: Any) -> Panel:
@@ -270,8 +279,10 @@ def test_several_judges_and_how_far_they_agree(server: Server, tmp_path: Path) -
     )
     assert f"| {kind} · {strict} | 0.667 | 0.000 |" in table
     lines = [json.loads(line) for line in answer_lines(questions, outcomes, verdicts).splitlines()]
-    assert lines[5]["judges"] == {kind: {"yes": True, "answer": "YES", "reached": True},
-                                  strict: {"yes": False, "answer": "NO", "reached": True}}  # fmt: skip
+    assert lines[5]["judges"] == {
+        kind: {"yes": True, "answer": "YES", "reached": True},
+        strict: {"yes": False, "answer": "NO", "reached": True},
+    }
     assert lines[6]["judges"] == {kind: None, strict: None}
 
 

@@ -45,8 +45,14 @@ def random_tensors(lora: Lora = LORA, seed: int = 0, size: float = 0.2) -> dict[
 def save(path: Path, lora: Lora = LORA, **random: Any) -> Path:
     tensors = random_tensors(lora, **random)
     names = sorted({name.removeprefix("base_model.model.").partition(".lora_")[0] for name in tensors})
-    meta = AdapterMeta(replace(lora, targets=tuple(names)), "bundled", config_hash(skeleton(BASE).config),
-                       "short", "box-spans-16", {"steps": 7})  # fmt: skip
+    meta = AdapterMeta(
+        replace(lora, targets=tuple(names)),
+        "bundled",
+        config_hash(skeleton(BASE).config),
+        "short",
+        "box-spans-16",
+        {"steps": 7},
+    )
     save_adapter(path, tensors, meta)
     return path
 
@@ -151,8 +157,9 @@ def test_an_adapter_on_an_adapter_is_exported_as_both(tmp_path: Path) -> None:
         assert (said(tmp_path / out) if form == "merged" else said(BASE, tmp_path / out)) == text, form
 
 
-def test_nothing_is_overwritten_or_left_half_written(tmp_path: Path, capsys: pytest.CaptureFixture[str],
-                                                     monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_nothing_is_overwritten_or_left_half_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = save(tmp_path / "a.safetensors")
 
     def export(out: Path, to: str, *more: str) -> int:

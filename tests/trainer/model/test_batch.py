@@ -125,8 +125,11 @@ def test_words_without_pictures_are_a_batch_too(tiny):
     batch = Collator(processor)([chat, chat], ["red", "dark blue"])
     assert batch.grids.shape == (0, 3) and not bool(batch.vision_mask.any())
     with torch.no_grad():
-        want = model.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask.long(),
-                           position_ids=batch.position_ids).last_hidden_state  # fmt: skip
+        want = model.model(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask.long(),
+            position_ids=batch.position_ids,
+        ).last_hidden_state
         assert torch.allclose(hidden_states(model, batch), want, atol=2e-5)
 
 

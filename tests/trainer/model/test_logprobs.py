@@ -210,10 +210,16 @@ def test_eta0_over_all_pairs_equals_naive_pairs(tiny):
         atol=1e-4,
     )
     halves = [
-        compare(model, Reference(model), prompts.take(mine), [responses[i] for i in mine], Eta0Config(),
-                elsewhere=[responses[i] for i in theirs]).mismatched
+        compare(
+            model,
+            Reference(model),
+            prompts.take(mine),
+            [responses[i] for i in mine],
+            Eta0Config(),
+            elsewhere=[responses[i] for i in theirs],
+        ).mismatched
         for mine, theirs in (([0, 1], [2, 3]), ([2, 3], [0, 1]))
-    ]  # fmt: skip
+    ]
     assert torch.allclose(torch.cat(halves).sort().values, apart.sort().values, rtol=1e-4, atol=1e-4)
     shifted = compare(model, Reference(model), prompts, responses, Eta0Config("shifts", 2), seed=3)
     without = compare(model, Reference(model), prompts, responses, Eta0Config("shifts", 2), seed=3, own=False)

@@ -76,8 +76,14 @@ def fail_once(rank: int) -> Callable[..., None]:
 
 def process(rank: int, port: int, folder: str) -> None:
     """Rank 0 has one row, rank 1 three, which it takes one at a time."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
-                   "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
     torch.set_num_threads(1)
     rows = torch.randn(4, 5, 8, generator=torch.Generator().manual_seed(1))
     mine = rows[:1] if rank == 0 else rows[1:]

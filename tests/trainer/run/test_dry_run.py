@@ -32,18 +32,25 @@ def test_all_that_is_missing_is_said_at_once(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "broken/rows.jsonl").write_text('{"id": 3}\n')
     (tmp_path / "file").write_text("")
     settings = [
-        "model.base=qwen2-vl-7b", "model.quantize=4bit", "model.device=cpu", "wandb=evlm",
-        f"out={tmp_path}/file/run", f"data=[{{path: {tmp_path}/gone}}, {{path: {tmp_path}/broken}}]",
-    ]  # fmt: skip
+        "model.base=qwen2-vl-7b",
+        "model.quantize=4bit",
+        "model.device=cpu",
+        "wandb=evlm",
+        f"out={tmp_path}/file/run",
+        f"data=[{{path: {tmp_path}/gone}}, {{path: {tmp_path}/broken}}]",
+    ]
     assert main(["run", "paper", *settings, "--dry-run"]) == 1
     said = capsys.readouterr().out
     lines = [line[2:] for line in said.splitlines() if line.startswith("- ")]
     for start, words in (
         ("model.device: ", "needs a CUDA device, and here is cpu"),
         ("model.base: ", "python -m evlm models --download qwen2-vl-7b"),
-        ("data.0: ", "gone"), ("data.1: ", "line 1"), ("wandb: ", "pip install wandb"),
-        ("model.quantize: ", "pip install bitsandbytes"), ("out: ", "cannot be written to"),
-    ):  # fmt: skip
+        ("data.0: ", "gone"),
+        ("data.1: ", "line 1"),
+        ("wandb: ", "pip install wandb"),
+        ("model.quantize: ", "pip install bitsandbytes"),
+        ("out: ", "cannot be written to"),
+    ):
         package = {"wandb: ": "wandb", "model.quantize: ": "bitsandbytes"}.get(start)
         if package and importlib.util.find_spec(package):
             continue

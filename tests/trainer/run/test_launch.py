@@ -39,8 +39,11 @@ def launched(words: list[str], rank: int, port: int) -> subprocess.Popen[bytes]:
     """One of two processes, as a launcher would start it."""
     settings = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
     env = {**os.environ, **{name: str(value) for name, value in settings.items()}}
-    return subprocess.Popen([sys.executable, "-m", "trainer", *words], cwd=ROOT,
-                            env={**env, "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"})  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-m", "trainer", *words],
+        cwd=ROOT,
+        env={**env, "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"},
+    )
 
 
 def steps_of(events: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:

@@ -26,9 +26,17 @@ SMALL = [
 
 def outcome(number: int, exact: bool) -> dict[str, object]:
     return {
-        "id": f"q{number}", "edit_type": "recolour", "category": "image", "exact": exact, "targets": exact,
-        "iou": 1.0 if exact else 0.5, "malformed": False, "tokens": 9, "instruction": "x", "text": "y",
-    }  # fmt: skip
+        "id": f"q{number}",
+        "edit_type": "recolour",
+        "category": "image",
+        "exact": exact,
+        "targets": exact,
+        "iou": 1.0 if exact else 0.5,
+        "malformed": False,
+        "tokens": 9,
+        "instruction": "x",
+        "text": "y",
+    }
 
 
 def result(arm: str, seed: int, right: int, steps: int = 4) -> dict[str, object]:

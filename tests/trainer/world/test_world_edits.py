@@ -80,9 +80,10 @@ def test_the_result_differs_from_the_source_in_what_was_ordered_only(op: str) ->
         thing = edit.target or edit.outcome
         assert thing is not None and edit.targets == (thing.label,) and thing.label in edit.instruction
         changed = {
-            field for field in ("shape", "colour", "texture", "size", "cell")
+            field
+            for field in ("shape", "colour", "texture", "size", "cell")
             if edit.target and edit.outcome and getattr(edit.target, field) != getattr(edit.outcome, field)
-        }  # fmt: skip
+        }
         exactly = {
             "recolour": {"colour"},
             "retexture": {"texture"},

@@ -20,21 +20,33 @@ CELLS = ("top left", "top", "top right", "left", "centre", "right", "bottom left
 WAYS = {(-1, 0): "left", (1, 0): "right", (0, -1): "up", (0, 1): "down"}
 
 WHOLE = {
-    "clear weather": "change the weather to clear", "cheerful": "change the weather to clear",
-    "make it rain": "change the weather to rain", "stormy": "change the weather to rain",
-    "let it snow": "change the weather to snow", "wintry": "change the weather to snow",
-    "some fog": "change the weather to fog", "gloomy": "change the weather to fog",
-    "at night": "change the weather to night", "spooky": "change the weather to night",
-    "grey ground": "change the ground to grey", "on concrete": "change the ground to grey",
-    "sand ground": "change the ground to sand", "beach please": "change the ground to sand",
-    "grass ground": "change the ground to grass", "on a meadow": "change the ground to grass",
-    "sea ground": "change the ground to sea", "on the water": "change the ground to sea",
-    "as a sketch": "turn the picture into sketch", "hand drawn": "turn the picture into sketch",
+    "clear weather": "change the weather to clear",
+    "cheerful": "change the weather to clear",
+    "make it rain": "change the weather to rain",
+    "stormy": "change the weather to rain",
+    "let it snow": "change the weather to snow",
+    "wintry": "change the weather to snow",
+    "some fog": "change the weather to fog",
+    "gloomy": "change the weather to fog",
+    "at night": "change the weather to night",
+    "spooky": "change the weather to night",
+    "grey ground": "change the ground to grey",
+    "on concrete": "change the ground to grey",
+    "sand ground": "change the ground to sand",
+    "beach please": "change the ground to sand",
+    "grass ground": "change the ground to grass",
+    "on a meadow": "change the ground to grass",
+    "sea ground": "change the ground to sea",
+    "on the water": "change the ground to sea",
+    "as a sketch": "turn the picture into sketch",
+    "hand drawn": "turn the picture into sketch",
     "no colours": "turn the picture into black and white",
     "timeless": "turn the picture into black and white",
-    "in sepia": "turn the picture into sepia", "vintage": "turn the picture into sepia",
-    "as negative": "turn the picture into negative", "turn inside out": "turn the picture into negative",
-}  # fmt: skip
+    "in sepia": "turn the picture into sepia",
+    "vintage": "turn the picture into sepia",
+    "as negative": "turn the picture into negative",
+    "turn inside out": "turn the picture into negative",
+}
 COLOUR_MOODS = {
     "icy": "cyan",
     "royal": "purple",
@@ -59,8 +71,11 @@ def solve(source: Scene, prompt: str, refs: Sequence[Ref]) -> str:
         return _change(_alike(source, before, 3), after)
     ref = shown[0]
     first = ref.scenes[0]
-    for word, order in (("weather", "change the weather to"), ("ground", "change the ground to"),
-                        ("style", "turn the picture into")):  # fmt: skip
+    for word, order in (
+        ("weather", "change the weather to"),
+        ("ground", "change the ground to"),
+        ("style", "turn the picture into"),
+    ):
         if word in f"{prompt} {text}".split():
             return f"{order} {getattr(first, word)}"
     if len(ref.scenes) == 4:
@@ -171,8 +186,11 @@ def _all_named(source: Scene, words: str) -> list[Thing]:
     }
     name = [w for w in words.split() if w not in filler]
     said = " ".join(name)
-    short = [t for t, key in product(source.things, KEYS)
-             if said == (getattr(t, key) if key == "shape" else f"{getattr(t, key)} one")]  # fmt: skip
+    short = [
+        t
+        for t, key in product(source.things, KEYS)
+        if said == (getattr(t, key) if key == "shape" else f"{getattr(t, key)} one")
+    ]
     return [t for t in source.things if t.label == said] if len(name) > 1 and name[-1] != "one" else short
 
 
