@@ -155,7 +155,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _request(options: argparse.Namespace) -> Request:
-    from .files.pictures import load_frames, load_picture
+    from .files.clips import load_frames
+    from .files.pictures import load_picture
     from .request import Reference, Request
 
     original, fps = load_frames(options.image)

@@ -59,7 +59,8 @@ def load_example(path: Path) -> tuple[str, Any]:
 
     Paths are relative to the file. Raises RequestError for anything else.
     """
-    from ..files.pictures import load_frames, load_picture
+    from ..files.clips import load_frames
+    from ..files.pictures import load_picture
     from ..request import Reference, Request
 
     try:

@@ -1,4 +1,4 @@
-"""Pictures and frames in and out of files: untrusted bytes in, checked float tensors out.
+"""Pictures in and out of files: untrusted bytes in, checked float tensors out. Clips are in `clips`.
 
 Frames are float32 [F, H, W, 3] in 0..1 on the CPU (F = 1 for a picture); masks are float32 [F, H, W] in 0..1.
 """
@@ -6,7 +6,6 @@ Frames are float32 [F, H, W, 3] in 0..1 on the CPU (F = 1 for a picture); masks 
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,13 +21,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_PIXELS = 64_000_000  # of one picture: 8000 x 8000; 768 MB as float
-MAX_TOTAL_PIXELS = 256_000_000  # of all frames of a video: 3 GB as float
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 _WRITES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP"}
 PICTURE_SUFFIXES = (*_WRITES, ".tif", ".tiff", ".avif")
 # Pillow would also start Ghostscript for an EPS, and worse. MPO is what many phones write as .jpg.
 _READS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
-_ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")  # the second picture of a TIFF or MPO is no second frame
 
 
 def load_picture(path: str | os.PathLike[str]) -> Tensor:
@@ -36,23 +32,8 @@ def load_picture(path: str | os.PathLike[str]) -> Tensor:
 
     Of an animation, the first frame. Raises PictureError if it is missing, damaged, truncated or too large.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         return from_pil(image)
-
-
-def load_frames(path: str | os.PathLike[str]) -> tuple[Tensor, float | None]:
-    """All frames [F, H, W, 3] and the frames per second (None where unknown).
-
-    path: an animation (gif, webp, apng), a video file (needs the `av` package), a folder of pictures of one
-    size (in the natural order of their names), or a single picture. Raises PictureError.
-    """
-    path = Path(path)
-    if path.is_dir():
-        return _load_folder(path), None
-    if path.suffix.lower() in VIDEO_SUFFIXES:
-        return _load_video(path)
-    with _opened(path) as image:
-        return _load_animation(image, path)
 
 
 def save_picture(path: str | os.PathLike[str], frames: Tensor, fps: float | None = None) -> None:
@@ -61,23 +42,17 @@ def save_picture(path: str | os.PathLike[str], frames: Tensor, fps: float | None
     fps: of an animation; 8 where it is not given. Raises PictureError.
     """
     frames = check_frames(frames[None] if frames.ndim == 3 else frames, "frames to save")
-    path, images = Path(path), [to_pil(frame) for frame in frames]
+    path = Path(path)
+    if len(frames) > 1:
+        from .clips import save_animation
+
+        save_animation(path, frames, fps)
+        return
     suffix = path.suffix.lower()
-    if len(images) > 1 and suffix not in (".gif", ".webp", ".png"):
-        raise PictureError(f"{path}: {len(images)} frames cannot go into {suffix!r}; use .gif, .webp or .png")
     options: dict[str, object] = (
         {"lossless": True} if suffix == ".webp" else {"quality": 95} if suffix[:3] == ".jp" else {}
     )
-    if len(images) > 1:
-        if fps is not None and not 0 < fps <= 1000:
-            raise PictureError(f"fps {fps!r}: expected a number above 0 and at most 1000")
-        options |= {
-            "save_all": True,
-            "append_images": images[1:],
-            "duration": round(1000 / (fps or 8)),
-            "loop": 0,
-        }
-    _write(path, images[0], options)
+    write_image(path, to_pil(frames[0]), options)
 
 
 def load_mask(path: str | os.PathLike[str]) -> Tensor:
@@ -91,7 +66,7 @@ def save_mask(path: str | os.PathLike[str], mask: Tensor) -> None:
     if mask.ndim != 2:
         raise PictureError(f"mask of shape {tuple(mask.shape)}: expected [H, W] or [1, H, W]")
     grey = check_frames(mask.float()[None, :, :, None].expand(-1, -1, -1, 3), "mask")[0, :, :, 0]
-    _write(Path(path), to_pil(grey[..., None].expand(-1, -1, 3)).convert("L"), {})
+    write_image(Path(path), to_pil(grey[..., None].expand(-1, -1, 3)).convert("L"), {})
 
 
 def check_frames(frames: Tensor, name: str = "frames") -> Tensor:
@@ -127,7 +102,7 @@ def from_pil(image: Image) -> Tensor:
     import numpy as np
     from PIL import ImageOps
 
-    _check_size(image)
+    check_size(image)
     try:
         image = ImageOps.exif_transpose(image)
         if image.mode == "F" or image.mode.startswith("I"):  # one deep channel
@@ -153,7 +128,8 @@ def from_pil(image: Image) -> Tensor:
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[Image]:
+def opened(path: str | os.PathLike[str]) -> Iterator[Image]:
+    """A picture file, open; whatever a decoder raises while it is used becomes a PictureError."""
     from PIL import Image
 
     path = Path(path)
@@ -175,87 +151,18 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image]:
             ) from error
 
 
-def _check_size(image: Image) -> None:
+def check_size(image: Image) -> None:
+    """Raises PictureError for more than MAX_PIXELS."""
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise PictureError(f"{width} x {height} pixels: at most {MAX_PIXELS:,} are read; scale it down first")
 
 
-def _check_total(frames: int, height: int, width: int) -> None:
-    if frames * height * width > MAX_TOTAL_PIXELS:
-        raise PictureError(
-            f"{frames} frames of {width} x {height}: at most {MAX_TOTAL_PIXELS:,} pixels in all are read; "
-            "take fewer frames or scale them down first"
-        )
-
-
-def _load_animation(image: Image, path: Path) -> tuple[Tensor, float | None]:
-    count = int(getattr(image, "n_frames", 1)) if image.format in _ANIMATED else 1
-    _check_size(image)
-    _check_total(count, image.height, image.width)
-    frames, milliseconds = [], 0.0
-    for index in range(count):
-        image.seek(index)
-        frames.append(from_pil(image))
-        milliseconds += float(image.info.get("duration") or 0)
-    fps = 1000 * count / milliseconds if count > 1 and milliseconds > 0 else None
-    return _stack(frames, path), fps
-
-
-def _load_folder(folder: Path) -> Tensor:
-    paths = [path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()]
-    if not paths:
-        raise PictureError(f"{folder}: no pictures ({', '.join(PICTURE_SUFFIXES)}) in this folder")
-
-    def natural(path: Path) -> list[tuple[int, str]]:
-        return [(int(digits or -1), other) for digits, other in re.findall(r"([0-9]+)|([^0-9]+)", path.name)]
-
-    frames: list[Tensor] = []
-    for path in sorted(paths, key=natural):
-        frames.append(load_picture(path))
-        _check_total(len(frames), *frames[0].shape[1:3])
-    return _stack(frames, folder)
-
-
-def _load_video(path: Path) -> tuple[Tensor, float | None]:
-    try:
-        import av
-    except ImportError:
-        raise PictureError(f"{path}: reading a video file needs the package av: pip install av") from None
-    frames: list[Tensor] = []
-    if not path.is_file():
-        raise PictureError(f"{path}: no such file")
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise PictureError(f"{path}: it has no video in it")
-            stream = container.streams.video[0]
-            rate = float(stream.average_rate) if stream.average_rate else None
-            for frame in container.decode(stream):
-                _check_total(len(frames) + 1, frame.height, frame.width)
-                frames.append(torch.from_numpy(frame.to_ndarray(format="rgb24"))[None].float() / 255)
-    except PictureError:
-        raise
-    except Exception as error:
-        raise PictureError(f"{path}: not a video that can be read ({error})") from error
-    if not frames:
-        raise PictureError(f"{path}: it has no frames")
-    return _stack(frames, path), rate
-
-
-def _stack(frames: list[Tensor], path: Path) -> Tensor:
-    sizes = {tuple(frame.shape[1:3]) for frame in frames}
-    if len(sizes) > 1:
-        raise PictureError(
-            f"{path}: frames of different sizes {sorted(sizes)[:3]} (height, width); expected one size"
-        )
-    return torch.cat(frames)
-
-
 # --- writing ---
 
 
-def _write(path: Path, image: Image, options: dict[str, object]) -> None:
+def write_image(path: Path, image: Image, options: dict[str, object]) -> None:
+    """Writes an 8-bit picture atomically, in the format that the suffix names. Raises PictureError."""
     kind = _WRITES.get(path.suffix.lower())
     if kind is None:
         raise PictureError(f"{path}: no way to write a picture as {path.suffix!r}; use {', '.join(_WRITES)}")

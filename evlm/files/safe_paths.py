@@ -27,8 +27,8 @@ def inside(folder: str | os.PathLike[str], path: str) -> Path:
             f"path {path!r:.80}: expected a relative path inside the dataset, with forward slashes"
         )
     root = Path(os.path.realpath(folder))
-    found = Path(os.path.realpath(root.joinpath(*parts)))
-    if root not in found.parents:
+    target = Path(os.path.realpath(root.joinpath(*parts)))
+    if root not in target.parents:
         raise RecordError(f"path {path!r:.80} leads out of the dataset folder {root}")
     return root.joinpath(*parts)
 
