@@ -134,7 +134,9 @@ def test_importing_the_engine_is_fast_and_brings_nothing_heavy() -> None:
     assert not HEAVY & set(runs[0][1])
 
 
-@pytest.mark.parametrize("name", ["", ".zoo", ".errors", ".__main__", ".doctor", ".download"])
+@pytest.mark.parametrize(
+    "name", ["", ".models.zoo", ".errors", ".__main__", ".cli.doctor", ".models.download"]
+)
 def test_light_modules_stay_light(name: str) -> None:
     """Listing models or asking for help must not wait for torch."""
     code = f"import sys, evlm{name}; print(*sys.modules)"
