@@ -66,7 +66,7 @@ class Plan:
 
     instruction: one sentence for the editor. Not empty.
     targets: labels of the things to change, for the detector; empty when the whole picture is meant.
-    mask_text: the region in the mask codec's text (see `masktext`), unchecked; None: not given.
+    mask_text: the region in the mask codec's text (see `mask_codec`), unchecked; None: not given.
     scope: "local" (inside a mask) or "global" (the whole frame).
     repairs: what the parser had to mend, in order; not part of the plan's identity.
 
@@ -127,7 +127,7 @@ _MEANINGS = {"n": "\n", "r": "\r"}
 
 def unescape(text: str) -> str:
     """Undoes the escapes; a backslash before any other character stays as it is."""
-    return _ESCAPED.sub(lambda found: _MEANINGS.get(found[1], found[1]), text)
+    return _ESCAPED.sub(lambda match: _MEANINGS.get(match[1], match[1]), text)
 
 
 def split_labels(text: str) -> tuple[str, ...]:
@@ -135,16 +135,16 @@ def split_labels(text: str) -> tuple[str, ...]:
     if text.strip().lower() == "none":
         return ()
     labels, start = [], 0
-    for found in re.finditer(r"\\.|;", text, re.DOTALL):
-        if found[0] == ";":
-            labels.append(text[start : found.start()])
-            start = found.end()
+    for match in re.finditer(r"\\.|;", text, re.DOTALL):
+        if match[0] == ";":
+            labels.append(text[start : match.start()])
+            start = match.end()
     labels.append(text[start:])
     return tuple(unescape(label.strip()) for label in labels if label.strip())
 
 
 def _escape(text: str, special: re.Pattern[str]) -> str:
-    return special.sub(lambda found: "\\" + _LETTERS.get(found[0], found[0]), text)
+    return special.sub(lambda match: "\\" + _LETTERS.get(match[0], match[0]), text)
 
 
 def _render_targets(targets: tuple[str, ...]) -> str:
@@ -166,7 +166,7 @@ TOKEN = re.compile(rf"\\.|<(/?)({'|'.join(PARTS)})>", re.DOTALL)
 
 
 def _tags(text: str) -> Iterator[re.Match[str]]:
-    return (found for found in TOKEN.finditer(text) if found[2])
+    return (match for match in TOKEN.finditer(text) if match[2])
 
 
 def _expect(wanted: str, tag: re.Match[str] | None, part: str, text: str) -> re.Match[str]:

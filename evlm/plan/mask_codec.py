@@ -8,7 +8,7 @@ The box is x0 y0 x1 y1 in thousandths of the picture's width and height (the bac
 is cut into G x G cells (G = 8 or 16), and each of the G rows names the cells that are on: "a-b" inclusive,
 several joined by "+", "." for none. A cell is on when at least half of it is covered. Existing text tokens
 only, no decoder weights.
-Source: shared/design/rkto.md; EVLM (arXiv 2412.10566) leaves the form of its mask tokens open.
+EVLM (arXiv 2412.10566) leaves the form of its mask tokens open; this one is our own.
 """
 
 from __future__ import annotations
@@ -179,12 +179,12 @@ def _cells(rows: list[str], grid: int) -> Tensor:
     cells = torch.zeros(grid, grid)
     for index, row in enumerate(rows):
         for span in row.split("+") if row != "." else ():
-            found = _SPAN.fullmatch(span)
-            if not found or not int(found[1]) <= int(found[2]) < grid:
+            ends = _SPAN.fullmatch(span)
+            if not ends or not int(ends[1]) <= int(ends[2]) < grid:
                 raise MaskTextError(
                     f"mask text, row {index}: {span!r:.40} is not a span a-b with 0 <= a <= b < {grid}"
                 )
-            cells[index, int(found[1]) : int(found[2]) + 1] = 1
+            cells[index, int(ends[1]) : int(ends[2]) + 1] = 1
     return cells
 
 

@@ -58,7 +58,7 @@ class _Part:
 
 def _without_fences(text: str, notes: list[str]) -> str:
     """Code fences become blanks of the same length: offsets stay true."""
-    cleaned, count = _FENCE.subn(lambda found: " " * len(found[0]), text)
+    cleaned, count = _FENCE.subn(lambda fence: " " * len(fence[0]), text)
     if count:
         notes.append("code fence removed")
     return cleaned
@@ -69,11 +69,11 @@ def _without_fences(text: str, notes: list[str]) -> str:
 
 def _parts(text: str, notes: list[str]) -> dict[str, _Part]:
     """The four parts as far as they are there, by tags in any case and order, or else by headings."""
-    marks = [(found.start(), found.end(), found[1], found[2]) for found in _TOKEN.finditer(text) if found[2]]
+    marks = [(token.start(), token.end(), token[1], token[2]) for token in _TOKEN.finditer(text) if token[2]]
     if any(text[start:end] != f"<{slash}{name}>" or name not in PARTS for start, end, slash, name in marks):
         notes.append("tag spelling mended")
     if not marks:
-        marks = [(found.start(), found.end(), "", found[1]) for found in _HEADING.finditer(text)]
+        marks = [(line.start(), line.end(), "", line[1]) for line in _HEADING.finditer(text)]
         if marks:
             notes.append("headings read as tags")
     parts: dict[str, _Part] = {}
@@ -121,12 +121,12 @@ def _plan(parts: dict[str, _Part], text: str, notes: list[str]) -> Plan:
     else:
         source = _Part(text, 0)
         notes.append("<output> was missing")
-    found = _json_object(source.text)
-    if found is not None:
+    data = _json_object(source.text)
+    if data is not None:
         notes.append("JSON read as the plan")
         if "output" not in parts:
-            found = _prose_from_json(found, parts, notes)
-        values = _fields_from_json(found, notes)
+            data = _prose_from_json(data, parts, notes)
+        values = _fields_from_json(data, notes)
     else:
         values = _fields_from_lines(source.text, notes)
         if not values and "output" in parts and source.text.strip():
@@ -156,17 +156,17 @@ def _build(values: dict[str, Any], parts: dict[str, _Part], source: _Part, notes
 
 
 def _scope(value: str, targets: tuple[str, ...], mask_text: str | None, notes: list[str]) -> Scope:
-    said = value.strip().strip("*`'\".").lower()
-    if said in ("local", "global"):
-        if said != value:
+    spelled = value.strip().strip("*`'\".").lower()
+    if spelled in ("local", "global"):
+        if spelled != value:
             notes.append("scope spelling mended")
-        return "global" if said == "global" else "local"
+        return "global" if spelled == "global" else "local"
     for scope, hints in (("global", ("global", "whole", "entire")), ("local", ("local", "object", "region"))):
-        if any(hint in said for hint in hints):
-            notes.append(f"scope {said[:40]!r} read as {scope}")
+        if any(hint in spelled for hint in hints):
+            notes.append(f"scope {spelled[:40]!r} read as {scope}")
             return "global" if scope == "global" else "local"
     inferred: Scope = "local" if targets or mask_text else "global"
-    notes.append(f"scope was {'not understood' if said else 'missing'}: {inferred}")
+    notes.append(f"scope was {'not understood' if spelled else 'missing'}: {inferred}")
     return inferred
 
 
@@ -174,9 +174,9 @@ def _fields_from_lines(text: str, notes: list[str]) -> dict[str, Any]:
     lines: dict[str, list[str]] = {}
     current: str | None = None
     for line in text.split("\n"):
-        found = _FIELD_LINE.match(line)
-        if found:
-            spelled = found[1].lower().replace(" ", "_")
+        field = _FIELD_LINE.match(line)
+        if field:
+            spelled = field[1].lower().replace(" ", "_")
             current = _FIELD_OF[spelled]
             if not line.startswith(f"{current}:"):
                 notes.append("field spelling mended")
@@ -184,7 +184,7 @@ def _fields_from_lines(text: str, notes: list[str]) -> dict[str, Any]:
                 notes.append(f"{current} came twice: the first one counts")
                 current = None
             else:
-                lines[current] = [found[2].strip()]
+                lines[current] = [field[2].strip()]
         elif line.strip() and current == "instruction":
             notes.append("instruction over several lines joined")
             lines[current].append(line.strip())

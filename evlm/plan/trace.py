@@ -1,4 +1,4 @@
-"""The trace: what the reasoner writes, and the plan inside it. Its exact form is described in `trace_form`.
+"""The trace: what the reasoner writes, and the plan inside it. Its exact form is described in `form`.
 
 `render` writes it; `parse` reads it from any text, `TraceStream` while it is being written.
 """
@@ -35,7 +35,7 @@ def parse(text: str, repair: bool = True) -> Trace:
     repair: mend what a model that was never tuned on the form gets wrong (missing tags, code fences, JSON,
         prose around the trace, capitals, missing fields that follow from the others) and name each repair in
         `plan.repairs`. Without it only the exact form is accepted. The exact form is never repaired.
-    Raises TraceError, and nothing else. The mask text is not checked here: decoding it is up to `masktext`.
+    Raises TraceError, and nothing else. The mask text is not checked here: decoding it is up to `mask_codec`.
     """
     try:
         return parse_exact(text)
@@ -85,12 +85,12 @@ class TraceStream:
 
     def _undecided(self, text: str) -> int:
         """Where the tail begins that cannot be read yet."""
-        found = _UNDECIDED.search(text, max(0, len(text) - _LONGEST))
-        if not found:
+        tail = _UNDECIDED.search(text, max(0, len(text) - _LONGEST))
+        if not tail:
             return len(text)
-        before = text[: found.start()]
+        before = text[: tail.start()]
         slashes = len(before) - len(before.rstrip("\\"))
-        return len(text) if slashes % 2 else found.start()  # an escaped character decides nothing
+        return len(text) if slashes % 2 else tail.start()  # an escaped character decides nothing
 
     def _read(self, text: str) -> list[StreamEvent]:
         events: list[StreamEvent] = []
@@ -111,9 +111,9 @@ class TraceStream:
             if self._begun:
                 self._blank.append(text)
             return
-        shown = "".join(self._blank) + kept if self._begun else kept.lstrip()
+        piece = "".join(self._blank) + kept if self._begun else kept.lstrip()
         self._begun, self._blank = True, [text[len(kept) :]]
-        events.append(StreamEvent(self._part, unescape(shown) if self._part in PROSE else shown))
+        events.append(StreamEvent(self._part, unescape(piece) if self._part in PROSE else piece))
 
 
 def plan_to_json(plan: Plan) -> str:

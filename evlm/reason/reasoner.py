@@ -6,8 +6,7 @@
 
 The token loop is our own rather than `generate()`: it hands M-RoPE positions to every forward, so the
 `rope_deltas` that the model keeps as module state are never read and cannot be stale; it draws from its own
-generator, so the global random state stays as it was; an exception from the callback simply leaves it; and a
-small model spends a quarter less time per token.
+generator, so the global random state stays as it was; an exception from the callback simply leaves it.
 """
 
 from __future__ import annotations
@@ -138,8 +137,8 @@ class Reasoner:
         and comes out here. `repair`: mend near misses of the grammar (`trace.parse`). Raises
         TraceError when the text holds no plan, RequestError when the request does not fit into the
         model's context."""
-        made = self.generate(request, sampling, on_token)
-        return understood(made, repair)
+        generated = self.generate(request, sampling, on_token)
+        return understood(generated, repair)
 
     @torch.inference_mode()
     def generate(
@@ -150,7 +149,7 @@ class Reasoner:
         start = time.perf_counter()
         chat = build_messages(request, self.codec, self.style, self.backbone.max_frames)
         inputs = encode(self.processor, [chat])
-        self._check_room(inputs["input_ids"].shape[1], sampling.max_new_tokens)
+        self._check_context(inputs["input_ids"].shape[1], sampling.max_new_tokens)
         choose = _Chooser(sampling, self.backbone.model)
         words = Words(self.processor.tokenizer, self._silent, on_token)
         tokens = 0
@@ -182,27 +181,28 @@ class Reasoner:
             step = torch.tensor([[token]], device=device)
             out = model(input_ids=step, past_key_values=cache, position_ids=position, use_cache=True)
 
-    def _check_room(self, prompt: int, new: int) -> None:
+    def _check_context(self, prompt: int, new: int) -> None:
         config: Any = self.module.config
-        room = getattr(config, "text_config", config).max_position_embeddings
-        if prompt + new > room:
+        context = getattr(config, "text_config", config).max_position_embeddings
+        if prompt + new > context:
             raise RequestError(
                 f"the request takes {prompt:,} tokens and the answer up to {new:,}, the model holds "
-                f"{room:,}; "
+                f"{context:,}; "
                 "lower max_pixels, use fewer references, or shorten the prompt"
             )
 
 
-def understood(made: Generated, repair: bool = True) -> Reasoned:
+def understood(generated: Generated, repair: bool = True) -> Reasoned:
     """The text with its trace. Raises TraceError, which says so where the text was cut off."""
+    text, tokens, finished = generated.text, generated.tokens, generated.finished
     try:
-        trace = parse(made.text, repair=repair)
+        trace = parse(text, repair=repair)
     except TraceError as error:
-        if made.finished:
+        if finished:
             raise
-        cut = f"the answer was cut off after {made.tokens} tokens; raise max_new_tokens"
+        cut = f"the answer was cut off after {tokens} tokens; raise max_new_tokens"
         raise TraceError(error.part, error.offset, f"{error.reason} ({cut})") from None
-    return Reasoned(made.text, made.tokens, made.seconds, made.finished, trace=trace)
+    return Reasoned(text, tokens, generated.seconds, finished, trace=trace)
 
 
 def prompt_positions(model: Any, inputs: dict[str, Tensor]) -> Tensor:
@@ -270,12 +270,12 @@ class Words:
         return "".join(self.pieces)
 
     def _say(self, last: bool) -> None:
-        said, text = self._text(self.ids[self.begin : self.read]), self._text(self.ids[self.begin :])
-        if len(text) <= len(said) or (text.endswith("\ufffd") and not last):
+        known, text = self._text(self.ids[self.begin : self.read]), self._text(self.ids[self.begin :])
+        if len(text) <= len(known) or (text.endswith("\ufffd") and not last):
             if self.on_token is not None and not last:
                 self.on_token("")
             return
-        piece = text[len(said) :]
+        piece = text[len(known) :]
         self.begin, self.read = self.read, len(self.ids)
         self.pieces.append(piece)
         if self.on_token is not None:
@@ -303,9 +303,9 @@ def _stop_ids(backbone: Backbone) -> frozenset[int]:
     """Tokens that end an answer: those of the generation config, and the tokenizer's own."""
     model: Any = backbone.model
     ends = model.generation_config.eos_token_id
-    found = set(ends if isinstance(ends, (list, tuple)) else [ends])
-    found.add(backbone.processor.tokenizer.eos_token_id)
-    return frozenset(int(token) for token in found if token is not None)
+    tokens = set(ends if isinstance(ends, (list, tuple)) else [ends])
+    tokens.add(backbone.processor.tokenizer.eos_token_id)
+    return frozenset(int(token) for token in tokens if token is not None)
 
 
 def _silent_ids(tokenizer: Any) -> frozenset[int]:

@@ -18,8 +18,8 @@ TARGETS = ["q_proj", "v_proj", "down_proj", "qkv"]
 
 
 def random_adapter(model: Any, **options: Any) -> Any:
-    """The model as a PeftModel whose LoRA is random, B too (PEFT starts it at zero, which changes "
-    "nothing)."""
+    """The model as a PeftModel whose LoRA is random, B too (PEFT starts it at zero, which changes
+    nothing)."""
     from peft import LoraConfig, get_peft_model
 
     options = {"r": 4, "lora_alpha": 8, "target_modules": TARGETS, **options}

@@ -30,8 +30,8 @@ TEMPLATE = (
 
 
 def make_tokenizer() -> Any:
-    """Byte-level BPE without merges: 256 bytes and Qwen's special tokens, so one character may be several "
-    "tokens."""
+    """Byte-level BPE without merges: 256 bytes and Qwen's special tokens, so one character may be several
+    tokens."""
     import transformers as hf
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 

@@ -224,11 +224,11 @@ def test_decode_is_total(text, height, width):
     st.integers(0, 10**6),
     st.sampled_from([*"0 -+.9x\n", "", " . "]),
 )
-def test_decode_is_total_on_mutated_masks(seed, grid, place, piece):
+def test_decode_is_total_on_mutated_masks(seed, grid, position, piece):
     text = BoxSpans(grid).encode(blob(seed))
-    place %= len(text)
+    position %= len(text)
     with contextlib.suppress(MaskTextError):
-        assert decode_mask(text[:place] + piece + text[place + 1 :], 64, 64).shape == (64, 64)
+        assert decode_mask(text[:position] + piece + text[position + 1 :], 64, 64).shape == (64, 64)
 
 
 def test_the_grid_of_the_codec_must_fit_the_text():

@@ -11,64 +11,10 @@ import time
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from trace_texts import ANY, EXACT, EXAMPLE, NASTY, TRACES
 
 from evlm.errors import TraceError
-from evlm.plan.trace import Plan, Trace, TraceStream, parse, plan_from_json, plan_to_json, render
-
-EXAMPLE = Trace(
-    thinking="The reference shows a blue star. The scene has two circles.",
-    intermediate="make the circle blue",
-    reflection="The star is dotted as well; keep the colour only.",
-    plan=Plan("make the red circle blue", ("red circle", "small star"), "box 1 2 3 4 full", "local"),
-)
-EXACT = """<thinking>
-The reference shows a blue star. The scene has two circles.
-</thinking>
-<intermediate>
-make the circle blue
-</intermediate>
-<reflection>
-The star is dotted as well; keep the colour only.
-</reflection>
-<output>
-instruction: make the red circle blue
-targets: red circle; small star
-scope: local
-mask: box 1 2 3 4 full
-</output>"""
-
-# Text that is likely to break the grammar, mixed with any text at all.
-PIECES = [
-    *"<>/\\;:a{}[]'\" \n\r\t\x0b\x85\u2028\ud800\x00",
-    "<thinking>",
-    "</thinking>",
-    "<output>",
-    "</OUTPUT>",
-]
-PIECES += [
-    "<think>",
-    "< / reflection >",
-    "\\\\",
-    "\\n",
-    "\\;",
-    "\\<",
-    "instruction:",
-    "targets: none",
-    "scope: x",
-    "mask:",
-]
-PIECES += ["none", "None", "thinking", "**Output**\n", "0-1", "```json", "```\n", '{"instruction": "x"}']
-NASTY = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
-ANY = st.one_of(NASTY, st.text(max_size=40))
-FILLED = ANY.filter(lambda text: text.strip())
-PLANS = st.builds(
-    Plan,
-    FILLED,
-    st.lists(ANY, max_size=4).map(tuple),
-    st.none() | ANY,
-    st.sampled_from(["local", "global"]),
-)
-TRACES = st.builds(Trace, ANY, ANY, ANY, PLANS)
+from evlm.plan.trace import Plan, Trace, TraceStream, parse, render
 
 
 def test_the_exact_form_is_what_the_contract_says():
@@ -318,104 +264,6 @@ def test_a_missing_instruction_comes_from_the_intermediate_one():
 def test_where_there_is_no_plan_there_is_an_error(text):
     with pytest.raises(TraceError):
         parse(text)
-
-
-# --- streaming ---
-
-
-@settings(max_examples=300, deadline=None)
-@given(TRACES, st.data())
-def test_the_stream_gives_the_parts_however_the_text_is_cut(trace, data):
-    text = render(trace)
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=20)))
-    stream, parts = TraceStream(), {}
-    for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
-        for part, piece in stream.feed(text[start:end]):
-            assert piece
-            parts[part] = parts.get(part, "") + piece
-    for part in ("thinking", "intermediate", "reflection"):
-        assert parts.get(part, "") == getattr(trace, part)
-    assert parts["output"].startswith("instruction:") and "" not in parts
-    assert stream.text == text
-    assert stream.finish(repair=False) == trace
-
-
-def test_the_stream_shows_text_at_once_and_holds_back_only_what_may_be_a_tag():
-    stream = TraceStream()
-    assert stream.feed("Hi <thinking>\nA sta") == [("", "Hi"), ("thinking", "A sta")]
-    assert stream.feed("r <") == [("thinking", "r")]
-    assert stream.feed("3 <") == [("thinking", " <3")]
-    assert stream.feed("/thinking") == []
-    assert stream.feed(">") == []
-    assert stream.feed("<output>x") == [("output", "x")]
-    with pytest.raises(TraceError):
-        stream.finish(repair=False)
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.lists(ANY, max_size=10))
-def test_feeding_anything_loses_no_letter_and_raises_nothing(pieces):
-    stream = TraceStream()
-    for piece in pieces:
-        stream.feed(piece)
-    assert stream.text == "".join(pieces)
-    with contextlib.suppress(TraceError):
-        stream.finish()
-
-
-# --- the plan's own forms ---
-
-
-@settings(max_examples=200, deadline=None)
-@given(PLANS, st.lists(ANY, max_size=2))
-def test_a_plan_survives_json(plan, repairs):
-    noted = Plan(plan.instruction, plan.targets, plan.mask_text, plan.scope, tuple(repairs))
-    again = plan_from_json(plan_to_json(noted))
-    assert again == noted and again.repairs == noted.repairs
-    json.loads(plan_to_json(noted).encode())
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    ANY
-    | st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats() | ANY,
-        lambda inner: (
-            st.lists(inner, max_size=3)
-            | st.dictionaries(
-                st.sampled_from(["version", "instruction", "targets", "scope", "mask", "repairs"]), inner
-            )
-        ),
-        max_leaves=8,
-    ).map(json.dumps)
-)
-@example("[" * 100_000)
-@example('{"version": 1, "instruction": ' + "9" * 5000 + "}")
-@example('{"version": 2, "instruction": "x"}')
-@example('{"version": 1, "instruction": "x", "scope": ["local"]}')
-def test_plan_from_json_is_total(text):
-    try:
-        assert plan_from_json(text).instruction
-    except TraceError as error:
-        assert str(error)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "part"),
-    [
-        ((" \n",), "instruction"),
-        ((None,), "instruction"),
-        (("x", "one label"), "targets"),
-        (("x", (1,)), "targets"),
-        (("x", (), 5), "mask"),
-        (("x", (), None, "everywhere"), "scope"),
-        (("x", (), None, []), "scope"),
-    ],
-)
-def test_a_plan_checks_its_values(arguments, part):
-    with pytest.raises(TraceError) as caught:
-        Plan(*arguments)
-    assert caught.value.part == part
 
 
 def test_a_trace_error_survives_a_process_border():

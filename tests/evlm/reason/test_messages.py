@@ -117,9 +117,9 @@ def test_words_of_the_user_never_become_special_tokens(words: str) -> None:
     references = (Reference("text", text=f"a {words}"), Reference("image", PICTURE, note=words))
     request = Request(PICTURE, words, references)
     for style in (FULL, SHORT):
-        said = written(build_messages(request, style=style))
-        assert not any(token in said for token in tiny_qwen.SPECIAL)
-        assert style is FULL or "\n" not in said
+        text = written(build_messages(request, style=style))
+        assert not any(token in text for token in tiny_qwen.SPECIAL)
+        assert style is FULL or "\n" not in text
 
 
 @pytest.mark.parametrize("family", tiny_qwen.FAMILIES)

@@ -20,10 +20,10 @@ from evlm.request import Reference, Request
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("models")
-    made = {family: tiny_qwen.save_folder(root / family, family) for family in tiny_qwen.FAMILIES}
-    for folder in made.values():
+    saved = {family: tiny_qwen.save_folder(root / family, family) for family in tiny_qwen.FAMILIES}
+    for folder in saved.values():
         (folder / "evlm.json").write_text('{"prompt": "short"}')
-    return made
+    return saved
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +110,8 @@ def test_sampling_follows_the_probabilities(reasoner: Reasoner) -> None:
 
 def test_streamed_pieces_join_to_the_text(reasoner: Reasoner) -> None:
     pieces: list[str] = []
-    made = reasoner.generate(ask(), Sampling(60, temperature=1.2, seed=4), pieces.append)
-    assert "".join(pieces) == made.text
+    generated = reasoner.generate(ask(), Sampling(60, temperature=1.2, seed=4), pieces.append)
+    assert "".join(pieces) == generated.text
     assert len(pieces) > 5
 
 

@@ -19,9 +19,10 @@ from PIL import Image
 
 from evlm.errors import Cancelled, EndpointError, TraceError
 from evlm.plan.trace import Plan, Trace, render
+from evlm.reason.endpoint import is_public
 from evlm.reason.messages import FULL, build_messages
 from evlm.reason.reasoner import Sampling
-from evlm.reason.remote import RemoteReasoner, _is_public, openai_messages
+from evlm.reason.remote import RemoteReasoner, openai_messages
 from evlm.request import Reference, Request
 
 PLAN = Plan("make the hat red", ("hat",), "box 0 0 500 500 full")
@@ -123,8 +124,8 @@ def test_the_prompt_is_that_of_the_local_model(server: Server) -> None:
     system, user = server.seen[0]["messages"]
     chat = build_messages(REQUEST, style=FULL)
     assert system == {"role": "system", "content": chat.messages[0]["content"][0]["text"]}
-    said = [part["text"] for part in user["content"] if part["type"] == "text"]
-    assert said == [item["text"] for item in chat.messages[1]["content"] if item["type"] == "text"]
+    texts = [part["text"] for part in user["content"] if part["type"] == "text"]
+    assert texts == [item["text"] for item in chat.messages[1]["content"] if item["type"] == "text"]
     picture = next(part for part in user["content"] if part["type"] == "image_url")["image_url"]["url"]
     assert torch.equal(decoded(picture), chat.images[0])
 
@@ -279,7 +280,7 @@ def test_private_addresses_are_refused_unless_allowed(
     ],
 )  # fmt: skip
 def test_which_addresses_are_public(number: str, public: bool) -> None:
-    assert _is_public(number) is public
+    assert is_public(number) is public
 
 
 def test_the_connection_goes_to_the_checked_address(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,128 @@
+"""Where an endpoint is: its address checked, and a connection that goes to the address that was checked.
+
+The address may come out of somebody else's workflow file, so what lies inside this machine or its network is
+refused unless it is allowed.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import socket
+import ssl
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from ..errors import EndpointError
+
+KEY_VARIABLE = "EVLM_API_KEY"
+PRIVATE_VARIABLE = "EVLM_ALLOW_PRIVATE_ENDPOINTS"
+# Python 3.10 to 3.12 call some of these global.
+_INSIDE = [ipaddress.ip_network(each) for each in ("fec0::/10", "64:ff9b:1::/48", "192.0.0.0/24")]
+_CARRIERS = [ipaddress.IPv6Network(each) for each in ("::/96", "64:ff9b::/96")]
+
+
+@dataclass(frozen=True)
+class Address:
+    """`<scheme>://<host>:<port><path>`, the path ending in /chat/completions."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}{self.path}"
+
+
+def parse_address(endpoint: str) -> Address:
+    """Of "http(s)://host[:port][/v1]", with or without /chat/completions. Raises EndpointError."""
+    try:
+        parts = urlsplit(endpoint.strip())
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise EndpointError(
+            f"endpoint {endpoint!r:.200} is no address ({error}); expected https://host/v1"
+        ) from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise EndpointError(f"endpoint {endpoint!r:.200}: expected http(s)://host[:port]/v1")
+    if len(endpoint) > 2000 or len(host) > 253:
+        raise EndpointError(f"endpoint {endpoint!r:.80} ...: {len(endpoint):,} characters are no address")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise EndpointError(f"an endpoint holds no names, keys or queries; set {KEY_VARIABLE} for the key")
+    path = parts.path.rstrip("/")
+    for part, text in (("host", host), ("path", path)):
+        if any(letter.isspace() or not letter.isprintable() for letter in text) or (
+            part == "path" and not text.isascii()
+        ):
+            raise EndpointError(
+                f"endpoint {endpoint!r:.200}: its {part} holds characters that no address has"
+            )
+    if not path.endswith("/chat/completions"):
+        path = f"{path or '/v1'}/chat/completions"
+    return Address(parts.scheme, host, port or (443 if parts.scheme == "https" else 80), path)
+
+
+def connect(address: Address, key: str, allow_private: bool, timeout: float) -> http.client.HTTPConnection:
+    """A connection to an address that was checked: the same one, not a second answer of the name server.
+
+    key: what will be sent along, "" for nothing; it does not leave the house unencrypted. timeout: seconds
+    without a byte. Raises EndpointError.
+    """
+    if key and not (key.isascii() and key.isprintable()):
+        raise EndpointError(f"{KEY_VARIABLE} holds characters that no key has; set it again")
+    try:
+        entries = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise EndpointError(f"{address.host} is not known ({error}); check the endpoint's address") from None
+    numbers = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
+    private = [number for number in numbers if not is_public(number)]
+    if private and not allow_private:
+        raise EndpointError(
+            f"{address.host} is {private[0]}, inside this machine or its network. If that is meant, set "
+            f"{PRIVATE_VARIABLE}=1 in the environment"
+        )
+    if key and address.scheme == "http" and len(private) < len(numbers):
+        raise EndpointError(
+            f"{address.url} would get {KEY_VARIABLE} unencrypted; use https, or unset the key"
+        )
+    kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
+    connection = kind(address.host, address.port, timeout=timeout)
+    failure: OSError | None = None
+    for number in numbers:
+        try:
+            sock = socket.create_connection((number, address.port), min(timeout, 15.0))
+            if address.scheme == "https":
+                sock = ssl.create_default_context().wrap_socket(sock, server_hostname=address.host)
+        except OSError as error:
+            failure = error
+        else:
+            sock.settimeout(timeout)
+            connection.sock = sock
+            return connection
+    raise EndpointError(f"{address.url} cannot be reached ({failure}); is the server running?")
+
+
+def is_public(number: str) -> bool:
+    """Whether a numeric IPv4 or IPv6 address lies outside this machine and its network."""
+    address = ipaddress.ip_address(number.partition("%")[0])
+    if any(address in network for network in _INSIDE):
+        return False
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = _carried(address)
+        if inner is not None:
+            return is_public(str(inner))
+    return address.is_global and not address.is_multicast
+
+
+def _carried(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that an IPv6 one stands for: mapped, compatible, 6to4 or NAT64."""
+    if address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    if address.sixtofour is not None:
+        return address.sixtofour
+    if any(address in network for network in _CARRIERS):
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return None

@@ -1,0 +1,62 @@
+"""Texts for tests of the grammar: an example of a trace, hypothesis strategies. Not a test file."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from evlm.plan.trace import Plan, Trace
+
+EXAMPLE = Trace(
+    thinking="The reference shows a blue star. The scene has two circles.",
+    intermediate="make the circle blue",
+    reflection="The star is dotted as well; keep the colour only.",
+    plan=Plan("make the red circle blue", ("red circle", "small star"), "box 1 2 3 4 full", "local"),
+)
+EXACT = """<thinking>
+The reference shows a blue star. The scene has two circles.
+</thinking>
+<intermediate>
+make the circle blue
+</intermediate>
+<reflection>
+The star is dotted as well; keep the colour only.
+</reflection>
+<output>
+instruction: make the red circle blue
+targets: red circle; small star
+scope: local
+mask: box 1 2 3 4 full
+</output>"""
+
+# Text that is likely to break the grammar, mixed with any text at all.
+PIECES = [
+    *"<>/\\;:a{}[]'\" \n\r\t\x0b\x85\u2028\ud800\x00",
+    "<thinking>",
+    "</thinking>",
+    "<output>",
+    "</OUTPUT>",
+]
+PIECES += [
+    "<think>",
+    "< / reflection >",
+    "\\\\",
+    "\\n",
+    "\\;",
+    "\\<",
+    "instruction:",
+    "targets: none",
+    "scope: x",
+    "mask:",
+]
+PIECES += ["none", "None", "thinking", "**Output**\n", "0-1", "```json", "```\n", '{"instruction": "x"}']
+NASTY = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
+ANY = st.one_of(NASTY, st.text(max_size=40))
+FILLED = ANY.filter(lambda text: text.strip())
+PLANS = st.builds(
+    Plan,
+    FILLED,
+    st.lists(ANY, max_size=4).map(tuple),
+    st.none() | ANY,
+    st.sampled_from(["local", "global"]),
+)
+TRACES = st.builds(Trace, ANY, ANY, ANY, PLANS)
