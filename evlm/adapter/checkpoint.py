@@ -158,7 +158,7 @@ def _to_metadata(meta: AdapterMeta) -> dict[str, str]:
         "evlm.format_version": str(FORMAT_VERSION),
         "evlm.base_model": meta.base_model,
         "evlm.base_config_hash": meta.base_config_hash,
-        "evlm.adapter.lora": json.dumps(meta.lora.to_peft()),
+        "evlm.lora": json.dumps(meta.lora.to_peft()),
         "evlm.trace_version": str(TRACE_VERSION),
         "evlm.mask_codec": meta.mask_codec,
         "evlm.mask_codec_version": str(MASK_CODEC_VERSION),
@@ -199,7 +199,7 @@ def _from_metadata(path: Path, header: Header) -> AdapterMeta:
     except MaskTextError as error:
         raise CheckpointError(f"{path}: {error}; update ComfyUI-EVLM") from None
     return AdapterMeta(
-        lora=lora_from_peft(path, _json(path, data["evlm.adapter.lora"])),
+        lora=lora_from_peft(path, _json(path, data["evlm.lora"])),
         base_model=data["evlm.base_model"],
         base_config_hash=data["evlm.base_config_hash"],
         prompt=data["evlm.prompt"],
