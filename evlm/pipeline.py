@@ -14,11 +14,11 @@ from torch import Tensor
 from .errors import ModelError
 from .plan.trace import Plan, Trace
 from .request import Request
-from .segment.region import PlanRegion, Region, agreeing, corrected, decide, near, plan_region
+from .segment.region import PlanRegion, Region, agreeing, clip_to_boxes, corrected, decide, plan_region
 
 if TYPE_CHECKING:
+    from .boxes import Box
     from .edit import Editor, EditSettings
-    from .ground.grounder import Box
     from .reason.reasoner import Reasoned, Sampling
     from .segment.segmenter import Segmentation
 
@@ -173,19 +173,19 @@ class Pipeline:
         boxes: list[Box] = []
         if plan.scope == "local":
             with watch.step("ground") as done:
-                found = ground_plan(self.grounder, frames, plan, threshold)
-                boxes, region = found.boxes, found.region
-                watch.note("ground", found.notes)
-                said = ", ".join(f"{b.label} {b.score:.2f}" for b in boxes) or "nothing found"
-                done(f"{boxes[0].label}, the plan's own box" if found.own else said)
+                grounded = ground_plan(self.grounder, frames, plan, threshold)
+                boxes, region = grounded.boxes, grounded.region
+                watch.note("ground", grounded.notes)
+                detections = ", ".join(f"{b.label} {b.score:.2f}" for b in boxes) or "nothing found"
+                done(f"{boxes[0].label}, the plan's own box" if grounded.by_plan else detections)
 
         objects: Tensor | None = None
         if plan.scope == "local" and self.segmenter is not None and boxes:
             with watch.step("segment") as done:
-                objects, notes = near(self.segmenter.segment(frames, boxes=boxes).masks, boxes)
-                watch.note("segment", notes)
+                decided, objects = segment_plan(self.segmenter, frames, plan, boxes, grow, region)
                 done(f"{objects.shape[0]} object{'s' * (objects.shape[0] != 1)}")
-        decided = decide(plan, region, objects, (frames.shape[0], height, width), grow)
+        else:
+            decided = decide(plan, region, None, (frames.shape[0], height, width), grow)
         mask = decided.mask
         watch.note("segment", decided.notes)
 
@@ -194,9 +194,11 @@ class Pipeline:
             if mask is not None and not bool(mask.any()):
                 edited = frames.clone()
             else:
-                made = self.editor.edit(frames, plan.instruction, mask, settings=edit, on_step=watch.progress)
-                edited, crops = made.frames, made.crops
-                watch.note("edit", list(made.notes))
+                result = self.editor.edit(
+                    frames, plan.instruction, mask, settings=edit, on_step=watch.progress
+                )
+                edited, crops = result.frames, result.crops
+                watch.note("edit", list(result.notes))
             done("whole frame" if mask is None else f"{float((mask > 0).float().mean()):.0%} of the frame")
         return Result(
             reasoned.trace,
@@ -214,11 +216,11 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class Grounded:
-    """Boxes of a plan's targets in pixels; own: they are the plan's, not a detector's. region: the plan's,
-    corrected by a sure detection. notes: decisions, in words."""
+    """Boxes of a plan's targets in pixels; by_plan: they are the plan's own, not a detector's. region: the
+    plan's, corrected by a sure detection. notes: decisions, in words."""
 
     boxes: list[Box]
-    own: bool
+    by_plan: bool
     region: PlanRegion
     notes: list[str]
 
@@ -237,10 +239,10 @@ def ground_plan(
     region = plan_region(plan, height, width)
     notes: list[str] = []
     if grounder is not None and plan.targets:
-        found = grounder.ground(frames, plan.targets, threshold=threshold, **how)
+        detected = grounder.ground(frames, plan.targets, threshold=threshold, **how)
         if len(frames) == 1:
-            region = corrected(found, region, len(plan.targets))
-        kept, notes = agreeing(found, region, len(plan.targets))
+            region = corrected(detected, region, len(plan.targets))
+        kept, notes = agreeing(detected, region, len(plan.targets))
         if kept:
             return Grounded(kept, False, region, notes)
         notes.append(f"the detector found no {' or '.join(plan.targets)} that the plan means")
@@ -249,15 +251,26 @@ def ground_plan(
 
 
 def segment_plan(
-    segmenter: AnySegmenter, frames: Tensor, plan: Plan, boxes: Sequence[Box], grow: float = 0.03
+    segmenter: AnySegmenter,
+    frames: Tensor,
+    plan: Plan,
+    boxes: Sequence[Box],
+    grow: float = 0.03,
+    region: PlanRegion | None = None,
 ) -> tuple[Region, Tensor]:
-    """(where the plan may edit frames [F, H, W, 3], silhouettes [N, F, H, W]) from the boxes of its
-    targets."""
+    """(where the plan may edit frames [F, H, W, 3], silhouettes [N, F, H, W]) from the boxes of its targets.
+
+    grow: as in `Pipeline.run`. region: the plan's, as `ground_plan` gave it; None: read from the plan here,
+    and corrected by the boxes.
+    """
     count, height, width = frames.shape[:3]
-    region = plan_region(plan, height, width)
-    if count == 1:
-        region = corrected(boxes, region, len(plan.targets))
-    objects, notes = near(segmenter.segment(frames, boxes=boxes).masks, boxes) if boxes else (None, [])
+    if region is None:
+        region = plan_region(plan, height, width)
+        if count == 1:
+            region = corrected(boxes, region, len(plan.targets))
+    objects, notes = (
+        clip_to_boxes(segmenter.segment(frames, boxes=boxes).masks, boxes) if boxes else (None, [])
+    )
     decided = decide(plan, region, objects, (count, height, width), grow)
     decided.notes[:0] = notes
     return decided, frames.new_zeros(0, count, height, width) if objects is None else objects

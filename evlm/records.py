@@ -89,8 +89,8 @@ class Row:
 
     def paths(self) -> list[str]:
         """Every picture path in the row."""
-        found = [*self.original, *self.edited, *([self.mask] if self.mask is not None else [])]
-        return found + [path for reference in self.references for path in reference.get("frames", ())]
+        paths = [*self.original, *self.edited, *([self.mask] if self.mask is not None else [])]
+        return paths + [path for reference in self.references for path in reference.get("frames", ())]
 
 
 class RowWriter:

@@ -15,7 +15,7 @@ from .checks import checked
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..evlm.ground.grounder import Box
+    from ..evlm.boxes import Box
     from ..evlm.plan.trace import Trace
 
 KEEP = ["best", "all"]

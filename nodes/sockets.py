@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import io
 
 if TYPE_CHECKING:
-    from ..evlm.ground.grounder import Box
+    from ..evlm.boxes import Box
 
 Model = io.Custom("EVLM_MODEL")
 References = io.Custom("EVLM_REFERENCES")
@@ -46,8 +46,8 @@ def to_boxes(value: Any) -> list[Box]:
 
     Raises RequestError.
     """
+    from ..evlm.boxes import Box
     from ..evlm.errors import RequestError
-    from ..evlm.ground.grounder import Box
 
     found = []
     for frame, each in _flat(value):

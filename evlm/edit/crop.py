@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from ..boxes import bounding_box
 
 # Inside this range of scales the box grows to the working size and nothing is resampled: two passes of an
 # interpolation filter cost more detail than a model loses a little off its best resolution.
@@ -57,10 +58,10 @@ def crop_box(
     """
     frame_height, frame_width = mask.shape[-2:]
     inside = (mask > 0).reshape(-1, frame_height, frame_width).any(0)
-    if not bool(inside.any()):
+    corners = bounding_box(inside)
+    if corners is None:
         return None
-    left, right = _bounds(inside.any(0))
-    top, bottom = _bounds(inside.any(1))
+    left, top, right, bottom = corners
 
     smallest = best_resolution / MAX_ZOOM
     width = max((right - left) * context, smallest)
@@ -115,11 +116,6 @@ def resize(frames: Tensor, height: int, width: int) -> Tensor:
 def cover(mask: Tensor, height: int, width: int) -> Tensor:
     """[F, H, W] -> [F, height, width]: each cell has the largest value that it overlaps, however little."""
     return F.adaptive_max_pool2d(mask.unsqueeze(1), (height, width)).squeeze(1)
-
-
-def _bounds(line: Tensor) -> tuple[int, int]:
-    places = torch.nonzero(line).flatten()
-    return int(places[0]), int(places[-1]) + 1
 
 
 def _native(size: float, frame: int, multiple: int) -> int:

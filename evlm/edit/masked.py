@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..boxes import bounding_box
 from ..errors import PictureError
 from ..files.pictures import check_frames
 from ..masks import check_mask, feather_inward
@@ -140,7 +141,10 @@ def composite(original: Tensor, edited: Tensor, mask: Tensor, feather: int | Non
 
 
 def default_feather(on: Tensor) -> int:
-    """2 % of the shorter side of the bounding box of `on` [H, W], in whole pixels."""
-    rows, columns = torch.nonzero(on.any(1)).flatten(), torch.nonzero(on.any(0)).flatten()
-    height, width = (int(line[-1] - line[0]) + 1 for line in (rows, columns))
-    return int(FEATHER * min(height, width))
+    """2 % of the shorter side of the bounding box of `on` [H, W], in whole pixels; 0 where
+    nothing is on."""
+    corners = bounding_box(on)
+    if corners is None:
+        return 0
+    x0, y0, x1, y1 = corners
+    return int(FEATHER * min(y1 - y0, x1 - x0))

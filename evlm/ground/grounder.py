@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ..boxes import Box, Corners, bounding_box, clip_corners
 from ..errors import ModelError, RequestError
 from ..files.pictures import check_frames, to_pil
 from ..masks import check_mask
@@ -29,19 +29,6 @@ GROUNDING_DINO = ("grounding-dino", "mm-grounding-dino")
 OWL = ("owlvit", "owlv2")
 SLIMMEST = 16  # GroundingDINO resizes by the shorter side: slimmer frames than 1 : 16 are padded first
 REGION = "region"
-
-
-@dataclass(frozen=True)
-class Box:
-    """A labelled box in pixels of its frame; x1 and y1 are exclusive edges. score in 0..1."""
-
-    label: str
-    score: float
-    x0: float
-    y0: float
-    x1: float
-    y1: float
-    frame: int = 0
 
 
 class Grounder:
@@ -125,14 +112,14 @@ class Grounder:
         if not wanted:
             return []
         least = self.threshold if threshold is None else threshold
-        found: list[Box] = []
+        detected: list[Box] = []
         for start in range(0, len(frames), batch):
             boxes, scores = self._propose(frames[start : start + batch], list(wanted), text_threshold)
             for i in range(len(boxes)):
                 picked = _pick(boxes[i], scores[i], least, keep, overlap)
                 names = list(wanted.values())
-                found += [Box(names[k], score, *place, frame=start + i) for k, score, place in picked]
-        return found
+                detected += [Box(names[k], score, *corners, frame=start + i) for k, score, corners in picked]
+        return detected
 
     @torch.inference_mode()
     def _propose(self, frames: Tensor, labels: list[str], text_threshold: float) -> tuple[Tensor, Tensor]:
@@ -140,9 +127,7 @@ class Grounder:
         label."""
         propose = self._propose_dino if self.kind in GROUNDING_DINO else self._propose_owl
         boxes, scores = propose(frames, labels, text_threshold)
-        height, width = frames.shape[1:3]
-        edge = torch.tensor([width, height, width, height], dtype=torch.float32)
-        boxes = torch.minimum(boxes.float().cpu().clamp(min=0), edge)
+        boxes = clip_corners(boxes.float().cpu(), *frames.shape[1:3])
         scores = scores.float().cpu().nan_to_num(0.0)
         real = ((boxes[..., 2:] - boxes[..., :2]) > 0).all(-1)
         return boxes, scores * real[..., None]
@@ -175,14 +160,14 @@ class Grounder:
         padded = _widen(frames)
         images = self.processor.image_processor(images=[to_pil(f) for f in padded], return_tensors="pt")
         pixels = images["pixel_values"].to(self.device, self.model.dtype)
-        shown = images["pixel_mask"].to(self.device) if "pixel_mask" in images else None
+        pixel_mask = images["pixel_mask"].to(self.device) if "pixel_mask" in images else None
         scale = torch.tensor([padded.shape[2], padded.shape[1]] * 2, device=self.device)
         boxes, scores, done = [], [], 0
         for ids, spans in self._phrases(labels):
             tokens = torch.tensor([ids] * len(frames), device=self.device)
             out = self.model(
                 pixel_values=pixels,
-                pixel_mask=shown,
+                pixel_mask=pixel_mask,
                 input_ids=tokens,
                 token_type_ids=torch.zeros_like(tokens),
                 attention_mask=torch.ones_like(tokens),
@@ -230,8 +215,8 @@ def phrase_scores(probability: Tensor, spans: Sequence[slice], text_threshold: f
     part of a phrase only ("circle" of "red circle"), so the label they weigh most in is the one that is
     meant. Returns [F, Q, labels], 0 for every label but that one.
     """
-    said = torch.where(probability > text_threshold, probability, 0)
-    weight = torch.stack([said[..., span].sum(-1) for span in spans], -1)
+    words = torch.where(probability > text_threshold, probability, 0)
+    weight = torch.stack([words[..., span].sum(-1) for span in spans], -1)
     nothing = probability.new_zeros(probability.shape[:-1])  # a label of control characters has no token
     best = torch.stack([probability[..., s].amax(-1) if s.stop > s.start else nothing for s in spans], -1)
     meant = torch.nn.functional.one_hot(weight.argmax(-1), len(spans)).bool() & (weight > 0)
@@ -241,13 +226,12 @@ def phrase_scores(probability: Tensor, spans: Sequence[slice], text_threshold: f
 def boxes_from_mask(mask: Tensor, label: str = REGION) -> list[Box]:
     """The tight box around what is on (at least 0.5) in each frame of a mask [F, H, W]; none for an empty
     frame."""
-    found = []
+    boxes = []
     for f, frame in enumerate(check_mask(mask) >= 0.5):
-        ys, xs = frame.any(1).nonzero().flatten(), frame.any(0).nonzero().flatten()
-        if len(ys):
-            x0, y0, x1, y1 = int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
-            found.append(Box(label, 1.0, float(x0), float(y0), float(x1), float(y1), frame=f))
-    return found
+        if corners := bounding_box(frame):
+            x0, y0, x1, y1 = map(float, corners)
+            boxes.append(Box(label, 1.0, x0, y0, x1, y1, frame=f))
+    return boxes
 
 
 def plan_boxes(plan: Plan, height: int, width: int) -> list[Box]:
@@ -261,7 +245,7 @@ def plan_boxes(plan: Plan, height: int, width: int) -> list[Box]:
 
 def _pick(
     boxes: Tensor, scores: Tensor, least: float, keep: str, overlap: float
-) -> list[tuple[int, float, tuple[float, float, float, float]]]:
+) -> list[tuple[int, float, Corners]]:
     """What is kept of boxes [Q, 4] under scores [Q, L]: (label, score, box), by label, then falling score."""
     from torchvision.ops import nms
 

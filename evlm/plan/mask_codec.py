@@ -18,6 +18,7 @@ import re
 import torch
 from torch import Tensor
 
+from ..boxes import bounding_box
 from ..errors import MaskTextError
 
 MASK_CODEC_VERSION = 1
@@ -41,14 +42,14 @@ class BoxSpans:
                 f"mask of shape {tuple(on.shape)}: expected [H, W]; take one frame of a video at a time"
             )
         height, width = on.shape
-        ys, xs = on.any(1).nonzero().flatten(), on.any(0).nonzero().flatten()
-        if len(ys) == 0:
+        corners = bounding_box(on)
+        if corners is None:
             return "none"
-        ends = int(ys[0]), int(ys[-1]) + 1, int(xs[0]), int(xs[-1]) + 1
-        y0, y1 = _thousandths(ends[0], ends[1], height)
-        x0, x1 = _thousandths(ends[2], ends[3], width)
+        left, top, right, bottom = corners
+        x0, x1 = _thousandths(left, right, width)
+        y0, y1 = _thousandths(top, bottom, height)
         box = f"box {x0} {y0} {x1} {y1}"
-        if bool(on[ends[0] : ends[1], ends[2] : ends[3]].all()):
+        if bool(on[top:bottom, left:right].all()):
             return f"{box} full"
         left, right = _pixels(x0, x1, width)  # as decoding will see it
         top, bottom = _pixels(y0, y1, height)

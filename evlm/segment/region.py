@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..boxes import bounding_box, box_iou, share_within
 from ..errors import MaskTextError
 from ..masks import box_mask
 from ..masks import grow as grown
@@ -22,7 +23,7 @@ from ..plan.mask_codec import decode_mask, is_rectangle, mask_iou
 from ..plan.trace import Plan
 
 if TYPE_CHECKING:
-    from ..ground.grounder import Box
+    from ..boxes import Box
 
 AGREE = 0.3  # IoU below which a detected box is about something else than the plan
 SURE = 0.6  # score from which a detected box is believed against the plan's own place
@@ -34,11 +35,11 @@ INSIDE = 0.7  # of several targets, each box need only lie this far within the p
 class PlanRegion:
     """What the plan itself says about the place.
 
-    mask: float [H, W] of 0 and 1, or None. room: the mask is an exact rectangle.
+    mask: float [H, W] of 0 and 1, or None. rectangle: it is an exact one, which asks for room.
     """
 
     mask: Tensor | None
-    room: bool = False
+    rectangle: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -58,17 +59,17 @@ def plan_region(plan: Plan, height: int, width: int) -> PlanRegion:
         mask = decode_mask(plan.mask_text, height, width)
     except MaskTextError as error:
         return PlanRegion(None, notes=(f"the plan's mask cannot be read ({error}); the targets decide",))
-    return PlanRegion(mask, room=is_rectangle(plan.mask_text))
+    return PlanRegion(mask, rectangle=is_rectangle(plan.mask_text))
 
 
 def agreeing(boxes: Sequence[Box], region: PlanRegion, targets: int) -> tuple[list[Box], list[str]]:
     """The detected boxes that are about the plan's region, and a note for each that is not."""
-    if region.mask is None or not bool(region.mask.any()):
+    asked = None if region.mask is None else bounding_box(region.mask)
+    if asked is None:
         return list(boxes), []
-    asked = _bounds(region.mask)
     kept, notes = [], []
     for box in boxes:
-        overlap, within = _overlap((box.x0, box.y0, box.x1, box.y1), asked)
+        overlap, within = box_iou(box.corners, asked), share_within(box.corners, asked)
         if overlap >= AGREE or (targets > 1 and within >= INSIDE):
             kept.append(box)
         else:
@@ -81,31 +82,30 @@ def corrected(boxes: Sequence[Box], region: PlanRegion, targets: int) -> PlanReg
     """The plan's region, moved to a detected box when the detector is sure and the plan points elsewhere.
 
     The plan's words and its place then contradict each other, and a reasoner names things better than it
-    places them: a first form of this rule raised the bundled chain from .51 to .60 on 150 held-out requests.
-    Only one target in one frame is moved, and never a box that lies within the region, as where a
-    thing is moved to.
+    places them. Only one target in one frame is moved, and never a box that lies within the region, as
+    where a thing is moved to.
     """
-    if region.mask is None or targets != 1 or len(boxes) != 1 or not bool(region.mask.any()):
+    asked = None if region.mask is None else bounding_box(region.mask)
+    if region.mask is None or asked is None or targets != 1 or len(boxes) != 1:
         return region
-    box, height, width = boxes[0], *region.mask.shape
-    overlap, within = _overlap((box.x0, box.y0, box.x1, box.y1), _bounds(region.mask))
-    if box.score < SURE or overlap >= AGREE or within >= AGREE:
+    box = boxes[0]
+    sure = box.score >= SURE
+    if not sure or box_iou(box.corners, asked) >= AGREE or share_within(box.corners, asked) >= AGREE:
         return region
     note = f"the plan's mask lies elsewhere than the {box.label!r} ({box.score:.2f}) it names: that is taken"
     margin = 0.1 * max(box.x1 - box.x0, box.y1 - box.y0)
-    room = box_mask((box.x0 - margin, box.y0 - margin, box.x1 + margin, box.y1 + margin), height, width)
-    return PlanRegion(room if region.room else None, region.room, (*region.notes, note))
+    moved = box_mask(box.grown(margin, margin), *region.mask.shape) if region.rectangle else None
+    return PlanRegion(moved, region.rectangle, (*region.notes, note))
 
 
-def near(objects: Tensor, boxes: Sequence[Box], margin: float = 0.15) -> tuple[Tensor, list[str]]:
+def clip_to_boxes(objects: Tensor, boxes: Sequence[Box], margin: float = 0.15) -> tuple[Tensor, list[str]]:
     """Silhouettes [N, F, H, W] cut off where they run away from the boxes that asked for them.
 
     margin: how far beyond a box is still near, as a share of its sides. A note says when much was cut off.
     """
     allowed = torch.zeros(objects.shape[1:])
     for box in boxes:
-        dx, dy = margin * (box.x1 - box.x0), margin * (box.y1 - box.y0)
-        reach = (box.x0 - dx, box.y0 - dy, box.x1 + dx, box.y1 + dy)
+        reach = box.grown(margin * (box.x1 - box.x0), margin * (box.y1 - box.y0))
         allowed[box.frame] = torch.maximum(allowed[box.frame], box_mask(reach, *objects.shape[2:]))
     cut = objects * allowed
     lost = 1 - float(cut.sum()) / max(float(objects.sum()), 1e-9)
@@ -142,7 +142,7 @@ def decide(
     asked = region.mask.expand(frames, height, width)
     if not bool(asked.any()):
         return Region(asked, [*notes, "the plan's mask is empty: nothing is edited"])
-    if region.room:
+    if region.rectangle:
         return Region(asked, [*notes, "the plan asks for a rectangle: it is taken as it is"])
     if silhouette is None:
         return Region(asked, [*notes, "nothing was segmented: the plan's own mask is taken"])
@@ -151,18 +151,3 @@ def decide(
         notes.append(f"the silhouette is not the plan's (IoU {agreement:.2f}): the plan's own mask is taken")
         return Region(asked, notes)
     return Region(silhouette, [*notes, f"the plan's mask, sharpened by the segmenter (IoU {agreement:.2f})"])
-
-
-def _bounds(mask: Tensor) -> tuple[float, float, float, float]:
-    rows, columns = torch.nonzero(mask.any(1)).flatten(), torch.nonzero(mask.any(0)).flatten()
-    return float(columns[0]), float(rows[0]), float(columns[-1]) + 1, float(rows[-1]) + 1
-
-
-def _overlap(box: tuple[float, ...], other: tuple[float, ...]) -> tuple[float, float]:
-    """(IoU, share of `box` that lies in `other`) of two boxes x0 y0 x1 y1."""
-    wide = min(box[2], other[2]) - max(box[0], other[0])
-    high = min(box[3], other[3]) - max(box[1], other[1])
-    both = max(0.0, wide) * max(0.0, high)
-    area = max((box[2] - box[0]) * (box[3] - box[1]), 1e-9)
-    union = area + (other[2] - other[0]) * (other[3] - other[1]) - both
-    return both / max(union, 1e-9), both / area

@@ -221,8 +221,8 @@ def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in state.items():
         if name.startswith(VIDEO_ONLY):
             continue
-        if found := re.fullmatch(r"sam_prompt_encoder\.point_embeddings\.(\d+)\.weight", name):
-            points[int(found[1])] = tensor
+        if match := re.fullmatch(r"sam_prompt_encoder\.point_embeddings\.(\d+)\.weight", name):
+            points[int(match[1])] = tensor
             continue
         for rules in _RULES:
             for pattern, replacement in rules:
@@ -257,8 +257,8 @@ def build_transformers(state: Mapping[str, Tensor], shape: Sam2Shape) -> Any:
 
 
 def _block_count(state: Mapping[str, Tensor]) -> int:
-    found = (re.match(r"image_encoder\.trunk\.blocks\.(\d+)\.", name) for name in state)
-    return 1 + max((int(match[1]) for match in found if match), default=-1)
+    matches = (re.match(r"image_encoder\.trunk\.blocks\.(\d+)\.", name) for name in state)
+    return 1 + max((int(match[1]) for match in matches if match), default=-1)
 
 
 def _targets(value: Any) -> Any:

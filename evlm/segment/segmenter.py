@@ -16,9 +16,9 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from ..boxes import Box
 from ..errors import ModelError, RequestError
 from ..files.pictures import check_frames
-from ..ground.grounder import Box
 from ..masks import check_mask
 from ..models.loading import pick_device, pick_dtype, read_json
 from .sam2_meta import build_transformers, read_meta, shape_of
@@ -92,11 +92,11 @@ class Segmenter:
         """
         if backend not in ("auto", "sam2", "transformers"):
             raise ModelError(f"backend {backend!r}: expected auto, sam2 or transformers")
-        place = pick_device(device)
-        number = pick_dtype(dtype, torch.bfloat16 if place.type == "cuda" else torch.float32)
+        where = pick_device(device)
+        number = pick_dtype(dtype, torch.bfloat16 if where.type == "cuda" else torch.float32)
         path = Path(source)
         if path.is_dir():
-            return cls(HfSam2(_load_folder(path).to(place)), number)
+            return cls(HfSam2(_load_folder(path).to(where)), number)
         if not path.is_file():
             raise ModelError(
                 f"{path} does not exist; expected a SAM 2 folder or file (`python -m evlm models` lists them)"
@@ -107,8 +107,8 @@ class Segmenter:
         if backend == "sam2" and not available():
             raise ModelError("the `sam2` package is not installed; install it, or use backend='transformers'")
         if backend == "transformers" or not available():
-            return cls(HfSam2(build_transformers(state, shape_of(state, config)).to(place)), number)
-        return cls(NativeSam2(build_native(state, config).to(place)), number)
+            return cls(HfSam2(build_transformers(state, shape_of(state, config)).to(where)), number)
+        return cls(NativeSam2(build_native(state, config).to(where)), number)
 
     @property
     def device(self) -> torch.device:
@@ -255,7 +255,7 @@ def _place_boxes(boxes: Sequence[Box] | Tensor, frames: Tensor) -> tuple[Tensor,
     placed = torch.full((len(objects), count, 4), float("nan"))
     for i, by_frame in enumerate(objects.values()):
         for f, box in by_frame.items():
-            placed[i, f] = torch.tensor([box.x0, box.y0, box.x1, box.y1])
+            placed[i, f] = torch.tensor(box.corners)
     return placed, tuple(label for label, _ in objects)
 
 

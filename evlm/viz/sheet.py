@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFont import FreeTypeFont
 
-    from ..ground.grounder import Box
+    from ..boxes import Box
     from ..pipeline import Result
 
 PAPER, INK, FAINT, FRAME = (250, 249, 246), (32, 33, 36), (120, 122, 128), (225, 223, 217)
@@ -128,12 +128,12 @@ def _references(references: Sequence[Reference], side: int) -> Image:
     from PIL import Image
 
     tile = Image.new("RGB", (side, side), FRAME)
-    shown = list(references)[:4]
-    if not shown:
+    first = list(references)[:4]
+    if not first:
         return _words("none", side, side)
     half = (side - 4) // 2
-    wide, high = (side if len(shown) <= 2 else half), (side if len(shown) == 1 else half)
-    for index, reference in enumerate(shown):
+    wide, high = (side if len(first) <= 2 else half), (side if len(first) == 1 else half)
+    for index, reference in enumerate(first):
         if reference.frames is None:
             small = _words(f"“{reference.text}”", wide, high)
         else:
@@ -143,7 +143,7 @@ def _references(references: Sequence[Reference], side: int) -> Image:
             )
             if reference.frames.shape[0] > 1:
                 _tag(small, f"{reference.frames.shape[0]} frames")
-        row, column = divmod(index, 2) if len(shown) > 2 else (index, 0)
+        row, column = divmod(index, 2) if len(first) > 2 else (index, 0)
         tile.paste(small, (column * (half + 4), row * (half + 4)))
     return tile
 

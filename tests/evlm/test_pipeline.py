@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from evlm.boxes import Box
 from evlm.edit import Edited, EditSettings
 from evlm.errors import Cancelled, ModelError, TraceError
-from evlm.ground.grounder import Box
 from evlm.pipeline import STEPS, Event, Pipeline
 from evlm.plan.mask_codec import BoxSpans
 from evlm.plan.trace import Plan, Trace, parse, render

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from evlm.boxes import bounding_box
 from trainer.world.render import render, silhouette
 from trainer.world.scene import COLOURS, Scene, Split, Thing, composition_split, random_scene, scene_split
 
@@ -50,5 +52,4 @@ def draw(scene: Scene, size: int) -> Sample:
 
 def tight_box(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     """x0 y0 x1 y1 of a mask [H, W] that is not empty, x1 and y1 exclusive."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
+    return np.array(bounding_box(torch.from_numpy(mask)), np.float32)

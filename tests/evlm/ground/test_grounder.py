@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from evlm.boxes import Box
 from evlm.errors import MaskTextError, ModelError, PictureError, RequestError
 from evlm.files.pictures import to_pil
-from evlm.ground.grounder import Box, Grounder, boxes_from_mask, normalise_label, phrase_scores, plan_boxes
+from evlm.ground.grounder import Grounder, boxes_from_mask, normalise_label, phrase_scores, plan_boxes
 from evlm.plan.trace import Plan
 
 LABELS = ["red circle", "Blue striped STAR.", "ring"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from evlm.ground.grounder import Box
+from evlm.boxes import Box
 from evlm.plan.mask_codec import BoxSpans
 from evlm.plan.trace import Plan
-from evlm.segment.region import agreeing, corrected, decide, near, plan_region
+from evlm.segment.region import agreeing, clip_to_boxes, corrected, decide, plan_region
 
 SIZE = 64
 
@@ -97,9 +97,9 @@ def test_a_malformed_mask_text_leaves_the_decision_to_what_was_found() -> None:
 
 def test_a_detected_box_that_disagrees_with_the_plan_is_dropped_and_noted() -> None:
     region = plan_region(plan(rectangle(10, 10, 30, 30)), SIZE, SIZE)
-    near, far = Box("red circle", 0.9, 11, 9, 31, 29), Box("red circle", 0.8, 40, 40, 60, 60)
-    kept, notes = agreeing([near, far], region, 1)
-    assert kept == [near] and len(notes) == 1 and "0.80" in notes[0]
+    clip_to_boxes, far = Box("red circle", 0.9, 11, 9, 31, 29), Box("red circle", 0.8, 40, 40, 60, 60)
+    kept, notes = agreeing([clip_to_boxes, far], region, 1)
+    assert kept == [clip_to_boxes] and len(notes) == 1 and "0.80" in notes[0]
 
 
 def test_of_several_targets_each_box_need_only_lie_inside() -> None:
@@ -116,17 +116,22 @@ def test_without_a_plan_mask_every_box_counts() -> None:
 
 def test_a_silhouette_that_runs_over_its_box_is_cut_off_there() -> None:
     both = (disc(16, 16, 8) + disc(48, 48, 8)).clamp(max=1)[None, None]
-    cut, notes = near(both, [Box("dot", 0.9, 7, 7, 25, 25)])
+    cut, notes = clip_to_boxes(both, [Box("dot", 0.9, 7, 7, 25, 25)])
     assert torch.equal(cut[0, 0], disc(16, 16, 8)) and "ran 50% over" in notes[0]
-    assert near(both, [Box("dot", 0.9, 7, 7, 25, 25), Box("dot", 0.9, 39, 39, 57, 57)])[1] == []
-    assert near(torch.zeros(1, 1, SIZE, SIZE), [Box("dot", 0.9, 1, 1, 5, 5)])[1] == []
+    assert clip_to_boxes(both, [Box("dot", 0.9, 7, 7, 25, 25), Box("dot", 0.9, 39, 39, 57, 57)])[1] == []
+    assert clip_to_boxes(torch.zeros(1, 1, SIZE, SIZE), [Box("dot", 0.9, 1, 1, 5, 5)])[1] == []
 
 
 def test_a_sure_detector_moves_the_region_and_an_unsure_or_inner_box_does_not() -> None:
     asked = plan_region(plan(rectangle(2, 2, 22, 22)), SIZE, SIZE)
     sure, unsure = Box("dot", 0.9, 40, 40, 60, 60), Box("dot", 0.5, 40, 40, 60, 60)
     moved = corrected([sure], asked, 1)
-    assert moved.room and moved.mask is not None and bool(moved.mask[50, 50]) and not bool(moved.mask[10, 10])
+    assert (
+        moved.rectangle
+        and moved.mask is not None
+        and bool(moved.mask[50, 50])
+        and not bool(moved.mask[10, 10])
+    )
     assert "it names" in moved.notes[0]
     shaped = plan_region(plan(disc(12, 12, 9)), SIZE, SIZE)
     assert corrected([sure], shaped, 1).mask is None, "the silhouette decides"

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tiny_sam2 import SIDE, make_folder, make_meta, tiny_yaml
 from torch import Tensor
 
+from evlm.boxes import Box
 from evlm.errors import CheckpointError, EVLMError, ModelError, PictureError, RequestError
-from evlm.ground.grounder import Box
 from evlm.segment import sam2_native
 from evlm.segment.sam2_meta import (
     RELEASED,

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evlm.boxes import bounding_box
 from evlm.edit.crop import CropBox, crop_box, extract, extract_mask
 from trainer.world.edits import Edit, random_edit
 from trainer.world.render import render
@@ -92,9 +93,11 @@ def _careless(rng: random.Random, mask: Tensor) -> Tensor:
     exact."""
     if rng.random() < 0.5:
         return mask
-    rows, columns = mask[0].any(1).nonzero().flatten(), mask[0].any(0).nonzero().flatten()
+    corners = bounding_box(mask[0])
+    assert corners is not None  # a region is never empty
     grown = mask.clone()
-    y0, y1 = (max(0, int(rows[0]) - rng.randint(0, 2)), int(rows[-1]) + 1 + rng.randint(0, 2))
-    x0, x1 = (max(0, int(columns[0]) - rng.randint(0, 2)), int(columns[-1]) + 1 + rng.randint(0, 2))
+    # drawn in this order: the pairs of a seed stay what they are
+    y0, y1 = max(0, corners[1] - rng.randint(0, 2)), corners[3] + rng.randint(0, 2)
+    x0, x1 = max(0, corners[0] - rng.randint(0, 2)), corners[2] + rng.randint(0, 2)
     grown[:, y0:y1, x0:x1] = 1
     return grown
