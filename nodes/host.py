@@ -240,7 +240,7 @@ class Progress:
 
 
 class Typing:
-    """Text that grows in the browser, in the running node: the event "evlm.plan.trace"."""
+    """Text that grows in the browser, in the running node: the event "evlm.trace"."""
 
     def __init__(self) -> None:
         self._node, self._text, self._last = node_id(), "", 0.0
@@ -261,7 +261,7 @@ class Typing:
         server = getattr(PromptServer, "instance", None)
         if server is not None and self._node is not None:
             data = {"node": self._node, "text": self._text, "done": done}
-            server.send_sync("evlm.plan.trace", data, server.client_id)  # to who queued it, and nobody else
+            server.send_sync("evlm.trace", data, server.client_id)  # to who queued it, and nobody else
 
 
 def say(text: str) -> None:

@@ -31,7 +31,7 @@ app.registerExtension({
 
   setup() {
     api.addEventListener("executing", ({ detail }) => onExecuting(detail))
-    api.addEventListener("evlm.plan.trace", ({ detail }) => onStream(detail ?? {}))
+    api.addEventListener("evlm.trace", ({ detail }) => onStream(detail ?? {}))
     for (const event of ["execution_error", "execution_interrupted"]) api.addEventListener(event, onStopped)
     api.addEventListener("execution_cached", ({ detail }) => onCached(detail ?? {}))
   },

@@ -76,7 +76,7 @@ export function readMessage(value) {
   }
 }
 
-/** The texts of one run, one for each picture of a batch, put together from "evlm.plan.trace" messages. */
+/** The texts of one run, one for each picture of a batch, put together from "evlm.trace" messages. */
 export class Pages {
   #pages = []
 

@@ -32,7 +32,7 @@ def test_the_preview_and_the_progress_of_an_edit_arrive(comfy: live.Comfy) -> No
     assert len(run.progress(graphs.node_of(graph, "EVLM_Edit"))) > 1
     assert run.progress(graphs.node_of(graph, "EVLM_Reason"))
     assert run.previews > 1
-    assert any(kind == "evlm.plan.trace" and data["text"] for _, kind, data in run.events)
+    assert any(kind == "evlm.trace" and data["text"] for _, kind, data in run.events)
 
 
 def test_a_batch_of_pictures_gives_a_list_of_plans(comfy: live.Comfy) -> None:

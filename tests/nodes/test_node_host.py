@@ -109,7 +109,7 @@ def test_text_goes_to_the_browser_as_it_is_written(monkeypatch: pytest.MonkeyPat
     image, references, prompt, _ = call("EVLM_Example", which="1-reference").args
     with CurrentNodeContext("p", "5:3"):
         made = call("EVLM_Reason", model=model, image=image, prompt=prompt, references=references)
-    assert {(event, data["node"], data["sid"]) for event, data in sent} == {("evlm.plan.trace", "5:3", "me")}
+    assert {(event, data["node"], data["sid"]) for event, data in sent} == {("evlm.trace", "5:3", "me")}
     last = sent[-1][1]
     assert last["done"] and last["text"] == made.args[4][0]
     assert all(last["text"].startswith(data["text"]) for _, data in sent)

@@ -195,7 +195,7 @@ def test_a_child_that_does_not_listen_is_killed(
     monkeypatch.setattr(child, "_python", lambda: [sys.executable, "-c", stubborn])
     monkeypatch.setattr(child, "GRACE", 0.3)
     with pytest.raises(RuntimeError, match="enough"), child.Trainer((), base / "log") as trainer:
-        for event in trainer.report.events():
+        for event in trainer.events():
             if event is not None:
                 raise RuntimeError("enough")
     assert children[-1].returncode == -9
@@ -211,7 +211,7 @@ def test_a_python_that_looks_nowhere_by_itself_finds_the_trainer(
         child.Trainer(("run", "no-such-recipe"), base / "log") as trainer,
         pytest.raises(part("evlm.errors").TrainingError, match="no-such-recipe"),
     ):
-        list(trainer.report.events())
+        list(trainer.events())
 
 
 def test_the_child_gets_no_foreign_modules_and_no_network(
@@ -224,7 +224,7 @@ def test_the_child_gets_no_foreign_modules_and_no_network(
     )
     monkeypatch.setattr(child, "_python", lambda: [sys.executable, "-c", show])
     with child.Trainer((), base / "log") as trainer:
-        told = [event for event in trainer.report.events() if event]
+        told = [event for event in trainer.events() if event]
     assert told == [{"PYTHONPATH": None, "HF_HUB_OFFLINE": "1"}]
 
 
