@@ -43,9 +43,8 @@ class Trainer:
         kept = {
             k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH")
         }
-        group = getattr(
-            subprocess, "CREATE_NEW_PROCESS_GROUP", 0
-        )  # on Windows, so that Ctrl-Break is its own
+        # On Windows, so that Ctrl-Break is its own.
+        group = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
         try:
             with open(self._log, "ab") as log:
                 self._begin = log.tell()
@@ -117,8 +116,8 @@ class Trainer:
 
         with open(self._log, "rb") as log:
             log.seek(max(self._begin, os.fstat(log.fileno()).st_size - 64 * 1024))
-            said = log.read().decode("utf-8", "replace").strip()
-        why = said.rpartition("\nerror: ")[2] if "error: " in said else said
+            output = log.read().decode("utf-8", "replace").strip()
+        why = output.rpartition("\nerror: ")[2] if "error: " in output else output
         why = "\n".join(why.removeprefix("error: ").splitlines()[-TOLD[0] :])[-TOLD[1] :] or "it said nothing"
         how = f"signal {-code} ended it; was memory short?" if code < 0 else f"exit code {code}"
         raise TrainingError(f"the training failed ({how}): {why}\nAll that it said is in {self._log}")

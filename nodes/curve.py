@@ -37,33 +37,33 @@ def draw(points: Sequence[Point], steps: int) -> Tensor:
     size = (WIDTH * FINE, HEIGHT * FINE)
     image = Image.new("RGB", size, BACK)
     pen, font = ImageDraw.Draw(image), _font(14 * FINE)
-    shown = [point for point in points if math.isfinite(point.loss)]
-    kinds = list(dict.fromkeys(point.kind for point in shown))
+    drawn = [point for point in points if math.isfinite(point.loss)]
+    kinds = list(dict.fromkeys(point.kind for point in drawn))
     colours = {kind: COLOURS[at % len(COLOURS)] for at, kind in enumerate(kinds)}
-    low, high, ticks = _scale([point.loss for point in shown])
-    last = max([steps, 1, *(point.step for point in shown)])
+    low, high, ticks = _scale([point.loss for point in drawn])
+    last = max([steps, 1, *(point.step for point in drawn)])
 
-    def place(step: float, loss: float) -> tuple[float, float]:
+    def xy(step: float, loss: float) -> tuple[float, float]:
         up = (min(max(loss, low), high) - low) / (high - low)
         x = LEFT + (WIDTH - LEFT - RIGHT) * step / last
         return x * FINE, (HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * up) * FINE
 
     for tick in ticks:
-        (x0, y), (x1, _) = place(0, tick), place(last, tick)
+        (x0, y), (x1, _) = xy(0, tick), xy(last, tick)
         pen.line([(x0, y), (x1, y)], GRID, FINE)
         pen.text((x0 - 6 * FINE, y), f"{tick:g}", INK, font, anchor="rm")
     for step in dict.fromkeys((0, last // 2, last)):
-        x, y = place(step, low)
+        x, y = xy(step, low)
         pen.text((x, y + 6 * FINE), str(step), INK, font, anchor="rt" if step == last else "mt")
-    pen.line([place(0, high), place(0, low), place(last, low)], INK, FINE)
+    pen.line([xy(0, high), xy(0, low), xy(last, low)], INK, FINE)
     _legend(pen, font, colours)
-    for stage in dict.fromkeys(point.stage for point in shown):
-        line = [point for point in shown if point.stage == stage]
+    for stage in dict.fromkeys(point.stage for point in drawn):
+        line = [point for point in drawn if point.stage == stage]
         colour = colours[line[0].kind]
         faint = tuple((3 * b + c) // 4 for b, c in zip(BACK, colour, strict=True))
-        _trace(pen, [place(p.step, p.loss) for p in line], faint, FINE)
+        _trace(pen, [xy(p.step, p.loss) for p in line], faint, FINE)
         smooth = _smooth([point.loss for point in line])
-        _trace(pen, [place(p.step, s) for p, s in zip(line, smooth, strict=True)], colour, 2 * FINE)
+        _trace(pen, [xy(p.step, s) for p, s in zip(line, smooth, strict=True)], colour, 2 * FINE)
     small = image.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(small)).float()[None] / 255
 

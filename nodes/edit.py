@@ -118,34 +118,34 @@ class Edit(io.ComfyNode):
         from ..evlm.request import MAX_PROMPT
 
         frames = image
-        said = instruction.strip() or (plan.plan.instruction if plan else "")
+        prompt = instruction.strip() or (plan.plan.instruction if plan else "")
         sockets.choice("scheduler", scheduler, ["model", *SCHEDULERS])
-        if len(said) > MAX_PROMPT:
-            raise RequestError(f"instruction: {len(said):,} characters, at most {MAX_PROMPT:,} are taken")
-        if not said:
+        if len(prompt) > MAX_PROMPT:
+            raise RequestError(f"instruction: {len(prompt):,} characters, at most {MAX_PROMPT:,} are taken")
+        if not prompt:
             raise RequestError("no instruction: write one, or connect a plan")
         if mask is not None and bool((mask >= 0.5).all()):
             mask = None  # everywhere is no place: the whole frame, at the model's size for whole frames
         progress = host.Progress(1)
         with editor.use() as engine:
-            own = engine.defaults
+            defaults = engine.defaults
             settings = replace(
-                own,
-                steps=steps or own.steps,
-                guidance=guidance or own.guidance,
-                image_guidance=image_guidance or own.image_guidance,
+                defaults,
+                steps=steps or defaults.steps,
+                guidance=guidance or defaults.guidance,
+                image_guidance=image_guidance or defaults.image_guidance,
                 strength=strength,
                 seed=seed,
-                scheduler=own.scheduler if scheduler == "model" else scheduler,
+                scheduler=defaults.scheduler if scheduler == "model" else scheduler,
                 context=context,
                 feather=None if feather < 0 else feather,
                 chunk=chunk,
             )
-            made = engine.edit(frames, said, mask, settings, progress)
-        progress.end(made.frames)
-        host.tell(made.notes)
-        crop = made.crops if len(made.crops) else frames
-        return io.NodeOutput(made.frames, crop, ui=host.preview(made.frames, cls))
+            result = engine.edit(frames, prompt, mask, settings, progress)
+        progress.end(result.frames)
+        host.tell(result.notes)
+        crop = result.crops if len(result.crops) else frames
+        return io.NodeOutput(result.frames, crop, ui=host.preview(result.frames, cls))
 
 
 class Composite(io.ComfyNode):
@@ -176,5 +176,5 @@ class Composite(io.ComfyNode):
     def execute(cls, original: Tensor, edited: Tensor, mask: Tensor, feather: int) -> io.NodeOutput:
         from ..evlm.edit.masked import composite
 
-        made = composite(original, edited.clamp(0, 1), mask, None if feather < 0 else feather)
-        return io.NodeOutput(made, ui=host.preview(made, cls))
+        combined = composite(original, edited.clamp(0, 1), mask, None if feather < 0 else feather)
+        return io.NodeOutput(combined, ui=host.preview(combined, cls))

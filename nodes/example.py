@@ -44,12 +44,12 @@ class Example(io.ComfyNode):
         known = _examples()
         _, request = load_example(known[sockets.choice("which", which, list(known))])
         pictures = [each.frames for each in request.references if each.frames is not None]
-        shown = pictures[0][:1] if pictures else request.original
+        reference = pictures[0][:1] if pictures else request.original
         return io.NodeOutput(
             request.original,
             request.references,
             request.prompt,
-            shown,
+            reference,
             ui=host.preview(request.original, cls),
         )
 

@@ -52,28 +52,28 @@ def models(role: str) -> dict[str, Path | None]:
     the catalogue's models that are not here (None)."""
     from ..evlm.models import zoo
 
-    found: dict[str, Path | None] = {"bundled": zoo.BUNDLED / role}
+    listed: dict[str, Path | None] = {"bundled": zoo.BUNDLED / role}
     for kind in SEARCHED[role]:
         for root in roots(kind):
             for path in _entries(root):
                 if _role(path) == role:
-                    found.setdefault(f"{kind}/{path.relative_to(root).as_posix()}", path)
+                    listed.setdefault(f"{kind}/{path.relative_to(root).as_posix()}", path)
     for model in zoo.CATALOGUE:
         if model.role == role:
-            found.setdefault(model.name, _catalogued(model.name, role))
-    return found
+            listed.setdefault(model.name, _catalogued(model.name, role))
+    return listed
 
 
 def adapters() -> dict[str, Path | None]:
     """LoRA files and PEFT folders: name -> where it lies."""
-    found: dict[str, Path | None] = {NO_ADAPTER: None}
+    listed: dict[str, Path | None] = {NO_ADAPTER: None}
     for kind in ADAPTERS:
         for root in roots(kind):
             for path in _entries(root):
                 whole_model = path.is_dir() and not (path / "adapter_config.json").is_file()
                 if not whole_model and _role(path) is None and _is_adapter(path):
-                    found.setdefault(f"{kind}/{path.relative_to(root).as_posix()}", path)
-    return found
+                    listed.setdefault(f"{kind}/{path.relative_to(root).as_posix()}", path)
+    return listed
 
 
 def find(role: str, name: object) -> Path | None:
@@ -112,16 +112,16 @@ def absent(role: str, name: str) -> str:
     model = zoo.find(name)
     if model is None:
         return unknown(role, name, list(models(role)))
-    place = roots("evlm")[0] / model.name
+    path = roots("evlm")[0] / model.name
     files = (
         f" (or the file {' or '.join(model.single_files)} into models/{SEARCHED[role][-1]})"
-        if (model.single_files)
+        if model.single_files
         else ""
     )
     return (
         f"{name} is not on this machine. Turn on `download` to fetch {model.size / 1e9:.1f} GB "
         f"({model.licence}) from {model.repo}, or put {', '.join(model.files)} of it at revision "
-        f"{model.revision[:12]} into {place}{files}. Then press R to refresh"
+        f"{model.revision[:12]} into {path}{files}. Then press R to refresh"
     )
 
 
@@ -199,26 +199,26 @@ def _output() -> Path:
 def _inside(what: str, folder: Path, name: str) -> Path:
     from ..evlm.errors import RecordError
 
-    place = folder / name
-    if place.resolve() != place:
-        raise RecordError(f"{what} {name!r}: {place} is a link out of its place; choose another name")
-    return place
+    path = folder / name
+    if path.resolve() != path:
+        raise RecordError(f"{what} {name!r}: {path} is a link out of its place; choose another name")
+    return path
 
 
 def _entries(root: Path) -> list[Path]:
     """Files and folders that may be a model, one folder deep ("owner/name")."""
     if not root.is_dir():
         return []
-    found = []
+    entries = []
     for path in sorted(root.iterdir()):
         if path.name.startswith("."):
             continue
         marks = ("config.json", "model_index.json", "adapter_config.json")
         if path.is_dir() and not any((path / mark).is_file() for mark in marks):
-            found += [p for p in sorted(path.iterdir()) if not p.name.startswith(".")]
+            entries += [p for p in sorted(path.iterdir()) if not p.name.startswith(".")]
         else:
-            found.append(path)
-    return found
+            entries.append(path)
+    return entries
 
 
 def _catalogued(name: str, role: str) -> Path | None:

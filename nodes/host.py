@@ -184,8 +184,8 @@ def _trim() -> None:
 
 
 def dtype_for(dtype: str, half: str = "bf16") -> str:
-    """ "auto" as ComfyUI would choose on its device: `half` ("bf16" or "fp16") where that is fast, else what
-    is; any other name as it is."""
+    """A dtype's name. For "auto" ComfyUI's choice on its device: `half` ("bf16" or "fp16") where that is
+    fast, else what is fast; any other name as it is."""
     import comfy.model_management as mm
 
     if dtype != "auto":
@@ -204,8 +204,8 @@ def _cancelled() -> type[BaseException]:
 
     if not hasattr(mm, "InterruptProcessingException"):
         import comfy.interruption as mm
-    found: type[BaseException] = mm.InterruptProcessingException
-    return found
+    interrupt: type[BaseException] = mm.InterruptProcessingException
+    return interrupt
 
 
 def check_cancelled() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,33 +69,27 @@ class RateEdit(io.ComfyNode):
         mask: Tensor | None = None,
         references: tuple[Reference, ...] | None = None,
     ) -> io.NodeOutput:
+        from ..evlm.ratings import rated_row
         from ..evlm.records import RowWriter
 
         folder = folders.dataset(dataset)
         written = False
         if sockets.choice("verdict", verdict, VERDICTS) != UNRATED:
-            row, pictures = _row(
-                plan,
-                original,
-                edited,
-                prompt,
-                verdict == "good",
-                note,
-                mask,
-                references or (),
+            row, pictures = rated_row(
+                plan, original, edited, prompt, verdict == "good", note, mask, references or ()
             )
             if row.id not in {each.id for each in _rows(folder)}:
                 RowWriter(folder).append(row, pictures)
                 written = True
         labels = [row.label for row in _rows(folder)]
-        shown = {
+        counts = {
             "rows": len(labels),
             "good": sum(labels),
             "bad": len(labels) - sum(labels),
             "folder": dataset,
             "written": written,
         }
-        return io.NodeOutput(str(folder), ui={"evlm_rating": [shown]})
+        return io.NodeOutput(str(folder), ui={"evlm_rating": [counts]})
 
 
 def _rows(folder: Path) -> list[Any]:
@@ -105,87 +98,3 @@ def _rows(folder: Path) -> list[Any]:
     if not (folder / ROWS_FILE).is_file():
         return []
     return list(read_rows(folder, on_problem=lambda error: None, check_files=False))
-
-
-def _row(
-    trace: Trace,
-    original: Tensor,
-    edited: Tensor,
-    prompt: str,
-    good: bool,
-    note: str,
-    mask: Tensor | None,
-    references: tuple[Reference, ...],
-) -> tuple[Any, dict[str, Tensor]]:
-    """A row and its pictures. Pictures are named by their content and a rating of the same edit has the same
-    id, so that asking twice writes once."""
-    from ..evlm.records import Row
-
-    pictures: dict[str, Tensor] = {}
-
-    def keep(frames: Tensor) -> tuple[str, ...]:
-        paths = []
-        for frame in frames.detach().cpu().float().clamp(0, 1):
-            path = f"pictures/{_hash((frame * 255).round().byte().numpy().tobytes(), frame.shape)}.png"
-            pictures[path] = frame
-            paths.append(path)
-        return tuple(paths)
-
-    sources, results = keep(original), keep(edited)
-    outline = None
-    if mask is not None:
-        union = (mask.float().amax(0) if mask.ndim == 3 else mask.float()).cpu().ge(0.5).float()
-        outline = keep(union[None])[0]
-    shown = tuple(
-        {
-            "kind": each.kind,
-            **({} if each.frames is None else {"frames": list(keep(each.frames))}),
-            **({"text": each.text} if each.text else {}),
-            **({"note": each.note} if each.note else {}),
-            **({"fps": each.fps} if each.fps else {}),
-        }
-        for each in references
-    )
-    plan = trace.plan
-    question = _hash(repr((sources, prompt, shown)).encode())
-    completion = _hash(
-        repr((trace.thinking, trace.intermediate, trace.reflection, plan, results, good, note)).encode()
-    )
-    row = Row(
-        id=f"rated-{question}-{completion}",
-        question=f"rated-{question}",
-        split="train",
-        source="raters",
-        edit_type="unknown",
-        category=_category(len(original) > 1, references),
-        original=sources,
-        prompt=prompt,
-        thinking=trace.thinking,
-        intermediate=trace.intermediate,
-        reflection=trace.reflection,
-        instruction=plan.instruction,
-        targets=plan.targets,
-        scope=plan.scope,
-        label=good,
-        mask_text=plan.mask_text,
-        mask=outline,
-        edited=results,
-        references=shown,
-        raters=(good,),
-        meta={"note": note} if note else {},
-    )
-    return row, pictures
-
-
-def _category(video: bool, references: tuple[Reference, ...]) -> str:
-    """The paper's Table 6: what the references are -> what the original is."""
-    kinds = {
-        "video" if each.kind == "video" else "text" if each.kind == "text" else "image" for each in references
-    }
-    seen = "video" if "video" in kinds else "image" if "image" in kinds else "text"
-    words = "+text" if seen != "text" and "text" in kinds else ""
-    return f"{seen}{words}->video" if video else f"{seen}{words}"
-
-
-def _hash(data: bytes, shape: Any = ()) -> str:
-    return hashlib.blake2b(repr(tuple(shape)).encode() + data, digest_size=12).hexdigest()

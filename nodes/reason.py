@@ -60,23 +60,23 @@ class Reference(io.ComfyNode):
         references: tuple[EngineReference, ...] | None = None,
     ) -> io.NodeOutput:
         from ..evlm.errors import RequestError
-        from ..evlm.request import Reference as Made
+        from ..evlm.request import Reference as EngineReference
 
         if sockets.choice("kind", kind, KINDS) == "text":
-            made = [Made("text", text=text, note=note)]
+            added = [EngineReference("text", text=text, note=note)]
         elif kind == "video" and video is not None:
             parts = video.get_components()
-            made = [Made("video", parts.images[..., :3], note=note, fps=float(parts.frame_rate))]
+            added = [EngineReference("video", parts.images[..., :3], note=note, fps=float(parts.frame_rate))]
         elif image is None:
             raise RequestError(
                 f"a reference of kind {kind!r} needs its `image` input connected"
                 + (", or `video`" if kind == "video" else "")
             )
         elif kind == "video":
-            made = [Made("video", image, note=note)]
+            added = [EngineReference("video", image, note=note)]
         else:
-            made = [Made(kind, frame[None], note=note) for frame in image]
-        return io.NodeOutput((*(references or ()), *made))
+            added = [EngineReference(kind, frame[None], note=note) for frame in image]
+        return io.NodeOutput((*(references or ()), *added))
 
 
 class Reason(io.ComfyNode):
@@ -166,10 +166,10 @@ class Reason(io.ComfyNode):
                     typing(piece)
                     progress(count)
 
-                made = reasoner.reason(request, sampling, on_token, repair)
+                reasoned = reasoner.reason(request, sampling, on_token, repair)
                 typing.done()
-                traces.append(made.trace)
-                texts.append(made.text)
+                traces.append(reasoned.trace)
+                texts.append(reasoned.text)
         progress(max_new_tokens * len(requests))
         plans = [trace.plan for trace in traces]
         masks = [_mask(trace, each) for trace, each in zip(traces, pictures, strict=True)]

@@ -77,23 +77,23 @@ class Segment(io.ComfyNode):
         from ..evlm.pipeline import segment_plan
 
         frames = image
-        found = None if boxes is None else sockets.to_boxes(boxes)
+        prompt_boxes = None if boxes is None else sockets.to_boxes(boxes)
         clicks = _points(points)
         with segmenter.use() as engine:
             host.check_cancelled()
             if plan is not None and clicks is None and rough_mask is None:
-                region, objects = segment_plan(engine, frames, plan.plan, found or [])
+                region, objects = segment_plan(engine, frames, plan.plan, prompt_boxes or [])
                 mask = torch.ones(frames.shape[:3]) if region.mask is None else region.mask
             else:
                 rough = None if rough_mask is None else _fit(rough_mask, frames)
-                objects = engine.segment(frames, boxes=found, points=clicks, mask=rough).masks
+                objects = engine.segment(frames, boxes=prompt_boxes, points=clicks, mask=rough).masks
                 mask = masks.union(objects)
         if fill_holes and bool(mask.any()):
             mask = masks.fill_holes(mask)
         if grow:
             mask = masks.grow(mask, grow)
         each = objects.flatten(0, 1) if len(objects) else torch.zeros_like(mask)
-        preview = drawn(frames, mask, found or [])
+        preview = drawn(frames, mask, prompt_boxes or [])
         return io.NodeOutput(mask.contiguous(), each, preview, ui=host.preview(preview, cls))
 
 
@@ -108,14 +108,14 @@ def _points(text: str) -> tuple[Tensor, Tensor] | None:
         rows = json.loads(text)
         xy = [[float(row["x"]), float(row["y"])] for row in rows]
         on = [bool(row.get("on", True)) for row in rows]
-        made = torch.tensor([xy]), torch.tensor([on]).long()
+        prompts = torch.tensor([xy]), torch.tensor([on]).long()
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise RequestError(f"points {text!r:.100}: {expected} ({type(error).__name__})") from error
-    if not xy or made[0].abs().max() > 1e6:
+    if not xy or prompts[0].abs().max() > 1e6:
         raise RequestError(f"points {text!r:.100}: {expected}")
     if len(xy) > MOST_POINTS:
         raise RequestError(f"points: {len(xy):,} of them, at most {MOST_POINTS:,} are taken")
-    return made
+    return prompts
 
 
 def _fit(mask: Tensor, frames: Tensor) -> Tensor:

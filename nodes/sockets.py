@@ -18,9 +18,8 @@ Detector = io.Custom("EVLM_DETECTOR")
 Segmenter = io.Custom("EVLM_SEGMENTER")
 Editor = io.Custom("EVLM_EDITOR")
 Boxes = io.BBOX
-Choice = io.Custom(
-    "COMBO"
-)  # fits every list to choose from; core's Combo.Output fits only one with its options
+# Fits every list to choose from; core's Combo.Output fits only one with its options.
+Choice = io.Custom("COMBO")
 
 CATEGORY = "EVLM"
 
@@ -49,7 +48,7 @@ def to_boxes(value: Any) -> list[Box]:
     from ..evlm.boxes import Box
     from ..evlm.errors import RequestError
 
-    found = []
+    boxes = []
     for frame, each in _flat(value):
         if isinstance(each, dict):
             try:
@@ -64,8 +63,8 @@ def to_boxes(value: Any) -> list[Box]:
             sides = (float(each[0]), float(each[1]), float(each[2]), float(each[3]))
         if not all(map(math.isfinite, (*sides, score))) or sides[2] <= sides[0] or sides[3] <= sides[1]:
             raise RequestError(f"box {each!r:.100}: expected finite numbers and a box that is not empty")
-        found.append(Box(label, score, *sides, frame=frame))
-    return found
+        boxes.append(Box(label, score, *sides, frame=frame))
+    return boxes
 
 
 def _flat(value: Any) -> Iterator[tuple[int, Any]]:
@@ -117,5 +116,5 @@ def whole(name: str, value: int, low: int, high: int) -> int:
 
 
 def split_labels(text: str) -> tuple[str, ...]:
-    """ "red car; dog" or one a line -> labels."""
+    """Labels in a text, parted by ";" or one a line: "red car; dog"."""
     return tuple(label for line in text.splitlines() for part in line.split(";") if (label := part.strip()))

@@ -134,8 +134,8 @@ class Train(io.ComfyNode):
             _publish(_run(training, watch), training.start, file)
         text = f"loss {watch.loss:.4g} after {watch.step} steps\n{listed}"
         host.say(text)
-        shown = host.preview(watch.picture(), cls).as_dict()
-        return io.NodeOutput(listed, watch.loss, str(training.log), ui={**shown, "text": [text]})
+        picture = host.preview(watch.picture(), cls).as_dict()
+        return io.NodeOutput(listed, watch.loss, str(training.log), ui={**picture, "text": [text]})
 
 
 @dataclass(frozen=True)
@@ -280,8 +280,8 @@ def _publish(adapter: Path, start: Path | None, file: Path) -> None:
 
     try:
         if start is None:
-            with open(adapter, "rb") as made:
-                write_atomically(file, lambda out: shutil.copyfileobj(made, out))
+            with open(adapter, "rb") as source:
+                write_atomically(file, lambda out: shutil.copyfileobj(source, out))
         else:
             from ..evlm.adapter.stacking import stack_adapters
 
@@ -314,9 +314,9 @@ def _phase_steps(recipe: Path, wanted: int) -> dict[str, int]:
     if not wanted:
         return {}
     content = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    own = [int(phase["steps"]) for phase in content["phases"]]
-    share = wanted / content.get("cycles", 1) / sum(own)
-    ends = [round(sum(own[: at + 1]) * share) for at in range(len(own))]
+    recipe_steps = [int(phase["steps"]) for phase in content["phases"]]
+    share = wanted / content.get("cycles", 1) / sum(recipe_steps)
+    ends = [round(sum(recipe_steps[: at + 1]) * share) for at in range(len(recipe_steps))]
     return {
         f"phases.{at}.steps": max(1, end - begin)
         for at, (begin, end) in enumerate(zip([0, *ends], ends, strict=False))

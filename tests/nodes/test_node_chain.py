@@ -52,8 +52,8 @@ def test_the_chain_of_nodes_gives_what_the_pipeline_gives(chain: dict[str, Any])
     assert plans == [result.trace] and texts == [result.text]
     assert instructions == [result.plan.instruction] and targets == ["; ".join(result.plan.targets)]
     assert torch.equal(pictures[0], chain["image"])
-    found = [(b["label"], b["x"], b["y"], b["x"] + b["width"]) for b in chain["ground"].args[0]]
-    assert found == [(b.label, b.x0, b.y0, pytest.approx(b.x1)) for b in result.boxes]
+    sides = [(b["label"], b["x"], b["y"], b["x"] + b["width"]) for b in chain["ground"].args[0]]
+    assert sides == [(b.label, b.x0, b.y0, pytest.approx(b.x1)) for b in result.boxes]
     assert chain["ground"].args[1] == [b.score for b in result.boxes]
     assert torch.equal(chain["segment"].args[0], result.mask)
     assert torch.equal(chain["edit"].args[0], result.edited)
@@ -63,11 +63,11 @@ def test_the_chain_of_nodes_gives_what_the_pipeline_gives(chain: dict[str, Any])
 
 def test_what_the_browser_gets(chain: dict[str, Any]) -> None:
     plan = chain["reasoned"].args[0][0]
-    shown = call("EVLM_ShowTrace", plan=plan)
-    assert shown.args[0] is plan
-    drawn = shown.ui["evlm_trace"][0]
+    trace = call("EVLM_ShowTrace", plan=plan)
+    assert trace.args[0] is plan
+    drawn = trace.ui["evlm_trace"][0]
     assert drawn["instruction"] == plan.plan.instruction and drawn["thinking"] == plan.thinking
-    json.dumps(shown.ui), json.dumps(chain["reasoned"].ui)
+    json.dumps(trace.ui), json.dumps(chain["reasoned"].ui)
 
 
 def test_a_batch_gives_lists(models: dict[str, Any]) -> None:

@@ -108,10 +108,10 @@ def test_text_goes_to_the_browser_as_it_is_written(monkeypatch: pytest.MonkeyPat
     model = call("EVLM_LoadModel").args[0]
     image, references, prompt, _ = call("EVLM_Example", which="1-reference").args
     with CurrentNodeContext("p", "5:3"):
-        made = call("EVLM_Reason", model=model, image=image, prompt=prompt, references=references)
+        reasoned = call("EVLM_Reason", model=model, image=image, prompt=prompt, references=references)
     assert {(event, data["node"], data["sid"]) for event, data in sent} == {("evlm.trace", "5:3", "me")}
     last = sent[-1][1]
-    assert last["done"] and last["text"] == made.args[4][0]
+    assert last["done"] and last["text"] == reasoned.args[4][0]
     assert all(last["text"].startswith(data["text"]) for _, data in sent)
 
 
@@ -165,11 +165,11 @@ def test_a_name_is_never_a_path(base: Path, name: Any) -> None:
 
 def test_the_fingerprint_follows_the_content(base: Path) -> None:
     load = part("nodes.load")
-    place = base / "models" / "sam2" / "tiny"
-    shutil.copytree(ROOT / "evlm" / "bundled" / "segmenter", place)
+    folder = base / "models" / "sam2" / "tiny"
+    shutil.copytree(ROOT / "evlm" / "bundled" / "segmenter", folder)
     before = load.LoadSegmenter.fingerprint_inputs(model="sam2/tiny", dtype="auto")
     assert load.LoadSegmenter.fingerprint_inputs(model="sam2/tiny", dtype="auto") == before
-    (place / "evlm.json").write_text(json.dumps({"other": 1}))
+    (folder / "evlm.json").write_text(json.dumps({"other": 1}))
     assert load.LoadSegmenter.fingerprint_inputs(model="sam2/tiny", dtype="auto") != before
 
 

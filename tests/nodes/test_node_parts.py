@@ -83,9 +83,9 @@ def test_a_composite_changes_nothing_outside() -> None:
     original, edited = torch.rand(2, 32, 48, 3), torch.rand(1, 16, 24, 3)
     mask = torch.zeros(1, 32, 48)
     mask[:, 8:24, 10:30] = 1
-    made = call("EVLM_Composite", original=original, edited=edited, mask=mask).args[0]
+    combined = call("EVLM_Composite", original=original, edited=edited, mask=mask).args[0]
     off = mask.expand(2, -1, -1) < 0.5
-    assert torch.equal(made[off], original[off]) and not torch.equal(made, original)
+    assert torch.equal(combined[off], original[off]) and not torch.equal(combined, original)
     hard = call("EVLM_Composite", original=original, edited=original[:1], mask=mask, feather=0).args[0]
     assert torch.allclose(hard[0], original[0]) and torch.equal(
         hard[1][mask[0] > 0], original[0][mask[0] > 0]
@@ -118,7 +118,7 @@ def output(tmp_path: Path) -> Any:
 
 def rate(**inputs: Any) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(inputs.pop("seed", 0))
-    made = call(
+    rated = call(
         "EVLM_RateEdit",
         **{
             "plan": plan_of(text=TEXT),
@@ -130,8 +130,8 @@ def rate(**inputs: Any) -> dict[str, Any]:
             **inputs,
         },
     )
-    shown: dict[str, Any] = made.ui["evlm_rating"][0]
-    return shown
+    counts: dict[str, Any] = rated.ui["evlm_rating"][0]
+    return counts
 
 
 def test_a_rating_becomes_a_row_that_the_trainer_reads(output: Path) -> None:

@@ -59,7 +59,7 @@ def base(tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 @pytest.fixture()
-def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def texts_shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the node shows as text."""
     texts: list[str] = []
     monkeypatch.setattr(part("nodes.host"), "say", texts.append)
@@ -103,7 +103,7 @@ def train(**inputs: Any) -> Any:
 
 
 def test_it_trains_and_load_evlm_takes_what_it_gives(
-    base: Path, said: list[str], children: list[Any]
+    base: Path, texts_shown: list[str], children: list[Any]
 ) -> None:
     model = call("EVLM_LoadModel").args[0]
     with model.use():
@@ -114,15 +114,15 @@ def test_it_trains_and_load_evlm_takes_what_it_gives(
     comfy.utils.set_progress_bar_global_hook(
         lambda at, of, picture, node_id: pictures.append((at, of, picture))
     )
-    made = train(adapter="loras/begun.safetensors")
-    adapter, loss, log = made.args
+    trained = train(adapter="loras/begun.safetensors")
+    adapter, loss, log = trained.args
     assert adapter in part("nodes.folders").adapters() and adapter.startswith("evlm/trained/t-")
     assert 0 < loss < 20 and Path(log).parent.parent == base / "output" / "evlm_train"
     assert not any(each.model is model._patcher for each in mm.current_loaded_models)  # it made room
     assert [(at, of) for at, of, _ in pictures if at][-1] == (3, 3)
     assert any(picture is not None for *_, picture in pictures)
-    assert made.ui["images"] and adapter in made.ui["text"][0]
-    assert any("step 2 of 3" in text for text in said)
+    assert trained.ui["images"] and adapter in trained.ui["text"][0]
+    assert any("step 2 of 3" in text for text in texts_shown)
     (child,) = children
     assert child.args[:4] == [sys.executable, "-m", "trainer", "run"] and child.returncode == 0
     file = base / "models" / adapter
@@ -134,7 +134,7 @@ def test_it_trains_and_load_evlm_takes_what_it_gives(
     with call("EVLM_LoadModel", adapter=adapter).args[0].use() as reasoner:
         assert reasoner.module is not None
     again = train(adapter="loras/begun.safetensors")
-    assert again.args == made.args and len(children) == 1  # it is there already
+    assert again.args == trained.args and len(children) == 1  # it is there already
     with open(base / "output" / "rows" / "rows.jsonl", "a", encoding="utf-8") as rows:
         rows.write("\n")
     given = ("rows", "bundled", "loras/begun.safetensors", "quick", 3, "t", 0)
@@ -146,7 +146,9 @@ def test_it_trains_and_load_evlm_takes_what_it_gives(
 MANY = 16  # steps, of which some are shown before the last one
 
 
-def test_a_cancel_saves_and_the_same_queue_goes_on(base: Path, said: list[str], children: list[Any]) -> None:
+def test_a_cancel_saves_and_the_same_queue_goes_on(
+    base: Path, texts_shown: list[str], children: list[Any]
+) -> None:
     def cancel(at: int, of: int, picture: Any, node_id: Any) -> None:
         if 2 <= at < of:  # not every step is shown
             mm.interrupt_current_processing()
@@ -154,13 +156,13 @@ def test_a_cancel_saves_and_the_same_queue_goes_on(base: Path, said: list[str], 
     comfy.utils.set_progress_bar_global_hook(cancel)
     with pytest.raises(mm.InterruptProcessingException):
         train(steps=MANY)
-    assert children[-1].returncode == 130 and "saves" in said[-1]  # it was asked, and not killed
+    assert children[-1].returncode == 130 and "saves" in texts_shown[-1]  # it was asked, and not killed
     comfy.utils.set_progress_bar_global_hook(None)
-    said.clear()
+    texts_shown.clear()
     again = train(steps=MANY).args
-    gone = next(text for text in said if text.startswith("goes on from step"))
+    gone = next(text for text in texts_shown if text.startswith("goes on from step"))
     assert 2 <= int(gone.rpartition(" ")[2]) < MANY
-    assert any("resumed at" in text for text in said)
+    assert any("resumed at" in text for text in texts_shown)
     log = Path(again[2]).read_text(encoding="utf-8")
     assert [f'"step": {step},' in log for step in range(1, MANY + 2)] == [True] * MANY + [False]
 

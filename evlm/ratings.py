@@ -1,0 +1,102 @@
+"""An edit that somebody has rated, as a row of a dataset and the row's pictures."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from .plan.trace import Trace
+from .records import Row
+from .request import Reference
+
+
+def rated_row(
+    trace: Trace,
+    original: Tensor,
+    edited: Tensor,
+    prompt: str,
+    good: bool,
+    note: str = "",
+    mask: Tensor | None = None,
+    references: Sequence[Reference] = (),
+) -> tuple[Row, dict[str, Tensor]]:
+    """The row, and its pictures by their paths, as `RowWriter.append` takes both.
+
+    original: [F, H, W, 3] in 0..1.
+    edited: [F, H, W, 3] in 0..1.
+    mask: [F, H, W] or [H, W] in 0..1; the row keeps the union of the frames.
+    note: why, in the rater's words; kept in `meta`.
+
+    Pictures are named by their content, and a rating of the same edit has the same id, so that who rates
+    twice writes once.
+    """
+    pictures: dict[str, Tensor] = {}
+
+    def keep(frames: Tensor) -> tuple[str, ...]:
+        paths = []
+        for frame in frames.detach().cpu().float().clamp(0, 1):
+            path = f"pictures/{_hash((frame * 255).round().byte().numpy().tobytes(), frame.shape)}.png"
+            pictures[path] = frame
+            paths.append(path)
+        return tuple(paths)
+
+    sources, results = keep(original), keep(edited)
+    outline = None
+    if mask is not None:
+        union = (mask.float().amax(0) if mask.ndim == 3 else mask.float()).cpu().ge(0.5).float()
+        outline = keep(union[None])[0]
+    kept = tuple(
+        {
+            "kind": each.kind,
+            **({} if each.frames is None else {"frames": list(keep(each.frames))}),
+            **({"text": each.text} if each.text else {}),
+            **({"note": each.note} if each.note else {}),
+            **({"fps": each.fps} if each.fps else {}),
+        }
+        for each in references
+    )
+    plan = trace.plan
+    question = _hash(repr((sources, prompt, kept)).encode())
+    completion = _hash(
+        repr((trace.thinking, trace.intermediate, trace.reflection, plan, results, good, note)).encode()
+    )
+    row = Row(
+        id=f"rated-{question}-{completion}",
+        question=f"rated-{question}",
+        split="train",
+        source="raters",
+        edit_type="unknown",
+        category=_category(len(original) > 1, references),
+        original=sources,
+        prompt=prompt,
+        thinking=trace.thinking,
+        intermediate=trace.intermediate,
+        reflection=trace.reflection,
+        instruction=plan.instruction,
+        targets=plan.targets,
+        scope=plan.scope,
+        label=good,
+        mask_text=plan.mask_text,
+        mask=outline,
+        edited=results,
+        references=kept,
+        raters=(good,),
+        meta={"note": note} if note else {},
+    )
+    return row, pictures
+
+
+def _category(video: bool, references: Sequence[Reference]) -> str:
+    """The paper's Table 6: what the references are -> what the original is."""
+    kinds = {
+        "video" if each.kind == "video" else "text" if each.kind == "text" else "image" for each in references
+    }
+    seen = "video" if "video" in kinds else "image" if "image" in kinds else "text"
+    words = "+text" if seen != "text" and "text" in kinds else ""
+    return f"{seen}{words}->video" if video else f"{seen}{words}"
+
+
+def _hash(data: bytes, shape: Sequence[int] = ()) -> str:
+    return hashlib.blake2b(repr(tuple(shape)).encode() + data, digest_size=12).hexdigest()

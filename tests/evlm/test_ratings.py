@@ -1,0 +1,55 @@
+"""A rated edit as a row: the same rating is the same row, and its references say its category."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from evlm.plan.trace import Plan, Trace
+from evlm.ratings import rated_row
+from evlm.records import RowWriter, read_rows
+from evlm.request import Reference
+
+TRACE = Trace("a", "b", "c", Plan("make the car red", ("car",), None, "local"))
+
+
+def test_the_same_rating_is_the_same_row_and_another_is_not() -> None:
+    original, edited = torch.zeros(1, 8, 8, 3), torch.ones(1, 8, 8, 3)
+    row, pictures = rated_row(TRACE, original, edited, "red", True)
+    assert (row, list(pictures)) == (lambda r, p: (r, list(p)))(
+        *rated_row(TRACE, original, edited, "red", True)
+    )
+    assert len(pictures) == 2 and row.label and row.raters == (True,) and row.meta == {}
+    bad = rated_row(TRACE, original, edited, "red", False, "why")[0]
+    assert bad.id != row.id and bad.question == row.question and bad.meta == {"note": "why"}
+    assert rated_row(TRACE, original, edited, "blue", True)[0].question != row.question
+
+
+@pytest.mark.parametrize(
+    ("frames", "kinds", "category"),
+    [(1, (), "text"), (1, ("text",), "text"), (1, ("image", "text"), "image+text"),
+     (1, ("depth",), "image"), (2, ("video", "image"), "video->video"), (2, (), "text->video")],
+)  # fmt: skip
+def test_the_references_say_the_category(frames: int, kinds: tuple[str, ...], category: str) -> None:
+    still = torch.zeros(1, 4, 4, 3)
+    references = [
+        Reference("text", text="x") if kind == "text" else Reference(kind, still)  # type: ignore[arg-type]
+        for kind in kinds
+    ]
+    original = torch.zeros(frames, 4, 4, 3)
+    assert rated_row(TRACE, original, original, "p", True, references=references)[0].category == category
+
+
+def test_a_row_with_everything_is_written_and_read(tmp_path: Path) -> None:
+    mask = torch.zeros(2, 8, 8)
+    mask[0, :2], mask[1, 6:] = 1, 0.4  # the second frame's is below one half
+    references = (Reference("image", torch.rand(1, 5, 7, 3), note="this"),)
+    given = rated_row(
+        TRACE, torch.rand(2, 8, 8, 3), torch.rand(2, 8, 8, 3), "p", False, "n", mask, references
+    )
+    RowWriter(tmp_path).append(*given)
+    (row,) = read_rows(tmp_path)
+    assert row == given[0] and row.true_mask(tmp_path).sum() == 16  # type: ignore[union-attr]
+    assert row.request(tmp_path).references[0].note == "this"
