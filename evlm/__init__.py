@@ -5,12 +5,11 @@ Importing this package imports nothing heavy; each name below is loaded when it 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from .lazy import hand_on
 
 __version__ = "0.1.0"
 
-_EXPORTS: dict[str, tuple[str, ...]] = {
+_NAMES = {
     "errors": (
         "EVLMError",
         "RequestError",
@@ -56,19 +55,5 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "edit.ip2p": ("IP2P",),
     "pipeline": ("Pipeline", "Result"),
 }
-_HOME = {name: module for module, names in _EXPORTS.items() for name in names}
-
-__all__ = ["__version__", *_HOME]
-
-
-def __getattr__(name: str) -> Any:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{home}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__all__, __getattr__, __dir__ = hand_on(__name__, _NAMES)
+__all__ += ["__version__"]

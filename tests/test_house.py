@@ -135,7 +135,18 @@ def test_importing_the_engine_is_fast_and_brings_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".models.zoo", ".errors", ".__main__", ".cli.doctor", ".models.download"]
+    "name",
+    [
+        "",
+        ".zoo",
+        ".errors",
+        ".__main__",
+        ".models.zoo",
+        ".models.download",
+        ".cli.main",
+        ".cli.edit",
+        ".cli.doctor",
+    ],
 )
 def test_light_modules_stay_light(name: str) -> None:
     """Listing models or asking for help must not wait for torch."""

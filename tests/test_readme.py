@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from evlm.__main__ import _parser
 from evlm.cli.demo import EXAMPLES
+from evlm.cli.main import build_parser
 from evlm.models.zoo import CATALOGUE
 from trainer.__main__ import COMMANDS
 from trainer.config.recipe import load_config
@@ -49,7 +49,7 @@ def commands() -> list[str]:
 
 @pytest.mark.parametrize("command", commands())
 def test_the_commands_of_the_readme_parse(command: str) -> None:
-    options = _parser().parse_args(shlex.split(command)[3:])
+    options = build_parser().parse_args(shlex.split(command)[3:])
     known = {m.name for m in CATALOGUE} | {"bundled"}
     for name in [*(getattr(options, "download", None) or []), *(getattr(options, "models", None) or [])]:
         assert name in known
@@ -90,7 +90,7 @@ def _trainer_flags() -> set[str]:
 
 
 def _subparsers() -> list:  # type: ignore[type-arg]
-    (action,) = [a for a in _parser()._actions if hasattr(a, "choices") and isinstance(a.choices, dict)]
+    (action,) = [a for a in build_parser()._actions if hasattr(a, "choices") and isinstance(a.choices, dict)]
     return list(action.choices.values())
 
 

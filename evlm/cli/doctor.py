@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 from collections.abc import Sequence
@@ -21,6 +22,16 @@ OPTIONAL = {
     "av": "video files as references or originals: pip install av",
     "pyyaml": "the trainer's configuration files: pip install pyyaml",
 }
+
+
+def add_parser(parser: argparse.ArgumentParser) -> None:
+    """No flags of its own."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Say what is installed, what it runs on, and what is missing."""
+    print("\n".join(report(options.folder)))
+    return 0
 
 
 def report(folders: Sequence[str | Path] = ()) -> list[str]:

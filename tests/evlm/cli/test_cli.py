@@ -7,15 +7,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from test_pipeline import BOX, SIZE, Paints, circle, pipeline, trace
 
-from evlm.__main__ import main
 from evlm.cli import demo
+from evlm.cli.main import main
 from evlm.cli.terminal import Terminal, fail
 from evlm.errors import Cancelled, RequestError
 from evlm.files.pictures import load_mask, load_picture, save_picture
@@ -266,7 +265,6 @@ def test_interrupting_ends_with_130(
     def stop(options: Any) -> int:
         raise KeyboardInterrupt
 
-    stopping = SimpleNamespace(parse_args=lambda a: SimpleNamespace(run=stop))
-    monkeypatch.setattr("evlm.__main__._parser", lambda: stopping)
-    assert main([]) == 130
+    monkeypatch.setattr("evlm.cli.doctor.run", stop)
+    assert main(["doctor"]) == 130
     assert not issubclass(Cancelled, ValueError)
