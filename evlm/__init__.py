@@ -9,51 +9,21 @@ from .lazy import hand_on
 
 __version__ = "0.1.0"
 
-_NAMES = {
-    "errors": (
-        "EVLMError",
-        "RequestError",
-        "PictureError",
-        "TraceError",
-        "MaskTextError",
-        "RecordError",
-        "CheckpointError",
-        "ModelError",
-        "EndpointError",
-        "Cancelled",
-    ),
-    "request": ("Reference", "Request"),
-    "plan.trace": (
-        "TRACE_VERSION",
-        "Plan",
-        "Trace",
-        "TraceStream",
-        "StreamEvent",
-        "render",
-        "parse",
-        "plan_to_json",
-        "plan_from_json",
-    ),
-    "plan.mask_codec": (
-        "MASK_CODEC_VERSION",
-        "BoxSpans",
-        "decode_mask",
-        "get_codec",
-        "is_rectangle",
-        "mask_iou",
-        "mask_text_iou",
-    ),
-    "files.pictures": ("load_picture", "save_picture", "load_mask", "save_mask"),
-    "files.clips": ("load_frames",),
-    "records": ("Row", "RowWriter", "read_rows"),
-    "reason.reasoner": ("Reasoner", "Sampling", "Reasoned"),
-    "reason.remote": ("RemoteReasoner",),
-    "boxes": ("Box",),
-    "ground.grounder": ("Grounder",),
-    "segment.segmenter": ("Segmenter", "Segmentation"),
-    "edit": ("EditSettings", "Edited", "Editor"),
-    "edit.ip2p": ("IP2P",),
-    "pipeline": ("Pipeline", "Result"),
-}
-__all__, __getattr__, __dir__ = hand_on(__name__, _NAMES)
+__all__, __getattr__, __dir__ = hand_on(
+    __name__,
+    errors="EVLMError RequestError PictureError TraceError MaskTextError RecordError CheckpointError "
+    "ModelError EndpointError Cancelled",
+    request="Reference Request",
+    plan="TRACE_VERSION Plan Trace TraceStream StreamEvent render parse plan_to_json plan_from_json "
+    "MASK_CODEC_VERSION BoxSpans decode_mask get_codec is_rectangle mask_iou mask_text_iou",
+    files="load_picture load_frames save_picture load_mask save_mask",
+    records="Row RowWriter read_rows",
+    reason="Reasoner Sampling Reasoned RemoteReasoner",
+    boxes="Box",
+    ground="Grounder",
+    segment="Segmenter Segmentation",
+    edit="EditSettings Edited Editor",
+    pipeline="Pipeline Result",
+    **{"edit.ip2p": "IP2P"},
+)
 __all__ += ["__version__"]

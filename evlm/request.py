@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 from torch import Tensor
 
 from .errors import PictureError, RequestError
-from .files.pictures import check_frames
+from .files.clips import load_frames
+from .files.pictures import check_frames, load_picture
 
+EXAMPLES = Path(__file__).resolve().parent / "bundled" / "examples"
 ReferenceKind = Literal["image", "video", "text", "depth"]
 MAX_PROMPT = 20_000  # characters; far above any real prompt, far below what would drown a context window
 
@@ -109,3 +113,26 @@ def _check_fps(fps: float | None) -> None:
         isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0 < fps <= 1000
     ):
         raise RequestError(f"fps {fps!r}: expected a number above 0 and at most 1000, or None")
+
+
+def load_example(path: Path) -> tuple[str, Request]:
+    """(title, Request) of a request in JSON: title, image, prompt, references [{kind, path | text, note}].
+
+    Paths are relative to the file. Raises RequestError for anything else.
+    """
+
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
+        references = []
+        for each in row.get("references", []):
+            kind, note = each["kind"], each.get("note", "")
+            if kind == "text":
+                references.append(Reference("text", text=each["text"], note=note))
+                continue
+            frames, fps = load_frames(path.parent / each["path"])
+            references.append(Reference(kind, frames, note=note, fps=fps if kind == "video" else None))
+        return row["title"], Request(
+            load_picture(path.parent / row["image"]), row["prompt"], tuple(references)
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RequestError(f"{path} is not an example request: {type(error).__name__} {error}") from error

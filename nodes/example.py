@@ -39,7 +39,7 @@ class Example(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, which: str) -> io.NodeOutput:
-        from ..evlm.cli.demo import load_example
+        from ..evlm.request import load_example
 
         known = _examples()
         _, request = load_example(known[sockets.choice("which", which, list(known))])

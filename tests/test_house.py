@@ -4,6 +4,7 @@ light."""
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import re
 import subprocess
@@ -155,13 +156,79 @@ def test_light_modules_stay_light(name: str) -> None:
     assert not HEAVY & {module.split(".")[0] for module in out.stdout.split()}
 
 
-def test_every_lazy_name_of_the_engine_exists() -> None:
-    import evlm
+# From the ground up: a room uses those before it in its list and itself, never one behind it. (house.md)
+HOUSE = {
+    "evlm": "lazy errors masks boxes files plan models ground motion segment request edit adapter reason "
+    "video scene records pipeline viz cli bundled",
+    "trainer": "statistics world model objectives estimators config data learner steps evaluation export "
+    "report run study bundle collect raters protocol bench recipes",
+}
+DOORS = {"__init__", "__main__", "zoo"}  # open on every room; `evlm.zoo` is the old name of evlm.models.zoo
 
-    for name in evlm.__all__:
-        assert getattr(evlm, name) is not None
+
+def rooms(package: str) -> list[str]:
+    """What stands directly in a package: its folders and files."""
+    inside = [p for p in (ROOT / package).iterdir() if p.name != "__pycache__"]
+    return sorted(p.stem for p in inside if p.suffix == ".py" or p.is_dir())
+
+
+@pytest.mark.parametrize("package", HOUSE)
+def test_every_room_has_its_place_in_the_house(package: str) -> None:
+    assert not set(rooms(package)) - set(HOUSE[package].split()) - DOORS
+
+
+@pytest.mark.parametrize("package", HOUSE)
+def test_a_room_uses_only_rooms_below_it(package: str) -> None:
+    """No import goes upward, so no two rooms go in a circle; names handed on lazily are imports, too."""
+    floor = {name: number for number, name in enumerate(HOUSE[package].split())}
+    bad = []
+    for path in (path for path in FILES if part(path) == package):
+        here = path.relative_to(ROOT).with_suffix("").parts[1]
+        for name, line in imports(parsed(path), path):
+            there = name.split(".")
+            if here in DOORS or there[0] != package or len(there) < 2 or there[1] == "__version__":
+                continue
+            if there[1] not in floor or floor[there[1]] > floor[here]:
+                bad.append(f"{path.relative_to(ROOT)}:{line}: {here} imports {name}")
+    assert not bad
+
+
+def test_the_trainer_uses_the_engine_but_not_its_command_line() -> None:
+    bad = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in FILES
+        if part(path) == "trainer"
+        for name, line in imports(parsed(path), path)
+        if name.startswith("evlm.cli")
+    ]
+    assert not bad
+
+
+def packages() -> list[str]:
+    found = [path.parent for path in FILES if path.name == "__init__.py" and part(path) in HOUSE]
+    return [".".join(folder.relative_to(ROOT).parts) for folder in found]
+
+
+@pytest.mark.parametrize("package", packages())
+def test_a_room_says_in_one_sentence_what_it_is_for_and_what_it_hands_on_exists(package: str) -> None:
+    module = importlib.import_module(package)
+    assert module.__doc__ and (module.__doc__.split("\n\n")[0].rstrip().endswith("."))
+    for name in getattr(module, "__all__", []):
+        assert getattr(module, name) is not None and name in dir(module)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
-        evlm.nonsense  # noqa: B018
+        module.nonsense  # noqa: B018
+
+
+def test_every_folder_of_code_is_a_room() -> None:
+    folders = {path.parent for path in FILES if part(path) in HOUSE}
+    assert all((folder / "__init__.py").exists() for folder in folders)
+
+
+def test_the_old_door_to_the_models_still_opens() -> None:
+    import evlm.models.zoo
+    import evlm.zoo
+
+    assert evlm.zoo.choose is evlm.models.zoo.choose
 
 
 def test_nothing_dangerous_is_called() -> None:

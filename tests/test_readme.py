@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from evlm.cli.demo import EXAMPLES
 from evlm.cli.main import build_parser
 from evlm.models.zoo import CATALOGUE
+from evlm.request import EXAMPLES
 from trainer.__main__ import COMMANDS
 from trainer.config.recipe import load_config
 

@@ -3,16 +3,13 @@ out/demo.png."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-from ..errors import EVLMError, RequestError
-
-EXAMPLES = Path(__file__).resolve().parents[1] / "bundled" / "examples"
+from ..errors import EVLMError
+from ..request import EXAMPLES, load_example
 
 
 def main(out: str | Path = "out/demo.png") -> int:
@@ -52,32 +49,6 @@ def main(out: str | Path = "out/demo.png") -> int:
     terminal.line()
     terminal.line(f"wrote {path}: look at it. Everything together took {time.perf_counter() - began:.1f} s")
     return 0
-
-
-def load_example(path: Path) -> tuple[str, Any]:
-    """(title, Request) of a request in JSON: title, image, prompt, references [{kind, path | text, note}].
-
-    Paths are relative to the file. Raises RequestError for anything else.
-    """
-    from ..files.clips import load_frames
-    from ..files.pictures import load_picture
-    from ..request import Reference, Request
-
-    try:
-        row = json.loads(path.read_text(encoding="utf-8"))
-        references = []
-        for each in row.get("references", []):
-            kind, note = each["kind"], each.get("note", "")
-            if kind == "text":
-                references.append(Reference("text", text=each["text"], note=note))
-                continue
-            frames, fps = load_frames(path.parent / each["path"])
-            references.append(Reference(kind, frames, note=note, fps=fps if kind == "video" else None))
-        return row["title"], Request(
-            load_picture(path.parent / row["image"]), row["prompt"], tuple(references)
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RequestError(f"{path} is not an example request: {type(error).__name__} {error}") from error
 
 
 if __name__ == "__main__":

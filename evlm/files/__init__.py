@@ -1,1 +1,11 @@
 """What lies on disk: pictures and videos read and written, paths that stay inside a folder."""
+
+from ..lazy import hand_on
+
+__all__, __getattr__, __dir__ = hand_on(
+    __name__,
+    pictures="load_picture load_mask save_picture save_mask write_atomically",
+    clips="load_frames",
+    append="append_lines",
+    safe_paths="Inside inside",
+)

@@ -11,9 +11,9 @@ import live
 import psutil
 import pytest
 
-from evlm.cli.demo import EXAMPLES, load_example
 from evlm.models.zoo import BUNDLED
 from evlm.reason.reasoner import Reasoner
+from evlm.request import EXAMPLES, load_example
 
 TRAIN, NAME = "EVLM_Train", "train_from_ratings"
 CANCELLED = 60  # seconds for the step in hand and for saving, then the child would be killed

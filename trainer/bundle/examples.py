@@ -6,8 +6,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from evlm.cli.demo import EXAMPLES
 from evlm.files.pictures import save_picture, write_atomically
+from evlm.request import EXAMPLES
 from trainer.world.rows import Recipe, question_at, to_request
 
 # (name, title, operation, category, number of the question)
@@ -20,7 +20,7 @@ SEED = 7
 
 
 def write_examples(folder: Path = EXAMPLES) -> list[Path]:
-    """Write the pictures and one JSON for each request (see `evlm.cli.demo.load_example`); returns the JSON
+    """Write the pictures and one JSON for each request (see `evlm.request.load_example`); returns the JSON
     files."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []

@@ -1,1 +1,10 @@
-"""One optimiser step's losses and gradients, by kind of phase: sft, kto, rkto."""
+"""One optimiser step of each method: SFT, KTO, RKTO."""
+
+from evlm.lazy import hand_on
+
+__all__, __getattr__, __dir__ = hand_on(
+    __name__,
+    sft="sft_step",
+    kto="kto_step",
+    rkto="rkto_step",
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evlm.cli.demo import EXAMPLES, load_example
+from evlm.request import EXAMPLES, load_example
 from trainer.bundle.examples import CHOSEN, SEED, write_examples
 from trainer.world.rows import Recipe, question_at
 
