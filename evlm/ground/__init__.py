@@ -4,5 +4,5 @@ from ..lazy import hand_on
 
 __all__, __getattr__, __dir__ = hand_on(
     __name__,
-    grounder="Box Grounder plan_boxes",
+    grounder="Grounder plan_boxes",
 )
