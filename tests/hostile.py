@@ -90,7 +90,7 @@ class Case:
 
 def cases(definitions: Definitions, canary: Path, port: int, count: int = 300, seed: int = 0) -> list[Case]:
     """`count` of them, spread over KINDS, the same for the same seed. canary, port: see `hostile_values`."""
-    rng, made = random.Random(seed), []
+    rng, chosen = random.Random(seed), []
     for kind, share in KINDS.items():
         pool = list(_pool(kind, definitions, canary, port))
         # Dealt node by node, then input by input: each gets its turn before one gets a second.
@@ -101,8 +101,8 @@ def cases(definitions: Definitions, canary: Path, port: int, count: int = 300, s
             turns.update((each[0], each[:2]))
             order.append((turns[each[:2]], min(turns[each[0]], 2), len(order), each))
         wanted = max(1, round(share * count / sum(KINDS.values())))
-        made += [_case(kind, definitions, *each) for *_, each in sorted(order)[:wanted]]
-    return made[:count]
+        chosen += [_case(kind, definitions, *each) for *_, each in sorted(order)[:wanted]]
+    return chosen[:count]
 
 
 def healthy(definitions: Definitions, name: str) -> GraphDict:

@@ -119,8 +119,14 @@ def _names(case: hostile.Case, text: str) -> bool:
     value = (
         case.value["__value__"] if isinstance(case.value, dict) and "__value__" in case.value else case.value
     )
-    shown = str(value[0] if isinstance(value, list) and value else value)[:8].strip()
-    names = (case.input, case.input.replace("_", " "), shown, ascii(shown)[1:-1], repr(shown)[1:-1])
+    beginning = str(value[0] if isinstance(value, list) and value else value)[:8].strip()
+    names = (
+        case.input,
+        case.input.replace("_", " "),
+        beginning,
+        ascii(beginning)[1:-1],
+        repr(beginning)[1:-1],
+    )
     return any(name and name in text for name in names)
 
 
@@ -180,11 +186,11 @@ def _outcome(status: dict[str, Any]) -> tuple[str, str, str | None]:
 def _details(answer: bytes) -> str:
     """Every error of a refusal in one text."""
     try:
-        said = json.loads(answer)
+        refusal = json.loads(answer)
     except ValueError:
         return answer.decode("utf-8", "replace")
-    rows = [said.get("error", {})]
-    for node in (said.get("node_errors") or {}).values():
+    rows = [refusal.get("error", {})]
+    for node in (refusal.get("node_errors") or {}).values():
         rows += node["errors"]
     return "\n".join(
         " ".join(str(row.get(k, "")) for k in ("type", "message", "details"))
@@ -317,7 +323,7 @@ def _snapshot(work: Path) -> dict[str, str]:
         work / "home" / ".cache",
         work / "base" / TRAINED,
     }
-    found = {}
+    hashes = {}
     for folder, names, files in os.walk(work):
         inside = [name for name in names if Path(folder, name) not in free]
         names[:] = [name for name in inside if not Path(folder, name).is_symlink()]
@@ -326,26 +332,26 @@ def _snapshot(work: Path) -> dict[str, str]:
             if path.name in ("guard.log", "server.log"):
                 continue
             body = path.read_bytes() if path.is_file() else b""
-            found[str(path)] = hashlib.sha256(body).hexdigest()
-    return found
+            hashes[str(path)] = hashlib.sha256(body).hexdigest()
+    return hashes
 
 
 def _escapes(work: Path, before: dict[str, str], started: float, calls: int) -> list[str]:
-    found = [f"{calls} calls to a private address"] if calls else []
+    escapes = [f"{calls} calls to a private address"] if calls else []
     after = _snapshot(work)
     paths = sorted(before.keys() | after.keys())
-    found += [f"changed on disk: {path}" for path in paths if before.get(path) != after.get(path)]
+    escapes += [f"changed on disk: {path}" for path in paths if before.get(path) != after.get(path)]
     if Path("/tmp/evlm-hostile").exists():
-        found.append("a command was run: /tmp/evlm-hostile exists")
+        escapes.append("a command was run: /tmp/evlm-hostile exists")
     for line in (work / "guard.log").read_text(encoding="utf-8").splitlines():
         event = json.loads(line)
         what = f"{event['event']}: {event['what']}"
-        if event["time"] >= started and what not in found:
-            found.append(what)
+        if event["time"] >= started and what not in escapes:
+            escapes.append(what)
     for path in (work / "base").rglob("*"):
         if path.is_file() and not path.is_symlink() and SECRET.encode() in path.read_bytes():
-            found.append(f"the secret is in {path}")
-    return found
+            escapes.append(f"the secret is in {path}")
+    return escapes
 
 
 def main() -> int:

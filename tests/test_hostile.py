@@ -85,9 +85,9 @@ class Miniature:
         # Core asks a node only about the inputs that its own check names.
         if "validate_inputs" in vars(kind):
             asked = list(inspect.signature(kind.validate_inputs).parameters)
-            said = kind.validate_inputs(**{key: given.get(key) for key in asked})
-            if said is not True:
-                raise Refused(f"custom validation failed for node: {', '.join(asked)} - {said}")
+            verdict = kind.validate_inputs(**{key: given.get(key) for key in asked})
+            if verdict is not True:
+                raise Refused(f"custom validation failed for node: {', '.join(asked)} - {verdict}")
 
     def _result(self, graph: hostile.GraphDict, name: str) -> list[Any]:
         node = graph[name]
@@ -99,15 +99,15 @@ class Miniature:
             given[each] = self._result(graph, value[0])[value[1]] if _is_link(graph, value) else value
         if node["class_type"] in self.classes:
             kind = self.classes[node["class_type"]]
-            made = [
+            outputs = [
                 value[0] if output.is_output_list and value else value
                 for output, value in zip(kind.GET_SCHEMA().outputs, kind.execute(**given).args, strict=True)
             ]
         else:
-            made = [_of_core(node["class_type"], given)]
+            outputs = [_of_core(node["class_type"], given)]
         if node["class_type"] != "EVLM_RateEdit":
-            self.kept[key] = made
-        return made
+            self.kept[key] = outputs
+        return outputs
 
 
 def _of_core(kind: str, given: dict[str, Any]) -> Any:
@@ -136,18 +136,18 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A ComfyUI's folders with the canary beside them, and this process watched."""
     import folder_paths
 
-    place = tmp_path_factory.mktemp("hostile").resolve()
-    lay_out(place)
+    folder = tmp_path_factory.mktemp("hostile").resolve()
+    lay_out(folder)
     before = folder_paths.base_path
-    folder_paths.use(place / "base")
+    folder_paths.use(folder / "base")
     # An audit hook stays; it writes into a file that goes with this folder.
     spec = importlib.util.spec_from_file_location("guard", TESTS / "hostile_guard" / "sitecustomize.py")
     assert spec is not None and spec.loader is not None
     guard = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(guard)
-    allowed = [str(place / "base" / each) for each in ("output", "temp", TRAINED)]
-    guard.watch(str(place / "guard.log"), allowed, CANARY)
-    yield place
+    allowed = [str(folder / "base" / each) for each in ("output", "temp", TRAINED)]
+    guard.watch(str(folder / "guard.log"), allowed, CANARY)
+    yield folder
     folder_paths.use(Path(before))
 
 
@@ -186,11 +186,11 @@ def test_hostile_workflows_end_in_clear_errors_and_touch_nothing(
 
 
 def test_the_same_seed_makes_the_same_cases_and_every_node_has_some(comfy: Miniature) -> None:
-    made = hostile.cases(comfy.info, Path("/x") / CANARY, 9, 300, seed=0)
+    cases = hostile.cases(comfy.info, Path("/x") / CANARY, 9, 300, seed=0)
     again = hostile.cases(comfy.info, Path("/x") / CANARY, 9, 300, seed=0)
-    assert [repr(case) for case in made] == [repr(case) for case in again]
-    assert len(made) == 300
-    assert {case.node for case in made} == set(comfy.classes)
+    assert [repr(case) for case in cases] == [repr(case) for case in again]
+    assert len(cases) == 300
+    assert {case.node for case in cases} == set(comfy.classes)
 
 
 def test_the_guard_sees_what_it_is_for(work: Path) -> None:

@@ -65,17 +65,17 @@ def call(node_id: str, **inputs: Any) -> Any:
     given = {name: widget_default(each) for name, each in known.items() if has_widget(each)} | inputs
     if missing := [name for name, each in known.items() if not each.optional and name not in given]:
         raise TypeError(f"{node_id} needs {', '.join(missing)}")
-    made = node.execute(**given)
-    if len(made.args) != len(schema.outputs or ()):
+    result = node.execute(**given)
+    if len(result.args) != len(schema.outputs or ()):
         raise TypeError(
-            f"{node_id} gave {len(made.args)} outputs; its schema has {len(schema.outputs or ())}"
+            f"{node_id} gave {len(result.args)} outputs; its schema has {len(schema.outputs or ())}"
         )
-    for output, value in zip(schema.outputs or (), made.args, strict=True):
+    for output, value in zip(schema.outputs or (), result.args, strict=True):
         if output.is_output_list and not isinstance(value, list):
             raise TypeError(
                 f"{node_id}: output {output.id} is a list by its schema, not a {type(value).__name__}"
             )
-    return made
+    return result
 
 
 def has_widget(each: Any) -> bool:

@@ -15,12 +15,12 @@ def _as(key: str, default: Any = None) -> Any:
 
 def _described(each: Any) -> dict[str, Any]:
     """The fields that are set, by the names that the browser knows."""
-    made = {}
+    options = {}
     for part in fields(each):
         value, key = getattr(each, part.name), part.metadata.get("key", part.name)
         if key and value is not None:
-            made[key] = value.value if isinstance(value, Enum) else value
-    return made
+            options[key] = value.value if isinstance(value, Enum) else value
+    return options
 
 
 @dataclass(kw_only=True)
