@@ -35,11 +35,11 @@ from torch import Tensor
 from evlm.plan.trace import render
 from evlm.reason.messages import SHORT, build_messages
 from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
-from trainer.estimators.eta0 import Eta0Config, compare
+from trainer.estimators.eta0 import Eta0Config, score_pairs
 from trainer.model.batch import Batch, Collator
 from trainer.model.forward import Features
 from trainer.model.logprobs import Prompts, base_of, sequence_logps, split
-from trainer.model.reference import LogProbCache, Reference, using
+from trainer.model.reference import LogProbCache, ReferencePolicy, using
 from trainer.world.questions import ask
 from trainer.world.rows import to_request
 from trainer.world.traces import write_trace
@@ -103,12 +103,12 @@ def measure(model: Any, collate: Collator, count: int, words: int, rounds: int) 
     texts, owner = [r for _ in range(count) for r in responses], [i for i in range(count) for _ in responses]
     off = ~torch.eye(count, dtype=torch.bool).flatten()
     with tempfile.TemporaryDirectory() as folder:
-        cached = Reference(model, cache=LogProbCache(Path(folder) / "reference.sqlite"))
-        plain, features = Reference(model), Features(base_of(model))
+        cached = ReferencePolicy(model, cache=LogProbCache(Path(folder) / "reference.sqlite"))
+        plain, features = ReferencePolicy(model), Features(base_of(model))
 
-        def shared(reference: Reference, features: Features) -> Tensor:
+        def shared(reference: ReferencePolicy, features: Features) -> Tensor:
             seen, _ = split(features(batch))
-            return compare(model, reference, seen, responses, Eta0Config()).mismatched
+            return score_pairs(model, reference, seen, responses, Eta0Config()).mismatched
 
         ways: dict[str, Callable[[], Tensor]] = {
             "cached": lambda: shared(cached, features),

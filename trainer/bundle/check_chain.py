@@ -15,7 +15,7 @@ import torch
 from ..world.questions import Question
 from ..world.reader import edit_right
 from ..world.rows import to_request
-from .parallel_map import spread
+from .parallel_map import parallel_map
 from .reasoner import questions
 
 
@@ -39,7 +39,7 @@ def check(
 ) -> dict[str, float]:
     """Shares in 0..1 by name. `folder` holds reasoner/, detector/, segmenter/ and editor/."""
     asked = questions("test", rows, seed)
-    results = spread(partial(_load, folder), edit_one, asked, lambda text: log(f"chain: {text}"), jobs)
+    results = parallel_map(partial(_load, folder), edit_one, asked, lambda text: log(f"chain: {text}"), jobs)
     right: dict[str, list[bool]] = defaultdict(list)
     for question, result in zip(asked, results, strict=True):
         right["chain"].append(result.right)

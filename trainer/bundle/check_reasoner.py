@@ -19,7 +19,7 @@ from evlm.plan.trace import Plan, parse
 from ..world.edits import OPERATIONS
 from ..world.questions import CATEGORIES, Question
 from ..world.rows import to_request
-from .parallel_map import spread
+from .parallel_map import parallel_map
 from .reasoner import questions
 
 
@@ -79,7 +79,9 @@ def ask_all(
 ) -> dict[str, list[Answer]]:
     """The answers to sets of questions, by the name of the set."""
     asked = [question for each in sets.values() for question in each]
-    plans = iter(spread(partial(_load, folder), ask_one, asked, lambda text: log(f"reasoner: {text}"), jobs))
+    plans = iter(
+        parallel_map(partial(_load, folder), ask_one, asked, lambda text: log(f"reasoner: {text}"), jobs)
+    )
     return {name: [Answer(q, next(plans)) for q in each] for name, each in sets.items()}
 
 

@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 _model: Any = None  # of this process
 
 
-def spread(
+def parallel_map(
     make: Callable[[], Any],
     work: Callable[[Any, Item], Result],
     items: Sequence[Item],

@@ -1,7 +1,7 @@
 """A question and its answer as a chat over picture files: what the foreign formats say, in one form.
 
-Rows become talks with the very words of `evlm.reason.messages`, so that another trainer learns the same
-thing; talks of other origin become rows where the answer can be read as a trace.
+Rows become conversations with the very words of `evlm.reason.messages`, so that another trainer learns the
+same thing; conversations of other origin become rows where the answer can be read as a trace.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .files import unchecked_row, unicode_problems
 
 
 @dataclass(frozen=True)
-class Talk:
+class Conversation:
     """Turns up to the answer, the pictures they show, the answer, and whether it is desired.
 
     messages: Hugging Face's form, items {"type": "text", "text": ...}, {"type": "image"}, {"type": "video"}.
@@ -56,8 +56,8 @@ class Talk:
         return Chat(self.messages, images, videos)
 
 
-def from_row(row: Row, style: PromptStyle = FULL, codec: BoxSpans | None = None) -> Talk:
-    """The talk of a row: `build_messages`' words, the frames that it shows, the trace in its exact form."""
+def from_row(row: Row, style: PromptStyle = FULL, codec: BoxSpans | None = None) -> Conversation:
+    """A row as `build_messages` words it, with the frames that it shows and the trace in its exact form."""
     media = _media(row)
     frames = iter(media)
     references = tuple(
@@ -79,22 +79,24 @@ def from_row(row: Row, style: PromptStyle = FULL, codec: BoxSpans | None = None)
         else:
             images.append(paths[0])
     evlm = json.dumps(asdict(row), allow_nan=False)
-    return Talk(chat.messages, tuple(images), tuple(videos), render(row.trace()), row.label, evlm)
+    return Conversation(chat.messages, tuple(images), tuple(videos), render(row.trace()), row.label, evlm)
 
 
-def to_row(talk: Talk, name: str, source: str, folder: Inside, written: Callable[[str], str] = str) -> Row:
-    """The row of a talk whose paths are relative to `folder`. Raises RecordError with every reason.
+def to_row(
+    conversation: Conversation, name: str, source: str, folder: Inside, written: Callable[[str], str] = str
+) -> Row:
+    """The row of a conversation whose paths are relative to `folder`. Raises RecordError with every reason.
 
     One that `from_row` made gives the same row again; where its answer or label were changed since, as they
     are now. written: what the foreign format makes of an answer.
     One from outside gets `name` as its id, "unknown" for what nobody said, the first picture as the original.
     """
-    if talk.evlm is None:
-        return _checked(_from_outside(talk, name, source), folder)
-    row = _checked(parse_json(talk.evlm), folder)
-    if written(render(row.trace())) != talk.answer:
-        row = replace(row, **_trace_fields(talk.answer))
-    return row if row.label == talk.label else replace(row, label=talk.label)
+    if conversation.evlm is None:
+        return _checked(_from_outside(conversation, name, source), folder)
+    row = _checked(parse_json(conversation.evlm), folder)
+    if written(render(row.trace())) != conversation.answer:
+        row = replace(row, **_trace_fields(conversation.answer))
+    return row if row.label == conversation.label else replace(row, label=conversation.label)
 
 
 def words(messages: list[dict[str, Any]], role: str) -> str:
@@ -139,17 +141,17 @@ def _checked(data: Any, folder: Inside) -> Row:
     return unchecked_row(data)
 
 
-def _from_outside(talk: Talk, name: str, source: str) -> dict[str, Any]:
+def _from_outside(conversation: Conversation, name: str, source: str) -> dict[str, Any]:
     """The fields of a row, unchecked."""
-    users = [message for message in talk.messages if message["role"] == "user"]
+    users = [message for message in conversation.messages if message["role"] == "user"]
     if len(users) != 1:
         raise RecordError(f"{len(users)} turns of the user; a row is one question and one answer")
-    media = list(_shown(talk, users[0]["content"]))
+    media = list(_shown(conversation, users[0]["content"]))
     if not media:
         raise RecordError("no picture in it; a row needs an original, the first picture of the question")
-    prompt = " ".join(words(talk.messages, "user").split())
-    meta: dict[str, Any] = {"columns": talk.rest} if talk.rest else {}
-    if system := words(talk.messages, "system").strip():
+    prompt = " ".join(words(conversation.messages, "user").split())
+    meta: dict[str, Any] = {"columns": conversation.rest} if conversation.rest else {}
+    if system := words(conversation.messages, "system").strip():
         meta["system"] = system
     question = blake2b(json.dumps([prompt, media]).encode(), digest_size=8).hexdigest()
     return {
@@ -161,15 +163,15 @@ def _from_outside(talk: Talk, name: str, source: str) -> dict[str, Any]:
         "category": "unknown",
         "original": media[0],
         "prompt": prompt,
-        **_trace_fields(talk.answer),
-        "label": talk.label,
+        **_trace_fields(conversation.answer),
+        "label": conversation.label,
         "meta": meta,
         "references": [{"kind": "video" if len(m) > 1 else "image", "frames": m} for m in media[1:]],
     }
 
 
-def _shown(talk: Talk, content: list[dict[str, Any]]) -> Iterator[list[str]]:
-    images, videos = iter(talk.images), iter(talk.videos)
+def _shown(conversation: Conversation, content: list[dict[str, Any]]) -> Iterator[list[str]]:
+    images, videos = iter(conversation.images), iter(conversation.videos)
     for item in content:
         if item["type"] == "image":
             yield [str(next(images))]

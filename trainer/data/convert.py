@@ -18,7 +18,7 @@ from evlm.plan.mask_codec import BoxSpans
 from evlm.reason.messages import FULL, PromptStyle
 from evlm.records import ROWS_FILE, Row
 
-from .conversation import Talk, from_row, relative, to_row
+from .conversation import Conversation, from_row, relative, to_row
 from .files import EVLM_COLUMNS, OnProblem, Problem, read, read_lines, row_columns, rows_file, writing
 from .formats import FORMATS, Layout, describe, layout_of
 
@@ -129,22 +129,22 @@ class Pictures:
         original, edited = (tuple(moved[path] for path in paths) for paths in (row.original, row.edited))
         return replace(row, original=original, edited=edited, mask=mask, references=references)
 
-    def resolved(self, talk: Talk) -> tuple[Talk, Inside]:
-        """A foreign talk with relative paths, and the folder that they start from.
+    def resolved(self, conversation: Conversation) -> tuple[Conversation, Inside]:
+        """A foreign conversation with relative paths, and the folder that they start from.
 
-        A talk that carries its row is left as it is: the row names all pictures, also those not shown.
+        One that carries its row is left as it is: the row names all pictures, also those not shown.
         Raises RecordError, OSError.
         """
-        if talk.evlm is not None:
-            return talk, self._there
-        if any(isinstance(image, bytes) for image in talk.images):
+        if conversation.evlm is not None:
+            return conversation, self._there
+        if any(isinstance(image, bytes) for image in conversation.images):
             if not self.copy:
                 raise RecordError("a picture lies inside the dataset's file; --copy brings it out")
-            images = tuple(self._store(image) for image in talk.images)
-            return replace(talk, images=images), Inside(self.target)
-        images = tuple(relative(str(image), self.media) for image in talk.images)
-        videos = tuple(tuple(relative(path, self.media) for path in frames) for frames in talk.videos)
-        return replace(talk, images=images, videos=videos), self._there
+            images = tuple(self._store(image) for image in conversation.images)
+            return replace(conversation, images=images), Inside(self.target)
+        images = tuple(relative(str(image), self.media) for image in conversation.images)
+        videos = tuple(tuple(relative(path, self.media) for path in frames) for frames in conversation.videos)
+        return replace(conversation, images=images, videos=videos), self._there
 
     def _bring(self, path: str) -> None:
         if path.startswith(STORED) and inside(self.target, path).is_file() and not self._there.is_file(path):
@@ -207,8 +207,8 @@ def _read(
         try:
             if isinstance(data, RecordError):
                 raise data
-            talk, folder = pictures.resolved(form.read(data, layout))
-            row = to_row(talk, f"{file.stem}-{line:06d}", form.name, folder, form.guard)
+            conversation, folder = pictures.resolved(form.read(data, layout))
+            row = to_row(conversation, f"{file.stem}-{line:06d}", form.name, folder, form.guard)
             if row.id in seen:
                 raise RecordError(f"id {row.id!r:.80} was seen on line {seen[row.id]}")
         except (EVLMError, OSError) as error:

@@ -267,7 +267,7 @@ def _parquet_writer(part: Path, columns: dict[str, str]) -> Iterator[Callable[[d
 
 def _arrow_type(arrow: Any, kind: str) -> Any:
     """text, texts (a list), number, bool, bools, json (any value, as text); frames: lists of texts; chat:
-    messages of text; content: messages of {type, text} items; talk: {from, value} messages."""
+    messages of text; content: messages of {type, text} items; turns: {from, value} messages."""
     text, item = arrow.string(), arrow.struct([("type", arrow.string()), ("text", arrow.string())])
     return {
         "text": text,
@@ -278,7 +278,7 @@ def _arrow_type(arrow: Any, kind: str) -> Any:
         "bools": arrow.list_(arrow.bool_()),
         "json": text,
         "chat": arrow.list_(arrow.struct([("role", text), ("content", text)])),
-        "talk": arrow.list_(arrow.struct([("from", text), ("value", text)])),
+        "turns": arrow.list_(arrow.struct([("from", text), ("value", text)])),
         "content": arrow.list_(arrow.struct([("role", text), ("content", arrow.list_(item))])),
     }[kind]
 

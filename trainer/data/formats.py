@@ -21,7 +21,7 @@ from typing import Any
 
 from evlm.errors import RecordError
 
-from .conversation import Talk
+from .conversation import Conversation
 from .files import parse
 
 INFO_FILE = "dataset_info.json"
@@ -58,8 +58,8 @@ class Format:
 
     name: str
     columns: dict[str, str]
-    write: Callable[[Talk], dict[str, Any]]
-    read: Callable[[Any, Layout], Talk]
+    write: Callable[[Conversation], dict[str, Any]]
+    read: Callable[[Any, Layout], Conversation]
     guard: Callable[[str], str]
 
 
@@ -71,12 +71,12 @@ def guard(text: str) -> str:
 # --- TRL ---
 
 
-def to_trl(talk: Talk) -> dict[str, Any]:
+def to_trl(conversation: Conversation) -> dict[str, Any]:
     """A row of TRL's conversational unpaired preference format."""
-    images, videos = iter(talk.images), iter(talk.videos)
+    images, videos = iter(conversation.images), iter(conversation.videos)
     shown: list[str | bytes] = []
     prompt = []
-    for message in talk.messages:
+    for message in conversation.messages:
         content: list[dict[str, str]] = []
         for item in message["content"]:
             if item["type"] == "text":
@@ -86,18 +86,18 @@ def to_trl(talk: Talk) -> dict[str, Any]:
             shown += frames
             content += [{"type": "image"}] * len(frames)
         prompt.append({"role": message["role"], "content": content})
-    completion = [{"role": "assistant", "content": [{"type": "text", "text": talk.answer}]}]
+    completion = [{"role": "assistant", "content": [{"type": "text", "text": conversation.answer}]}]
     return {
         "prompt": prompt,
         "completion": completion,
         "images": shown,
-        "label": talk.label,
-        "evlm": talk.evlm,
+        "label": conversation.label,
+        "evlm": conversation.evlm,
     }
 
 
-def from_trl(data: Any, layout: Layout = Layout()) -> Talk:
-    """A talk of TRL's row, conversational or plain text. Raises RecordError."""
+def from_trl(data: Any, layout: Layout = Layout()) -> Conversation:
+    """A conversation of TRL's row, conversational or plain text. Raises RecordError."""
     row = _Row(data, ("prompt", "completion", "images", "image", "label", "evlm"))
     prompt, completion = row.get("prompt"), row.get("completion")
     if isinstance(prompt, str):
@@ -110,28 +110,28 @@ def from_trl(data: Any, layout: Layout = Layout()) -> Talk:
         if [turn["role"] for turn in turns] != ["assistant"]:
             raise RecordError("completion: expected one message of the assistant")
         completion = _only_text(turns[0], "completion")
-    return row.talk(messages, images, (), completion, "label")
+    return row.conversation(messages, images, (), completion, "label")
 
 
 # --- LLaMA-Factory ---
 
 
-def to_llamafactory(talk: Talk) -> dict[str, Any]:
+def to_llamafactory(conversation: Conversation) -> dict[str, Any]:
     """A row of ShareGPT conversations with a `kto_tag`."""
     roles = {"system": "system", "user": "human"}
-    turns = [{"from": roles[m["role"]], "value": _marked(m["content"])} for m in talk.messages]
-    turns.append({"from": "gpt", "value": guard(talk.answer)})
+    turns = [{"from": roles[m["role"]], "value": _marked(m["content"])} for m in conversation.messages]
+    turns.append({"from": "gpt", "value": guard(conversation.answer)})
     return {
         "conversations": turns,
-        "images": list(talk.images),
-        "videos": [list(v) for v in talk.videos],
-        "kto_tag": talk.label,
-        "evlm": talk.evlm,
+        "images": list(conversation.images),
+        "videos": [list(v) for v in conversation.videos],
+        "kto_tag": conversation.label,
+        "evlm": conversation.evlm,
     }
 
 
-def from_llamafactory(data: Any, layout: Layout = Layout()) -> Talk:
-    """A talk of a ShareGPT row, its columns named by the layout. Raises RecordError."""
+def from_llamafactory(data: Any, layout: Layout = Layout()) -> Conversation:
+    """A conversation of a ShareGPT row, its columns named by the layout. Raises RecordError."""
     names = layout.columns
     row = _Row(data, (*names.values(), "evlm"))
     turns = _list(row.get(names["messages"]), names["messages"])
@@ -192,21 +192,21 @@ def _read_info(path: Path) -> dict[str, Any]:
 # --- ms-swift ---
 
 
-def to_swift(talk: Talk) -> dict[str, Any]:
+def to_swift(conversation: Conversation) -> dict[str, Any]:
     """A row of ms-swift's standard format with a `label`."""
-    messages = [{"role": m["role"], "content": _marked(m["content"])} for m in talk.messages]
-    messages.append({"role": "assistant", "content": guard(talk.answer)})
+    messages = [{"role": m["role"], "content": _marked(m["content"])} for m in conversation.messages]
+    messages.append({"role": "assistant", "content": guard(conversation.answer)})
     return {
         "messages": messages,
-        "images": list(talk.images),
-        "videos": [list(v) for v in talk.videos],
-        "label": talk.label,
-        "evlm": talk.evlm,
+        "images": list(conversation.images),
+        "videos": [list(v) for v in conversation.videos],
+        "label": conversation.label,
+        "evlm": conversation.evlm,
     }
 
 
-def from_swift(data: Any, layout: Layout = Layout()) -> Talk:
-    """A talk of ms-swift's row. Raises RecordError."""
+def from_swift(data: Any, layout: Layout = Layout()) -> Conversation:
+    """A conversation of ms-swift's row. Raises RecordError."""
     row = _Row(data, ("messages", "images", "image", "videos", "video", "label", "evlm"))
     messages = [_items(turn, OPENAI_TAGS, marks=True) for turn in _list(row.get("messages"), "messages")]
     return row.answered(messages, row.pictures("images", "image"), row.videos("videos", "video"), "label")
@@ -225,7 +225,13 @@ FORMATS = {
         ),
         Format(
             "llamafactory",
-            {"conversations": "talk", "images": "texts", "videos": "frames", "kto_tag": "bool", **_CARRIED},
+            {
+                "conversations": "turns",
+                "images": "texts",
+                "videos": "frames",
+                "kto_tag": "bool",
+                **_CARRIED,
+            },
             to_llamafactory,
             from_llamafactory,
             guard,
@@ -281,15 +287,15 @@ class _Row:
 
     def answered(
         self, messages: _Messages, images: _Images, videos: tuple[tuple[str, ...], ...], tag: str
-    ) -> Talk:
-        """The talk whose last message is the answer."""
+    ) -> Conversation:
+        """The conversation whose last message is the answer."""
         if not messages or messages[-1]["role"] != "assistant":
             raise RecordError("the last message is not the assistant's: there is no answer")
-        return self.talk(messages[:-1], images, videos, _only_text(messages[-1], "answer"), tag)
+        return self.conversation(messages[:-1], images, videos, _only_text(messages[-1], "answer"), tag)
 
-    def talk(
+    def conversation(
         self, messages: _Messages, images: _Images, videos: tuple[tuple[str, ...], ...], answer: str, tag: str
-    ) -> Talk:
+    ) -> Conversation:
         kinds = [item["type"] for message in messages for item in message["content"]]
         for kind, there in (("image", images), ("video", videos)):
             if kinds.count(kind) != len(there):
@@ -299,7 +305,7 @@ class _Row:
             raise RecordError(f"{tag}: expected true or false, got {label!r:.40}")
         if not isinstance(evlm, (str, type(None))):
             raise RecordError(f"evlm: expected JSON as text, got {evlm!r:.40}")
-        return Talk(messages, images, videos, answer, label, evlm, self.rest)
+        return Conversation(messages, images, videos, answer, label, evlm, self.rest)
 
 
 def _picture(value: Any, name: str) -> str | bytes:

@@ -26,7 +26,7 @@ from evlm.plan.mask_codec import BoxSpans
 from evlm.plan.trace import render
 from evlm.reason.messages import FULL, Chat, PromptStyle, build_messages
 from evlm.records import Row, row_problems
-from trainer.data.conversation import Talk, relative
+from trainer.data.conversation import Conversation, relative
 from trainer.data.convert import source_file
 from trainer.data.files import from_parquet, parse, read_lines, unchecked_row, unicode_problems
 from trainer.data.formats import FORMATS, Layout, layout_of
@@ -53,10 +53,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Sample:
-    """What is drawn: a row or a foreign talk, the folder of its pictures, its source's number, and how often
-    the source was gone through before."""
+    """What is drawn: a row or a foreign conversation, the folder of its pictures, its source's number, and
+    how often the source was gone through before."""
 
-    item: Row | Talk
+    item: Row | Conversation
     folder: Path
     source: int
     epoch: int
@@ -213,7 +213,7 @@ class _Index:
     def __len__(self) -> int:
         return len(self._offsets)
 
-    def read(self, row: int) -> Row | Talk:
+    def read(self, row: int) -> Row | Conversation:
         """Row number `row` of those that fit. Raises RecordError where the file was changed meanwhile."""
         with self._open() as file:
             file.seek(self._offsets[row])
@@ -232,21 +232,23 @@ class _Index:
             with open(self.file, "rb") as file:
                 yield file
 
-    def _fits(self, item: Row | Talk) -> bool:
+    def _fits(self, item: Row | Conversation) -> bool:
         splits = self.source.splits
         right = not splits or not isinstance(item, Row) or item.split in splits
         return right and (item.label or not self.source.desired)
 
-    def _parse(self, line: bytes, check_files: bool) -> Row | Talk:
+    def _parse(self, line: bytes, check_files: bool) -> Row | Conversation:
         data = parse(line)
         if self.source.form == "evlm":
             problems = row_problems(data, self._inside, check_files) or unicode_problems(data)
             if problems:
                 raise RecordError("; ".join(problems))
             return unchecked_row(data)
-        talk = FORMATS[self.source.form].read(data, self._layout)
-        images = tuple(relative(str(path), self.folder) for path in talk.images)
-        videos = tuple(tuple(relative(path, self.folder) for path in frames) for frames in talk.videos)
+        conversation = FORMATS[self.source.form].read(data, self._layout)
+        images = tuple(relative(str(path), self.folder) for path in conversation.images)
+        videos = tuple(
+            tuple(relative(path, self.folder) for path in frames) for frames in conversation.videos
+        )
         missing = [
             path
             for path in (*images, *(p for frames in videos for p in frames))
@@ -254,7 +256,7 @@ class _Index:
         ]
         if missing:
             raise RecordError("; ".join(f"picture {path!r:.80} does not exist" for path in missing))
-        return replace(talk, images=images, videos=videos)
+        return replace(conversation, images=images, videos=videos)
 
 
 def _as_lines(file: Path, form: str) -> IO[bytes]:

@@ -13,7 +13,8 @@ from torch import Tensor
 from evlm.errors import EVLMError
 
 from ..model.logprobs import Prompts, sequence_logps
-from ..model.reference import Reference, at_rest
+from ..model.merged_lora import merged
+from ..model.reference import ReferencePolicy
 from ..objectives.kto import Scale, eta0, log_ratio
 
 
@@ -34,7 +35,7 @@ class Eta0Config:
 
 
 @dataclass(frozen=True)
-class Compared:
+class PairScores:
     """policy, reference [B]: log rho(y_i | x_i) of a batch's own pairs (policy [0] where they were not asked
     for); mismatched [N]: log-ratios that eta0
     is the mean of (to be gathered over ranks before it is taken); eta0 []: of this rank's. Nothing has a
@@ -46,9 +47,9 @@ class Compared:
     eta0: Tensor
 
 
-def compare(
+def score_pairs(
     model: Any,
-    reference: Reference,
+    reference: ReferencePolicy,
     prompts: Prompts,
     responses: Sequence[Tensor],
     config: Eta0Config,
@@ -59,7 +60,7 @@ def compare(
     elsewhere: Sequence[Tensor] = (),
     lower: int = 0,
     own: bool = True,
-) -> Compared:
+) -> PairScores:
     """Scores each response behind its own prompt, and the mismatched pairs, in one pass of policy and
     reference.
 
@@ -86,15 +87,15 @@ def compare(
         owner += [i for i, _ in here]
         recur = len(texts)
     first = 0 if own else rows
-    with at_rest(model):
+    with merged(model):
         policy = sequence_logps(model, prompts, texts[first:], owner[first:], "cached")
-    frozen = reference.logps(model, prompts, texts[:recur], owner[:recur])
+    ref_logps = reference.logps(model, prompts, texts[:recur], owner[:recur])
     if recur < len(texts):
         fresh = reference.logps(model, prompts, texts[recur:], owner[recur:], keep=False)
-        frozen = torch.cat([frozen, fresh])
+        ref_logps = torch.cat([ref_logps, fresh])
     lengths = torch.tensor([len(t) for t in texts[rows:]], device=policy.device)
-    mismatched = log_ratio(policy[rows - first :], frozen[rows:], lengths, scale)
-    return Compared(policy[: rows - first], frozen[:rows], mismatched, eta0(mismatched))
+    mismatched = log_ratio(policy[rows - first :], ref_logps[rows:], lengths, scale)
+    return PairScores(policy[: rows - first], ref_logps[:rows], mismatched, eta0(mismatched))
 
 
 def pair_indices(

@@ -15,8 +15,8 @@ from evlm.plan.mask_codec import decode_mask, mask_text_iou
 from evlm.plan.trace import Plan, parse
 
 from ..model.logprobs import _additive, _blocks, base_of
+from ..model.merged_lora import merged
 from ..model.ranks import Ranks
-from ..model.reference import at_rest
 from ..model.sampling import SampleConfig
 from ..model.token_count import count_fed
 from ..objectives.reflection import cosine
@@ -115,7 +115,7 @@ def embed(model: Any, texts: Sequence[Tensor], tokens: int = 1 << 13) -> Tensor:
         return torch.zeros(0, base.get_input_embeddings().embedding_dim, device=base.device)
     made: dict[int, Tensor] = {}
     order = sorted(range(len(texts)), key=lambda n: len(texts[n]))
-    with at_rest(model), model.disable_adapter():
+    with merged(model), model.disable_adapter():
         while order:
             longest = len(texts[order[-1]])
             group, order = order[-max(1, tokens // longest) :], order[: -max(1, tokens // longest)]

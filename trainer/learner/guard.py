@@ -27,7 +27,7 @@ _OUT_OF_MEMORY = (
 )
 
 
-def verdict(progress: Progress, loss: float, norm: float, explode: float, clip: float) -> str | None:
+def skip_reason(progress: Progress, loss: float, norm: float, explode: float, clip: float) -> str | None:
     """Why a step must not be taken, or None; counted in `progress` either way.
 
     loss: of the whole batch; norm: of its gradient, before it is clipped. Exploding is more than `explode`

@@ -1,4 +1,4 @@
-"""Adapters added to their weights while a model is at rest: one matmul a module in place of three.
+"""Adapters added to their weights while nothing is learned: one matmul a module in place of three.
 
 PEFT computes W x + s B A x; here it is (W + s B A) x, in tensors beside the weights, which are never touched.
 PEFT's own forward is the oracle (tests/trainer/model/test_merged_lora.py). Only full precision is merged:
@@ -15,11 +15,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LIMIT = 1 << 26  # numbers in all composed weights of one adapter; a larger model keeps PEFT's way
+LIMIT = 1 << 26  # numbers in all merged weights of one adapter; a larger model keeps PEFT's way
 
 
 @contextmanager
-def composed(model: Any) -> Iterator[None]:
+def merged(model: Any) -> Iterator[None]:
+    """No dropout and no graph, and adapters added to their weights where that is exact (`merged_weights`);
+    afterwards each module trains or not as before."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad(), merged_weights(model):
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def merged_weights(model: Any) -> Iterator[None]:
     """Inside, linear modules with LoRA compute with the sum of weight and adapters.
 
     Which adapters are active may change inside; their values and the base's may not. Modules that are not

@@ -19,11 +19,11 @@ from torch import Tensor
 from evlm.errors import EVLMError
 
 from .logprobs import Prompts, base_of, sequence_logps
-from .merged_lora import composed
+from .merged_lora import merged
 from .shards import whole
 
 
-class Reference:
+class ReferencePolicy:
     """The reference of a PeftModel: one of its adapters, or with None its base with all adapters off.
 
     cache: where its log-probabilities are kept; None computes them every time. The adapter must not change
@@ -71,7 +71,7 @@ class Reference:
     def _compute(
         self, model: Any, prompts: Prompts, responses: Sequence[Tensor], owner: Sequence[int]
     ) -> Tensor:
-        with at_rest(model), using(model, self.adapter):
+        with merged(model), using(model, self.adapter):
             return sequence_logps(model, prompts, responses, owner, "cached")
 
     def _keys(
@@ -154,20 +154,6 @@ def using(model: Any, adapter: str | None) -> Iterator[None]:
         model.set_adapter(before)
         for parameter, was in trainable.items():
             parameter.requires_grad_(was)
-
-
-@contextmanager
-def at_rest(model: Any) -> Iterator[None]:
-    """No dropout and no graph, and adapters added to their weights where that is exact (`composed`);
-    afterwards each module trains or not as before."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad(), composed(model):
-            yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def fingerprint(model: Any, adapter: str | None) -> str:

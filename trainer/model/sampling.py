@@ -18,7 +18,7 @@ from evlm.errors import EVLMError
 from evlm.reason.messages import Chat
 
 from .logprobs import Prompts, _additive, _blocks, _embed, _Kept, base_of, split
-from .reference import at_rest
+from .merged_lora import merged
 from .token_count import count_fed
 
 TOGETHER = {"cpu": 32}  # samples that grow at once; elsewhere 256
@@ -47,7 +47,7 @@ def sample(
     base = base_of(model)
     found: list[Tensor] = []
     together = TOGETHER.get(base.device.type, 256)
-    with at_rest(model):
+    with merged(model):
         for at in range(0, len(owner), together):
             some = owner[at : at + together]
             rows = sorted(set(some))

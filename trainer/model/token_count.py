@@ -18,7 +18,7 @@ def count_fed(tokens: int | Tensor) -> None:
     _fed = _fed + tokens
 
 
-def take_fed() -> int:
+def pop_count() -> int:
     """Tokens since the last call."""
     global _fed
     taken, _fed = int(_fed), 0

@@ -1,4 +1,4 @@
-"""RKTO (EVLM, arXiv 2412.10566v2, Eq. 7-12) as this project reads it: shared/design/rkto.md has the reasons.
+"""RKTO (EVLM, arXiv 2412.10566v2, Eq. 7-12) as this project reads it: docs/rkto.md has the reasons.
 
     L = -(1/B)  sum_i  c_i R_i log rho(y_i | x_i)                                        Eq. 9, 12: term 1
         -(1/BK) sum_ik A_ik log rho(m^_ik | x_i, y^_ik)                                  Eq. 12: term 2
@@ -7,9 +7,9 @@
 
 Term 1 is multiplied by lambda_likelihood, 1 in the paper; 0 leaves REINFORCE alone (the paper's I.4).
 
-A step has two halves. `credit` fixes everything that has no gradient (eta0, c, R, A) for the whole effective
-batch, all ranks together; `rkto_loss` is then called on the batch or on parts of it, whose losses and
-gradients add up to the whole's. L is no measure of progress: read its parts.
+A step has two halves. `step_weights` fixes everything that has no gradient (eta0, c, R, A) for the whole
+effective batch, all ranks together; `rkto_loss` is then called on the batch or on parts of it, whose losses
+and gradients add up to the whole's. L is no measure of progress: read its parts.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ class RKTOConfig:
 
 
 @dataclass(frozen=True)
-class Credit:
-    """What a step pays each of B preferred rows and K samples; nothing here has a gradient.
+class StepWeights:
+    """What each of B preferred rows and its K samples weigh in a step; nothing here has a gradient.
 
     s, w, c, reward (R_i of Eq. 10) [B]; eta0 []; advantage [B, K], c_i times the centred reward of a sample.
     similarity, iou [B, K]; has_mask bool [B].
@@ -100,13 +100,13 @@ class Credit:
     def rows(self) -> int:
         return len(self.s)
 
-    def part(self, rows: slice | Tensor) -> Credit:
-        """The credit of some of the rows."""
+    def part(self, rows: slice | Tensor) -> StepWeights:
+        """The weights of some of the rows."""
         each = {name: value[rows] for name, value in vars(self).items() if name != "eta0"}
         return replace(self, **each)
 
 
-def credit(
+def step_weights(
     policy: Tensor,
     reference: Tensor,
     lengths: Tensor,
@@ -116,12 +116,17 @@ def credit(
     has_mask: Tensor,
     config: RKTOConfig,
     reflection: Tensor | None = None,
-) -> Credit:
+) -> StepWeights:
     """Everything of Eq. 7-12 that is held fixed, for the B preferred rows of the whole effective batch.
 
-    policy, reference [B]: log rho(y_i | x_i); lengths int [B]. eta0 []. similarity [B, K]: cosine of e(y^_ik)
-    and e(y_i), or another credit in 0..1. iou [B, K] in 0..1, has_mask bool [B]: rows without a true mask are
-    judged by similarity alone. reflection [B]: R_reflect, needed where config.reflection_as is "reward".
+    policy, reference: float [B], log rho(y_i | x_i) in nats.
+    lengths: int [B], tokens of y_i.
+    eta0: float [], of the whole batch.
+    similarity: float [B, K] in 0..1, cosine of e(y^_ik) and e(y_i), or another likeness.
+    iou: float [B, K] in 0..1.
+    has_mask: bool [B]; rows without a true mask are judged by similarity alone.
+    reflection: float [B], R_reflect, needed where config.reflection_as is "reward".
+    Raises EVLMError where it is missing.
     """
     s = log_ratio(policy, reference, lengths, config.log_ratio).detach()
     w, slope = weight(s, eta0, config)
@@ -135,7 +140,7 @@ def credit(
     if config.centred:
         everywhere = torch.ones_like(reward, dtype=torch.bool)
         reward = reward - leave_one_out(reward[:, None], everywhere, "batch")[:, 0]
-    return Credit(
+    return StepWeights(
         s,
         eta0.detach(),
         w,
@@ -151,7 +156,7 @@ def credit(
 def rkto_loss(
     policy: Tensor,
     lengths: Tensor,
-    paid: Credit,
+    weights: StepWeights,
     config: RKTOConfig,
     samples: Tensor | None = None,
     reflection: Tensor | None = None,
@@ -160,18 +165,21 @@ def rkto_loss(
     undesired_rows: int | None = None,
 ) -> tuple[Tensor, Parts]:
     """(L [], parts): the sum of `rkto_terms`, and all that is worth logging, detached."""
-    terms = rkto_terms(policy, lengths, paid, config, samples, reflection, undesired, rows, undesired_rows)
+    terms = rkto_terms(policy, lengths, weights, config, samples, reflection, undesired, rows, undesired_rows)
     loss = torch.stack(list(terms.values())).sum()
     parts = {f"loss_{name}": value.detach() for name, value in terms.items()}
     if reflection is not None:
         parts["reflection"] = reflection.detach()
-    return loss, {"loss": loss.detach(), **parts, **report(paid), "length": lengths.detach()}
+    return loss, {"loss": loss.detach(), **parts, **report(weights), "length": lengths.detach()}
+
+
+TERMS = ("likelihood", "reinforce", "reflection", "undesired", "sft")  # that rkto_terms can give
 
 
 def rkto_terms(
     policy: Tensor,
     lengths: Tensor,
-    paid: Credit,
+    weights: StepWeights,
     config: RKTOConfig,
     samples: Tensor | None = None,
     reflection: Tensor | None = None,
@@ -181,24 +189,25 @@ def rkto_terms(
 ) -> Mapping[str, Tensor]:
     """L's terms with their graphs, weighted as they are summed, so that each one's gradient can be watched.
 
-    policy [B]: log rho(y_i | x_i) of the rows that `paid` belongs to; lengths int [B].
-    samples [B, K]: log rho(m^_ik | x_i, y^_ik) over the mask tokens, the partial gradient that rkto.md
+    policy: float [B], log rho(y_i | x_i) of the rows that `weights` belongs to.
+    lengths: int [B], tokens of y_i.
+    samples: float [B, K], log rho(m^_ik | x_i, y^_ik) over the mask tokens, the partial gradient that rkto.md
         names, or with reinforce "all" log rho(y^_ik, m^_ik | x_i) over the whole sample. None leaves the
         term out.
-    reflection [B]: R_reflect with its graph. None leaves the term out.
-    undesired [U]: log-ratios s of undesired rows with their graph.
-    rows, undesired_rows: of the whole effective batch, where this call sees a part of it.
+    reflection: float [B], R_reflect with its graph. None leaves the term out.
+    undesired: float [U], log-ratios s of undesired rows with their graph.
+    rows, undesired_rows: int, of the whole effective batch, where this call sees a part of it.
     """
-    total = paid.rows if rows is None else rows
+    total = weights.rows if rows is None else rows
     scored = per_token(policy, lengths, config.log_ratio)
-    terms = {"likelihood": config.lambda_likelihood * likelihood(scored, paid, total)}
+    terms = {"likelihood": config.lambda_likelihood * likelihood(scored, weights, total)}
     if samples is not None and config.reinforce != "none":
-        terms["reinforce"] = reinforce(samples, paid.advantage, total)
+        terms["reinforce"] = reinforce(samples, weights.advantage, total)
     if reflection is not None and config.lambda_ref and config.reflection_as == "loss":
         terms["reflection"] = config.lambda_ref * (1 - reflection).sum() / total
     if undesired is not None and config.lambda_u and len(undesired):
         count = len(undesired) if undesired_rows is None else undesired_rows
-        terms["undesired"] = config.lambda_u * push_away(undesired, paid.eta0, config.beta) / count
+        terms["undesired"] = config.lambda_u * undesirable_loss(undesired, weights.eta0, config.beta) / count
     if config.lambda_sft:
         terms["sft"] = config.lambda_sft * sft_anchor(policy, lengths, total)
     return terms
@@ -254,38 +263,38 @@ def leave_one_out(values: Tensor, counts: Tensor, over: Literal["batch", "row"])
 # --- the terms ---
 
 
-def likelihood(policy: Tensor, paid: Credit, rows: int) -> Tensor:
+def likelihood(policy: Tensor, weights: StepWeights, rows: int) -> Tensor:
     """Eq. 12, term 1, to be minimised: -(1/B) sum_i c_i R_i log rho(y_i | x_i); policy [B] -> []."""
-    return -(paid.c * paid.reward * policy).sum() / rows
+    return -(weights.c * weights.reward * policy).sum() / rows
 
 
-def reinforce(samples: Tensor, paid: Tensor, rows: int) -> Tensor:
+def reinforce(samples: Tensor, advantage: Tensor, rows: int) -> Tensor:
     """Eq. 12, term 2, to be minimised: -(1/BK) sum_ik A_ik log rho(sample); [B, K], [B, K] -> []."""
-    return -(paid * samples).sum() / (rows * samples.shape[1])
+    return -(advantage * samples).sum() / (rows * samples.shape[1])
 
 
-def push_away(s: Tensor, eta0: Tensor, beta: float) -> Tensor:
+def undesirable_loss(s: Tensor, eta0: Tensor, beta: float) -> Tensor:
     """sum of 1 - sigma(beta (eta0 - s)) over undesired rows: v1's Eq. 5 for them; [U], [] -> []."""
     return (1 - torch.sigmoid(beta * (eta0 - s))).sum()
 
 
-def report(paid: Credit) -> Parts:
-    """Credit for the log. J = mean w_i R_i (Eq. 9); weight_entropy in 0..1, 1 where all rows weigh the
+def report(weights: StepWeights) -> Parts:
+    """The weights for the log. J = mean w_i R_i (Eq. 9); weight_entropy in 0..1, 1 where all rows weigh the
     same."""
-    j = (paid.w * paid.reward).mean() if paid.rows else paid.w.sum()
-    iou = torch.where(paid.has_mask[:, None], paid.iou, torch.nan)
+    j = (weights.w * weights.reward).mean() if weights.rows else weights.w.sum()
+    iou = torch.where(weights.has_mask[:, None], weights.iou, torch.nan)
     return {
         "j": j,
         "log_j": j.clamp(min=torch.finfo(j.dtype).tiny).log(),
-        "s": paid.s,
-        "eta0": paid.eta0,
-        "w": paid.w,
-        "c": paid.c,
-        "reward": paid.reward,
-        "similarity": paid.similarity,
+        "s": weights.s,
+        "eta0": weights.eta0,
+        "w": weights.w,
+        "c": weights.c,
+        "reward": weights.reward,
+        "similarity": weights.similarity,
         "iou": iou,
-        "advantage": paid.advantage,
-        "weight_entropy": weight_entropy(paid.c),
+        "advantage": weights.advantage,
+        "weight_entropy": weight_entropy(weights.c),
     }
 
 

@@ -21,13 +21,13 @@ import torch
 from evlm.errors import ConfigError, TrainingError
 
 from ..config.recipe import Config, Phase, completed
-from ..learner.guard import verdict, within_memory
+from ..learner.guard import skip_reason, within_memory
 from ..learner.learner import REFERENCE, Learner, freeze_reference, load_learner, save_learned
 from ..learner.rows import Example, Rows
 from ..learner.state import Progress, Saved, States
 from ..model.ranks import joined
-from ..model.reference import LogProbCache, Reference
-from ..model.token_count import take_fed
+from ..model.reference import LogProbCache, ReferencePolicy
+from ..model.token_count import pop_count
 from ..steps.kto import kto_step
 from ..steps.rkto import rkto_step
 from ..steps.sft import sft_step
@@ -139,7 +139,7 @@ class _Run:
             parts, tokens = self._gradients(reference, rows, earlier + step, phase, at)
             fed, progress.tokens, progress.step = fed + tokens, progress.tokens + tokens, at
             norm = float(torch.nn.utils.clip_grad_norm_(learner.trainable(), phase.clip))
-            why = verdict(progress, parts["loss"], norm, phase.explode, phase.clip)
+            why = skip_reason(progress, parts["loss"], norm, phase.explode, phase.clip)
             if why is None:
                 optimizer.step()
             else:
@@ -184,7 +184,7 @@ class _Run:
             if stopping:
                 raise Stopped(f"stopped at step {at}; the same command goes on from there")
 
-    def _reference(self, phase: Phase, first: int, rows: Rows) -> Reference | None:
+    def _reference(self, phase: Phase, first: int, rows: Rows) -> ReferencePolicy | None:
         if phase.kind == "sft":
             self.progress.reference = None
             return None
@@ -192,7 +192,7 @@ class _Run:
             freeze_reference(self.learner.model)
         again = rows.count is not None  # an endless world's rows never come back
         cache = LogProbCache(self.out / "reference.sqlite") if again else None
-        reference = Reference(self.learner.model, REFERENCE, cache)
+        reference = ReferencePolicy(self.learner.model, REFERENCE, cache)
         if first and reference.fingerprint != self.progress.reference:
             raise TrainingError(
                 f"the weights of {self.config.model.base} are not those that {self.states.folder} was made "
@@ -202,7 +202,7 @@ class _Run:
         return reference
 
     def _gradients(
-        self, reference: Reference | None, rows: Rows, number: int, phase: Phase, at: int
+        self, reference: ReferencePolicy | None, rows: Rows, number: int, phase: Phase, at: int
     ) -> tuple[dict[str, float], int]:
         """One step's gradients, left in the parameters; (the whole batch's numbers, tokens fed)."""
         learner, ranks = self.learner, self.learner.ranks
@@ -213,11 +213,11 @@ class _Run:
                 parameter.grad = None
             # Dropout's chance.
             torch.manual_seed(self.config.seed * 1_000_003 + at + (ranks.rank << 48))
-            take_fed()
+            pop_count()
             some = replace(phase, micro_batch=micro_batch)
             parts = _step(learner, reference, examples, some, at, self.config.seed)
             ranks.sum_gradients(learner.trainable())
-            return parts, int(ranks.total(take_fed(), learner.device))
+            return parts, int(ranks.total(pop_count(), learner.device))
 
         def halved(micro_batch: int) -> None:
             self.report({"event": "memory", "step": at, "micro_batch": micro_batch})
@@ -268,7 +268,12 @@ class _Run:
 
 
 def _step(
-    learner: Learner, reference: Reference | None, examples: list[Example], phase: Phase, at: int, seed: int
+    learner: Learner,
+    reference: ReferencePolicy | None,
+    examples: list[Example],
+    phase: Phase,
+    at: int,
+    seed: int,
 ) -> dict[str, float]:
     """One step's gradients, left in the parameters, and the whole batch's numbers."""
     if reference is None:

@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 
 from ..config.recipe import Phase
-from ..estimators.eta0 import compare
+from ..estimators.eta0 import score_pairs
 from ..learner.learner import Learner
 from ..learner.rows import Example
 from ..model.logprobs import sequence_logps, split
-from ..model.reference import Reference
+from ..model.reference import ReferencePolicy
 from ..objectives.kto import eta0, kto_loss
 
 
 def kto_step(
-    learner: Learner, reference: Reference, examples: list[Example], phase: Phase, at: int
+    learner: Learner, reference: ReferencePolicy, examples: list[Example], phase: Phase, at: int
 ) -> dict[str, float]:
     """KTO on the whole batch: the reference and eta0 first, without a graph, then the gradient part by
     part.
@@ -25,7 +25,7 @@ def kto_step(
     model, ranks = learner.model, learner.ranks
     prompts, responses = split(learner.batch(examples), learner.merge)
     elsewhere, lower = ranks.others(responses, learner.device)
-    seen = compare(
+    seen = score_pairs(
         model,
         reference,
         prompts,

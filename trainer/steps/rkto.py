@@ -13,22 +13,22 @@ from torch import Tensor
 from evlm.errors import ModelError
 
 from ..config.recipe import Phase
-from ..estimators.eta0 import compare
+from ..estimators.eta0 import PairScores, score_pairs
 from ..estimators.rewards import RewardConfig, iou_of, plan_in, similarity, slots, truth_of
 from ..learner.learner import Learner
 from ..learner.rows import Example
 from ..model.logprobs import Prompts, base_of, response_states, sequence_logps, split
-from ..model.reference import Reference, at_rest
+from ..model.merged_lora import merged
+from ..model.reference import ReferencePolicy
 from ..model.sampling import sample
 from ..model.spans import Spans, find_spans
 from ..model.token_logprobs import token_logps
 from ..objectives.kto import eta0, log_ratio, sft_anchor
 from ..objectives.reflection import mean_embedding, reflection_reward
-from ..objectives.rkto import Credit, credit, rkto_terms, weight_entropy
+from ..objectives.rkto import TERMS, StepWeights, rkto_terms, step_weights, weight_entropy
 from .kto import by_label
 
 Numbers = dict[str, float]
-TERMS = ("likelihood", "reinforce", "reflection", "undesired", "sft")  # of the loss
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Batch:
 
 
 def rkto_step(
-    learner: Learner, reference: Reference, examples: list[Example], phase: Phase, at: int, seed: int
+    learner: Learner, reference: ReferencePolicy, examples: list[Example], phase: Phase, at: int, seed: int
 ) -> Numbers:
     """One step's gradients, left in the parameters, and what is worth logging about the whole batch.
 
@@ -65,17 +65,17 @@ def rkto_step(
     Raises ModelError where no row of the whole batch is a desired one."""
     examples = sorted(examples, key=lambda example: not example.desired)
     batch = draw(learner, examples, phase.rewards, at, seed)
-    paid, frozen, numbers = judge(learner, reference, batch, examples, phase, at)
+    weights, ref_logps, numbers = judge(learner, reference, batch, examples, phase, at)
     ranks, device = learner.ranks, learner.device
     rows = int(ranks.total(batch.preferred, device))
     others = int(ranks.total(len(examples) - batch.preferred, device))
     if not rows:
         raise ModelError(f"step {at}: no row of the batch is a desired one; raise the batch")
-    losses = _gradients(learner, batch, paid, frozen, phase, rows, others)
+    losses = _gradients(learner, batch, weights, ref_logps, phase, rows, others)
     numbers |= {f"loss_{name}": value for name, value in ranks.totals(losses, TERMS, device).items()}
     numbers["loss"] = sum(value for name, value in numbers.items() if name.startswith("loss_"))
     if phase.diagnose_every and at % phase.diagnose_every == 0:
-        numbers |= diagnose(learner, reference, batch, paid, frozen, phase)
+        numbers |= diagnose(learner, reference, batch, weights, ref_logps, phase)
     return numbers
 
 
@@ -104,81 +104,104 @@ def draw(learner: Learner, examples: list[Example], config: RewardConfig, at: in
 
 
 def judge(
-    learner: Learner, reference: Reference, batch: Batch, examples: list[Example], phase: Phase, at: int
-) -> tuple[Credit, Tensor, Numbers]:
-    """(credit of this rank's preferred rows, the reference's log-probabilities of all rows [B], numbers of
+    learner: Learner, reference: ReferencePolicy, batch: Batch, examples: list[Example], phase: Phase, at: int
+) -> tuple[StepWeights, Tensor, Numbers]:
+    """(weights of this rank's preferred rows, the reference's log-probabilities of all rows [B], numbers of
     the whole batch)."""
-    ranks, model, config, k = learner.ranks, learner.model, phase.rkto, batch.k
-    device, p = learner.device, batch.preferred
-    seen = compare(
-        model,
+    ranks, device, p = learner.ranks, learner.device, batch.preferred
+    pairs = score_pairs(
+        learner.model,
         reference,
         batch.prompts,
         batch.responses,
         phase.eta0,
         at,
-        config.log_ratio,
+        phase.rkto.log_ratio,
         batch.samples,
         batch.owner,
         *ranks.others(batch.responses, device),
     )
-    baseline = eta0(ranks.gather(seen.mismatched))
+    baseline = eta0(ranks.gather(pairs.mismatched))
+    rewards = reward_samples(learner, batch, examples, phase)
+    weights = weigh(learner, batch, pairs, rewards, baseline, phase)
+    first = ranks.before(p, device)
+    numbers = _log(learner, batch, examples, pairs, rewards, weights, phase)
+    return weights.part(slice(first, first + p)), pairs.reference, numbers
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """What P preferred rows and their K samples earn.
+
+    similarity, iou: float [P, K] in 0..1. has_mask: bool [P]. reflection: float [P], R_reflect where it is a
+    reward, else None. malformed: float [P * K], 1 where a sample is no exact trace."""
+
+    similarity: Tensor
+    iou: Tensor
+    has_mask: Tensor
+    reflection: Tensor | None
+    malformed: Tensor
+
+
+def reward_samples(learner: Learner, batch: Batch, examples: list[Example], phase: Phase) -> Rewards:
+    """The rewards of this rank's samples, held against their rows' own answers and masks."""
+    model, device, p, k = learner.model, learner.device, batch.preferred, batch.k
     plans = [plan_in(spans.text) for spans in batch.drawn]
     truths = [plan_in(spans.text) for spans in batch.written]
     masks = [truth_of(example.mask, truth) for example, truth in zip(examples[:p], truths, strict=True)]
     if phase.rewards.similarity == "slots":
-        right = [slots(plan, truths[row]) for plan, row in zip(plans, batch.owner, strict=True)]
-        likeness = torch.tensor(right, device=device).view(p, k)
+        shares = [slots(plan, truths[row]) for plan, row in zip(plans, batch.owner, strict=True)]
+        alike = torch.tensor(shares, device=device)
     else:
-        likeness = similarity(model, batch.responses[:p], batch.samples, batch.owner, ranks).view(p, k)
+        alike = similarity(model, batch.responses[:p], batch.samples, batch.owner, learner.ranks)
     iou = torch.tensor([iou_of(plan, masks[row]) for plan, row in zip(plans, batch.owner, strict=True)])
     has_mask = torch.tensor([mask is not None for mask in masks], dtype=torch.bool)
     reflection = None
-    if config.lambda_ref and config.reflection_as == "reward":
+    if phase.rkto.lambda_ref and phase.rkto.reflection_as == "reward":
         rows = list(range(p))
-        with at_rest(model):
+        with merged(model):
             reflection = torch.zeros(0, device=device)
             if rows:
                 reflection = reflect(learner, batch, rows, _states(learner, batch, rows, False)[0], phase)
-    policy, frozen, lengths, alike, overlap, masked = (
-        ranks.gather(each.to(device))
-        for each in (
-            seen.policy[:p],
-            seen.reference[:p],
-            batch.lengths[:p],
-            likeness,
-            iou.view(p, k),
-            has_mask,
-        )
+    malformed = torch.tensor([float(plan is None) for plan in plans], device=device)
+    return Rewards(alike.view(p, k), iou.view(p, k).to(device), has_mask.to(device), reflection, malformed)
+
+
+def weigh(
+    learner: Learner, batch: Batch, pairs: PairScores, rewards: Rewards, baseline: Tensor, phase: Phase
+) -> StepWeights:
+    """The weights of the preferred rows of the whole batch, all ranks together."""
+    gather, p = learner.ranks.gather, batch.preferred
+    return step_weights(
+        policy=gather(pairs.policy[:p]),
+        reference=gather(pairs.reference[:p]),
+        lengths=gather(batch.lengths[:p].to(learner.device)),
+        eta0=baseline,
+        similarity=gather(rewards.similarity),
+        iou=gather(rewards.iou),
+        has_mask=gather(rewards.has_mask),
+        config=phase.rkto,
+        reflection=None if rewards.reflection is None else gather(rewards.reflection),
     )
-    shared = None if reflection is None else ranks.gather(reflection)
-    whole = credit(policy, frozen, lengths, baseline, alike, overlap, masked, config, shared)
-    first = ranks.before(p, device)
-    malformed = ranks.gather(torch.tensor([float(plan is None) for plan in plans], device=device))
-    made = ranks.gather(torch.tensor([float(len(each)) for each in batch.samples], device=device))
-    s = ranks.gather(log_ratio(seen.policy, seen.reference, batch.lengths.to(device), config.log_ratio))
-    desired = ranks.gather(torch.tensor([example.desired for example in examples], device=device))
-    numbers = {
-        "eta0": float(baseline),
-        **by_label(s, desired),
-        **_shown(whole),
-        "malformed": float(malformed.mean()),
-        "generated": float(made.mean()),
-    }
-    return whole.part(slice(first, first + p)), seen.reference, numbers
 
 
 def terms_of(
     learner: Learner,
     batch: Batch,
     rows: list[int],
-    paid: Credit,
-    frozen: Tensor,
+    weights: StepWeights,
+    ref_logps: Tensor,
     phase: Phase,
     total: int,
     others: int,
 ) -> tuple[Mapping[str, Tensor], Tensor]:
-    """(the loss's terms with their graphs over some of the rows, the anchor of SFT beside them)."""
+    """(the loss's terms with their graphs over some of the rows, the anchor of SFT beside them).
+
+    rows: of this rank's batch, preferred ones and others.
+    weights: of all its preferred rows.
+    ref_logps: float [B], the reference's log rho(y_i | x_i) of all its rows.
+    total, others: preferred and other rows of the whole batch.
+    """
     config, device = phase.rkto, learner.device
     preferred = [row for row in rows if row < batch.preferred]
     undesired = [row for row in rows if row >= batch.preferred]
@@ -203,10 +226,10 @@ def terms_of(
         scored = sequence_logps(
             learner.model, batch.prompts.take(undesired), some, range(len(undesired)), learner.how
         )
-        away = log_ratio(scored, frozen[undesired], lengths[undesired], config.log_ratio)
+        away = log_ratio(scored, ref_logps[undesired], lengths[undesired], config.log_ratio)
     index = torch.tensor(preferred, dtype=torch.long, device=device)
     terms = rkto_terms(
-        policy, lengths[index], paid.part(index), config, samples, reflection, away, total, others
+        policy, lengths[index], weights.part(index), config, samples, reflection, away, total, others
     )
     return terms, sft_anchor(policy, lengths[index], total)
 
@@ -254,7 +277,12 @@ def reflect(
 
 
 def diagnose(
-    learner: Learner, reference: Reference, batch: Batch, paid: Credit, frozen: Tensor, phase: Phase
+    learner: Learner,
+    reference: ReferencePolicy,
+    batch: Batch,
+    weights: StepWeights,
+    ref_logps: Tensor,
+    phase: Phase,
 ) -> Numbers:
     """Each term's gradient norm and its cosine with SFT's gradient on the same rows, over this rank's first
     rows; and an estimate of the KL to the reference in nats an answer, from the samples."""
@@ -263,7 +291,7 @@ def diagnose(
     found: Numbers = {}
     if not rows:
         return found
-    terms, anchor = terms_of(learner, batch, rows, paid, frozen, phase, len(rows), 0)
+    terms, anchor = terms_of(learner, batch, rows, weights, ref_logps, phase, len(rows), 0)
     parameters = learner.trainable()
 
     def gradient(value: Tensor) -> Tensor:
@@ -283,7 +311,7 @@ def diagnose(
             found[f"cos_sft_{name}"] = float(torch.nn.functional.cosine_similarity(own, sft, dim=0))
     some = [n for n, row in enumerate(batch.owner) if row in rows]
     texts, owner = [batch.samples[n] for n in some], [batch.owner[n] for n in some]
-    with at_rest(learner.model):
+    with merged(learner.model):
         mine = sequence_logps(learner.model, batch.prompts, texts, owner, "cached")
     theirs = reference.logps(learner.model, batch.prompts, texts, owner, keep=False)
     found["kl_reference"] = float((mine - theirs).mean())
@@ -291,12 +319,18 @@ def diagnose(
 
 
 def _gradients(
-    learner: Learner, batch: Batch, paid: Credit, frozen: Tensor, phase: Phase, total: int, others: int
+    learner: Learner,
+    batch: Batch,
+    weights: StepWeights,
+    ref_logps: Tensor,
+    phase: Phase,
+    total: int,
+    others: int,
 ) -> Numbers:
     sums: Numbers = {}
     count = len(batch.responses)
     for rows in torch.arange(count).split(phase.micro_batch or max(1, count)):
-        terms, _ = terms_of(learner, batch, rows.tolist(), paid, frozen, phase, total, others)
+        terms, _ = terms_of(learner, batch, rows.tolist(), weights, ref_logps, phase, total, others)
         loss = torch.stack(list(terms.values())).sum()
         if loss.requires_grad:
             loss.backward()
@@ -317,15 +351,37 @@ def _states(
     return list(flat.split([len(text) for text in texts])), texts, drawn
 
 
-def _shown(paid: Credit) -> Numbers:
-    masked = paid.iou[paid.has_mask]
+def _log(
+    learner: Learner,
+    batch: Batch,
+    examples: list[Example],
+    pairs: PairScores,
+    rewards: Rewards,
+    weights: StepWeights,
+    phase: Phase,
+) -> Numbers:
+    """What is worth logging about the whole batch before its gradient.
+
+    batch, examples, pairs, rewards: this rank's.
+    weights: of the whole batch.
+    """
+    gather, device = learner.ranks.gather, learner.device
+    malformed = gather(rewards.malformed)
+    generated = gather(torch.tensor([float(len(each)) for each in batch.samples], device=device))
+    s = log_ratio(pairs.policy, pairs.reference, batch.lengths.to(device), phase.rkto.log_ratio)
+    desired = torch.tensor([example.desired for example in examples], device=device)
+    masked = weights.iou[weights.has_mask]
     return {
-        "reward": float(paid.reward.mean()),
-        "similarity": float(paid.similarity.mean()),
+        "eta0": float(weights.eta0),
+        **by_label(gather(s), gather(desired)),
+        "reward": float(weights.reward.mean()),
+        "similarity": float(weights.similarity.mean()),
         "iou": float(masked.mean()) if masked.numel() else 0.0,
-        "weight": float(paid.c.mean()),
-        "weight_entropy": float(weight_entropy(paid.c)),
-        "j": float((paid.w * paid.reward).mean()),
+        "weight": float(weights.c.mean()),
+        "weight_entropy": float(weight_entropy(weights.c)),
+        "j": float((weights.w * weights.reward).mean()),
+        "malformed": float(malformed.mean()),
+        "generated": float(generated.mean()),
     }
 
 

@@ -26,7 +26,7 @@ from .scene import (
 )
 
 
-def ask_pictures(rng: random.Random, edit: Edit, category: str) -> Question | None:
+def picture_question(rng: random.Random, edit: Edit, category: str) -> Question | None:
     worded = category.endswith("+text")
     frames = FRAMES if category.startswith("video") else 1
     makers: dict[bool, dict[str, Callable[..., Question | None]]] = {

@@ -11,14 +11,14 @@ from __future__ import annotations
 import random
 
 from .edits import MIX, OPERATIONS, random_edit
-from .picture_questions import ask_pictures
+from .picture_questions import picture_question
 from .question import CATEGORIES, FRAMES, LIKE, Question, Ref, name_of, shared
 from .scene import (
     COLOURS,
     Split,
     random_scene,
 )
-from .word_questions import ask_words
+from .word_questions import word_question
 
 __all__ = ["CATEGORIES", "FRAMES", "LIKE", "Question", "Ref", "ask", "name_of", "shared"]
 
@@ -35,6 +35,6 @@ def ask(rng: random.Random, split: Split, op: str | None = None, category: str |
         edit = random_edit(rng, op, scene)
         if edit is None or edit.split != split:
             continue
-        question = ask_words(rng, edit) if category == "text" else ask_pictures(rng, edit, category)
+        question = word_question(rng, edit) if category == "text" else picture_question(rng, edit, category)
         if question is not None:
             return question

@@ -42,7 +42,7 @@ WORDS = {
 }
 
 
-def ask_words(rng: random.Random, edit: Edit) -> Question | None:
+def word_question(rng: random.Random, edit: Edit) -> Question | None:
     """Words alone, 1-4 of them: a name, a mood, a sign in the picture itself, or a text beside a shorter
     prompt."""
     prompt, text, hint, edit2 = "", "", "", edit

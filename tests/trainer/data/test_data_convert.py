@@ -60,9 +60,11 @@ def test_rows_come_back_equal(folder: Path, form: str, suffix: str, drawn: list)
 def test_the_prompt_and_its_pictures_are_those_of_the_reasoner(tmp_path: Path, style) -> None:
     write_world(tmp_path, Recipe(), 16)
     for _, row in read(tmp_path, pytest.fail):
-        talk, chat = from_row(row, style), build_messages(row.request(tmp_path), style=style)
-        shown = talk.chat(tmp_path)
-        assert talk.messages == chat.messages and parse(talk.answer, repair=False) == row.trace()
+        conversation, chat = from_row(row, style), build_messages(row.request(tmp_path), style=style)
+        shown = conversation.chat(tmp_path)
+        assert (
+            conversation.messages == chat.messages and parse(conversation.answer, repair=False) == row.trace()
+        )
         assert len(shown.images) == len(chat.images) and len(shown.videos) == len(chat.videos)
         assert all(map(torch.equal, shown.images, chat.images))
         assert all(torch.equal(a.frames, b.frames) for a, b in zip(shown.videos, chat.videos, strict=True))

@@ -25,20 +25,20 @@ ANSWERS = ("a red square", "Paris", "4")
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Our rows, and ShareGPT talks in LLaMA-Factory's form: one about a picture, two of words alone."""
+    """Our rows, and ShareGPT rows in LLaMA-Factory's form: one about a picture, two of words alone."""
     ours, others = tmp_path_factory.mktemp("ours"), tmp_path_factory.mktemp("others")
     writer = RowWriter(ours)
     for row, pictures in rows(Recipe(seed=3), 0, 16):
         writer.append(row, {name: pictures[name] for name in row.paths() if name in pictures})
     save_picture(others / "square.png", torch.rand(1, 40, 56, 3))
     asked = ("<image>what is this?", "the capital of France?", "2 + 2")
-    talks: list[dict[str, Any]] = [
+    conversations: list[dict[str, Any]] = [
         {"conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]}
         for question, answer in zip(asked, ANSWERS, strict=True)
     ]
-    talks[0]["images"] = ["square.png"]
-    (others / "talks.jsonl").write_text("".join(json.dumps(talk) + "\n" for talk in talks))
-    return ours, others / "talks.jsonl"
+    conversations[0]["images"] = ["square.png"]
+    (others / "conversations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in conversations))
+    return ours, others / "conversations.jsonl"
 
 
 def mixed(folders: tuple[Path, Path], out: Path, *more: str) -> Config:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from evlm.errors import RecordError
 from evlm.plan.trace import render
 from evlm.reason.messages import SHORT, build_messages
-from trainer.data.conversation import Talk
+from trainer.data.conversation import Conversation
 from trainer.data.convert import Conversion, convert
 from trainer.data.stream import Sample, Source, Stream, permuted
 
@@ -130,7 +130,7 @@ def test_a_fifth_of_each_batch_is_other_instruction_data(folder: Path) -> None:
         samples = stream.batch(step)
         assert Counter(sample.source for sample in samples) == {0: 8, 1: 2}
     [own, *_], [other, *_] = ([s for s in samples if s.source == source] for source in (0, 1))
-    assert isinstance(other.item, Talk) and other.answer == "A lamp." and other.label
+    assert isinstance(other.item, Conversation) and other.answer == "A lamp." and other.label
     chat = other.chat()
     assert [item["type"] for item in chat.messages[0]["content"]] == ["image", "text", "video"]
     assert chat.images[0].dtype == torch.uint8 and chat.videos[0].frames.shape == (3, 3, 8, 8)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from evlm.errors import TrainingError
-from trainer.learner.guard import ENOUGH, REMEMBERED, verdict, within_memory
+from trainer.learner.guard import ENOUGH, REMEMBERED, skip_reason, within_memory
 from trainer.learner.state import Progress
 from trainer.model.ranks import Ranks
 
@@ -18,25 +18,25 @@ CPU = torch.device("cpu")
 def test_what_is_not_finite_is_dropped_and_counted() -> None:
     progress = Progress()
     for loss, norm in ((math.nan, 1.0), (1.0, math.inf)):
-        assert "not finite" in str(verdict(progress, loss, norm, 1000, 1.0))
+        assert "not finite" in str(skip_reason(progress, loss, norm, 1000, 1.0))
     assert (progress.dropped, progress.in_a_row, progress.norms) == (2, 2, [])
-    assert verdict(progress, 1.0, 1.0, 1000, 1.0) is None
+    assert skip_reason(progress, 1.0, 1.0, 1000, 1.0) is None
     assert (progress.dropped, progress.in_a_row, progress.norms) == (2, 0, [1.0])
 
 
 def test_what_explodes_is_dropped_once_there_is_something_to_hold_it_against() -> None:
     progress = Progress()
-    assert verdict(progress, 1.0, 1e9, 100, 1.0) is None, "the first steps tell what is usual"
+    assert skip_reason(progress, 1.0, 1e9, 100, 1.0) is None, "the first steps tell what is usual"
     progress = Progress()
     for _ in range(ENOUGH):
-        assert verdict(progress, -2.0, 0.001, 100, 1.0) is None
-    assert verdict(progress, 2.0, 0.9, 100, 1.0) is None, "a norm that is not clipped does no harm"
-    assert "more than 100 times the usual 0.001" in str(verdict(progress, 2.0, 1.1, 100, 1.0))
-    assert verdict(progress, 199.0, 0.1, 100, 1.0) is None
-    assert "more than 100 times the usual 2" in str(verdict(progress, -201.0, 0.1, 100, 1.0))
+        assert skip_reason(progress, -2.0, 0.001, 100, 1.0) is None
+    assert skip_reason(progress, 2.0, 0.9, 100, 1.0) is None, "a norm that is not clipped does no harm"
+    assert "more than 100 times the usual 0.001" in str(skip_reason(progress, 2.0, 1.1, 100, 1.0))
+    assert skip_reason(progress, 199.0, 0.1, 100, 1.0) is None
+    assert "more than 100 times the usual 2" in str(skip_reason(progress, -201.0, 0.1, 100, 1.0))
     assert (progress.dropped, progress.in_a_row) == (2, 1)
     for _ in range(2 * REMEMBERED):
-        verdict(progress, 2.0, 0.1, 100, 1.0)
+        skip_reason(progress, 2.0, 0.1, 100, 1.0)
     assert len(progress.norms) == len(progress.losses) == REMEMBERED
 
 

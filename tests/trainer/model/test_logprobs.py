@@ -13,15 +13,16 @@ from peft import LoraConfig, get_peft_model
 from evlm.errors import EVLMError
 from evlm.reason.messages import SHORT, build_messages
 from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
-from trainer.estimators.eta0 import Eta0Config, compare, pair_indices
+from trainer.estimators.eta0 import Eta0Config, pair_indices, score_pairs
 from trainer.model import logprobs as scoring
 from trainer.model.batch import Batch, Collator
 from trainer.model.forward import hidden_states
 from trainer.model.logprobs import response_states, sequence_logps, split
-from trainer.model.reference import LogProbCache, Reference, at_rest, fingerprint, using
+from trainer.model.merged_lora import merged
+from trainer.model.reference import LogProbCache, ReferencePolicy, fingerprint, using
 from trainer.model.token_logprobs import token_logps
 from trainer.objectives.kto import eta0, log_ratio
-from trainer.objectives.rkto import RKTOConfig, credit, rkto_loss
+from trainer.objectives.rkto import RKTOConfig, rkto_loss, step_weights
 from trainer.objectives.sft import sft_loss
 from trainer.world.questions import CATEGORIES, ask
 from trainer.world.rows import to_request
@@ -172,7 +173,7 @@ def test_gradient_checkpointing_changes_nothing_in_a_packed_row(tiny):
     assert torch.allclose(*gradients, rtol=1e-5, atol=1e-5)
     with pytest.raises(EVLMError, match="packed"):
         sequence_logps(model, prompts, responses, range(len(responses)), "cached")
-    with at_rest(model):  # nothing is checkpointed there
+    with merged(model):  # nothing is checkpointed there
         sequence_logps(model, prompts, responses, range(len(responses)), "cached")
 
 
@@ -191,11 +192,11 @@ def test_eta0_over_all_pairs_equals_naive_pairs(tiny):
     tokenizer, batch = tiny
     model = with_adapters(tokenizer)
     prompts, responses = split(batch)
-    found = compare(model, Reference(model), prompts, responses, Eta0Config())
+    found = score_pairs(model, ReferencePolicy(model), prompts, responses, Eta0Config())
     ratios = {}
     for i in range(len(responses)):
         for j in range(len(responses)):
-            with at_rest(model):
+            with merged(model):
                 ours = sequence_logps(model, prompts, [responses[j]], [i], "naive")
                 with using(model, "reference"):
                     theirs = sequence_logps(model, prompts, [responses[j]], [i], "naive")
@@ -210,9 +211,9 @@ def test_eta0_over_all_pairs_equals_naive_pairs(tiny):
         atol=1e-4,
     )
     halves = [
-        compare(
+        score_pairs(
             model,
-            Reference(model),
+            ReferencePolicy(model),
             prompts.take(mine),
             [responses[i] for i in mine],
             Eta0Config(),
@@ -221,8 +222,10 @@ def test_eta0_over_all_pairs_equals_naive_pairs(tiny):
         for mine, theirs in (([0, 1], [2, 3]), ([2, 3], [0, 1]))
     ]
     assert torch.allclose(torch.cat(halves).sort().values, apart.sort().values, rtol=1e-4, atol=1e-4)
-    shifted = compare(model, Reference(model), prompts, responses, Eta0Config("shifts", 2), seed=3)
-    without = compare(model, Reference(model), prompts, responses, Eta0Config("shifts", 2), seed=3, own=False)
+    shifted = score_pairs(model, ReferencePolicy(model), prompts, responses, Eta0Config("shifts", 2), seed=3)
+    without = score_pairs(
+        model, ReferencePolicy(model), prompts, responses, Eta0Config("shifts", 2), seed=3, own=False
+    )
     assert len(without.policy) == 0 and torch.allclose(without.reference, found.reference)
     assert torch.allclose(without.mismatched, shifted.mismatched, atol=1e-5)
     pairs = pair_indices(len(responses), "shifts", 2, 3)
@@ -238,10 +241,10 @@ def test_an_rkto_step_in_parts_has_the_gradient_of_the_whole_and_raises_the_pref
     rows, k = len(responses), 2
     samples = [responses[(i + n + 1) % rows] for i in range(rows) for n in range(k)]
     lengths = torch.tensor([len(r) for r in responses])
-    seen = compare(model, Reference(model), prompts, responses, Eta0Config())
+    seen = score_pairs(model, ReferencePolicy(model), prompts, responses, Eta0Config())
     generator = torch.Generator().manual_seed(0)
     similarity, iou = torch.rand(2, rows, k, generator=generator)
-    paid = credit(
+    weights = step_weights(
         seen.policy, seen.reference, lengths, seen.eta0, similarity, iou, torch.arange(rows) != 1, config
     )
 
@@ -253,7 +256,7 @@ def test_an_rkto_step_in_parts_has_the_gradient_of_the_whole_and_raises_the_pref
             owner = [*range(len(here)), *(at for at in range(len(here)) for _ in range(k))]
             scores = sequence_logps(model, prompts.take(here), texts, owner)
             policy, sampled = scores[: len(here)], scores[len(here) :].view(-1, k)
-            loss, _ = rkto_loss(policy, lengths[part], paid.part(part), config, sampled, rows=rows)
+            loss, _ = rkto_loss(policy, lengths[part], weights.part(part), config, sampled, rows=rows)
             loss.backward()
         return [p.grad.clone() for p in model.parameters() if p.requires_grad]
 
@@ -263,27 +266,27 @@ def test_an_rkto_step_in_parts_has_the_gradient_of_the_whole_and_raises_the_pref
     with torch.no_grad():
         for parameter, g in zip([p for p in model.parameters() if p.requires_grad], whole, strict=True):
             parameter -= 0.02 * g
-    after = compare(model, Reference(model), prompts, responses, Eta0Config())
-    assert (paid.c * paid.reward * (after.policy - seen.policy)).sum() > 0
+    after = score_pairs(model, ReferencePolicy(model), prompts, responses, Eta0Config())
+    assert (weights.c * weights.reward * (after.policy - seen.policy)).sum() > 0
 
 
 def test_eta0_on_policy_is_the_mean_over_the_samples(tiny):
     tokenizer, batch = tiny
     model = with_adapters(tokenizer)
     prompts, responses = split(batch)
-    reference = Reference(model)
+    reference = ReferencePolicy(model)
     samples, owner = [responses[3], responses[0], responses[0]], [0, 0, 2]
     config = Eta0Config("onpolicy")
-    found = compare(
+    found = score_pairs(
         model, reference, prompts, responses, config, scale="mean", samples=samples, sample_owner=owner
     )
-    with at_rest(model):
+    with merged(model):
         ours = sequence_logps(model, prompts, samples, owner)
     lengths = torch.tensor([len(s) for s in samples])
     want = log_ratio(ours, reference.logps(model, prompts, samples, owner), lengths, "mean")
     assert torch.allclose(found.mismatched, want, atol=1e-5)
     with pytest.raises(EVLMError, match="own samples"):
-        compare(model, reference, prompts, responses, config)
+        score_pairs(model, reference, prompts, responses, config)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 16])
@@ -306,9 +309,9 @@ def test_using_another_adapter_leaves_the_model_as_it_was(tiny):
     before = {name: (p.requires_grad, p.clone()) for name, p in model.named_parameters()}
     scores = {}
     for name in ("default", "reference", None):
-        with at_rest(model), using(model, name):
+        with merged(model), using(model, name):
             scores[name] = sequence_logps(model, prompts, responses, range(len(responses)))
-    with at_rest(model):
+    with merged(model):
         assert torch.equal(
             sequence_logps(model, prompts, responses, range(len(responses))), scores["default"]
         )
@@ -329,13 +332,15 @@ def test_the_cache_gives_the_same_bits_and_knows_what_changed(tiny, tmp_path, mo
     prompts, responses = split(batch)
     texts, owner = every_pair(responses)
     cache = LogProbCache(tmp_path / "reference.sqlite")
-    reference = Reference(model, cache=cache)
+    reference = ReferencePolicy(model, cache=cache)
     first = reference.logps(model, prompts, texts[:6], owner[:6])
     computed = []
     monkeypatch.setattr(
-        Reference, "_compute", lambda self, m, p, r, o: computed.append(len(r)) or torch.full((len(r),), -7.0)
+        ReferencePolicy,
+        "_compute",
+        lambda self, m, p, r, o: computed.append(len(r)) or torch.full((len(r),), -7.0),
     )
-    again = Reference(model, cache=LogProbCache(tmp_path / "reference.sqlite"))
+    again = ReferencePolicy(model, cache=LogProbCache(tmp_path / "reference.sqlite"))
     assert torch.equal(again.logps(model, prompts, texts[:6], owner[:6]), first) and not computed
     assert torch.equal(again.logps(model, prompts, texts[4:8], owner[4:8])[:2], first[4:6]) and computed == [
         2
@@ -349,7 +354,7 @@ def test_the_cache_gives_the_same_bits_and_knows_what_changed(tiny, tmp_path, mo
     assert computed == [2, 1, 6, 2]
     with torch.no_grad():
         next(p for n, p in model.named_parameters() if "lora_B.reference" in n).add_(0.1)
-    Reference(model, cache=cache).logps(model, prompts, texts[:6], owner[:6])
+    ReferencePolicy(model, cache=cache).logps(model, prompts, texts[:6], owner[:6])
     assert computed == [2, 1, 6, 2, 6]
 
 

@@ -10,8 +10,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from trainer.model import merged_lora as module
-from trainer.model.merged_lora import composed
-from trainer.model.reference import at_rest
+from trainer.model.merged_lora import merged, merged_weights
 
 
 def two_adapters(dtype: torch.dtype = torch.float32, **options: object):
@@ -44,7 +43,7 @@ def test_every_choice_of_adapters_equals_peft_and_nothing_is_left_behind():
     with model.disable_adapter():
         plain.append(model(x))
     model.set_adapter("default")
-    with composed(model):
+    with merged_weights(model):
         found = []
         for name in ("default", "other"):
             model.set_adapter(name)
@@ -63,7 +62,7 @@ def test_every_choice_of_adapters_equals_peft_and_nothing_is_left_behind():
 
 def test_a_model_at_rest_is_composed():
     model = two_adapters()
-    with at_rest(model):
+    with merged(model):
         assert all("forward" in vars(layer) for layer in layers(model))
     assert not any("forward" in vars(layer) for layer in layers(model))
 
@@ -71,11 +70,11 @@ def test_a_model_at_rest_is_composed():
 @torch.no_grad()
 def test_a_changed_adapter_is_seen_the_next_time():
     model, x = two_adapters(), torch.randn(5, 12)
-    with composed(model):
+    with merged_weights(model):
         before = model(x)
     layers(model)[0].lora_B["default"].weight += 1.0
     plain = model(x)
-    with composed(model):
+    with merged_weights(model):
         assert torch.allclose(model(x), plain, atol=1e-6) and not torch.allclose(model(x), before)
 
 
@@ -90,7 +89,7 @@ def test_what_it_would_round_or_not_understand_stays_peft_s(why, monkeypatch):
         monkeypatch.setattr(module, "LIMIT", 12 * 20 + 20 * 7 - 1)
     x = torch.randn(5, 12, dtype=next(model.parameters()).dtype)
     plain = model(x)
-    with composed(model):
+    with merged_weights(model):
         assert not any("forward" in vars(layer) for layer in layers(model))
         assert torch.equal(model(x), plain)
 
@@ -98,16 +97,16 @@ def test_what_it_would_round_or_not_understand_stays_peft_s(why, monkeypatch):
 @torch.no_grad()
 def test_one_inside_another_and_an_error_inside():
     model, x = two_adapters(), torch.randn(5, 12)
-    with composed(model):
+    with merged_weights(model):
         outer = model(x)
-        with composed(model):
+        with merged_weights(model):
             assert torch.equal(model(x), outer)
         assert torch.equal(model(x), outer)
         assert all("forward" in vars(layer) for layer in layers(model))
-    with pytest.raises(RuntimeError), composed(model):
+    with pytest.raises(RuntimeError), merged_weights(model):
         model(torch.randn(5, 11))
     assert not any("forward" in vars(layer) for layer in layers(model))
-    with composed(model), torch.autocast("cpu", torch.bfloat16):
+    with merged_weights(model), torch.autocast("cpu", torch.bfloat16):
         inside = model(x)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(inside, model(x))

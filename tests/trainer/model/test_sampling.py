@@ -64,9 +64,9 @@ def test_sampling_follows_the_models_distribution(learner: Learner) -> None:
     config = SampleConfig(3.0, 1)
     first = torch.cat(sample(learner.model, prompts, [0] * count, config, range(count)))
     from trainer.model.logprobs import base_of, response_states
-    from trainer.model.reference import at_rest
+    from trainer.model.merged_lora import merged
 
-    with at_rest(learner.model):
+    with merged(learner.model):
         state = response_states(learner.model, prompts, [torch.tensor([1])], [0], "naive")
         odds = (base_of(learner.model).lm_head(state)[0].float() / 3.0).softmax(-1)
     for token in odds.topk(3).indices.tolist():

@@ -11,9 +11,9 @@ from trainer.config.recipe import load_config
 from trainer.estimators.rewards import embed
 from trainer.learner.learner import load_learner
 from trainer.model.logprobs import sequence_logps, split
-from trainer.model.reference import at_rest
+from trainer.model.merged_lora import merged
 from trainer.model.sampling import SampleConfig, sample
-from trainer.model.token_count import take_fed
+from trainer.model.token_count import pop_count
 from trainer.run.loop import run
 
 
@@ -38,17 +38,17 @@ def test_a_lone_row_has_no_padding_and_counts_whole(tmp_path: Path, seen: list[i
     learner = load_learner(config)
     batch = learner.batch(learner.rows(config, config.phases[0]).batch(0))
     prompts, responses = split(batch, learner.merge)
-    take_fed()
-    with at_rest(learner.model):
+    pop_count()
+    with merged(learner.model):
         for how in ("naive", "packed", "cached"):
             sequence_logps(learner.model, prompts, responses, [0], how)  # type: ignore[arg-type]
-            assert take_fed() == sum(seen) > 0
+            assert pop_count() == sum(seen) > 0
             seen.clear()
         embed(learner.model, responses)
-        assert take_fed() == sum(seen) == len(responses[0])
+        assert pop_count() == sum(seen) == len(responses[0])
         seen.clear()
         made = sample(learner.model, prompts, [0], SampleConfig(0.0, 5), [0])
-        assert take_fed() == sum(seen) == int(prompts.lengths[0]) + len(made[0]) - 1
+        assert pop_count() == sum(seen) == int(prompts.lengths[0]) + len(made[0]) - 1
 
 
 def test_each_step_says_what_it_fed(tmp_path: Path, seen: list[int]) -> None:

@@ -42,10 +42,10 @@ from trainer.objectives.reflection import (
 )
 from trainer.objectives.rkto import (
     RKTOConfig,
-    credit,
     leave_one_out,
     rkto_loss,
     rkto_terms,
+    step_weights,
     weight,
     weight_entropy,
 )
@@ -54,7 +54,7 @@ from trainer.objectives.rkto import (
 def tensors(w: World, theta: torch.Tensor, config: RKTOConfig):
     """(policy, reference, lengths, eta0, samples, reflection, undesired) as a loop would make them."""
     table = theta.log_softmax(-1)
-    frozen = torch.from_numpy(w.frozen).log_softmax(-1)
+    ref_logps = torch.from_numpy(w.frozen).log_softmax(-1)
     y, bad = torch.from_numpy(w.y), torch.from_numpy(w.bad)
     lengths = torch.from_numpy(w.lengths)
     inside = torch.arange(T) < lengths[:, None]
@@ -63,7 +63,7 @@ def tensors(w: World, theta: torch.Tensor, config: RKTOConfig):
         each = logits[:, None].expand(B, B, T, V).gather(3, y[None, :, :, None].expand(B, B, T, 1))[..., 0]
         return (each * inside[None]).sum(-1)
 
-    ours, theirs = pairs(table), pairs(frozen)
+    ours, theirs = pairs(table), pairs(ref_logps)
     s = log_ratio(ours, theirs, lengths[None].expand(B, B), config.log_ratio)
     e = eta0(s[~torch.eye(B, dtype=torch.bool)])
     sampled = torch.from_numpy(w.samples)
@@ -84,16 +84,16 @@ def tensors(w: World, theta: torch.Tensor, config: RKTOConfig):
     assert not any(v.requires_grad for v in parts.values())
     undesired = log_ratio(
         table.gather(2, bad[..., None]).sum((1, 2)),
-        frozen.gather(2, bad[..., None]).sum((1, 2)),
+        ref_logps.gather(2, bad[..., None]).sum((1, 2)),
         torch.full((B,), T),
         config.log_ratio,
     )
     return ours.diagonal(), theirs.diagonal(), lengths, e, samples, reflection, undesired
 
 
-def paid_for(w: World, made, config):
+def weights_for(w: World, made, config):
     policy, reference, lengths, e, _, reflection, _ = made
-    return credit(
+    return step_weights(
         policy,
         reference,
         lengths,
@@ -109,9 +109,9 @@ def paid_for(w: World, made, config):
 def loss_of(w: World, theta: torch.Tensor, config: RKTOConfig):
     made = tensors(w, theta, config)
     policy, _, lengths, _, samples, reflection, undesired = made
-    paid = paid_for(w, made, config)
-    loss, parts = rkto_loss(policy, lengths, paid, config, samples, reflection, undesired)
-    return loss, parts, paid
+    weights = weights_for(w, made, config)
+    loss, parts = rkto_loss(policy, lengths, weights, config, samples, reflection, undesired)
+    return loss, parts, weights
 
 
 def gradient(w: World, config: RKTOConfig) -> np.ndarray:
@@ -156,9 +156,9 @@ CONFIGS = {
 def test_loss_and_gradient_equal_the_equations_and_their_differences(name):
     config, w = CONFIGS[name], World()
     fixed = ref_credit(w, w.theta, config)
-    loss, _, paid = loss_of(w, torch.tensor(w.theta), config)
-    assert float(paid.eta0) == pytest.approx(fixed[0], rel=1e-12)
-    for got, want in ((paid.c, fixed[1]), (paid.reward, fixed[2]), (paid.advantage, fixed[3])):
+    loss, _, weights = loss_of(w, torch.tensor(w.theta), config)
+    assert float(weights.eta0) == pytest.approx(fixed[0], rel=1e-12)
+    for got, want in ((weights.c, fixed[1]), (weights.reward, fixed[2]), (weights.advantage, fixed[3])):
         assert np.allclose(got.numpy(), want, rtol=1e-12, atol=1e-15)
     assert loss.item() == pytest.approx(ref_loss(w, w.theta, config, fixed), rel=1e-12)
     want = differences(lambda theta: ref_loss(w, theta, config, fixed), w.theta)
@@ -204,8 +204,8 @@ def test_kto_equals_its_equations_and_differences(config):
         return loss
 
     theta = torch.tensor(w.theta, requires_grad=True)
-    policy, frozen, lengths, e0, *_ = tensors(w, theta, plain)
-    loss, parts = kto_loss(policy, frozen, lengths, torch.tensor(desired), e0, config)
+    policy, ref_logps, lengths, e0, *_ = tensors(w, theta, plain)
+    loss, parts = kto_loss(policy, ref_logps, lengths, torch.tensor(desired), e0, config)
     loss.backward()
     assert float(e0) == pytest.approx(e, rel=1e-12)
     assert loss.item() == pytest.approx(reference(w.theta), rel=1e-12)
@@ -219,14 +219,14 @@ def test_parts_of_a_batch_add_up_to_the_whole():
     theta = torch.tensor(w.theta, requires_grad=True)
     made = tensors(w, theta, config)
     policy, _, lengths, _, samples, reflection, undesired = made
-    paid = paid_for(w, made, config)
-    whole, _ = rkto_loss(policy, lengths, paid, config, samples, reflection, undesired)
+    weights = weights_for(w, made, config)
+    whole, _ = rkto_loss(policy, lengths, weights, config, samples, reflection, undesired)
     total = torch.zeros((), dtype=torch.float64)
     for rows in (slice(0, 1), slice(1, 3), slice(3, 4)):
         loss, _ = rkto_loss(
             policy[rows],
             lengths[rows],
-            paid.part(rows),
+            weights.part(rows),
             config,
             samples[rows],
             reflection[rows],
@@ -254,8 +254,8 @@ def test_a_step_down_makes_the_reflections_reward_and_better_masks_likelier_and_
     w, config = World(5), with_reflection(lambda_u=1.0)
     theta = torch.tensor(w.theta, requires_grad=True)
     made = tensors(w, theta, config)
-    paid = paid_for(w, made, config)
-    terms = rkto_terms(made[0], made[2], paid, config, *made[4:])
+    weights = weights_for(w, made, config)
+    terms = rkto_terms(made[0], made[2], weights, config, *made[4:])
     assert list(terms) == ["likelihood", "reinforce", "reflection", "undesired"]
 
     def after(term: str):
@@ -263,7 +263,7 @@ def test_a_step_down_makes_the_reflections_reward_and_better_masks_likelier_and_
         return tensors(w, (theta - 0.1 * g).detach(), config)
 
     assert after("reflection")[5].mean() > made[5].mean()
-    assert (paid.advantage * (after("reinforce")[4] - made[4])).sum() > 0
+    assert (weights.advantage * (after("reinforce")[4] - made[4])).sum() > 0
     assert (after("undesired")[6] < made[6]).all()
 
 
@@ -272,9 +272,9 @@ def test_what_is_held_fixed_has_no_gradient():
     theta = torch.tensor(w.theta, requires_grad=True)
     made = tensors(w, theta, config)
     assert made[0].requires_grad and not made[3].requires_grad
-    paid = paid_for(w, made, config)
-    assert not any(value.requires_grad for value in vars(paid).values())
-    _, parts = rkto_loss(made[0], made[2], paid, config, *made[4:])
+    weights = weights_for(w, made, config)
+    assert not any(value.requires_grad for value in vars(weights).values())
+    _, parts = rkto_loss(made[0], made[2], weights, config, *made[4:])
     assert not any(value.requires_grad for value in parts.values())
     assert {"j", "log_j", "s", "eta0", "c", "weight_entropy", "iou", "similarity", "length"} <= set(parts)
 
@@ -282,11 +282,11 @@ def test_what_is_held_fixed_has_no_gradient():
 def test_rows_without_a_true_mask_are_judged_by_similarity_and_teach_no_mask():
     w, config = World(7), with_reflection()
     made = tensors(w, torch.tensor(w.theta), config)
-    paid = paid_for(w, made, config)
-    assert paid.reward[2] == pytest.approx(w.similarity[2].mean())
-    assert (paid.advantage[2] == 0).all() and (paid.advantage[[0, 1, 3]] != 0).all()
+    weights = weights_for(w, made, config)
+    assert weights.reward[2] == pytest.approx(w.similarity[2].mean())
+    assert (weights.advantage[2] == 0).all() and (weights.advantage[[0, 1, 3]] != 0).all()
     w.iou[2] = 0.9  # whatever stands there
-    assert torch.equal(paid_for(w, made, config).advantage, paid.advantage)
+    assert torch.equal(weights_for(w, made, config).advantage, weights.advantage)
 
 
 numbers = st.floats(-50, 50, allow_nan=False)
@@ -391,4 +391,6 @@ def test_impossible_settings_are_named(wrong):
 def test_a_reflection_as_reward_must_be_given():
     one = torch.ones(1)
     with pytest.raises(EVLMError, match="R_reflect"):
-        credit(one, one, one, one[0], one[None], one[None], one.bool(), RKTOConfig(reflection_as="reward"))
+        step_weights(
+            one, one, one, one[0], one[None], one[None], one.bool(), RKTOConfig(reflection_as="reward")
+        )

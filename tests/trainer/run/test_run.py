@@ -22,7 +22,7 @@ from trainer.config.recipe import Config, load_config
 from trainer.learner.learner import load_learner
 from trainer.model.batch import Collator
 from trainer.model.logprobs import base_of
-from trainer.model.reference import Reference
+from trainer.model.reference import ReferencePolicy
 from trainer.run.loop import Stopped, run
 from trainer.steps.kto import kto_step
 from trainer.steps.rkto import rkto_step
@@ -130,9 +130,9 @@ def test_micro_batches_give_the_gradient_of_the_batch(tmp_path: Path, kind: str)
         if kind == "sft":
             parts = sft_step(learner, examples, phase)
         elif kind == "kto":
-            parts = kto_step(learner, Reference(learner.model, None), examples, phase, 1)
+            parts = kto_step(learner, ReferencePolicy(learner.model, None), examples, phase, 1)
         else:
-            parts = rkto_step(learner, Reference(learner.model, None), examples, phase, 1, 0)
+            parts = rkto_step(learner, ReferencePolicy(learner.model, None), examples, phase, 1, 0)
         gradient = torch.cat([p.grad.flatten() for p in learner.trainable() if p.grad is not None])
         found.append((parts["loss"], gradient))
     for loss, gradient in found[1:]:

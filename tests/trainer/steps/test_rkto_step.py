@@ -15,7 +15,7 @@ from trainer.estimators.rewards import RewardConfig, plan_in, slots
 from trainer.learner.learner import Learner, load_learner
 from trainer.learner.rows import Example
 from trainer.model.logprobs import base_of, response_states, sequence_logps, token_logps
-from trainer.model.reference import Reference
+from trainer.model.reference import ReferencePolicy
 from trainer.objectives.rkto import RKTOConfig
 from trainer.steps.kto import kto_step
 from trainer.steps.rkto import draw, judge, rkto_step, terms_of
@@ -50,9 +50,9 @@ def setting(learner: Learner, **rkto):  # type: ignore[no-untyped-def]
 
 def test_every_number_equals_the_slow_way(learner: Learner) -> None:
     phase, examples = setting(learner)
-    reference = Reference(learner.model, None)
+    reference = ReferencePolicy(learner.model, None)
     batch = draw(learner, examples, phase.rewards, 7, 0)
-    paid, frozen, numbers = judge(learner, reference, batch, examples, phase, 7)
+    weights, ref_logps, numbers = judge(learner, reference, batch, examples, phase, 7)
 
     with torch.no_grad():
         everyone = [(i, i) for i in range(4)] + pair_indices(4)
@@ -64,8 +64,8 @@ def test_every_number_equals_the_slow_way(learner: Learner) -> None:
     eta0 = s[4:].mean().clamp(min=0)
     c = torch.log1p(torch.exp(phase.rkto.tau * (s[:4] - eta0))).clamp(max=phase.rkto.w_max)
     assert float(eta0) == pytest.approx(numbers["eta0"], abs=2e-4)
-    assert torch.allclose(frozen.double(), base[:4].double(), atol=2e-4)
-    assert torch.allclose(paid.c.double(), c, atol=1e-4)
+    assert torch.allclose(ref_logps.double(), base[:4].double(), atol=2e-4)
+    assert torch.allclose(weights.c.double(), c, atol=1e-4)
 
     reward, iou = torch.zeros(4, 2), torch.zeros(4, 2)
     for row in range(4):
@@ -76,7 +76,7 @@ def test_every_number_equals_the_slow_way(learner: Learner) -> None:
             if mask is not None:
                 iou[row, k] = mask_text_iou(plan.mask_text if plan else None, mask)
                 reward[row, k] = 0.7 * reward[row, k] + 0.3 * iou[row, k]
-    assert torch.allclose(paid.reward, reward.mean(1), atol=1e-6)
+    assert torch.allclose(weights.reward, reward.mean(1), atol=1e-6)
     assert float(reward.std()) > 0, "samples that are all alike would test little"
 
     masked = torch.tensor([example.mask is not None for example in examples])
@@ -96,7 +96,7 @@ def test_every_number_equals_the_slow_way(learner: Learner) -> None:
                 other = (total - 0.3 * iou[row, k]) / (count - 1)
                 drawn = float(logps[list(batch.drawn[n].mask)].sum())
                 reinforce -= float(c[row] * (0.3 * iou[row, k] - other)) * drawn / 8
-        terms, _ = terms_of(learner, batch, [0, 1, 2, 3], paid, frozen, phase, 4, 0)
+        terms, _ = terms_of(learner, batch, [0, 1, 2, 3], weights, ref_logps, phase, 4, 0)
     assert float(terms["likelihood"]) == pytest.approx(likelihood, rel=1e-4)
     assert float(terms["reinforce"]) == pytest.approx(reinforce, rel=1e-3, abs=1e-5)
 
@@ -123,7 +123,7 @@ def test_undesired_rows_are_pushed_away_and_never_sampled(learner: Learner) -> N
     assert batch.preferred == 3 and len(batch.samples) == 6
     for parameter in learner.trainable():
         parameter.grad = None
-    numbers = rkto_step(learner, Reference(learner.model, None), mixed, phase, 1, 0)
+    numbers = rkto_step(learner, ReferencePolicy(learner.model, None), mixed, phase, 1, 0)
     assert 0 < numbers["loss_undesired"] < 1 and "s_undesired" in numbers
 
 
@@ -131,7 +131,7 @@ def test_a_batch_without_a_desired_row_says_so(learner: Learner) -> None:
     phase, examples = setting(learner, lambda_u=1.0)
     bad: list[Example] = [replace(each, desired=False) for each in examples]
     with pytest.raises(ModelError, match="no row of the batch is a desired one"):
-        rkto_step(learner, Reference(learner.model, None), bad, phase, 5, 0)
+        rkto_step(learner, ReferencePolicy(learner.model, None), bad, phase, 5, 0)
 
 
 @pytest.mark.parametrize("kind", ["sft", "kto", "rkto"])
@@ -157,11 +157,13 @@ def test_checkpointing_computes_layers_again_and_changes_no_gradient(kind: str) 
             sft_step(learner, examples, config.phases[1])
         elif kind == "kto":
             examples = learner.rows(config, config.phases[1]).batch(3)
-            kto_step(learner, Reference(learner.model, None), examples, config.phases[1], 7)
+            kto_step(learner, ReferencePolicy(learner.model, None), examples, config.phases[1], 7)
         else:
             given, examples = setting(learner, lambda_ref=0.2, lambda_u=0.1, lambda_sft=0.1)
             given = replace(given, diagnose_every=7, rewards=replace(given.rewards, max_new_tokens=60))
-            assert "kl_reference" in rkto_step(learner, Reference(learner.model, None), examples, given, 7, 0)
+            assert "kl_reference" in rkto_step(
+                learner, ReferencePolicy(learner.model, None), examples, given, 7, 0
+            )
         found.append(torch.cat([p.grad.flatten() for p in learner.trainable() if p.grad is not None]))
         calls.append(sum(count))
     assert calls[1] > calls[0] > 0
