@@ -38,7 +38,8 @@ from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
 from trainer.estimators.eta0 import Eta0Config, score_pairs
 from trainer.model.batch import Batch, Collator
 from trainer.model.forward import Features
-from trainer.model.logprobs import Prompts, base_of, sequence_logps, split
+from trainer.model.logprobs import base_of, sequence_logps
+from trainer.model.prompts import Prompts, split
 from trainer.model.reference import LogProbCache, ReferencePolicy, using
 from trainer.world.questions import ask
 from trainer.world.rows import to_request

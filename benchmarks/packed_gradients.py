@@ -20,7 +20,8 @@ from torch import Tensor
 
 from trainer.bundle.tiny_qwen import make_processor, make_tokenizer
 from trainer.model.batch import Collator
-from trainer.model.logprobs import How, Prompts, sequence_logps, split
+from trainer.model.logprobs import How, sequence_logps
+from trainer.model.prompts import Prompts, split
 
 from .eta0 import with_adapters, world_batch
 

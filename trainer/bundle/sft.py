@@ -3,7 +3,6 @@ resumes exactly."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -13,10 +12,11 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import nn
 
+from ..learner.guard import check_in_a_row, skip_reason
 from ..learner.state import Progress, States
 from ..model.batch import Batch
 from ..model.forward import hidden_and_seen
-from ..model.optim import make_optimizer
+from ..model.optim import make_optimizer, schedule
 from ..objectives.sft import sft_loss
 
 
@@ -45,13 +45,6 @@ class Reports(Protocol):
     def report(self) -> str: ...
 
 
-def rate(step: int, config: SFTConfig) -> float:
-    """Factor of the learning rates: up in a line, level, down in a line. Level, so that where to stop can be
-    decided late (Hägele et al. 2024, arXiv 2405.18392)."""
-    left = (config.steps - step) / max(1.0, config.cooldown * config.steps)
-    return min(1.0, (step + 1) / max(1, config.warmup), left)
-
-
 def run_sft(
     model: Any,
     make_batch: Callable[[int], Batch],
@@ -64,9 +57,12 @@ def run_sft(
     """Trains `model` in place, resuming from a state in the folder `state`. Raises ConfigError where it holds
     one of another recipe.
 
-    make_batch: step -> Batch. A step whose loss is not finite is dropped and counted; three in a row stop the
-    run with RuntimeError. `on_save(step)` is called after each saved state. `beside`: a module that
-    is trained along with the model; beside(tower states [patches, width], batch.shown) is a loss in nats.
+    make_batch: step -> Batch. A step whose loss is not finite is dropped and counted; TrainingError after
+        three in a row.
+    log: told a line.
+    on_save: called with the step after each saved state.
+    beside: a module that is trained along with the model; beside(tower states [patches, width], batch.shown)
+        is a loss in nats.
     """
     trained = nn.ModuleDict({"model": model} if beside is None else {"model": model, "beside": beside})
     optimizer = make_optimizer(
@@ -80,10 +76,10 @@ def run_sft(
         first = saved.progress.step
         log(f"resumed at step {first}")
     model.train()
-    bad = rows = tokens = 0
+    progress, rows, tokens = Progress(), 0, 0
     mean, begun = 0.0, time.monotonic()
     for step in range(first, config.steps):
-        optimizer.set_lr(rate(step, config))
+        optimizer.set_lr(schedule(step, config.steps, config.warmup, config.cooldown))
         batch = make_batch(step)
         with torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=config.autocast):
             hidden, states = hidden_and_seen(model, batch)
@@ -92,15 +88,13 @@ def run_sft(
             value = float(loss.detach())
             if beside is not None:
                 loss = loss + beside(states, batch.shown)
-        if math.isfinite(value):
+        why = skip_reason(progress, value)
+        if why is None:
             loss.backward()
             optimizer.step()
-            bad = 0
         else:
-            bad += 1
-            log(f"step {step}: the loss is {value}; the step is dropped ({bad} in a row)")
-            if bad == 3:
-                raise RuntimeError(f"three steps in a row with a loss of {value}; lower the learning rate")
+            log(f"step {step}: {why}; the step is dropped ({progress.in_a_row} in a row)")
+            check_in_a_row(progress, f"step {step}: {why}", "lower the learning rate")
         optimizer.zero_grad(set_to_none=True)
         rows, tokens = rows + len(batch.input_ids), tokens + batch.tokens
         mean = value if step == first else 0.98 * mean + 0.02 * value

@@ -20,7 +20,7 @@ from evlm.records import ROWS_FILE, Row
 
 from .conversation import Conversation, from_row, relative, to_row
 from .files import EVLM_COLUMNS, OnProblem, Problem, read, read_lines, row_columns, rows_file, writing
-from .formats import FORMATS, Layout, describe, layout_of
+from .formats import FORMATS
 
 NAMES = ("evlm", *FORMATS)
 
@@ -70,8 +70,8 @@ def convert(what: Conversion, on_problem: OnProblem, bar: bool = False) -> Count
                 bad(Problem(line, [str(error)]))
             else:
                 count["rows"] += 1
-        if what.target == "llamafactory":
-            describe(out)
+        if what.target != "evlm":
+            FORMATS[what.target].describe(out)
     return count
 
 
@@ -202,7 +202,7 @@ def _read(
         yield from read(file, bad, check_files=True, bar=bar)
         return
     form, seen = FORMATS[what.source], dict[str, int]()
-    layout = layout_of(file) if what.source == "llamafactory" else Layout()
+    layout = form.layout(file)
     for line, data in read_lines(file, bar):
         try:
             if isinstance(data, RecordError):

@@ -54,13 +54,16 @@ class Layout:
 
 @dataclass(frozen=True)
 class Format:
-    """One foreign format. columns: as `files.writing` takes them. guard: what it makes of a text."""
+    """One foreign format. columns: as `files.writing` takes them. guard: what it makes of a text. layout: how
+    a file of it names its columns, from what lies beside it. describe: says so of a file that was written."""
 
     name: str
     columns: dict[str, str]
     write: Callable[[Conversation], dict[str, Any]]
     read: Callable[[Any, Layout], Conversation]
     guard: Callable[[str], str]
+    layout: Callable[[Path], Layout] = lambda file: Layout()
+    describe: Callable[[Path], None] = lambda file: None
 
 
 def guard(text: str) -> str:
@@ -235,6 +238,8 @@ FORMATS = {
             to_llamafactory,
             from_llamafactory,
             guard,
+            layout_of,
+            describe,
         ),
         Format(
             "swift",

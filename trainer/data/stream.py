@@ -29,7 +29,7 @@ from evlm.records import Row, row_problems
 from trainer.data.conversation import Conversation, relative
 from trainer.data.convert import source_file
 from trainer.data.files import from_parquet, parse, read_lines, unchecked_row, unicode_problems
-from trainer.data.formats import FORMATS, Layout, layout_of
+from trainer.data.formats import FORMATS, Layout
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ class _Index:
         self.source, self.file = source, source_file(Path(source.path), source.form)
         self.folder = self.file.parent if source.media is None else Path(source.media)
         self._inside = Inside(self.folder)
-        self._layout = layout_of(self.file) if source.form == "llamafactory" else Layout()
+        self._layout = Layout() if source.form == "evlm" else FORMATS[source.form].layout(self.file)
         self._offsets, self._sums = array("Q"), array("L")
         content, seen = blake2b(digest_size=16), set[str]()
         self._lines = None if self.file.suffix == ".jsonl" else _as_lines(self.file, source.form)

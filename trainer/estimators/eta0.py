@@ -12,8 +12,9 @@ from torch import Tensor
 
 from evlm.errors import EVLMError
 
-from ..model.logprobs import Prompts, sequence_logps
+from ..model.logprobs import sequence_logps
 from ..model.merged_lora import merged
+from ..model.prompts import Prompts
 from ..model.reference import ReferencePolicy
 from ..objectives.kto import Scale, eta0, log_ratio
 

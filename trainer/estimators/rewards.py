@@ -14,7 +14,8 @@ from evlm.errors import EVLMError, TraceError
 from evlm.plan.mask_codec import decode_mask, mask_text_iou
 from evlm.plan.trace import Plan, parse
 
-from ..model.logprobs import _additive, _blocks, base_of
+from ..model.attention_mask import additive_mask, block_mask
+from ..model.logprobs import base_of
 from ..model.merged_lora import merged
 from ..model.ranks import Ranks
 from ..model.sampling import SampleConfig
@@ -128,7 +129,7 @@ def embed(model: Any, texts: Sequence[Tensor], tokens: int = 1 << 13) -> Tensor:
             embeds = base.get_input_embeddings()(ids)
             out = base.model.language_model(
                 inputs_embeds=embeds,
-                attention_mask=_additive(_blocks(torch.where(real, 0, -1)), embeds.dtype),
+                attention_mask=additive_mask(block_mask(torch.where(real, 0, -1)), embeds.dtype),
                 position_ids=torch.arange(longest, device=base.device).expand(3, len(group), -1),
                 use_cache=False,
             ).last_hidden_state.float()

@@ -19,6 +19,7 @@ from .state import Progress
 Result = TypeVar("Result")
 REMEMBERED = 32  # good steps, which the next one is held against
 ENOUGH = 8  # of them, before anything counts as exploding
+BAD_STEPS = 3  # in a row, then a run stops
 _OUT_OF_MEMORY = (
     "out of memory",
     "can't allocate memory",
@@ -27,17 +28,19 @@ _OUT_OF_MEMORY = (
 )
 
 
-def skip_reason(progress: Progress, loss: float, norm: float, explode: float, clip: float) -> str | None:
+def skip_reason(
+    progress: Progress, loss: float, norm: float = 0.0, explode: float = math.inf, clip: float = 0.0
+) -> str | None:
     """Why a step must not be taken, or None; counted in `progress` either way.
 
     loss: of the whole batch; norm: of its gradient, before it is clipped. Exploding is more than `explode`
     times the median of the last good steps; a norm that is not clipped never is, nor is a loss below
-    `explode` nats.
+    `explode` nats. Infinity asks for finite numbers alone.
     """
     why = None
     if not math.isfinite(loss) or not math.isfinite(norm):
         why = f"loss {loss}, gradient norm {norm}: not finite"
-    elif len(progress.norms) >= ENOUGH:
+    elif explode < math.inf and len(progress.norms) >= ENOUGH:
         usual, level = statistics.median(progress.norms), statistics.median(progress.losses)
         if norm > max(explode * usual, clip):
             why = f"gradient norm {norm:.4g}: more than {explode:g} times the usual {usual:.4g}"
@@ -51,6 +54,12 @@ def skip_reason(progress: Progress, loss: float, norm: float, explode: float, cl
         progress.dropped += 1
         progress.in_a_row += 1
     return why
+
+
+def check_in_a_row(progress: Progress, reasons: str, remedy: str) -> None:
+    """Raises TrainingError where the last BAD_STEPS steps were all dropped."""
+    if progress.in_a_row >= BAD_STEPS:
+        raise TrainingError(f"{BAD_STEPS} steps in a row without a sane gradient ({reasons}); {remedy}")
 
 
 def within_memory(

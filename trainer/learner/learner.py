@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from evlm.adapter.checkpoint import AdapterMeta, config_hash, save_adapter
+from evlm.adapter.checkpoint import AdapterMeta, config_hash
 from evlm.adapter.lora import Lora
-from evlm.errors import ConfigError, ModelError, RecordError
+from evlm.errors import ModelError, RecordError
 from evlm.models.loading import pick_device
 from evlm.models.zoo import resolve
 from evlm.plan.mask_codec import get_codec
@@ -26,9 +25,8 @@ from ..model.logprobs import How, base_of
 from ..model.packing import checkpoint_layers, is_checkpointed
 from ..model.ranks import Ranks
 from ..model.shards import Shards, supported
-from .rows import Example, Rows, open_rows
-
-REFERENCE = "reference"  # the name of the frozen adapter
+from .adapter import REFERENCE, lora_targets
+from .rows import Example, Rows, rows_for
 
 
 @dataclass
@@ -150,40 +148,3 @@ def load_learner(config: Config, ranks: Ranks | None = None) -> Learner:
         device,
         ranks,
     )
-
-
-def lora_targets(model: torch.nn.Module, settings: Any) -> list[str]:
-    """The linear modules that get an adapter, by the settings of `config.LoraConfig`. Raises ConfigError."""
-    linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
-    seeing = [name for name in linear if ".visual." in f".{name}"]
-    found = [n for n in linear if n not in seeing and n.rpartition(".")[2] in settings.targets]
-    if not found:
-        raise ConfigError(f"lora.targets {', '.join(settings.targets)}: the model has no such linear modules")
-    return found + ([name for name in seeing if ".blocks." in name] if settings.vision else [])
-
-
-def rows_for(config: Config, phase: Phase, style: Any, codec: Any) -> Rows:
-    """What a phase learns from: sft from desired rows and other instruction data, rkto from desired rows
-    alone unless it pushes others away, kto from all. Raises RecordError."""
-    desired = phase.kind == "sft" or (phase.kind == "rkto" and not phase.rkto.lambda_u)
-    sources = [source for source in config.data if source.form == "evlm" or phase.kind == "sft"]
-    return open_rows(sources, phase.batch, config.seed, desired, style, codec)
-
-
-def save_learned(learner: Learner, path: Path, training: dict[str, Any]) -> Path:
-    """Writes the adapter as the one file that the nodes and `--adapter` load."""
-    from peft import get_peft_model_state_dict
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = get_peft_model_state_dict(learner.model)
-    save_adapter(path, tensors, replace(learner.meta, training=training))
-    return path
-
-
-def freeze_reference(model: Any) -> None:
-    """The adapter as it is now becomes the reference: a second one, frozen, in the same base."""
-    values = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, value in values.items():
-            if f".{REFERENCE}." in name:
-                value.copy_(values[name.replace(f".{REFERENCE}.", ".default.")])

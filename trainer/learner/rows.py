@@ -16,7 +16,7 @@ from evlm.plan.trace import render
 from evlm.reason.messages import Chat, PromptStyle, build_messages
 from evlm.records import Row
 
-from ..config.recipe import Source
+from ..config.recipe import Config, Phase, Source
 from ..data.stream import Source as Folder
 from ..data.stream import Stream
 from ..model.ranks import Ranks
@@ -47,6 +47,14 @@ class Rows(Protocol):
 
     def batch(self, step: int, ranks: Ranks = ALONE) -> list[Example]:
         """A step's examples; of several ranks each gets its piece, and only that is read."""
+
+
+def rows_for(config: Config, phase: Phase, style: PromptStyle, codec: Any) -> Rows:
+    """What a phase learns from: sft from desired rows and other instruction data, rkto from desired rows
+    alone unless it pushes others away, kto from all. Raises RecordError."""
+    desired = phase.kind == "sft" or (phase.kind == "rkto" and not phase.rkto.lambda_u)
+    sources = [source for source in config.data if source.form == "evlm" or phase.kind == "sft"]
+    return open_rows(sources, phase.batch, config.seed, desired, style, codec)
 
 
 def open_rows(

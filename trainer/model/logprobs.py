@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -26,100 +26,15 @@ from torch import Tensor
 
 from evlm.errors import EVLMError
 
+from .attention_mask import additive_mask, block_mask
 from .batch import Batch
 from .forward import embed_inputs
 from .packing import row_states
+from .prompts import Prompts
 from .token_count import count_fed
 from .token_logprobs import token_logps
 
 How = Literal["naive", "packed", "cached"]
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """B questions without answers. batch: padded on the right, nothing to learn. starts int64 [B]: the M-RoPE
-    position of a response's first token. pictures: how many of the batch's pictures each row shows."""
-
-    batch: Batch
-    starts: Tensor
-    pictures: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.starts)
-
-    @property
-    def lengths(self) -> Tensor:
-        return self.batch.attention_mask.sum(1)
-
-    def take(self, rows: Sequence[int]) -> Prompts:
-        """Some of the prompts, in this order, without the padding that they do not need."""
-        b = self.batch
-        index = torch.tensor(list(rows), dtype=torch.long)
-        longest = int(self.lengths[index].max())
-        ends = [0, *accumulate(self.pictures)]
-        grids = [b.grids[ends[r] : ends[r + 1]] for r in rows]
-        patches = [0, *accumulate(b.grids.prod(1).tolist())]
-        pixels = [b.pixels[patches[ends[r]] : patches[ends[r + 1]]] for r in rows]
-        batch = Batch(
-            b.input_ids[index, :longest],
-            b.attention_mask[index, :longest],
-            b.position_ids[:, index, :longest],
-            b.labels[index, :longest],
-            torch.cat(pixels),
-            torch.cat(grids),
-            b.vision_mask[index, :longest],
-            features=self._features(rows),
-        )
-        return Prompts(batch, self.starts[index], tuple(self.pictures[r] for r in rows))
-
-    def _features(self, rows: Sequence[int]) -> Tensor | None:
-        """The features of some rows' pictures."""
-        if self.batch.features is None:
-            return None
-        ends = [0, *self.batch.vision_mask.sum(1).cumsum(0).tolist()]
-        return torch.cat([self.batch.features[ends[r] : ends[r + 1]] for r in rows])
-
-
-def split(batch: Batch, merge: int = 2) -> tuple[Prompts, list[Tensor]]:
-    """A collated batch as its prompts and its responses (int64 [n] each, the end token included).
-
-    merge: patches a side that become one token (vision_config.spatial_merge_size). The batch may be padded on
-    either side; a row's labels must be its last tokens. What comes out lies on the CPU, where it is taken
-    apart and put together; the scoring functions move what they feed.
-    """
-    batch = replace(batch, **{n: v.cpu() for n, v in vars(batch).items() if isinstance(v, Tensor)})
-    kept, responses, starts, counts = [], [], [], []
-    shown = iter((batch.grids.prod(1) // merge**2).tolist())
-    for b in range(len(batch.input_ids)):
-        real = batch.attention_mask[b].nonzero().flatten()
-        learned = int((batch.labels[b] != -100).sum())
-        if not learned or not bool((batch.labels[b, real[-learned:]] != -100).all()):
-            raise EVLMError(f"row {b} of the batch: expected a response of at least a token at its end")
-        kept.append(real[:-learned])
-        responses.append(batch.input_ids[b, real[-learned:]])
-        starts.append(int(batch.position_ids[0, b, real[-learned]]))
-        waiting, count = int(batch.vision_mask[b].sum()), 0
-        while waiting > 0:
-            waiting, count = waiting - next(shown), count + 1
-        counts.append(count)
-    rows, longest = len(kept), max(len(each) for each in kept)
-
-    def pad(values: Tensor, fill: int) -> Tensor:
-        out = values.new_full((rows, longest), fill)
-        for b, where in enumerate(kept):
-            out[b, : len(where)] = values[b, where]
-        return out
-
-    prompts = replace(
-        batch,
-        input_ids=pad(batch.input_ids, 0),
-        attention_mask=pad(batch.attention_mask, 0),
-        position_ids=torch.stack([pad(axis, 0) for axis in batch.position_ids]),
-        labels=batch.labels.new_full((rows, longest), -100),
-        vision_mask=pad(batch.vision_mask, 0),
-        shown=None,
-    )
-    return Prompts(prompts, torch.tensor(starts), tuple(counts)), responses
 
 
 def sequence_logps(
@@ -246,7 +161,7 @@ def _packed_states(base: Any, prompts: Prompts, responses: Sequence[Tensor], own
     embeds = torch.cat([embeds, base.get_input_embeddings()(ids.to(device))], 1)
     out = base.model.language_model(
         inputs_embeds=embeds,
-        attention_mask=_additive(_blocks(block.to(device)), embeds.dtype),
+        attention_mask=additive_mask(block_mask(block.to(device)), embeds.dtype),
         position_ids=torch.cat([b.position_ids, positions], 2).to(device),
         use_cache=False,
     ).last_hidden_state
@@ -277,24 +192,6 @@ def _embed(base: Any, batch: Batch) -> Tensor:
     return embed_inputs(
         base, replace(batch, input_ids=batch.input_ids.to(device), grids=batch.grids.to(device))
     )[0]
-
-
-def _blocks(block: Tensor) -> Tensor:
-    """Who may look at whom: a token at earlier ones of its block and of block 0, the prompt; block -1 is
-    padding. int64 [B, L] -> bool [B, 1, L, L]. Each token sees itself, so that no row of a softmax is
-    empty."""
-    q, k = block[:, :, None], block[:, None, :]
-    length = block.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool, device=block.device).tril()
-    itself = torch.eye(length, dtype=torch.bool, device=block.device)
-    return (((k == 0) | (k == q)) & (k >= 0) & causal | itself)[:, None]
-
-
-def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    """A mask that both eager and sdpa attention add to their scores."""
-    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(
-        ~allowed, torch.finfo(dtype).min
-    )
 
 
 # --- each prompt once ---
@@ -358,7 +255,7 @@ def _states_behind(
     count_fed(b.attention_mask.sum())
     out = base.model.language_model(
         inputs_embeds=embeds,
-        attention_mask=_additive(_blocks(block), dtype),
+        attention_mask=additive_mask(block_mask(block), dtype),
         position_ids=b.position_ids.to(device),
         past_key_values=kept,
         use_cache=True,
@@ -379,10 +276,10 @@ def _states_behind(
             ids[g, : fed[g]] = responses[n][:-1]
             own[g, : fed[g]] = 1
         count_fed(sum(fed))
-        allowed = _blocks(torch.cat([block[at.to(device)], own.to(device)], 1))[:, :, first:]
+        allowed = block_mask(torch.cat([block[at.to(device)], own.to(device)], 1))[:, :, first:]
         out = base.model.language_model(
             inputs_embeds=base.get_input_embeddings()(ids.to(device)),
-            attention_mask=_additive(allowed, dtype),
+            attention_mask=additive_mask(allowed, dtype),
             position_ids=(prompts.starts[at, None] + torch.arange(max(fed))).expand(3, -1, -1).to(device),
             past_key_values=_Shared(kept.layers, at.to(device)),
             use_cache=True,

@@ -58,8 +58,18 @@ def make_optimizer(
     return MuonAdamW([group for group in groups if group["params"]], weight_decay=weight_decay)
 
 
-def schedule(step: int, steps: int, warmup: int = 50, floor: float = 0.0) -> float:
-    """Factor of the learning rate at `step` of `steps`: linear warm-up, then a cosine down to `floor`."""
+def schedule(
+    step: float, steps: float, warmup: float = 50, cooldown: float | None = None, floor: float = 0.0
+) -> float:
+    """Factor of the learning rate at `step` of `steps`, in 0..1: up in a line over `warmup` steps, then down.
+
+    cooldown: the last share of the steps, over which it falls in a line to nothing; before that it is level,
+    so that where to stop can be decided late (Hägele et al. 2024, arXiv 2405.18392). None is a cosine down to
+    `floor`.
+    """
+    if cooldown is not None:
+        left = (steps - step) / max(1.0, cooldown * steps)
+        return min(1.0, (step + 1) / max(1, warmup), left)
     if step < warmup:
         return (step + 1) / warmup
     progress = min(1.0, (step - warmup) / max(1, steps - warmup))

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from evlm.errors import EVLMError
 
-from .logprobs import Prompts, base_of, sequence_logps
+from .logprobs import base_of, sequence_logps
 from .merged_lora import merged
+from .prompts import Prompts
 from .shards import whole
 
 

@@ -17,8 +17,10 @@ from torch import Tensor
 from evlm.errors import EVLMError
 from evlm.reason.messages import Chat
 
-from .logprobs import Prompts, _additive, _blocks, _embed, _Kept, base_of, split
+from .attention_mask import additive_mask, block_mask
+from .logprobs import _embed, _Kept, base_of
 from .merged_lora import merged
+from .prompts import Prompts, split
 from .token_count import count_fed
 
 TOGETHER = {"cpu": 32}  # samples that grow at once; elsewhere 256
@@ -123,7 +125,7 @@ def _grow(
     count_fed(b.attention_mask.sum())
     out = base.model.language_model(
         inputs_embeds=embeds,
-        attention_mask=_additive(_blocks(block), embeds.dtype),
+        attention_mask=additive_mask(block_mask(block), embeds.dtype),
         position_ids=b.position_ids.to(device),
         past_key_values=kept,
         use_cache=True,
@@ -152,7 +154,7 @@ def _grow(
         count_fed(len(tokens))
         states = base.model.language_model(
             inputs_embeds=base.get_input_embeddings()(tokens[:, None]),
-            attention_mask=_additive(allowed, embeds.dtype),
+            attention_mask=additive_mask(allowed, embeds.dtype),
             position_ids=(positions + step).expand(3, -1)[..., None],
             past_key_values=cache,
             use_cache=True,

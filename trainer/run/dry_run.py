@@ -25,8 +25,8 @@ from evlm.reason.messages import get_style
 from ..config.recipe import Config, Phase, Source, completed
 from ..data.stream import Source as Folder
 from ..data.stream import Stream
-from ..learner.learner import lora_targets, rows_for
-from ..learner.rows import Rows
+from ..learner.adapter import lora_targets
+from ..learner.rows import Rows, rows_for
 from ..learner.state import States
 from ..model.batch import Collator
 from ..model.shards import supported

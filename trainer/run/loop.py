@@ -21,10 +21,12 @@ import torch
 from evlm.errors import ConfigError, TrainingError
 
 from ..config.recipe import Config, Phase, completed
-from ..learner.guard import skip_reason, within_memory
-from ..learner.learner import REFERENCE, Learner, freeze_reference, load_learner, save_learned
+from ..learner.adapter import REFERENCE, freeze_reference, save_learned
+from ..learner.guard import check_in_a_row, skip_reason, within_memory
+from ..learner.learner import Learner, load_learner
 from ..learner.rows import Example, Rows
 from ..learner.state import Progress, Saved, States
+from ..model.optim import schedule
 from ..model.ranks import joined
 from ..model.reference import LogProbCache, ReferencePolicy
 from ..model.token_count import pop_count
@@ -34,7 +36,6 @@ from ..steps.sft import sft_step
 from .heldout import HeldOut
 
 Report = Callable[[dict[str, Any]], None]
-BAD_STEPS = 3  # in a row, then the run stops
 FINAL, BEST = "adapter.safetensors", "best.safetensors"  # in the run's folder
 
 
@@ -135,7 +136,7 @@ class _Run:
         for step in range(first, phase.steps):
             at, last = before + step + 1, step + 1 == phase.steps
             for group in optimizer.param_groups:
-                group["lr"] = phase.lr * _rate(step, phase)
+                group["lr"] = phase.lr * schedule(step, phase.steps, phase.warmup, phase.cooldown)
             parts, tokens = self._gradients(reference, rows, earlier + step, phase, at)
             fed, progress.tokens, progress.step = fed + tokens, progress.tokens + tokens, at
             norm = float(torch.nn.utils.clip_grad_norm_(learner.trainable(), phase.clip))
@@ -154,11 +155,8 @@ class _Run:
                     }
                 )
                 worst = f"{worst}; step {at}: {why}" if worst else f"step {at}: {why}"
-                if progress.in_a_row >= BAD_STEPS:
-                    raise TrainingError(
-                        f"{BAD_STEPS} steps in a row without a sane gradient ({worst}); lower "
-                        f"phases.{stage % len(config.phases)}.lr, which was {phase.lr:g}"
-                    )
+                lower = f"lower phases.{stage % len(config.phases)}.lr, which was {phase.lr:g}"
+                check_in_a_row(progress, worst, lower)
             if at % config.log_every == 0 or last:
                 seconds = time.monotonic() - began
                 self.report(
@@ -281,11 +279,6 @@ def _step(
     if phase.kind == "kto":
         return kto_step(learner, reference, examples, phase, at)
     return rkto_step(learner, reference, examples, phase, at, seed)
-
-
-def _rate(step: int, phase: Phase) -> float:
-    left = (phase.steps - step) / max(1.0, phase.cooldown * phase.steps)
-    return min(1.0, (step + 1) / max(1, phase.warmup), left)
 
 
 def _merit(measured: dict[str, float]) -> tuple[float, float]:

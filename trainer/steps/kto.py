@@ -9,7 +9,8 @@ from ..config.recipe import Phase
 from ..estimators.eta0 import score_pairs
 from ..learner.learner import Learner
 from ..learner.rows import Example
-from ..model.logprobs import sequence_logps, split
+from ..model.logprobs import sequence_logps
+from ..model.prompts import split
 from ..model.reference import ReferencePolicy
 from ..objectives.kto import eta0, kto_loss
 

@@ -17,8 +17,9 @@ from ..estimators.eta0 import PairScores, score_pairs
 from ..estimators.rewards import RewardConfig, iou_of, plan_in, similarity, slots, truth_of
 from ..learner.learner import Learner
 from ..learner.rows import Example
-from ..model.logprobs import Prompts, base_of, response_states, sequence_logps, split
+from ..model.logprobs import base_of, response_states, sequence_logps
 from ..model.merged_lora import merged
+from ..model.prompts import Prompts, split
 from ..model.reference import ReferencePolicy
 from ..model.sampling import sample
 from ..model.spans import Spans, find_spans

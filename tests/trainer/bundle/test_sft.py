@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from evlm.errors import TrainingError
 from trainer.bundle.reasoner import training_batch
 from trainer.bundle.sft import SFTConfig, run_sft
 from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
@@ -76,7 +77,7 @@ def test_three_steps_without_a_number_stop_the_run_and_change_nothing(parts, tmp
         model.model.language_model.norm.weight.fill_(float("nan"))
     before = [p.clone() for p in model.parameters()]
     said: list[str] = []
-    with pytest.raises(RuntimeError, match="three steps in a row"):
+    with pytest.raises(TrainingError, match="3 steps in a row"):
         run_sft(model, lambda s: training_batch(collate, s, 2, 0), config(9), tmp_path / "nan", said.append)
     assert len(said) == 3 and "is dropped" in said[0]
     assert all(torch.equal(a, b) for a, b in zip(before[:5], list(model.parameters())[:5], strict=True))

@@ -14,7 +14,8 @@ from evlm.errors import ConfigError, RecordError
 from evlm.files.pictures import save_picture
 from evlm.records import RowWriter
 from trainer.config.recipe import Config, load_config
-from trainer.learner.learner import load_learner, rows_for
+from trainer.learner.learner import load_learner
+from trainer.learner.rows import rows_for
 from trainer.model.batch import Collator
 from trainer.run.dry_run import plan
 from trainer.run.loop import run

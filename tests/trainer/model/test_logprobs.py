@@ -17,8 +17,9 @@ from trainer.estimators.eta0 import Eta0Config, pair_indices, score_pairs
 from trainer.model import logprobs as scoring
 from trainer.model.batch import Batch, Collator
 from trainer.model.forward import hidden_states
-from trainer.model.logprobs import response_states, sequence_logps, split
+from trainer.model.logprobs import response_states, sequence_logps
 from trainer.model.merged_lora import merged
+from trainer.model.prompts import split
 from trainer.model.reference import LogProbCache, ReferencePolicy, fingerprint, using
 from trainer.model.token_logprobs import token_logps
 from trainer.objectives.kto import eta0, log_ratio

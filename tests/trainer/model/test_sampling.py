@@ -14,7 +14,7 @@ from trainer.bundle.reasoner import questions
 from trainer.config.recipe import load_config
 from trainer.estimators.rewards import RewardConfig, embed, iou_of, plan_in, similarity, slots, truth_of
 from trainer.learner.learner import Learner, load_learner
-from trainer.model.logprobs import split
+from trainer.model.prompts import split
 from trainer.model.ranks import Ranks
 from trainer.model.sampling import SampleConfig, answers, decode, sample
 from trainer.model.spans import find_spans

@@ -10,8 +10,9 @@ import pytest
 from trainer.config.recipe import load_config
 from trainer.estimators.rewards import embed
 from trainer.learner.learner import load_learner
-from trainer.model.logprobs import sequence_logps, split
+from trainer.model.logprobs import sequence_logps
 from trainer.model.merged_lora import merged
+from trainer.model.prompts import split
 from trainer.model.sampling import SampleConfig, sample
 from trainer.model.token_count import pop_count
 from trainer.run.loop import run

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from trainer.model.optim import make_optimizer
+from trainer.model.optim import make_optimizer, schedule
 
 from .check import choose_guidance
 from .data import LOCAL, WHOLE, Pair, batches, draw_pairs
@@ -260,9 +260,9 @@ def rate(recipe: Recipe, epoch: float) -> float:
     """Factor of the learning rates: a short rise, a long plain, a straight fall from `decay_from` on; then a
     small tooth, the polish."""
     if epoch >= recipe.epochs:
-        return recipe.polish_rate * (1 - (epoch - recipe.epochs) / recipe.polish)
-    left = (1 - epoch / recipe.epochs) / (1 - recipe.decay_from)
-    return min(1.0, (epoch + 0.01) * 2, left)
+        return recipe.polish_rate * schedule(epoch - recipe.epochs, recipe.polish, warmup=0, cooldown=1.0)
+    step, steps = 100 * epoch, 100 * recipe.epochs  # hundredths of an epoch
+    return schedule(step, steps, warmup=50, cooldown=1 - recipe.decay_from)
 
 
 def export(out: Path, vae: Any, editor: Editor, tokenizer: Any) -> None:

@@ -1,0 +1,48 @@
+"""The adapter that learns: where it goes, the frozen copy beside it, and its file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from evlm.adapter.checkpoint import save_adapter
+from evlm.errors import ConfigError
+
+from ..config.recipe import LoraConfig
+
+if TYPE_CHECKING:
+    from .learner import Learner
+
+REFERENCE = "reference"  # the name of the frozen adapter
+
+
+def lora_targets(model: torch.nn.Module, settings: LoraConfig) -> list[str]:
+    """The linear modules that get an adapter, by the recipe's settings. Raises ConfigError."""
+    linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    seeing = [name for name in linear if ".visual." in f".{name}"]
+    found = [n for n in linear if n not in seeing and n.rpartition(".")[2] in settings.targets]
+    if not found:
+        raise ConfigError(f"lora.targets {', '.join(settings.targets)}: the model has no such linear modules")
+    return found + ([name for name in seeing if ".blocks." in name] if settings.vision else [])
+
+
+def save_learned(learner: Learner, path: Path, training: dict[str, Any]) -> Path:
+    """Writes the adapter as the one file that the nodes and `--adapter` load."""
+    from peft import get_peft_model_state_dict
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = get_peft_model_state_dict(learner.model)
+    save_adapter(path, tensors, replace(learner.meta, training=training))
+    return path
+
+
+def freeze_reference(model: Any) -> None:
+    """The adapter as it is now becomes the reference: a second one, frozen, in the same base."""
+    values = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in values.items():
+            if f".{REFERENCE}." in name:
+                value.copy_(values[name.replace(f".{REFERENCE}.", ".default.")])
