@@ -55,7 +55,7 @@ def interval(values: Sequence[float], keys: Sequence[str] | None = None, seed: i
     mean = float(sample.mean())
     if len(data) == 1:
         return Interval(mean, math.nan, math.nan)
-    found = bootstrap(
+    result = bootstrap(
         (sample,),
         np.mean,
         n_resamples=RESAMPLES,
@@ -64,7 +64,7 @@ def interval(values: Sequence[float], keys: Sequence[str] | None = None, seed: i
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return Interval(mean, float(found.low), float(found.high))
+    return Interval(mean, float(result.low), float(result.high))
 
 
 def paired(

@@ -143,8 +143,8 @@ def ref_loss(w: World, theta, config: RKTOConfig, fixed) -> float:
     loss = 0.0
     for i in range(B):
         n = w.lengths[i]
-        own = logp(theta, i, w.y[i], range(n))
-        scored = own / n if config.log_ratio == "mean" else own
+        logps = logp(theta, i, w.y[i], range(n))
+        scored = logps / n if config.log_ratio == "mean" else logps
         loss -= config.lambda_likelihood * cs[i] * r[i] * scored / B  # Eq. 12, term 1
         if config.reinforce != "none":
             for k in range(K):
@@ -154,7 +154,7 @@ def ref_loss(w: World, theta, config: RKTOConfig, fixed) -> float:
             loss += config.lambda_ref * (1 - ref_reflection(w, theta, i, config.reflection)) / B
         s = ratio(w, theta, i, w.bad[i], T, config)
         loss += config.lambda_u * (1 - 1 / (1 + math.exp(-config.beta * (e - s)))) / B
-        loss -= config.lambda_sft * own / n / B
+        loss -= config.lambda_sft * logps / n / B
     return loss
 
 

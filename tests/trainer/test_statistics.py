@@ -41,16 +41,16 @@ VALUES = st.lists(st.sampled_from([0.0, 0.25, 1.0]) | st.floats(-100, 100), min_
     ],
 )
 def test_intervals_that_can_be_counted(values: list[float], ends: tuple[float, float]) -> None:
-    found = interval(values)
-    assert found.mean == pytest.approx(sum(values) / len(values))
-    assert (found.low, found.high) == pytest.approx(ends, abs=1e-12)
+    estimate = interval(values)
+    assert estimate.mean == pytest.approx(sum(values) / len(values))
+    assert (estimate.low, estimate.high) == pytest.approx(ends, abs=1e-12)
 
 
 def test_a_shift_between_pairs_is_certain_however_much_the_questions_differ() -> None:
     hard = [math.sin(n) * 50 for n in range(40)]
-    found = paired([value + 2 for value in hard], hard)
-    assert found == pytest.approx(Interval(2, 2, 2))
-    assert found.excludes_zero
+    difference = paired([value + 2 for value in hard], hard)
+    assert difference == pytest.approx(Interval(2, 2, 2))
+    assert difference.excludes_zero
     assert not interval(hard).excludes_zero
 
 
@@ -63,9 +63,9 @@ def test_runs_of_one_question_are_one_observation() -> None:
 
 
 def test_one_question_has_a_mean_and_no_interval() -> None:
-    found = interval([0.5, 1.0], ["a", "a"])
-    assert found.mean == 0.75
-    assert math.isnan(found.low) and math.isnan(found.high) and not found.excludes_zero
+    estimate = interval([0.5, 1.0], ["a", "a"])
+    assert estimate.mean == 0.75
+    assert math.isnan(estimate.low) and math.isnan(estimate.high) and not estimate.excludes_zero
 
 
 @pytest.mark.parametrize("wrong", [[], [math.nan, 1.0], [math.inf]])
@@ -84,11 +84,11 @@ def test_pairs_must_be_pairs() -> None:
 @given(VALUES, st.integers(0, 3))
 @settings(max_examples=15)
 def test_an_interval_holds_its_mean_and_lies_among_the_values(values: list[float], seed: int) -> None:
-    found = interval(values, seed=seed)
+    estimate = interval(values, seed=seed)
     slack = 1e-9
-    assert min(values) - slack <= found.low <= found.mean + slack
-    assert found.mean - slack <= found.high <= max(values) + slack
-    assert found == interval(values, seed=seed)
+    assert min(values) - slack <= estimate.low <= estimate.mean + slack
+    assert estimate.mean - slack <= estimate.high <= max(values) + slack
+    assert estimate == interval(values, seed=seed)
 
 
 @given(VALUES)
@@ -114,21 +114,21 @@ def test_kappas_by_hand() -> None:
     # pairs that agree: 1, 1/3, 1/3, 1, on average 2/3.
     votes = [(True,) * 3, (True, True, False), (True, False, False), (False,) * 3]
     assert fleiss_kappa(votes) == pytest.approx((2 / 3 - 1 / 2) / (1 - 1 / 2))
-    found = agreement([*votes, (True, False), (True,), ()])
-    assert found is not None
-    assert (found.items, found.raters, found.left_out) == (4, 3, 3)
-    assert found.percent == pytest.approx(2 / 3)
-    assert found.fleiss == fleiss_kappa(votes)
-    assert found.cohen[0, 1] == pytest.approx(cohen_kappa([v[0] for v in votes], [v[1] for v in votes]))
-    assert set(found.cohen) == {(0, 1), (0, 2), (1, 2)}
+    kappas = agreement([*votes, (True, False), (True,), ()])
+    assert kappas is not None
+    assert (kappas.items, kappas.raters, kappas.left_out) == (4, 3, 3)
+    assert kappas.percent == pytest.approx(2 / 3)
+    assert kappas.fleiss == fleiss_kappa(votes)
+    assert kappas.cohen[0, 1] == pytest.approx(cohen_kappa([v[0] for v in votes], [v[1] for v in votes]))
+    assert set(kappas.cohen) == {(0, 1), (0, 2), (1, 2)}
 
 
 def test_kappa_of_votes_that_are_all_the_same_is_not_defined() -> None:
     pytest.importorskip("sklearn", reason="scikit-learn is not installed")
     assert cohen_kappa([True, True], [True, True]) is None
     assert fleiss_kappa([(False, False), (False, False)]) is None
-    found = agreement([(True, True), (True, True)])
-    assert found is not None and (found.percent, found.fleiss, found.cohen) == (1.0, None, {(0, 1): None})
+    kappas = agreement([(True, True), (True, True)])
+    assert kappas is not None and (kappas.percent, kappas.fleiss, kappas.cohen) == (1.0, None, {(0, 1): None})
     assert agreement([(True,), ()]) is None
 
 
@@ -147,9 +147,9 @@ def test_data_stats_show_how_far_raters_agree(tmp_path: Path, monkeypatch: pytes
     write_rows(draw_pictures(tmp_path) / "rows.jsonl", rows)
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "sklearn.metrics", None)
-        found = stats(tmp_path, print)
-    assert "pip install scikit-learn statsmodels" in found["raters"]["agreement"]["missing"]
-    assert "pip install scikit-learn statsmodels" in show(found)
+        counted = stats(tmp_path, print)
+    assert "pip install scikit-learn statsmodels" in counted["raters"]["agreement"]["missing"]
+    assert "pip install scikit-learn statsmodels" in show(counted)
     pytest.importorskip("sklearn", reason="scikit-learn is not installed")
     pytest.importorskip("statsmodels", reason="statsmodels is not installed")
     agreed = stats(tmp_path, print)["raters"]["agreement"]

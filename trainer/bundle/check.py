@@ -33,12 +33,12 @@ class Bar:
     bar: float
     most: bool = False
 
-    def value(self, found: dict[str, float]) -> float:
-        values = [found[name] for name in self.names]
+    def value(self, result: dict[str, float]) -> float:
+        values = [result[name] for name in self.names]
         return max(values) if self.most else min(values)
 
-    def met(self, found: dict[str, float]) -> bool:
-        value = self.value(found)
+    def met(self, result: dict[str, float]) -> bool:
+        value = self.value(result)
         return value <= self.bar if self.most else value >= self.bar
 
 
@@ -97,9 +97,9 @@ def check_all(
         if only and part not in only:
             continue
         began = time.time()
-        found = _measure(part, folder, rows, seed, log)
+        result = _measure(part, folder, rows, seed, log)
         measured[part] = {
-            **{name: round(value, 4) for name, value in found.items()},
+            **{name: round(value, 4) for name, value in result.items()},
             "questions": rows,
             "seed": seed,
         }
@@ -119,10 +119,10 @@ def table(measured: dict[str, dict[str, float]]) -> str:
     for bar in bars():
         if bar.part not in measured:
             continue
-        found = measured[bar.part]
+        result = measured[bar.part]
         sign = "≤" if bar.most else "≥"
-        miss = "" if bar.met(found) else " (missed)"
-        lines.append(f"| {bar.title} | {bar.value(found):.3g}{miss} | {sign} {bar.bar:g} |")
+        miss = "" if bar.met(result) else " (missed)"
+        lines.append(f"| {bar.title} | {bar.value(result):.3g}{miss} | {sign} {bar.bar:g} |")
     return "\n".join(lines)
 
 
@@ -130,11 +130,13 @@ def _measure(part: Part, folder: Path, rows: int, seed: int, log: Callable[[str]
     if part == "reasoner":
         from .check_reasoner import check
 
-        found = check(folder / part, rows, seed, log)
+        measured = check(folder / part, rows, seed, log)
         for name in ("withheld", "shuffled"):
-            above = found[f"reference {name}"] - found["chance"]
-            found[f"{name} above chance"] = above / max(found[f"reference {name}, standard error"], 1e-3)
-        return found
+            above = measured[f"reference {name}"] - measured["chance"]
+            measured[f"{name} above chance"] = above / max(
+                measured[f"reference {name}, standard error"], 1e-3
+            )
+        return measured
     if part == "detector":
         from .detector import check as check_detector
 

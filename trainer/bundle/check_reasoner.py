@@ -59,19 +59,19 @@ def check(
     sets["shuffled"] = shuffle(decisive, seed)
     answers = ask_all(folder, sets, log)
     natural = answers["natural"]
-    found = {"exact": _share(natural)}
+    measured = {"exact": _share(natural)}
     for category in CATEGORIES:
-        found[f"exact, {category}"] = _share([a for a in natural if a.question.category == category])
+        measured[f"exact, {category}"] = _share([a for a in natural if a.question.category == category])
     for op in OPERATIONS:
-        found[f"exact, {op}"] = _share([a for a in natural if a.question.edit.op == op] + answers[op])
+        measured[f"exact, {op}"] = _share([a for a in natural if a.question.edit.op == op] + answers[op])
     ious = [i for a in natural if (i := a.mask_iou()) is not None]
-    found["mask IoU"] = sum(ious) / len(ious)
-    found["malformed"] = sum(a.plan is None for a in natural) / len(natural)
+    measured["mask IoU"] = sum(ious) / len(ious)
+    measured["malformed"] = sum(a.plan is None for a in natural) / len(natural)
     for name in ("withheld", "shuffled"):
-        found[f"reference {name}"] = _share(answers[name])
-        found[f"reference {name}, standard error"] = _error(answers[name])
-    found["chance"] = sum(1 / q.k for q in decisive) / len(decisive)
-    return found
+        measured[f"reference {name}"] = _share(answers[name])
+        measured[f"reference {name}, standard error"] = _error(answers[name])
+    measured["chance"] = sum(1 / q.k for q in decisive) / len(decisive)
+    return measured
 
 
 def ask_all(

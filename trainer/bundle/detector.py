@@ -97,7 +97,7 @@ def check(folder: Path, rows: int = 500, seed: int = 1) -> dict[str, float]:
     grounder = Grounder.load(folder)
     stream = samples("test", seed, SIZE)
     rng = random.Random(seed)
-    found: dict[bool, list[float]] = {True: [], False: []}
+    overlaps: dict[bool, list[float]] = {True: [], False: []}
     silent: list[bool] = []
     for _ in range(rows):
         sample = next(stream)
@@ -110,9 +110,9 @@ def check(folder: Path, rows: int = 500, seed: int = 1) -> dict[str, float]:
             boxes = grounder.ground(picture, [thing.label], keep="best")
             got = torch.tensor([[b.x0, b.y0, b.x1, b.y1] for b in boxes]).reshape(-1, 4)
             overlap = pair_iou(got, torch.from_numpy(sample.boxes[i])[None].expand(len(got), 4))
-            found[i in held_out].append(float(overlap[0]) if len(got) else 0.0)
+            overlaps[i in held_out].append(float(overlap[0]) if len(got) else 0.0)
         silent.append(not grounder.ground(picture, [absent], keep="best"))
-    ious, known = np.array(found[True]), np.array(found[False])
+    ious, known = np.array(overlaps[True]), np.array(overlaps[False])
     return {
         "rows": float(rows),
         "labels": float(len(ious)),

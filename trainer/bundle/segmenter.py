@@ -71,7 +71,7 @@ def check(folder: Path, rows: int = 500, seed: int = 1, detector: Path | None = 
     grounder = Grounder.load(detector) if detector is not None else None
     codec = BoxSpans(8)
     stream = samples("test", seed, SIZE)
-    found: dict[str, list[float]] = {"iou": [], "iou_points": [], "iou_masks": [], "iou_detected": []}
+    overlaps: dict[str, list[float]] = {"iou": [], "iou_points": [], "iou_masks": [], "iou_detected": []}
     for _ in range(rows):
         sample = next(stream)
         picture = torch.from_numpy(sample.picture).float()[None] / 255
@@ -86,13 +86,13 @@ def check(folder: Path, rows: int = 500, seed: int = 1, detector: Path | None = 
         }
         for name, prompt in prompts.items():
             masks = segmenter.segment(picture, **prompt).masks[:, 0]
-            found[name] += [mask_iou(a, b) for a, b in zip(masks, truth, strict=True)]
+            overlaps[name] += [mask_iou(a, b) for a, b in zip(masks, truth, strict=True)]
         if grounder is not None:
             for i, mask in zip(wanted, truth, strict=True):
                 boxes = grounder.ground(picture, [sample.things[i].label])
                 got = segmenter.segment(picture, boxes=boxes).masks[:, 0]
-                found["iou_detected"].append(mask_iou(got[0], mask) if len(got) else 0.0)
-    return {"rows": float(rows), **{name: float(np.mean(v)) for name, v in found.items() if v}}
+                overlaps["iou_detected"].append(mask_iou(got[0], mask) if len(got) else 0.0)
+    return {"rows": float(rows), **{name: float(np.mean(v)) for name, v in overlaps.items() if v}}
 
 
 def make_model() -> Any:

@@ -48,7 +48,7 @@ def merges_for(words: Iterable[str]) -> list[Pair]:
 
 def _apply(word: str, merges: dict[Pair, int]) -> list[str]:
     pieces = [*word[:-1], word[-1] + "</w>"]
-    while found := [(merges[pair], i) for i, pair in enumerate(pairwise(pieces)) if pair in merges]:
-        _, i = min(found)
+    while ranked := [(merges[pair], i) for i, pair in enumerate(pairwise(pieces)) if pair in merges]:
+        _, i = min(ranked)
         pieces[i : i + 2] = [pieces[i] + pieces[i + 1]]
     return pieces

@@ -75,9 +75,9 @@ class Eyes(nn.Module):
         ):
             target = labels[:, k]
             losses.append(nn.functional.cross_entropy(part, target, ignore_index=-100))
-            shown = (target > 0) if name in THINGS else target >= 0
-            right = (part.argmax(-1) == target)[shown].float().mean()
-            if bool(shown.any()):
+            present = (target > 0) if name in THINGS else target >= 0
+            right = (part.argmax(-1) == target)[present].float().mean()
+            if bool(present.any()):
                 self.found[name] = 0.95 * self.found.get(name, float(right)) + 0.05 * float(right)
         return torch.stack(losses).sum()
 
@@ -122,8 +122,8 @@ def shown_in(question: Question, pictures: Pictures) -> Tensor:
     Videos show two frames a patch; of a grid nothing is asked."""
     order = _order(pictures)
     source = question.edit.source
-    shown = [(source, frame) for frame in range(0, question.frames, pictures.temporal)]
-    rows = [_labels(scene, pictures.patch, frame)[order] for scene, frame in shown]
+    frames = [(source, frame) for frame in range(0, question.frames, pictures.temporal)]
+    rows = [_labels(scene, pictures.patch, frame)[order] for scene, frame in frames]
     for ref in question.refs:
         if len(ref.scenes) > 1:
             rows.append(np.full_like(rows[0], -100))
@@ -138,15 +138,15 @@ def shown_in(question: Question, pictures: Pictures) -> Tensor:
 def make_batch(rng: random.Random, rows: int, pictures: Pictures) -> tuple[Tensor, Tensor]:
     """(patches [rows * 64, dim], labels int64 [rows, 64, classes]) of pictures as training's requests show
     them."""
-    shown = [_one(rng) for _ in range(rows)]
+    drawn = [_one(rng) for _ in range(rows)]
     pixels = torch.cat(
         [
             patchify(torch.from_numpy(f).permute(0, 3, 1, 2), pictures)[0][: _patches(pictures)]
-            for f, _ in shown
+            for f, _ in drawn
         ]
     )
     order = _order(pictures)
-    return pixels, torch.from_numpy(np.stack([_labels(scene, pictures.patch)[order] for _, scene in shown]))
+    return pixels, torch.from_numpy(np.stack([_labels(scene, pictures.patch)[order] for _, scene in drawn]))
 
 
 def _one(rng: random.Random) -> tuple[np.ndarray, Scene]:

@@ -218,11 +218,11 @@ def load_config(path: str | Path, assignments: Sequence[str] = ()) -> Config:
 
     Raises ConfigError, which names the key, the value and what was expected.
     """
-    place = Path(path)
+    file = Path(path)
     shipped = RECIPES / f"{path}.yaml"
-    if not place.exists() and place.name == str(path) and shipped.is_file():
-        place = shipped
-    return build(Config, override(read_yaml(place), assignments))
+    if not file.exists() and file.name == str(path) and shipped.is_file():
+        file = shipped
+    return build(Config, override(read_yaml(file), assignments))
 
 
 def _between(name: str, value: float, low: float, high: float) -> None:

@@ -50,7 +50,7 @@ def override(content: Mapping[str, Any], assignments: Sequence[str]) -> dict[str
 
     import yaml
 
-    made: dict[str, Any] = copy.deepcopy(dict(content))
+    changed: dict[str, Any] = copy.deepcopy(dict(content))
     for text in assignments:
         path, sign, value = text.partition("=")
         keys = path.strip().split(".")
@@ -60,24 +60,24 @@ def override(content: Mapping[str, Any], assignments: Sequence[str]) -> dict[str
             wanted = yaml.safe_load(value)
         except (yaml.YAMLError, ValueError, RecursionError):
             raise ConfigError(f"{text!r:.80}: {_shown(value)} is not YAML") from None
-        place: Any = made
+        node: Any = changed
         for at, key in enumerate(keys):
             last, name = at == len(keys) - 1, ".".join(keys[: at + 1])
-            if isinstance(place, list):
-                if not key.isdigit() or int(key) >= len(place):
-                    raise ConfigError(f"{name}: expected a number from 0 to {len(place) - 1}")
+            if isinstance(node, list):
+                if not key.isdigit() or int(key) >= len(node):
+                    raise ConfigError(f"{name}: expected a number from 0 to {len(node) - 1}")
                 if last:
-                    place[int(key)] = wanted
+                    node[int(key)] = wanted
                 else:
-                    place = place[int(key)]
-            elif isinstance(place, dict):
+                    node = node[int(key)]
+            elif isinstance(node, dict):
                 if last:
-                    place[key] = wanted
+                    node[key] = wanted
                 else:
-                    place = place.setdefault(key, {})
+                    node = node.setdefault(key, {})
             else:
                 raise ConfigError(f"{name}: {'.'.join(keys[:at])} is a value, and holds no settings")
-    return made
+    return changed
 
 
 def build(kind: type[T], content: Any, where: str = "") -> T:

@@ -42,31 +42,31 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         help="originals to open for their size; 0 looks at no file (default: %(default)s)",
     )
     text = "write a dataset in another format; rows that cannot be read are listed, and end it with 1"
-    made = commands.add_parser("convert", help=text, description=text)
-    made.add_argument("--from", dest="source", choices=NAMES, required=True, help="format of IN")
-    made.add_argument("--to", dest="target", choices=NAMES, required=True, help="format of OUT")
-    made.add_argument(
+    converted = commands.add_parser("convert", help=text, description=text)
+    converted.add_argument("--from", dest="source", choices=NAMES, required=True, help="format of IN")
+    converted.add_argument("--to", dest="target", choices=NAMES, required=True, help="format of OUT")
+    converted.add_argument(
         "path", type=Path, metavar="IN", help="dataset folder, or .jsonl, .json or .parquet file"
     )
-    made.add_argument(
+    converted.add_argument(
         "out", type=Path, metavar="OUT", help="folder, or .jsonl or .parquet file, not there yet"
     )
-    made.add_argument(
+    converted.add_argument(
         "--copy", action="store_true", help="copy the pictures into OUT's folder (else they lie there)"
     )
-    made.add_argument(
+    converted.add_argument(
         "--media",
         type=Path,
         metavar="DIR",
         help="folder that IN's pictures lie in (default: IN's own folder)",
     )
-    made.add_argument(
+    converted.add_argument(
         "--style",
         choices=("full", "short"),
         default="full",
         help="the prompt's words, as `prompt` in the model's evlm.json (default: %(default)s)",
     )
-    made.add_argument(
+    converted.add_argument(
         "--grid",
         type=int,
         choices=GRIDS,
@@ -97,8 +97,8 @@ def _check(options: argparse.Namespace) -> int:
 
 def _stats(options: argparse.Namespace) -> int:
     listed = _List(0)
-    found = stats(options.path, listed, options.pictures, bar=True)
-    print(json.dumps(found, indent=2) if options.json else show(found))
+    counted = stats(options.path, listed, options.pictures, bar=True)
+    print(json.dumps(counted, indent=2) if options.json else show(counted))
     if listed.count:
         print(
             f"{listed.count:,} bad rows are left out: python -m trainer data check {options.path}",

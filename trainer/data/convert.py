@@ -80,10 +80,10 @@ def source_file(path: Path, name: str) -> Path:
     if name == "evlm" or not path.is_dir():
         return rows_file(path)
     there = [path / f"{name}{suffix}" for suffix in (".jsonl", ".json", ".parquet")]
-    found = [file for file in there if file.is_file()]
-    if not found:
+    present = [file for file in there if file.is_file()]
+    if not present:
         raise RecordError(f"{path}: none of {', '.join(f.name for f in there)} in it; name the file")
-    return found[0]
+    return present[0]
 
 
 def target_file(out: Path, name: str) -> Path:

@@ -100,11 +100,11 @@ def read_lines(file: Path, bar: bool = False) -> Iterator[tuple[int, Any]]:
     with tqdm(total=size, unit="B", unit_scale=True, disable=None if bar else True, desc=file.name) as shown:
         try:
             if file.suffix == ".parquet":
-                yield from _parquet_lines(file, lambda share: shown.update(share * size))
+                yield from _parquet_lines(file, lambda share: progress.update(share * size))
             elif file.suffix == ".json":
                 yield from _list_lines(file)
             else:
-                yield from _json_lines(file, shown.update)
+                yield from _json_lines(file, progress.update)
         except OSError as error:
             raise RecordError(f"{file}: cannot be read ({error})") from error
 

@@ -77,7 +77,7 @@ def guard(text: str) -> str:
 def to_trl(conversation: Conversation) -> dict[str, Any]:
     """A row of TRL's conversational unpaired preference format."""
     images, videos = iter(conversation.images), iter(conversation.videos)
-    shown: list[str | bytes] = []
+    pictures: list[str | bytes] = []
     prompt = []
     for message in conversation.messages:
         content: list[dict[str, str]] = []
@@ -86,14 +86,14 @@ def to_trl(conversation: Conversation) -> dict[str, Any]:
                 content.append(item)
                 continue
             frames = next(videos) if item["type"] == "video" else [next(images)]
-            shown += frames
+            pictures += frames
             content += [{"type": "image"}] * len(frames)
         prompt.append({"role": message["role"], "content": content})
     completion = [{"role": "assistant", "content": [{"type": "text", "text": conversation.answer}]}]
     return {
         "prompt": prompt,
         "completion": completion,
-        "images": shown,
+        "images": pictures,
         "label": conversation.label,
         "evlm": conversation.evlm,
     }
@@ -275,20 +275,20 @@ class _Row:
 
     def pictures(self, *names: str) -> tuple[str | bytes, ...]:
         """Paths, or bytes of pictures that lie in the file itself, as `datasets` writes them."""
-        found = self.get(*names)
-        found = [] if found is None else found if isinstance(found, list) else [found]
-        return tuple(_picture(each, f"{names[0]}[{at}]") for at, each in enumerate(found))
+        values = self.get(*names)
+        values = [] if values is None else values if isinstance(values, list) else [values]
+        return tuple(_picture(each, f"{names[0]}[{at}]") for at, each in enumerate(values))
 
     def videos(self, *names: str) -> tuple[tuple[str, ...], ...]:
-        found = self.get(*names)
-        found = [] if found is None else found
-        if not isinstance(found, list) or not all(isinstance(frames, list) and frames for frames in found):
+        values = self.get(*names)
+        values = [] if values is None else values
+        if not isinstance(values, list) or not all(isinstance(frames, list) and frames for frames in values):
             raise RecordError(
-                f"{names[0]}: expected a list of frames (paths) for each video, got {found!r:.80}"
+                f"{names[0]}: expected a list of frames (paths) for each video, got {values!r:.80}"
             )
-        if not all(isinstance(path, str) for frames in found for path in frames):
-            raise RecordError(f"{names[0]}: expected paths, got {found!r:.80}")
-        return tuple(map(tuple, found))
+        if not all(isinstance(path, str) for frames in values for path in frames):
+            raise RecordError(f"{names[0]}: expected paths, got {values!r:.80}")
+        return tuple(map(tuple, values))
 
     def answered(
         self, messages: _Messages, images: _Images, videos: tuple[tuple[str, ...], ...], tag: str

@@ -38,36 +38,37 @@ def stats(path: Path, on_problem: OnProblem, pictures: int = 2000, bar: bool = F
     return tally.result()
 
 
-def show(found: dict[str, Any]) -> str:
+def show(counted: dict[str, Any]) -> str:
     """The statistics as a table of text."""
-    rows, lines = found["rows"], []
+    rows, lines = counted["rows"], []
 
     def line(name: str, text: str) -> None:
         lines.append(f"{name:<22}{text}")
 
-    line("rows", f"{rows:,} good, {found['bad']:,} bad, of {found['questions']:,} questions")
+    line("rows", f"{rows:,} good, {counted['bad']:,} bad, of {counted['questions']:,} questions")
     if not rows:
         return "\n".join(lines)
-    line("desired", f"{found['desired']:.1%}")
+    line("desired", f"{counted['desired']:.1%}")
     for kind in KINDS:
-        shares = [f"{name} {count:,} ({count / rows:.0%})" for name, count in found[kind].items()]
+        shares = [f"{name} {count:,} ({count / rows:.0%})" for name, count in counted[kind].items()]
         line(kind.replace("_", " "), " · ".join(shares))
-    masks = found["masks"]
+    masks = counted["masks"]
     line(
         "mask",
         f"{masks['text']:.0%} say one, {masks['picture']:.0%} have its picture, {masks['unreadable']:,} "
         f"cannot be read; on average {masks['area']:.1%} of the frame",
     )
     line(
-        "references", " · ".join(f"{kind} {count:,}" for kind, count in found["references"].items()) or "none"
+        "references",
+        " · ".join(f"{kind} {count:,}" for kind, count in counted["references"].items()) or "none",
     )
-    for part, length in found["lengths"].items():
+    for part, length in counted["lengths"].items():
         line(
             part,
             f"{length['mean']:.0f} characters, half up to {length['median']}, 95 % up to {length['p95']}, "
             f"at most {length['max']:,}",
         )
-    raters = found["raters"]
+    raters = counted["raters"]
     votes = f"{raters['rows']:,} rows have votes, {raters['unanimous']:.1%} of them unanimous"
     line("raters", votes if raters["rows"] else "no votes")
     if raters["agreement"]:
@@ -75,15 +76,15 @@ def show(found: dict[str, Any]) -> str:
     for at, rater in enumerate(raters["each"], 1):
         share = f"{rater['desired']:.1%} desired, {rater['agrees']:.1%} as the label"
         line(f"  rater {at}", f"{rater['votes']:,} votes, {share}")
-    sizes = [f"{size} ({count:,})" for size, count in found["pictures"]["sizes"].items()]
+    sizes = [f"{size} ({count:,})" for size, count in counted["pictures"]["sizes"].items()]
     line(
         "pictures",
-        f"{found['pictures']['looked']:,} originals: {' · '.join(sizes)}" if sizes else "not looked at",
+        f"{counted['pictures']['looked']:,} originals: {' · '.join(sizes)}" if sizes else "not looked at",
     )
-    if found["pictures"]["unreadable"]:
+    if counted["pictures"]["unreadable"]:
         line(
             "  cannot be read",
-            f"{len(found['pictures']['unreadable']):,}: {found['pictures']['unreadable'][0]}",
+            f"{len(counted['pictures']['unreadable']):,}: {counted['pictures']['unreadable'][0]}",
         )
     return "\n".join(lines)
 
@@ -186,31 +187,31 @@ class _Tally:
 def _agreement(votes: Counter[tuple[bool, ...]]) -> dict[str, Any] | None:
     """Of the rows with votes; None where no row has two, {"missing": why} without the packages for it."""
     try:
-        found = agreement(each for each in votes.elements() if each)
+        kappas = agreement(each for each in votes.elements() if each)
     except ConfigError as error:
         return {"missing": str(error)}
-    if found is None:
+    if kappas is None:
         return None
-    pairs = [{"raters": [a + 1, b + 1], "kappa": kappa} for (a, b), kappa in found.cohen.items()]
+    pairs = [{"raters": [a + 1, b + 1], "kappa": kappa} for (a, b), kappa in kappas.cohen.items()]
     return {
-        "rows": found.items,
-        "raters": found.raters,
-        "left_out": found.left_out,
-        "percent": found.percent,
-        "fleiss": found.fleiss,
+        "rows": kappas.items,
+        "raters": kappas.raters,
+        "left_out": kappas.left_out,
+        "percent": kappas.percent,
+        "fleiss": kappas.fleiss,
         "cohen": pairs,
     }
 
 
-def _agreed(found: dict[str, Any]) -> str:
-    if "missing" in found:
-        return str(found["missing"])
+def _agreed(kappas: dict[str, Any]) -> str:
+    if "missing" in kappas:
+        return str(kappas["missing"])
     pairs = ", ".join(
-        f"{each['raters'][0]}-{each['raters'][1]} {_kappa(each['kappa'])}" for each in found["cohen"]
+        f"{each['raters'][0]}-{each['raters'][1]} {_kappa(each['kappa'])}" for each in kappas["cohen"]
     )
-    of = f"{found['rows']:,} rows with {found['raters']} votes"
+    of = f"{kappas['rows']:,} rows with {kappas['raters']} votes"
     return (
-        f"{found['percent']:.1%} of pairs of votes are equal, Fleiss' kappa {_kappa(found['fleiss'])}, "
+        f"{kappas['percent']:.1%} of pairs of votes are equal, Fleiss' kappa {_kappa(kappas['fleiss'])}, "
         f"Cohen's {pairs} ({of})"
     )
 

@@ -38,9 +38,8 @@ class Eta0Config:
 @dataclass(frozen=True)
 class PairScores:
     """policy, reference [B]: log rho(y_i | x_i) of a batch's own pairs (policy [0] where they were not asked
-    for); mismatched [N]: log-ratios that eta0
-    is the mean of (to be gathered over ranks before it is taken); eta0 []: of this rank's. Nothing has a
-    graph."""
+    for); mismatched [N]: log-ratios that eta0 is the mean of (to be gathered over ranks before it is taken);
+    eta0 []: of this rank's. Nothing has a graph."""
 
     policy: Tensor
     reference: Tensor
@@ -58,36 +57,41 @@ def score_pairs(
     scale: Scale = "sum",
     samples: Sequence[Tensor] = (),
     sample_owner: Sequence[int] = (),
-    elsewhere: Sequence[Tensor] = (),
-    lower: int = 0,
-    own: bool = True,
+    other_responses: Sequence[Tensor] = (),
+    of_lower_ranks: int = 0,
+    score_own: bool = True,
 ) -> PairScores:
     """Scores each response behind its own prompt, and the mismatched pairs, in one pass of policy and
     reference.
 
-    responses[i] belongs to prompts[i]. seed: of the step, for "shifts". samples, sample_owner: the policy's
-    own responses and whose prompts they answer, for "onpolicy". elsewhere: the other ranks' responses,
-    `lower` of them those of lower ranks: pairs and shifts are then of the whole effective batch, and
-    `mismatched` of all ranks together is what one process would have had. own: score the own pairs under the
-    policy as well; without, where a pass with a graph will do it, `policy` is empty. Dropout is off.
+    responses: int64 [n] each; responses[i] belongs to prompts[i].
+    seed: of the step, for "shifts".
+    scale: of a log-ratio.
+    samples, sample_owner: the policy's own responses and whose prompts they answer, for "onpolicy".
+    other_responses: the other ranks', `of_lower_ranks` of them those of lower ranks: pairs and shifts are
+        then of the whole effective batch, and `mismatched` of all ranks together is what one process would
+        have had.
+    score_own: score the own pairs under the policy as well; without, where a pass with a graph will do it,
+        `policy` is empty.
+    Dropout is off.
     """
     rows = len(prompts)
     if len(responses) != rows:
         raise EVLMError(f"{len(responses)} responses for {rows} prompts: expected one each")
     texts, owner, recur = list(responses), list(range(rows)), rows
     if config.over == "onpolicy":
-        if not samples and not elsewhere:
+        if not samples and not other_responses:
             raise EVLMError("eta0 over 'onpolicy' needs the policy's own samples; got none")
         texts += samples
         owner += sample_owner
     else:
-        everyone = [*elsewhere[:lower], *responses, *elsewhere[lower:]]
+        everyone = [*other_responses[:of_lower_ranks], *responses, *other_responses[of_lower_ranks:]]
         pairs = pair_indices(len(everyone), config.over, config.shifts, seed)
-        here = [(i - lower, j) for i, j in pairs if lower <= i < lower + rows]
+        here = [(i - of_lower_ranks, j) for i, j in pairs if of_lower_ranks <= i < of_lower_ranks + rows]
         texts += [everyone[j] for _, j in here]
         owner += [i for i, _ in here]
         recur = len(texts)
-    first = 0 if own else rows
+    first = 0 if score_own else rows
     with merged(model):
         policy = sequence_logps(model, prompts, texts[first:], owner[first:], "cached")
     ref_logps = reference.logps(model, prompts, texts[:recur], owner[:recur])

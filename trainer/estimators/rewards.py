@@ -103,9 +103,11 @@ def similarity(
     """Cosine of e(sample) and e(its row's response), mapped to 0..1: [N]. Embeddings are centred on the mean
     response of the whole effective batch, without which all texts of one grammar look alike."""
     states = embed(model, [*responses, *samples])
-    own, made = states[: len(responses)], states[len(responses) :]
-    centre = ranks.gather(own).mean(0)
-    return cosine(made - centre, own[torch.tensor(list(owner), dtype=torch.long, device=own.device)] - centre)
+    answers, sampled = states[: len(responses)], states[len(responses) :]
+    centre = ranks.gather(answers).mean(0)
+    return cosine(
+        sampled - centre, answers[torch.tensor(list(owner), dtype=torch.long, device=answers.device)] - centre
+    )
 
 
 def embed(model: Any, texts: Sequence[Tensor], tokens: int = 1 << 13) -> Tensor:
@@ -114,7 +116,7 @@ def embed(model: Any, texts: Sequence[Tensor], tokens: int = 1 << 13) -> Tensor:
     base = base_of(model)
     if not texts:
         return torch.zeros(0, base.get_input_embeddings().embedding_dim, device=base.device)
-    made: dict[int, Tensor] = {}
+    embeddings: dict[int, Tensor] = {}
     order = sorted(range(len(texts)), key=lambda n: len(texts[n]))
     with merged(model), model.disable_adapter():
         while order:
@@ -134,5 +136,5 @@ def embed(model: Any, texts: Sequence[Tensor], tokens: int = 1 << 13) -> Tensor:
                 use_cache=False,
             ).last_hidden_state.float()
             weights = real[..., None] / real.sum(1)[:, None, None]
-            made |= zip(group, (out * weights).sum(1), strict=True)
-    return torch.stack([made[n] for n in range(len(texts))])
+            embeddings |= zip(group, (out * weights).sum(1), strict=True)
+    return torch.stack([embeddings[n] for n in range(len(texts))])

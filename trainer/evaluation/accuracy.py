@@ -198,12 +198,12 @@ def world_questions(rows: int, seed: int, split: str = "test", lamp: float = 0.0
         raise ConfigError(
             f"{rows} questions of split {split!r:.40}: expected 1 or more, of {', '.join(SPLITS)}"
         )
-    found = []
+    questions = []
     for number in range(rows):
         rng, kind = random.Random(f"evaluate {split} {seed} {number}"), stratum(split, seed, number)
         asked = ask(rng, split, *kind)
-        found.append(_of_world(f"world {split} {seed} {number}", asked, lamp))
-    return found
+        questions.append(_of_world(f"world {split} {seed} {number}", asked, lamp))
+    return questions
 
 
 def stratum(split: str, seed: int, number: int) -> tuple[str, str]:
@@ -230,15 +230,16 @@ def dataset_questions(folder: Path, rows: int | None, seed: int, split: str = "t
             known = best.get(row.question)
             if known is None or _wanted(row) > _wanted(known):
                 best[row.question] = row
-    found = list(best.values())
-    if not found or (rows is not None and not 1 <= rows <= len(found)):
+    questions = list(best.values())
+    if not questions or (rows is not None and not 1 <= rows <= len(questions)):
         wanted = "at least one" if rows is None else f"{rows}"
         raise ConfigError(
-            f"{folder}: {len(found)} questions of split {split!r:.40} have a desired row, expected {wanted}"
+            f"{folder}: {len(questions)} questions of split {split!r:.40} have a desired row, "
+            f"expected {wanted}"
         )
-    order = stratified([(row.edit_type, row.category) for row in found], seed)
-    place = folder if folder.is_dir() else folder.parent
-    return [_of_row(found[at], place) for at in order[:rows]]
+    order = stratified([(row.edit_type, row.category) for row in questions], seed)
+    root = folder if folder.is_dir() else folder.parent
+    return [_of_row(questions[at], root) for at in order[:rows]]
 
 
 def stratified(strata: Sequence[tuple[str, ...]], seed: int) -> list[int]:

@@ -92,11 +92,11 @@ def run(options: argparse.Namespace) -> int:
         return 0
     with _bar(sum(not each.malformed for each in outcomes) * len(panel.judges), "verdicts") as bar:
         verdicts = panel.judge(questions, outcomes, bar.update)
-    found = [results.judged(name, outcomes, each, options.seed) for name, each in verdicts.items()]
-    said = f"\n{results.judges_table(found, list(verdicts.values()))}\n"
-    print(said, end="")
+    judgements = [results.judged(name, outcomes, each, options.seed) for name, each in verdicts.items()]
+    table = f"\n{results.judges_table(judgements, list(verdicts.values()))}\n"
+    print(table, end="")
     if options.out is not None:
-        files["results.md"] += said
+        files["results.md"] += table
         files["answers.jsonl"] = results.answer_lines(questions, outcomes, verdicts)
         results.write(options.out, files)
     return 0

@@ -113,12 +113,12 @@ class Panel:
             for n, (question, outcome) in enumerate(zip(questions, outcomes, strict=True))
             if not outcome.malformed
         ]
-        found: dict[str, list[Verdict | None]] = {}
+        verdicts: dict[str, list[Verdict | None]] = {}
         for judge, row in zip(self.judges, self.verdicts([case for _, case in asked], report), strict=True):
-            found[judge.name] = [None] * len(outcomes)
+            verdicts[judge.name] = [None] * len(outcomes)
             for (n, _), verdict in zip(asked, row, strict=True):
-                found[judge.name][n] = verdict
-        return found
+                verdicts[judge.name][n] = verdict
+        return verdicts
 
     def verdicts(
         self, cases: Sequence[Case], report: Callable[[int], None] | None = None
@@ -128,7 +128,7 @@ class Panel:
         A question that a judge does not answer has no verdict. Raises EndpointError when 5 in a row were not
         answered; what was answered is kept, and the next run goes on from there.
         """
-        found = []
+        rows = []
         for judge, remote in zip(self.judges, self._remotes, strict=True):
             ask = _Asking(judge, remote, self._kept, self.tries, self.pause)
             with ThreadPoolExecutor(self.workers) as pool:
@@ -141,23 +141,23 @@ class Panel:
                             report(1)
                 finally:  # after an error or Ctrl-C nothing more is sent
                     pool.shutdown(wait=False, cancel_futures=True)
-            found.append(row)
-        return found
+            rows.append(row)
+        return rows
 
 
 def read_verdict(answer: str) -> bool | None:
     """True for YES, False for NO, in any capitals, with or without a full stop; None for all else."""
-    found = re.fullmatch(r"\s*(yes|no)\s*\.?\s*", answer, re.IGNORECASE)
-    return None if found is None else found[1].lower() == "yes"
+    word = re.fullmatch(r"\s*(yes|no)\s*\.?\s*", answer, re.IGNORECASE)
+    return None if word is None else word[1].lower() == "yes"
 
 
 def judge_chat(case: Case) -> Chat:
     """What a judge is shown. Raises PictureError, RecordError, RequestError from the question's pictures."""
     asked = build_messages(case.question.request(), style=FULL)
     content, images, videos = list(asked.messages[-1]["content"]), list(asked.images), list(asked.videos)
-    shown = content[-1]["text"].removesuffix("Write the four parts now.").rstrip()
-    said = re.sub(r"<(?=\|)", "< ", " ".join(case.instruction.split()))  # spells no special token
-    text = f"{shown}\nInstruction: {said}\n"
+    request_text = content[-1]["text"].removesuffix("Write the four parts now.").rstrip()
+    instruction = re.sub(r"<(?=\|)", "< ", " ".join(case.instruction.split()))  # spells no special token
+    text = f"{request_text}\nInstruction: {instruction}\n"
     if case.edited is None:
         content[-1] = {"type": "text", "text": f"{text}{_QUESTION}"}
     else:

@@ -52,9 +52,9 @@ def judged(
 ) -> Judged:
     """verdicts: one an outcome, None for the malformed ones. Raises ConfigError without scikit-learn."""
     given = [(v.yes, o.exact) for o, v in zip(outcomes, verdicts, strict=True) if v and v.yes is not None]
-    yes, malformed = sum(said for said, _ in given), sum(each is None for each in verdicts)
-    counted = [float(said) for said, _ in given] + [0.0] * malformed
-    said, exact = [bool(each) for each, _ in given], [each for _, each in given]
+    yes, malformed = sum(says_yes for says_yes, _ in given), sum(each is None for each in verdicts)
+    counted = [float(says_yes) for says_yes, _ in given] + [0.0] * malformed
+    says_yes, exact = [bool(each) for each, _ in given], [each for _, each in given]
     return Judged(
         name,
         yes,
@@ -63,8 +63,8 @@ def judged(
         sum(v is not None and v.reached and v.yes is None for v in verdicts),
         sum(v is not None and not v.reached for v in verdicts),
         interval(counted, seed=seed) if counted else None,
-        percent_agreement(said, exact) if given else None,
-        cohen_kappa(said, exact) if given else None,
+        percent_agreement(says_yes, exact) if given else None,
+        cohen_kappa(says_yes, exact) if given else None,
     )
 
 
@@ -87,7 +87,7 @@ def cells(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
-def judges_table(found: Sequence[Judged], verdicts: Sequence[Sequence[Verdict | None]]) -> str:
+def judges_table(judgements: Sequence[Judged], verdicts: Sequence[Sequence[Verdict | None]]) -> str:
     """The judges as a Markdown table and, of several, how far they agree with one another.
 
     verdicts[judge][outcome]. Raises ConfigError without scikit-learn and statsmodels.
@@ -102,10 +102,10 @@ def judges_table(found: Sequence[Judged], verdicts: Sequence[Sequence[Verdict | 
             _number(j.agreement),
             _number(j.kappa),
         ]
-        for j in found
+        for j in judgements
     ]
     text = _markdown(head, rows)
-    if len(found) < 2:
+    if len(judgements) < 2:
         return text
     together = [
         [bool(v.yes) for v in each if v]
@@ -114,12 +114,12 @@ def judges_table(found: Sequence[Judged], verdicts: Sequence[Sequence[Verdict | 
     ]
     kappa = fleiss_kappa(together) if together else None
     pairs = []
-    for a in range(len(found)):
-        for b in range(a + 1, len(found)):
+    for a in range(len(judgements)):
+        for b in range(a + 1, len(judgements)):
             first, second = [each[a] for each in together], [each[b] for each in together]
             equal = percent_agreement(first, second) if together else None
             cohen = cohen_kappa(first, second) if together else None
-            pairs.append([f"{found[a].name} · {found[b].name}", _number(equal), _number(cohen)])
+            pairs.append([f"{judgements[a].name} · {judgements[b].name}", _number(equal), _number(cohen)])
     agreed = _markdown(["two judges", "agree", "Cohen's kappa"], pairs)
     everyone = f"All judges gave a verdict on {len(together):,} questions; Fleiss' kappa {_number(kappa)}."
     return f"{text}\n\n{everyone}\n\n{agreed}"
@@ -209,16 +209,16 @@ def _from_csv(row: Mapping[str, str]) -> Line:
     return Line(row["group"], row["name"], int(row["questions"]), values)
 
 
-def _plain(found: Interval | None, end: int) -> str:
-    return "" if found is None or math.isnan(found[end]) else f"{found[end]:.6g}"
+def _plain(judgements: Interval | None, end: int) -> str:
+    return "" if judgements is None or math.isnan(judgements[end]) else f"{judgements[end]:.6g}"
 
 
-def _cell(found: Interval | None, places: int = 3) -> str:
-    if found is None:
+def _cell(judgement: Interval | None, places: int = 3) -> str:
+    if judgement is None:
         return "–"
-    if math.isnan(found.low):
-        return f"{found.mean:.{places}f}"
-    return f"{found.mean:.{places}f} [{found.low:.{places}f}, {found.high:.{places}f}]"
+    if math.isnan(judgement.low):
+        return f"{judgement.mean:.{places}f}"
+    return f"{judgement.mean:.{places}f} [{judgement.low:.{places}f}, {judgement.high:.{places}f}]"
 
 
 def _number(value: float | None) -> str:

@@ -23,10 +23,10 @@ def lora_targets(model: torch.nn.Module, settings: LoraConfig) -> list[str]:
     """The linear modules that get an adapter, by the recipe's settings. Raises ConfigError."""
     linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
     seeing = [name for name in linear if ".visual." in f".{name}"]
-    found = [n for n in linear if n not in seeing and n.rpartition(".")[2] in settings.targets]
-    if not found:
+    chosen = [n for n in linear if n not in seeing and n.rpartition(".")[2] in settings.targets]
+    if not chosen:
         raise ConfigError(f"lora.targets {', '.join(settings.targets)}: the model has no such linear modules")
-    return found + ([name for name in seeing if ".blocks." in name] if settings.vision else [])
+    return chosen + ([name for name in seeing if ".blocks." in name] if settings.vision else [])
 
 
 def save_learned(learner: Learner, path: Path, training: dict[str, Any]) -> Path:

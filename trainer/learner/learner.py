@@ -51,15 +51,15 @@ class Learner:
     def batch(self, examples: list[Example]) -> Batch:
         """Questions and answers as the model's inputs, with what its frozen vision tower makes of the
         pictures. Raises RecordError for a row that is longer than the model's context."""
-        made = self.collate([e.chat for e in examples], [e.answer for e in examples])
-        room = base_of(self.model).config.get_text_config().max_position_embeddings
-        for example, length in zip(examples, made.attention_mask.sum(1).tolist(), strict=True):
-            if length > room:  # a batch of them would take all memory before the model said anything
+        batch = self.collate([e.chat for e in examples], [e.answer for e in examples])
+        context = base_of(self.model).config.get_text_config().max_position_embeddings
+        for example, length in zip(examples, batch.attention_mask.sum(1).tolist(), strict=True):
+            if length > context:  # a batch of them would take all memory before the model said anything
                 raise RecordError(
                     f"row {example.name or example.answer[:40]!r}: {length:,} tokens with its pictures, the "
-                    f"model holds {room:,}; shorten the row or take it out, or lower model.max_pixels"
+                    f"model holds {context:,}; shorten the row or take it out, or lower model.max_pixels"
                 )
-        return self.features(made)
+        return self.features(batch)
 
     def chat(self, request: Request) -> Chat:
         """The request as this model reads it."""

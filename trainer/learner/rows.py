@@ -89,20 +89,20 @@ class WorldRows:
 
     def _fresh(self, step: int) -> list[tuple[Row, Question]]:
         rng = random.Random(f"rows {self.seed} {step}")
-        found: list[tuple[Row, Question]] = []
-        while len(found) < self.rows:
+        drawn: list[tuple[Row, Question]] = []
+        while len(drawn) < self.rows:
             row, question = self._row(rng.randrange(10**9))
             if self._fits(row):
-                found.append((row, question))
-        return found
+                drawn.append((row, question))
+        return drawn
 
     def _epochs(self, step: int) -> list[tuple[Row, Question]]:
-        found = []
+        drawn = []
         for at in range(step * self.rows, (step + 1) * self.rows):
-            epoch, place = divmod(at, len(self.numbers))
+            epoch, position = divmod(at, len(self.numbers))
             order = random.Random(f"order {self.seed} {epoch}").sample(self.numbers, len(self.numbers))
-            found.append(self._row(order[place]))
-        return found
+            drawn.append(self._row(order[position]))
+        return drawn
 
     def _row(self, index: int) -> tuple[Row, Question]:
         number, completion = place_of(index, self.recipe.undesired)

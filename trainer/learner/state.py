@@ -102,20 +102,20 @@ class States:
         self.broken = []
         for step in sorted(self.steps(), reverse=True):
             folder = self.of(step)
-            found = _read(folder)
-            if found is None:
+            state = _read(folder)
+            if state is None:
                 self.broken.append(folder.name)
                 continue
-            other = differences(self.complete(found.pop("recipe")), self.recipe)
+            other = differences(self.complete(state.pop("recipe")), self.recipe)
             if other:
                 more = f" and {len(other) - 3} more" if len(other) > 3 else ""
                 raise ConfigError(
                     f"{self.folder} holds a run of another recipe, at step {step}: {'; '.join(other[:3])}"
                     f"{more}. Set out= to another folder, or start anew with --fresh: it deletes its states"
                 )
-            numbers = found.pop("numbers")
+            numbers = state.pop("numbers")
             known = {each.name for each in fields(Progress)}
-            return Saved(folder, Progress(**{k: v for k, v in found.items() if k in known}), numbers)
+            return Saved(folder, Progress(**{k: v for k, v in state.items() if k in known}), numbers)
         return None
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> Path:

@@ -98,15 +98,15 @@ class Features:
             self._kept.move_to_end(key)
             return self._kept[key]
         _, h, w = grid.tolist()
-        found = self.core.visual.merger(
+        features = self.core.visual.merger(
             tower_states(self.core.visual, pixels.to(self.core.device), h, w).flatten(0, 1)
         )
-        self._kept[key] = found = found.cpu()
-        self.bytes += found.nbytes
+        self._kept[key] = features = features.cpu()
+        self.bytes += features.nbytes
         while self.bytes > self.limit:
             _, oldest = self._kept.popitem(last=False)
             self.bytes -= oldest.nbytes
-        return found
+        return features
 
 
 def tower_states(tower: Any, pixels: Tensor, h: int, w: int) -> Tensor:

@@ -116,15 +116,15 @@ def _pictures(base: Any, batch: Batch, videos: Tensor) -> dict[str, Tensor]:
     first = [0, *accumulate(merged.tolist())][:-1]
     is_video = videos[first] if first else videos.new_zeros(0)
     patches = is_video.repeat_interleave(batch.grids.prod(1))
-    found = {}
+    arguments = {}
     for kind, pixels, grids in (
         (False, "pixel_values", "image_grid_thw"),
         (True, "pixel_values_videos", "video_grid_thw"),
     ):
         if bool((is_video == kind).any()):
-            found[pixels] = batch.pixels[patches == kind].to(base.device)
-            found[grids] = batch.grids[is_video == kind].to(base.device)
-    return found
+            arguments[pixels] = batch.pixels[patches == kind].to(base.device)
+            arguments[grids] = batch.grids[is_video == kind].to(base.device)
+    return arguments
 
 
 # --- one row a prompt ---
@@ -271,12 +271,12 @@ def _states_behind(
             yield from ((n, lasts[behind[n]][None]) for n in group)
             continue
         ids = torch.zeros(len(group), max(fed), dtype=torch.long)
-        own = torch.full((len(group), max(fed)), -1)
+        response_block = torch.full((len(group), max(fed)), -1)
         for g, n in enumerate(group):
             ids[g, : fed[g]] = responses[n][:-1]
-            own[g, : fed[g]] = 1
+            response_block[g, : fed[g]] = 1
         count_fed(sum(fed))
-        allowed = block_mask(torch.cat([block[at.to(device)], own.to(device)], 1))[:, :, first:]
+        allowed = block_mask(torch.cat([block[at.to(device)], response_block.to(device)], 1))[:, :, first:]
         out = base.model.language_model(
             inputs_embeds=base.get_input_embeddings()(ids.to(device)),
             attention_mask=additive_mask(allowed, dtype),

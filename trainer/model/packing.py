@@ -123,12 +123,12 @@ def _attend(
 
     given["is_causal"] = True
     flat = [x[0].transpose(0, 1) for x in (query, key, value)]
-    found = []
+    outputs = []
     for source, shape in evlm_blocks.groups:
         blocks = [x.index_select(0, source).unflatten(0, shape).transpose(1, 2) for x in flat]
         out, _ = ALL_ATTENTION_FUNCTIONS["sdpa"](module, *blocks, None, **given)
-        found.append(out.flatten(0, 1))
-    return torch.cat(found).index_select(0, evlm_blocks.target)[None], None
+        outputs.append(out.flatten(0, 1))
+    return torch.cat(outputs).index_select(0, evlm_blocks.target)[None], None
 
 
 @contextmanager

@@ -68,7 +68,7 @@ def split(batch: Batch, merge: int = 2) -> tuple[Prompts, list[Tensor]]:
     """
     batch = replace(batch, **{n: v.cpu() for n, v in vars(batch).items() if isinstance(v, Tensor)})
     kept, responses, starts, counts = [], [], [], []
-    shown = iter((batch.grids.prod(1) // merge**2).tolist())
+    tokens_of_pictures = iter((batch.grids.prod(1) // merge**2).tolist())
     for b in range(len(batch.input_ids)):
         real = batch.attention_mask[b].nonzero().flatten()
         learned = int((batch.labels[b] != -100).sum())
@@ -79,7 +79,7 @@ def split(batch: Batch, merge: int = 2) -> tuple[Prompts, list[Tensor]]:
         starts.append(int(batch.position_ids[0, b, real[-learned]]))
         waiting, count = int(batch.vision_mask[b].sum()), 0
         while waiting > 0:
-            waiting, count = waiting - next(shown), count + 1
+            waiting, count = waiting - next(tokens_of_pictures), count + 1
         counts.append(count)
     rows, longest = len(kept), max(len(each) for each in kept)
 

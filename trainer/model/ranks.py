@@ -66,11 +66,11 @@ class Ranks:
         dist.all_gather(parts, padded.contiguous())
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
-    def before(self, own: int, device: torch.device) -> int:
+    def before(self, rows: int, device: torch.device) -> int:
         """How many rows the lower ranks have: where this rank's begin among the gathered ones."""
         if self.count == 1:
             return 0
-        return int(self.gather(torch.tensor([own], device=device))[: self.rank].sum())
+        return int(self.gather(torch.tensor([rows], device=device))[: self.rank].sum())
 
     def others(self, texts: Sequence[Tensor], device: torch.device) -> tuple[list[Tensor], int]:
         """The other ranks' token ids, each int64 [n] on the CPU, rank after rank; and how many of them are
@@ -97,8 +97,8 @@ class Ranks:
         if self.count == 1:
             return values
         kind = torch.float64 if device.type != "mps" else torch.float32
-        own = [[values.get(name, 0.0), float(name in values)] for name in names]
-        summed = self.gather(torch.tensor([own], dtype=kind, device=device)).sum(0).tolist()
+        pairs = [[values.get(name, 0.0), float(name in values)] for name in names]
+        summed = self.gather(torch.tensor([pairs], dtype=kind, device=device)).sum(0).tolist()
         return {name: total for name, (total, there) in zip(names, summed, strict=True) if there}
 
     def any(self, flag: bool, device: torch.device) -> bool:
@@ -138,14 +138,14 @@ class Ranks:
         if self.shards is not None:
             self.shards.reset()
 
-    def _sizes(self, own: int, device: torch.device) -> list[int]:
+    def _sizes(self, count: int, device: torch.device) -> list[int]:
         import torch.distributed as dist
 
         if self.shards is not None:
             self.shards.wait()
-        found = [torch.zeros(1, dtype=torch.long, device=device) for _ in range(self.count)]
-        dist.all_gather(found, torch.tensor([own], dtype=torch.long, device=device))
-        sizes = [int(size) for size in found]
+        sizes_of_all = [torch.zeros(1, dtype=torch.long, device=device) for _ in range(self.count)]
+        dist.all_gather(sizes_of_all, torch.tensor([count], dtype=torch.long, device=device))
+        sizes = [int(size) for size in sizes_of_all]
         if min(sizes) < 0:
             raise PeerFailed
         return sizes

@@ -64,9 +64,9 @@ class ReferencePolicy:
         if missing:
             some = list(missing.values())
             fresh = self._compute(model, prompts, [responses[n] for n in some], [owner[n] for n in some])
-            found = dict(zip(missing, fresh.tolist(), strict=True))
-            self.cache.put(found)
-            known |= found
+            computed = dict(zip(missing, fresh.tolist(), strict=True))
+            self.cache.put(computed)
+            known |= computed
         return torch.tensor([known[key] for key in keys], dtype=torch.float32, device=base_of(model).device)
 
     def _compute(
@@ -105,14 +105,14 @@ class LogProbCache:
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, float]:
         """Those that are known."""
-        found: dict[bytes, float] = {}
+        known: dict[bytes, float] = {}
         wanted = list(dict.fromkeys(keys))
         with self._open() as file:
             for at in range(0, len(wanted), 500):
                 some = wanted[at : at + 500]
                 marks = ",".join("?" * len(some))
-                found.update(file.execute(f"SELECT key, value FROM logp WHERE key IN ({marks})", some))
-        return found
+                known.update(file.execute(f"SELECT key, value FROM logp WHERE key IN ({marks})", some))
+        return known
 
     def put(self, values: Mapping[bytes, float]) -> None:
         """All in one transaction. A key that is there keeps its value: the first computed is the one used."""

@@ -47,15 +47,15 @@ def sample(
     """One answer for each n to prompts[owner[n]]: int64 token ids on the CPU, the end token last unless it
     was cut off. seeds[n] is all that its chance depends on. Dropout is off, nothing has a graph."""
     base = base_of(model)
-    found: list[Tensor] = []
+    samples: list[Tensor] = []
     together = TOGETHER.get(base.device.type, 256)
     with merged(model):
         for at in range(0, len(owner), together):
             some = owner[at : at + together]
             rows = sorted(set(some))
             local = [rows.index(row) for row in some]
-            found += _grow(base, prompts.take(rows), local, config, seeds[at : at + together])
-    return found
+            samples += _grow(base, prompts.take(rows), local, config, seeds[at : at + together])
+    return samples
 
 
 def answers(learner: Any, chats: Sequence[Chat], config: SampleConfig, seed: int = 0) -> list[str]:
@@ -67,8 +67,8 @@ def answers(learner: Any, chats: Sequence[Chat], config: SampleConfig, seed: int
         batch = learner.collate(some, [""] * len(some))
         prompts, _ = split(batch, base_of(learner.model).config.vision_config.spatial_merge_size)
         seeds = range(seed + at, seed + at + len(some))
-        made = sample(learner.model, prompts, range(len(some)), config, seeds)
-        texts += [decode(learner.processor.tokenizer, ids) for ids in made]
+        sampled = sample(learner.model, prompts, range(len(some)), config, seeds)
+        texts += [decode(learner.processor.tokenizer, ids) for ids in sampled]
     return texts
 
 
@@ -137,12 +137,12 @@ def _grow(
     states, positions = lasts[at], prompts.starts.to(device)[at]
     chance = _chance(seeds, config) if config.temperature else None
     ends = torch.tensor(end_ids(base), device=device)
-    made: list[list[int]] = [[] for _ in owner]
+    grown: list[list[int]] = [[] for _ in owner]
     alive = torch.arange(len(at))  # which sample each row of the cache belongs to
     for step in range(config.max_new_tokens):
         tokens = _choose(base.lm_head(states).float(), chance, alive, step, config.temperature)
         for n, token in zip(alive.tolist(), tokens.tolist(), strict=True):
-            made[n].append(token)
+            grown[n].append(token)
         going = ~torch.isin(tokens, ends)
         if step + 1 == config.max_new_tokens or not bool(going.any()):
             break
@@ -160,7 +160,7 @@ def _grow(
             use_cache=True,
         ).last_hidden_state[:, 0]
         cache.length += 1
-    return [torch.tensor(ids) for ids in made]
+    return [torch.tensor(ids) for ids in grown]
 
 
 def _chance(seeds: Sequence[int], config: SampleConfig) -> Tensor:

@@ -98,14 +98,14 @@ class Shards:
         module, name = self._first[number]
         return not isinstance(getattr(module, name), DTensor)
 
-    def _meet(self, own: int) -> None:
+    def _meet(self, word: int) -> None:
         while True:
-            said = self._exchange(own)
-            if FAILED in said:
-                if own == FAILED:
+            words = self._exchange(word)
+            if FAILED in words:
+                if word == FAILED:
                     return
                 raise PeerFailed
-            needed = sorted(each for each in said if each >= 0)
+            needed = sorted(each for each in words if each >= 0)
             if not needed:
                 return
             number = max(needed, key=needed.count)
@@ -114,7 +114,7 @@ class Shards:
                 layer.reshard()
             self._make_room(number)
             layer.unshard()
-            if own == number:
+            if word == number:
                 return
             if not kept:
                 layer.reshard()
@@ -129,19 +129,19 @@ class Shards:
             torch.empty(2 * self._bytes[number], dtype=torch.uint8, device=self.device)
         except (RuntimeError, MemoryError) as error:
             problem, answer = error, FAILED
-        said = self._exchange(answer)
+        words = self._exchange(answer)
         if problem is not None:
             self._told = True
             raise problem
-        if FAILED in said:
+        if FAILED in words:
             raise PeerFailed
 
-    def _exchange(self, own: int) -> list[int]:
+    def _exchange(self, word: int) -> list[int]:
         import torch.distributed as dist
 
-        said = [torch.zeros(1, dtype=torch.long) for _ in range(self._count)]
-        dist.all_gather(said, torch.tensor([own]), group=self._group)
-        return [int(each) for each in said]
+        words = [torch.zeros(1, dtype=torch.long) for _ in range(self._count)]
+        dist.all_gather(words, torch.tensor([word]), group=self._group)
+        return [int(each) for each in words]
 
 
 def supported() -> None:

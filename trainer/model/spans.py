@@ -54,9 +54,9 @@ def _decoded(tokenizer: Any, ids: Sequence[int]) -> tuple[str, list[int]]:
     words = Words(tokenizer, silent, pieces.append, every=0)
     ends, length = [], 0
     for token in ids:
-        said = len(pieces)
+        decoded_length = len(pieces)
         words.add(int(token))
-        length += sum(map(len, pieces[said:]))
+        length += sum(map(len, pieces[decoded_length:]))
         ends.append(length)
     text = words.finish()
     if ends:

@@ -45,7 +45,7 @@ class _FrozenHead(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor, tokens: Tensor, head: torch.nn.Linear, chunk: int) -> Tensor:
         wide = torch.promote_types(states.dtype, torch.float32)
-        found, slope = states.new_empty(len(tokens), dtype=wide), None
+        logps, slope = states.new_empty(len(tokens), dtype=wide), None
         if ctx.needs_input_grad[0]:
             slope = torch.empty_like(states)
             ctx.save_for_backward(slope)
@@ -53,15 +53,15 @@ class _FrozenHead(torch.autograd.Function):
             some, wanted = states[at : at + chunk], tokens[at : at + chunk, None]
             logits = _logits(head, some)
             top = logits.amax(1, keepdim=True)
-            own = logits.gather(1, wanted) - top
+            wanted_logits = logits.gather(1, wanted) - top
             p = logits.sub_(top).exp_()  # in the logits' own memory, and not yet divided by its sum
             total = p.sum(1, keepdim=True)
-            found[at : at + chunk] = (own - total.log())[:, 0]
+            logps[at : at + chunk] = (wanted_logits - total.log())[:, 0]
             if slope is None:
                 continue
             p.scatter_add_(1, wanted, -total)
             slope[at : at + chunk] = (p.to(head.weight.dtype) @ head.weight) / -total
-        return found
+        return logps
 
     @staticmethod
     @once_differentiable

@@ -67,11 +67,11 @@ def _thinned(points: Sequence[Point]) -> list[Point]:
 def _smooth(points: Sequence[Point]) -> list[Point]:
     """Each value with its neighbours' mean, a tenth of all of them around it."""
     reach = max(1, len(points) // 20)
-    made = []
+    smoothed = []
     for at, (step, _) in enumerate(points):
         near = [value for _, value in points[max(0, at - reach) : at + reach + 1]]
-        made.append((step, sum(near) / len(near)))
-    return made
+        smoothed.append((step, sum(near) / len(near)))
+    return smoothed
 
 
 def scale(values: Sequence[float]) -> tuple[float, float, list[float]]:

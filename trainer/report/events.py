@@ -44,13 +44,13 @@ def json_line(event: Mapping[str, Any]) -> str:
 
 def numbers(event: Mapping[str, Any], within: str = "") -> dict[str, float]:
     """What an event measured: each finite number by its name, nested ones as "outer/inner"."""
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     for name, value in event.items():
         if isinstance(value, Mapping):
-            found.update(numbers(value, f"{within}{name}/"))
+            values.update(numbers(value, f"{within}{name}/"))
         elif type(value) in (int, float) and math.isfinite(value) and (within or name not in _PLACES):
-            found[f"{within}{name}"] = float(value)
-    return found
+            values[f"{within}{name}"] = float(value)
+    return values
 
 
 def read_history(run: Path) -> History:

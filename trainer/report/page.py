@@ -56,14 +56,14 @@ def report(run: Path) -> str:
         _summary(history), _curves(history), _dropped(history), _evals(history), _measured(run),
         _samples(run, history),
     ]  # fmt: skip
-    made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    written_at = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; style-src '
         "'unsafe-inline'\">"
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{_STYLE}</style></head><body><main><h1>{name}</h1>{''.join(parts)}{_recipe(run)}"
-        f"<footer>python -m trainer report · {made}</footer></main></body></html>"
+        f"<footer>python -m trainer report · {written_at}</footer></main></body></html>"
     )
 
 
@@ -101,16 +101,16 @@ def _curves(history: History) -> str:
         return "<p>No step was logged yet.</p>"
     kinds: dict[str, dict[str, dict[str, list[tuple[float, float]]]]] = {}
     for event in history.steps:
-        found = kinds.setdefault(str(event.get("kind")), {})
+        of_kind = kinds.setdefault(str(event.get("kind")), {})
         for name, value in numbers(event).items():
-            stages = found.setdefault(name, {})
+            stages = of_kind.setdefault(name, {})
             stages.setdefault(str(event.get("stage")), []).append((event["step"], value))
     last, bands = float(history.steps[-1]["step"]), _bands(history.steps)
     parts = ["<h2>Curves</h2>"]
-    for kind, found in kinds.items():
+    for kind, of_kind in kinds.items():
         sign = f'<i style="background:{COLOURS.get(kind, "#6b7280")}"></i>'
         parts.append(f'<h3 class="kind">{sign}{escape(kind)}</h3><div class="curves">')
-        for name, stages in sorted(found.items(), key=lambda item: _order(item[0])):
+        for name, stages in sorted(of_kind.items(), key=lambda item: _order(item[0])):
             lines = list(stages.values())
             parts.append(
                 f"<figure><figcaption>{escape(name)} <b>{lines[-1][-1][1]:,.4g}</b></figcaption>"
@@ -154,8 +154,8 @@ def _evals(history: History) -> str:
         return ""
     rows = [(event["step"], numbers(event)) for event in history.evals]
     names = list(dict.fromkeys(name for _, row in rows for name in row))
-    shown = [[f"{step:,}", *(f"{row[n]:.4g}" if n in row else "–" for n in names)] for step, row in rows]
-    return "<h2>Evaluations</h2>" + _table(["step", *names], shown)
+    cells = [[f"{step:,}", *(f"{row[n]:.4g}" if n in row else "–" for n in names)] for step, row in rows]
+    return "<h2>Evaluations</h2>" + _table(["step", *names], cells)
 
 
 def _measured(run: Path) -> str:

@@ -230,10 +230,10 @@ def _words(event: Mapping[str, Any]) -> str:
 
 def _parts(event: Mapping[str, Any]) -> str:
     """The loss, its parts, and the pace, as short as a bar needs them."""
-    found = numbers(event)
-    shown = {name: found[name] for name in found if name.startswith(("loss", "eta0", "reward", "iou"))}
-    pace = f"{found['tokens_per_second']:,.0f} tokens/s" if "tokens_per_second" in found else ""
-    return " ".join([*(f"{name} {value:.3g}" for name, value in shown.items()), pace]).strip()
+    values = numbers(event)
+    first = {name: values[name] for name in values if name.startswith(("loss", "eta0", "reward", "iou"))}
+    pace = f"{values['tokens_per_second']:,.0f} tokens/s" if "tokens_per_second" in values else ""
+    return " ".join([*(f"{name} {value:.3g}" for name, value in first.items()), pace]).strip()
 
 
 def _group(event: Mapping[str, Any]) -> str | None:

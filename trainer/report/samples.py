@@ -83,13 +83,13 @@ def _mask(plan: Plan, picture: Tensor) -> Tensor | None:
 def _pictures(chat: Chat) -> list[Tensor]:
     """float [H, W, 3] in 0..1 of each picture in the order of the question, of a video its first frame; the
     original comes first."""
-    images, videos, found = iter(chat.images), iter(chat.videos), []
+    images, videos, pictures = iter(chat.images), iter(chat.videos), []
     for message in chat.messages:
         for item in message["content"]:
             if item["type"] in ("image", "video"):
                 pixels = next(images) if item["type"] == "image" else next(videos).frames[0]
-                found.append(pixels.permute(1, 2, 0).float() / 255)
-    return found
+                pictures.append(pixels.permute(1, 2, 0).float() / 255)
+    return pictures
 
 
 def _words(chat: Chat) -> str:

@@ -46,9 +46,9 @@ def run(args: argparse.Namespace) -> int:
     """130 where it was asked to stop. Raises EVLMError."""
     config = load_config(args.recipe, args.settings)
     if args.dry_run:
-        found = plan(config, args.fresh)
-        print(found.text)
-        return 1 if found.missing else 0
+        dry_run = plan(config, args.fresh)
+        print(dry_run.text)
+        return 1 if dry_run.missing else 0
     from .loop import Stopped
     from .loop import run as train
 

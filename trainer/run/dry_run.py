@@ -60,41 +60,49 @@ class _Findings:
 
 def plan(config: Config, fresh: bool = False) -> Plan:
     """What a run of this recipe would do and need. fresh: an earlier run in its folder does not count."""
-    found = _Findings()
-    device = found.need("model.device", lambda: _device(config))
-    base = found.need("model.base", lambda: resolve(config.model.base, "reasoner"))
-    model = None if base is None else found.need("model.base", lambda: _model(base))
-    trained = None if model is None else found.need("lora", lambda: _trained(config, model))
+    findings = _Findings()
+    device = findings.need("model.device", lambda: _device(config))
+    base = findings.need("model.base", lambda: resolve(config.model.base, "reasoner"))
+    model = None if base is None else findings.need("model.base", lambda: _model(base))
+    trained = None if model is None else findings.need("lora", lambda: _trained(config, model))
     if model is not None and config.model.adapter:
-        found.need("model.adapter", lambda: load_adapter(str(config.model.adapter), Expected.of(model)))
+        findings.need("model.adapter", lambda: load_adapter(str(config.model.adapter), Expected.of(model)))
     for number, source in enumerate(config.data):
         if not source.world:
-            found.need(f"data.{number}", partial(_count, source))
+            findings.need(f"data.{number}", partial(_count, source))
     for what, package, remedy in _packages(config):
         if importlib.util.find_spec(package) is None:
-            found.missing.append(
+            findings.missing.append(
                 f"{what}: the package {package} is not installed: pip install {package}{remedy}"
             )
     if config.model.shard:
-        found.need("model.shard", supported)
-    found.need("out", lambda: _writable(Path(config.out)))
-    done = 0 if fresh else found.need("out", lambda: _done(config))
+        findings.need("model.shard", supported)
+    findings.need("out", lambda: _writable(Path(config.out)))
+    done = 0 if fresh else findings.need("out", lambda: _done(config))
     if model is not None and trained is not None:
         every = sum(p.numel() for p in model.parameters())
         share = f"LoRA of rank {config.lora.rank}"
-        found.lines.append(f"model {config.model.base}: {every:,} parameters; trained {trained:,}, {share}")
-    rows = {} if base is None or _lacks(found, "data") else _rows(config, base, found)
+        findings.lines.append(
+            f"model {config.model.base}: {every:,} parameters; trained {trained:,}, {share}"
+        )
+    rows = {} if base is None or _lacks(findings, "data") else _rows(config, base, findings)
     for number, phase in enumerate(config.stages):
-        found.lines.append(_stage(config, number, phase, rows.get(_kind(phase))))
+        findings.lines.append(_stage(config, number, phase, rows.get(_kind(phase))))
     if model is not None and trained is not None and rows and device is not None:
-        found.lines += _memory(config, model, trained, rows, device)
+        findings.lines += _memory(config, model, trained, rows, device)
     if done:
-        found.lines.append(f"goes on from step {done:,} of {sum(phase.steps for phase in config.stages):,}")
-    if not _lacks(found, "out"):
-        found.lines.append(f"writes {config.out}/adapter.safetensors")
-    if found.missing:
-        found.lines += ["", f"missing ({len(found.missing)}):", *(f"- {each}" for each in found.missing)]
-    return Plan("\n".join(found.lines), tuple(found.missing))
+        findings.lines.append(
+            f"goes on from step {done:,} of {sum(phase.steps for phase in config.stages):,}"
+        )
+    if not _lacks(findings, "out"):
+        findings.lines.append(f"writes {config.out}/adapter.safetensors")
+    if findings.missing:
+        findings.lines += [
+            "",
+            f"missing ({len(findings.missing)}):",
+            *(f"- {each}" for each in findings.missing),
+        ]
+    return Plan("\n".join(findings.lines), tuple(findings.missing))
 
 
 def _device(config: Config) -> torch.device:
@@ -139,9 +147,9 @@ def _packages(config: Config) -> list[tuple[str, str, str]]:
 
 
 def _writable(out: Path) -> None:
-    place = next((each for each in (out, *out.resolve().parents) if each.exists()), Path("/"))
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise ConfigError(f"{place} cannot be written to; choose another folder")
+    folder = next((each for each in (out, *out.resolve().parents) if each.exists()), Path("/"))
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ConfigError(f"{folder} cannot be written to; choose another folder")
 
 
 def _done(config: Config) -> int:
@@ -150,8 +158,8 @@ def _done(config: Config) -> int:
     return 0 if saved is None else saved.progress.step
 
 
-def _lacks(found: _Findings, what: str) -> bool:
-    return any(line.startswith(what) for line in found.missing)
+def _lacks(findings: _Findings, what: str) -> bool:
+    return any(line.startswith(what) for line in findings.missing)
 
 
 def _kind(phase: Phase) -> tuple[str, bool]:
@@ -159,21 +167,21 @@ def _kind(phase: Phase) -> tuple[str, bool]:
     return phase.kind, phase.kind == "rkto" and bool(phase.rkto.lambda_u)
 
 
-def _rows(config: Config, base: Path, found: _Findings) -> dict[tuple[str, bool], tuple[Rows, Length]]:
+def _rows(config: Config, base: Path, findings: _Findings) -> dict[tuple[str, bool], tuple[Rows, Length]]:
     """The rows of each kind of phase, and how long they are."""
-    notes = found.need("model.base", lambda: read_notes(base))
-    processor = found.need("model.base", lambda: open_processor(base, config.model.max_pixels))
+    notes = findings.need("model.base", lambda: read_notes(base))
+    processor = findings.need("model.base", lambda: open_processor(base, config.model.max_pixels))
     if notes is None or processor is None:
         return {}
     style, codec = get_style(notes.get("prompt", "full")), get_codec(notes.get("mask_codec", "box-spans-8"))
-    made: dict[tuple[str, bool], tuple[Rows, Length]] = {}
+    by_kind: dict[tuple[str, bool], tuple[Rows, Length]] = {}
     for phase in config.phases:
-        if _kind(phase) not in made:
-            rows = found.need("data", partial(rows_for, config, phase, style, codec))
-            length = rows and found.need("data", partial(_length, processor, rows))
+        if _kind(phase) not in by_kind:
+            rows = findings.need("data", partial(rows_for, config, phase, style, codec))
+            length = rows and findings.need("data", partial(_length, processor, rows))
             if length is not None:
-                made[_kind(phase)] = rows, length
-    return made
+                by_kind[_kind(phase)] = rows, length
+    return by_kind
 
 
 def _length(processor: Any, rows: Rows) -> Length:
@@ -191,8 +199,8 @@ def _stage(config: Config, number: int, phase: Phase, rows: tuple[Rows, Length] 
     text = f"stage {number}: {phase.kind}, {phase.steps:,} steps of {phase.batch} rows"
     if rows is not None:
         count, length = rows[0].count, rows[1]
-        shown = "the endless world" if count is None else f"{count:,}"
-        text += f" from {shown}, lr {phase.lr:g}"
+        amount = "the endless world" if count is None else f"{count:,}"
+        text += f" from {amount}, lr {phase.lr:g}"
         if count is not None:
             text += f", {phase.steps * phase.batch / count:.1f} epochs"
         tokens = phase.steps * phase.batch * length.row

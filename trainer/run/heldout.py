@@ -45,8 +45,8 @@ class HeldOut:
         part of the questions; all know the result."""
         ranks, device = self.learner.ranks, self.learner.device
         outcomes = evaluate(batched(self.learner, MAX_NEW_TOKENS), ranks.part(self.questions))
-        found = [[float(o.exact), math.nan if o.iou is None else o.iou] for o in outcomes]
-        whole = ranks.gather(torch.tensor(found, dtype=torch.float32, device=device).view(len(found), 2))
+        scores = [[float(o.exact), math.nan if o.iou is None else o.iou] for o in outcomes]
+        whole = ranks.gather(torch.tensor(scores, dtype=torch.float32, device=device).view(len(scores), 2))
         iou = float(whole[:, 1].nanmean())
         return {"exact": float(whole[:, 0].mean()), "iou": iou if math.isfinite(iou) else 0.0}
 

@@ -155,8 +155,8 @@ class _Run:
                     }
                 )
                 worst = f"{worst}; step {at}: {why}" if worst else f"step {at}: {why}"
-                lower = f"lower phases.{stage % len(config.phases)}.lr, which was {phase.lr:g}"
-                check_in_a_row(progress, worst, lower)
+                remedy = f"lower phases.{stage % len(config.phases)}.lr, which was {phase.lr:g}"
+                check_in_a_row(progress, worst, remedy)
             if at % config.log_every == 0 or last:
                 seconds = time.monotonic() - began
                 self.report(
@@ -222,9 +222,9 @@ class _Run:
 
         most = -(-phase.batch // ranks.count)
         known = self.progress.micro_batch or phase.micro_batch
-        found, used = within_memory(attempt, most, known, ranks, learner.device, halved)
+        result, used = within_memory(attempt, most, known, ranks, learner.device, halved)
         self.progress.micro_batch = None if used == phase.micro_batch else used
-        return found
+        return result
 
     def _look(self, at: int) -> bool:
         """Measures and draws where it is time to; whether the adapter is the best one yet, which is kept."""
@@ -233,12 +233,12 @@ class _Run:
             self.report(self.held_out.sample(at))
         if not config.eval_every or at % config.eval_every:
             return False
-        found = self.held_out.measure()
-        self.report({"event": "eval", "step": at, **found})
+        measured = self.held_out.measure()
+        self.report({"event": "eval", "step": at, **measured})
         best = self.progress.best
-        if not config.keep_best or (best and _merit(found) <= _merit(best)):
+        if not config.keep_best or (best and _merit(measured) <= _merit(best)):
             return False
-        self.progress.best = {"step": at, **found}
+        self.progress.best = {"step": at, **measured}
         self._keep(self.out / BEST)
         return True
 

@@ -65,27 +65,27 @@ def passing(config: Config, phase: Phase, text: Any, length: Length, device: str
     size = BYTES[config.model.dtype]
     rows = phase.micro_batch or phase.batch
     tokens = rows * length.longest
-    found = {}
+    parts = {}
     if phase.kind == "rkto":
         samples = phase.rewards.samples
         if phase.rkto.reinforce != "none":
             tokens += rows * samples * length.answer
         growing = min(samples * phase.batch, _TOGETHER.get(device, 256))
-        found["samples' keys and values"] = (
+        parts["samples' keys and values"] = (
             growing * (length.prompt + phase.rewards.max_new_tokens) * cached(text) * size
         )
     if (
         phase.kind != "sft"
     ):  # eta0: the prompts' keys and values, with all answers behind one prompt at a time
-        found["prompts' keys and values"] = phase.batch * length.row * cached(text) * size
+        parts["prompts' keys and values"] = phase.batch * length.row * cached(text) * size
     layers = text.num_hidden_layers
     if config.model.checkpointing:  # each layer's input, and one layer at a time
-        found["activations"] = tokens * (layers * text.hidden_size * size + kept(config, text))
+        parts["activations"] = tokens * (layers * text.hidden_size * size + kept(config, text))
     else:
-        found["activations"] = tokens * layers * kept(config, text)
+        parts["activations"] = tokens * layers * kept(config, text)
     numbers = min(_LOGITS.get(device, 1 << 28), rows * length.answer * text.vocab_size)
-    found["logits"] = 3.0 * 4 * numbers
-    return found
+    parts["logits"] = 3.0 * 4 * numbers
+    return parts
 
 
 def kept(config: Config, text: Any) -> float:

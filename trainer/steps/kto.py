@@ -25,7 +25,7 @@ def kto_step(
     batch's."""
     model, ranks = learner.model, learner.ranks
     prompts, responses = split(learner.batch(examples), learner.merge)
-    elsewhere, lower = ranks.others(responses, learner.device)
+    other_responses, of_lower_ranks = ranks.others(responses, learner.device)
     seen = score_pairs(
         model,
         reference,
@@ -34,9 +34,9 @@ def kto_step(
         phase.eta0,
         at,
         phase.kto.log_ratio,
-        elsewhere=elsewhere,
-        lower=lower,
-        own=False,
+        other_responses=other_responses,
+        of_lower_ranks=of_lower_ranks,
+        score_own=False,
     )
     baseline = eta0(ranks.gather(seen.mismatched))
     lengths = torch.tensor([len(each) for each in responses], device=seen.policy.device)

@@ -247,12 +247,12 @@ def reflect(
     def probabilities(parts: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
         longest = max(1, max(map(len, parts)))
         real = torch.tensor([[t < len(part) for t in range(longest)] for part in parts], device=table.device)
-        found = table.new_zeros((len(parts), longest, table.shape[0]), dtype=torch.float32)
+        probs = table.new_zeros((len(parts), longest, table.shape[0]), dtype=torch.float32)
         for n, part in enumerate(parts):
             if part:
                 logits = base.lm_head(states[n][list(part)]).float()
-                found = found.index_put((torch.tensor(n), torch.arange(len(part))), logits.softmax(-1))
-        return found, real
+                probs = probs.index_put((torch.tensor(n), torch.arange(len(part))), logits.softmax(-1))
+        return probs, real
 
     reflection, in_reflection = probabilities([each.reflection for each in some])
     intermediate, in_intermediate = probabilities([each.intermediate for each in some])
@@ -289,9 +289,9 @@ def diagnose(
     rows; and an estimate of the KL to the reference in nats an answer, from the samples."""
     count = phase.micro_batch or len(batch.responses)
     rows = list(range(min(count, batch.preferred)))
-    found: Numbers = {}
+    numbers: Numbers = {}
     if not rows:
-        return found
+        return numbers
     terms, anchor = terms_of(learner, batch, rows, weights, ref_logps, phase, len(rows), 0)
     parameters = learner.trainable()
 
@@ -307,16 +307,16 @@ def diagnose(
     sft = gradient(anchor)
     for name, term in terms.items():
         if term.requires_grad:
-            own = gradient(term)
-            found[f"norm_{name}"] = float(own.norm())
-            found[f"cos_sft_{name}"] = float(torch.nn.functional.cosine_similarity(own, sft, dim=0))
+            direction = gradient(term)
+            numbers[f"norm_{name}"] = float(direction.norm())
+            numbers[f"cos_sft_{name}"] = float(torch.nn.functional.cosine_similarity(direction, sft, dim=0))
     some = [n for n, row in enumerate(batch.owner) if row in rows]
     texts, owner = [batch.samples[n] for n in some], [batch.owner[n] for n in some]
     with merged(learner.model):
         mine = sequence_logps(learner.model, batch.prompts, texts, owner, "cached")
     theirs = reference.logps(learner.model, batch.prompts, texts, owner, keep=False)
-    found["kl_reference"] = float((mine - theirs).mean())
-    return found
+    numbers["kl_reference"] = float((mine - theirs).mean())
+    return numbers
 
 
 def _gradients(

@@ -16,8 +16,8 @@ def sft_step(learner: Learner, examples: list[Example], phase: Phase) -> dict[st
     examples: this rank's. The loss is the whole batch's."""
     batches = [learner.batch(part) for part in micro(examples, phase)]
     ranks, device = learner.ranks, learner.device
-    own = sum(int((batch.labels != -100).sum()) for batch in batches)
-    tokens = ranks.total(own, device)
+    answer_tokens = sum(int((batch.labels != -100).sum()) for batch in batches)
+    tokens = ranks.total(answer_tokens, device)
     base, loss = base_of(learner.model), 0.0
     for batch in batches:
         batch = batch.to(device)

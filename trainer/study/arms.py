@@ -19,8 +19,8 @@ _PAPER: dict[str, Any] = {
 
 
 def _with(base: Mapping[str, Any], rkto: Mapping[str, Any] | None = None, **rest: Any) -> dict[str, Any]:
-    made = {**base, "rkto": {**base.get("rkto", {}), **(rkto or {})}}
-    return {**made, **rest}
+    settings = {**base, "rkto": {**base.get("rkto", {}), **(rkto or {})}}
+    return {**settings, **rest}
 
 
 # The reflection has a gradient of its own, so it goes too.

@@ -187,15 +187,15 @@ def _config(recipe: dict[str, Any], arm: str, steps: int, seed: int, folder: str
     first, second = recipe["phases"]
     changes = {} if arm == BASE else dict(ARMS[arm])
     data = [_merged(recipe["data"][0], changes.pop("data", {})), *recipe["data"][1:]]
-    own = [] if arm == BASE else [{**_merged(second, changes), "steps": steps}]
-    values = {**recipe, "phases": [first, *own], "data": data, "seed": seed, "out": folder, "log_every": 1}
+    phases = [] if arm == BASE else [{**_merged(second, changes), "steps": steps}]
+    values = {**recipe, "phases": [first, *phases], "data": data, "seed": seed, "out": folder, "log_every": 1}
     return build(Config, values)
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Nested settings with changes applied."""
-    made = dict(base)
+    merged = dict(base)
     for key, value in changes.items():
-        both = isinstance(value, Mapping) and isinstance(made.get(key), Mapping)
-        made[key] = _merged(made[key], value) if both else value
-    return made
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged

@@ -41,14 +41,14 @@ _LEFT, _TOP, _BOTTOM, _LEGEND = 56, 26, 24, 220
 def figures(out: Path, logs: Mapping[str, Sequence[Path]]) -> list[Path]:
     """Writes one SVG for each metric that the arms' logs hold; their paths. logs: of an arm's seeds, whose
     means are drawn."""
-    made = []
+    drawn = []
     for metric, title in METRICS.items():
         lines = {arm: points for arm, paths in logs.items() if (points := _mean(paths, metric))}
         if lines:
             path = out / f"{metric}.svg"
             path.write_text(figure(title, lines, list(logs)), encoding="utf-8")
-            made.append(path)
-    return made
+            drawn.append(path)
+    return drawn
 
 
 def figure(title: str, lines: Mapping[str, Sequence[Point]], names: Sequence[str] = ()) -> str:
@@ -97,11 +97,11 @@ def figure(title: str, lines: Mapping[str, Sequence[Point]], names: Sequence[str
 
 def _mean(paths: Sequence[Path], metric: str) -> list[Point]:
     """Mean over the runs by step, of the steps and measurements that have the metric."""
-    found: dict[int, dict[Path, float]] = defaultdict(dict)
+    by_step: dict[int, dict[Path, float]] = defaultdict(dict)
     for path in paths:
         for line in path.read_text(encoding="utf-8").splitlines():
             event = json.loads(line)
             right = "eval" if metric == "exact" else "step"
             if event["event"] == right and isinstance(event.get(metric), (int, float)):
-                found[event["step"]][path] = float(event[metric])
-    return [(step, sum(each.values()) / len(each)) for step, each in sorted(found.items())]
+                by_step[event["step"]][path] = float(event[metric])
+    return [(step, sum(each.values()) / len(each)) for step, each in sorted(by_step.items())]

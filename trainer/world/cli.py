@@ -98,9 +98,9 @@ def draw_questions(file: Path, recipe: Recipe, count: int = SHEET_ROWS) -> None:
     from evlm.files.pictures import write_atomically
     from evlm.viz.sheet import PAPER, draw_sheet
 
-    shown = [_sheet_row(recipe, number) for number in range(count)]
+    rows = [_sheet_row(recipe, number) for number in range(count)]
     half = (count + 1) // 2
-    columns = [draw_sheet(part, side=SHEET_SIDE) for part in (shown[:half], shown[half:])]
+    columns = [draw_sheet(part, side=SHEET_SIDE) for part in (rows[:half], rows[half:])]
     sheet = Image.new("RGB", (sum(c.width for c in columns), max(c.height for c in columns)), PAPER)
     sheet.paste(columns[0], (0, 0))
     sheet.paste(columns[1], (columns[0].width, 0))

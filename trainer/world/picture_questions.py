@@ -224,19 +224,20 @@ def _conflict(rng: random.Random, edit: Edit, category: str, frames: int, name: 
     assert edit.target is not None
     picture_wins = rng.random() < 0.5
     wrong = rng.choice([c for c in COLOURS if c not in (edit.value, edit.target.colour)])
-    said, shown = (wrong, edit.value) if picture_wins else (edit.value, wrong)
+    in_words, in_picture = (wrong, edit.value) if picture_wins else (edit.value, wrong)
     shape, _, texture = random_look(rng)
     rule = "picture wins" if picture_wins else "words win"
     hint = (
-        f"the words say {said} but the picture {shown} ; {rule} , so {edit.value} for the {edit.target.label}"
+        f"the words say {in_words} but the picture {in_picture} ; {rule} , "
+        f"so {edit.value} for the {edit.target.label}"
     )
-    refs = (_seen(rng, edit, (shape, shown, texture), frames), Ref(text=rule))
+    refs = (_seen(rng, edit, (shape, in_picture, texture), frames), Ref(text=rule))
     k = (
-        sum(colour != said for _, colour, _ in open_changes((edit.target,), edit.source, "colour"))
+        sum(colour != in_words for _, colour, _ in open_changes((edit.target,), edit.source, "colour"))
         if picture_wins
         else 1
     )
-    return Question(edit, category, "conflict", f"{said} {name}", refs, k, hint, picture_wins)
+    return Question(edit, category, "conflict", f"{in_words} {name}", refs, k, hint, picture_wins)
 
 
 def _swap_by_words(rng: random.Random, edit: Edit, category: str, frames: int) -> Question:

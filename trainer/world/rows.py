@@ -189,15 +189,15 @@ def pictures_of(recipe: Recipe, number: int, question: Question) -> dict[str, Te
     """Every picture of a question's rows: path -> [S, S, 3], the mask [S, S], float in 0..1."""
     paths = _paths(recipe, number, question)
     before, after = question.edit.pictures(recipe.size, question.frames)
-    found = dict(zip(paths["original"], _tensor(before), strict=True))
-    found |= zip(paths["edited"], _tensor(after), strict=True)
+    by_path = dict(zip(paths["original"], _tensor(before), strict=True))
+    by_path |= zip(paths["edited"], _tensor(after), strict=True)
     for at, ref in enumerate(question.refs, 1):
         if ref.scenes:
-            found |= zip(paths[f"reference{at}"], _tensor(ref.pixels(recipe.size)), strict=True)
+            by_path |= zip(paths[f"reference{at}"], _tensor(ref.pixels(recipe.size)), strict=True)
     region = question.edit.region(recipe.size, question.frames)
     if region is not None:
-        found[paths["mask"][0]] = torch.from_numpy(region).float()
-    return found
+        by_path[paths["mask"][0]] = torch.from_numpy(region).float()
+    return by_path
 
 
 def _paths(recipe: Recipe, number: int, question: Question) -> dict[str, list[str]]:

@@ -137,11 +137,11 @@ def random_thing(
     """A thing in a cell. A moving one drifts, and stays inside its cell for `frames` frames."""
     shape, colour, texture = look or random_look(rng)
     size = size or rng.choice(SIZES)
-    room = JITTER[size]
-    dx, dy = rng.randint(-room, room), rng.randint(-room, room)
+    jitter = JITTER[size]
+    dx, dy = rng.randint(-jitter, jitter), rng.randint(-jitter, jitter)
     vx = vy = 0.0
     if moving:
-        end_x, end_y = rng.randint(-room, room), rng.randint(-room, room)
+        end_x, end_y = rng.randint(-jitter, jitter), rng.randint(-jitter, jitter)
         vx, vy = (end_x - dx) / (frames - 1), (end_y - dy) / (frames - 1)
     return Thing(shape, colour, texture, size, cell, dx, dy, vx, vy)
 

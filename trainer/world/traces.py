@@ -53,11 +53,11 @@ def plan_of(edit: Edit, frames: int = 1, size: int = 64) -> Plan:
 
 
 def describe(
-    scene: Scene, place: bool = True, beside: Thing | None = None, said: Collection[str] = ()
+    scene: Scene, cell_name: bool = True, beside: Thing | None = None, spoken: Collection[str] = ()
 ) -> str:
     """A scene in words, in reading order: "large red plain circle left , small blue dotted star top ; grass ,
     rain". What a thing shares with `beside` is marked "=", what `said` names is marked "*"."""
-    words = [_describe_thing(t, place, beside, said) for t in scene.things]
+    words = [_describe_thing(t, cell_name, beside, spoken) for t in scene.things]
     if scene.sign:
         words.append(f"sign {scene.sign}")
     text = f"{' , '.join(words) or 'nothing'} ; {scene.ground} , {scene.weather}"
@@ -105,8 +105,10 @@ def _thinking(question: Question) -> str:
     word, and what is meant is the thing with the marks."""
     parts = [f"reference {n} : {_describe_ref(ref)}" for n, ref in enumerate(question.refs, 1) if ref.scenes]
     kind = "original video" if question.frames > 1 else "original"
-    said = {word for text in (question.prompt, *(ref.text for ref in question.refs)) for word in text.split()}
-    parts.append(f"{kind} : {describe(question.edit.source, beside=_shown_alone(question), said=said)}")
+    spoken = {
+        word for text in (question.prompt, *(ref.text for ref in question.refs)) for word in text.split()
+    }
+    parts.append(f"{kind} : {describe(question.edit.source, beside=_shown_alone(question), spoken=spoken)}")
     parts.append(question.hint)
     return " . ".join(parts)
 
@@ -130,7 +132,7 @@ def _describe_ref(ref: Ref) -> str:
 
 
 def _describe_thing(
-    thing: Thing, place: bool, beside: Thing | None = None, said: Collection[str] = ()
+    thing: Thing, cell_name: bool, beside: Thing | None = None, spoken: Collection[str] = ()
 ) -> str:
     words = [thing.size]
     for key in ("colour", "texture", "shape"):
@@ -138,9 +140,9 @@ def _describe_thing(
         words.append(value)
         if beside is not None and value == getattr(beside, key):
             words.append("=")
-        if value in said:
+        if value in spoken:
             words.append("*")
-    return " ".join([*words, CELLS[thing.cell]] if place else words)
+    return " ".join([*words, CELLS[thing.cell]] if cell_name else words)
 
 
 def _reflection(rng: random.Random, question: Question, slip: Edit | None) -> str:

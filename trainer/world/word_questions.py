@@ -57,10 +57,10 @@ def word_question(rng: random.Random, edit: Edit) -> Question | None:
         prompt, hint = rng.choice(("", "add it", "please add")), f"the words describe {text}"
     else:
         assert edit.target is not None
-        said = _name_edit(rng, edit)
-        if said is None:
+        phrase = _name_edit(rng, edit)
+        if phrase is None:
             return None
-        prompt, text, hint, edit2 = said
+        prompt, text, hint, edit2 = phrase
         if edit2.split != edit.split or len(prompt.split()) > 4:
             return None
     refs = (Ref(text=text),) if text else ()

@@ -47,8 +47,8 @@ def test_it_leaves_a_folder_that_the_engine_edits_with(trained: tuple[Path, list
     folder, lines = trained
     assert any(line.startswith("epoch 2/2") for line in lines)
     assert all(value.dtype == torch.float16 for value in unet(folder).values())
-    found = check(folder, rows=len(OPERATIONS), seed=1, log=lambda _: None)
-    assert set(OPERATIONS) <= set(found) and found["outside"] == 0
+    measured = check(folder, rows=len(OPERATIONS), seed=1, log=lambda _: None)
+    assert set(OPERATIONS) <= set(measured) and measured["outside"] == 0
 
 
 def test_a_run_that_was_cut_off_goes_on_where_it_was(trained: tuple[Path, list[str]], tmp_path: Path) -> None:

@@ -43,10 +43,10 @@ def test_a_stopped_run_resumes_to_the_same_bits(parts, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         run_sft(build(tokenizer), dies, config(6, 3), tmp_path / "cut", lambda _: None)
-    said: list[str] = []
+    lines: list[str] = []
     resumed = build(tokenizer)
-    run_sft(resumed, lambda s: training_batch(collate, s, 2, 0), config(6, 3), tmp_path / "cut", said.append)
-    assert said[0] == "resumed at step 3"
+    run_sft(resumed, lambda s: training_batch(collate, s, 2, 0), config(6, 3), tmp_path / "cut", lines.append)
+    assert lines[0] == "resumed at step 3"
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -76,8 +76,8 @@ def test_three_steps_without_a_number_stop_the_run_and_change_nothing(parts, tmp
     with torch.no_grad():
         model.model.language_model.norm.weight.fill_(float("nan"))
     before = [p.clone() for p in model.parameters()]
-    said: list[str] = []
+    lines: list[str] = []
     with pytest.raises(TrainingError, match="3 steps in a row"):
-        run_sft(model, lambda s: training_batch(collate, s, 2, 0), config(9), tmp_path / "nan", said.append)
-    assert len(said) == 3 and "is dropped" in said[0]
+        run_sft(model, lambda s: training_batch(collate, s, 2, 0), config(9), tmp_path / "nan", lines.append)
+    assert len(lines) == 3 and "is dropped" in lines[0]
     assert all(torch.equal(a, b) for a, b in zip(before[:5], list(model.parameters())[:5], strict=True))

@@ -73,8 +73,8 @@ def test_every_shipped_recipe_is_right(name: str) -> None:
         ("phases.1={kind: kto, steps: 1, eta0: {over: onpolicy}}", "onpolicy"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named(setting: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_what_is_wrong_is_named(setting: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         load_config("tiny", [setting])
 
 
@@ -111,17 +111,17 @@ def test_five_hundred_mutated_recipes_are_right_or_explained() -> None:
     for _ in range(500):
         content = copy.deepcopy(TINY)
         for _ in range(rng.randint(1, 2)):
-            place: Any = content
+            node: Any = content
             while True:
-                keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+                keys = list(node) if isinstance(node, dict) else list(range(len(node)))
                 key = rng.choice(keys)
-                if isinstance(place[key], (dict, list)) and place[key] and rng.random() < 0.7:
-                    place = place[key]
+                if isinstance(node[key], (dict, list)) and node[key] and rng.random() < 0.7:
+                    node = node[key]
                     continue
-                if isinstance(place, dict) and rng.random() < 0.3:
-                    place[f"{key}x"] = place.pop(key)
+                if isinstance(node, dict) and rng.random() < 0.3:
+                    node[f"{key}x"] = node.pop(key)
                 else:
-                    place[key] = rng.choice(values)
+                    node[key] = rng.choice(values)
                 break
         try:
             build(Config, content)

@@ -68,11 +68,13 @@ def test_each_recipe_plans_on_a_model_of_its_class(name: str, base: Path, data: 
     settings = [f"out={tmp_path / 'run'}", "model.device=cpu", "model.quantize=null"]
     if recipe.model.base != "bundled":
         settings += [f"model.base={base}", f"data=[{{path: {data}}}]"]
-    found = plan(load_config(name, settings))
-    assert [line for line in found.missing if not line.startswith("TensorBoard")] == []
+    dry_run = plan(load_config(name, settings))
+    assert [line for line in dry_run.missing if not line.startswith("TensorBoard")] == []
     for number, phase in enumerate(recipe.stages):
-        assert f"stage {number}: {phase.kind}, {phase.steps:,} steps of {phase.batch} rows from" in found.text
-    assert re.search(r"model .*: [\d,]+ parameters; trained [\d,]+, LoRA of rank \d+", found.text)
+        assert (
+            f"stage {number}: {phase.kind}, {phase.steps:,} steps of {phase.batch} rows from" in dry_run.text
+        )
+    assert re.search(r"model .*: [\d,]+ parameters; trained [\d,]+, LoRA of rank \d+", dry_run.text)
     assert not (tmp_path / "run").exists(), "nothing is written"
 
 
@@ -103,25 +105,25 @@ def mutated(rng: random.Random, content: dict[str, Any]) -> dict[str, Any]:
     """The recipe with one to three of its keys or values made into something else."""
     content = copy.deepcopy(content)
     for _ in range(rng.randint(1, 3)):
-        place: Any = content
-        while place:
-            key = rng.choice(list(place) if isinstance(place, dict) else range(len(place)))
-            if isinstance(place[key], (dict, list)) and place[key] and rng.random() < 0.75:
-                place = place[key]
+        node: Any = content
+        while node:
+            key = rng.choice(list(node) if isinstance(node, dict) else range(len(node)))
+            if isinstance(node[key], (dict, list)) and node[key] and rng.random() < 0.75:
+                node = node[key]
                 continue
             kind = rng.random()
-            if isinstance(place, dict) and kind < 0.15:
-                place[f"{key}x"] = place.pop(key)
-            elif isinstance(place, dict) and kind < 0.25:
-                place[rng.choice(["", 3, None, "\x00", ("a", 1), "lr", "rank", "kind"])] = rng.choice(VALUES)
-            elif isinstance(place, dict) and kind < 0.35:
-                del place[key]
-            elif isinstance(place, list) and kind < 0.2:
-                place.append(copy.deepcopy(place[key]))
-            elif type(place[key]) in (int, float) and abs(place[key]) < 1e15 and kind < 0.6:
-                place[key] = rng.choice([-place[key], place[key] * 1e12, place[key] + 0.5, str(place[key])])
+            if isinstance(node, dict) and kind < 0.15:
+                node[f"{key}x"] = node.pop(key)
+            elif isinstance(node, dict) and kind < 0.25:
+                node[rng.choice(["", 3, None, "\x00", ("a", 1), "lr", "rank", "kind"])] = rng.choice(VALUES)
+            elif isinstance(node, dict) and kind < 0.35:
+                del node[key]
+            elif isinstance(node, list) and kind < 0.2:
+                node.append(copy.deepcopy(node[key]))
+            elif type(node[key]) in (int, float) and abs(node[key]) < 1e15 and kind < 0.6:
+                node[key] = rng.choice([-node[key], node[key] * 1e12, node[key] + 0.5, str(node[key])])
             else:
-                place[key] = rng.choice(VALUES)
+                node[key] = rng.choice(VALUES)
             break
     return content
 

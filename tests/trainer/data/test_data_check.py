@@ -112,8 +112,8 @@ def test_a_thousand_broken_rows_are_each_named_and_explained(tmp_path: Path) -> 
         lines += [good[1 + at // 40]] if at % 40 == 0 else []
     (draw_pictures(tmp_path) / "rows.jsonl").write_bytes(b"\n".join(lines))
     problems: list[Problem] = []
-    found = [row.id for _, row in read(tmp_path, problems.append)]
-    assert found == [f"r-{at}" for at in range(26)]
+    accepted = [row.id for _, row in read(tmp_path, problems.append)]
+    assert accepted == [f"r-{at}" for at in range(26)]
     assert [problem.line for problem in problems] == list(expected)
     for problem in problems:
         assert problem.reasons and all(len(reason) > 10 for reason in problem.reasons)
@@ -203,19 +203,19 @@ def test_stats_count_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture
     write_rows(folder / "rows.jsonl", [*many(10), odd])
     with open(folder / "rows.jsonl", "a") as out:
         out.write("{\n")
-    found = stats(folder, lambda problem: None)
-    assert (found["rows"], found["bad"], found["questions"]) == (11, 1, 6)
-    assert found["desired"] == 6 / 11 and found["split"] == {"train": 10, "test": 1}
-    assert found["masks"] == {"text": 1.0, "picture": 10 / 11, "unreadable": 1, "area": 0.25}
-    assert found["raters"]["unanimous"] == 0 and found["raters"]["each"][2] == {
+    counted = stats(folder, lambda problem: None)
+    assert (counted["rows"], counted["bad"], counted["questions"]) == (11, 1, 6)
+    assert counted["desired"] == 6 / 11 and counted["split"] == {"train": 10, "test": 1}
+    assert counted["masks"] == {"text": 1.0, "picture": 10 / 11, "unreadable": 1, "area": 0.25}
+    assert counted["raters"]["unanimous"] == 0 and counted["raters"]["each"][2] == {
         "votes": 10,
         "desired": 0,
         "agrees": 0.4,
     }
-    assert found["lengths"]["thinking"] == {"mean": 9, "median": 9, "p95": 9, "max": 9}
-    assert found["pictures"]["sizes"] == {"8 x 8": 1} and found["references"] == {"image": 11, "text": 11}
+    assert counted["lengths"]["thinking"] == {"mean": 9, "median": 9, "p95": 9, "max": 9}
+    assert counted["pictures"]["sizes"] == {"8 x 8": 1} and counted["references"] == {"image": 11, "text": 11}
     assert main(["data", "stats", str(folder), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(found))
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(counted))
     assert main(["data", "stats", str(folder)]) == 0
     assert "54.5%" in capsys.readouterr().out
 

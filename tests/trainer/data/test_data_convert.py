@@ -40,9 +40,9 @@ def there_and_back(folder: Path, form: str, suffix: str, given_rows: list) -> li
     problems: list[Problem] = []
     assert convert(Conversion("evlm", form, source, foreign), problems.append)["rows"] == len(given_rows)
     assert convert(Conversion(form, "evlm", foreign, back), problems.append)["rows"] == len(given_rows)
-    found = [row for _, row in read(back, problems.append)]
+    rows = [row for _, row in read(back, problems.append)]
     assert not problems
-    return found
+    return rows
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
@@ -61,13 +61,13 @@ def test_the_prompt_and_its_pictures_are_those_of_the_reasoner(tmp_path: Path, s
     write_world(tmp_path, Recipe(), 16)
     for _, row in read(tmp_path, pytest.fail):
         conversation, chat = from_row(row, style), build_messages(row.request(tmp_path), style=style)
-        shown = conversation.chat(tmp_path)
+        opened = conversation.chat(tmp_path)
         assert (
             conversation.messages == chat.messages and parse(conversation.answer, repair=False) == row.trace()
         )
-        assert len(shown.images) == len(chat.images) and len(shown.videos) == len(chat.videos)
-        assert all(map(torch.equal, shown.images, chat.images))
-        assert all(torch.equal(a.frames, b.frames) for a, b in zip(shown.videos, chat.videos, strict=True))
+        assert len(opened.images) == len(chat.images) and len(opened.videos) == len(chat.videos)
+        assert all(map(torch.equal, opened.images, chat.images))
+        assert all(torch.equal(a.frames, b.frames) for a, b in zip(opened.videos, chat.videos, strict=True))
 
 
 def converted(folder: Path, form: str, row) -> dict:
@@ -208,19 +208,19 @@ def test_what_cannot_be_read_is_listed(folder: Path, change: dict, reason: str) 
 
 def test_copies_stay_in_the_target_and_change_nothing(folder: Path, tmp_path: Path) -> None:
     source = write_rows(folder / "copied.jsonl", many(4))
-    target, elsewhere = tmp_path / "target", tmp_path / "elsewhere"
+    target, outside = tmp_path / "target", tmp_path / "elsewhere"
     convert(Conversion("evlm", "trl", source, target, copy=True), pytest.fail)
     assert sorted(p.relative_to(target).as_posix() for p in target.rglob("*.png")) == sorted(
         [FRAMES[0], FRAMES[1], STILLS[0], "pictures/mask.png"]
     )
     assert (target / STILLS[0]).read_bytes() == (folder / STILLS[0]).read_bytes()
     with pytest.raises(RecordError, match="give --copy"):
-        convert(Conversion("evlm", "trl", source, elsewhere), pytest.fail)
-    assert not elsewhere.exists()
-    elsewhere.mkdir()
-    os.symlink(tmp_path, elsewhere / "pictures")
+        convert(Conversion("evlm", "trl", source, outside), pytest.fail)
+    assert not outside.exists()
+    outside.mkdir()
+    os.symlink(tmp_path, outside / "pictures")
     problems: list[Problem] = []
-    assert convert(Conversion("evlm", "evlm", source, elsewhere, copy=True), problems.append)["bad"] == 4
+    assert convert(Conversion("evlm", "evlm", source, outside, copy=True), problems.append)["bad"] == 4
     assert "leads out of the dataset folder" in str(problems[0])
     changed = tmp_path / "changed"
     (changed / FRAMES[0]).parent.mkdir(parents=True)

@@ -73,8 +73,10 @@ def test_a_run_learns_from_the_mixture(folders: tuple[Path, Path], tmp_path: Pat
     events: list[dict[str, Any]] = []
     assert run(mixed(folders, tmp_path / "run"), events.append).is_file()
     assert [event["kind"] for event in events if event["event"] == "phase"] == ["sft", "kto"]
-    found = plan(mixed(folders, tmp_path / "run"))
-    assert "stage 0: sft, 3 steps of 5 rows" in found.text and not [m for m in found.missing if "data" in m]
+    dry_run = plan(mixed(folders, tmp_path / "run"))
+    assert "stage 0: sft, 3 steps of 5 rows" in dry_run.text and not [
+        m for m in dry_run.missing if "data" in m
+    ]
 
 
 def test_what_does_not_fit_is_named(folders: tuple[Path, Path], tmp_path: Path) -> None:

@@ -47,8 +47,8 @@ def ids(samples: list[Sample]) -> list[str]:
 
 @given(count=st.integers(1, 3000), key=st.text(max_size=5))
 def test_a_permutation_holds_each_number_once(count: int, key: str) -> None:
-    found = [permuted(at, count, key) for at in range(count)]
-    assert sorted(found) == list(range(count))
+    order = [permuted(at, count, key) for at in range(count)]
+    assert sorted(order) == list(range(count))
 
 
 def test_permutations_of_other_keys_have_nothing_in_common() -> None:
@@ -129,13 +129,13 @@ def test_a_fifth_of_each_batch_is_other_instruction_data(folder: Path) -> None:
     for step in range(20):
         samples = stream.batch(step)
         assert Counter(sample.source for sample in samples) == {0: 8, 1: 2}
-    [own, *_], [other, *_] = ([s for s in samples if s.source == source] for source in (0, 1))
+    [ours, *_], [other, *_] = ([s for s in samples if s.source == source] for source in (0, 1))
     assert isinstance(other.item, Conversation) and other.answer == "A lamp." and other.label
     chat = other.chat()
     assert [item["type"] for item in chat.messages[0]["content"]] == ["image", "text", "video"]
     assert chat.images[0].dtype == torch.uint8 and chat.videos[0].frames.shape == (3, 3, 8, 8)
-    assert own.answer == render(ROW.trace())
-    assert own.chat(SHORT).messages == build_messages(ROW.request(folder), style=SHORT).messages
+    assert ours.answer == render(ROW.trace())
+    assert ours.chat(SHORT).messages == build_messages(ROW.request(folder), style=SHORT).messages
 
 
 def test_filters_take_what_fits_and_say_when_nothing_does(folder: Path) -> None:

@@ -64,15 +64,15 @@ def outcome(name: str, exact: bool = True, edit: str = "recolour", **fields: obj
 
 
 def test_a_right_answer() -> None:
-    found = judge(question(), text(), tokens=7)
-    assert (found.exact, found.targets, found.iou, found.malformed, found.tokens) == (
+    outcome = judge(question(), text(), tokens=7)
+    assert (outcome.exact, outcome.targets, outcome.iou, outcome.malformed, outcome.tokens) == (
         True,
         True,
         1.0,
         False,
         7,
     )
-    assert found.instruction == "make the hat red"
+    assert outcome.instruction == "make the hat red"
 
 
 def test_parts_of_an_answer_are_judged_apart() -> None:
@@ -89,17 +89,17 @@ def test_parts_of_an_answer_are_judged_apart() -> None:
 @pytest.mark.parametrize("broken", ["", "make the hat red", "{}", None])
 def test_what_is_no_exact_trace_is_worth_nothing(broken: str | None) -> None:
     """A repaired trace would hold the plan; it counts as malformed all the same."""
-    found = judge(question(), text().replace("</reflection>", "") if broken is None else broken)
-    assert (found.exact, found.targets, found.iou, found.malformed) == (False, False, 0.0, True)
-    assert found.instruction == ""
+    outcome = judge(question(), text().replace("</reflection>", "") if broken is None else broken)
+    assert (outcome.exact, outcome.targets, outcome.iou, outcome.malformed) == (False, False, 0.0, True)
+    assert outcome.instruction == ""
 
 
 @given(st.text(max_size=60) | st.text(alphabet="<>/\noutpu:instrcio", max_size=60))
 @settings(max_examples=40)
-def test_any_text_gets_an_outcome(said: str) -> None:
-    found = judge(question(), said)
-    assert found.text == said and found.tokens == len(said.split())
-    assert found.malformed or not found.exact
+def test_any_text_gets_an_outcome(answer: str) -> None:
+    outcome = judge(question(), answer)
+    assert outcome.text == answer and outcome.tokens == len(answer.split())
+    assert outcome.malformed or not outcome.exact
 
 
 def test_answers_come_in_parts_and_in_order() -> None:
@@ -112,24 +112,24 @@ def test_answers_come_in_parts_and_in_order() -> None:
         assert all(isinstance(request, Request) for request in requests)
         return [text() if len(sizes) == 1 else "no"] * len(requests)
 
-    found = evaluate(answer, asked, tokens=len, report=told.append, together=3)
+    outcomes = evaluate(answer, asked, tokens=len, report=told.append, together=3)
     assert sizes == told == [3, 3, 1]
-    assert [each.id for each in found] == [each.id for each in asked]
-    assert [each.exact for each in found] == [True] * 3 + [False] * 4
-    assert [each.tokens for each in found] == [len(text())] * 3 + [2] * 4
+    assert [each.id for each in outcomes] == [each.id for each in asked]
+    assert [each.exact for each in outcomes] == [True] * 3 + [False] * 4
+    assert [each.tokens for each in outcomes] == [len(text())] * 3 + [2] * 4
 
 
 # --- the table ---
 
 
 def test_a_table_by_hand() -> None:
-    found = [
+    outcomes = [
         outcome("a", True, iou=1.0),
         outcome("b", False, iou=0.0, malformed=True, tokens=30),
         outcome("c", True, "weather", category="text", iou=None, tokens=20),
         outcome("d", True, "juggle", category="text", iou=0.5, tokens=20),
     ]
-    lines = summary(found)
+    lines = summary(outcomes)
     assert [(line.group, line.name, line.questions) for line in lines] == [
         ("all", "all", 4),
         ("edit type", "recolour", 2),
@@ -261,11 +261,14 @@ def test_the_right_answer_is_what_most_people_wanted(tmp_path: Path) -> None:
         replace(base, id="f", question="of another split", split="train"),
         replace(base, id="g", question="never voted on", raters=()),
     ]
-    found = dataset_questions(dataset(tmp_path, rows), None, 0)
-    assert {each.id: each.instruction for each in found} == {"a": "best", "never voted on": ROW.instruction}
-    assert found[0].request().prompt == "like this" and len(found[0].request().references) == 2
+    questions = dataset_questions(dataset(tmp_path, rows), None, 0)
+    assert {each.id: each.instruction for each in questions} == {
+        "a": "best",
+        "never voted on": ROW.instruction,
+    }
+    assert questions[0].request().prompt == "like this" and len(questions[0].request().references) == 2
     save_picture(tmp_path / "pictures" / "mask.png", HALF[None, ..., None].expand(1, 8, 8, 3))
-    assert judge(found[0], render(replace(rows[1], mask_text="box 0 0 500 1000 full").trace())).iou == 1.0
+    assert judge(questions[0], render(replace(rows[1], mask_text="box 0 0 500 1000 full").trace())).iou == 1.0
 
 
 def test_a_dataset_that_has_too_little(tmp_path: Path) -> None:
@@ -320,6 +323,6 @@ def test_the_batch_answers_as_the_reasoner_does_one_by_one() -> None:
     assert [each.text for each in together] == [each.text for each in alone]
     assert difference(together, alone) == (0, 0, 0)
     assert sum(each.exact for each in together) >= 16
-    made = reasoner.generate(asked[0].request())
-    assert together[0].tokens == made.tokens - 1  # the end token is no part of the text
+    generated = reasoner.generate(asked[0].request())
+    assert together[0].tokens == generated.tokens - 1  # the end token is no part of the text
     assert not math.isnan(summary(together)[0].values["exact"].low)

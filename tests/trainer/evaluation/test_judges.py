@@ -191,8 +191,8 @@ def test_a_server_that_stumbles_is_asked_again(server: Server, tmp_path: Path) -
 def test_no_answer_is_no_verdict_and_is_asked_again_next_time(server: Server, tmp_path: Path) -> None:
     file, cases = tmp_path / "v.jsonl", [Case(question(), each) for each in ("red", "blue")]
     server.reply = lambda asked: (500 if "Instruction: red" in said(asked) else 200, "NO")
-    lost, found = panel(server, file).verdicts(cases)[0]
-    assert (lost.yes, lost.reached, found) == (None, False, Verdict(False, "NO"))
+    lost, kept = panel(server, file).verdicts(cases)[0]
+    assert (lost.yes, lost.reached, kept) == (None, False, Verdict(False, "NO"))
     assert "500" in lost.answer
     server.reply = lambda asked: (200, "YES")
     assert panel(server, file).verdicts(cases) == [[Verdict(True, "YES"), Verdict(False, "NO")]]
@@ -242,13 +242,13 @@ def test_no_verdict_is_never_a_no(server: Server, tmp_path: Path) -> None:
     outcomes = [outcome(f"q{n}", instruction) for n, instruction in enumerate(WROTE)]
     verdicts = [Verdict(True, "YES"), Verdict(True, "YES"), Verdict(None, "hm"), Verdict(None, "500", False),
                 Verdict(False, "NO"), Verdict(True, "YES"), None]  # fmt: skip
-    found = judged("j", outcomes, verdicts)
-    assert (found.yes, found.no, found.malformed, found.silent, found.unreached) == (3, 1, 1, 1, 1)
-    assert found.share is not None and found.share.mean == pytest.approx(3 / 5)
+    summary = judged("j", outcomes, verdicts)
+    assert (summary.yes, summary.no, summary.malformed, summary.silent, summary.unreached) == (3, 1, 1, 1, 1)
+    assert summary.share is not None and summary.share.mean == pytest.approx(3 / 5)
     # On the four with a verdict: exact 1 1 0 0, judge 1 1 0 1; by chance 3/4 * 1/2 + 1/4 * 1/2 agree.
-    assert found.agreement == pytest.approx(3 / 4)
-    assert found.kappa == pytest.approx((3 / 4 - 1 / 2) / (1 / 2))
-    table = judges_table([found], [verdicts])
+    assert summary.agreement == pytest.approx(3 / 4)
+    assert summary.kappa == pytest.approx((3 / 4 - 1 / 2) / (1 / 2))
+    table = judges_table([summary], [verdicts])
     assert "| j | 0.600 [0.200, 1.000] | 3 | 1 | 1 | 1 | 1 | 0.750 | 0.500 |" in table
     nothing = judged("j", outcomes[2:4], verdicts[2:4])
     assert nothing.share is nothing.agreement is nothing.kappa is None

@@ -31,15 +31,17 @@ def random_tensors(lora: Lora = LORA, seed: int = 0, size: float = 0.2) -> dict[
     """A LoRA on three kinds of modules of the bundled model, large enough to change what it says."""
     shapes = Expected.of(skeleton(BASE)).shapes
     random = torch.Generator().manual_seed(seed)
-    made = {}
+    tensors = {}
     for name, (out, into) in shapes.items():
         if name.endswith(("q_proj", "down_proj", "attn.qkv")):
             for part, shape in (("lora_A", (lora.rank, into)), ("lora_B", (out, lora.rank))):
-                made[f"base_model.model.{name}.{part}.weight"] = torch.randn(shape, generator=random) * size
+                tensors[f"base_model.model.{name}.{part}.weight"] = (
+                    torch.randn(shape, generator=random) * size
+                )
             if lora.dora:
                 vector = 1 + torch.rand(out, generator=random)
-                made[f"base_model.model.{name}.lora_magnitude_vector"] = vector
-    return made
+                tensors[f"base_model.model.{name}.lora_magnitude_vector"] = vector
+    return tensors
 
 
 def save(path: Path, lora: Lora = LORA, **random: Any) -> Path:

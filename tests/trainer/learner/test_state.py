@@ -72,8 +72,8 @@ def test_what_is_not_whole_is_passed_over(tmp_path: Path, harm: str) -> None:
     assert saved is not None and saved.progress.step == 1
     assert states.broken == ([] if harm == "unfinished" else ["step-00000002"])
     saved_at(tmp_path, 2)
-    found = states.newest()
-    assert found is not None and found.progress.step == 2 and not list(tmp_path.glob("*.tmp"))
+    newest = states.newest()
+    assert newest is not None and newest.progress.step == 2 and not list(tmp_path.glob("*.tmp"))
 
 
 def test_a_process_that_dies_while_it_writes_leaves_the_state_before(

@@ -193,7 +193,7 @@ def test_eta0_over_all_pairs_equals_naive_pairs(tiny):
     tokenizer, batch = tiny
     model = with_adapters(tokenizer)
     prompts, responses = split(batch)
-    found = score_pairs(model, ReferencePolicy(model), prompts, responses, Eta0Config())
+    scores = score_pairs(model, ReferencePolicy(model), prompts, responses, Eta0Config())
     ratios = {}
     for i in range(len(responses)):
         for j in range(len(responses)):
@@ -203,10 +203,10 @@ def test_eta0_over_all_pairs_equals_naive_pairs(tiny):
                     theirs = sequence_logps(model, prompts, [responses[j]], [i], "naive")
             ratios[i, j] = (ours - theirs)[0]
     apart = torch.stack([ratios[pair] for pair in pair_indices(len(responses))])
-    assert torch.allclose(found.mismatched, apart, rtol=1e-4, atol=1e-4)
-    assert torch.allclose(found.eta0, eta0(apart), rtol=1e-4, atol=1e-5)
+    assert torch.allclose(scores.mismatched, apart, rtol=1e-4, atol=1e-4)
+    assert torch.allclose(scores.eta0, eta0(apart), rtol=1e-4, atol=1e-5)
     assert torch.allclose(
-        found.policy - found.reference,
+        scores.policy - scores.reference,
         torch.stack([ratios[i, i] for i in range(len(responses))]),
         rtol=1e-4,
         atol=1e-4,
@@ -218,16 +218,16 @@ def test_eta0_over_all_pairs_equals_naive_pairs(tiny):
             prompts.take(mine),
             [responses[i] for i in mine],
             Eta0Config(),
-            elsewhere=[responses[i] for i in theirs],
+            other_responses=[responses[i] for i in theirs],
         ).mismatched
         for mine, theirs in (([0, 1], [2, 3]), ([2, 3], [0, 1]))
     ]
     assert torch.allclose(torch.cat(halves).sort().values, apart.sort().values, rtol=1e-4, atol=1e-4)
     shifted = score_pairs(model, ReferencePolicy(model), prompts, responses, Eta0Config("shifts", 2), seed=3)
     without = score_pairs(
-        model, ReferencePolicy(model), prompts, responses, Eta0Config("shifts", 2), seed=3, own=False
+        model, ReferencePolicy(model), prompts, responses, Eta0Config("shifts", 2), seed=3, score_own=False
     )
-    assert len(without.policy) == 0 and torch.allclose(without.reference, found.reference)
+    assert len(without.policy) == 0 and torch.allclose(without.reference, scores.reference)
     assert torch.allclose(without.mismatched, shifted.mismatched, atol=1e-5)
     pairs = pair_indices(len(responses), "shifts", 2, 3)
     assert torch.allclose(shifted.mismatched, torch.stack([ratios[p] for p in pairs]), rtol=1e-4, atol=1e-4)
@@ -278,14 +278,14 @@ def test_eta0_on_policy_is_the_mean_over_the_samples(tiny):
     reference = ReferencePolicy(model)
     samples, owner = [responses[3], responses[0], responses[0]], [0, 0, 2]
     config = Eta0Config("onpolicy")
-    found = score_pairs(
+    scores = score_pairs(
         model, reference, prompts, responses, config, scale="mean", samples=samples, sample_owner=owner
     )
     with merged(model):
         ours = sequence_logps(model, prompts, samples, owner)
     lengths = torch.tensor([len(s) for s in samples])
     want = log_ratio(ours, reference.logps(model, prompts, samples, owner), lengths, "mean")
-    assert torch.allclose(found.mismatched, want, atol=1e-5)
+    assert torch.allclose(scores.mismatched, want, atol=1e-5)
     with pytest.raises(EVLMError, match="own samples"):
         score_pairs(model, reference, prompts, responses, config)
 

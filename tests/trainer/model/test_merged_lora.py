@@ -44,17 +44,17 @@ def test_every_choice_of_adapters_equals_peft_and_nothing_is_left_behind():
         plain.append(model(x))
     model.set_adapter("default")
     with merged_weights(model):
-        found = []
+        results = []
         for name in ("default", "other"):
             model.set_adapter(name)
-            found.append(model(x))
-            assert torch.equal(model(x), found[-1])
+            results.append(model(x))
+            assert torch.equal(model(x), results[-1])
         model.base_model.set_adapter(["default", "other"])
-        found.append(model(x))
+        results.append(model(x))
         with model.disable_adapter():
-            found.append(model(x))
-    assert not torch.allclose(found[0], found[1]) and not torch.allclose(found[0], found[3])
-    for ours, theirs in zip(found, plain, strict=True):
+            results.append(model(x))
+    assert not torch.allclose(results[0], results[1]) and not torch.allclose(results[0], results[3])
+    for ours, theirs in zip(results, plain, strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-6)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any("forward" in vars(layer) for layer in layers(model))

@@ -26,15 +26,15 @@ def _one(rank: int, folder: str) -> None:
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
-    found = exchange(Ranks.here()) | failing(Ranks.here())
-    (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
+    exchanged = exchange(Ranks.here()) | failing(Ranks.here())
+    (Path(folder) / f"{rank}.json").write_text(json.dumps(exchanged))
     dist.destroy_process_group()
 
 
 def exchange(ranks: Ranks) -> dict[str, Any]:
     me = ranks.rank
     texts = [torch.tensor([10 * me + n] * (n + 1)) for n in range(2 * me)]  # the first rank has none
-    others, lower = ranks.others(texts, CPU)
+    others, before = ranks.others(texts, CPU)
     parameters = [torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(1, 3))]
     parameters[me].grad = torch.ones_like(parameters[me]) * (me + 1)
     ranks.sum_gradients(parameters)
@@ -43,7 +43,7 @@ def exchange(ranks: Ranks) -> dict[str, Any]:
         "flags": ranks.gather(torch.tensor([me == 0])).tolist(),
         "before": ranks.before(5 + me, CPU),
         "others": [text.tolist() for text in others],
-        "lower": lower,
+        "lower": before,
         "total": ranks.total(0.25 + me, CPU),
         "totals": ranks.totals({"a": 1.0, "b": 2.0} if me else {"a": 1.0}, ("a", "b", "c"), CPU),
         "any": [ranks.any(me == 1, CPU), ranks.any(False, CPU)],
@@ -73,11 +73,11 @@ def failing(ranks: Ranks) -> dict[str, Any]:
 @pytest.mark.timeout(300)
 def test_two_processes_exchange_what_one_would_have(tmp_path: Path) -> None:
     first, second = both(tmp_path)
-    for found in (first, second):
-        assert found["gathered"] == [[0], [0], [1]] and found["flags"] == [True, False]
-        assert found["total"] == 1.5 and found["totals"] == {"a": 2.0, "b": 2.0}
-        assert found["any"] == [True, False]
-        assert found["gradients"] == [[1, 1], [[2, 2, 2]]]
+    for exchanged in (first, second):
+        assert exchanged["gathered"] == [[0], [0], [1]] and exchanged["flags"] == [True, False]
+        assert exchanged["total"] == 1.5 and exchanged["totals"] == {"a": 2.0, "b": 2.0}
+        assert exchanged["any"] == [True, False]
+        assert exchanged["gradients"] == [[1, 1], [[2, 2, 2]]]
     assert (first["before"], second["before"]) == (0, 5)
     assert first["others"] == [[10], [11, 11]] and first["lower"] == 0
     assert second["others"] == [] and second["lower"] == 0

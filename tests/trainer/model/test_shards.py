@@ -93,7 +93,7 @@ def process(rank: int, port: int, folder: str) -> None:
         shards = Shards(base.layers, CPU)
         ranks = Ranks(ranks.rank, ranks.count, shards)
         size = sum(p.to_local().numel() for p in base.layers.parameters() if hasattr(p, "to_local"))
-        found: dict[str, object] = {"size": size}
+        result: dict[str, object] = {"size": size}
 
         # A step whose first pass ends in the second layer, before FSDP has seen the third.
         failing = base.layers[1].register_forward_pre_hook(fail_once(rank), prepend=True)
@@ -102,7 +102,7 @@ def process(rank: int, port: int, folder: str) -> None:
             lambda m: began.append(m) or float(model(mine[0]).sum()), 4, None, ranks, CPU, lambda _: None
         )
         failing.remove()
-        found["began"] = began
+        result["began"] = began
 
         # A process that has no room for a layer says so before the others wait for its part.
         if rank:
@@ -116,11 +116,11 @@ def process(rank: int, port: int, folder: str) -> None:
             model(mine[0])
 
         within_memory(crowd, 4, None, ranks, CPU, lambda _: None)
-        found["crowded"] = crowded
+        result["crowded"] = crowded
 
         with torch.no_grad():  # each as often as it likes
-            found["forward"] = all(torch.equal(model(row), whole(row)) for row in mine)
-        found["total"] = ranks.total(len(mine), CPU)
+            result["forward"] = all(torch.equal(model(row), whole(row)) for row in mine)
+        result["total"] = ranks.total(len(mine), CPU)
 
         tries: list[int | None] = []
 
@@ -139,36 +139,36 @@ def process(rank: int, port: int, folder: str) -> None:
             ranks.sum_gradients(learning(model))
 
         within_memory(attempt, 4, None, ranks, CPU, lambda _: None)
-        found["tries"], found["gradients"] = tries, gradients(model)
+        result["tries"], result["gradients"] = tries, gradients(model)
 
         for row in rows:
             once = whole(row)
             (whole(once[:2]) + whole(once[1:3])).square().sum().backward()
-        found["expected"] = gradients(whole)
-        found["split"] = all(hasattr(layer.into.base_layer.weight, "to_local") for layer in base.layers)
+        result["expected"] = gradients(whole)
+        result["split"] = all(hasattr(layer.into.base_layer.weight, "to_local") for layer in base.layers)
 
         ranks.total(0, CPU)
         if rank:
             ranks.fail(CPU)
-            found["failed"] = True
+            result["failed"] = True
         else:
             try:
                 model(rows[0])
             except PeerFailed:
-                found["failed"] = True
+                result["failed"] = True
         ranks.reset()
         with torch.no_grad():
-            found["afterwards"] = torch.equal(model(rows[rank]), whole(rows[rank]))
+            result["afterwards"] = torch.equal(model(rows[rank]), whole(rows[rank]))
         ranks.total(0, CPU)
 
         config = load_config("tiny", ["model.device=cpu", "model.shard=true"])
         learner = load_learner(config, Ranks(ranks.rank, ranks.count))
         layers = learner.model.get_base_model().model.language_model.layers
-        found["real"] = [
+        result["real"] = [
             all(isinstance(p, DTensor) == (".lora_" not in name) for name, p in layer.named_parameters())
             for layer in layers
         ]
-    torch.save(found, Path(folder) / f"{rank}.pt")
+    torch.save(result, Path(folder) / f"{rank}.pt")
 
 
 @pytest.mark.timeout(300)
@@ -177,10 +177,10 @@ def test_two_processes_that_work_unevenly_compute_what_a_whole_model_does(tmp_pa
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     torch.multiprocessing.spawn(process, (port, str(tmp_path)), nprocs=2)
-    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    results = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     numbers = sum(p.numel() for p in Model().parameters())
-    assert found[0]["size"] + found[1]["size"] == numbers and found[0]["size"] == numbers // 2
-    for each in found:
+    assert results[0]["size"] + results[1]["size"] == numbers and results[0]["size"] == numbers // 2
+    for each in results:
         assert each["forward"] and each["afterwards"] and each["failed"] and each["split"]
         assert each["began"] == each["crowded"] == each["tries"] == [None, 2]
         assert each["total"] == 4 and len(each["real"]) > 1 and all(each["real"])

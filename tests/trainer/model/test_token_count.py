@@ -48,8 +48,8 @@ def test_a_lone_row_has_no_padding_and_counts_whole(tmp_path: Path, seen: list[i
         embed(learner.model, responses)
         assert pop_count() == sum(seen) == len(responses[0])
         seen.clear()
-        made = sample(learner.model, prompts, [0], SampleConfig(0.0, 5), [0])
-        assert pop_count() == sum(seen) == int(prompts.lengths[0]) + len(made[0]) - 1
+        sampled = sample(learner.model, prompts, [0], SampleConfig(0.0, 5), [0])
+        assert pop_count() == sum(seen) == int(prompts.lengths[0]) + len(sampled[0]) - 1
 
 
 def test_each_step_says_what_it_fed(tmp_path: Path, seen: list[int]) -> None:

@@ -25,14 +25,14 @@ def both(dtype=torch.float64, learns=False, bias=False, rows=11):
 def test_values_and_gradients_are_those_of_a_log_softmax(learns, bias, chunk):
     head, states, tokens = both(learns=learns, bias=bias)
     weights = torch.linspace(-1, 2, len(tokens), dtype=states.dtype)
-    found = []
+    results = []
     for score in (plain, lambda *given: token_logps(*given, chunk)):
         x = states.clone().requires_grad_()
         head.zero_grad()
         logps = score(x, tokens, head)
         (weights * logps).sum().backward()
-        found.append([logps.detach(), x.grad, *(p.grad for p in head.parameters() if learns)])
-    for want, got in zip(*found, strict=True):
+        results.append([logps.detach(), x.grad, *(p.grad for p in head.parameters() if learns)])
+    for want, got in zip(*results, strict=True):
         assert torch.allclose(got, want, rtol=1e-10, atol=1e-12)
 
 

@@ -91,8 +91,8 @@ def tensors(w: World, theta: torch.Tensor, config: RKTOConfig):
     return ours.diagonal(), theirs.diagonal(), lengths, e, samples, reflection, undesired
 
 
-def weights_for(w: World, made, config):
-    policy, reference, lengths, e, _, reflection, _ = made
+def weights_for(w: World, fields, config):
+    policy, reference, lengths, e, _, reflection, _ = fields
     return step_weights(
         policy,
         reference,
@@ -107,9 +107,9 @@ def weights_for(w: World, made, config):
 
 
 def loss_of(w: World, theta: torch.Tensor, config: RKTOConfig):
-    made = tensors(w, theta, config)
-    policy, _, lengths, _, samples, reflection, undesired = made
-    weights = weights_for(w, made, config)
+    fields = tensors(w, theta, config)
+    policy, _, lengths, _, samples, reflection, undesired = fields
+    weights = weights_for(w, fields, config)
     loss, parts = rkto_loss(policy, lengths, weights, config, samples, reflection, undesired)
     return loss, parts, weights
 
@@ -199,8 +199,8 @@ def test_kto_equals_its_equations_and_differences(config):
             sign = 1 if desired[i] else -1
             loss += (alpha - alpha / (1 + math.exp(-config.gamma * sign * (s - e)))) / B  # v1 Eq. 5
             if desired[i]:
-                own = logp(theta, i, w.y[i], range(w.lengths[i]))
-                loss -= config.lambda_sft * own / w.lengths[i] / B
+                logps = logp(theta, i, w.y[i], range(w.lengths[i]))
+                loss -= config.lambda_sft * logps / w.lengths[i] / B
         return loss
 
     theta = torch.tensor(w.theta, requires_grad=True)
@@ -217,9 +217,9 @@ def test_parts_of_a_batch_add_up_to_the_whole():
     w, config = World(3), CONFIGS["everything"]
     config = replace(config, reflection_as="loss")
     theta = torch.tensor(w.theta, requires_grad=True)
-    made = tensors(w, theta, config)
-    policy, _, lengths, _, samples, reflection, undesired = made
-    weights = weights_for(w, made, config)
+    fields = tensors(w, theta, config)
+    policy, _, lengths, _, samples, reflection, undesired = fields
+    weights = weights_for(w, fields, config)
     whole, _ = rkto_loss(policy, lengths, weights, config, samples, reflection, undesired)
     total = torch.zeros((), dtype=torch.float64)
     for rows in (slice(0, 1), slice(1, 3), slice(3, 4)):
@@ -253,40 +253,40 @@ def test_a_step_down_makes_the_preferred_likelier(name):
 def test_a_step_down_makes_the_reflections_reward_and_better_masks_likelier_and_the_undesired_less_likely():
     w, config = World(5), with_reflection(lambda_u=1.0)
     theta = torch.tensor(w.theta, requires_grad=True)
-    made = tensors(w, theta, config)
-    weights = weights_for(w, made, config)
-    terms = rkto_terms(made[0], made[2], weights, config, *made[4:])
+    fields = tensors(w, theta, config)
+    weights = weights_for(w, fields, config)
+    terms = rkto_terms(fields[0], fields[2], weights, config, *fields[4:])
     assert list(terms) == ["likelihood", "reinforce", "reflection", "undesired"]
 
     def after(term: str):
         (g,) = torch.autograd.grad(terms[term], theta, retain_graph=True)
         return tensors(w, (theta - 0.1 * g).detach(), config)
 
-    assert after("reflection")[5].mean() > made[5].mean()
-    assert (weights.advantage * (after("reinforce")[4] - made[4])).sum() > 0
-    assert (after("undesired")[6] < made[6]).all()
+    assert after("reflection")[5].mean() > fields[5].mean()
+    assert (weights.advantage * (after("reinforce")[4] - fields[4])).sum() > 0
+    assert (after("undesired")[6] < fields[6]).all()
 
 
 def test_what_is_held_fixed_has_no_gradient():
     w, config = World(6), replace(with_reflection(), reflection_as="reward")
     theta = torch.tensor(w.theta, requires_grad=True)
-    made = tensors(w, theta, config)
-    assert made[0].requires_grad and not made[3].requires_grad
-    weights = weights_for(w, made, config)
+    fields = tensors(w, theta, config)
+    assert fields[0].requires_grad and not fields[3].requires_grad
+    weights = weights_for(w, fields, config)
     assert not any(value.requires_grad for value in vars(weights).values())
-    _, parts = rkto_loss(made[0], made[2], weights, config, *made[4:])
+    _, parts = rkto_loss(fields[0], fields[2], weights, config, *fields[4:])
     assert not any(value.requires_grad for value in parts.values())
     assert {"j", "log_j", "s", "eta0", "c", "weight_entropy", "iou", "similarity", "length"} <= set(parts)
 
 
 def test_rows_without_a_true_mask_are_judged_by_similarity_and_teach_no_mask():
     w, config = World(7), with_reflection()
-    made = tensors(w, torch.tensor(w.theta), config)
-    weights = weights_for(w, made, config)
+    fields = tensors(w, torch.tensor(w.theta), config)
+    weights = weights_for(w, fields, config)
     assert weights.reward[2] == pytest.approx(w.similarity[2].mean())
     assert (weights.advantage[2] == 0).all() and (weights.advantage[[0, 1, 3]] != 0).all()
     w.iou[2] = 0.9  # whatever stands there
-    assert torch.equal(weights_for(w, made, config).advantage, weights.advantage)
+    assert torch.equal(weights_for(w, fields, config).advantage, weights.advantage)
 
 
 numbers = st.floats(-50, 50, allow_nan=False)

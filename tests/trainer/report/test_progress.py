@@ -55,9 +55,9 @@ def test_programs_get_the_very_lines_of_the_log(tmp_path: Path, capsys: pytest.C
             {"event": "done", "adapter": "a"},
         ):
             report(event)
-    said = capsys.readouterr().out
-    assert said == (tmp_path / "run/log.jsonl").read_text(encoding="utf-8")
-    lines = [json.loads(line, parse_constant=lambda word: pytest.fail(word)) for line in said.splitlines()]
+    out = capsys.readouterr().out
+    assert out == (tmp_path / "run/log.jsonl").read_text(encoding="utf-8")
+    lines = [json.loads(line, parse_constant=lambda word: pytest.fail(word)) for line in out.splitlines()]
     assert lines[1] == step(10) and lines[2]["loss"] is None and lines[2]["words"] == "Zürich"
 
 
@@ -186,13 +186,13 @@ def test_tensorboard_gets_every_number_by_phase(tmp_path: Path) -> None:
         for event in (START, {"event": "resume", "step": 15}, step(20, 0.125, stage=1)):
             report(event)
     events = [proto.Event.FromString(record) for record in records(tmp_path / "tensorboard")]
-    found = [(v.tag, e.step, v.simple_value) for e in events for v in e.summary.value]
+    scalars = [(v.tag, e.step, v.simple_value) for e in events for v in e.summary.value]
     assert (
-        ("sft/loss", 10, 0.5) in found
-        and ("sft/parts/iou", 10, 0.5) in found
-        and ("eval/exact", 20, 0.75) in found
+        ("sft/loss", 10, 0.5) in scalars
+        and ("sft/parts/iou", 10, 0.5) in scalars
+        and ("eval/exact", 20, 0.75) in scalars
     )
-    assert [value for tag, at, value in found if (tag, at) == ("rkto/loss", 20)] == [0.25, 0.125]
+    assert [value for tag, at, value in scalars if (tag, at) == ("rkto/loss", 20)] == [0.25, 0.125]
     assert any(e.session_log.status == e.session_log.START and e.step == 16 for e in events), (
         "hides what came after"
     )

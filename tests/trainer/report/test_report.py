@@ -190,7 +190,7 @@ def test_curves_are_sound_svg_for_any_numbers() -> None:
         lines = root.findall("polyline")
         assert lines
         for line in lines:
-            places = [tuple(map(float, place.split(","))) for place in line.attrib["points"].split()]
+            places = [tuple(map(float, point.split(","))) for point in line.attrib["points"].split()]
             assert len(places) <= 300 and all(0 <= x <= 360 and 0 <= y <= 150 for x, y in places)
 
 
@@ -205,8 +205,8 @@ def test_samples_are_judged_and_drawn(tmp_path: Path) -> None:
     assert items[0]["iou"] == items[1]["iou"] > 0.8 and items[2]["iou"] is None and items[3]["iou"] == 0.0
     for item, each in zip(items, [MASKED, MASKED, GLOBAL, MASKED], strict=True):
         with Image.open(tmp_path / item["picture"]) as picture:
-            shown = len(each.chat.images) + len(each.chat.videos) + 2
-            assert picture.size == (shown * (SIDE + 4) - 4, SIDE)
+            pictures = len(each.chat.images) + len(each.chat.videos) + 2
+            assert picture.size == (pictures * (SIDE + 4) - 4, SIDE)
     assert "[image]" in items[0]["prompt"] and items[0]["picture"].startswith("samples/")
     again = keep_samples(tmp_path, 7, [MASKED], [MASKED.answer])
     assert again["items"][0] == items[0], "a resumed run draws the same file again"

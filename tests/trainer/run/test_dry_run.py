@@ -40,8 +40,8 @@ def test_all_that_is_missing_is_said_at_once(tmp_path: Path, capsys: pytest.Capt
         f"data=[{{path: {tmp_path}/gone}}, {{path: {tmp_path}/broken}}]",
     ]
     assert main(["run", "paper", *settings, "--dry-run"]) == 1
-    said = capsys.readouterr().out
-    lines = [line[2:] for line in said.splitlines() if line.startswith("- ")]
+    out = capsys.readouterr().out
+    lines = [line[2:] for line in out.splitlines() if line.startswith("- ")]
     for start, words in (
         ("model.device: ", "needs a CUDA device, and here is cpu"),
         ("model.base: ", "python -m evlm models --download qwen2-vl-7b"),
@@ -54,10 +54,10 @@ def test_all_that_is_missing_is_said_at_once(tmp_path: Path, capsys: pytest.Capt
         package = {"wandb: ": "wandb", "model.quantize: ": "bitsandbytes"}.get(start)
         if package and importlib.util.find_spec(package):
             continue
-        (found,) = [line for line in lines if line.startswith(start)]
-        assert words in found
-    assert f"missing ({len(lines)}):" in said and "stage 1: rkto, 300 steps of 64 rows" in said
-    assert "models--Qwen--Qwen2-VL-7B-Instruct" in said, "the folders that were searched"
+        (line_of,) = [line for line in lines if line.startswith(start)]
+        assert words in line_of
+    assert f"missing ({len(lines)}):" in out and "stage 1: rkto, 300 steps of 64 rows" in out
+    assert "models--Qwen--Qwen2-VL-7B-Instruct" in out, "the folders that were searched"
 
 
 def test_nothing_is_missing_for_the_bundled_model(tmp_path: Path) -> None:
@@ -87,8 +87,8 @@ def test_four_bits_without_what_they_need_are_refused_with_the_remedy(
 ) -> None:
     words = ["run", "tiny", "model.quantize=4bit", "model.device=cpu", f"out={tmp_path / 'run'}"]
     assert main(words) == 2
-    said = capsys.readouterr().err
-    assert "pip install bitsandbytes" in said or "works on a CUDA device" in said
+    message = capsys.readouterr().err
+    assert "pip install bitsandbytes" in message or "works on a CUDA device" in message
 
 
 def test_a_model_of_another_family_is_said_before_it_is_loaded(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_the_estimate_of_activations_is_near_what_a_step_keeps(dtype: str, dropo
     identity: Any = lambda tensor: tensor  # noqa: E731
     with torch.autograd.graph.saved_tensors_hooks(pack, identity):
         sft_step(learner, examples, config.phases[0])
-    measured = sum(size for place, size in storages.items() if place not in weights)
+    measured = sum(size for storage, size in storages.items() if storage not in weights)
     text = learner.model.config.text_config
     estimated = kept(config, text) * text.num_hidden_layers * learner.batch(examples).tokens
     assert 0.7 < estimated / measured < 1.4

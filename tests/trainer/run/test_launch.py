@@ -79,9 +79,9 @@ def test_two_processes_learn_what_one_does_and_stop_together(tmp_path: Path, sha
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu"]
     more = ["--main_process_port", str(port), "-m", "trainer", *words]
     subprocess.run([*launcher, *more], cwd=ROOT, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    found = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [event["step"] for event in found if event["event"] == "resume"] == [stopped]
-    ours, theirs = steps_of(events), steps_of(found)
+    heard = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [event["step"] for event in heard if event["event"] == "resume"] == [stopped]
+    ours, theirs = steps_of(events), steps_of(heard)
     assert sorted(ours) == sorted(theirs) == list(range(1, 8))
     for step, mine in ours.items():
         for (

@@ -121,7 +121,7 @@ def test_sigterm_saves_and_leaves(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["sft", "kto", "rkto"])
 def test_micro_batches_give_the_gradient_of_the_batch(tmp_path: Path, kind: str) -> None:
     config = small(tmp_path, "lora.dropout=0", f"phases.0.kind={kind}", "phases.0.batch=3")
-    learner, found = load_learner(config), []
+    learner, gradients = load_learner(config), []
     examples = learner.rows(config, config.phases[0]).batch(0)
     for size in (1, 2, None):
         phase = replace(config.phases[0], micro_batch=size)
@@ -134,10 +134,10 @@ def test_micro_batches_give_the_gradient_of_the_batch(tmp_path: Path, kind: str)
         else:
             parts = rkto_step(learner, ReferencePolicy(learner.model, None), examples, phase, 1, 0)
         gradient = torch.cat([p.grad.flatten() for p in learner.trainable() if p.grad is not None])
-        found.append((parts["loss"], gradient))
-    for loss, gradient in found[1:]:
-        assert loss == pytest.approx(found[0][0], rel=1e-5)
-        assert float((gradient - found[0][1]).norm() / found[0][1].norm()) < 1e-4
+        gradients.append((parts["loss"], gradient))
+    for loss, gradient in gradients[1:]:
+        assert loss == pytest.approx(gradients[0][0], rel=1e-5)
+        assert float((gradient - gradients[0][1]).norm() / gradients[0][1].norm()) < 1e-4
 
 
 def test_the_adapter_changes_the_reasoner_as_it_changed_the_learner(tmp_path: Path) -> None:

@@ -68,10 +68,10 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_gradients(
     step = trainer.run.loop._step
 
     def short(learner: Any, reference: Any, examples: Any, phase: Any, at: int, seed: int) -> Any:
-        found = step(learner, reference, examples, phase, at, seed)  # leaves gradients and spends chance
+        numbers = step(learner, reference, examples, phase, at, seed)  # leaves gradients and spends chance
         if phase.micro_batch != 1 and at == 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return found
+        return numbers
 
     monkeypatch.setattr(trainer.run.loop, "_step", short)
     sizes: list[int] = []
@@ -85,8 +85,8 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_gradients(
     with pytest.raises(Cut):
         run(small(tmp_path / "short", two), until_saved)
     assert sizes == [1]
-    found, events = ran(small(tmp_path / "short", two))
-    assert equal(found, parts) and not of(events, "memory"), "the resumed run knows what fits"
+    numbers, events = ran(small(tmp_path / "short", two))
+    assert equal(numbers, parts) and not of(events, "memory"), "the resumed run knows what fits"
 
 
 def test_bad_steps_are_dropped_counted_over_a_resume_and_end_the_run(tmp_path: Path, cheap: Any) -> None:

@@ -137,7 +137,7 @@ def test_a_batch_without_a_desired_row_says_so(learner: Learner) -> None:
 @pytest.mark.parametrize("kind", ["sft", "kto", "rkto"])
 def test_checkpointing_computes_layers_again_and_changes_no_gradient(kind: str) -> None:
     phase = f"phases.1={{kind: {kind}, steps: 1, batch: 4, eta0: {{over: pairs}}}}"
-    found, calls = [], []
+    gradients, calls = [], []
     for checkpointing in (False, True):
         config = load_config("tiny", [*SETTINGS[:2], phase, f"model.checkpointing={checkpointing}"])
         learner = load_learner(config)
@@ -164,7 +164,7 @@ def test_checkpointing_computes_layers_again_and_changes_no_gradient(kind: str) 
             assert "kl_reference" in rkto_step(
                 learner, ReferencePolicy(learner.model, None), examples, given, 7, 0
             )
-        found.append(torch.cat([p.grad.flatten() for p in learner.trainable() if p.grad is not None]))
+        gradients.append(torch.cat([p.grad.flatten() for p in learner.trainable() if p.grad is not None]))
         calls.append(sum(count))
     assert calls[1] > calls[0] > 0
-    assert (found[0] - found[1]).norm() <= 1e-5 * found[0].norm()
+    assert (gradients[0] - gradients[1]).norm() <= 1e-5 * gradients[0].norm()

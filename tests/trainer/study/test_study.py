@@ -78,9 +78,9 @@ def test_curves_are_means_over_seeds(tmp_path: Path) -> None:
     for name, value in (("a", 1.0), ("b", 3.0)):
         events = [{"event": "step", "step": step, "iou": value + step} for step in (1, 2)]
         (tmp_path / name).write_text("\n".join(map(json.dumps, events)))
-    made = figures(tmp_path, {"<arm>": [tmp_path / "a", tmp_path / "b"]})
-    assert [path.name for path in made] == ["iou.svg"]
-    assert "&lt;arm&gt;" in made[0].read_text()
+    pages = figures(tmp_path, {"<arm>": [tmp_path / "a", tmp_path / "b"]})
+    assert [path.name for path in pages] == ["iou.svg"]
+    assert "&lt;arm&gt;" in pages[0].read_text()
     svg = figure("t", {"x": [(1, 3.0), (2, 4.0)]})
     assert svg.count("<polyline") == 1 and svg.startswith("<svg")
 

@@ -16,13 +16,13 @@ from trainer.world.scene import GROUNDS, STYLES, WEATHERS, random_scene
 
 def edits(op: str, count: int, seed: int = 0, moving: bool = False) -> list[Edit]:
     rng = random.Random(f"{op} {seed}")
-    found: list[Edit] = []
-    while len(found) < count:
+    read: list[Edit] = []
+    while len(read) < count:
         sign = rng.choice((None, None, None, "green"))
         edit = random_edit(rng, op, random_scene(rng, sign=sign, moving=moving))
         if edit is not None:
-            found.append(edit)
-    return found
+            read.append(edit)
+    return read
 
 
 @pytest.mark.parametrize("op", OPERATIONS)

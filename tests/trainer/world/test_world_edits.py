@@ -27,11 +27,11 @@ from trainer.world.scene import CELLS, Scene, Thing, random_scene
 
 def edits(op: str, count: int, moving: bool = False) -> list[Edit]:
     rng = random.Random(f"{op} {moving}")
-    found: list[Edit] = []
-    while len(found) < count:
+    drawn: list[Edit] = []
+    while len(drawn) < count:
         edit = random_edit(rng, op, random_scene(rng, sign=rng.choice((None, "blue")), moving=moving))
-        found += [edit] if edit is not None else []
-    return found
+        drawn += [edit] if edit is not None else []
+    return drawn
 
 
 def grown(mask: np.ndarray) -> np.ndarray:

@@ -98,7 +98,7 @@ def open_answers(question: Question) -> set[object]:
         return {(t, d) for t, d in ways if not text or d == words[-1]}
     key = {"recolour": "colour", "retexture": "texture", "replace": "shape"}[edit.op]
     values = {"colour": COLOURS, "texture": TEXTURES, "shape": SHAPES}[key]
-    found: set[object] = set()
+    answers: set[object] = set()
     for thing, value in product(scene.things, values):
         look = {"shape": thing.shape, "colour": thing.colour, "texture": thing.texture} | {key: value}
         if form not in ("twin", "pair") and thing is not edit.target:  # the words name the thing
@@ -109,8 +109,8 @@ def open_answers(question: Question) -> set[object]:
             continue
         alike = [sum(getattr(t, k) == v for k, v in look.items()) for t in scene.things if t is not thing]
         if max(alike) < (2 if form == "twin" else 3):
-            found.add((thing, value))
-    return found
+            answers.add((thing, value))
+    return answers
 
 
 def free_step(scene: Scene, thing: Thing, direction: str) -> bool:
@@ -178,9 +178,9 @@ def test_a_conflict_follows_the_rule_that_the_question_states() -> None:
     conflicts = [q for q in asked("image+text", "recolour", 200) if q.form == "conflict"]
     assert {q.refs[1].text for q in conflicts} == {"picture wins", "words win"}
     for question in conflicts:
-        said, shown = question.prompt.split()[0], question.refs[0].scenes[0].things[0].colour
-        assert said != shown and question.edit.value == (
-            shown if question.refs[1].text == "picture wins" else said
+        in_words, in_picture = question.prompt.split()[0], question.refs[0].scenes[0].things[0].colour
+        assert in_words != in_picture and question.edit.value == (
+            in_picture if question.refs[1].text == "picture wins" else in_words
         )
 
 

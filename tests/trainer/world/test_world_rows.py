@@ -103,13 +103,13 @@ def test_raters_like_58_percent_of_the_rows_by_default() -> None:
     recipe, count = Recipe(seed=3, size=32), 1200
     places = [place_of(index, recipe.undesired) for index in range(count)]
     questions = [question_at(recipe, number) for number in range(places[-1][0] + 1)]
-    made = [completion_row(recipe, number, questions[number], completion) for number, completion in places]
-    desired = sum(row.meta["fault"] is None for row in made) / count
+    rows = [completion_row(recipe, number, questions[number], completion) for number, completion in places]
+    desired = sum(row.meta["fault"] is None for row in rows) / count
     assert desired == pytest.approx(1 / (1 + UNDESIRED), abs=0.002)
-    assert sum(row.label for row in made) / count == pytest.approx(0.58, abs=0.02)
-    assert {row.meta["fault"] for row in made} == {None, *FAULTS}
-    assert all(row.label == (sum(row.raters) >= 2) for row in made)
-    assert len({row.id for row in made}) == count
+    assert sum(row.label for row in rows) / count == pytest.approx(0.58, abs=0.02)
+    assert {row.meta["fault"] for row in rows} == {None, *FAULTS}
+    assert all(row.label == (sum(row.raters) >= 2) for row in rows)
+    assert len({row.id for row in rows}) == count
 
 
 def test_a_question_has_each_fault_once_at_most() -> None:

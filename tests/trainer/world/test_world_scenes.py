@@ -152,9 +152,9 @@ def test_a_thing_lies_in_its_place_and_never_on_another() -> None:
             for thing in scene.things:
                 x0, y0, x1, y1 = place_box(thing, size, frame)
                 alpha = thing_alpha(thing, size, frame)
-                room = np.zeros((size, size), bool)
-                room[y0:y1, x0:x1] = True
-                assert not alpha[~room].any(), thing
+                taken = np.zeros((size, size), bool)
+                taken[y0:y1, x0:x1] = True
+                assert not alpha[~taken].any(), thing
                 assert silhouette(thing, size, frame).any()
                 covered += alpha > 0
             assert covered.max() == 1

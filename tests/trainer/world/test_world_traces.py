@@ -73,8 +73,8 @@ def test_the_thinking_tells_what_the_references_show() -> None:
         assert question.hint in trace.thinking
         told = trace.thinking.replace(" =", "").replace(" *", "").replace(" plain", "")
         assert all(f"{t.size} {t.label} {CELLS[t.cell]}" in told for t in question.edit.source.things)
-        shown = [n for n, ref in enumerate(question.refs, 1) if ref.scenes]
-        assert all(f"reference {n} : " in trace.thinking for n in shown)
+        pictured = [n for n, ref in enumerate(question.refs, 1) if ref.scenes]
+        assert all(f"reference {n} : " in trace.thinking for n in pictured)
 
 
 def test_the_original_is_held_against_what_was_shown_and_said() -> None:
@@ -84,7 +84,7 @@ def test_the_original_is_held_against_what_was_shown_and_said() -> None:
             [("star", "red", "plain"), ("ring", "blue", "dotted"), ("star", "pink", "dotted")]
         )
     )
-    words = describe(Scene(things), beside=things[2], said={"red", "ring", "left"})
+    words = describe(Scene(things), beside=things[2], spoken={"red", "ring", "left"})
     assert words == (
         "small red * plain star = top left , small blue dotted = ring * top , "
         "small pink = dotted = star = top right ; grey , clear"

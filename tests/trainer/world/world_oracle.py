@@ -60,16 +60,16 @@ SHAPE_MOODS = {"heroic": "star", "lovely": "heart", "precious": "diamond"}
 
 def solve(source: Scene, prompt: str, refs: Sequence[Ref]) -> str:
     """The instruction that is meant. Raises AssertionError where the rules leave none, or more than one."""
-    shown = [r for r in refs if r.scenes]
+    pictured = [r for r in refs if r.scenes]
     texts = [r.text for r in refs if not r.scenes]
     assert len(texts) <= 1
     text = texts[0] if texts else ""
-    if not shown:
+    if not pictured:
         return _words(source, prompt, text)
-    if len(shown) == 2:
-        before, after = (r.scenes[0].things[0] for r in shown)
+    if len(pictured) == 2:
+        before, after = (r.scenes[0].things[0] for r in pictured)
         return _change(_alike(source, before, 3), after)
-    ref = shown[0]
+    ref = pictured[0]
     first = ref.scenes[0]
     for word, order in (
         ("weather", "change the weather to"),
@@ -108,8 +108,8 @@ def _picture_alone(source: Scene, prompt: str, ref: Ref, seen: Thing) -> str:
 def _with_text(source: Scene, prompt: str, text: str, seen: Thing) -> str:
     words = text.split()
     if text in ("picture wins", "words win"):
-        said, *name = prompt.split()
-        return _make(_named(source, " ".join(name)), seen.colour if text == "picture wins" else said)
+        spoken, *name = prompt.split()
+        return _make(_named(source, " ".join(name)), seen.colour if text == "picture wins" else spoken)
     if text.startswith(("the one of this ", "whatever has its ")):
         value = getattr(seen, words[-1])
         (thing,) = (t for t in source.things if getattr(t, words[-1]) == value)
@@ -185,13 +185,13 @@ def _all_named(source: Scene, words: str) -> list[Thing]:
         "replace",
     }
     name = [w for w in words.split() if w not in filler]
-    said = " ".join(name)
+    spoken = " ".join(name)
     short = [
         t
         for t, key in product(source.things, KEYS)
-        if said == (getattr(t, key) if key == "shape" else f"{getattr(t, key)} one")
+        if spoken == (getattr(t, key) if key == "shape" else f"{getattr(t, key)} one")
     ]
-    return [t for t in source.things if t.label == said] if len(name) > 1 and name[-1] != "one" else short
+    return [t for t in source.things if t.label == spoken] if len(name) > 1 and name[-1] != "one" else short
 
 
 def _named(source: Scene, words: str) -> Thing:

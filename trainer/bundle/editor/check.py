@@ -51,8 +51,8 @@ def choose_guidance(
     edits = held_out("validation", rows, seed)
     scores = {}
     for guidance in GUIDANCES:
-        found = measure(editor, edits, replace(editor.defaults, guidance=guidance), lambda _: None)
-        scores[guidance] = sum(found[op] for op in BARRED) / len(BARRED)
+        result = measure(editor, edits, replace(editor.defaults, guidance=guidance), lambda _: None)
+        scores[guidance] = sum(result[op] for op in BARRED) / len(BARRED)
         log(f"guidance {guidance}: {scores[guidance]:.3f} of the validation edits right")
     path = folder / "evlm.json"
     notes = json.loads(path.read_text(encoding="utf-8"))
