@@ -59,7 +59,15 @@ def train(
     eyes: int = EYES,
     on_save: Callable[[Any, Any, int], None] | None = None,
 ) -> None:
-    """Trains from nothing and writes the model folder `out`; resumes from `work`."""
+    """Trains from nothing and writes the model folder `out`.
+
+    work: folder of what is unfinished, from which it goes on.
+    seed: of the weights and the questions.
+    log: told a line.
+    config: of the SFT phase.
+    eyes: steps of the vision tower's warm-up.
+    on_save: called with (model, processor, step) after each saved state.
+    """
     tokenizer = make_tokenizer()
     processor, model = make_processor(tokenizer), make_model(tokenizer, seed)
     model.set_attn_implementation("eager")  # on a CPU its backward is the faster one in bf16
@@ -88,7 +96,12 @@ def open_eyes(
     saved: Path,
     log: Callable[[str], None],
 ) -> None:
-    """The vision tower's warm-up, or what an earlier run of the same recipe saved of it."""
+    """The vision tower's warm-up, or what an earlier run of the same recipe saved of it.
+
+    tower, eyes: trained in place; the eyes read what the tower's states say of each cell.
+    steps, seed: the warm-up's recipe.
+    saved: file that holds it, or will.
+    """
     from safetensors import safe_open
     from safetensors.torch import save_file
 

@@ -117,7 +117,13 @@ def make_model(
     vision_depth: int = 3,
     vision_head: int = 16,
 ) -> Any:
-    """An untrained Qwen2VLForConditionalGeneration of about 2 M parameters, in float32."""
+    """An untrained Qwen2VLForConditionalGeneration, in float32; of about 2 M parameters as it is.
+
+    tokenizer: whose tokens it has.
+    seed: of the weights.
+    width, layers, head: of the language model; head is the width of one.
+    vision_width, vision_depth, vision_head: of the vision tower.
+    """
     import torch
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..model.batch import Pictures, patchify
 from ..model.forward import tower_states
-from ..model.optim import make_optimizer
+from ..model.optim import make_optimizer, schedule
 from ..world.questions import FRAMES, Question, ask
 from ..world.render import render, render_frames, thing_alpha
 from ..world.scene import (
@@ -96,7 +96,14 @@ def warm_up(
     lr_adam: float = 2e-3,
     log: Callable[[str], None] = print,
 ) -> None:
-    """Trains the vision tower (its merger excepted) and the head in place."""
+    """Trains the vision tower (its merger excepted) and the head in place.
+
+    pictures: turns frames into patches.
+    steps, batch: optimiser steps, pictures in each.
+    seed: from which a step's pictures are drawn.
+    lr_muon, lr_adam: learning rates of matrices and of the rest.
+    log: told a line every 100 steps.
+    """
     optimizer = make_optimizer(
         nn.ModuleDict({"tower": tower, "eyes": eyes}),
         lr_muon,
@@ -106,7 +113,7 @@ def warm_up(
     )
     side = LATTICE // pictures.patch
     for step in range(steps):
-        optimizer.set_lr(min(1.0, (step + 1) / 50, (steps - step) / (0.2 * steps)))
+        optimizer.set_lr(schedule(step, steps, warmup=50, cooldown=0.2))
         pixels, labels = make_batch(random.Random(f"warm-up {seed} {step}"), batch, pictures)
         with torch.autocast("cpu", torch.bfloat16):
             loss = eyes(tower_states(tower, pixels, side, side).flatten(0, 1), labels.flatten(0, 1))

@@ -97,7 +97,9 @@ def read_lines(file: Path, bar: bool = False) -> Iterator[tuple[int, Any]]:
     from tqdm import tqdm
 
     size = file.stat().st_size
-    with tqdm(total=size, unit="B", unit_scale=True, disable=None if bar else True, desc=file.name) as shown:
+    with tqdm(
+        total=size, unit="B", unit_scale=True, disable=None if bar else True, desc=file.name
+    ) as progress:
         try:
             if file.suffix == ".parquet":
                 yield from _parquet_lines(file, lambda share: progress.update(share * size))

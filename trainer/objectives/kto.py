@@ -49,9 +49,13 @@ def kto_loss(
 ) -> tuple[Tensor, Parts]:
     """v1 Eq. 5: L = mean over rows of alpha_y - w, where w is `kto_value`. (loss [], parts).
 
-    policy [B] with its graph, reference [B]: log rho(y_i | x_i). lengths int [B]: tokens of y_i. desired
-    bool [B]. eta0 []: `eta0` of the whole effective batch. rows: of the whole effective batch, where this
-    call sees a part of it; the parts' losses then add up to the whole's.
+    policy: float [B] with its graph, log rho(y_i | x_i) in nats.
+    reference: float [B], likewise.
+    lengths: int [B], tokens of y_i.
+    desired: bool [B].
+    eta0: float [], `eta0` of the whole effective batch.
+    rows: int, of the whole effective batch, where this call sees a part of it; the parts' losses then add up
+        to the whole's.
     """
     total = len(policy) if rows is None else rows
     s = log_ratio(policy, reference, lengths, config.log_ratio)

@@ -57,10 +57,14 @@ def reflection_reward(
 ) -> tuple[Tensor, Parts]:
     """Eq. 11's R_reflect [B] with its graph, and its parts, detached.
 
-    reflection [B, T, V], intermediate [B, S, V]: next-token probabilities at the positions of the two
-    segments, teacher-forced; in_reflection bool [B, T], in_intermediate bool [B, S]: which of them are no
-    padding. end int64 [B] or []: the token that ends a reflection. table [V, D]: frozen input embeddings.
-    target [B, D]: `mean_embedding` of y. A row that lacks a segment earns nothing for it.
+    reflection: float [B, T, V], next-token probabilities at the segment's positions, teacher-forced.
+    in_reflection: bool [B, T], which of them are no padding.
+    intermediate: float [B, S, V], likewise.
+    in_intermediate: bool [B, S].
+    end: int64 [B] or [], the token that ends a reflection.
+    table: float [V, D], frozen input embeddings.
+    target: float [B, D], `mean_embedding` of y.
+    A row that lacks a segment earns nothing for it.
     """
     present = in_reflection.any(1).to(reflection.dtype)
     both = present * in_intermediate.any(1).to(reflection.dtype)

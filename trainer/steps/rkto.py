@@ -328,6 +328,8 @@ def _gradients(
     total: int,
     others: int,
 ) -> Numbers:
+    """The gradient of all terms, part by part, and their sums over this rank's rows; arguments as
+    `terms_of`'s."""
     sums: Numbers = {}
     count = len(batch.responses)
     for rows in torch.arange(count).split(phase.micro_batch or max(1, count)):

@@ -178,7 +178,13 @@ def run_epoch(
     epoch: int,
 ) -> dict[str, float]:
     """One pool of fresh pairs, `passes` times over. Returns the mean loss of local and of whole-frame
-    batches."""
+    batches.
+
+    editor, optimizer: trained in place.
+    vae, tokenizer: frozen, turn pairs into latents and tokens.
+    average: of the editor's weights, moved along.
+    recipe, seed, epoch: decide what is drawn.
+    """
     rng = random.Random(f"editor {seed} {epoch}")
     torch.manual_seed(seed * 100_003 + epoch)
     phase = [phase for phase in recipe.phases if phase.start <= epoch][-1]
@@ -236,7 +242,9 @@ def diffusion_loss(
 ) -> Tensor:
     """Squared error of v, weighed by where the picture changes.
 
-    Times lean to the noisy end, the more, the larger `lean` (1: not at all).
+    pool, numbers: the batch's pairs.
+    blank: int64 [T], tokens of no text.
+    lean: how far times lean to the noisy end (1: not at all).
     """
     source, result, mask = (
         torch.stack([part[n] for n in numbers]) for part in (pool.source, pool.result, pool.mask)
