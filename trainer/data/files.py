@@ -97,16 +97,14 @@ def read_lines(file: Path, bar: bool = False) -> Iterator[tuple[int, Any]]:
     from tqdm import tqdm
 
     size = file.stat().st_size
-    with tqdm(
-        total=size, unit="B", unit_scale=True, disable=None if bar else True, desc=file.name
-    ) as progress:
+    with tqdm(total=size, unit="B", unit_scale=True, disable=None if bar else True, desc=file.name) as moved:
         try:
             if file.suffix == ".parquet":
-                yield from _parquet_lines(file, lambda share: progress.update(share * size))
+                yield from _parquet_lines(file, lambda share: moved.update(share * size))
             elif file.suffix == ".json":
                 yield from _list_lines(file)
             else:
-                yield from _json_lines(file, progress.update)
+                yield from _json_lines(file, moved.update)
         except OSError as error:
             raise RecordError(f"{file}: cannot be read ({error})") from error
 

@@ -70,15 +70,14 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Asks, prints the table, writes the files. Raises EVLMError."""
-    from . import accuracy as evaluate
-    from . import results
+    from . import accuracy, results
 
     questions = _questions(options)
     panel = _panel(options)
-    answer, tokens = evaluate.load(options.base, options.adapter, options.tokens)
+    answer, tokens = accuracy.load(options.base, options.adapter, options.tokens)
     with _bar(len(questions), "answers") as bar:
-        outcomes = evaluate.evaluate(answer, questions, tokens, bar.update)
-    lines = evaluate.summary(outcomes, options.seed)
+        outcomes = accuracy.evaluate(answer, questions, tokens, bar.update)
+    lines = accuracy.summary(outcomes, options.seed)
     text = f"{_title(options, len(questions))}\n\n{results.table(lines)}\n"
     print(text, end="")
     files = {

@@ -164,7 +164,7 @@ def rkto_loss(
     rows: int | None = None,
     undesired_rows: int | None = None,
 ) -> tuple[Tensor, Parts]:
-    """(L [], parts): the sum of `rkto_terms`, which takes the same, and all that is worth logging, detached."""
+    """(L [], parts): the sum of `rkto_terms` of the same arguments, and what is worth logging, detached."""
     terms = rkto_terms(policy, lengths, weights, config, samples, reflection, undesired, rows, undesired_rows)
     loss = torch.stack(list(terms.values())).sum()
     parts = {f"loss_{name}": value.detach() for name, value in terms.items()}

@@ -1,4 +1,4 @@
-"""Adapters added to their weights at rest, against PEFT's own forward."""
+"""Adapters merged into their weights for a while, against PEFT's own forward."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from trainer.model import merged_lora as module
+from trainer.model import merged_lora
 from trainer.model.merged_lora import merged, merged_weights
 
 
@@ -60,7 +60,7 @@ def test_every_choice_of_adapters_equals_peft_and_nothing_is_left_behind():
     assert not any("forward" in vars(layer) for layer in layers(model))
 
 
-def test_a_model_at_rest_is_composed():
+def test_a_merged_model_adds_its_adapters():
     model = two_adapters()
     with merged(model):
         assert all("forward" in vars(layer) for layer in layers(model))
@@ -86,7 +86,7 @@ def test_what_it_would_round_or_not_understand_stays_peft_s(why, monkeypatch):
     if why == "merged":
         model.base_model.merge_adapter()
     if why == "large":
-        monkeypatch.setattr(module, "LIMIT", 12 * 20 + 20 * 7 - 1)
+        monkeypatch.setattr(merged_lora, "LIMIT", 12 * 20 + 20 * 7 - 1)
     x = torch.randn(5, 12, dtype=next(model.parameters()).dtype)
     plain = model(x)
     with merged_weights(model):
