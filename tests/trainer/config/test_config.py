@@ -57,7 +57,7 @@ def test_every_shipped_recipe_is_right(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "message"),
     [
         ("phases.0.step=5", "did you mean steps"), ("lora.rnk=1", "lora.rnk.*did you mean rank"),
         ("phases.0.kind=sfd", "phases.0.kind.*did you mean sft"), ("lora.rank=0", "lora: rank 0"),
