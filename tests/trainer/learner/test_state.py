@@ -126,7 +126,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from test_state import RECIPE, learned
-from trainer.state import Progress, States
+from trainer.learner.state import Progress, States
 model, optimizer = learned(50_000, 1)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 18, 1 << 18))
 States(Path(sys.argv[1]), RECIPE).save(model, optimizer, Progress(2))
