@@ -22,7 +22,7 @@ __all__, __getattr__, __dir__ = hand_on(
     boxes="Box",
     ground="Grounder",
     segment="Segmenter Segmentation",
-    edit="EditSettings Edited Editor",
+    edit="EditSettings Edited Editor load_editor",
     pipeline="Pipeline Result",
     **{"edit.ip2p": "IP2P"},
 )

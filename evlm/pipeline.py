@@ -18,7 +18,7 @@ from .segment.region import PlanRegion, Region, agreeing, clip_to_boxes, correct
 
 if TYPE_CHECKING:
     from .boxes import Box
-    from .edit import Editor, EditSettings
+    from .edit.protocol import Editor, EditSettings
     from .reason.reasoner import Reasoned, Sampling
     from .segment.segmenter import Segmentation
 
@@ -139,9 +139,9 @@ class Pipeline:
             from .segment.segmenter import Segmenter
 
             segmenter = Segmenter.load(models["segmenter"], dtype=dtype, device=device)
-        from .edit.ip2p import IP2P
+        from .edit.load import load_editor
 
-        return cls(reasoner, grounder, segmenter, IP2P.load(models["editor"], dtype=dtype, device=device))
+        return cls(reasoner, grounder, segmenter, load_editor(models["editor"], dtype, device))
 
     def run(
         self,

@@ -238,15 +238,15 @@ class LoadEditor(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, model: str, dtype: str, download: bool) -> io.NodeOutput:
-        from ..evlm.edit.ip2p import IP2P
+        from ..evlm.edit.load import load_editor
 
         sockets.choice("dtype", dtype, DTYPES)
         path, number = _path("editor", model, download), host.dtype_for(dtype, half="fp16")
         return io.NodeOutput(
             host.Managed(
                 model,
-                lambda device: IP2P.load(path, number, device),
-                lambda e: [e.unet, e.vae, e.text_encoder],
+                lambda device: load_editor(path, number, device),
+                lambda editor: list(editor.modules),
             )
         )
 

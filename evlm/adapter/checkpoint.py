@@ -51,8 +51,8 @@ class AdapterMeta:
 
 @dataclass(frozen=True)
 class Expected:
-    """The model that an adapter must fit: its `config_hash`, and the [out, in] shape of each linear "
-    "module."""
+    """The model that an adapter must fit: its `config_hash`, and the [out, in] shape of each linear
+    module."""
 
     config_hash: str
     shapes: Mapping[str, tuple[int, int]]
@@ -140,8 +140,11 @@ def config_hash(config: Any) -> str:
 
 def linear_shapes(model: nn.Module) -> dict[str, tuple[int, int]]:
     """[out, in] of each linear module by name: the places where LoRA can go."""
-    found = ((name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear))
-    return {name: (module.out_features, module.in_features) for name, module in found}
+    return {
+        name: (module.out_features, module.in_features)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+    }
 
 
 def _to_metadata(meta: AdapterMeta) -> dict[str, str]:
@@ -174,8 +177,8 @@ def _from_metadata(path: Path, header: Header) -> AdapterMeta:
     if "evlm.format_version" not in data:
         raise CheckpointError(
             f"{path} has no EVLM metadata. An adapter made by PEFT is loaded as its folder "
-            f"(adapter_config.json and "
-            "adapter_model.safetensors together); a whole model as its Hugging Face folder"
+            "(adapter_config.json and adapter_model.safetensors together); a whole model as its Hugging Face "
+            "folder"
         )
     missing = [key for key in _KEYS if key not in data]
     if missing:

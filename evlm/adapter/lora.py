@@ -134,12 +134,12 @@ def check_places(
     parts: dict[str, set[str]] = {}
     lost: list[str] = []
     for name, shape in stored.items():
-        found = _TENSOR.fullmatch(name)
-        module = place(found["module"], shapes) if found else None
-        if found is None or module is None:
+        match = _TENSOR.fullmatch(name)
+        module = module_for(match["module"], shapes) if match else None
+        if match is None or module is None:
             lost.append(name)
             continue
-        kind = found["kind"]
+        kind = match["kind"]
         if kind in parts.setdefault(module, set()):
             raise CheckpointError(f"{where}: two tensors claim {kind} of {module}")
         parts[module].add(kind)
@@ -168,7 +168,7 @@ def check_places(
     return names
 
 
-def place(module: str, shapes: Mapping[str, tuple[int, int]]) -> str | None:
+def module_for(module: str, shapes: Mapping[str, tuple[int, int]]) -> str | None:
     """The linear module of this model that another name for it means (as transformers before 4.52 and other
     trainers write it); None where there is none. shapes: `linear_shapes`."""
     if module in shapes:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from .checkpoint import AdapterMeta, load_adapter, save_adapter
-from .lora import PEFT_PREFIX, Lora, place
+from .lora import PEFT_PREFIX, Lora, module_for
 
 Pair = tuple[Tensor, Tensor]  # A [rank, in]; B [out, rank] with the scale in it; both float32
 
@@ -25,7 +25,7 @@ def stack_adapters(first: str | Path, second: str | Path, out: str | Path) -> No
     below, _ = _read(first)
     above, meta = _read(second)
     known = {module: (b.shape[0], a.shape[1]) for module, (a, b) in above.items()}
-    below = {place(module, known) or module: pair for module, pair in below.items()}
+    below = {module_for(module, known) or module: pair for module, pair in below.items()}
     pairs = dict(below)
     for module, (a, b) in above.items():
         if module in below:

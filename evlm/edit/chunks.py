@@ -58,9 +58,9 @@ def _try(work: Callable[[slice], T], chunk: slice) -> tuple[T] | None:
 
 def _out_of_memory(error: BaseException) -> bool:
     """CUDA and ROCm have a class for it; Apple's backend and the CPU only say so."""
-    said = str(error).lower()
+    message = str(error).lower()
     return isinstance(error, torch.cuda.OutOfMemoryError) or (
-        "out of memory" in said or "can't allocate memory" in said
+        "out of memory" in message or "can't allocate memory" in message
     )
 
 

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import ModelError
 from ..models.loading import pick_device, pick_dtype
-from . import Edited, EditSettings, OnStep
 from .chunks import in_chunks
 from .crop import resize
 from .masked import latent_mask, put_back, work_on
 from .parts import Parts, load_parts
+from .protocol import Edited, EditSettings, OnStep
 from .schedulers import build_scheduler
 
 
@@ -71,9 +71,13 @@ class IP2P:
 
     def to(self, device: str | torch.device) -> IP2P:
         """Moves the three models; returns self."""
-        for model in (self.vae, self.unet, self.text_encoder):
+        for model in self.modules:
             model.to(device)
         return self
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        return self.unet, self.vae, self.text_encoder
 
     @torch.no_grad()
     def edit(
@@ -91,7 +95,7 @@ class IP2P:
             instruction: what to do. CLIP reads its first 75 tokens; the rest is cut off, with a note.
             mask: [F, H, W], or [1, H, W] for all frames, in 0..1, on from 0.5; None = the whole frame.
             settings: None = the model's defaults.
-            on_step: called after every denoising step; see editor.OnStep.
+            on_step: called after every denoising step; see protocol.OnStep.
 
         Returns:
             Edited. Outside the mask its frames equal the given ones bit for bit.

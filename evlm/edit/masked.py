@@ -105,11 +105,8 @@ def put_back(frames: Tensor, work: Work, painted: Tensor, feather: int | None = 
         if work.mask is None:
             result[index] = paint
             continue
-        on = work.mask[frame]
-        pixels = default_feather(on) if feather is None else feather
-        alpha = feather_inward(on.float(), pixels)[window].unsqueeze(-1)
-        original = result[index][window]
-        result[index][window] = torch.where(alpha > 0, torch.lerp(original, paint, alpha), original)
+        alpha = fade(work.mask[frame], feather)[window]
+        result[index][window] = blend(result[index][window], paint, alpha)
     return result
 
 
@@ -134,10 +131,22 @@ def composite(original: Tensor, edited: Tensor, mask: Tensor, feather: int | Non
     for frame, each in enumerate(on.expand(count, -1, -1)):
         if not bool(each.any()):
             continue
-        pixels = default_feather(each) if feather is None else feather
-        alpha = feather_inward(each.float(), pixels)[..., None]
-        result[frame] = torch.where(alpha > 0, torch.lerp(result[frame], paint[frame], alpha), result[frame])
+        result[frame] = blend(result[frame], paint[frame], fade(each, feather))
     return result
+
+
+def fade(on: Tensor, feather: int | None = None) -> Tensor:
+    """How much of the paint each pixel takes: [H, W] bool -> [H, W] in 0..1, 0 outside the mask.
+
+    feather: as in `put_back`.
+    """
+    return feather_inward(on.float(), default_feather(on) if feather is None else feather)
+
+
+def blend(original: Tensor, paint: Tensor, alpha: Tensor) -> Tensor:
+    """Paint over the original, both [H, W, C], by alpha [H, W]; where alpha is 0 the original bit for bit."""
+    alpha = alpha[..., None]
+    return torch.where(alpha > 0, torch.lerp(original, paint, alpha), original)
 
 
 def default_feather(on: Tensor) -> int:

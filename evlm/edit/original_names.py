@@ -56,24 +56,24 @@ def unet_name(
         return f"model.diffusion_model.{_UNET_TOP[module]}.{leaf}"
     if match := re.fullmatch(r"mid_block\.(resnets|attentions)\.(\d+)\.(.+)", name):
         kind, index, rest = match[1], int(match[2]), match[3]
-        place = f"middle_block.{2 * index if kind == 'resnets' else 2 * index + 1}"
+        original = f"middle_block.{2 * index if kind == 'resnets' else 2 * index + 1}"
     elif match := re.fullmatch(r"(down|up)_blocks\.(\d+)\.(\w+)\.(\d+)\.(.+)", name):
         way, block, kind, layer, rest = match[1], int(match[2]), match[3], int(match[4]), match[5]
         down, per_block = way == "down", layers_per_block + 1
         if kind == "downsamplers":
-            place, rest = f"input_blocks.{per_block * (block + 1)}.0", rest.replace("conv.", "op.")
+            original, rest = f"input_blocks.{per_block * (block + 1)}.0", rest.replace("conv.", "op.")
         elif kind == "upsamplers":
-            place = (
+            original = (
                 f"output_blocks.{per_block * block + layers_per_block}.{1 + _attends(up_block_types[block])}"
             )
         else:
             first = "input_blocks" if down else "output_blocks"
-            place = f"{first}.{per_block * block + layer + down}.{int(kind == 'attentions')}"
+            original = f"{first}.{per_block * block + layer + down}.{int(kind == 'attentions')}"
     else:
         raise KeyError(f"{name}: not a parameter of a Stable Diffusion UNet")
     if kind == "resnets":
         rest = _apply(_UNET_RESNET, rest)
-    return f"model.diffusion_model.{place}.{rest}"
+    return f"model.diffusion_model.{original}.{rest}"
 
 
 def vae_name(name: str, blocks: int) -> str:

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from ..errors import ModelError, RequestError
 from ..models.loading import read_json, read_notes
 from ..models.safetensors_file import read_header
-from . import EditSettings
 from .original_names import text_name, unet_name, vae_name
+from .protocol import EditSettings
 
 SD15 = Path(__file__).parent / "configs" / "sd15-ip2p"
 

@@ -21,12 +21,11 @@ from ..boxes import Box, Corners, bounding_box, clip_corners
 from ..errors import ModelError, RequestError
 from ..files.pictures import check_frames, to_pil
 from ..masks import check_mask
+from ..models.families import GROUNDING_DINO, OWL
 from ..models.loading import pick_device, pick_dtype, read_json, read_notes
 from ..plan.mask_codec import decode_mask
 from ..plan.trace import Plan
 
-GROUNDING_DINO = ("grounding-dino", "mm-grounding-dino")
-OWL = ("owlvit", "owlv2")
 SLIMMEST = 16  # GroundingDINO resizes by the shorter side: slimmer frames than 1 : 16 are padded first
 REGION = "region"
 

@@ -32,10 +32,10 @@ def download(name: str, folder: str | Path | None = None, on_progress: Progress 
     repo, revision = pinned
     model = find(name)
     short = model.name if model else repo.split("/")[1]
-    place = None if folder is None else Path(folder).expanduser() / short
+    target = None if folder is None else Path(folder).expanduser() / short
     at = f"{repo} at {revision[:12]}"
     try:
-        path = _fetch(repo, revision, model, place, on_progress)
+        path = _fetch(repo, revision, model, target, on_progress)
     except ModelError:
         raise
     except OSError as error:  # the hub's and the HTTP client's errors are OSErrors; Cancelled passes through
@@ -49,8 +49,8 @@ def download(name: str, folder: str | Path | None = None, on_progress: Progress 
 
 def check_file(path: Path, size: int | None, sha256: str | None) -> None:
     """Compare a file with what the hub says of it; one that differs is removed. Raises ModelError."""
-    found = path.stat().st_size
-    wrong = f"{found} bytes, expected {size}" if size is not None and found != size else ""
+    length = path.stat().st_size
+    wrong = f"{length} bytes, expected {size}" if size is not None and length != size else ""
     if not wrong and sha256:
         digest = hashlib.sha256()
         with path.open("rb") as file:
@@ -66,7 +66,7 @@ def check_file(path: Path, size: int | None, sha256: str | None) -> None:
 
 
 def _fetch(
-    repo: str, revision: str, model: Model | None, place: Path | None, on_progress: Progress | None
+    repo: str, revision: str, model: Model | None, target: Path | None, on_progress: Progress | None
 ) -> Path:
     from huggingface_hub import HfApi, hf_hub_download
 
@@ -81,7 +81,7 @@ def _fetch(
     for file in files:
         if on_progress:
             on_progress(done, total, file.rfilename)
-        got = Path(hf_hub_download(repo, file.rfilename, revision=revision, local_dir=place))
+        got = Path(hf_hub_download(repo, file.rfilename, revision=revision, local_dir=target))
         check_file(got, file.size, file.lfs.sha256 if file.lfs else None)
         done += file.size or 0
         root = got.parents[len(Path(file.rfilename).parts) - 1]

@@ -13,16 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ModelError
+from .families import EDITORS, MODEL_TYPES, EditorFamily
 
 ROLES = ("reasoner", "detector", "segmenter", "editor")
 BUNDLED = Path(__file__).resolve().parents[1] / "bundled"
-
-MODEL_TYPES = {
-    "reasoner": ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"),
-    "detector": ("grounding-dino", "mm-grounding-dino", "owlv2", "owlvit"),
-    "segmenter": ("sam2", "sam2_video"),
-}
-EDITOR_CLASS = "StableDiffusionInstructPix2PixPipeline"
 
 _TEXT_FILES = ("*.json", "*.txt", "*.jinja", "LICENSE*")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[0-9a-f]{40})?")
@@ -100,13 +94,13 @@ def list_models(folders: Sequence[str | Path] = ()) -> list[Found]:
     """The bundled models, then every model of the catalogue with the place where it was found, if it was."""
     rows = []
     for role in ROLES:
-        path = BUNDLED / role
-        here = path if path.is_dir() and not missing_files(path, role) else None
-        rows.append(Found("bundled", role, "Apache-2.0", here, _size(path) if here else 0, "", 0.1))
+        bundled = BUNDLED / role
+        here = bundled if bundled.is_dir() and not missing_files(bundled, role) else None
+        rows.append(Found("bundled", role, "Apache-2.0", here, _size(bundled) if here else 0, "", 0.1))
     for model in CATALOGUE:
-        place = _locate(model.name, model.role, folders)[0]
-        size = _size(place) if place else model.size
-        rows.append(Found(model.name, model.role, model.licence, place, size, model.repo, model.vram))
+        path = _locate(model.name, model.role, folders)[0]
+        size = _size(path) if path else model.size
+        rows.append(Found(model.name, model.role, model.licence, path, size, model.repo, model.vram))
     return rows
 
 
@@ -127,9 +121,9 @@ def resolve(name: str | Path, role: str, folders: Sequence[str | Path] = ()) -> 
     missing = missing_files(path, role)
     if missing:
         raise ModelError(f"{path} is not a whole {role}: it lacks {', '.join(missing)}")
-    found = role_of(path)
-    if found != role:
-        kind = found or "kind of model that is not known here"
+    there = role_of(path)
+    if there != role:
+        kind = there or "kind of model that is not known here"
         raise ModelError(f"{path} is a {kind}, asked for was {'an' if role == 'editor' else 'a'} {role}")
     return path
 
@@ -179,13 +173,30 @@ def split_hub_id(name: str) -> tuple[str, str] | None:
 
 def role_of(path: Path) -> str | None:
     """What a folder or file is, read from its configuration or its tensors' names. None: not known here."""
-    if path.is_file():
-        return _role_of_file(path)
-    index = _json(path / "model_index.json")
-    if index.get("_class_name") == EDITOR_CLASS:
+    if editor_family(path) is not None:
         return "editor"
+    if path.is_file():
+        if path.suffix == ".pt" or any("sam_mask_decoder." in key for key in _tensor_names(path)):
+            return "segmenter"
+        return None
     kind = _json(path / "config.json").get("model_type")
     return next((role for role, kinds in MODEL_TYPES.items() if kind in kinds), None)
+
+
+def editor_family(path: Path) -> EditorFamily | None:
+    """Which editor a diffusers folder or a safetensors file holds; None: none that is known here."""
+    if path.is_file():
+        names = _tensor_names(path)
+        return next(
+            (
+                family
+                for family in EDITORS
+                if family.file_prefix and any(name.startswith(family.file_prefix) for name in names)
+            ),
+            None,
+        )
+    folder_class = _json(path / "model_index.json").get("_class_name")
+    return next((family for family in EDITORS if family.folder_class == folder_class), None)
 
 
 def missing_files(path: Path, role: str) -> list[str]:
@@ -197,12 +208,9 @@ def missing_files(path: Path, role: str) -> list[str]:
     if role == "editor":
         missing = _lacking(path, ["model_index.json"], ["scheduler/scheduler_config.json"])
         missing += _lacking(path, ["tokenizer/tokenizer.json", "tokenizer/vocab.json"])
-        for part, stem in (
-            ("unet", "diffusion_pytorch_model"),
-            ("vae", "diffusion_pytorch_model"),
-            ("text_encoder", "model"),
-        ):
-            missing += _lacking(path, [f"{part}/config.json"]) + _missing_weights(path, f"{part}/{stem}")
+        for stem in (editor_family(path) or EDITORS[0]).weights:
+            part = stem.partition("/")[0]
+            missing += _lacking(path, [f"{part}/config.json"]) + _missing_weights(path, stem)
         return missing
     missing = _lacking(path, ["config.json"]) + _missing_weights(path, "model")
     return missing if role == "segmenter" else missing + _lacking(path, processor, tokenizer)
@@ -273,13 +281,14 @@ def _roles_in(name: str, folders: Sequence[str | Path]) -> list[str]:
         base = Path(name).expanduser()
         if role_of(base) is None and any((base / r).is_dir() for r in ROLES):
             return [r for r in ROLES if (base / r).is_dir()]
-        found = role_of(path)
-        if found is None:
+        there = role_of(path)
+        if there is None:
             raise ModelError(
                 f"{path} is no model that is known here: wanted is a folder with config.json of "
-                f"{MODEL_TYPES} or model_index.json of {EDITOR_CLASS}, or a SAM 2 or InstructPix2Pix file"
+                f"{MODEL_TYPES} or model_index.json of {', '.join(each.folder_class for each in EDITORS)}, "
+                "or a SAM 2 or InstructPix2Pix file"
             )
-        return [found]
+        return [there]
     raise ModelError(_not_found(name, "model", _locate(name, ROLES[0], folders)[1]))
 
 
@@ -307,21 +316,17 @@ def _not_found(name: str, role: str, looked: Sequence[Path]) -> str:
     return text + "Names are 'bundled', a path, a hub id, or one of: " + ", ".join(m.name for m in CATALOGUE)
 
 
-def _role_of_file(path: Path) -> str | None:
-    if path.suffix == ".pt":
-        return "segmenter"
+def _tensor_names(path: Path) -> list[str]:
+    """The names in a safetensors file's header; none for any other file."""
     if path.suffix != ".safetensors":
-        return None
+        return []
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header = file.read(min(length, 50_000_000))
-        keys = json.loads(header).keys()
+        return list(json.loads(header).keys())
     except (OSError, ValueError, AttributeError):
-        return None
-    if any(k.startswith("model.diffusion_model.") for k in keys):
-        return "editor"
-    return "segmenter" if any("sam_mask_decoder." in k for k in keys) else None
+        return []
 
 
 def _json(path: Path) -> dict:

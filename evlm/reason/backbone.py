@@ -18,12 +18,12 @@ from torch import nn
 from ..adapter.checkpoint import AdapterMeta, Expected, load_adapter
 from ..adapter.lora import attach_lora
 from ..errors import CheckpointError, ModelError
+from ..models.families import REASONERS
 from ..models.loading import pick_device, pick_dtype, read_json, read_notes
 from ..models.safetensors_file import read_header
 from .messages import MAX_FRAMES, PromptStyle, get_style
 from .transformers_compat import load_config, load_processor, written_by_newer
 
-FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 DEFAULT_MAX_PIXELS = 1280 * 28 * 28
 """A picture's budget where nobody sets one, 1.0 megapixel or 1,280 tokens. The models themselves would take
@@ -34,8 +34,8 @@ _CPU_FLOAT32_BYTES = 4 << 30  # weights up to this size are computed in float32 
 
 @dataclass
 class Backbone:
-    """A loaded model. `model` is the transformers module (in eval mode), `quantized` says that it cannot "
-    "move."""
+    """A loaded model. `model` is the transformers module (in eval mode), `quantized` says that it cannot
+    move."""
 
     model: nn.Module
     processor: Any
@@ -113,28 +113,26 @@ def set_pixel_budget(processor: Any, family: str, min_pixels: int | None, max_pi
     contradict each other or are below one patch.
     """
     images = processor.image_processor
-    own = dict(images.size)
-    low = own["shortest_edge"] if min_pixels is None else min_pixels
-    high = min(own["longest_edge"], DEFAULT_MAX_PIXELS) if max_pixels is None else max_pixels
+    limits = dict(images.size)
+    low = limits["shortest_edge"] if min_pixels is None else min_pixels
+    high = min(limits["longest_edge"], DEFAULT_MAX_PIXELS) if max_pixels is None else max_pixels
     side = images.patch_size * images.merge_size
     if max_pixels is not None and min_pixels is None:
         low = min(low, high)
     if not side * side <= high or not 0 < low <= high:
         raise ModelError(
             f"image budget {low:,} to {high:,} pixels: expected 0 < min_pixels <= max_pixels and "
-            f"max_pixels of at "
-            f"least {side * side} (one patch of this model)"
+            f"max_pixels of at least {side * side} (one patch of this model)"
         )
     _set_size(images, low, high)
     videos = getattr(processor, "video_processor", None)
     if videos is None:
         return
-    # Qwen3-VL counts the pixels of all frames together, the others those of each frame.
-    count = MAX_FRAMES if family == "qwen3_vl" else 1
-    own = dict(videos.size)
+    count = MAX_FRAMES if REASONERS[family].counts_all_frames else 1
+    limits = dict(videos.size)
     budget = DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
-    most = min(own["longest_edge"], max(side * side, budget // 4) * count)
-    _set_size(videos, min(own["shortest_edge"], most), most)
+    most = min(limits["longest_edge"], max(side * side, budget // 4) * count)
+    _set_size(videos, min(limits["shortest_edge"], most), most)
     if getattr(videos, "cap_pixels_per_frame", False) is None:
         videos.cap_pixels_per_frame = False  # the budget is set here; None only warns
 
@@ -152,9 +150,9 @@ def _check_folder(folder: Path) -> str:
             "Qwen3-VL; `python -m evlm models` lists what is there and how to fetch more"
         )
     family = read_json(folder / "config.json", "the configuration of a Hugging Face model").get("model_type")
-    if family not in FAMILIES:
+    if family not in REASONERS:
         raise ModelError(
-            f"{folder} is a model of type {family!r:.40}; a reasoner is one of {', '.join(FAMILIES)}"
+            f"{folder} is a model of type {family!r:.40}; a reasoner is one of {', '.join(REASONERS)}"
         )
     return str(family)
 
@@ -213,17 +211,17 @@ def _load_processor(folder: Path, family: str) -> Any:
 
 
 def _check_processor(folder: Path, processor: Any, config: Any) -> None:
-    """transformers makes an empty tokenizer of a folder without one; such a processor would mean other "
-    "tokens."""
+    """transformers makes an empty tokenizer of a folder without one; such a processor would mean other
+    tokens."""
     words = processor.tokenizer
     for token, expected in (
         (processor.image_token, config.image_token_id),
         (processor.video_token, config.video_token_id),
     ):
-        found = words.convert_tokens_to_ids(token)
-        if found != expected:
+        number = words.convert_tokens_to_ids(token)
+        if number != expected:
             raise ModelError(
-                f"{folder}: the tokenizer gives {token} the number {found}, the model {expected}; the "
+                f"{folder}: the tokenizer gives {token} the number {number}, the model {expected}; the "
                 "tokenizer is missing or belongs to another model. Download the whole folder"
             )
     if not processor.chat_template:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..models.families import REASONERS
 from ..models.loading import read_json
 
 
@@ -26,13 +27,13 @@ def load_config(folder: Path) -> Any:
     """The configuration with its rotary settings and its tying where transformers 4 looks for them."""
     from transformers import AutoConfig
 
-    said = read_json(folder / "config.json", "a model's configuration")
+    saved = read_json(folder / "config.json", "a model's configuration")
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    rotary = dict(said["text_config"]["rope_parameters"])
+    rotary = dict(saved["text_config"]["rope_parameters"])
     config.text_config.rope_theta = rotary.pop("rope_theta")
     config.text_config.rope_scaling = rotary
     config.tie_word_embeddings = config.text_config.tie_word_embeddings = bool(
-        said.get("tie_word_embeddings")
+        saved.get("tie_word_embeddings")
     )
     return config
 
@@ -42,22 +43,17 @@ def load_processor(folder: Path, family: str) -> Any:
     import transformers
     from tokenizers import Tokenizer
 
-    said = read_json(folder / "tokenizer_config.json", "a tokenizer's configuration")
+    saved = read_json(folder / "tokenizer_config.json", "a tokenizer's configuration")
     tokenizer = transformers.Qwen2TokenizerFast(
         tokenizer_object=Tokenizer.from_file(str(folder / "tokenizer.json")),
         **{
-            key: said[key]
+            key: saved[key]
             for key in ("eos_token", "pad_token", "padding_side", "model_max_length")
-            if key in said
+            if key in saved
         },
         clean_up_tokenization_spaces=False,
     )
-    kinds = {
-        "qwen2_vl": "Qwen2VLProcessor",
-        "qwen2_5_vl": "Qwen2_5_VLProcessor",
-        "qwen3_vl": "Qwen3VLProcessor",
-    }
-    return getattr(transformers, kinds[family])(
+    return getattr(transformers, REASONERS[family].processor)(
         transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True, use_fast=True),
         tokenizer,
         transformers.AutoVideoProcessor.from_pretrained(folder, local_files_only=True),

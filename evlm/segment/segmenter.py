@@ -20,6 +20,7 @@ from ..boxes import Box
 from ..errors import ModelError, RequestError
 from ..files.pictures import check_frames
 from ..masks import check_mask
+from ..models.families import SAM2
 from ..models.loading import pick_device, pick_dtype, read_json
 from .sam2_meta import build_transformers, read_meta, shape_of
 
@@ -323,8 +324,8 @@ def _load_folder(folder: Path) -> Any:
     """`Sam2Model` from a folder; the image part of a `Sam2VideoModel` folder, as Meta's own repositories are,
     fits too."""
     kind = read_json(folder / "config.json", "a SAM 2 folder in transformers' layout").get("model_type")
-    if kind not in ("sam2", "sam2_video"):
-        raise ModelError(f"{folder} holds a {kind!r} model; a segmenter is sam2 or sam2_video")
+    if kind not in SAM2:
+        raise ModelError(f"{folder} holds a {kind!r} model; a segmenter is {' or '.join(SAM2)}")
     from transformers import Sam2Model
     from transformers.utils import logging
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from evlm.adapter.checkpoint import AdapterMeta
-from evlm.adapter.lora import Lora, place
+from evlm.adapter.lora import Lora, module_for
 from evlm.errors import CheckpointError
 from evlm.models.loading import read_json, read_notes
 from evlm.models.safetensors_file import read_header, read_tensors
@@ -34,7 +34,7 @@ def merge(base: Path, layers: Sequence[Layer], shapes: Mapping[str, tuple[int, i
         header = read_header(file)
         tensors = read_tensors(file, header)
         for name, weight in tensors.items():
-            module = place(name.removesuffix(".weight"), shapes) if name.endswith(".weight") else None
+            module = module_for(name.removesuffix(".weight"), shapes) if name.endswith(".weight") else None
             for parts, meta in layers:
                 if f"{module}.lora_A.weight" in parts:
                     weight = _added(weight, f"{module}", parts, meta.lora)

@@ -14,6 +14,7 @@ import pytest
 from evlm.errors import Cancelled, ModelError
 from evlm.models import zoo
 from evlm.models.download import check_file, download
+from evlm.models.families import EDITORS, MODEL_TYPES
 
 
 def make_model(path: Path, role: str, sharded: bool = False) -> Path:
@@ -34,9 +35,9 @@ def make_model(path: Path, role: str, sharded: bool = False) -> Path:
         ],
     }[role]
     if role == "editor":
-        config = ("model_index.json", {"_class_name": zoo.EDITOR_CLASS})
+        config = ("model_index.json", {"_class_name": EDITORS[0].folder_class})
     else:
-        config = ("config.json", {"model_type": zoo.MODEL_TYPES[role][0]})
+        config = ("config.json", {"model_type": MODEL_TYPES[role][0]})
         two = ["model-1-of-2.safetensors", "model-2-of-2.safetensors"]
         shards = two if sharded else ["model.safetensors"]
         names = [*names, *shards]
