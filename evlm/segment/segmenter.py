@@ -94,10 +94,10 @@ class Segmenter:
         if backend not in ("auto", "sam2", "transformers"):
             raise ModelError(f"backend {backend!r}: expected auto, sam2 or transformers")
         where = pick_device(device)
-        number = pick_dtype(dtype, torch.bfloat16 if where.type == "cuda" else torch.float32)
+        compute_dtype = pick_dtype(dtype, torch.bfloat16 if where.type == "cuda" else torch.float32)
         path = Path(source)
         if path.is_dir():
-            return cls(HfSam2(_load_folder(path).to(where)), number)
+            return cls(HfSam2(_load_folder(path).to(where)), compute_dtype)
         if not path.is_file():
             raise ModelError(
                 f"{path} does not exist; expected a SAM 2 folder or file (`python -m evlm models` lists them)"
@@ -108,8 +108,8 @@ class Segmenter:
         if backend == "sam2" and not available():
             raise ModelError("the `sam2` package is not installed; install it, or use backend='transformers'")
         if backend == "transformers" or not available():
-            return cls(HfSam2(build_transformers(state, shape_of(state, config)).to(where)), number)
-        return cls(NativeSam2(build_native(state, config).to(where)), number)
+            return cls(HfSam2(build_transformers(state, shape_of(state, config)).to(where)), compute_dtype)
+        return cls(NativeSam2(build_native(state, config).to(where)), compute_dtype)
 
     @property
     def device(self) -> torch.device:
