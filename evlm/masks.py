@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import PictureError
+from .ranges import clamped
 
 
 def fill_holes(mask: Tensor) -> Tensor:
@@ -81,17 +82,14 @@ def box_mask(box: tuple[float, float, float, float], height: int, width: int) ->
     return (((ys >= y0) & (ys < y1))[:, None] & ((xs >= x0) & (xs < x1))[None]).float()
 
 
-def check_mask(mask: Tensor, name: str = "mask") -> Tensor:
+def check_mask(mask: Tensor, name: str = "mask", notes: list[str] | None = None) -> Tensor:
     """The mask as float32 [F, H, W] on the CPU, or a PictureError that says why not. [H, W] becomes one
-    frame."""
+    frame. Values and notes: as `ranges.clamped` takes them."""
     if not isinstance(mask, Tensor):
         raise PictureError(f"{name}: expected a tensor [F, H, W], got {type(mask).__name__}")
     if mask.ndim not in (2, 3) or 0 in mask.shape:
         raise PictureError(f"{name}: shape {tuple(mask.shape)}, expected [F, H, W] with nothing empty")
-    mask = mask.detach().to("cpu", torch.float32)
-    low, high = (float(value) for value in mask.aminmax())  # NaN in, NaN out
-    if not (low >= 0 and high <= 1):
-        raise PictureError(f"{name}: values {low:g}..{high:g}, expected finite numbers in 0..1")
+    mask = clamped(mask, name, notes)
     return mask[None] if mask.ndim == 2 else mask
 
 

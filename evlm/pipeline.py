@@ -162,6 +162,7 @@ class Pipeline:
         watch = _Watch(on_event)
         frames = request.original
         height, width = frames.shape[1:3]
+        watch.note("reason", list(request.notes))
 
         with watch.step("reason") as done:
             reasoned = self.reasoner.reason(request, sampling, on_token=watch.text)

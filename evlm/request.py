@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -26,6 +26,7 @@ class Reference:
     text: the words of a text reference; empty otherwise.
     note: what the picture is for, shown to the reasoner beside it ("use this colour").
     fps: frames per second of a video, None where unknown.
+    notes: what was done to the values, in words.
     Raises RequestError.
     """
 
@@ -34,6 +35,7 @@ class Reference:
     text: str = ""
     note: str = ""
     fps: float | None = None
+    notes: tuple[str, ...] = field(default=(), init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         kinds = get_args(ReferenceKind)
@@ -52,7 +54,9 @@ class Reference:
             raise RequestError(
                 f"a reference of kind {self.kind!r} has no `text`; say what it is for in `note`"
             )
-        object.__setattr__(self, "frames", _frames(self.frames, f"{self.kind} reference"))
+        notes: list[str] = []
+        object.__setattr__(self, "frames", _frames(self.frames, f"{self.kind} reference", notes))
+        object.__setattr__(self, "notes", tuple(notes))
         count = self.frames.shape[0]
         if self.kind != "video" and count != 1:
             raise RequestError(
@@ -68,6 +72,7 @@ class Request:
     prompt: what was said, vague or empty. At least a prompt or a reference is needed.
     references: in the order in which the reasoner sees them; of any size.
     fps: frames per second of the original, None for a picture or where unknown.
+    notes: what was done to the values of the original and the references, in words.
     Raises RequestError.
     """
 
@@ -75,9 +80,11 @@ class Request:
     prompt: str = ""
     references: tuple[Reference, ...] = ()
     fps: float | None = None
+    notes: tuple[str, ...] = field(default=(), init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "original", _frames(self.original, "original"))
+        notes: list[str] = []
+        object.__setattr__(self, "original", _frames(self.original, "original", notes))
         _check_text(self.prompt, "prompt")
         references = self.references
         if not isinstance(references, (tuple, list)) or not all(
@@ -85,14 +92,16 @@ class Request:
         ):
             raise RequestError("references: expected a sequence of Reference objects")
         object.__setattr__(self, "references", tuple(references))
+        notes += [note for each in references for note in each.notes]
+        object.__setattr__(self, "notes", tuple(notes))
         _check_fps(self.fps)
         if not self.prompt.strip() and not self.references:
             raise RequestError("nothing is asked: give a prompt, a reference, or both")
 
 
-def _frames(frames: Tensor, name: str) -> Tensor:
+def _frames(frames: Tensor, name: str, notes: list[str]) -> Tensor:
     try:
-        return check_frames(frames, name)
+        return check_frames(frames, name, notes)
     except PictureError as error:
         raise RequestError(str(error)) from None
 

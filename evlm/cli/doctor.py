@@ -19,7 +19,8 @@ OPTIONAL = {
     "peft": "LoRA adapters for the reasoner: pip install peft",
     "accelerate": "quantised loading, and faster loading of large models: pip install accelerate",
     "bitsandbytes": "4-bit reasoners, on CUDA: pip install bitsandbytes",
-    "av": "video files as references or originals: pip install av",
+    "av": "video files as references or originals, and 16-bit PNG in colour: pip install av",
+    "tifffile": "TIFF of 16 bits in colour, of floats, in CMYK: pip install tifffile",
     "pyyaml": "the trainer's configuration files: pip install pyyaml",
 }
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EVLMError
+from .originals import Original, read_original, reference_pictures, write_edited
 
 if TYPE_CHECKING:
     from ..pipeline import Pipeline, Result
@@ -18,10 +19,15 @@ if TYPE_CHECKING:
 def add_parser(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     add = parser.add_argument
-    add("--image", required=True, metavar="FILE", help="picture, animation or video to edit")
+    add(
+        "--image",
+        required=True,
+        metavar="FILE",
+        help="picture, animation or video to edit; - reads a picture from standard input",
+    )
     add("--prompt", default="", help="a few words, or none when there is a reference")
     for kind, metavar, text in (
-        ("reference", "FILE", "picture to look at"),
+        ("reference", "FILE", "picture to look at, or a folder of them"),
         ("reference-video", "FILE", "video, animation or folder of frames to look at"),
         ("reference-depth", "FILE", "depth map to look at"),
         ("reference-text", "WORDS", "words to go by"),
@@ -53,12 +59,14 @@ def run(options: argparse.Namespace) -> int:
     from .terminal import Terminal, quiet_libraries
 
     quiet_libraries()
-    from ..files.pictures import save_picture
     from ..viz.sheet import SheetRow, draw_sheet
 
-    request = _request(options)
+    original = read_original(options.image)
+    request = _request(options, original)
     models, pipeline = _pipeline(options)
     terminal = Terminal()
+    for note in original.notes:
+        terminal.note(note)
     result = pipeline.run(
         request,
         sampling=_sampling(options),
@@ -70,31 +78,31 @@ def run(options: argparse.Namespace) -> int:
 
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
-    suffix = ".png" if result.edited.shape[0] == 1 else ".webp"
-    mask = request.original.new_ones(request.original.shape[:3]) if result.mask is None else result.mask
-    files = [out / f"edited{suffix}", out / f"mask{suffix}", out / "trace.json", out / "sheet.png"]
-    save_picture(files[0], result.edited, request.fps)
-    save_picture(files[1], mask[..., None].expand(-1, -1, -1, 3), request.fps)
+    written, lost = write_edited(out, result.edited, result.mask, original)
+    for note in lost:
+        terminal.note(note)
+    files = [*written, out / "trace.json", out / "sheet.png"]
     record = _record(options, models, request, result)
+    record["notes"] = [*original.notes, *record["notes"], *lost]
     _write_text(files[2], json.dumps(record, ensure_ascii=False, indent=2) + "\n")
     _write_image(files[3], draw_sheet([SheetRow(request, result)]))
     terminal.line(f"{'wrote':8}  {', '.join(map(str, files))}")
     return 0
 
 
-def _request(options: argparse.Namespace) -> Request:
+def _request(options: argparse.Namespace, original: Original) -> Request:
     from ..files.clips import load_frames
     from ..files.pictures import load_picture
     from ..request import Reference, Request
 
-    original, fps = load_frames(options.image)
-    references = [Reference("image", load_picture(path)) for path in options.reference]
+    pictures = [picture for path in options.reference for picture in reference_pictures(path)]
+    references = [Reference("image", picture) for picture in pictures]
     for path in options.reference_video:
         frames, rate = load_frames(path)
         references.append(Reference("video", frames, fps=rate))
     references += [Reference("depth", load_picture(path)) for path in options.reference_depth]
     references += [Reference("text", text=text) for text in options.reference_text]
-    return Request(original, options.prompt, tuple(references), fps)
+    return Request(original.frames, options.prompt, tuple(references), original.fps)
 
 
 def _pipeline(options: argparse.Namespace) -> tuple[dict[str, Path], Pipeline]:

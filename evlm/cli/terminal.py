@@ -41,9 +41,13 @@ class Terminal:
         elif event.kind == "progress":
             self.bar("edit", event.done, event.total)
         elif event.kind == "note":
-            self.line(self.faint(f"{'':10}note: {event.text}"))
+            self.note(event.text)
         elif event.kind == "end":
             self.line(f"{self.strong(f'{event.step:8}')}  {event.text}")
+
+    def note(self, text: str) -> None:
+        """A decision, or what was lost on the way."""
+        self.line(self.faint(f"{'':10}note: {text}"))
 
     def summary(self, result: Result) -> None:
         """Time for each step, and altogether."""

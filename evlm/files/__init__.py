@@ -5,6 +5,8 @@ from ..lazy import hand_on
 __all__, __getattr__, __dir__ = hand_on(
     __name__,
     pictures="load_picture load_mask save_picture save_mask write_atomically",
+    still="Still is_still load_still",
+    save_edited="SavedStill edited_suffix save_edited",
     clips="load_frames",
     append="append_lines",
     safe_paths="Inside inside",

@@ -6,9 +6,13 @@ Frames are float32 [F, H, W, 3] in 0..1 on the CPU (F = 1 for a picture); masks 
 from __future__ import annotations
 
 import os
-import tempfile
+import re
+import secrets
+import stat
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -16,6 +20,8 @@ import torch
 from torch import Tensor
 
 from ..errors import PictureError
+from ..ranges import clamped
+from .kinds import advice, kind_of, optional_reader
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,16 +30,36 @@ MAX_PIXELS = 64_000_000  # of one picture: 8000 x 8000; 768 MB as float
 _WRITES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP"}
 PICTURE_SUFFIXES = (*_WRITES, ".tif", ".tiff", ".avif")
 # Pillow would also start Ghostscript for an EPS, and worse. MPO is what many phones write as .jpg.
+_MAX_BYTES = 1 << 29  # of standard input
 _READS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 
 
 def load_picture(path: str | os.PathLike[str]) -> Tensor:
-    """One picture as [1, H, W, 3]: EXIF rotation applied, alpha over white, grey, palette and 16-bit widened.
+    """One picture as [1, H, W, 3]: upright, its colours as sRGB, alpha over white, at the file's depth.
 
-    Of an animation, the first frame. Raises PictureError if it is missing, damaged, truncated or too large.
+    path: a file, or "-" for what comes on standard input; `load_still` keeps what else the file says. Of an
+    animation, the first frame. Raises PictureError if it is missing, damaged, truncated or too large.
     """
-    with opened(path) as image:
-        return from_pil(image)
+    from .still import load_still
+
+    return load_still(path).frames
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """The pictures of a folder by their suffixes, in the natural order of their names; hidden files are left
+    out. Raises PictureError where there are none."""
+    paths = [
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    ]
+    if not paths:
+        raise PictureError(f"{folder}: no pictures ({', '.join(PICTURE_SUFFIXES)}) in this folder")
+
+    def natural(path: Path) -> list[tuple[int, str]]:
+        return [(int(digits or -1), other) for digits, other in re.findall(r"([0-9]+)|([^0-9]+)", path.name)]
+
+    return sorted(paths, key=natural)
 
 
 def save_picture(path: str | os.PathLike[str], frames: Tensor, fps: float | None = None) -> None:
@@ -69,10 +95,11 @@ def save_mask(path: str | os.PathLike[str], mask: Tensor) -> None:
     write_image(Path(path), to_pil(grey[..., None].expand(-1, -1, 3)).convert("L"), {})
 
 
-def check_frames(frames: Tensor, name: str = "frames") -> Tensor:
+def check_frames(frames: Tensor, name: str = "frames", notes: list[str] | None = None) -> Tensor:
     """The same frames as float32 on the CPU, or a PictureError that says why not.
 
-    frames: floating point, [F, H, W, 3], nothing empty, all finite and within 0..1 (by 1e-4, then clamped).
+    frames: floating point, [F, H, W, 3], nothing empty, with values as `clamped` takes them.
+    notes: as in `clamped`.
     """
     if not isinstance(frames, Tensor):
         raise PictureError(f"{name}: expected a tensor [F, H, W, 3], got {type(frames).__name__}")
@@ -82,11 +109,7 @@ def check_frames(frames: Tensor, name: str = "frames") -> Tensor:
         raise PictureError(
             f"{name}: dtype {frames.dtype}, expected float in 0..1; divide 8-bit values by 255"
         )
-    frames = frames.detach().to("cpu", torch.float32)
-    low, high = (float(value) for value in frames.aminmax())  # NaN in, NaN out
-    if not (low >= -1e-4 and high <= 1 + 1e-4):
-        raise PictureError(f"{name}: values {low:g}..{high:g}, expected finite numbers in 0..1")
-    return frames if low >= 0 and high <= 1 else frames.clamp(0, 1)
+    return clamped(frames, name, notes)
 
 
 def to_pil(frame: Tensor) -> Image:
@@ -98,57 +121,85 @@ def to_pil(frame: Tensor) -> Image:
 
 
 def from_pil(image: Image) -> Tensor:
-    """Any PIL picture as [1, H, W, 3] in 0..1: EXIF rotation applied, alpha over white; or PictureError."""
-    import numpy as np
-    from PIL import ImageOps
+    """Any PIL picture as [1, H, W, 3] in 0..1: upright, its colours as sRGB, alpha over white; or
+    PictureError."""
+    from . import colour
+    from .samples import of_image, view
 
     check_size(image)
     try:
-        image = ImageOps.exif_transpose(image)
-        if image.mode == "F" or image.mode.startswith("I"):  # one deep channel
-            grey = torch.from_numpy(np.array(image, dtype=np.float32)) / (1 if image.mode == "F" else 65535)
-            return check_frames(grey[None, :, :, None].repeat(1, 1, 1, 3), "picture")
-        if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-            image = image.convert("RGBA") if image.mode != "La" else image.convert("LA").convert("RGBA")
-            pixels = np.asarray(image, dtype=np.float32) / 255
-            alpha = pixels[..., 3:]
-            pixels = pixels[..., :3] * alpha + (1 - alpha)
-        else:
-            pixels = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
+        samples = of_image(image)
+        profile = image.info.get("icc_profile")
+        return view(samples, profile if profile and colour.usable(profile, samples.colour) else None)
     except PictureError:
         raise
     except Exception as error:  # decoders raise a zoo of errors on damaged bytes
         raise PictureError(
             f"the picture cannot be decoded ({error}); the file is damaged or truncated"
         ) from error
-    return torch.from_numpy(np.ascontiguousarray(pixels))[None]
 
 
 # --- reading ---
 
 
 @contextmanager
-def opened(path: str | os.PathLike[str]) -> Iterator[Image]:
-    """A picture file, open; whatever a decoder raises while it is used becomes a PictureError."""
-    from PIL import Image
+def opened_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """A file, open; whatever a decoder raises while it is used becomes a PictureError that names it.
 
-    path = Path(path)
-    if not path.is_file():
-        raise PictureError(f"{path}: no such file")
-    try:
-        Image.init()
-        image = Image.open(path, formats=[kind for kind in _READS if kind in Image.OPEN])
-    except Exception as error:
-        raise PictureError(f"{path}: not a picture that can be read ({error})") from error
-    with image:
+    path: "~" at its beginning is the user's home; "-" alone is what comes on standard input.
+    """
+    name, file = _source(path)
+    with file:
         try:
-            yield image
+            yield file
         except PictureError as error:
-            raise PictureError(f"{path}: {error}") from error.__cause__
+            raise PictureError(f"{name}: {error}") from error.__cause__
         except Exception as error:  # decoders raise a zoo of errors on damaged bytes
             raise PictureError(
-                f"{path}: cannot be decoded ({error}); the file is damaged or truncated"
+                f"{name}: cannot be decoded ({error}); the file is damaged or truncated"
             ) from error
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[Image]:
+    """A picture file, open; whatever a decoder raises while it is used becomes a PictureError."""
+    with opened_file(path) as file, open_image(file) as image:
+        yield image
+
+
+def open_image(file: IO[bytes]) -> Image:
+    """What Pillow makes of a file's content, not yet decoded. Raises PictureError with what would help."""
+    from PIL import Image
+
+    file.seek(0)
+    kind = kind_of(file.read(64))
+    optional = optional_reader(kind)
+    file.seek(0)
+    try:
+        Image.init()
+        kinds = [*_READS, *([optional] if optional else [])]
+        return Image.open(file, formats=[each for each in kinds if each in Image.OPEN])
+    except Exception as error:
+        raise PictureError(f"not a picture that can be read ({advice(kind) or error})") from error
+
+
+def _source(path: str | os.PathLike[str]) -> tuple[str, IO[bytes]]:
+    """(its name in messages, the open file)."""
+    if os.fspath(path) == "-":
+        data = sys.stdin.buffer.read(_MAX_BYTES + 1)
+        if not data:
+            raise PictureError("-: nothing came on standard input")
+        if len(data) > _MAX_BYTES:
+            raise PictureError(f"-: more than {_MAX_BYTES:,} bytes came on standard input; give it as a file")
+        return "-", BytesIO(data)
+    path = Path(path).expanduser()
+    if not path.is_file():
+        what = "no such file; it is a folder" if path.is_dir() else "no such file"
+        raise PictureError(f"{path}: {what}")
+    try:
+        return str(path), path.open("rb")
+    except OSError as error:
+        raise PictureError(f"{path}: cannot be opened ({error.strerror})") from error
 
 
 def check_size(image: Image) -> None:
@@ -175,18 +226,20 @@ def write_image(path: Path, image: Image, options: dict[str, object]) -> None:
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object], flush: bool = True) -> None:
     """Calls write(file) on a temporary file beside path, flushes it to disk, and renames it into place.
 
+    The file gets the permissions that the user's umask leaves, or those of the file that it replaces.
     flush: False leaves it to the caller to bring it to the disk (of many files, all at once).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent)
+    part = path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.tmp")
     try:
-        with os.fdopen(handle, "w+b") as file:
+        with part.open("x+b") as file:
             write(file)
             file.flush()
             if flush:
                 os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp's 0600 would hide the picture from other users
-        os.replace(name, path)
+        if path.is_file():
+            os.chmod(part, stat.S_IMODE(path.stat().st_mode))
+        os.replace(part, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise

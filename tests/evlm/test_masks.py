@@ -86,7 +86,7 @@ def test_union_and_boxes() -> None:
 
 @pytest.mark.parametrize(
     "mask",
-    [torch.zeros(0, 3), torch.zeros(1, 2, 3, 4), torch.full((2, 2), math.nan), torch.full((2, 2), 1.5), "no"],
+    [torch.zeros(0, 3), torch.zeros(1, 2, 3, 4), torch.full((2, 2), math.nan), torch.full((2, 2), 2.5), "no"],
 )
 def test_bad_masks_are_refused(mask: Tensor) -> None:
     with pytest.raises(PictureError):
