@@ -22,7 +22,7 @@ from ..errors import ModelError, RequestError
 from ..files.pictures import check_frames, to_pil
 from ..masks import check_mask
 from ..models.families import GROUNDING_DINO, OWL
-from ..models.loading import pick_device, pick_dtype, read_json, read_notes
+from ..models.loading import check_report, pick_device, pick_dtype, read_json, read_notes
 from ..plan.mask_codec import decode_mask
 from ..plan.trace import Plan
 
@@ -64,12 +64,17 @@ class Grounder:
         from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
         try:
-            model = AutoModelForZeroShotObjectDetection.from_pretrained(
-                folder, dtype=pick_dtype(dtype), local_files_only=True, use_safetensors=True
+            model, report = AutoModelForZeroShotObjectDetection.from_pretrained(
+                folder,
+                dtype=pick_dtype(dtype),
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
             )
             processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
         except Exception as error:  # a damaged folder makes the libraries raise nearly anything
             raise ModelError(f"the detector in {folder} cannot be loaded: {error}") from error
+        check_report(folder, report)
         return cls(model.to(pick_device(device)), processor, threshold)
 
     @property
@@ -211,12 +216,13 @@ def phrase_scores(probability: Tensor, spans: Sequence[slice], text_threshold: f
 
     probability: [F, Q, T] in 0..1, one column a token. spans: the tokens of each label. As in the original,
     the words of a box are its tokens above `text_threshold` and its score is its best token; the words may be
-    part of a phrase only ("circle" of "red circle"), so the label they weigh most in is the one that is
-    meant. Returns [F, Q, labels], 0 for every label but that one.
+    part of a phrase only ("circle" of "red circle"), so the label that they cover best is the one that is
+    meant: the mean over its tokens, which does not grow with its length. Returns [F, Q, labels], 0 for every
+    label but that one.
     """
     words = torch.where(probability > text_threshold, probability, 0)
-    weight = torch.stack([words[..., span].sum(-1) for span in spans], -1)
     nothing = probability.new_zeros(probability.shape[:-1])  # a label of control characters has no token
+    weight = torch.stack([words[..., s].mean(-1) if s.stop > s.start else nothing for s in spans], -1)
     best = torch.stack([probability[..., s].amax(-1) if s.stop > s.start else nothing for s in spans], -1)
     meant = torch.nn.functional.one_hot(weight.argmax(-1), len(spans)).bool() & (weight > 0)
     return torch.where(meant, best, 0)

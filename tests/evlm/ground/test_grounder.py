@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -284,6 +285,25 @@ def test_part_of_a_phrase_goes_to_the_label_it_weighs_most_in() -> None:
     assert torch.allclose(scores, torch.tensor([[0.6, 0], [0, 0.4], [0, 0], [0, 0]]))
 
 
+def test_a_long_label_does_not_win_by_its_length() -> None:
+    """Five tokens of .26 against one of .9; the score stays the best token's (A21)."""
+    spans = [slice(1, 2), slice(3, 8)]
+    table = torch.zeros(1, 2, 10)
+    table[0, 0, 1], table[0, 0, 3:8] = 0.9, 0.26
+    table[0, 1, 1], table[0, 1, 3:8] = 0.3, 0.5  # and where the long one is meant, it wins
+    scores = phrase_scores(table, spans, 0.25)[0]
+    assert torch.allclose(scores, torch.tensor([[0.9, 0], [0, 0.5]]))
+
+
+def test_the_label_that_is_covered_best_wins_where_a_word_is_shared() -> None:
+    """ "red circle" and "blue circle" share the surer word: the other one tells them apart (A21)."""
+    spans = [slice(1, 3), slice(4, 6)]
+    table = torch.zeros(1, 1, 8)
+    table[0, 0, [2, 5]] = 0.8  # circle, in both
+    table[0, 0, 4] = 0.4  # blue
+    assert torch.allclose(phrase_scores(table, spans, 0.25)[0], torch.tensor([[0.0, 0.8]]))
+
+
 @given(st.text(max_size=60))
 def test_normalised_labels_stay_so(label: str) -> None:
     normal = normalise_label(label)
@@ -299,6 +319,22 @@ def test_the_models_own_threshold(owl: Path, tmp_path: Path) -> None:
         (tmp_path / "evlm.json").write_text(bad)
         with pytest.raises(ModelError, match=r"evlm\.json"):
             Grounder.load(tmp_path)
+
+
+def test_a_detector_that_lacks_tensors_or_has_scales_is_refused(owl: Path, tmp_path: Path) -> None:
+    """The library would draw what lacks at random, and leave out the scales of 8-bit weights (A13)."""
+    from safetensors.torch import load_file, save_file
+
+    folder = Path(shutil.copytree(owl, tmp_path / "copy"))
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    name = next(each for each in tensors if each.endswith("out_proj.weight"))
+    lacking = {each: tensor for each, tensor in tensors.items() if each != name}
+    scaled = {**tensors, name.removesuffix("weight") + "scale_weight": torch.tensor(0.5)}
+    for changed, reason in ((lacking, name), (scaled, "scale_weight")):
+        save_file(changed, file, metadata={"format": "pt"})
+        with pytest.raises(ModelError, match=reason):
+            Grounder.load(folder, device="cpu")
 
 
 def test_folders_that_are_no_detector(tmp_path: Path, owl: Path) -> None:
