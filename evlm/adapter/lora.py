@@ -38,9 +38,14 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "target_parameters": (None, []),
     "use_qalora": (False,),
     "arrow_config": (None,),
+    "use_bdlora": (None, False),
+    "kasa_config": (None,),
+    "monteclora_config": (None,),
     "alora_invocation_tokens": (None, []),
 }
-_CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
+# Starts of a LoRA (`init_lora_weights`) that leave the base as it was. The others, pissa, olora, corda, loftq
+# and lora_ga, took what they start with out of it; one that is not known here might.
+_KEEPS_BASE = (None, True, False, "gaussian", "eva", "orthogonal", "mica")
 
 
 @dataclass(frozen=True)
@@ -93,10 +98,10 @@ def lora_from_peft(where: str | Path, config: Mapping[str, Any]) -> Lora:
                 "adapter into its base model with PEFT and load the merged folder"
             )
     start = config.get("init_lora_weights", True)
-    if isinstance(start, str) and start.lower().startswith(_CHANGES_BASE):
+    if (start.lower() if isinstance(start, str) else start) not in _KEEPS_BASE:
         raise CheckpointError(
-            f"{where} was started with {start!r:.40}, which also changed the base model; save it "
-            "again with PEFT's path_initial_model_for_weight_conversion, as plain LoRA"
+            f"{where} was started with {start!r:.40}, which also changed the base model or is not known "
+            "here; save it again with PEFT's path_initial_model_for_weight_conversion, as plain LoRA"
         )
     rank: Any = config.get("r")
     alpha: Any = config.get("lora_alpha")
@@ -156,6 +161,13 @@ def check_places(
                 f"{list(expected[kind])}; "
                 "it was trained on another model size or saved with other settings"
             )
+    embeddings = ("embed_tokens", "lm_head.weight", ".base_layer.")
+    if any(part in name for name in lost for part in embeddings):
+        raise CheckpointError(
+            f"{where} holds embeddings beside its LoRA, which is not supported; save it again with PEFT's "
+            "save_pretrained(..., save_embedding_layers=False) if they were not trained, else merge it into "
+            "its base model with PEFT and load the merged folder"
+        )
     if lost:
         raise CheckpointError(
             f"{where}: {len(lost)} of {len(stored)} tensors have no place in this model, the first is "

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError, RequestError
-from ..models.loading import read_json, read_notes
+from ..models.loading import check_report, read_json, read_notes
+from ..models.quantized import check_plain, quantization_of
 from ..models.safetensors_file import read_header
 from .original_names import text_name, unet_name, vae_name
 from .protocol import EditSettings
@@ -69,7 +70,6 @@ def load_parts(source: str | Path, dtype: torch.dtype, config: str | Path | None
 
 def _from_folder(path: Path, dtype: torch.dtype) -> Parts:
     from diffusers import AutoencoderKL, UNet2DConditionModel
-    from safetensors import SafetensorError
     from transformers import CLIPTextModel
 
     for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
@@ -78,6 +78,10 @@ def _from_folder(path: Path, dtype: torch.dtype) -> Parts:
                 f"{path}: the folder {part}/ is missing; expected a diffusers InstructPix2Pix folder"
             )
 
+    for part in ("unet", "vae", "text_encoder"):
+        config = read_json(path / part / "config.json", "how this part is built")
+        if quantization_of(path / part, config) is not None:
+            raise ModelError(f"{path / part} is quantised; take the editor's plain weights in 16 or 32 bits")
     manner, schedule = _manner(path), _scheduler_config(path)
 
     def load(model_class: Any, part: str, stem: str, **how: Any) -> Any:
@@ -89,18 +93,16 @@ def _from_folder(path: Path, dtype: torch.dtype) -> Parts:
             output_loading_info=True,
             **how,
         )
-        missing = sorted(info["missing_keys"])
-        if missing:  # both libraries would go on with random numbers in their place
-            raise ModelError(f"{path / part}: {len(missing)} tensors are missing, first {missing[0]}")
+        check_report(path / part, info)
         return model
 
     try:
         unet = load(UNet2DConditionModel, "unet", "diffusion_pytorch_model", torch_dtype=dtype)
         vae = load(AutoencoderKL, "vae", "diffusion_pytorch_model", torch_dtype=dtype)
         text_encoder = load(CLIPTextModel, "text_encoder", "model", dtype=dtype, **_text_names())
-    except ModelError:
+    except (ModelError, torch.cuda.OutOfMemoryError):
         raise
-    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
+    except Exception as error:  # a damaged folder makes the libraries raise nearly anything
         raise ModelError(f"{path}: the weights do not load: {error}") from error
     return Parts(vae, unet, text_encoder, _tokenizer(path), schedule, *manner)
 
@@ -129,6 +131,7 @@ def _from_file(path: Path, config: Path, dtype: torch.dtype) -> Parts:
         text_encoder = CLIPTextModel(CLIPTextConfig(**text_config))
     names = original_names(unet, vae)
     shapes = {name: info.shape for name, info in header.tensors.items()}
+    check_plain(path, shapes)
     try:
         with safe_open(path, framework="pt") as file:
             for model, part in ((unet, "unet"), (vae, "vae"), (text_encoder, "text_encoder")):

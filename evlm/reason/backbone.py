@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..adapter.checkpoint import AdapterMeta, Expected, load_adapter
 from ..adapter.lora import attach_lora
 from ..errors import CheckpointError, ModelError
 from ..models.families import REASONERS
-from ..models.loading import pick_device, pick_dtype, read_json, read_notes
+from ..models.loading import check_report, half_dtype, pick_device, pick_dtype, read_json, read_notes
+from ..models.quantized import check_plain, quantization_of
 from ..models.safetensors_file import read_header
 from .messages import MAX_FRAMES, PromptStyle, get_style
 from .transformers_compat import load_config, load_processor, written_by_newer
@@ -59,29 +61,35 @@ def load_backbone(
 ) -> Backbone:
     """See `Reasoner.load`. Raises ModelError, or CheckpointError for an adapter that does not fit."""
     folder = Path(source)
-    family = _check_folder(folder)
-    files = _check_weights(folder)
+    config = _check_folder(folder)
+    stored = quantization_of(folder, config)
+    files = _check_weights(folder, plain=stored is None)
     where = pick_device(device)
     kind = pick_dtype(dtype, auto_dtype(where, sum(file.stat().st_size for file in files)))
     _check_attention(attention)
     processor = open_processor(folder, max_pixels, min_pixels)
-    model = _load_model(folder, kind, where, attention, quantize)
+    model = _load_model(folder, kind, where, attention, quantize, stored)
+    quantized = quantize is not None or stored is not None
     _check_processor(folder, processor, model.config)
     meta = None
     if adapter is not None:
         tensors, meta = load_adapter(adapter, Expected.of(model))
         wrapped = attach_lora(model, tensors, meta.lora)
         # Merged weights cost nothing per token; 4-bit weights would lose small changes in their rounding.
-        model = wrapped.get_base_model() if quantize else wrapped.merge_and_unload()
+        if quantized:
+            model = wrapped.get_base_model()
+        else:
+            _untie(model, tensors)
+            model = wrapped.merge_and_unload()
     notes = read_notes(folder)
     return Backbone(
         model=model.eval().requires_grad_(False),
         processor=processor,
-        family=family,
+        family=config["model_type"],
         style=get_style((meta and meta.prompt) or notes.get("prompt", "full")),
         codec=str((meta and meta.mask_codec) or notes.get("mask_codec", "box-spans-8")),
         max_frames=int(notes.get("max_frames", MAX_FRAMES)),
-        quantized=quantize is not None,
+        quantized=quantized,
         adapter=meta,
     )
 
@@ -89,17 +97,17 @@ def load_backbone(
 def open_processor(source: str | Path, max_pixels: int | None = None, min_pixels: int | None = None) -> Any:
     """A folder's processor as `load_backbone` sets it up, without the model. Raises ModelError."""
     folder = Path(source)
-    family = _check_folder(folder)
+    family = _check_folder(folder)["model_type"]
     processor = _load_processor(folder, family)
     set_pixel_budget(processor, family, min_pixels, max_pixels)
     return processor
 
 
 def auto_dtype(device: torch.device, weight_bytes: int) -> torch.dtype:
-    """What "auto" means: bfloat16 on CUDA where the card has it, else float16; float16 on Apple; on a
+    """What "auto" means: bfloat16 on CUDA where the card computes in it, else float16; float16 on Apple; on a
     CPU float32 for weights up to 4 GiB on disk, else bfloat16."""
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return half_dtype(device)
     if device.type == "cpu":
         return torch.float32 if weight_bytes <= _CPU_FLOAT32_BYTES else torch.bfloat16
     return torch.float16
@@ -143,22 +151,25 @@ def _set_size(processor: Any, low: int, high: int) -> None:
         processor.min_pixels, processor.max_pixels = low, high
 
 
-def _check_folder(folder: Path) -> str:
+def _check_folder(folder: Path) -> dict[str, Any]:
+    """The folder's config.json, of one of our families."""
     if not folder.is_dir():
         raise ModelError(
             f"{folder} is not a folder. A reasoner is a Hugging Face folder of Qwen2-VL, Qwen2.5-VL or "
             "Qwen3-VL; `python -m evlm models` lists what is there and how to fetch more"
         )
-    family = read_json(folder / "config.json", "the configuration of a Hugging Face model").get("model_type")
+    config = read_json(folder / "config.json", "the configuration of a Hugging Face model")
+    family = config.get("model_type")
     if family not in REASONERS:
         raise ModelError(
             f"{folder} is a model of type {family!r:.40}; a reasoner is one of {', '.join(REASONERS)}"
         )
-    return str(family)
+    return config
 
 
-def _check_weights(folder: Path) -> list[Path]:
-    """The safetensors files of a folder, sharded or single, each with a sound header."""
+def _check_weights(folder: Path, plain: bool) -> list[Path]:
+    """The safetensors files of a folder, sharded or single, each with a sound header. plain: without the
+    scales of quantised weights."""
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index.is_file():
         table = read_json(index, "the list of weight files").get("weight_map")
@@ -179,11 +190,14 @@ def _check_weights(folder: Path) -> list[Path]:
         raise ModelError(
             f"{folder} lacks {', '.join(missing[:3])} ({len(missing)} files); finish the download"
         )
+    tensors: list[str] = []
     for file in files:
         try:
-            read_header(file)
+            tensors += read_header(file).tensors
         except CheckpointError as error:
             raise ModelError(str(error)) from None
+    if plain:
+        check_plain(folder, tensors)
     return files
 
 
@@ -201,13 +215,47 @@ def _load_processor(folder: Path, family: str) -> Any:
 
     try:
         if written_by_newer(folder):
-            return load_processor(folder, family)
-        return AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            processor = load_processor(folder, family)
+        else:
+            processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ModelError(
             f"{folder}: the processor cannot be loaded ({_first_line(error)}). Tokenizer, image processor "
             "and chat template must lie beside the weights; download the whole folder"
         ) from error
+    if not processor.chat_template:
+        processor.chat_template = _template_of_tokenizer(folder, processor)
+    return processor
+
+
+def _template_of_tokenizer(folder: Path, processor: Any) -> str:
+    """The chat template that lies in tokenizer_config.json, where the folder has no file for it.
+
+    A tokenizer's may be of a model without eyes: one that drops the pictures is refused.
+    """
+    template = processor.tokenizer.chat_template
+    if isinstance(template, dict):  # several by name
+        template = template.get("default")
+    if not template:
+        raise ModelError(
+            f"{folder} has no chat template, neither chat_template.jinja nor one in tokenizer_config.json; "
+            "download the whole folder"
+        )
+    content = [{"type": "image"}, {"type": "text", "text": "a"}]
+    try:
+        text = processor.tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}], chat_template=template, tokenize=False
+        )
+    except Exception as error:  # a template is a program; what it raises is its own
+        raise ModelError(
+            f"{folder}: the chat template in tokenizer_config.json fails ({_first_line(error)})"
+        ) from error
+    if processor.image_token not in text:
+        raise ModelError(
+            f"{folder}: the chat template in tokenizer_config.json leaves pictures out, so it belongs to a "
+            "model of words alone; take chat_template.jinja from the model's own repository"
+        )
+    return str(template)
 
 
 def _check_processor(folder: Path, processor: Any, config: Any) -> None:
@@ -224,13 +272,17 @@ def _check_processor(folder: Path, processor: Any, config: Any) -> None:
                 f"{folder}: the tokenizer gives {token} the number {number}, the model {expected}; the "
                 "tokenizer is missing or belongs to another model. Download the whole folder"
             )
-    if not processor.chat_template:
-        raise ModelError(f"{folder} has no chat template (chat_template.jinja); download the whole folder")
 
 
 def _load_model(
-    folder: Path, dtype: torch.dtype, device: torch.device, attention: str | None, quantize: str | None
+    folder: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    attention: str | None,
+    quantize: str | None,
+    stored: str | None,
 ) -> Any:
+    """stored: the method by which the folder's own weights are quantised."""
     from transformers import AutoModelForImageTextToText
 
     options: dict[str, Any] = {}
@@ -238,6 +290,8 @@ def _load_model(
         options["attn_implementation"] = attention
     if quantize is not None:
         options.update(_quantization(quantize, dtype, device))
+    elif stored is not None:
+        options["device_map"] = {"": device}  # such weights are made where they stay
     try:
         if written_by_newer(folder):
             options["config"] = load_config(folder)
@@ -250,17 +304,26 @@ def _load_model(
             output_loading_info=True,
             **options,
         )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        if isinstance(error, torch.cuda.OutOfMemoryError):
-            raise
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:  # a damaged or quantised folder makes the libraries raise nearly anything
         raise ModelError(f"{folder} cannot be loaded: {_first_line(error)}") from error
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise ModelError(
-            f"{folder}: {len(missing)} tensors are missing, the first is {missing[0]}; the weights belong to "
-            "another configuration. Download the folder again"
-        )
-    return model if quantize is not None else model.to(device)
+    check_report(folder, report, strict=True)
+    return model if quantize is not None or stored is not None else model.to(device)
+
+
+def _untie(model: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Gives the output layer weights of its own where an adapter changes it and it shares the embedding's.
+
+    Such an adapter adds to what the output layer computes and leaves the embedding alone: merged into shared
+    weights it would change both.
+    """
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    layer = getattr(head, "base_layer", head)
+    names = [name for name, module in model.named_modules() if module is head]
+    if layer.weight is embedding.weight and any(f"{name}.lora_A.weight" in tensors for name in names):
+        layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
+        model.config.tie_word_embeddings = model.config.get_text_config().tie_word_embeddings = False
 
 
 def _quantization(quantize: str, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:

@@ -44,6 +44,7 @@ def load_processor(folder: Path, family: str) -> Any:
     from tokenizers import Tokenizer
 
     saved = read_json(folder / "tokenizer_config.json", "a tokenizer's configuration")
+    extra = saved.get("extra_special_tokens") or saved.get("additional_special_tokens") or []
     tokenizer = transformers.Qwen2TokenizerFast(
         tokenizer_object=Tokenizer.from_file(str(folder / "tokenizer.json")),
         **{
@@ -51,11 +52,14 @@ def load_processor(folder: Path, family: str) -> Any:
             for key in ("eos_token", "pad_token", "padding_side", "model_max_length")
             if key in saved
         },
+        # Version 4 knows as special only what its constructor is told, whatever tokenizer.json says.
+        additional_special_tokens=list(extra.values() if isinstance(extra, dict) else extra),
         clean_up_tokenization_spaces=False,
     )
+    template = folder / "chat_template.jinja"
     return getattr(transformers, REASONERS[family].processor)(
         transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True, use_fast=True),
         tokenizer,
         transformers.AutoVideoProcessor.from_pretrained(folder, local_files_only=True),
-        chat_template=(folder / "chat_template.jinja").read_text(encoding="utf-8"),
+        chat_template=template.read_text(encoding="utf-8") if template.is_file() else None,
     )

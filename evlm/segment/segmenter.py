@@ -21,7 +21,7 @@ from ..errors import ModelError, RequestError
 from ..files.pictures import check_frames
 from ..masks import check_mask
 from ..models.families import SAM2
-from ..models.loading import pick_device, pick_dtype, read_json
+from ..models.loading import check_report, half_dtype, pick_device, pick_dtype, read_json
 from .sam2_meta import build_transformers, read_meta, shape_of
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # every SAM 2 was trained with ImageNet's
@@ -86,7 +86,8 @@ class Segmenter:
         """A SAM 2 from a folder in transformers' layout or from one `.pt` / `.safetensors` file with Meta's
         names.
 
-        dtype: weights stay fp32; fp16 or bf16 computes in it by autocast. "auto" is bf16 on CUDA, else fp32.
+        dtype: weights stay fp32; fp16 or bf16 computes in it by autocast. "auto" is bf16 on CUDA (fp16 on
+            cards that do not compute in it), else fp32.
         config: for a file that is none of Meta's four sizes, its sam2 YAML.
         backend: for a file, which library runs it; "auto" is `sam2` where installed.
         Raises ModelError when the source is missing or does not fit, CheckpointError when a file is damaged.
@@ -94,7 +95,7 @@ class Segmenter:
         if backend not in ("auto", "sam2", "transformers"):
             raise ModelError(f"backend {backend!r}: expected auto, sam2 or transformers")
         where = pick_device(device)
-        compute_dtype = pick_dtype(dtype, torch.bfloat16 if where.type == "cuda" else torch.float32)
+        compute_dtype = pick_dtype(dtype, half_dtype(where) if where.type == "cuda" else torch.float32)
         path = Path(source)
         if path.is_dir():
             return cls(HfSam2(_load_folder(path).to(where)), compute_dtype)
@@ -332,10 +333,16 @@ def _load_folder(folder: Path) -> Any:
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # it warns that sam2 reads a sam2_video folder, which is what is meant
     try:
-        return Sam2Model.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
+        model, report = Sam2Model.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
         )
     except Exception as error:  # a damaged folder makes the libraries raise nearly anything
         raise ModelError(f"the segmenter in {folder} cannot be loaded: {error}") from error
     finally:
         logging.set_verbosity(level)
+    check_report(folder, report)
+    return model

@@ -49,10 +49,22 @@ def merge(base: Path, layers: Sequence[Layer], shapes: Mapping[str, tuple[int, i
     for pattern in _BESIDE:
         for file in base.glob(pattern):
             shutil.copyfile(file, out / file.name)
+    if any("lm_head.lora_A.weight" in tensors for tensors, _ in layers):
+        _untie(out / "config.json")
     meta = layers[-1][1]
     notes = {**read_notes(base), "prompt": meta.prompt, "mask_codec": meta.mask_codec,
              "merged": {"base": meta.base_model, "training": dict(meta.training)}}  # fmt: skip
     (out / "evlm.json").write_text(json.dumps(notes, indent=1) + "\n", encoding="utf-8")
+
+
+def _untie(config_file: Path) -> None:
+    """Says that the output layer has weights of its own: an adapter was added to them, and not to the
+    embedding's."""
+    config = read_json(config_file, "the configuration of a Hugging Face model")
+    for part in (config, config.get("text_config")):
+        if isinstance(part, dict) and part.get("tie_word_embeddings"):
+            part["tie_word_embeddings"] = False
+    config_file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def weight_files(folder: Path) -> list[Path]:

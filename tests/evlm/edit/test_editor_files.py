@@ -218,6 +218,33 @@ def test_folders_that_do_not_fit_are_refused_with_the_reason(tmp_path: Path, fol
         IP2P.load(path, device="cpu")
 
 
+def test_quantised_parts_and_fp8_with_scales_are_refused(
+    tmp_path: Path, folder: Path, single: tuple[Path, Path]
+) -> None:
+    """ComfyUI's fp8 checkpoints have a scale beside each weight; bitsandbytes' folders need it (A12, A13)."""
+    file, config = single
+    good = load_file(file)
+    name = "model.diffusion_model.input_blocks.0.0.weight"
+    scaled = {**good, name: good[name].to(torch.float8_e4m3fn), name[:-6] + "scale_weight": torch.tensor(2.0)}
+    save_file(scaled, tmp_path / "fp8.safetensors")
+    path = Path(shutil.copytree(folder, tmp_path / "bnb"))
+    built = json.loads((path / "unet/config.json").read_text())
+    settings = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (path / "unet/config.json").write_text(json.dumps(built | {"quantization_config": settings}))
+
+    def refusal(source: Path, **how: Any) -> str:
+        try:
+            IP2P.load(source, device="cpu", **how)
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+        return ""
+
+    error = refusal(tmp_path / "fp8.safetensors", config=config)
+    assert error.startswith("ModelError") and "input_blocks.0.0.scale_weight" in error
+    error = refusal(path)
+    assert error.startswith("ModelError") and "quantised" in error
+
+
 @pytest.mark.parametrize(
     "wrong", ["[]", "{", '{"steps": "many"}', '{"best_resolution": 0}', '{"guidance": -1}']
 )

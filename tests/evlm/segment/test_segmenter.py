@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -177,6 +178,31 @@ def test_the_video_folder_of_the_hub_loads(folder: Path) -> None:
     theirs = processor.post_process_masks(out.pred_masks, inputs["original_sizes"])[0]
     assert torch.allclose(mine.scores, out.iou_scores[0, :, 0], atol=1e-5)
     assert torch.equal(mine.masks[:, 0], theirs[:, 0].float())
+
+
+def test_a_folder_that_lacks_tensors_is_refused(folder: Path, tmp_path: Path) -> None:
+    """The library would draw them at random (A13)."""
+    from safetensors.torch import load_file, save_file
+
+    copied = Path(shutil.copytree(folder, tmp_path / "copy"))
+    file = copied / "model.safetensors"
+    tensors = load_file(file)
+    del tensors["no_memory_embedding"]
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="no_memory_embedding"):
+        Segmenter.load(copied)
+
+
+@pytest.mark.parametrize(("major", "expected"), [(7, torch.float16), (8, torch.bfloat16)])
+def test_auto_is_what_the_card_computes_in(
+    major: int, expected: torch.dtype, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A card before Ampere only imitates bfloat16; the weights stay where they are for this test (A14)."""
+    from types import SimpleNamespace
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda *_: SimpleNamespace(major=major))
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, *_, **__: self)
+    assert Segmenter.load(folder, device="cuda").dtype == expected
 
 
 def test_objects_are_followed_by_label_through_frames(folder: Path) -> None:

@@ -1,0 +1,44 @@
+"""A merged export of an adapter on the output layer, where its folder says that it is tied."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from evlm.adapter.checkpoint import Expected, linear_shapes, load_adapter
+
+
+def test_the_merged_folder_computes_what_peft_does(tmp_path: Path) -> None:
+    """Such a folder may hold both tensors; after the merge they differ, and its config says so (A10)."""
+    import tiny_qwen
+    from tiny_adapters import random_adapter
+
+    from trainer.export.merge import merge
+
+    model = tiny_qwen.make_model()
+    config = copy.deepcopy(model.config)
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = True
+    tied = type(model)(config).eval()
+    state = model.state_dict()
+    state["lm_head.weight"] = state["model.language_model.embed_tokens.weight"]
+    tied.load_state_dict(state)
+    base, out = tmp_path / "base", tmp_path / "merged"
+    tied.save_pretrained(base)
+    file = base / "model.safetensors"
+    tensors = load_file(file)
+    tensors["lm_head.weight"] = tensors[next(n for n in tensors if n.endswith("embed_tokens.weight"))].clone()
+    save_file(tensors, file, metadata={"format": "pt"})
+    wrapped = random_adapter(tied, target_modules=["q_proj", "lm_head"])
+    ids = {"input_ids": torch.arange(12)[None] + 40}
+    with torch.no_grad():
+        expected = wrapped(**ids).logits
+    wrapped.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    layer = load_adapter(tmp_path / "adapter", Expected.of(model))
+    out.mkdir()
+    merge(base, [layer], linear_shapes(model), out)
+    merged = type(model).from_pretrained(out).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(merged(**ids).logits, expected, atol=1e-4, rtol=1e-4)
