@@ -16,7 +16,7 @@ __all__, __getattr__, __dir__ = hand_on(
     request="Reference Request",
     plan="TRACE_VERSION Plan Trace TraceStream StreamEvent render parse plan_to_json plan_from_json "
     "MASK_CODEC_VERSION BoxSpans decode_mask get_codec is_rectangle mask_iou mask_text_iou",
-    files="load_picture load_frames save_picture load_mask save_mask load_still save_edited Still",
+    files="load_picture load_frames save_picture load_mask save_mask load_still load_depth save_edited Still",
     records="Row RowWriter read_rows",
     reason="Reasoner Sampling Reasoned RemoteReasoner",
     boxes="Box",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .errors import PictureError, RequestError
 from .files.clips import load_frames
+from .files.depth import load_depth
 from .files.pictures import check_frames, load_picture
 
 EXAMPLES = Path(__file__).resolve().parent / "bundled" / "examples"
@@ -137,6 +138,10 @@ def load_example(path: Path) -> tuple[str, Request]:
             kind, note = each["kind"], each.get("note", "")
             if kind == "text":
                 references.append(Reference("text", text=each["text"], note=note))
+                continue
+            if kind == "depth":
+                depth, _ = load_depth(path.parent / each["path"])
+                references.append(Reference(kind, depth, note=note))
                 continue
             frames, fps = load_frames(path.parent / each["path"])
             references.append(Reference(kind, frames, note=note, fps=fps if kind == "video" else None))

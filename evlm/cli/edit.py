@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EVLMError
-from .originals import Original, read_original, reference_pictures, write_edited
+from .originals import read_original, read_references, write_edited
 
 if TYPE_CHECKING:
     from ..pipeline import Pipeline, Result
@@ -59,13 +59,16 @@ def run(options: argparse.Namespace) -> int:
     from .terminal import Terminal, quiet_libraries
 
     quiet_libraries()
+    from ..request import Request
     from ..viz.sheet import SheetRow, draw_sheet
 
     original = read_original(options.image)
-    request = _request(options, original)
+    references, notes = read_references(options)
+    notes[:0] = original.notes
+    request = Request(original.frames, options.prompt, references, original.fps)
     models, pipeline = _pipeline(options)
     terminal = Terminal()
-    for note in original.notes:
+    for note in notes:
         terminal.note(note)
     result = pipeline.run(
         request,
@@ -83,26 +86,11 @@ def run(options: argparse.Namespace) -> int:
         terminal.note(note)
     files = [*written, out / "trace.json", out / "sheet.png"]
     record = _record(options, models, request, result)
-    record["notes"] = [*original.notes, *record["notes"], *lost]
+    record["notes"] = [*notes, *record["notes"], *lost]
     _write_text(files[2], json.dumps(record, ensure_ascii=False, indent=2) + "\n")
     _write_image(files[3], draw_sheet([SheetRow(request, result)]))
     terminal.line(f"{'wrote':8}  {', '.join(map(str, files))}")
     return 0
-
-
-def _request(options: argparse.Namespace, original: Original) -> Request:
-    from ..files.clips import load_frames
-    from ..files.pictures import load_picture
-    from ..request import Reference, Request
-
-    pictures = [picture for path in options.reference for picture in reference_pictures(path)]
-    references = [Reference("image", picture) for picture in pictures]
-    for path in options.reference_video:
-        frames, rate = load_frames(path)
-        references.append(Reference("video", frames, fps=rate))
-    references += [Reference("depth", load_picture(path)) for path in options.reference_depth]
-    references += [Reference("text", text=text) for text in options.reference_text]
-    return Request(original.frames, options.prompt, tuple(references), original.fps)
 
 
 def _pipeline(options: argparse.Namespace) -> tuple[dict[str, Path], Pipeline]:

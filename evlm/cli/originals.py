@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..files.still import Still
+    from ..request import Reference
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,31 @@ def read_original(path: str) -> Original:
     return Original(frames, fps)
 
 
-def reference_pictures(path: str) -> list[Tensor]:
-    """The picture [1, H, W, 3] of a file, or all those of a folder in their natural order. Raises
-    PictureError."""
-    from ..files.pictures import load_picture, picture_files
+def read_references(options: argparse.Namespace) -> tuple[tuple[Reference, ...], list[str]]:
+    """(what --reference and its kin name, what was done to it in words). Raises PictureError, RequestError.
 
-    folder = Path(path).expanduser()
-    paths = picture_files(folder) if folder.is_dir() else [path]
-    return [load_picture(each) for each in paths]
+    A folder of pictures is one reference a picture, in their natural order.
+    """
+    from ..files.clips import load_frames
+    from ..files.depth import load_depth
+    from ..files.pictures import load_picture, picture_files
+    from ..request import Reference
+
+    references: list[Reference] = []
+    notes: list[str] = []
+    for path in options.reference:
+        folder = Path(path).expanduser()
+        pictures = picture_files(folder) if path != "-" and folder.is_dir() else [path]
+        references += [Reference("image", load_picture(picture)) for picture in pictures]
+    for path in options.reference_video:
+        frames, fps = load_frames(path)
+        references.append(Reference("video", frames, fps=fps))
+    for path in options.reference_depth:
+        depth, remarks = load_depth(path)
+        references.append(Reference("depth", depth))
+        notes += remarks
+    references += [Reference("text", text=text) for text in options.reference_text]
+    return tuple(references), notes
 
 
 def edited_names(original: Original) -> tuple[str, str]:

@@ -6,6 +6,7 @@ __all__, __getattr__, __dir__ = hand_on(
     __name__,
     pictures="load_picture load_mask save_picture save_mask write_atomically",
     still="Still is_still load_still",
+    depth="load_depth",
     save_edited="SavedStill edited_suffix save_edited",
     clips="load_frames",
     append="append_lines",

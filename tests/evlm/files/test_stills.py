@@ -4,57 +4,13 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image, ImageCms
 from png_by_hand import read_png
+from scripted import PAINT, EditCommand
 from still_kinds import KINDS, Kind
-from torch import Tensor
-
-from evlm.__main__ import main
-from evlm.edit import Edited, EditSettings
-from evlm.edit.masked import composite
-from evlm.pipeline import Pipeline
-from evlm.plan.mask_codec import BoxSpans
-from evlm.plan.trace import Plan, Trace
-from evlm.reason.reasoner import Reasoned
-
-PAINT = (0.15, 0.55, 0.25)  # inside every gamut here
-
-
-class Plans:
-    """A reasoner that plans to edit the middle of any picture."""
-
-    def reason(self, request: Any, *_: Any, **__: Any) -> Reasoned:
-        height, width = request.original.shape[1:3]
-        where = torch.zeros(height, width)
-        where[height // 4 : height - height // 4, width // 4 : width - width // 4] = 1
-        plan = Plan("paint the middle green", ("middle",), BoxSpans().encode(where), "local")
-        return Reasoned("", 0, 0.0, trace=Trace("", "", "", plan))
-
-
-class Paints:
-    """An editor that paints the mask green, with a hard edge."""
-
-    defaults = EditSettings(steps=1)
-
-    def edit(self, frames: Tensor, _: str, mask: Any = None, **__: Any) -> Edited:
-        return Edited(composite(frames, torch.tensor(PAINT).expand_as(frames), mask, feather=0), frames)
-
-
-@pytest.fixture
-def edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Runs `evlm edit` on a file and gives (exit code, the folder with the results)."""
-    monkeypatch.setattr(Pipeline, "load", lambda *_, **__: Pipeline(Plans(), None, None, Paints()))
-
-    def run(path: Path, *more: str) -> tuple[int, Path]:
-        out = tmp_path / "out"
-        return main(["edit", "--image", str(path), "--prompt", "x", *more, "--out", str(out)]), out
-
-    return run
 
 
 def read_back(path: Path) -> tuple[np.ndarray, bytes | None]:
@@ -101,15 +57,14 @@ def check_inside(values: np.ndarray, expected: np.ndarray, profile: bytes | None
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.title)
 def test_outside_the_mask_the_file_on_disk_has_the_numbers_of_the_input(
-    kind: Kind, edit: Any, tmp_path: Path
+    kind: Kind, edit: EditCommand, tmp_path: Path
 ) -> None:
     """(C1, C2, C3)"""
     path = tmp_path / kind.name
     expected = kind.make(path)
-    code, out = edit(path)
-    assert code == 0
-    values, profile = read_back(next(out.glob("edited.*")))
-    inside = np.asarray(Image.open(out / "mask.png").convert("L")) > 0
+    assert edit(path) == 0
+    values, profile = read_back(edit.edited)
+    inside = np.asarray(Image.open(edit.out / "mask.png").convert("L")) > 0
     assert inside.shape == expected.shape[:2] and inside.any()
     if expected.shape[-1] < 3 <= values.shape[-1]:  # grey, painted in colour
         expected = np.concatenate([expected[..., :1]] * 3 + [expected[..., 1:]], -1)
