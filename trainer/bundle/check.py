@@ -2,14 +2,14 @@
 its bar.
 
 Measured numbers lie in evlm/bundled/measured.json (what was measured when; a part measured again replaces its
-own), and the table between the README's two marks is written from them.
+own), and the tables between the marks of docs/measured.md and of the README are written from them.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,7 +17,12 @@ from typing import Literal
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
-START, END = "<!-- bundle-table -->", "<!-- /bundle-table -->"
+PAGES = {"docs/measured.md": "bundle-table", "README.md": "bundle-headlines"}  # page -> the name of its marks
+HEADLINES = (
+    "reasoner: instruction and targets exactly right",
+    "segmenter: IoU from detected boxes",
+    "the whole chain, request to picture",
+)
 Part = Literal["reasoner", "detector", "segmenter", "editor", "chain"]
 PARTS: tuple[Part, ...] = ("reasoner", "detector", "segmenter", "editor", "chain")
 
@@ -85,11 +90,11 @@ def check_all(
     rows: int,
     seed: int,
     only: tuple[str, ...] = (),
-    readme: Path = ROOT / "README.md",
+    root: Path = ROOT,
     log: Callable[[str], None] = print,
 ) -> int:
-    """Measures, writes measured.json and the README's table, prints it. Returns 1 where a measured bar is
-    missed."""
+    """Measures, writes measured.json and the tables of `root`'s pages, prints the whole one. Returns 1 where
+    a measured bar is missed."""
     torch.set_num_threads(1)
     path = folder / "measured.json"
     measured: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.is_file() else {}
@@ -107,17 +112,26 @@ def check_all(
         path.write_text(json.dumps(measured, indent=1) + "\n")
     text = table(measured)
     log(text)
-    if readme.is_file() and START in (old := readme.read_text()):
-        head, rest = old.split(START, 1)
-        readme.write_text(head + START + "\n" + text + "\n" + END + rest.split(END, 1)[1])
+    write_tables(root, measured)
     return int(any(not b.met(measured[b.part]) for b in bars() if b.part in measured))
 
 
-def table(measured: dict[str, dict[str, float]]) -> str:
-    """Markdown, one line a bar that was measured."""
+def write_tables(root: Path, measured: dict[str, dict[str, float]]) -> None:
+    """Puts what was measured between the marks of each page that is there: all of it, or the headlines."""
+    for page, mark in PAGES.items():
+        start, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+        path = root / page
+        if path.is_file() and start in (old := path.read_text(encoding="utf-8")):
+            head, rest = old.split(start, 1)
+            text = table(measured, HEADLINES if mark == "bundle-headlines" else None)
+            path.write_text(f"{head}{start}\n{text}\n{end}{rest.split(end, 1)[1]}", encoding="utf-8")
+
+
+def table(measured: dict[str, dict[str, float]], titles: Collection[str] | None = None) -> str:
+    """Markdown, one line a bar that was measured (and stands in `titles`)."""
     lines = ["| held-out compositions | measured | bar |", "|---|---|---|"]
     for bar in bars():
-        if bar.part not in measured:
+        if bar.part not in measured or (titles is not None and bar.title not in titles):
             continue
         result = measured[bar.part]
         sign = "≤" if bar.most else "≥"
