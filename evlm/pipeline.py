@@ -2,48 +2,38 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
-from .errors import ModelError
+from .errors import ModelError, RequestError
+from .events import Event, OnEvent, Step, Watch
+from .masks import box_mask
 from .plan.trace import Plan, Trace
 from .request import Request
 from .segment.region import PlanRegion, Region, agreeing, clip_to_boxes, corrected, decide, plan_region
+
+__all__ = [
+    "Changes",
+    "Event",
+    "Grounded",
+    "OnEvent",
+    "Pipeline",
+    "Planned",
+    "Result",
+    "Step",
+    "ground_plan",
+    "segment_plan",
+]
 
 if TYPE_CHECKING:
     from .boxes import Box
     from .edit.protocol import Editor, EditSettings
     from .reason.reasoner import Reasoned, Sampling
     from .segment.segmenter import Segmentation
-
-STEPS = ("reason", "ground", "segment", "edit")
-Step = Literal["reason", "ground", "segment", "edit"]
-
-
-@dataclass(frozen=True)
-class Event:
-    """What is happening, for whoever watches.
-
-    kind: "start" and "end" of a step (end: `text` sums it up in a few words); "text" a piece of what the
-    reasoner writes; "progress" `done` of `total` editing steps, with a preview [F, h, w, 3] where there is
-    one; "note" a decision.
-    """
-
-    step: Step
-    kind: Literal["start", "text", "progress", "note", "end"]
-    text: str = ""
-    done: int = 0
-    total: int = 0
-    preview: Tensor | None = None
-
-
-OnEvent = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
@@ -67,6 +57,43 @@ class Result:
     crops: Tensor | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Everything before the edit: where it goes and what was decided. Fields as `Result`'s."""
+
+    trace: Trace
+    text: str
+    boxes: tuple[Box, ...]
+    object_masks: Tensor | None
+    mask: Tensor | None
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What somebody who looked at a plan wants otherwise; what is empty stays the plan's.
+
+    instruction: in place of the plan's. targets: labels in place of the plan's, whose own place is then not
+    asked. boxes: in pixels, in place of the detector's.
+    """
+
+    instruction: str = ""
+    targets: tuple[str, ...] = ()
+    boxes: tuple[Box, ...] | None = None
+
+    def applied(self, trace: Trace) -> Trace:
+        """The trace with its plan changed."""
+        plan = trace.plan
+        if self.instruction:
+            plan = replace(plan, instruction=self.instruction)
+        if self.targets:
+            plan = replace(plan, targets=self.targets, scope="local", mask_text=None)
+        elif self.boxes is not None:
+            plan = replace(plan, scope="local", mask_text=None)
+        return replace(trace, plan=plan)
 
 
 class AnyReasoner(Protocol):
@@ -159,37 +186,97 @@ class Pipeline:
         on_event: sees every `Event`; what it raises (`Cancelled`) stops the work and passes through.
         Raises TraceError when the reasoner's text holds no plan.
         """
-        watch = _Watch(on_event)
-        frames = request.original
-        height, width = frames.shape[1:3]
-        watch.note("reason", list(request.notes))
+        watch = Watch(on_event)
+        reasoned = self._reason(request, sampling, watch)
+        planned = self._plan(request, reasoned, threshold, grow, Changes(), None, watch)
+        return self._paint(request, planned, edit, watch)
 
+    def reason(
+        self, request: Request, sampling: Sampling | None = None, on_event: OnEvent | None = None
+    ) -> Reasoned:
+        """The first step alone: what the reasoner makes of a request. Arguments and errors as `run`'s."""
+        return self._reason(request, sampling, Watch(on_event))
+
+    def plan(
+        self,
+        request: Request,
+        reasoned: Reasoned,
+        threshold: float | None = None,
+        grow: float = 0.03,
+        changes: Changes | None = None,
+        mask: Tensor | None = None,
+        on_event: OnEvent | None = None,
+    ) -> Planned:
+        """Where the edit goes: the steps "ground" and "segment" of an answer that `reason` gave.
+
+        changes: what somebody who looked at the plan wants otherwise.
+        mask: [F, H, W] or [1, H, W] in 0..1, at the original's size; takes the place of both steps.
+        """
+        return self._plan(request, reasoned, threshold, grow, changes or Changes(), mask, Watch(on_event))
+
+    def paint(
+        self,
+        request: Request,
+        planned: Planned,
+        edit: EditSettings | None = None,
+        on_event: OnEvent | None = None,
+    ) -> Result:
+        """The last step alone, as often as one likes: edit by what was planned, inside its mask."""
+        return self._paint(request, planned, edit, Watch(on_event))
+
+    def _reason(self, request: Request, sampling: Sampling | None, watch: Watch) -> Reasoned:
+        watch.note("reason", list(request.notes))
         with watch.step("reason") as done:
             reasoned = self.reasoner.reason(request, sampling, on_token=watch.text)
-            plan = reasoned.trace.plan
-            watch.notes += [f"repaired: {repair}" for repair in plan.repairs]
-            done(plan.instruction)
+            done(reasoned.trace.plan.instruction)
+        return reasoned
 
-        region = plan_region(plan, height, width)
-        boxes: list[Box] = []
-        if plan.scope == "local":
-            with watch.step("ground") as done:
-                grounded = ground_plan(self.grounder, frames, plan, threshold)
-                boxes, region = grounded.boxes, grounded.region
-                watch.note("ground", grounded.notes)
-                detections = ", ".join(f"{b.label} {b.score:.2f}" for b in boxes) or "nothing found"
-                done(f"{boxes[0].label}, the plan's own box" if grounded.by_plan else detections)
-
+    def _plan(
+        self,
+        request: Request,
+        reasoned: Reasoned,
+        threshold: float | None,
+        grow: float,
+        changes: Changes,
+        mask: Tensor | None,
+        watch: Watch,
+    ) -> Planned:
+        frames = request.original
+        height, width = frames.shape[1:3]
+        trace = changes.applied(reasoned.trace)
+        plan = trace.plan
+        watch.notes += [f"repaired: {repair}" for repair in plan.repairs]
         objects: Tensor | None = None
-        if plan.scope == "local" and self.segmenter is not None and boxes:
-            with watch.step("segment") as done:
-                decided, objects = segment_plan(self.segmenter, frames, plan, boxes, grow, region)
-                done(f"{objects.shape[0]} object{'s' * (objects.shape[0] != 1)}")
+        boxes: list[Box] = []
+        if mask is not None:
+            decided = Region(_fitted(mask, frames), ["the mask that was given takes the place of the plan's"])
         else:
-            decided = decide(plan, region, None, (frames.shape[0], height, width), grow)
-        mask = decided.mask
+            region = plan_region(plan, height, width)
+            if changes.boxes is not None:
+                boxes = list(changes.boxes)
+            elif plan.scope == "local":
+                with watch.step("ground") as done:
+                    grounded = ground_plan(self.grounder, frames, plan, threshold)
+                    boxes, region = grounded.boxes, grounded.region
+                    watch.note("ground", grounded.notes)
+                    detections = ", ".join(f"{b.label} {b.score:.2f}" for b in boxes) or "nothing found"
+                    done(f"{boxes[0].label}, the plan's own box" if grounded.by_plan else detections)
+            if plan.scope == "local" and self.segmenter is not None and boxes:
+                with watch.step("segment") as done:
+                    decided, objects = segment_plan(self.segmenter, frames, plan, boxes, grow, region)
+                    done(f"{objects.shape[0]} object{'s' * (objects.shape[0] != 1)}")
+            else:
+                objects = _rectangles(boxes, frames) if changes.boxes else None
+                decided = decide(plan, region, objects, (frames.shape[0], height, width), grow)
         watch.note("segment", decided.notes)
+        return Planned(
+            trace, reasoned.text, tuple(boxes), objects, decided.mask, watch.seconds, tuple(watch.notes)
+        )
 
+    def _paint(self, request: Request, planned: Planned, edit: EditSettings | None, watch: Watch) -> Result:
+        frames, mask, plan = request.original, planned.mask, planned.trace.plan
+        watch.notes = list(planned.notes)
+        watch.seconds = dict(planned.seconds)
         crops: Tensor | None = None
         with watch.step("edit") as done:
             if mask is not None and not bool(mask.any()):
@@ -202,17 +289,34 @@ class Pipeline:
                 watch.note("edit", list(result.notes))
             done("whole frame" if mask is None else f"{float((mask > 0).float().mean()):.0%} of the frame")
         return Result(
-            reasoned.trace,
+            planned.trace,
             plan,
-            reasoned.text,
-            tuple(boxes),
-            objects,
+            planned.text,
+            planned.boxes,
+            planned.object_masks,
             mask,
             edited,
             crops,
             watch.seconds,
             tuple(watch.notes),
         )
+
+
+def _rectangles(boxes: Sequence[Box], frames: Tensor) -> Tensor:
+    """Given boxes as silhouettes [N, F, H, W], where there is no segmenter to draw better ones."""
+    objects = frames.new_zeros(len(boxes), *frames.shape[:3])
+    for number, box in enumerate(boxes):
+        objects[number, box.frame] = box_mask(box.corners, *frames.shape[1:3])
+    return objects
+
+
+def _fitted(mask: Tensor, frames: Tensor) -> Tensor:
+    """A given mask as [F, H, W]. Raises RequestError for another size."""
+    if mask.shape[1:] != frames.shape[1:3] or len(mask) not in (1, len(frames)):
+        raise RequestError(
+            f"mask of {tuple(mask.shape)}: expected [F, H, W] of {tuple(frames.shape[:3])}, or one for all"
+        )
+    return mask.expand(len(frames), -1, -1)
 
 
 @dataclass(frozen=True)
@@ -275,36 +379,3 @@ def segment_plan(
     decided = decide(plan, region, objects, (count, height, width), grow)
     decided.notes[:0] = notes
     return decided, frames.new_zeros(0, count, height, width) if objects is None else objects
-
-
-class _Watch:
-    """Times the steps and tells whoever listens."""
-
-    def __init__(self, on_event: OnEvent | None) -> None:
-        self._on_event = on_event
-        self.seconds: dict[str, float] = {}
-        self.notes: list[str] = []
-
-    @contextmanager
-    def step(self, name: Step) -> Iterator[Callable[[str], None]]:
-        summary: list[str] = []
-        self._tell(Event(name, "start"))
-        began = time.perf_counter()
-        yield summary.append
-        self.seconds[name] = time.perf_counter() - began
-        self._tell(Event(name, "end", " ".join(summary)))
-
-    def text(self, piece: str) -> None:
-        self._tell(Event("reason", "text", piece))
-
-    def progress(self, done: int, total: int, preview: Tensor | None) -> None:
-        self._tell(Event("edit", "progress", done=done, total=total, preview=preview))
-
-    def note(self, step: Step, notes: list[str]) -> None:
-        self.notes += notes
-        for text in notes:
-            self._tell(Event(step, "note", text))
-
-    def _tell(self, event: Event) -> None:
-        if self._on_event is not None:
-            self._on_event(event)

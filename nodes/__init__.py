@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from . import edit, example, ground, load, plan, rate, reason, segment, train
+from . import edit, example, ground, load, load_all, plan, quick, rate, reason, segment, train
 
 NODES: list[type[io.ComfyNode]] = [
     load.LoadModel,
@@ -24,4 +24,6 @@ NODES: list[type[io.ComfyNode]] = [
     example.Example,
     rate.RateEdit,
     train.Train,
+    load_all.LoadAll,
+    quick.QuickEdit,
 ]

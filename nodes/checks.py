@@ -17,7 +17,7 @@ import torch
 from . import host
 
 Execute = TypeVar("Execute", bound=Callable[..., Any])
-MODELS = ("model", "detector", "segmenter", "editor")
+MODELS = ("model", "reasoner", "detector", "segmenter", "editor")
 SEEN = 80  # characters of a wrong value that an error repeats
 
 
@@ -57,9 +57,14 @@ def _check(name: str, value: Any, kind: str) -> Any:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         fits = number and math.isfinite(value) and (kind == "float" or value == int(value))
         return _expect(name, value, fits, "a finite number" if kind == "float" else "a whole number")
-    if name in MODELS:
-        fits = isinstance(value, host.Managed) or (name == "model" and hasattr(value, "reason"))
-        return _expect(name, value, fits, f"a link to a loader's {name}")
+    if kind == "Pipe":
+        from .load_all import Pipe
+
+        return _expect(name, value, isinstance(value, Pipe), "a link to EVLM Load All")
+    role = name.removeprefix("custom_")
+    if role in MODELS and kind.startswith("Any"):
+        fits = isinstance(value, host.Managed) or (role in ("model", "reasoner") and hasattr(value, "reason"))
+        return _expect(name, value, fits, f"a link to a loader's {role}")
     if name == "video":
         return _expect(name, value, hasattr(value, "get_components"), "a link to a video")
     return value

@@ -37,7 +37,7 @@ class LoadModel(io.ComfyNode):
                     default=folders.NO_ADAPTER,
                     tooltip="LoRA weights from models/evlm or models/loras that were trained for this model.",
                 ),
-                _dtype(),
+                dtype_input(),
                 io.Combo.Input(
                     "attention",
                     options=ATTENTION,
@@ -56,7 +56,7 @@ class LoadModel(io.ComfyNode):
                     step=784,
                     tooltip="Size of each picture as the model sees it, in pixels; 0 is the model's own.",
                 ),
-                _download(),
+                download_input(),
             ],
             outputs=[sockets.Model.Output("evlm_model", display_name="model")],
         )
@@ -264,20 +264,20 @@ def _schema(node: str, title: str, role: str, about: str, output: Any) -> io.Sch
                 default="bundled",
                 tooltip="'bundled' knows only a small drawn world; the others are for photographs.",
             ),
-            _dtype(),
-            _download(),
+            dtype_input(),
+            download_input(),
         ],
         outputs=[output],
     )
 
 
-def _dtype() -> Any:
+def dtype_input() -> Any:
     return io.Combo.Input(
         "dtype", options=DTYPES, tooltip="Numbers to compute in; auto is what suits your device."
     )
 
 
-def _download() -> Any:
+def download_input() -> Any:
     return io.Boolean.Input(
         "download",
         default=False,

@@ -17,6 +17,7 @@ Plan = io.Custom("EVLM_PLAN")  # carries an evlm.plan.trace.Trace: the plan with
 Detector = io.Custom("EVLM_DETECTOR")
 Segmenter = io.Custom("EVLM_SEGMENTER")
 Editor = io.Custom("EVLM_EDITOR")
+Pipe = io.Custom("EVLM_PIPE")  # carries a nodes.quick.Pipe: a model for each role
 Boxes = io.BBOX
 # Fits every list to choose from; core's Combo.Output fits only one with its options.
 Choice = io.Custom("COMBO")

@@ -1,0 +1,227 @@
+"""One request from picture to picture: the engine's five steps in one node."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+from comfy_api.latest import io
+
+from . import host, sockets
+from .checks import checked
+from .ground import drawn
+from .reason import BATCH, PROMPT, as_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..evlm.request import Reference as EngineReference
+    from .load_all import Pipe
+
+STOP = ["paint", "stop at the plan"]
+MOST_VARIATIONS = 16
+
+
+class QuickEdit(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EVLM_QuickEdit",
+            display_name="EVLM Quick Edit",
+            category=sockets.CATEGORY,
+            description="Picture, references and a few words in, edited picture out; outside the mask "
+            "nothing changes. Stop at the plan to look at it first; change its words, connect boxes or a "
+            "mask, and go on without reasoning again.",
+            inputs=[
+                sockets.Pipe.Input("pipe", tooltip="From EVLM Load All."),
+                io.Image.Input("image", tooltip="What is to be edited."),
+                io.String.Input("prompt", default="", multiline=True, tooltip=PROMPT),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**63 - 1,
+                    control_after_generate=True,
+                    tooltip="Of the painting. The plan does not depend on it.",
+                ),
+                io.Combo.Input(
+                    "stop",
+                    options=STOP,
+                    tooltip="'stop at the plan' shows words, boxes and mask, and paints nothing yet.",
+                ),
+                io.Int.Input(
+                    "variations",
+                    default=1,
+                    min=1,
+                    max=MOST_VARIATIONS,
+                    tooltip="Paint so many times, with seed, seed + 1, ...; the pictures come as a batch.",
+                ),
+                io.String.Input(
+                    "instruction",
+                    default="",
+                    multiline=True,
+                    tooltip="Instead of the plan's instruction; the reasoner is not asked again.",
+                ),
+                io.String.Input(
+                    "targets",
+                    default="",
+                    tooltip="Instead of the plan's labels, parted by ';'. Its own place is then not asked.",
+                ),
+                io.Combo.Input(
+                    "batch",
+                    options=BATCH,
+                    tooltip="A batch is several pictures, each with its own plan, or one video's frames.",
+                ),
+                io.Int.Input("steps", default=0, min=0, max=1000, tooltip="0 is the model's own."),
+                io.Float.Input(
+                    "guidance",
+                    default=0.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="Weight of the instruction; 0 is the model's own.",
+                ),
+                io.Float.Input(
+                    "image_guidance",
+                    default=0.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.05,
+                    tooltip="Weight of the original: higher stays closer to it; 0 is the model's own.",
+                ),
+                sockets.References.Input("references", optional=True, tooltip="Things to look at."),
+                sockets.Boxes.Input("boxes", optional=True, tooltip="Instead of the detector's."),
+                io.Mask.Input("mask", optional=True, tooltip="Where to edit, instead of the plan's place."),
+            ],
+            outputs=[
+                io.Image.Output("edited", display_name="image", tooltip="The original where stopped."),
+                io.Mask.Output("edit_mask", display_name="mask", tooltip="Where the edit is allowed."),
+                sockets.Plan.Output(
+                    "plan", display_name="plan", is_output_list=True, tooltip="One for each picture."
+                ),
+                io.Image.Output("preview", display_name="preview", tooltip="Boxes and mask on the picture."),
+            ],
+        )
+
+    @classmethod
+    @checked
+    def execute(
+        cls,
+        pipe: Pipe,
+        image: Tensor,
+        prompt: str,
+        seed: int,
+        stop: str,
+        variations: int,
+        instruction: str,
+        targets: str,
+        batch: str,
+        steps: int,
+        guidance: float,
+        image_guidance: float,
+        references: tuple[EngineReference, ...] | None = None,
+        boxes: Any = None,
+        mask: Tensor | None = None,
+    ) -> io.NodeOutput:
+        from ..evlm.pipeline import Changes
+        from ..evlm.request import Request
+
+        sockets.choice("batch", batch, BATCH)
+        sockets.whole("variations", variations, 1, MOST_VARIATIONS)
+        paint = sockets.choice("stop", stop, STOP) == STOP[0]
+        pictures = [image] if batch == "video" else list(image.split(1))
+        changes = Changes(
+            instruction=instruction.strip(),
+            targets=sockets.split_labels(targets),
+            boxes=None if boxes is None else tuple(sockets.to_boxes(boxes)),
+        )
+        pipeline, watch = pipe.pipeline(), _Watch(len(pictures) * (variations if paint else 1))
+        edited, masks, planned, previews = [], [], [], []
+        for number, frames in enumerate(pictures):
+            request = Request(frames, prompt, references or ())
+            place = None if mask is None else _mask_of(mask, number, len(pictures), frames)
+            answer = pipe.remembered(_key(request), lambda request=request: watch.reasoned(pipeline, request))
+            plan = pipeline.plan(request, reasoned=answer, changes=changes, mask=place, on_event=watch.event)
+            everywhere = torch.ones(frames.shape[:3])
+            planned.append(plan)
+            masks.append(everywhere if plan.mask is None else plan.mask)
+            previews.append(drawn(frames, plan.mask, list(plan.boxes)))
+            if not paint:
+                edited.append(frames)
+                continue
+            for turn in range(variations):
+                settings = _settings(
+                    pipeline.editor.defaults, (seed + turn) % 2**63, steps, guidance, image_guidance
+                )
+                result = pipeline.paint(request, plan, settings, on_event=watch.event)
+                watch.painted()
+                edited.append(result.edited)
+        host.tell(note for plan in planned for note in plan.notes)
+        pictures_out, drawings = torch.cat(edited), torch.cat(previews)
+        watch.end(pictures_out if paint else drawings)
+        shown = host.preview(pictures_out if paint else drawings, cls)
+        ui = {**shown.as_dict(), "evlm_trace": [as_json(each.trace) for each in planned]}
+        return io.NodeOutput(
+            pictures_out, torch.cat(masks), [each.trace for each in planned], drawings, ui=ui
+        )
+
+
+def _settings(defaults: Any, seed: int, steps: int, guidance: float, image_guidance: float) -> Any:
+    from dataclasses import replace
+
+    said = {"steps": steps, "guidance": guidance, "image_guidance": image_guidance}
+    return replace(defaults, seed=seed, **{name: value for name, value in said.items() if value})
+
+
+def _mask_of(mask: Tensor, number: int, pictures: int, frames: Tensor) -> Tensor:
+    """The mask of one picture: its own where there are as many, else the one for all. Raises RequestError."""
+    from ..evlm.errors import RequestError
+
+    if pictures > 1 and len(mask) == pictures:
+        return mask[number : number + 1]
+    if len(mask) not in (1, len(frames)):
+        raise RequestError(f"mask: {len(mask)} masks for {pictures} pictures; give one, or one each")
+    return mask
+
+
+def _key(request: Any) -> str:
+    """A digest of all that the reasoner sees."""
+    digest = hashlib.blake2b(digest_size=16)
+    seen: list[tuple[Any, ...]] = [
+        ("", request.original, request.prompt, "", request.fps),
+        *((r.kind, r.frames, r.text, r.note, r.fps) for r in request.references),
+    ]
+    for kind, frames, text, note, fps in seen:
+        shape = None if frames is None else tuple(frames.shape)
+        digest.update(repr((kind, shape, text, note, fps)).encode())
+        if frames is not None:
+            digest.update(frames.detach().cpu().contiguous().float().numpy())
+    return digest.hexdigest()
+
+
+class _Watch:
+    """The pipeline's events on the node: the trace while it is written, the bar, previews; cancels."""
+
+    def __init__(self, paintings: int) -> None:
+        self._total, self._done = 1000 * paintings, 0
+        self._bar, self._typing = host.Progress(self._total), host.Typing()
+
+    def reasoned(self, pipeline: Any, request: Any) -> Any:
+        self._typing = host.Typing()
+        answer = pipeline.reason(request, on_event=self.event)
+        self._typing.done()
+        return answer
+
+    def event(self, event: Any) -> None:
+        host.check_cancelled()
+        if event.kind == "text":
+            self._typing(event.text)
+        elif event.kind == "progress":
+            self._bar(self._done + 999 * event.done // max(1, event.total), self._total, event.preview)
+
+    def painted(self) -> None:
+        self._done += 1000
+
+    def end(self, pictures: Tensor) -> None:
+        self._bar.end(pictures)

@@ -1,0 +1,118 @@
+"""Load All and Quick Edit: the pipeline in two nodes, and going on from a plan without reasoning again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from standin import call, part
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Any:
+    return call("EVLM_LoadAll").args[0]
+
+
+@pytest.fixture(scope="module")
+def example() -> dict[str, Any]:
+    image, references, prompt, _ = call("EVLM_Example", which="1-reference").args
+    return {"image": image, "references": references, "prompt": prompt}
+
+
+@pytest.fixture(scope="module")
+def edited(pipe: Any, example: dict[str, Any]) -> Any:
+    return call("EVLM_QuickEdit", pipe=pipe, **example)
+
+
+@pytest.fixture
+def asked(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the reasoner is asked from now on."""
+    prompts: list[str] = []
+    reasoner = type(pipe.reasoner._need())
+    reason = reasoner.reason
+
+    def counted(self: Any, request: Any, *rest: Any, **more: Any) -> Any:
+        prompts.append(request.prompt)
+        return reason(self, request, *rest, **more)
+
+    monkeypatch.setattr(reasoner, "reason", counted)
+    return prompts
+
+
+def test_two_nodes_give_what_the_pipeline_gives(edited: Any, example: dict[str, Any]) -> None:
+    pipeline = part("evlm.pipeline").Pipeline.load(part("evlm.models.zoo").choose(["bundled"]), device="cpu")
+    request = part("evlm.request").Request(example["image"], example["prompt"], example["references"])
+    result = pipeline.run(request)
+    image, mask, plans, preview = edited.args
+    assert torch.equal(image, result.edited) and torch.equal(mask, result.mask)
+    assert plans == [result.trace] and preview.shape[0] == 1
+    assert torch.equal(image[mask == 0], example["image"][mask == 0])
+    assert edited.ui["evlm_trace"][0]["instruction"] == result.plan.instruction
+
+
+def test_it_stops_at_the_plan_and_goes_on_without_reasoning_again(
+    pipe: Any, example: dict[str, Any], edited: Any, asked: list[str]
+) -> None:
+    pipe.answers.clear()
+    stopped = call("EVLM_QuickEdit", pipe=pipe, stop="stop at the plan", **example)
+    assert torch.equal(stopped.args[0], example["image"]), "nothing is painted yet"
+    assert torch.equal(stopped.args[1], edited.args[1]) and asked == [example["prompt"]]
+    painted = call("EVLM_QuickEdit", pipe=pipe, **example)
+    assert torch.equal(painted.args[0], edited.args[0]) and len(asked) == 1
+    worded = call("EVLM_QuickEdit", pipe=pipe, instruction="make it green", **example)
+    assert worded.args[2][0].plan.instruction == "make it green" and len(asked) == 1
+    call("EVLM_QuickEdit", pipe=pipe, **{**example, "prompt": "remove it"})
+    assert asked[1:] == ["remove it"], "another question is asked"
+
+
+def test_variations_are_the_pictures_of_their_seeds(pipe: Any, example: dict[str, Any]) -> None:
+    three = call("EVLM_QuickEdit", pipe=pipe, seed=4, variations=3, steps=3, **example).args[0]
+    alone = call("EVLM_QuickEdit", pipe=pipe, seed=5, steps=3, **example).args[0]
+    assert three.shape[0] == 3 and torch.equal(three[1:2], alone) and not torch.equal(three[0], three[1])
+
+
+def test_a_given_mask_and_given_boxes_are_where_the_edit_is(pipe: Any, example: dict[str, Any]) -> None:
+    mask = torch.zeros(1, 64, 64)
+    mask[:, 4:20, 8:30] = 1
+    image, used, _, _ = call("EVLM_QuickEdit", pipe=pipe, mask=mask, steps=2, **example).args
+    assert torch.equal(used, mask) and torch.equal(image[mask == 0], example["image"][mask == 0])
+    assert not torch.equal(image, example["image"])
+    box = {"x": 6, "y": 6, "width": 20, "height": 24}
+    bare = call("EVLM_LoadAll", detector="none", segmenter="none").args[0]
+    _, used, plans, _ = call(
+        "EVLM_QuickEdit", pipe=bare, boxes=[box], stop="stop at the plan", **example
+    ).args
+    rows, columns = used[0].any(1).nonzero().flatten(), used[0].any(0).nonzero().flatten()
+    assert plans[0].plan.scope == "local"
+    assert abs(int(rows[0]) - 6) <= 3 and abs(int(columns[-1]) - 25) <= 3, "the box, grown a little"
+
+
+def test_a_batch_has_a_plan_each(pipe: Any, example: dict[str, Any]) -> None:
+    both = torch.cat([example["image"], example["image"].flip(2)])
+    image, mask, plans, preview = call(
+        "EVLM_QuickEdit", pipe=pipe, steps=2, **{**example, "image": both}
+    ).args
+    assert len(image) == len(mask) == len(plans) == len(preview) == 2
+    wrong = part("evlm.errors").RequestError
+    with pytest.raises(wrong, match="3 masks for 2 pictures"):
+        call("EVLM_QuickEdit", pipe=pipe, mask=torch.ones(3, 64, 64), **{**example, "image": both})
+
+
+def test_a_role_can_be_chosen_or_connected(example: dict[str, Any]) -> None:
+    segmenter = call("EVLM_LoadSegmenter").args[0]
+    pipe = call("EVLM_LoadAll", detector="none", custom_segmenter=segmenter).args[0]
+    assert pipe.detector is None and pipe.segmenter is segmenter
+    with pytest.raises(part("evlm.errors").ModelError, match="qwen2-vl-2b is not on this machine"):
+        call("EVLM_LoadAll", models="photo-8gb")
+    with pytest.raises(part("evlm.errors").RequestError, match="models 'photo': expected one of bundled"):
+        call("EVLM_LoadAll", models="photo")
+    with pytest.raises(part("evlm.errors").RequestError, match="pipe: expected a link to EVLM Load All"):
+        call("EVLM_QuickEdit", pipe="a word", **example)
+
+
+def test_each_set_names_a_model_for_each_role() -> None:
+    sets, zoo = part("evlm.models.sets"), part("evlm.models.zoo")
+    for each in sets.SETS:
+        assert [zoo.find(name).role for name in each.models] == list(zoo.ROLES)
+    assert sets.expand(["bundled", "photo-8gb"]) == ["bundled", *sets.SETS[0].models]
