@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor
 
 from .errors import ModelError, RequestError
-from .events import Event, OnEvent, Step, Watch
+from .events import STEPS, Event, OnEvent, Step, Watch
 from .masks import box_mask
 from .plan.trace import Plan, Trace
 from .request import Request
 from .segment.region import PlanRegion, Region, agreeing, clip_to_boxes, corrected, decide, plan_region
 
 __all__ = [
+    "STEPS",
     "Changes",
     "Event",
     "Grounded",

@@ -9,10 +9,10 @@ import { findNode, Pages, readMessage } from "./trace.js"
 import { createTraceView } from "./view.js"
 
 const FOLDED = "evlm_folded" // in node.properties
-const TRACE_HEIGHT = { EVLM_Reason: 130, EVLM_ShowTrace: 220 }
+const TRACE_HEIGHT = { EVLM_Reason: 130, EVLM_QuickEdit: 130, EVLM_ShowTrace: 220 }
 const TRACE_WIDTH = 360
 const RATING_HEIGHT = 92
-const SEEDED = ["EVLM_Reason", "EVLM_Edit", "EVLM_Train"]
+const SEEDED = ["EVLM_Reason", "EVLM_QuickEdit", "EVLM_Edit", "EVLM_Train"]
 const ENDS = ["execution_success", "execution_error", "execution_interrupted"]
 
 const traces = new WeakMap() // node -> { view, pages, streaming, complete: it shows what a run ended with }

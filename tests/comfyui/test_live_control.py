@@ -25,7 +25,7 @@ def test_a_cancel_takes_at_most_one_token_or_step(
 ) -> None:
     graph = _long(node)
     running = graphs.node_of(graph, node)
-    assert comfy.run(graphs.load("quickstart")).status == "success"  # the models are in memory
+    assert comfy.run(graphs.load("step_by_step")).status == "success"  # the models are in memory
     waits, units = [], []
     for seed in range(3):
         asked: list[float] = []
@@ -51,7 +51,7 @@ def test_a_cancel_takes_at_most_one_token_or_step(
 def test_memory_is_given_back(bulky: live.Comfy, figures: Callable[[str, str], None]) -> None:
     """With an editor that is large enough to be seen in RSS. What the libraries keep for good (code, caches,
     first arenas) is there after the first run; so the cycles after it are measured."""
-    graph = graphs.changed(graphs.load("quickstart"), "EVLM_LoadEditor", model="evlm/bulky", dtype="fp32")
+    graph = graphs.changed(graphs.load("step_by_step"), "EVLM_LoadEditor", model="evlm/bulky", dtype="fp32")
     graph = graphs.changed(graph, "EVLM_Edit", steps=2)
     size = sum(path.stat().st_size for path in (bulky.base / "models/evlm/bulky").rglob("*.safetensors"))
     before = []
@@ -101,7 +101,7 @@ def bulky(tmp_path: Path) -> Iterator[live.Comfy]:
 
 def _long(node: str) -> live.Graph:
     """A graph that stays in one node for many seconds."""
-    graph = graphs.load("quickstart")
+    graph = graphs.load("step_by_step")
     if node == "EVLM_Edit":
         return graphs.changed(graph, node, steps=1000)
     graph = graphs.changed(graph, node, image=["many", 0])

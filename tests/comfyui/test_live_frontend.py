@@ -37,7 +37,7 @@ def test_the_quickstart_runs_from_a_click(page: frontend.Page, figures: Callable
     page.load(live.PACK / "workflows" / "quickstart.json")
     assert page.click_run(120) == "success"
     shown = page.pictures()
-    assert shown["EVLM_Edit"] and shown["EVLM_Example"] and shown["PreviewImage"]
+    assert shown["EVLM_QuickEdit"] and shown["EVLM_Example"] and shown["PreviewImage"]
     assert any(text.strip() for text in page.texts(".evlm-instruction")), "no trace is drawn"
     picture = live.PACK / "out" / f"quickstart-frontend-{page.version}.png"
     page.picture(picture)

@@ -26,7 +26,7 @@ def test_a_workflow_succeeds_and_its_second_run_is_all_cached(
 
 
 def test_the_preview_and_the_progress_of_an_edit_arrive(comfy: live.Comfy) -> None:
-    graph = graphs.seeded(graphs.load("quickstart"), 11)
+    graph = graphs.seeded(graphs.load("step_by_step"), 11)
     run = comfy.run(graph)
     assert run.status == "success", run.error
     assert len(run.progress(graphs.node_of(graph, "EVLM_Edit"))) > 1
@@ -36,7 +36,7 @@ def test_the_preview_and_the_progress_of_an_edit_arrive(comfy: live.Comfy) -> No
 
 
 def test_a_batch_of_pictures_gives_a_list_of_plans(comfy: live.Comfy) -> None:
-    graph = _repeated(graphs.load("quickstart"), 3)
+    graph = _repeated(graphs.load("step_by_step"), 3)
     shown = graphs.node_of(graph, "EVLM_ShowTrace")
     run = comfy.run(graph)
     assert run.status == "success", run.error
@@ -44,7 +44,7 @@ def test_a_batch_of_pictures_gives_a_list_of_plans(comfy: live.Comfy) -> None:
 
 
 def test_a_model_that_is_not_there_is_a_clear_message(comfy: live.Comfy) -> None:
-    run = comfy.run(graphs.changed(graphs.load("quickstart"), "EVLM_LoadModel", model="../../etc/passwd"))
+    run = comfy.run(graphs.changed(graphs.load("step_by_step"), "EVLM_LoadModel", model="../../etc/passwd"))
     assert run.status == "rejected" or run.error
     assert "passwd" in str(run.error)
 

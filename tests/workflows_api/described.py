@@ -48,18 +48,68 @@ def quickstart(definitions: Definitions) -> Graph:
     """Runs as it is: every model lies in the pack."""
     graph = Graph(
         "quickstart",
-        "## Quickstart\n\nQueue it: it runs as it is, on a CPU too, in seconds.\n\n"
-        "A picture, a reference and two words come in. **Reason** finds out what is meant and writes it down "
-        "as a plan; **Ground** finds the thing that it names, **Segment** its outline, **Edit** paints there "
-        "and nowhere else. Unfold the four parts in **Show Trace** to read why.\n\n"
-        "**Files:** none. The bundled models are tiny ones of the real classes; they know only a drawn world "
-        "of coloured shapes. For photographs take the other workflows.",
+        "## Quickstart\n\nPress *Run*. It needs no files and takes seconds, on a CPU too.\n\n"
+        "A picture, a reference and two words go into **Quick Edit**. It finds out what is meant, writes it "
+        "down as a plan, finds the place, and paints there and nowhere else.\n\n"
+        "To look first: set `stop` to *stop at the plan*. Change the words, or draw a mask; set it back to "
+        "*paint*: it goes on without reasoning again.\n\n"
+        "**Your photographs:** choose *photo-8gb* in **Load All** and turn `download` on once (9.6 GB); the "
+        "bundled models know only a drawn world. Put **Load Image** in the place of **Example**.\n\n"
+        "Each step as a node of its own: the template *step_by_step*.",
         definitions,
+        note_height=560,
     )
-    example, plan = _asked(graph, REFERENCE)
-    _edit(graph, example["image"], plan["plan"])
-    graph.add(5, "PreviewImage", title="Original", images=example["image"], size=RESULT_SIZE)
-    graph.add(5, "PreviewImage", title="Reference", images=example["reference"], size=RESULT_SIZE)
+    models = graph.add(1, "EVLM_LoadAll")
+    example = graph.add(1, "EVLM_Example", which=REFERENCE)
+    edit = graph.add(
+        2,
+        "EVLM_QuickEdit",
+        pipe=models["pipe"],
+        image=example["image"],
+        prompt="like this",
+        references=example["references"],
+        size=(420, 900),
+    )
+    graph.add(3, "PreviewImage", title="Edited", images=edit["image"], size=(380, 400))
+    graph.add(3, "PreviewImage", title="Plan: boxes and mask", images=edit["preview"], size=(380, 400))
+    return graph
+
+
+def step_by_step(definitions: Definitions) -> Graph:
+    """The five steps, a node each; the loaders stand below the step that follows them."""
+    graph = Graph(
+        "step_by_step",
+        "## Step by step\n\nThe quickstart's edit, a node for each step. It runs as it is.\n\n"
+        "**Reason** finds out what is meant and writes it down as a plan; **Ground** finds the thing that it "
+        "names, **Segment** its outline, **Edit** paints there and nowhere else.\n\n"
+        "Each step can be replaced: the boxes by another detector's, the mask by a drawn one, the editor by "
+        "core's own sampling (see *native_sampling* and *qwen_image_edit*).\n\n"
+        "The picture travels with its plan: the later steps take it from **Reason**, so that a batch of "
+        "pictures meets its own plans.\n\n**Files:** none.",
+        definitions,
+        note_height=520,
+    )
+    example = graph.add(1, "EVLM_Example", which=REFERENCE)
+    model = graph.add(1, "EVLM_LoadModel")
+    reason = graph.add(
+        2,
+        "EVLM_Reason",
+        model=model["model"],
+        image=example["image"],
+        references=example["references"],
+        prompt="like this",
+    )
+    detector = graph.add(2, "EVLM_LoadDetector")
+    with_plan: dict[str, Any] = {"image": reason["image"], "plan": reason["plan"]}
+    ground = graph.add(3, "EVLM_Ground", detector=detector["detector"], **with_plan)
+    segmenter = graph.add(3, "EVLM_LoadSegmenter")
+    segment = graph.add(
+        4, "EVLM_Segment", segmenter=segmenter["segmenter"], boxes=ground["boxes"], **with_plan
+    )
+    editor = graph.add(4, "EVLM_LoadEditor")
+    edit = graph.add(5, "EVLM_Edit", editor=editor["editor"], mask=segment["mask"], **with_plan)
+    graph.add(6, "PreviewImage", title="Edited", images=edit["image"], size=RESULT_SIZE)
+    graph.add(6, "PreviewImage", title="Reference", images=example["reference"], size=RESULT_SIZE)
     return graph
 
 
@@ -307,6 +357,7 @@ def plan_by_hand(definitions: Definitions) -> Graph:
 
 WORKFLOWS: tuple[Callable[[Definitions], Graph], ...] = (
     quickstart,
+    step_by_step,
     edit_2d_qwen2vl_sam2_ip2p,
     native_sampling,
     qwen_image_edit,
@@ -318,6 +369,7 @@ WORKFLOWS: tuple[Callable[[Definitions], Graph], ...] = (
 )
 BUNDLED = (
     "quickstart",
+    "step_by_step",
     "several_references",
     "rate_and_collect",
     "train_from_ratings",

@@ -21,6 +21,7 @@ DRAWN = {
     "LoadImage": 300,
     "EVLM_Example": 230,
     "EVLM_Reason": 280,
+    "EVLM_QuickEdit": 380,
     "EVLM_RateEdit": 130,
     "EVLM_Train": 300,
 } | dict.fromkeys(
