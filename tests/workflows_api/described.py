@@ -48,7 +48,7 @@ def quickstart(definitions: Definitions) -> Graph:
     """Runs as it is: every model lies in the pack."""
     graph = Graph(
         "quickstart",
-        "## Quickstart\n\nPress *Run*. It needs no files and takes seconds, on a CPU too.\n\n"
+        "## Quickstart\n\nPress *Run*. It takes seconds, on a CPU too.\n\n**Files:** none.\n\n"
         "A picture, a reference and two words go into **Quick Edit**. It finds out what is meant, writes it "
         "down as a plan, finds the place, and paints there and nowhere else.\n\n"
         "To look first: set `stop` to *stop at the plan*. Change the words, or draw a mask; set it back to "
