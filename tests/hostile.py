@@ -52,6 +52,10 @@ LINKS: dict[str, tuple[str, dict[str, Any]]] = {
     "train": ("EVLM_Train", {"dataset": ["rate", "folder"], "steps": 1}),
     "show": ("EVLM_ShowTrace", {"plan": ["plan", "plan"]}),
     "text": ("EVLM_PlanToText", {"plan": ["plan", "plan"]}),
+    "pipe": ("EVLM_LoadAll", {}),
+    "quick": ("EVLM_QuickEdit", {"pipe": ["pipe", "pipe"], "image": ["example", "image"],
+                                 "references": ["reference", "references"], "prompt": "like this",
+                                 "steps": 2}),
 }  # fmt: skip
 # Which node shows the result of which. An output node of core takes pictures and texts.
 SHOWN = {
@@ -69,6 +73,8 @@ SHOWN = {
     "edit": ("PreviewImage", {"images": ["edit", "image"]}),
     "composite": ("PreviewImage", {"images": ["composite", "image"]}),
     "text": ("PreviewAny", {"source": ["text", "text"]}),
+    "pipe": ("PreviewImage", {"images": ["quick", "image"]}),
+    "quick": ("PreviewImage", {"images": ["quick", "image"]}),
 }
 
 
@@ -225,9 +231,11 @@ def _type(spec: Any) -> str:
 
 
 _SIZED = (("segment", "rough_mask"), ("edit", "mask"), ("composite", "mask"), ("composite", "edited"),
-          ("rate", "mask"), ("rate", "edited"), ("edit", "image"), ("reason", "image"))  # fmt: skip
+          ("rate", "mask"), ("rate", "edited"), ("edit", "image"), ("reason", "image"),
+          ("quick", "image"), ("quick", "mask"))  # fmt: skip
 _WORDED = (("reason", "prompt"), ("reference", "text"), ("reference", "note"), ("rate", "prompt"),
-           ("rate", "note"), ("edit", "instruction"), ("ground", "targets"))  # fmt: skip
+           ("rate", "note"), ("edit", "instruction"), ("ground", "targets"),
+           ("quick", "prompt"), ("quick", "instruction"), ("quick", "targets"))  # fmt: skip
 _CORE: dict[str, Any] = {
     "PreviewImage": {"input": {"required": {"images": ["IMAGE"]}}},
     "PreviewAny": {"input": {"required": {"source": ["*"]}}},

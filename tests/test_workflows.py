@@ -156,6 +156,6 @@ def test_no_two_nodes_overlap_and_links_run_to_the_right(name: str) -> None:
 def test_bundled_workflows_name_no_other_model() -> None:
     for name in NAMES:
         loaders = [n for n in api(name).values() if n["class_type"].startswith("EVLM_Load")]
-        own = all(n["inputs"]["model"] == "bundled" for n in loaders)
+        own = all("bundled" in (n["inputs"].get("model"), n["inputs"].get("models")) for n in loaders)
         remote = any(n["class_type"] == "EVLM_RemoteModel" for n in api(name).values())
         assert (own and not remote) == (name in BUNDLED)
