@@ -213,7 +213,9 @@ class Pipeline:
         changes: what somebody who looked at the plan wants otherwise.
         mask: [F, H, W] or [1, H, W] in 0..1, at the original's size; takes the place of both steps.
         """
-        return self._plan(request, reasoned, threshold, grow, changes or Changes(), mask, Watch(on_event))
+        watch = Watch(on_event)
+        watch.notes += request.notes
+        return self._plan(request, reasoned, threshold, grow, changes or Changes(), mask, watch)
 
     def paint(
         self,
