@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -141,7 +142,7 @@ class QuickEdit(io.ComfyNode):
         for number, frames in enumerate(pictures):
             request = Request(frames, prompt, references or ())
             place = None if mask is None else _mask_of(mask, number, len(pictures), frames)
-            answer = pipe.remembered(_key(request), lambda request=request: watch.reasoned(pipeline, request))
+            answer = pipe.remembered(_key(request), partial(watch.reasoned, pipeline, request))
             plan = pipeline.plan(request, reasoned=answer, changes=changes, mask=place, on_event=watch.event)
             everywhere = torch.ones(frames.shape[:3])
             planned.append(plan)
