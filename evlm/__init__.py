@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .lazy import hand_on
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__, __getattr__, __dir__ = hand_on(
     __name__,

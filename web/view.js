@@ -1,5 +1,6 @@
 // A trace, drawn. Everything a model wrote goes into the page as text, never as markup.
 
+import { readable } from "./readable.js"
 import { PARTS } from "./trace.js"
 
 const FOLDED_AT_FIRST = ["output"] // what it says stands on top already
@@ -72,7 +73,7 @@ export function createTraceView({ t, folded, onFold }) {
     drawChips(trace)
     put(outside, trace?.outside)
     for (const name of PARTS) {
-      put(parts[name].text, trace?.[name])
+      put(parts[name].text, name === "output" ? trace?.[name] : readable(trace?.[name]))
       parts[name].details.hidden = !trace?.[name] && trace?.writing !== name
       parts[name].details.classList.toggle("evlm-now", trace?.writing === name)
     }

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..errors import ModelError
 from .families import EDITORS, MODEL_TYPES, EditorFamily
+from .sets import expand
 
 ROLES = ("reasoner", "detector", "segmenter", "editor")
 BUNDLED = Path(__file__).resolve().parents[1] / "bundled"
@@ -132,10 +133,11 @@ def choose(names: Sequence[str], folders: Sequence[str | Path] = ()) -> dict[str
     """Several names to one model for each role; a later name wins over an earlier one.
 
     Each name is what `resolve` takes; the role is read from the model itself, or said: "detector=owlv2-base".
-    "detector=none" leaves a role out. "bundled", and a folder with subfolders named after roles, give more.
+    "detector=none" leaves a role out. "bundled", a folder with subfolders named after roles, and the names of
+    `sets` give more.
     """
     chosen: dict[str, Path] = {}
-    for name in names:
+    for name in expand(names):
         role, sign, value = name.partition("=")
         if sign and role in ROLES:
             chosen.pop(role, None)

@@ -62,7 +62,11 @@ def test_the_browser_reads_a_trace_as_python_does(tmp_path: Path) -> None:
         "loose": [{"text": text, "trace": as_read(parse(text))} for text in LOOSE],
     }
     (tmp_path / "cases.json").write_text(json.dumps(cases), encoding="utf-8")
-    for name in ("trace", "strings"):  # by this ending node takes them for modules, whatever its version
+    for name in (
+        "trace",
+        "strings",
+        "readable",
+    ):  # by this ending node takes them for modules, whatever its version
         shutil.copy(ROOT / "web" / f"{name}.js", tmp_path / f"{name}.mjs")
     shutil.copy(Path(__file__).with_name("trace_checks.mjs"), tmp_path)
     assert NODE is not None

@@ -3,6 +3,7 @@ import assert from "node:assert/strict"
 import { readFileSync } from "node:fs"
 
 import { STRINGS, translator } from "./strings.mjs"
+import { readable } from "./readable.mjs"
 import { findNode, Pages, PARTS, readMessage, splitTrace } from "./trace.mjs"
 
 const { rendered, loose } = JSON.parse(readFileSync(process.argv[2], "utf8"))
@@ -107,6 +108,18 @@ const checks = {
     assert.equal(findNode(root, "0f-uuid:3"), inner)
     for (const id of ["4", "5:4", "3:1", "", ":", null, undefined, "nope:3", {}]) assert.equal(findNode(root, id), null)
     assert.equal(findNode(undefined, "3"), null)
+  },
+
+  "a trace is shown in sentences, without the model's marks"() {
+    const said = "reference 1 : large yellow dotted square . original : small blue striped = ring left , red * cross ; grey ."
+    assert.equal(
+      readable(said),
+      "Reference 1: large yellow dotted square. Original: small blue striped ring left, red cross; grey.",
+    )
+    const prose = "The user wants x = 3, and 2 * 2. Nothing else; fine."
+    assert.equal(readable(prose), prose)
+    assert.equal(readable("large yellow = dotted ,"), "Large yellow dotted,")
+    for (const none of ["", undefined, null]) assert.equal(readable(none), "")
   },
 
   "the extension speaks the language of the frontend, or English"() {
