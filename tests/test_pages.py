@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from evlm.cli.main import build_parser
+from evlm.models.sets import SETS
 from evlm.models.zoo import BUNDLED, CATALOGUE
 from evlm.request import EXAMPLES
 from trainer.__main__ import COMMANDS
@@ -63,7 +64,7 @@ def test_the_python_of_the_page_runs_as_one_program(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", commands("python -m evlm"))
 def test_the_commands_parse(command: str) -> None:
     options = build_parser().parse_args(shlex.split(command, comments=True)[3:])
-    known = {m.name for m in CATALOGUE} | {"bundled"}
+    known = {m.name for m in CATALOGUE} | {"bundled"} | {each.name for each in SETS}
     for name in [*(getattr(options, "download", None) or []), *(getattr(options, "models", None) or [])]:
         assert name in known or "=" in name
 
