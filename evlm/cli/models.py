@@ -16,6 +16,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """List the models, or fetch some of them."""
+    from ..models.sets import SETS, expand
     from ..models.zoo import list_models
     from .terminal import Terminal
 
@@ -26,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
             raise EVLMError(f"--folder {' '.join(options.folder)}: a download goes into one folder, name one")
         terminal = Terminal()
         folder = options.folder[0] if options.folder else None
-        for name in options.download:
+        for name in expand(options.download):
 
             def show(done: int, total: int, file: str, name: str = name) -> None:
                 terminal.bar(name[:24], done // 10**6, total // 10**6, f" MB {file}")
@@ -43,4 +44,6 @@ def run(options: argparse.Namespace) -> int:
         vram = f"{found.vram:g} GB"
         print(f"{found.name:20} {found.role:10} {size:>9} {vram:>8}  {found.licence:12} {where}")
     print("\nVRAM: while working in 16 bits, by the number of parameters. Fetch one with --download NAME.")
+    for each in SETS:
+        print(f"{each.name} is {', '.join(each.models)}: {each.about}.")
     return 0

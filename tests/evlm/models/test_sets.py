@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from evlm.cli.main import main
 from evlm.errors import ModelError
 from evlm.models.sets import SETS, expand, find_set
 from evlm.models.zoo import BUNDLED, ROLES, choose, find
@@ -21,6 +22,19 @@ def test_a_set_stands_for_its_models_in_place() -> None:
     assert find_set("photo-8gb") is not None and find_set("bundled") is None
     assert expand(["bundled", "photo-8gb", "detector=none"]) == ["bundled", *SETS[0].models, "detector=none"]
     assert expand(["bundled"]) == ["bundled"]
+
+
+def test_the_command_line_lists_and_fetches_a_set(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fetched: list[str] = []
+    monkeypatch.setattr(
+        "evlm.models.download.download", lambda name, *rest: fetched.append(name) or Path(name)
+    )
+    assert main(["models", "--download", "photo-8gb"]) == 0
+    assert fetched == list(SETS[0].models)
+    assert main(["models"]) == 0
+    assert "photo-24gb is qwen2.5-vl-7b, grounding-dino-base" in capsys.readouterr().out
 
 
 def test_choose_takes_a_set_and_later_names_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
