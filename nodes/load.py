@@ -83,6 +83,7 @@ class LoadModel(io.ComfyNode):
         max_pixels: int,
         download: bool,
     ) -> io.NodeOutput:
+        from ..evlm.models.quantized import is_quantised
         from ..evlm.reason.reasoner import Reasoner
 
         path, lora = _path("reasoner", model, download), folders.find_adapter(adapter)
@@ -101,7 +102,8 @@ class LoadModel(io.ComfyNode):
                 max_pixels=max_pixels or None,
             )
 
-        return io.NodeOutput(host.Managed(model, build, lambda r: [r.module], moves=bits is None))
+        moves = bits is None and not is_quantised(path)  # weights of few bits stay where they were made
+        return io.NodeOutput(host.Managed(model, build, lambda r: [r.module], moves=moves))
 
 
 class RemoteModel(io.ComfyNode):

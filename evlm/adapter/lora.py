@@ -161,6 +161,11 @@ def check_places(
                 f"{list(expected[kind])}; "
                 "it was trained on another model size or saved with other settings"
             )
+    if any(".lora_embedding_" in name for name in lost):
+        raise CheckpointError(
+            f"{where} has a LoRA on the embedding, which is not supported; merge it into its base model with "
+            "PEFT and load the merged folder"
+        )
     embeddings = ("embed_tokens", "lm_head.weight", ".base_layer.")
     if any(part in name for name in lost for part in embeddings):
         raise CheckpointError(

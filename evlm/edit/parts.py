@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError, RequestError
-from ..models.loading import check_report, read_json, read_notes
+from ..models.load_report import check_report
+from ..models.loading import read_json, read_notes
 from ..models.quantized import check_plain, quantization_of
 from ..models.safetensors_file import read_header
 from .original_names import text_name, unet_name, vae_name

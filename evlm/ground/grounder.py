@@ -22,7 +22,8 @@ from ..errors import ModelError, RequestError
 from ..files.pictures import check_frames, to_pil
 from ..masks import check_mask
 from ..models.families import GROUNDING_DINO, OWL
-from ..models.loading import check_report, pick_device, pick_dtype, read_json, read_notes
+from ..models.load_report import check_report
+from ..models.loading import pick_device, pick_dtype, read_json, read_notes
 from ..plan.mask_codec import decode_mask
 from ..plan.trace import Plan
 

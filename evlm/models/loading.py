@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import ModelError
-from .quantized import check_plain
 
 _DTYPES = {
     "fp32": torch.float32,
@@ -54,24 +52,6 @@ def half_dtype(device: torch.device) -> torch.dtype:
     if torch.version.hip or torch.cuda.get_device_properties(device).major >= 8:
         return torch.bfloat16
     return torch.float16
-
-
-def check_report(folder: Path, report: Mapping[str, Any], strict: bool = False) -> None:
-    """Raises ModelError where `from_pretrained(..., output_loading_info=True)` found tensors missing, which
-    it would have drawn at random, or scales of 8-bit weights unused; strict: or any tensor unused."""
-    missing, unexpected = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
-    check_plain(folder, unexpected)
-    if missing:
-        raise ModelError(
-            f"{folder}: {len(missing)} tensors are missing, the first is {missing[0]}; the weights belong to "
-            "another configuration. Download the folder again"
-        )
-    if strict and unexpected:
-        raise ModelError(
-            f"{folder}: {len(unexpected)} tensors have no place in the model, the first is {unexpected[0]}; "
-            "they may change what the others mean, so nothing is loaded without them. Take the model's plain "
-            "weights in 16 bits"
-        )
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:

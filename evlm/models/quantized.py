@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
+from .loading import read_json
 
 # method -> groups of packages (import name, pip's name); of each group one must be installed
 _NEEDS: dict[str, tuple[tuple[tuple[str, str], ...], ...]] = {
@@ -32,7 +33,7 @@ def quantization_of(folder: Path, config: Mapping[str, Any]) -> str | None:
     Raises ModelError where the package that the method needs is not installed, and for a method that
     transformers would ignore.
     """
-    settings = config.get("quantization_config", config.get("compression_config"))
+    settings = _settings(config)
     if settings is None:
         return None
     method = None
@@ -58,6 +59,16 @@ def quantization_of(folder: Path, config: Mapping[str, Any]) -> str | None:
     return method
 
 
+def is_quantised(folder: Path) -> bool:
+    """Whether a folder's weights are stored in few bits; such a model stays on the device it is loaded on.
+
+    Raises ModelError for a broken config.json.
+    """
+    return (
+        _settings(read_json(folder / "config.json", "the configuration of a Hugging Face model")) is not None
+    )
+
+
 def check_plain(where: Path, names: Iterable[str]) -> None:
     """Raises ModelError where tensors of these names are scales, which only a quantised model has.
 
@@ -70,6 +81,10 @@ def check_plain(where: Path, names: Iterable[str]) -> None:
             "quantization_config says what to do with them (files for ComfyUI's own loaders are so); take "
             "the model's plain weights in 16 bits"
         )
+
+
+def _settings(config: Mapping[str, Any]) -> Any:
+    return config.get("quantization_config", config.get("compression_config"))
 
 
 def _installed(module: str) -> bool:

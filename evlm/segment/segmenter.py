@@ -21,7 +21,8 @@ from ..errors import ModelError, RequestError
 from ..files.pictures import check_frames
 from ..masks import check_mask
 from ..models.families import SAM2
-from ..models.loading import check_report, half_dtype, pick_device, pick_dtype, read_json
+from ..models.load_report import check_report
+from ..models.loading import half_dtype, pick_device, pick_dtype, read_json
 from .sam2_meta import build_transformers, read_meta, shape_of
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # every SAM 2 was trained with ImageNet's

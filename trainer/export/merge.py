@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from evlm.adapter.checkpoint import AdapterMeta
@@ -78,7 +79,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 def _added(weight: Tensor, module: str, parts: Mapping[str, Tensor], lora: Lora) -> Tensor:
     """W + scale * B A, with DoRA each row brought to its magnitude; [out, in] in the weight's dtype."""
-    if not weight.is_floating_point():
+    if weight.dtype not in (torch.float32, torch.float16, torch.bfloat16):
         raise CheckpointError(
             f"{module} is stored as {weight.dtype}; an adapter is merged into weights of 16 or 32 bits: name "
             "such a copy of the model with --base"

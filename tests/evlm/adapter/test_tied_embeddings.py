@@ -80,6 +80,15 @@ def test_saved_embeddings_are_refused_with_their_reason(tmp_path: Path) -> None:
         Reasoner.load(base, tmp_path / "adapter", device="cpu")
 
 
+def test_a_lora_on_the_embedding_is_refused_with_its_reason(tmp_path: Path) -> None:
+    """(A10)"""
+    base = tied_folder(tmp_path / "base", "qwen2_vl")
+    wrapped = random_adapter(tied_model("qwen2_vl"), target_modules=["q_proj", "embed_tokens"])
+    wrapped.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    with pytest.raises(CheckpointError, match="a LoRA on the embedding"):
+        Reasoner.load(base, tmp_path / "adapter", device="cpu")
+
+
 # --- starts that change the base (A16) ---
 
 

@@ -122,6 +122,13 @@ def test_tensors_that_have_no_place_are_never_ignored(folder: Path) -> None:
     assert error.startswith("ModelError") and "model.extra.bias" in error
 
 
+def test_buffers_that_every_model_computes_may_lie_in_the_files(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    extra = {"model.visual.rotary_pos_emb.inv_freq": torch.ones(4)}
+    save_file({**load_file(file), **extra}, file, metadata={"format": "pt"})
+    assert refusal(lambda: Reasoner.load(folder, device="cpu")) == ""
+
+
 def test_plain_fp8_weights_are_only_a_shorter_form(folder: Path) -> None:
     file = folder / "model.safetensors"
     tensors = {n: t.to(torch.float8_e4m3fn).float() for n, t in load_file(file).items()}

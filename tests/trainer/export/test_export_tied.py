@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from evlm.adapter.checkpoint import Expected, linear_shapes, load_adapter
+from evlm.errors import CheckpointError
 
 
 def test_the_merged_folder_computes_what_peft_does(tmp_path: Path) -> None:
@@ -42,3 +44,27 @@ def test_the_merged_folder_computes_what_peft_does(tmp_path: Path) -> None:
     merged = type(model).from_pretrained(out).eval()
     with torch.no_grad():
         torch.testing.assert_close(merged(**ids).logits, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_an_adapter_is_not_merged_into_weights_of_8_bits(tmp_path: Path) -> None:
+    """Their scales lie elsewhere, and a sum rounded to fp8 is not the model's (A13)."""
+    import tiny_qwen
+    from tiny_adapters import random_adapter
+
+    from trainer.export.merge import merge
+
+    model = tiny_qwen.make_model()
+    model.save_pretrained(tmp_path / "base")
+    file = tmp_path / "base" / "model.safetensors"
+    save_file(
+        {name: tensor.to(torch.float8_e4m3fn) for name, tensor in load_file(file).items()},
+        file,
+        metadata={"format": "pt"},
+    )
+    random_adapter(tiny_qwen.make_model()).save_pretrained(tmp_path / "adapter")
+    layer = load_adapter(tmp_path / "adapter", Expected.of(model))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(
+        CheckpointError, match=r"float8_e4m3fn; an adapter is merged into weights of 16 or 32"
+    ):
+        merge(tmp_path / "base", [layer], linear_shapes(model), tmp_path / "out")
