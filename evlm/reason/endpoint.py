@@ -17,8 +17,20 @@ from ..errors import EndpointError
 
 KEY_VARIABLE = "EVLM_API_KEY"
 PRIVATE_VARIABLE = "EVLM_ALLOW_PRIVATE_ENDPOINTS"
-# Python 3.10 to 3.12 call some of these global.
-_INSIDE = [ipaddress.ip_network(each) for each in ("fec0::/10", "64:ff9b:1::/48", "192.0.0.0/24")]
+# The special-purpose registries of IPv4 and IPv6 addresses (iana.org/assignments/iana-ipv4-special-registry and
+# iana-ipv6-special-registry), and what was in them once: nobody offers a service there, and a network may
+# send such an address anywhere. Python's `is_global` knows them in part, each version another one.
+_SPECIAL = [
+    ipaddress.ip_network(each)
+    for each in (
+        "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
+        "192.0.0.0/24", "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24",
+        "192.168.0.0/16", "192.175.48.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24",
+        "224.0.0.0/4", "240.0.0.0/4",
+        "::/128", "::1/128", "64:ff9b:1::/48", "100::/64", "100:0:0:1::/64", "2001::/23", "2001:db8::/32",
+        "2620:4f:8000::/48", "3fff::/20", "5f00::/16", "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8",
+    )
+]  # fmt: skip
 _CARRIERS = [ipaddress.IPv6Network(each) for each in ("::/96", "64:ff9b::/96")]
 
 
@@ -108,7 +120,7 @@ def connect(address: Address, key: str, allow_private: bool, timeout: float) -> 
 def is_public(number: str) -> bool:
     """Whether a numeric IPv4 or IPv6 address lies outside this machine and its network."""
     address = ipaddress.ip_address(number.partition("%")[0])
-    if any(address in network for network in _INSIDE):
+    if any(address in network for network in _SPECIAL):
         return False
     if isinstance(address, ipaddress.IPv6Address):
         inner = _carried(address)

@@ -283,6 +283,28 @@ def test_which_addresses_are_public(number: str, public: bool) -> None:
     assert is_public(number) is public
 
 
+@pytest.mark.parametrize(
+    "number",
+    [
+        "192.88.99.1", "192.31.196.1", "192.52.193.1", "192.175.48.42", "192.0.2.7", "198.18.0.1",
+        "198.51.100.9", "203.0.113.5", "0.1.2.3", "240.0.0.1", "255.255.255.255", "100::1", "100:0:0:1::1",
+        "2001::1", "2001:2::1", "2001:3::1", "2001:4:112::1", "2001:20::1", "2001:db8::1", "2001:30::1",
+        "2620:4f:8000::1", "3fff::1", "5f00::1", "::ffff:192.88.99.1", "2002:c058:6301::",
+        "64:ff9b::c058:6301",
+    ],
+)  # fmt: skip
+def test_no_special_purpose_address_is_public(number: str) -> None:
+    """All of IANA's registries, whatever this Python's `is_global` says; and inside an IPv6 one (N15)."""
+    assert not is_public(number)
+
+
+@pytest.mark.parametrize(
+    "number", ["192.88.98.255", "192.88.100.1", "2001:200::1", "2001:4860::8888", "2600::1"]
+)
+def test_neighbours_of_special_addresses_are_public(number: str) -> None:
+    assert is_public(number)
+
+
 def test_the_connection_goes_to_the_checked_address(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """A name server that answers differently the second time cannot move us."""
     import socket
