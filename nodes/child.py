@@ -46,7 +46,7 @@ class Trainer:
         # On Windows, so that Ctrl-Break is its own.
         group = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
         try:
-            with open(self._log, "ab") as log:
+            with open(self._log, "ab", opener=_open_in_place) as log:
                 self._begin = log.tell()
                 self._process = subprocess.Popen(
                     self._command,
@@ -121,6 +121,12 @@ class Trainer:
         why = "\n".join(why.removeprefix("error: ").splitlines()[-TOLD[0] :])[-TOLD[1] :] or "it said nothing"
         how = f"signal {-code} ended it; was memory short?" if code < 0 else f"exit code {code}"
         raise TrainingError(f"the training failed ({how}): {why}\nAll that it said is in {self._log}")
+
+
+def _open_in_place(path: str, flags: int) -> int:
+    from ..evlm.files.append import open_in_place
+
+    return open_in_place(Path(path), flags)
 
 
 def _python() -> list[str]:

@@ -13,8 +13,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+
+from ..evlm.models.listing import Listing, Look
 
 SEARCHED = {
     "reasoner": ("evlm", "LLM"),
@@ -28,14 +31,20 @@ RUNS = "evlm_train"  # folder in the output folder for their states and logs
 NO_ADAPTER = "none"
 PACK = Path(__file__).resolve().parent.parent
 WHOLE = 64 << 20  # bytes up to which a file is hashed whole
+LISTING = Listing()
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 
 
 def register() -> None:
-    """Tells ComfyUI about models/evlm, so that extra_model_paths.yaml can add places to it."""
+    """Tells ComfyUI about models/evlm, so that extra_model_paths.yaml can add places to it, and begins to
+    list what is there."""
     import folder_paths
 
     folder_paths.add_model_folder_path("evlm", os.path.join(folder_paths.models_dir, "evlm"))
+    LISTING.forget()
+    for role in SEARCHED:
+        models(role)
+    adapters()
 
 
 def roots(kind: str) -> list[Path]:
@@ -47,54 +56,46 @@ def roots(kind: str) -> list[Path]:
     return [Path(folder_paths.models_dir) / kind]
 
 
-def models(role: str) -> dict[str, Path | None]:
-    """What a loader offers: name -> where it lies. First the bundled one, then what is on this machine, then
-    the catalogue's models that are not here (None)."""
+def models(role: str) -> list[str]:
+    """What a loader offers, from memory, for it is asked for at every request: the bundled model, then what
+    is on this machine, then the catalogue's models, here or not."""
     from ..evlm.models import zoo
 
-    listed: dict[str, Path | None] = {"bundled": zoo.BUNDLED / role}
-    for kind in SEARCHED[role]:
-        for root in roots(kind):
-            for path in _entries(root):
-                if _role(path) == role:
-                    listed.setdefault(f"{kind}/{path.relative_to(root).as_posix()}", path)
-    for model in zoo.CATALOGUE:
-        if model.role == role:
-            listed.setdefault(model.name, _catalogued(model.name, role))
-    return listed
+    catalogued = [model.name for model in zoo.CATALOGUE if model.role == role]
+    return list(dict.fromkeys(["bundled", *_listed(SEARCHED[role], _model, role), *catalogued]))
 
 
-def adapters() -> dict[str, Path | None]:
-    """LoRA files and PEFT folders: name -> where it lies."""
-    listed: dict[str, Path | None] = {NO_ADAPTER: None}
-    for kind in ADAPTERS:
-        for root in roots(kind):
-            for path in _entries(root):
-                whole_model = path.is_dir() and not (path / "adapter_config.json").is_file()
-                if not whole_model and _role(path) is None and _is_adapter(path):
-                    listed.setdefault(f"{kind}/{path.relative_to(root).as_posix()}", path)
-    return listed
+def adapters() -> list[str]:
+    """As `models`: "none", then the LoRA files and PEFT folders that a reasoner may take."""
+    return [NO_ADAPTER, *_listed(ADAPTERS, _adapter, "adapter")]
 
 
 def find(role: str, name: object) -> Path | None:
-    """Where the model of this name lies; None when it is known but not here. Raises ModelError for a name
-    that no list of ours has."""
+    """Where the model of this name lies, by a look at that one file; None when it is known but not here.
+    Raises ModelError for a name that stands for none."""
     from ..evlm.errors import ModelError
+    from ..evlm.models import zoo
 
-    known = models(role)
-    if not isinstance(name, str) or name not in known:
-        raise ModelError(unknown(role, name, list(known)))
-    return known[name]
+    if name == "bundled":
+        return zoo.BUNDLED / role
+    if any(model.name == name and model.role == role for model in zoo.CATALOGUE):
+        return _catalogued(str(name), role)
+    path = _named(name, SEARCHED[role], _model, role)
+    if path is None:
+        raise ModelError(unknown(role, name, models(role)))
+    return path
 
 
 def find_adapter(name: object) -> Path | None:
     """As `find`; None for "none"."""
     from ..evlm.errors import ModelError
 
-    known = adapters()
-    if not isinstance(name, str) or name not in known:
-        raise ModelError(unknown("adapter", name, list(known)))
-    return known[name]
+    if name == NO_ADAPTER:
+        return None
+    path = _named(name, ADAPTERS, _adapter, "adapter")
+    if path is None:
+        raise ModelError(unknown("adapter", name, adapters()))
+    return path
 
 
 def unknown(role: str, name: object, known: list[str]) -> str:
@@ -111,8 +112,7 @@ def absent(role: str, name: str) -> str:
 
     model = zoo.find(name)
     if model is None:
-        return unknown(role, name, list(models(role)))
-    path = roots("evlm")[0] / model.name
+        return unknown(role, name, models(role))
     files = (
         f" (or the file {' or '.join(model.single_files)} into models/{SEARCHED[role][-1]})"
         if model.single_files
@@ -121,23 +121,41 @@ def absent(role: str, name: str) -> str:
     return (
         f"{name} is not on this machine. Turn on `download` to fetch {model.size / 1e9:.1f} GB "
         f"({model.licence}) from {model.repo}, or put {', '.join(model.files)} of it at revision "
-        f"{model.revision[:12]} into {path}{files}. Then press R to refresh"
+        f"{model.revision[:12]} into models/evlm/{model.name}{files}. Then press R to refresh"
     )
 
 
 def dataset(name: object) -> Path:
     """The folder of a dataset in ComfyUI's output folder: by its name, or as Rate Edit's output gives it.
-    Raises RecordError for a name that is none."""
+    Raises RecordError for a name that is none, and for a dataset whose rows lie elsewhere."""
+    from ..evlm.errors import RecordError
+    from ..evlm.files.append import lock_file
+    from ..evlm.records import ROWS_FILE
+
     output = _output()
     if isinstance(name, str) and name == str(output / os.path.basename(name)):
         name = os.path.basename(name)
-    return _inside("dataset", output, checked_name("dataset", name, "it lies in ComfyUI's output folder"))
+    name = checked_name("dataset", name, "it lies in ComfyUI's output folder")
+    if name.lower() == RUNS:
+        raise RecordError(f"dataset {name!r}: the trainings' own folder is called so; choose another name")
+    folder = _inside("dataset", output, name)
+    for file in (ROWS_FILE, lock_file(ROWS_FILE)):
+        if os.path.islink(folder / file):
+            raise RecordError(f"dataset {name!r}: {file} in it is a link; put a file there or take it away")
+    return folder
 
 
 def run(name: object, key: str) -> Path:
     """The folder of a training in ComfyUI's output folder. key: hexadecimal digits that end its name. Raises
-    RecordError for a name that is none."""
-    return _inside("name", _output() / RUNS, f"{checked_name('name', name, 'it names the adapter')}-{key}")
+    RecordError for a name that is none, and for a folder that holds links: what is written there would follow
+    them."""
+    from ..evlm.errors import RecordError
+
+    folder = _inside("name", _output() / RUNS, f"{checked_name('name', name, 'it names the adapter')}-{key}")
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            raise RecordError(f"name {name!r}: {path.name} in {RUNS}/{folder.name} is a link; take it away")
+    return folder
 
 
 def trained(name: str) -> tuple[str, Path]:
@@ -205,20 +223,24 @@ def _inside(what: str, folder: Path, name: str) -> Path:
     return path
 
 
-def _entries(root: Path) -> list[Path]:
-    """Files and folders that may be a model, one folder deep ("owner/name")."""
-    if not root.is_dir():
-        return []
-    entries = []
-    for path in sorted(root.iterdir()):
-        if path.name.startswith("."):
-            continue
-        marks = ("config.json", "model_index.json", "adapter_config.json")
-        if path.is_dir() and not any((path / mark).is_file() for mark in marks):
-            entries += [p for p in sorted(path.iterdir()) if not p.name.startswith(".")]
-        else:
-            entries.append(path)
-    return entries
+def _listed(kinds: Sequence[str], look: Look, wanted: str) -> dict[str, Path]:
+    """kind/name -> path of everything in the folders of these kinds that `look` calls `wanted`."""
+    shelves = [(kind, root) for kind in kinds for root in roots(kind)]
+    listed: dict[str, Path] = {}
+    for index, entry in LISTING.entries([root for _, root in shelves], look):
+        if entry.kind == wanted:
+            listed.setdefault(f"{shelves[index][0]}/{entry.name}", entry.path)
+    return listed
+
+
+def _named(name: object, kinds: Sequence[str], look: Look, wanted: str) -> Path | None:
+    """The path of one name of `_listed`, without a list."""
+    kind, _, inner = name.partition("/") if isinstance(name, str) else ("", "", "")
+    if kind in kinds:
+        for root in roots(kind):
+            if LISTING.kind(root, inner, look) == wanted:
+                return root / inner
+    return None
 
 
 def _catalogued(name: str, role: str) -> Path | None:
@@ -231,25 +253,16 @@ def _catalogued(name: str, role: str) -> Path | None:
         return None
 
 
-def _role(path: Path) -> str | None:
-    about = path / "model_index.json" if (path / "model_index.json").is_file() else path / "config.json"
-    stamp = about if path.is_dir() and about.is_file() else path
-    try:
-        info = stamp.stat()
-    except OSError:
-        return None
-    return _read_role(str(path), info.st_size, info.st_mtime_ns)
-
-
-@lru_cache(4096)
-def _read_role(path: str, size: int, changed: int) -> str | None:
+def _model(path: Path) -> str | None:
     from ..evlm.models import zoo
 
-    return zoo.role_of(Path(path))
+    return zoo.role_of(path)
 
 
-def _is_adapter(path: Path) -> bool:
-    return (path / "adapter_config.json").is_file() if path.is_dir() else path.suffix == ".safetensors"
+def _adapter(path: Path) -> str | None:
+    from ..evlm.adapter.recognise import is_adapter
+
+    return "adapter" if is_adapter(path) else None
 
 
 def _device(name: str) -> bool:

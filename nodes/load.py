@@ -27,13 +27,13 @@ class LoadModel(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=list(folders.models("reasoner")),
+                    options=folders.models("reasoner"),
                     default="bundled",
                     tooltip="'bundled' knows only a small drawn world. Others: models/evlm or models/LLM.",
                 ),
                 io.Combo.Input(
                     "adapter",
-                    options=list(folders.adapters()),
+                    options=folders.adapters(),
                     default=folders.NO_ADAPTER,
                     tooltip="LoRA weights from models/evlm or models/loras that were trained for this model.",
                 ),
@@ -262,7 +262,7 @@ def _schema(node: str, title: str, role: str, about: str, output: Any) -> io.Sch
         inputs=[
             io.Combo.Input(
                 "model",
-                options=list(folders.models(role)),
+                options=folders.models(role),
                 default="bundled",
                 tooltip="'bundled' knows only a small drawn world; the others are for photographs.",
             ),

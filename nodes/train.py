@@ -44,13 +44,13 @@ class Train(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "model",
-                    options=list(folders.models("reasoner")),
+                    options=folders.models("reasoner"),
                     default="bundled",
                     tooltip="The reasoner that learns: the same one that Load EVLM will load.",
                 ),
                 io.Combo.Input(
                     "adapter",
-                    options=list(folders.adapters()),
+                    options=folders.adapters(),
                     default=folders.NO_ADAPTER,
                     tooltip="Where it starts from. The new adapter has this one in it.",
                 ),

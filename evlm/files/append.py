@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +16,7 @@ def append_lines(path: Path, data: bytes) -> None:
     data: one or more lines, each ended by a newline.
     """
     with _lock(path):
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
+        handle = open_in_place(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         try:
             size = os.fstat(handle).st_size
             if size and _last_byte(handle, size) != b"\n":
@@ -33,6 +35,27 @@ def append_lines(path: Path, data: bytes) -> None:
             os.close(handle)
 
 
+def lock_file(path: str | os.PathLike[str]) -> Path:
+    """The file beside `path` that `append_lines` locks."""
+    return Path(path).with_suffix(".lock")
+
+
+def open_in_place(path: Path, flags: int) -> int:
+    """A handle of the plain file that lies at `path` itself: a link there, which might lead anywhere, is not
+    followed. Raises OSError (ELOOP) for a link, a device, a pipe, or a file that has a second name."""
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+    handle = os.open(path, flags, 0o644)
+    try:
+        opened, named = os.fstat(handle), os.lstat(path)
+        plain = stat.S_ISREG(opened.st_mode) and stat.S_ISREG(named.st_mode)
+        if not plain or not os.path.samestat(opened, named) or opened.st_nlink > 1:
+            raise OSError(errno.ELOOP, "it is a link, has a second name elsewhere, or is no file", str(path))
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
 def _last_byte(handle: int, size: int) -> bytes:
     os.lseek(handle, size - 1, os.SEEK_SET)
     return os.read(handle, 1)
@@ -41,7 +64,7 @@ def _last_byte(handle: int, size: int) -> bytes:
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """An exclusive lock between processes, on a file beside the rows; it ends with the process."""
-    handle = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
+    handle = open_in_place(lock_file(path), os.O_RDWR | os.O_CREAT)
     try:
         if os.name == "nt":
             import msvcrt

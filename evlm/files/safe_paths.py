@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from ..errors import RecordError
 
 _HELD = 512  # folders remembered; rows that follow each other share them
+_BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _PLAIN = re.compile(r"[\w-][\w .,()+=@-]*(?:/[\w-][\w .,()+=@-]*)*")  # no "..", no "//", no hidden names
 
 
@@ -31,6 +32,18 @@ def inside(folder: str | os.PathLike[str], path: str) -> Path:
     if root not in target.parents:
         raise RecordError(f"path {path!r:.80} leads out of the dataset folder {root}")
     return root.joinpath(*parts)
+
+
+def leads_to_its_kind(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is no link, or a link to a folder, to a file with the same ending, or to a file of the
+    Hugging Face cache, whose names are hashes. A link from elsewhere cannot so hand in any other file."""
+    if not os.path.islink(path):
+        return True
+    target = os.path.realpath(path)
+    if os.path.isdir(target):
+        return True
+    same = os.path.splitext(target)[1].lower() == os.path.splitext(path)[1].lower()
+    return os.path.isfile(target) and (same or bool(_BLOB.fullmatch(os.path.basename(target))))
 
 
 class Inside:

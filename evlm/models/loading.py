@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import ModelError
+from .json_file import read_json
 
 _DTYPES = {
     "fp32": torch.float32,
@@ -52,24 +52,6 @@ def half_dtype(device: torch.device) -> torch.dtype:
     if torch.version.hip or torch.cuda.get_device_properties(device).major >= 8:
         return torch.bfloat16
     return torch.float16
-
-
-def read_json(path: Path, what: str) -> dict[str, Any]:
-    """The object in a JSON file. Raises ModelError when it is missing or broken; `what` says what should lie
-    there."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelError(
-            f"{path} does not exist; expected {what}. `python -m evlm models` lists what is there"
-        ) from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ModelError(
-            f"{path} cannot be read as JSON ({error}); expected {what}; fetch the model again"
-        ) from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path} holds a JSON {type(value).__name__}, expected an object: {what}")
-    return value
 
 
 def read_notes(folder: Path) -> dict[str, Any]:

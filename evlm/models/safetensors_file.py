@@ -9,14 +9,19 @@ Source: the format section of github.com/huggingface/safetensors.
 from __future__ import annotations
 
 import json
+import os
+import stat
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_HEADER = 32 << 20
 """Bytes. A 7B model's full header is 0.1 MB; the format itself allows 100 MB."""
@@ -49,9 +54,35 @@ class Header:
 def read_header(path: str | Path) -> Header:
     """The checked header of a safetensors file. No tensor is read. Raises CheckpointError."""
     path = Path(path)
+    with _opened(path) as (file, size, length):
+        raw = file.read(length)
+    if len(raw) != length:
+        raise _bad(path, "the header ends early")
+    return _parse(path, raw, size - 8 - length)
+
+
+def header_start(path: str | Path, most: int = 64 << 10) -> bytes:
+    """The first bytes of the JSON header as they stand in the file, at most `most`: enough to tell kinds of
+    file apart, without parsing anything.
+
+    Raises CheckpointError for anything that does not begin as a safetensors file does.
+    """
+    path = Path(path)
+    with _opened(path) as (file, _, length):
+        raw = file.read(min(length, most))
+    if not raw.lstrip().startswith(b"{"):
+        raise _bad(path, "its header is not a JSON object")
+    return raw
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[BinaryIO, int, int]]:
+    """(the file at its header, the file's size, the header's size). Raises CheckpointError."""
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
+            about = os.fstat(file.fileno())
+            if not stat.S_ISREG(about.st_mode):
+                raise CheckpointError(f"{path} is a device or a pipe, expected a safetensors file")
             start = file.read(8)
             if start.startswith(_PICKLES):
                 raise CheckpointError(
@@ -60,16 +91,18 @@ def read_header(path: str | Path) -> Header:
                     "trust it"
                 )
             if len(start) < 8:
-                raise _bad(path, f"{size} bytes is too short")
+                raise _bad(path, f"{about.st_size} bytes is too short")
             (length,) = struct.unpack("<Q", start)
-            if length > MAX_HEADER or 8 + length > size:
-                raise _bad(path, f"it announces a header of {length:,} bytes, the file has {size:,}")
-            raw = file.read(length)
+            if length > MAX_HEADER or 8 + length > about.st_size:
+                raise _bad(path, f"it announces a header of {length:,} bytes, the file has {about.st_size:,}")
+            yield file, about.st_size, length
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
-    if len(raw) != length:
-        raise _bad(path, "the header ends early")
-    return _parse(path, raw, size - 8 - length)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """A pipe that nobody writes to would keep the reader waiting."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def read_tensors(path: str | Path, header: Header) -> dict[str, Tensor]:

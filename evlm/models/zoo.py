@@ -5,20 +5,28 @@ Nothing here touches the network; `evlm.models.download` does, and only when ask
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ..errors import ModelError
+from ..errors import CheckpointError, ModelError
+from ..files.safe_paths import leads_to_its_kind
 from .families import EDITORS, MODEL_TYPES, EditorFamily
+from .json_file import read_json
+from .safetensors_file import header_start
 from .sets import expand
 
 ROLES = ("reasoner", "detector", "segmenter", "editor")
 BUNDLED = Path(__file__).resolve().parents[1] / "bundled"
 
+MAX_NAMES = 8 << 20
+"""Bytes of a file's header in which tensors' names are looked for. SDXL's whole header has 0.4 MB."""
+
+log = logging.getLogger("evlm")
 _TEXT_FILES = ("*.json", "*.txt", "*.jinja", "LICENSE*")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[0-9a-f]{40})?")
 
@@ -178,7 +186,7 @@ def role_of(path: Path) -> str | None:
     if editor_family(path) is not None:
         return "editor"
     if path.is_file():
-        if path.suffix == ".pt" or any("sam_mask_decoder." in key for key in _tensor_names(path)):
+        if path.suffix == ".pt" or b"sam_mask_decoder." in _header(path):
             return "segmenter"
         return None
     kind = _json(path / "config.json").get("model_type")
@@ -188,15 +196,9 @@ def role_of(path: Path) -> str | None:
 def editor_family(path: Path) -> EditorFamily | None:
     """Which editor a diffusers folder or a safetensors file holds; None: none that is known here."""
     if path.is_file():
-        names = _tensor_names(path)
-        return next(
-            (
-                family
-                for family in EDITORS
-                if family.file_prefix and any(name.startswith(family.file_prefix) for name in names)
-            ),
-            None,
-        )
+        header = _header(path)
+        marks = ((family, f'"{family.file_prefix}'.encode()) for family in EDITORS if family.file_prefix)
+        return next((family for family, mark in marks if mark in header), None)
     folder_class = _json(path / "model_index.json").get("_class_name")
     return next((family for family in EDITORS if family.folder_class == folder_class), None)
 
@@ -226,11 +228,11 @@ def _missing_weights(path: Path, stem: str) -> list[str]:
     """Safetensors only: one file, or an index and every shard that it names."""
     index = path / f"{stem}.safetensors.index.json"
     if index.is_file():
-        shards = set(_json(index).get("weight_map", {}).values())
-        bad = sorted(s for s in shards if not isinstance(s, str) or Path(s).name != s)
-        if bad or not shards:
+        table = _json(index).get("weight_map")
+        shards = list(table.values()) if isinstance(table, dict) else []
+        if not shards or not all(isinstance(s, str) and Path(s).name == s for s in shards):
             return [f"a sound {index.name}"]
-        return sorted(s for s in shards if not (index.parent / s).is_file())
+        return sorted(s for s in set(shards) if not (index.parent / s).is_file())
     whole = [*(path / stem).parent.glob(f"{Path(stem).name}*.safetensors")]
     return [] if whole else [f"{stem}.safetensors"]
 
@@ -318,25 +320,30 @@ def _not_found(name: str, role: str, looked: Sequence[Path]) -> str:
     return text + "Names are 'bundled', a path, a hub id, or one of: " + ", ".join(m.name for m in CATALOGUE)
 
 
-def _tensor_names(path: Path) -> list[str]:
-    """The names in a safetensors file's header; none for any other file."""
+def _header(path: Path) -> bytes:
+    """A safetensors file's header as it stands there, unparsed, for it may be anybody's; empty for any other
+    file. A damaged one is passed over, and said."""
     if path.suffix != ".safetensors":
-        return []
+        return b""
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = file.read(min(length, 50_000_000))
-        return list(json.loads(header).keys())
-    except (OSError, ValueError, AttributeError):
-        return []
+        return header_start(path, MAX_NAMES)
+    except CheckpointError as error:
+        log.warning("passed over: %s", error)
+        return b""
 
 
-def _json(path: Path) -> dict:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+def _json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is none. A damaged one is passed over, and said."""
+    if not path.is_file():
         return {}
-    return value if isinstance(value, dict) else {}
+    if not leads_to_its_kind(path):
+        log.warning("passed over: %s is a link to another kind of file", path)
+        return {}
+    try:
+        return read_json(path, "a model's settings")
+    except ModelError as error:
+        log.warning("passed over: %s", error)
+        return {}
 
 
 def _size(path: Path) -> int:

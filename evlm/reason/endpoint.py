@@ -17,9 +17,9 @@ from ..errors import EndpointError
 
 KEY_VARIABLE = "EVLM_API_KEY"
 PRIVATE_VARIABLE = "EVLM_ALLOW_PRIVATE_ENDPOINTS"
-# The special-purpose registries of IPv4 and IPv6 addresses (iana.org/assignments/iana-ipv4-special-registry and
+# The special-purpose registries of IPv4 and IPv6 addresses (iana.org/assignments/iana-ipv4-special-registry,
 # iana-ipv6-special-registry), and what was in them once: nobody offers a service there, and a network may
-# send such an address anywhere. Python's `is_global` knows them in part, each version another one.
+# send such an address anywhere. `is_global` knows them in part, each version of Python another one.
 _SPECIAL = [
     ipaddress.ip_network(each)
     for each in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,46 @@ def test_a_dataset_that_is_a_link_is_refused(output: Path, tmp_path: Path) -> No
     (output / "evlm_ratings").symlink_to(tmp_path)
     with pytest.raises(part("evlm.errors").RecordError, match="link"):
         rate(verdict="good")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right there")
+@pytest.mark.parametrize("file", ["rows.jsonl", "rows.lock"])
+@pytest.mark.parametrize("hard", [False, True])
+def test_rows_that_lie_elsewhere_are_not_written(output: Path, tmp_path: Path, file: str, hard: bool) -> None:
+    """Neither a link nor a second name of somebody's file is appended to (N3)."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"mine\n")
+    folder = output / "evlm_ratings"
+    folder.mkdir()
+    if hard:
+        (folder / file).hardlink_to(victim)
+    else:
+        (folder / file).symlink_to(victim)
+    with pytest.raises(part("evlm.errors").RecordError, match="link"):
+        rate(verdict="good")
+    assert victim.read_bytes() == b"mine\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right there")
+def test_a_link_that_comes_at_the_last_moment_is_not_followed(tmp_path: Path) -> None:
+    """The file that was opened is looked at, not only the name (N3)."""
+    from evlm.files.append import append_lines
+
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"mine\n")
+    (tmp_path / "rows.jsonl").symlink_to(victim)
+    with pytest.raises(OSError, match=r"link|symbolic"):
+        append_lines(tmp_path / "rows.jsonl", b"x\n")
+    assert victim.read_bytes() == b"mine\n"
+
+
+@pytest.mark.parametrize("name", ["evlm_train", "EVLM_Train"])
+def test_the_trainings_own_folder_is_no_dataset(output: Path, name: str) -> None:
+    """What is rated would mix with the states of trainings (N3)."""
+    with pytest.raises(part("evlm.errors").RecordError, match="dataset"):
+        rate(verdict="good", dataset=name)
+    assert "dataset" in str(part("nodes.rate").RateEdit.validate_inputs(dataset=name))
+    assert not any(output.iterdir())
 
 
 @pytest.mark.parametrize(

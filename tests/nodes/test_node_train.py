@@ -281,6 +281,18 @@ def test_a_link_out_of_the_output_folder_is_not_followed(base: Path, tmp_path: P
         train()
 
 
+def test_a_trainings_folder_that_holds_a_link_is_not_written(base: Path, tmp_path: Path) -> None:
+    """Its log would be somebody else's file (N3)."""
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    training = part("nodes.train").plan_training("rows", "bundled", "none", "quick", 1, "t", 0)
+    training.folder.mkdir(parents=True)
+    (training.folder / "trainer.log").symlink_to(victim)
+    with pytest.raises(part("evlm.errors").RecordError, match=r"trainer\.log.*is a link"):
+        train(steps=1)
+    assert victim.read_text() == "mine"
+
+
 def test_steps_are_shared_as_the_recipe_shares_its_own(base: Path) -> None:
     share, recipe = part("nodes.train")._phase_steps, base / "quick.yaml"
     assert share(recipe, 0) == {}
