@@ -12,6 +12,7 @@ from .checks import checked
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..evlm.edit.protocol import EditSettings
     from ..evlm.plan.trace import Trace
 
 
@@ -145,7 +146,13 @@ class Edit(io.ComfyNode):
         progress.end(result.frames)
         host.tell(result.notes)
         crop = result.crops if len(result.crops) else frames
-        return io.NodeOutput(result.frames, crop, ui=host.preview(result.frames, cls))
+        ui = {**host.preview(result.frames, cls).as_dict(), "evlm_own_values": [own_values(defaults)]}
+        return io.NodeOutput(result.frames, crop, ui=ui)
+
+
+def own_values(defaults: EditSettings) -> dict[str, float]:
+    """What 0 stands for in an editing node, for the page to say."""
+    return {name: getattr(defaults, name) for name in ("steps", "guidance", "image_guidance")}
 
 
 class Composite(io.ComfyNode):

@@ -11,6 +11,7 @@ from comfy_api.latest import io
 
 from . import host, sockets
 from .checks import checked
+from .edit import own_values
 from .ground import drawn
 from .reason import BATCH, PROMPT, as_json
 
@@ -139,6 +140,7 @@ class QuickEdit(io.ComfyNode):
         )
         pipeline, watch = pipe.pipeline(), _Watch(len(pictures) * (variations if paint else 1))
         edited, masks, planned, previews = [], [], [], []
+        own = None
         for number, frames in enumerate(pictures):
             request = Request(frames, prompt, references or ())
             place = None if mask is None else _mask_of(mask, number, len(pictures), frames)
@@ -152,9 +154,8 @@ class QuickEdit(io.ComfyNode):
                 edited.append(frames)
                 continue
             for turn in range(variations):
-                settings = _settings(
-                    pipeline.editor.defaults, (seed + turn) % 2**63, steps, guidance, image_guidance
-                )
+                own = pipeline.editor.defaults
+                settings = _settings(own, (seed + turn) % 2**63, steps, guidance, image_guidance)
                 result = pipeline.paint(request, plan, settings, on_event=watch.event)
                 watch.painted()
                 edited.append(result.edited)
@@ -163,6 +164,8 @@ class QuickEdit(io.ComfyNode):
         watch.end(pictures_out if paint else drawings)
         shown = host.preview(pictures_out if paint else drawings, cls)
         ui = {**shown.as_dict(), "evlm_trace": [as_json(each.trace) for each in planned]}
+        if own is not None:
+            ui["evlm_own_values"] = [own_values(own)]
         return io.NodeOutput(
             pictures_out, torch.cat(masks), [each.trace for each in planned], drawings, ui=ui
         )

@@ -49,6 +49,10 @@ def test_two_nodes_give_what_the_pipeline_gives(edited: Any, example: dict[str, 
     assert plans == [result.trace] and preview.shape[0] == 1
     assert torch.equal(image[mask == 0], example["image"][mask == 0])
     assert edited.ui["evlm_trace"][0]["instruction"] == result.plan.instruction
+    own = pipeline.editor.defaults
+    assert edited.ui["evlm_own_values"] == [
+        {"steps": own.steps, "guidance": own.guidance, "image_guidance": own.image_guidance}
+    ]
 
 
 def test_it_stops_at_the_plan_and_goes_on_without_reasoning_again(

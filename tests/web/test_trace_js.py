@@ -66,6 +66,7 @@ def test_the_browser_reads_a_trace_as_python_does(tmp_path: Path) -> None:
         "trace",
         "strings",
         "readable",
+        "labels",
     ):  # by this ending node takes them for modules, whatever its version
         shutil.copy(ROOT / "web" / f"{name}.js", tmp_path / f"{name}.mjs")
     shutil.copy(Path(__file__).with_name("trace_checks.mjs"), tmp_path)

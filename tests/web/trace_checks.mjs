@@ -3,6 +3,7 @@ import assert from "node:assert/strict"
 import { readFileSync } from "node:fs"
 
 import { STRINGS, translator } from "./strings.mjs"
+import { labelled } from "./labels.mjs"
 import { readable } from "./readable.mjs"
 import { findNode, Pages, PARTS, readMessage, splitTrace } from "./trace.mjs"
 
@@ -120,6 +121,13 @@ const checks = {
     assert.equal(readable(prose), prose)
     assert.equal(readable("large yellow = dotted ,"), "Large yellow dotted,")
     for (const none of ["", undefined, null]) assert.equal(readable(none), "")
+  },
+
+  "a 0 says the model's own value"() {
+    assert.equal(labelled("steps", 0, 20), "steps: 20 (model)")
+    assert.equal(labelled("guidance", 0, 7.5), "guidance: 7.5 (model)")
+    assert.equal(labelled("steps", 12, 20), "steps")
+    for (const none of [undefined, null, "20", NaN]) assert.equal(labelled("steps", 0, none), "steps")
   },
 
   "the extension speaks the language of the frontend, or English"() {
