@@ -33,6 +33,10 @@ class TraceError(EVLMError):
         return type(self), (self.part, self.offset, self.reason)
 
 
+class RefusalError(TraceError):
+    """A model's answer that is no plan because the model says that it will not or cannot make one."""
+
+
 class MaskTextError(EVLMError):
     """A mask text that does not follow the codec's grammar, or a mask that cannot be put into text."""
 

@@ -14,7 +14,16 @@ from .events import STEPS, Event, OnEvent, Step, Watch
 from .masks import box_mask
 from .plan.trace import Plan, Trace
 from .request import Request
-from .segment.region import PlanRegion, Region, agreeing, clip_to_boxes, corrected, decide, plan_region
+from .segment.region import (
+    NO_CHANGE,
+    PlanRegion,
+    Region,
+    agreeing,
+    clip_to_boxes,
+    corrected,
+    decide,
+    plan_region,
+)
 
 __all__ = [
     "STEPS",
@@ -185,7 +194,8 @@ class Pipeline:
         sampling, edit, threshold: None takes the model's own defaults.
         grow: how far a silhouette grows where the plan has no mask, as a share of the frame's shorter side.
         on_event: sees every `Event`; what it raises (`Cancelled`) stops the work and passes through.
-        Raises TraceError when the reasoner's text holds no plan.
+        A plan that asks for no change gives the original back, and a note says so. Raises TraceError when the
+        reasoner's text holds no plan, RefusalError when it says that it will not.
         """
         watch = Watch(on_event)
         reasoned = self._reason(request, sampling, watch)
@@ -249,6 +259,7 @@ class Pipeline:
         trace = changes.applied(reasoned.trace)
         plan = trace.plan
         watch.notes += [f"repaired: {repair}" for repair in plan.repairs]
+        watch.note("reason", list(reasoned.notes))
         objects: Tensor | None = None
         boxes: list[Box] = []
         if mask is not None:
@@ -257,7 +268,7 @@ class Pipeline:
             region = plan_region(plan, height, width)
             if changes.boxes is not None:
                 boxes = list(changes.boxes)
-            elif plan.scope == "local":
+            elif plan.scope == "local" and not plan.changes_nothing:
                 with watch.step("ground") as done:
                     grounded = ground_plan(self.grounder, frames, plan, threshold)
                     boxes, region = grounded.boxes, grounded.region
@@ -282,7 +293,10 @@ class Pipeline:
         watch.seconds = dict(planned.seconds)
         crops: Tensor | None = None
         with watch.step("edit") as done:
-            if mask is not None and not bool(mask.any()):
+            if plan.changes_nothing:  # whatever mask was given
+                edited, mask = frames.clone(), frames.new_zeros(frames.shape[:3])
+                watch.note("edit", [] if NO_CHANGE in watch.notes else [NO_CHANGE])
+            elif mask is not None and not bool(mask.any()):
                 edited = frames.clone()
             else:
                 result = self.editor.edit(
@@ -345,6 +359,8 @@ def ground_plan(
 
     height, width = frames.shape[1:3]
     region = plan_region(plan, height, width)
+    if plan.changes_nothing:
+        return Grounded([], False, region, list(region.notes))
     notes: list[str] = []
     if grounder is not None and plan.targets:
         detected = grounder.ground(frames, plan.targets, threshold=threshold, **how)

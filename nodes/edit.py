@@ -116,7 +116,9 @@ class Edit(io.ComfyNode):
 
         from ..evlm.edit.schedulers import SCHEDULERS
         from ..evlm.errors import RequestError
+        from ..evlm.plan.answers import asks_for_no_change
         from ..evlm.request import MAX_PROMPT
+        from ..evlm.segment.region import NO_CHANGE
 
         frames = image
         prompt = instruction.strip() or (plan.plan.instruction if plan else "")
@@ -125,6 +127,10 @@ class Edit(io.ComfyNode):
             raise RequestError(f"instruction: {len(prompt):,} characters, at most {MAX_PROMPT:,} are taken")
         if not prompt:
             raise RequestError("no instruction: write one, or connect a plan")
+        if asks_for_no_change(prompt):
+            host.tell([NO_CHANGE])
+            host.say(NO_CHANGE)
+            return io.NodeOutput(frames, frames, ui=host.preview(frames, cls))
         if mask is not None and bool((mask >= 0.5).all()):
             mask = None  # everywhere is no place: the whole frame, at the model's size for whole frames
         progress = host.Progress(1)

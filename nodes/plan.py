@@ -79,7 +79,7 @@ class PlanToText(io.ComfyNode):
 def _read(text: str, targets: tuple[str, ...], plain: bool, mask: Tensor | None) -> Trace:
     from dataclasses import replace
 
-    from ..evlm.errors import RequestError, TraceError
+    from ..evlm.errors import RefusalError, RequestError, TraceError
     from ..evlm.plan.mask_codec import get_codec
     from ..evlm.plan.trace import Plan, Trace, parse, plan_from_json
     from ..evlm.request import MAX_PROMPT
@@ -89,7 +89,10 @@ def _read(text: str, targets: tuple[str, ...], plain: bool, mask: Tensor | None)
             f"text: {len(text):,} characters, at most {10 * MAX_PROMPT:,} are read; shorten it"
         )
     try:
-        trace = Trace("", "", "", plan_from_json(text)) if text.lstrip().startswith("{") else parse(text)
+        ours = text.lstrip().startswith("{") and '"version"' in text  # else it is JSON that a model wrote
+        trace = Trace("", "", "", plan_from_json(text)) if ours else parse(text)
+    except RefusalError:
+        raise
     except TraceError:
         if not plain or not text.strip() or text.lstrip()[0] in "<{":
             raise

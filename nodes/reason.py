@@ -168,6 +168,7 @@ class Reason(io.ComfyNode):
 
                 reasoned = reasoner.reason(request, sampling, on_token, repair)
                 typing.done()
+                host.tell(reasoned.notes)
                 traces.append(reasoned.trace)
                 texts.append(reasoned.text)
         progress(max_new_tokens * len(requests))

@@ -5,8 +5,27 @@ const FIELDS = ["instruction", "targets", "scope", "mask"]
 
 const NAMES = "thinking|think|intermediate|reflection|output"
 const TOKEN = new RegExp(String.raw`\\[^]|<[ \t]{0,3}(/?)[ \t]{0,3}(${NAMES})[ \t]{0,3}>`, "gi")
+// What models write around what they think before they answer; evlm/plan/parts.py has the same list.
+const THOUGHTS = [
+  ...["think", "thought", "thoughts", "reasoning", "analysis", "scratchpad"].map((name) => [`<${name}>`, `</${name}>`]),
+  ["<seed:think>", "</seed:think>"],
+  ["[THINK]", "[/THINK]"],
+  ["\u25c1think\u25b7", "\u25c1/think\u25b7"],
+  ["<|begin_of_thought|>", "<|end_of_thought|>"],
+  ["<|START_THINKING|>", "<|END_THINKING|>"],
+  ["<|channel|>analysis<|message|>", "<|channel|>final<|message|>"],
+]
+const literal = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")
+const THOUGHT = new RegExp(
+  String.raw`\\[^]|(?<begin>${THOUGHTS.map(([begin]) => literal(begin)).join("|")})|(?<end>${THOUGHTS.map(([, end]) => literal(end)).join("|")})`,
+  "gi",
+)
 const OPEN_TAIL = /<[ \t]{0,3}\/?[ \t]{0,3}([a-z]{0,12})[ \t]{0,3}$/i
-const FIELD_LINE = /^[\s>#*\-"']{0,8}(instruction|targets|scope|mask)[\s*"']{0,4}[:=][ \t*]{0,4}(.*)$/i
+const FIELD_LINE =
+  /^[\s>#*\-"'`_•·|([]{0,8}(?:\(?[0-9]{1,2}[.)\uff0e\u3001][\s*"'`_]{0,6})?(instruction|targets|scope|mask)[\s*"'`_)\]}|]{0,6}[:=\uff1a\uff1d][\s*_]{0,4}(.*)$/i
+const LABEL_TOKEN = /\\[^]|[;,\uff1b\uff0c\u3001|]|(?:(?<!\S)|(?<=[\p{L}\p{N}_]{3}))\.(?=\s|$)/gu
+const NO_LABEL = ["none", "null", "nil", "n/a", "na", "-", "--", "nothing", "no target", "no targets"]
+const AROUND = { "[": "]", "(": ")", "{": "}" }
 const LONGEST_TAIL = 32
 
 /**
@@ -21,38 +40,106 @@ const LONGEST_TAIL = 32
 export function splitTrace(text, done = false) {
   text = asText(text)
   const read = done ? text : text.slice(0, undecidedFrom(text))
-  const parts = {}
-  const outside = []
-  let part = ""
-  let start = 0
-  const close = (name, end) => {
-    const content = read.slice(start, end).trim()
-    if (!name) {
-      if (content) outside.push(content)
-    } else if (!(name in parts) || (name === "output" && content)) {
-      parts[name] = content // of prose the first counts, of outputs the last
-    }
-  }
-  for (const token of read.matchAll(TOKEN)) {
-    if (!token[2]) continue // an escaped character
-    const name = token[2].toLowerCase().replace(/^think$/, "thinking")
-    const opened = token[1] && !part && !(name in parts) // "</think>" alone: its beginning was in the prompt
-    close(opened ? name : part, token.index)
-    part = token[1] ? "" : name
-    start = token.index + token[0].length
-  }
-  close(part, read.length)
+  const { answer, thoughts, open } = splitThoughts(read, done)
+  const { parts, outside, part } = findParts(answer)
+  const thought = thoughts.join("\n").trim()
+  if ("thinking" in parts && thought) outside.unshift(thought)
   const output = parts.output ?? ""
   return {
-    thinking: unescape(parts.thinking ?? ""),
+    thinking: unescape(parts.thinking ?? thought),
     intermediate: unescape(parts.intermediate ?? ""),
     reflection: unescape(parts.reflection ?? ""),
     output,
     ...readFields(output),
     outside: unescape(outside.join("\n")),
     repairs: [],
-    writing: done ? "" : part,
+    writing: done ? "" : open ? "thinking" : part,
   }
+}
+
+// The answer apart from what was thought before it; a thought whose beginning stood in the prompt reaches from the
+// start to the first end. While the text grows, a thought that has not ended yet is one all the same.
+function splitThoughts(text, done) {
+  const thoughts = []
+  let answer = ""
+  let start = 0
+  let begin = -1
+  for (const token of text.matchAll(THOUGHT)) {
+    const { begin: begins, end: ends } = token.groups
+    if (begins && begin < 0) {
+      answer += text.slice(start, token.index)
+      start = token.index
+      begin = start + begins.length
+    } else if (ends && (begin >= 0 || !(thoughts.length || answer))) {
+      thoughts.push(withoutLeadingTag(text.slice(Math.max(begin, 0), token.index)).trim())
+      start = token.index + ends.length
+      begin = -1
+    }
+  }
+  const open = !done && begin >= 0 && !answer.trim()
+  if (open) thoughts.push(text.slice(begin).trim())
+  else answer += text.slice(start)
+  return { answer, thoughts, open }
+}
+
+function withoutLeadingTag(thought) {
+  return thought.replace(/^\s*<[ \t]{0,3}think(?:ing)?[ \t]{0,3}>/i, "")
+}
+
+// The parts by their tags, what stands outside of them, and the part that is not ended.
+function findParts(text) {
+  let parts = {}
+  let outputs = []
+  let part = ""
+  let start = 0
+  const outside = []
+  const nests = {} // by part of prose that did not end: how things stood then, as what follows may lie inside it
+  const keep = (name, from, end, closed) => {
+    const content = text.slice(from, end).trim()
+    if (name === "output") outputs.push({ content, closed })
+    if (!(name in parts)) parts[name] = content
+  }
+  const leaveOut = (end) => {
+    const content = text.slice(start, end).trim()
+    if (content) outside.push(content)
+  }
+  const tags = [...text.matchAll(TOKEN)].filter((token) => token[2])
+  const nameOf = (token) => token[2].toLowerCase().replace(/^think$/, "thinking")
+  const lastBegin = {}
+  for (const token of tags) if (!token[1]) lastBegin[nameOf(token)] = token.index
+  const comesAgain = (name, at) => {
+    const nest = nests[name]
+    const inside = Object.keys(parts).filter((each) => !(each in nest.parts) && each !== name)
+    if (outputs.length > nest.outputs.length) inside.push("output")
+    if (part && part !== name) inside.push(part)
+    return inside.some((each) => lastBegin[each] > at)
+  }
+  for (const token of tags) {
+    const name = nameOf(token)
+    const ends = Boolean(token[1])
+    const closed = ends && name === part
+    if (ends && !closed && nests[name] && comesAgain(name, token.index)) {
+      const nest = nests[name]
+      delete nests[name]
+      ;({ parts, outputs } = nest)
+      outside.length = nest.outside
+      keep(name, nest.start, token.index, true)
+    } else if (part) {
+      if (closed) delete nests[name]
+      else if (part !== "output" && !nests[part]) {
+        nests[part] = { start, parts: { ...parts }, outputs: [...outputs], outside: outside.length }
+      }
+      keep(part, start, token.index, closed)
+    } else if (ends && !(name in parts)) keep(name, start, token.index, true)
+    else if (!ends || name in parts) leaveOut(token.index)
+    part = ends ? "" : name
+    start = token.index + token[0].length
+  }
+  if (part) keep(part, start, text.length, false)
+  else leaveOut(text.length)
+  const good = outputs.filter(({ content, closed }) => content && (closed || readFields(content).instruction))
+  if (outputs.length) parts.output = (good.at(-1) ?? outputs[0]).content
+  return { parts, outside, part }
 }
 
 /** A trace as the server sends it with a finished node, made safe: every value of the type that is expected. */
@@ -139,7 +226,7 @@ function isEscaped(text, at) {
 
 function readFields(output) {
   const values = {}
-  for (const line of output.split("\n")) {
+  for (const line of output.split(/\r\n|[\n\r\u2028]/)) {
     const found = FIELD_LINE.exec(line)
     if (found) values[found[1].toLowerCase()] ??= found[2].trim()
   }
@@ -147,7 +234,7 @@ function readFields(output) {
     instruction: unescape(values.instruction ?? ""),
     targets: splitLabels(values.targets ?? ""),
     scope: values.scope ?? "",
-    mask: unescape(values.mask ?? ""),
+    mask: unescapeList(values.mask ?? ""),
   }
 }
 
@@ -157,11 +244,30 @@ function renderFields(fields) {
   return given.map((name) => `${name}: ${values[name]}`).join("\n")
 }
 
-// "a; b\;c" -> ["a", "b;c"]; "none" alone is no label.
+// "a; b\;c" -> ["a", "b;c"]; "none" alone is no label. Other models write "a, b", "a . b", "[a, b]".
 function splitLabels(text) {
-  if (text.trim().toLowerCase() === "none") return []
-  const pieces = text.match(/(?:\\[^]|[^;\\]|\\$)+/g) ?? []
-  return pieces.map((piece) => unescape(piece.trim())).filter(Boolean)
+  text = text.trim()
+  if (AROUND[text[0]] === text.at(-1)) text = text.slice(1, -1)
+  if (!text.trim() || NO_LABEL.includes(text.trim().toLowerCase())) return []
+  const pieces = []
+  let start = 0
+  for (const token of text.matchAll(LABEL_TOKEN)) {
+    if (token[0][0] === "\\") continue
+    pieces.push(text.slice(start, token.index))
+    start = token.index + token[0].length
+  }
+  pieces.push(text.slice(start))
+  return pieces.map((piece) => unescapeList(unquoted(piece.trim()))).filter(Boolean)
+}
+
+function unquoted(text) {
+  const inner = /^(["'`])([^]*)\1$/.exec(text)?.[2] ?? /^\u201c([^]*)\u201d$/.exec(text)?.[1]
+  return inner === undefined || /["'`\u201d]/.test(inner) ? text : inner.trim()
+}
+
+// In labels and masks more is escaped.
+function unescapeList(text) {
+  return text.replace(/\\([\\nr<.;,\uff1b\uff0c\u3001|[({"'\u201c`])/g, (_, letter) => ({ n: "\n", r: "\r" })[letter] ?? letter)
 }
 
 function unescape(text) {

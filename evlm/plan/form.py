@@ -11,7 +11,9 @@
     </output>
 
 `parse(render(trace)) == trace` for every trace. Text that would break the grammar is escaped with `\\`: the
-backslash itself, the `<` of anything that looks like a tag, line ends in a field, `;` in a label.
+backslash itself, the `<` of anything that looks like a tag, line ends in a field, and in labels and masks
+also what other models write between or around them: `;` `,` `|`, a full stop behind a word, a leading
+bracket or quote. The exact form holds none of these bare, apart from `;` between labels.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..errors import TraceError
+from .answers import asks_for_no_change
 
 TRACE_VERSION = 1
 PROSE = ("thinking", "intermediate", "reflection")
@@ -37,7 +40,7 @@ def render(trace: Trace) -> str:
     lines = [f"instruction: {_escape(plan.instruction, _FIELD)}", f"targets: {_render_targets(plan.targets)}"]
     lines.append(f"scope: {plan.scope}")
     if plan.mask_text is not None:
-        lines.append(f"mask: {_escape(plan.mask_text, _FIELD)}")
+        lines.append(f"mask: {_escape(plan.mask_text, _MASK)}")
     blocks = [f"<{part}>\n{_escape(getattr(trace, part), _PROSE)}\n</{part}>" for part in PROSE]
     return "\n".join([*blocks, "<output>", *lines, "</output>"])
 
@@ -70,7 +73,8 @@ class Plan:
     scope: "local" (inside a mask) or "global" (the whole frame).
     repairs: what the parser had to mend, in order; not part of the plan's identity.
 
-    White space around a text carries no meaning and is taken off; empty labels are dropped.
+    White space around a text carries no meaning and is taken off; empty labels are dropped. Where the
+    instruction says that nothing is to change (`changes_nothing`), the original is the answer.
     Raises TraceError where a value is of the wrong type, the instruction is empty or the scope unknown.
     """
 
@@ -94,6 +98,11 @@ class Plan:
         object.__setattr__(self, "targets", tuple(label for label in labels if label))
         object.__setattr__(self, "mask_text", mask_text or None)
         object.__setattr__(self, "repairs", tuple(_text(note, "trace") for note in self.repairs))
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether the instruction is that there is nothing to do: "no change needed"."""
+        return asks_for_no_change(self.instruction)
 
 
 @dataclass(frozen=True)
@@ -119,9 +128,15 @@ TAG = r"<[ \t]{0,3}(/?)[ \t]{0,3}(thinking|think|intermediate|reflection|output)
 _LOOKS_LIKE_TAG = rf"<(?={TAG[1:]})"
 _PROSE = re.compile(rf"\\|{_LOOKS_LIKE_TAG}", re.IGNORECASE)
 _FIELD = re.compile(rf"[\\\n\r]|{_LOOKS_LIKE_TAG}", re.IGNORECASE)
-_LABEL = re.compile(rf"[\\\n\r;]|{_LOOKS_LIKE_TAG}", re.IGNORECASE)
+_SEPARATORS = ";,\uff1b\uff0c\u3001|"
+_BRACKETS = "[({\"'\u201c`"
+_LABEL = re.compile(
+    rf"[\\\n\r{_SEPARATORS}]|\.(?=\s|\Z)|\A[{re.escape(_BRACKETS)}]|{_LOOKS_LIKE_TAG}", re.IGNORECASE
+)
+_MASK = re.compile(rf"[\\\n\r,]|\A[{re.escape(_BRACKETS)}]|{_LOOKS_LIKE_TAG}", re.IGNORECASE)
 _LETTERS = {"\n": "n", "\r": "r"}
 _ESCAPED = re.compile(r"\\([\\nr;<])")
+_ESCAPED_IN_LIST = re.compile(rf"\\([\\nr<.{re.escape(_SEPARATORS + _BRACKETS)}])")
 _MEANINGS = {"n": "\n", "r": "\r"}
 
 
@@ -130,17 +145,33 @@ def unescape(text: str) -> str:
     return _ESCAPED.sub(lambda match: _MEANINGS.get(match[1], match[1]), text)
 
 
+def unescape_list(text: str) -> str:
+    """As `unescape`, for a label or a mask, where more is escaped."""
+    return _ESCAPED_IN_LIST.sub(lambda match: _MEANINGS.get(match[1], match[1]), text)
+
+
+NO_LABEL = frozenset(("none", "null", "nil", "n/a", "na", "-", "--", "nothing", "no target", "no targets"))
+# A full stop parts labels where it stands alone, or behind three letters: "cat . dog", "cat. dog.", not
+# "St. Bernard".
+_LIST_TOKEN = re.compile(rf"\\.|[{_SEPARATORS}]|(?:(?<!\S)|(?<=\w{{3}}))\.(?=\s|\Z)", re.DOTALL)
+
+
 def split_labels(text: str) -> tuple[str, ...]:
-    """ "a; b" -> ("a", "b"). "none" alone means no label ("none;" is the label "none")."""
-    if text.strip().lower() == "none":
+    """ "a; b" -> ("a", "b"), parted also by "," "|" " . " and their full-width kin. "none" alone, or a word
+    like it, means no label ("none;" is the label "none")."""
+    if text.strip().lower() in NO_LABEL:
         return ()
-    labels, start = [], 0
-    for match in re.finditer(r"\\.|;", text, re.DOTALL):
-        if match[0] == ";":
-            labels.append(text[start : match.start()])
+    labels = (unescape_list(label.strip()) for label in _raw_labels(text))
+    return tuple(label for label in labels if label)
+
+
+def _raw_labels(text: str) -> Iterator[str]:
+    start = 0
+    for match in _LIST_TOKEN.finditer(text):
+        if match[0][0] != "\\":
+            yield text[start : match.start()]
             start = match.end()
-    labels.append(text[start:])
-    return tuple(unescape(label.strip()) for label in labels if label.strip())
+    yield text[start:]
 
 
 def _escape(text: str, special: re.Pattern[str]) -> str:
@@ -151,7 +182,7 @@ def _render_targets(targets: tuple[str, ...]) -> str:
     if not targets:
         return "none"
     text = "; ".join(_escape(label, _LABEL) for label in targets)
-    return text + ";" if text.lower() == "none" else text
+    return text + ";" if text.lower() in NO_LABEL else text
 
 
 def _text(value: Any, part: str) -> str:
@@ -162,11 +193,11 @@ def _text(value: Any, part: str) -> str:
 
 # --- reading the exact form ---
 
-TOKEN = re.compile(rf"\\.|<(/?)({'|'.join(PARTS)})>", re.DOTALL)
+_TOKEN = re.compile(rf"\\.|<(/?)({'|'.join(PARTS)})>", re.DOTALL)
 
 
 def _tags(text: str) -> Iterator[re.Match[str]]:
-    return (match for match in TOKEN.finditer(text) if match[2])
+    return (match for match in _TOKEN.finditer(text) if match[2])
 
 
 def _expect(wanted: str, tag: re.Match[str] | None, part: str, text: str) -> re.Match[str]:
@@ -191,6 +222,9 @@ def _parse_plan(text: str, start: int, end: int) -> Plan:
                 raise TraceError(name, offset, f"fields come once each, in the order {', '.join(FIELDS)}")
             if name == "scope" and value.strip() not in ("local", "global"):
                 raise TraceError("scope", offset, f"expected 'local' or 'global', got {value.strip()!r:.80}")
+            if name in ("targets", "mask") and not is_exact_list(name, value):
+                expected = "labels parted by ';', or none" if name == "targets" else "a mask without , ( ["
+                raise TraceError(name, offset, f"expected {expected}, got {value.strip()!r:.80}")
             if name == "instruction" and not unescape(value).strip():
                 raise TraceError("instruction", offset, "it is empty; the editor needs a sentence")
             values[name] = value.strip()
@@ -198,6 +232,21 @@ def _parse_plan(text: str, start: int, end: int) -> Plan:
     for name in FIELDS[:3]:
         if name not in values:
             raise TraceError(name, end, f"the line '{name}: ...' is missing")
-    mask = unescape(values["mask"]) if "mask" in values else None
+    mask = unescape_list(values["mask"]) if "mask" in values else None
     scope: Scope = "global" if values["scope"] == "global" else "local"
     return Plan(unescape(values["instruction"]), split_labels(values["targets"]), mask, scope)
+
+
+def is_exact_list(name: str, value: str) -> bool:
+    """Whether labels ("targets") or a mask ("mask") are written as the exact form writes them."""
+    token = _LIST_TOKEN if name == "targets" else _MASK_TOKEN
+    items = _raw_labels(value) if name == "targets" else (value,)
+    return (
+        all(match[0][0] in "\\;" for match in token.finditer(value))
+        and not any(item.strip()[:1] in _WRAPPERS for item in items)
+        and not (name == "targets" and value.strip().lower() in NO_LABEL - {"none"})
+    )
+
+
+_MASK_TOKEN = re.compile(r"\\.|,", re.DOTALL)
+_WRAPPERS = frozenset(_BRACKETS)

@@ -2,144 +2,152 @@
 
 from __future__ import annotations
 
-import json
-import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from ..errors import TraceError
-from .form import FIELDS, PARTS, PROSE, TAG, Plan, Scope, Trace, split_labels, unescape
+from ..errors import RefusalError, TraceError
+from .answers import is_refusal
+from .boxes_text import boxes_text, mend_mask_text
+from .fields import FIELD_OF, Fields, fields_from_lines, labels_of
+from .form import PROSE, Plan, Scope, Trace, unescape
+from .loose_json import boxes_in, find_json, find_strict_json, labels_and_boxes
+from .parts import Cleaned, Part, Thoughts, blank_wrappers, find_parts, split_thoughts
 
-# Names that untuned models use for the plan's fields.
-_ALIASES = {
-    "instruction": (
-        "instruction",
-        "edit_instruction",
-        "editing_instruction",
-        "final_instruction",
-        "edit",
-        "prompt",
-    ),
-    "targets": ("targets", "target", "labels", "label", "objects", "object"),
-    "scope": ("scope",),
-    "mask": ("mask", "mask_text", "box", "bbox", "region"),
-}
-_FIELD_OF = {alias: name for name, aliases in _ALIASES.items() for alias in aliases}
-_ANY_ALIAS = "|".join(sorted((alias.replace("_", "[_ ]") for alias in _FIELD_OF), key=len, reverse=True))
-# "instruction: x", "- **Targets:** x", "SCOPE = x"
-_FIELD_LINE = re.compile(
-    rf"[\s>#*\-\"']{{0,8}}({_ANY_ALIAS})[\s*\"']{{0,4}}[:=][\s*]{{0,4}}(.*)", re.IGNORECASE
-)
-_TOKEN = re.compile(rf"\\.|{TAG}", re.IGNORECASE | re.DOTALL)
-_HEADING = re.compile(
-    r"^[ \t#*]{0,8}(thinking|think|intermediate|reflection|output)[ \t*]{0,4}:?[ \t*]{0,4}$",
-    re.IGNORECASE | re.MULTILINE,
-)
-_FENCE = re.compile(r"^[ \t]{0,8}(?:```|~~~)[\w+-]{0,20}[ \t]{0,8}\r?$", re.MULTILINE)
-_MAX_JSON_STARTS = 64  # each start may read to the end of the text; a fixed number of them keeps that linear
+_LONGEST_SENTENCE = 300  # characters of an <output> that may be an instruction and nothing else
+_QUOTED = 160  # characters of an answer that an error repeats
 
 
-def parse_loosely(text: str) -> Trace:
-    """A trace from any text that holds a plan in some form. Raises TraceError, and nothing else."""
+def parse_loosely(text: str, finished: bool = True) -> Trace:
+    """A trace from any text that holds a plan in some form. finished: False where the model was cut off.
+
+    Raises RefusalError where the model says that it will not, TraceError where there is no plan.
+    """
     notes: list[str] = []
-    text = _without_fences(text, notes)
-    parts = _parts(text, notes)
-    plan = _plan(parts, text, notes)
+    cleaned = Cleaned(text, notes)
+    try:
+        return _trace(cleaned.text, finished, notes)
+    except TraceError as error:
+        raise type(error)(error.part, cleaned.offset(error.offset), error.reason) from None
+
+
+def _trace(text: str, finished: bool, notes: list[str]) -> Trace:
+    thoughts = split_thoughts(text)
+    if thoughts.open is not None and not finished:
+        raise TraceError("thinking", len(text), "the answer was cut off inside its thoughts")
+    answer = blank_wrappers(thoughts.answer, notes)
+    parts = find_parts(answer, notes, lambda part: finished and bool(_instruction_in(part)))
+    if thoughts.texts and not answer.strip():  # everything was thought, and the answer left out
+        inside = max(thoughts.texts, key=len)
+        parts = find_parts(inside, notes)
+        plan = _plan_in_thoughts(parts, inside, text.find(inside), notes)
+    else:
+        plan = _plan(parts, answer, finished, thoughts, notes)
+        _add_thoughts(parts, thoughts, notes)
+    if is_refusal(plan.instruction):
+        raise RefusalError("instruction", 0, f"the model refuses: {_quote(plan.instruction)}")
     notes += [f"<{part}> is missing: taken as empty" for part in PROSE if part not in parts]
     prose = {part: unescape(parts[part].text.strip()) if part in parts else "" for part in PROSE}
     return Trace(**prose, plan=replace(plan, repairs=tuple(dict.fromkeys(notes))))
 
 
-@dataclass
-class _Part:
-    text: str
-    offset: int
-
-
-def _without_fences(text: str, notes: list[str]) -> str:
-    """Code fences become blanks of the same length: offsets stay true."""
-    cleaned, count = _FENCE.subn(lambda fence: " " * len(fence[0]), text)
-    if count:
-        notes.append("code fence removed")
-    return cleaned
-
-
-# --- parts ---
-
-
-def _parts(text: str, notes: list[str]) -> dict[str, _Part]:
-    """The four parts as far as they are there, by tags in any case and order, or else by headings."""
-    marks = [(token.start(), token.end(), token[1], token[2]) for token in _TOKEN.finditer(text) if token[2]]
-    if any(text[start:end] != f"<{slash}{name}>" or name not in PARTS for start, end, slash, name in marks):
-        notes.append("tag spelling mended")
-    if not marks:
-        marks = [(line.start(), line.end(), "", line[1]) for line in _HEADING.finditer(text)]
-        if marks:
-            notes.append("headings read as tags")
-    parts: dict[str, _Part] = {}
-    current: str | None = None
-    start = 0
-    for mark_start, mark_end, slash, name in [*marks, (len(text), len(text), "", "")]:
-        name = name.lower()
-        name = "thinking" if name == "think" else name  # what R1-like models write
-        content = _Part(text[start:mark_start], start)
-        closed = bool(slash) and name == current
-        if current is not None:
-            if not closed:
-                notes.append(f"</{current}> was missing")
-            _keep(parts, current, content, closed, notes)
-        elif slash and name not in parts:
-            notes.append(f"<{name}> was missing")
-            _keep(parts, name, content, True, notes)
-        elif slash:
-            notes.append(f"a second </{name}> left out")
-        elif content.text.strip() and marks:  # without any part the plan is looked for in the whole text
-            where = "before" if not parts else "after" if len(parts) == len(PARTS) else "between"
-            notes.append(f"text {where} the parts left out")
-        current = None if slash or not name else name
-        start = mark_end
-    if list(parts) != [part for part in PARTS if part in parts]:
-        notes.append("order of the parts mended")
-    return parts
-
-
-def _keep(parts: dict[str, _Part], name: str, content: _Part, closed: bool, notes: list[str]) -> None:
-    """The first of several counts; of outputs the last closed one: drafts come first, repeats last."""
-    if name in parts:
-        notes.append(f"<{name}> came twice: the {'last' if name == 'output' else 'first'} one counts")
-        if name != "output" or not closed or not content.text.strip():
-            return
-    parts[name] = content
+def _add_thoughts(parts: dict[str, Part], thoughts: Thoughts, notes: list[str]) -> None:
+    """What was thought before the answer is its <thinking>, where the answer has none."""
+    if not thoughts.texts:
+        return
+    if "thinking" in parts:
+        notes.append("what was thought before the answer left out")
+        return
+    notes.append("tag spelling mended")
+    parts["thinking"] = Part("\n".join(thought.strip() for thought in thoughts.texts).strip(), 0, closed=True)
 
 
 # --- the plan ---
 
 
-def _plan(parts: dict[str, _Part], text: str, notes: list[str]) -> Plan:
-    if "output" in parts:
-        source = parts["output"]
-    else:
-        source = _Part(text, 0)
+def _plan_in_thoughts(parts: dict[str, Part], text: str, offset: int, notes: list[str]) -> Plan:
+    """The plan of an answer that stands among the thoughts: only a whole one, for drafts stand there too."""
+    notes.append("the answer stands among the thoughts")
+    values = fields_from_lines(parts["output"].text if "output" in parts else text, []).values
+    whole = "output" in parts and parts["output"].closed
+    if not whole and not (
+        {"instruction", "targets"} <= values.keys() or find_strict_json(text, _has_instruction)
+    ):
+        raise TraceError("output", offset + len(text), "the model thought and gave no answer")
+    return _plan(parts, text, True, None, notes)
+
+
+def _plan(
+    parts: dict[str, Part], text: str, finished: bool, thoughts: Thoughts | None, notes: list[str]
+) -> Plan:
+    source = parts.get("output")
+    if source is None:
+        source = Part(text, 0, last=True)
         notes.append("<output> was missing")
-    data = _json_object(source.text)
-    if data is not None:
-        notes.append("JSON read as the plan")
-        if "output" not in parts:
-            data = _prose_from_json(data, parts, notes)
-        values = _fields_from_json(data, notes)
-    else:
-        values = _fields_from_lines(source.text, notes)
-        if not values and "output" in parts and source.text.strip():
-            notes.append("the whole <output> read as the instruction")
-            values = {"instruction": " ".join(unescape(source.text).split())}
+    values, whole = _values(source, parts, thoughts, notes)
+    if not finished and source.last and not whole:
+        where = "inside <output>" if "output" in parts else "before its <output> was done"
+        raise TraceError("output", source.offset + len(source.text), f"the answer was cut off {where}")
+    if not values and "output" in parts and _is_sentence(source.text):
+        notes.append("the whole <output> read as the instruction")
+        values = {"instruction": " ".join(unescape(source.text).split())}
     if not values:
-        raise TraceError(
-            "output", source.offset + len(source.text), "no plan found: no <output>, no fields, no JSON"
-        )
+        raise _no_plan(parts, source, text)
+    if "output" in parts and source.last and values.keys() == {"instruction"}:
+        raise TraceError("output", source.offset + len(source.text), "the answer stops inside <output>")
     return _build(values, parts, source, notes)
 
 
-def _build(values: dict[str, Any], parts: dict[str, _Part], source: _Part, notes: list[str]) -> Plan:
+def _values(
+    source: Part, parts: dict[str, Part], thoughts: Thoughts | None, notes: list[str]
+) -> tuple[dict[str, Any], bool]:
+    """(the plan's values by field, whether nothing of them can be missing behind the end of the text)."""
+    data = find_json(source.text, _has_instruction)
+    if data is not None:
+        notes.append("JSON read as the plan")
+        if "output" not in parts:
+            _prose_from_json(data, parts)
+        return _values_from_json(data, notes), find_strict_json(source.text, _has_instruction) is not None
+    line_notes: list[str] = []
+    fields = Fields()
+    if thoughts is None or thoughts.open is None or "output" in parts:  # else it is all thought
+        fields = fields_from_lines(source.text, line_notes)
+    if "instruction" in fields.values or "targets" in fields.values:
+        notes += line_notes
+        return fields.values, fields.ended
+    data = find_json(source.text, _has_targets)  # [{"bbox_2d": [...], "label": "hat"}]
+    if data is not None:
+        notes.append("JSON read as the plan")
+        return _values_from_json(data, notes) | fields.values, False
+    notes += line_notes
+    return fields.values, fields.ended
+
+
+def _instruction_in(text: str) -> Any:
+    data = find_json(text, _has_instruction)
+    return data if data is not None else fields_from_lines(text, []).values.get("instruction")
+
+
+def _is_sentence(text: str) -> bool:
+    """Whether a text may be an instruction alone, rather than fields that nobody understood."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    return len(lines) in (1, 2) and len(text.strip()) <= _LONGEST_SENTENCE and not set(text) & set("{}[]")
+
+
+def _no_plan(parts: dict[str, Part], source: Part, text: str) -> TraceError:
+    spoken = source.text.strip() if "output" in parts else text.strip()
+    end = source.offset + len(source.text)
+    if is_refusal(spoken):
+        return RefusalError("output", end, f"the model refuses: {_quote(spoken)}")
+    saying = f"; the answer is {_quote(spoken)}" if spoken else ""
+    return TraceError("output", end, f"no plan found: no <output>, no fields, no JSON{saying}")
+
+
+def _quote(text: str) -> str:
+    words = " ".join(text[: 2 * _QUOTED].split())
+    return repr(words if len(words) <= _QUOTED else f"{words[:_QUOTED]} ...")
+
+
+def _build(values: dict[str, Any], parts: dict[str, Part], source: Part, notes: list[str]) -> Plan:
     instruction = values.get("instruction", "")
     if not instruction.strip():
         intermediate = unescape(parts["intermediate"].text).split() if "intermediate" in parts else []
@@ -170,124 +178,85 @@ def _scope(value: str, targets: tuple[str, ...], mask_text: str | None, notes: l
     return inferred
 
 
-def _fields_from_lines(text: str, notes: list[str]) -> dict[str, Any]:
-    lines: dict[str, list[str]] = {}
-    current: str | None = None
-    for line in text.split("\n"):
-        field = _FIELD_LINE.match(line)
-        if field:
-            spelled = field[1].lower().replace(" ", "_")
-            current = _FIELD_OF[spelled]
-            if not line.startswith(f"{current}:"):
-                notes.append("field spelling mended")
-            if current in lines:
-                notes.append(f"{current} came twice: the first one counts")
-                current = None
-            else:
-                lines[current] = [field[2].strip()]
-        elif line.strip() and current == "instruction":
-            notes.append("instruction over several lines joined")
-            lines[current].append(line.strip())
-        elif line.strip():
-            notes.append("a line that is no field left out")
-    if list(lines) != [name for name in FIELDS if name in lines]:
-        notes.append("order of the fields mended")
-    values: dict[str, Any] = {}
-    for name, pieces in lines.items():
-        value = " ".join(pieces).strip()
-        bare = value.strip("*`").strip()
-        if bare != value:
-            notes.append("markup around a value taken off")
-        value = bare
-        if name == "targets":
-            values[name] = _labels(value, notes)
-        elif name == "mask" and value.strip("\"'-").lower() in ("", "null", "n/a"):
-            notes.append("a mask that names none left out")
-        else:
-            values[name] = unescape(value)
-    return values
-
-
-def _labels(value: str, notes: list[str]) -> tuple[str, ...]:
-    if value[:1] == "[" and value[-1:] == "]":
-        notes.append("list of targets mended")
-        quoted = re.findall(r"\"([^\"]*)\"|'([^']*)'", value)
-        if quoted:
-            return tuple(first or second for first, second in quoted)
-        return tuple(label.strip() for label in value[1:-1].split(","))
-    return split_labels(value)
-
-
 # --- JSON ---
 
 
-def _json_object(text: str) -> dict[str, Any] | None:
-    """The last object in the text that has a field of the plan, at its top or under "output" or "plan"."""
-    decoder = json.JSONDecoder()
-    best: dict[str, Any] | None = None
-    position = text.find("{")
-    for _ in range(_MAX_JSON_STARTS):
-        if position < 0:
-            break
-        end = position + 1
-        try:
-            value, end = decoder.raw_decode(text, position)
-            if isinstance(value, dict) and _has_plan(value):
-                best = value
-        except (ValueError, RecursionError):
-            pass
-        position = text.find("{", end)
-    return best
+def _has_instruction(value: Any) -> bool:
+    return any(FIELD_OF.get(_key(key)) == "instruction" for key in _plan_object(value))
 
 
-def _has_plan(value: dict[str, Any]) -> bool:
-    keys = {str(key).lower() for key in value}
-    return bool(keys & _FIELD_OF.keys()) or any(
-        isinstance(_get(value, name), dict) for name in ("output", "plan")
+def _has_targets(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(isinstance(each, dict) and labels_and_boxes(each)[0] for each in value)
+    return any(_key(key) in FIELD_OF for key in _plan_object(value))
+
+
+def _plan_object(value: Any) -> dict[str, Any]:
+    """The object that holds the plan: itself, under "output" or "plan", or the first of a list; or empty."""
+    if isinstance(value, list):
+        return next(
+            (plan for each in value[:64] if isinstance(each, dict) and (plan := _plan_object(each))), {}
+        )
+    if not isinstance(value, dict):
+        return {}
+    inner = next(
+        (each for name in ("output", "plan", "answer") if isinstance(each := _get(value, name), dict)), None
     )
+    plan = value if inner is None else inner
+    return plan if any(_key(key) in FIELD_OF for key in plan) else {}
 
 
 def _get(value: dict[str, Any], name: str) -> Any:
-    return next((each for key, each in value.items() if key.lower() == name), None)
+    return next((each for key, each in value.items() if _key(key) == name), None)
 
 
-def _prose_from_json(value: dict[str, Any], parts: dict[str, _Part], notes: list[str]) -> dict[str, Any]:
-    """Takes the prose from an object that holds the whole trace; gives the object that holds the plan."""
+def _key(key: Any) -> str:
+    return str(key).strip().lower().replace(" ", "_")
+
+
+def _prose_from_json(value: Any, parts: dict[str, Part]) -> None:
+    """Takes the prose from an object that holds the whole trace."""
+    if not isinstance(value, dict):
+        return
     for part in PROSE:
         prose = _get(value, part)
         if isinstance(prose, str) and part not in parts:
-            parts[part] = _Part(prose.replace("\\", "\\\\"), 0)
-    for name in ("output", "plan"):
-        inner = _get(value, name)
-        if isinstance(inner, dict):
-            return inner
-    return value
+            parts[part] = Part(prose.replace("\\", "\\\\"), 0, closed=True)
 
 
-def _fields_from_json(value: dict[str, Any], notes: list[str]) -> dict[str, Any]:
-    inner = next((each for name in ("output", "plan") if isinstance(each := _get(value, name), dict)), None)
-    value = inner if inner is not None else value
+def _values_from_json(value: Any, notes: list[str]) -> dict[str, Any]:
+    plan = _plan_object(value)
+    if isinstance(value, list) and not any(FIELD_OF.get(_key(key)) == "instruction" for key in plan):
+        plan = {"targets": value}
     values: dict[str, Any] = {}
-    for key, each in value.items():
-        name = _FIELD_OF.get(str(key).strip().lower().replace(" ", "_"))
+    boxes: list[Any] = []
+    for key, each in plan.items():
+        name = FIELD_OF.get(_key(key))
         if name is None or name in values or each is None:
             continue
         if name == "targets":
-            labels = each if isinstance(each, list) else split_labels(str(each))
-            values[name] = tuple(str(label) for label in labels if isinstance(label, (str, int, float)))
+            if isinstance(each, (list, dict)):
+                values[name], boxes = labels_and_boxes(each)
+            else:
+                values[name] = labels_of(str(each), notes)
         elif name == "mask":
-            values[name] = _box_text(each, notes)
+            values[name] = _mask_from_json(each, notes)
         elif isinstance(each, str):
             values[name] = each
+        elif isinstance(each, list) and each and all(isinstance(step, str) for step in each):
+            values[name] = "; ".join(each)
+    if boxes and not values.get("mask"):
+        notes.append("the targets' boxes read as the mask")
+        values["mask"] = boxes_text(boxes)
     return values
 
 
-def _box_text(value: Any, notes: list[str]) -> str | None:
-    """A mask text as it is; four numbers in 0..1000 as a box; anything else for decoding to refuse."""
-    numbers = (
-        isinstance(value, list) and len(value) == 4 and all(type(each) in (int, float) for each in value)
-    )
-    if numbers and all(0 <= each <= 1000 for each in value):
-        notes.append("four numbers read as a box")
-        return "box " + " ".join(str(round(each)) for each in value) + " full"
-    return value if isinstance(value, str) else json.dumps(value)[:200]
+def _mask_from_json(value: Any, notes: list[str]) -> str | None:
+    """A mask text as it is; boxes as mask text; anything else as text, for decoding to refuse."""
+    if isinstance(value, str):
+        return mend_mask_text(value, notes) if value.strip() else None
+    boxes = boxes_in(value)
+    if boxes:
+        notes.append("four numbers read as a box" if len(boxes) == 1 else "boxes read as a mask")
+        return boxes_text(boxes)
+    return repr(value)[:200] if value else None

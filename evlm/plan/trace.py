@@ -9,8 +9,10 @@ import json
 import re
 from typing import NamedTuple
 
-from ..errors import TraceError
-from .form import PARTS, PROSE, TOKEN, TRACE_VERSION, Plan, Scope, Trace, parse_exact, render, unescape
+from ..errors import RefusalError, TraceError
+from .answers import is_refusal
+from .form import PARTS, PROSE, TRACE_VERSION, Plan, Scope, Trace, parse_exact, render, unescape
+from .parts import THOUGHT_BEGIN, THOUGHT_END, THOUGHTS
 from .repair import parse_loosely
 
 __all__ = [
@@ -29,20 +31,26 @@ __all__ = [
 ]
 
 
-def parse(text: str, repair: bool = True) -> Trace:
+def parse(text: str, repair: bool = True, finished: bool = True) -> Trace:
     """Reads a trace from any text, in linear time.
 
     repair: mend what a model that was never tuned on the form gets wrong (missing tags, code fences, JSON,
         prose around the trace, capitals, missing fields that follow from the others) and name each repair in
         `plan.repairs`. Without it only the exact form is accepted. The exact form is never repaired.
-    Raises TraceError, and nothing else. The mask text is not checked here: decoding it is up to `mask_codec`.
+    finished: False where the model was cut off; only a plan that was done by then is taken.
+    Raises TraceError, and nothing else; of these RefusalError where the model says that it will not. The mask
+    text is not checked here: decoding it is up to `mask_codec`.
     """
     try:
-        return parse_exact(text)
+        trace = parse_exact(text)
     except TraceError:
         if not repair or not isinstance(text, str):
             raise
-    return parse_loosely(text)
+        return parse_loosely(text, finished)
+    if is_refusal(trace.plan.instruction):
+        offset = text.rindex("instruction:")
+        raise RefusalError("instruction", offset, f"the model refuses: {trace.plan.instruction!r:.200}")
+    return trace
 
 
 class StreamEvent(NamedTuple):
@@ -57,12 +65,16 @@ class TraceStream:
 
     The pieces of one part, joined, are the part's text as `parse` reads it, however the text was cut on
     arrival: tags removed, escapes resolved (in <output> they are left to the fields), no white space around.
+    What a model thinks before its answer, inside <think> ... </think> and its kin, belongs to no part: tags
+    are only talked about there.
     """
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
         self._rest = ""  # arrived, but may be the beginning of a tag
         self._part = ""
+        self._may_think = True  # until the first part begins
+        self._thinking = False
         self._begun = False  # has this part shown anything but white space?
         self._blank: list[str] = []  # white space that is shown only when more text of the part follows
 
@@ -85,25 +97,35 @@ class TraceStream:
 
     def _undecided(self, text: str) -> int:
         """Where the tail begins that cannot be read yet."""
-        tail = _UNDECIDED.search(text, max(0, len(text) - _LONGEST))
-        if not tail:
-            return len(text)
-        before = text[: tail.start()]
-        slashes = len(before) - len(before.rstrip("\\"))
-        return len(text) if slashes % 2 else tail.start()  # an escaped character decides nothing
+        start = max(0, len(text) - _LONGEST)
+        for begin in _TAG_BEGIN.finditer(text, start):
+            tail = text[begin.start() :]
+            if tail in _BEGINNINGS or (self._may_think and tail.lower() in _THOUGHT_BEGINNINGS):
+                before = text[: begin.start()]
+                slashes = len(before) - len(before.rstrip("\\"))
+                return len(text) if slashes % 2 else begin.start()  # an escaped character decides nothing
+        return len(text)
 
     def _read(self, text: str) -> list[StreamEvent]:
         events: list[StreamEvent] = []
         start = 0
-        for token in TOKEN.finditer(text):
-            if not token[2]:
+        for token in _STREAM_TOKEN.finditer(text):
+            if not self._is_tag(token):
                 continue
             self._show(text[start : token.start()], events)
-            self._part = "" if token[1] else token[2]
+            self._part = token["part"] if token["part"] and not token["slash"] else ""
+            self._thinking = token["begin"] is not None
+            self._may_think = self._may_think and token["part"] is None
             self._begun, self._blank = False, []
             start = token.end()
         self._show(text[start:], events)
         return events
+
+    def _is_tag(self, token: re.Match[str]) -> bool:
+        """Whether it changes the part, where it stands."""
+        if self._thinking:
+            return token["end"] is not None
+        return token["part"] is not None or (self._may_think and token["begin"] is not None)
 
     def _show(self, text: str, events: list[StreamEvent]) -> None:
         kept = text.rstrip()
@@ -154,8 +176,14 @@ def plan_from_json(text: str) -> Plan:
     return Plan(data["instruction"], tuple(targets), data.get("mask"), scope, tuple(repairs))
 
 
+_STREAM_TOKEN = re.compile(
+    rf"\\.|<(?P<slash>/?)(?P<part>{'|'.join(PARTS)})>|(?i:(?P<begin>{THOUGHT_BEGIN})|(?P<end>{THOUGHT_END}))",
+    re.DOTALL,
+)
 # What may yet become a tag or an escape, at the end of what has arrived.
 _TAGS = [tag for part in PARTS for tag in (f"<{part}>", f"</{part}>")]
-_BEGINNINGS = sorted({re.escape(tag[:end]) for tag in _TAGS for end in range(1, len(tag))})
-_UNDECIDED = re.compile(rf"(?:\\|{'|'.join(_BEGINNINGS)})\Z")
-_LONGEST = max(map(len, _TAGS))
+_THOUGHT_TAGS = [tag for pair in THOUGHTS for tag in pair]
+_BEGINNINGS = {"\\", *(tag[:end] for tag in _TAGS for end in range(1, len(tag)))}
+_THOUGHT_BEGINNINGS = {tag[:end].lower() for tag in _THOUGHT_TAGS for end in range(1, len(tag))}
+_TAG_BEGIN = re.compile(r"[<\[\u25c1\\]")
+_LONGEST = max(map(len, [*_TAGS, *_THOUGHT_TAGS]))

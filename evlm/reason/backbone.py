@@ -24,7 +24,7 @@ from ..models.load_report import check_report
 from ..models.loading import half_dtype, pick_device, pick_dtype, read_json, read_notes
 from ..models.quantized import check_plain, quantization_of
 from ..models.safetensors_file import read_header
-from .messages import MAX_FRAMES, PromptStyle, get_style
+from .messages import MAX_FRAMES, PromptStyle, for_untuned, get_style
 from .transformers_compat import load_config, load_processor, written_by_newer
 
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
@@ -48,6 +48,13 @@ class Backbone:
     max_frames: int
     quantized: bool
     adapter: AdapterMeta | None
+    tuned: bool = True
+
+    @property
+    def request_style(self) -> PromptStyle:
+        """How a request is put to it: in the words it was tuned on, or with all that must be said to one that
+        was not."""
+        return self.style if self.tuned else for_untuned(self.style)
 
 
 def load_backbone(
@@ -92,6 +99,7 @@ def load_backbone(
         max_frames=int(notes.get("max_frames", MAX_FRAMES)),
         quantized=quantized,
         adapter=meta,
+        tuned=meta is not None or "prompt" in notes,
     )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -34,15 +34,25 @@ _MAX_ASPECT = 100.0  # Qwen-VL's smart_resize refuses beyond 200:1
 @dataclass(frozen=True)
 class PromptStyle:
     """The words around the pictures. `explain`: a system message tells the model the grammar; `times`:
-    say when each video frame was taken."""
+    say when each video frame was taken; `english`: the system message asks for English, whatever the language
+    of the prompt. A model is tuned on one of them and is asked in the same words ever after."""
 
     name: str
     explain: bool
     times: bool
+    english: bool = False
 
 
 FULL = PromptStyle("full", explain=True, times=True)
 SHORT = PromptStyle("short", explain=False, times=False)
+
+
+def for_untuned(style: PromptStyle) -> PromptStyle:
+    """A style for a model that was never tuned on it, and so needs to be told more."""
+    return replace(style, english=style.explain)
+
+
+UNTUNED = for_untuned(FULL)
 
 
 @dataclass(frozen=True)
@@ -93,7 +103,7 @@ def build_messages(
     say.prompt(request.prompt)
     messages: list[dict[str, Any]] = []
     if style.explain:
-        text = system_text(8 if codec is None else codec.grid)
+        text = system_text(8 if codec is None else codec.grid, style.english)
         messages.append({"role": "system", "content": [{"type": "text", "text": text}]})
     messages.append({"role": "user", "content": say.content})
     return Chat(messages, say.images, say.videos)
@@ -151,10 +161,10 @@ def template_text(processor: Any, chat: Chat) -> str:
     return str(processor.apply_chat_template(chat.messages, tokenize=False, add_generation_prompt=True))
 
 
-def system_text(grid: int) -> str:
-    """The full style's system message, for a mask codec of `grid` rows."""
+def system_text(grid: int, english: bool = False) -> str:
+    """The full style's system message, for a mask codec of `grid` rows. english: it asks for English."""
     rows = " ".join(["1-5", "0-6", *["0-7"] * (grid - 3), "2-5+7-7"])
-    return _SYSTEM.format(grid=grid, last=grid - 1, rows=rows)
+    return _SYSTEM.format(grid=grid, last=grid - 1, rows=rows) + (_ENGLISH if english else "")
 
 
 class _Writer:
@@ -301,4 +311,9 @@ bottom, separated by a space, each the columns (0 to {last}) that are covered: "
 several, "." none. For example:
 mask: box 120 300 480 910 rows {rows}
 - To replace, remove, add or move an object give its whole rectangle instead: mask: box X0 Y0 X1 Y1 full
+"""
+
+# The editor's CLIP and the detector's BERT read English alone.
+_ENGLISH = """\
+- Write the instruction and the targets in English, whatever the language of the prompt and the references.
 """

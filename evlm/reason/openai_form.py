@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import math
+import re
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from ..errors import EndpointError
 from .endpoint import Address
+from .event_stream import DONE, words_of
 from .messages import Chat
 
 MAX_PIXELS = 1280 * 28 * 28
@@ -41,40 +43,180 @@ def openai_messages(chat: Chat, max_pixels: int = MAX_PIXELS) -> list[dict[str, 
 
 
 class Answer:
-    """Collects the pieces of a streamed or whole answer. `ended`: the server's reason for ending, None
-    before."""
+    """Collects the pieces of a streamed or whole answer.
 
-    def __init__(self) -> None:
+    text: what was answered; thought: what a reasoning model thought before, where the server keeps it apart.
+    ended: the server's reason for ending, None before.
+    """
+
+    def __init__(self, where: Address) -> None:
+        self.where = where
         self.pieces: list[str] = []
+        self.thoughts: list[str] = []
+        self.refusals: list[str] = []
         self.ended: str | None = None
         self.tokens = 0
+        self._tool = False
+        self._odd: Any = None  # an event that nobody understood
 
-    def add(self, event: dict[str, Any], where: Address) -> str:
-        if event.get("done") is True:
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+    @property
+    def thought(self) -> str:
+        return "".join(self.thoughts)
+
+    def add(self, event: dict[str, Any]) -> str:
+        """Takes one event; gives the text that came with it, the thought as <think> ... </think>. Raises
+        EndpointError for one that is an error, in the server's words."""
+        if event is DONE:
             self.ended = self.ended or "stop"
             return ""
-        if event.get("error"):
-            raise EndpointError(f"{where.url} broke off: {str(event['error'])[:300]}")
+        choices = event.get("choices")
+        if event.get("error") or event.get("object") == "error" or event.get("type") == "error":
+            raise EndpointError(f"{self.where.url} broke off: {words_of(event) or str(event)[:300]}")
         usage = event.get("usage")
         if isinstance(usage, dict) and type(usage.get("completion_tokens")) is int:
             self.tokens = usage["completion_tokens"]
-        choices = event.get("choices")
-        if not choices:
-            return ""  # usage, or a sign of life
+        if not choices:  # usage, or a sign of life
+            self._odd = event if words_of(event) else self._odd
+            return ""
         try:
-            choice = choices[0]
-            piece = (choice.get("delta") or choice.get("message") or {}).get("content") or ""
-            reason = choice.get("finish_reason")
+            return self._choice(next(each for each in choices if each.get("index", 0) in (0, None)))
+        except StopIteration:
+            return ""  # another answer beside the first
         except (AttributeError, LookupError, TypeError):
-            raise unusable(where, event) from None
-        if not isinstance(piece, str):
-            raise unusable(where, event)
-        if reason:
-            self.ended = str(reason)
-        if piece:
-            self.pieces.append(piece)
-            self.tokens = max(self.tokens, len(self.pieces))
+            raise unusable(self.where, event) from None
+
+    def finish(self) -> bool:
+        """Whether the answer came to its end, or to max_new_tokens. Raises EndpointError where there is none,
+        with the reason."""
+        url, reason = self.where.url, (self.ended or "").lower()
+        if self.ended is None:
+            why = f" ({words_of(self._odd)})" if self._odd is not None else ""
+            raise EndpointError(f"{url} stopped in the middle of its answer{why}; ask again")
+        if self.refusals:
+            raise EndpointError(
+                f"{url}: the model refuses: {''.join(self.refusals)[:300]!r}; change the request"
+            )
+        if any(word in reason for word in ("filter", "safety", "prohibited", "blocklist", "recitation")):
+            after = f" after {self.text[-100:]!r}" if self.pieces else ""
+            raise EndpointError(
+                f"{url}: the server's content filter stopped the answer{after} (finish_reason "
+                f"{self.ended!r:.60}); change the prompt or the pictures"
+            )
+        if reason in ("error", "abort", "aborted", "cancelled", "canceled"):
+            raise EndpointError(f"{url} gave the answer up (finish_reason {self.ended!r:.60}); ask again")
+        whole = reason not in ("length", "max_tokens", "model_length", "max_output_tokens")
+        if not self.pieces and not self.thoughts:
+            if self._tool:
+                raise EndpointError(
+                    f"{url} answered with a call of a tool instead of text; serve it without tools"
+                )
+            why = "" if whole else "; it thought until max_new_tokens were used up: raise them"
+            raise EndpointError(f"{url} answered with no text at all (finish_reason {self.ended!r:.60}){why}")
+        return whole
+
+    def closing(self) -> str:
+        """What a text with thoughts and no answer lacks at its end."""
+        return "\n</think>\n" if self.thoughts and not self.pieces else ""
+
+    def _choice(self, choice: dict[str, Any]) -> str:
+        message = choice.get("delta")
+        if not message and not self.pieces:  # at the end some servers send the whole once more
+            message = choice.get("message")
+        message = message or {}
+        text, thought = _split_content(message.get("content"))
+        thought = _first_text(message, "reasoning_content", "reasoning") or thought
+        refusal = message.get("refusal")
+        if isinstance(refusal, str) and refusal:
+            self.refusals.append(refusal)
+        self._tool = self._tool or bool(message.get("tool_calls") or message.get("function_call"))
+        if choice.get("finish_reason"):
+            self.ended = str(choice["finish_reason"])
+        piece = ""
+        if thought and not self.pieces:
+            piece = thought if self.thoughts else f"<think>\n{thought}"
+            self.thoughts.append(thought)
+        if text:
+            piece += ("\n</think>\n" if self.thoughts and not self.pieces else "") + text
+            self.pieces.append(text)
+        self.tokens = max(self.tokens, len(self.pieces) + len(self.thoughts))
         return piece
+
+
+def _split_content(content: Any) -> tuple[str, str]:
+    """(text, thought) of a message's content: text, or a list of parts. Raises TypeError for all else."""
+    if content is None or isinstance(content, str):
+        return content or "", ""
+    if not isinstance(content, list):
+        raise TypeError(content)
+    text = thought = ""
+    for part in content:
+        if isinstance(part, str):
+            text += part
+        elif isinstance(part.get("thinking"), (str, list)):
+            thought += _split_content(part["thinking"])[0]
+        elif part.get("type") == "reasoning" and isinstance(part.get("text"), str):
+            thought += part["text"]
+        elif isinstance(part.get("text"), str):
+            text += part["text"]
+    return text, thought
+
+
+def _first_text(message: dict[str, Any], *names: str) -> str:
+    return next((value for name in names if isinstance(value := message.get(name), str) and value), "")
+
+
+OPTIONAL = ("max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stream")
+_NOT_KNOWN = re.compile(
+    r"unsupported|not support|unrecogni[sz]ed|unknown|not permitted|not allowed|extra|unexpected|verif",
+    re.IGNORECASE,
+)
+
+
+_RENAMED = "max_completion_tokens"
+
+
+def refused_setting(payload: dict[str, Any], body: bytes) -> tuple[str, str] | None:
+    """(the setting that a server refused to take, what is to be said of it), from its words. None where they
+    name no such setting, and asking again without one would not help."""
+    text = body[:65536].decode("utf-8", "replace")
+    name = _refused_name(payload, body, text)
+    if name is None:
+        return None
+    if name == "max_tokens" and (_RENAMED in text or _NOT_KNOWN.search(text)):
+        return name, f"the server refuses max_tokens: sent as {_RENAMED}"
+    if name in ("max_tokens", _RENAMED, "stream") and not _NOT_KNOWN.search(text):
+        return None  # too large, not unknown
+    return name, f"the server refuses {name} {payload[name]!r}: sent without it, so its own setting holds"
+
+
+def without_setting(payload: dict[str, Any], name: str) -> dict[str, Any]:
+    """The payload without a setting; `max_tokens` goes under its newer name."""
+    changed = {key: value for key, value in payload.items() if key != name}
+    return changed | ({_RENAMED: payload[name]} if name == "max_tokens" else {})
+
+
+def _refused_name(payload: dict[str, Any], body: bytes, text: str) -> str | None:
+    known = [name for name in OPTIONAL if name in payload]
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        content = None
+    if isinstance(content, dict):
+        error = content.get("error")
+        if isinstance(error, dict) and error.get("param") in known:
+            return str(error["param"])
+        detail = content.get("detail")
+        for each in detail if isinstance(detail, list) else ():
+            location = each.get("loc") if isinstance(each, dict) else None
+            if isinstance(location, list) and location and location[-1] in known:
+                return str(location[-1])
+        text = words_of(content) or text
+    names = re.findall(rf"(?<![\w.-])({'|'.join(known)})(?![\w-])", text) if known else []
+    return names[0] if names else None
 
 
 def read_json(raw: bytes, where: Address) -> dict[str, Any]:

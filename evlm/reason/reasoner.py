@@ -59,12 +59,14 @@ class Sampling:
 @dataclass(frozen=True)
 class Generated:
     """A text as the model wrote it. tokens: how many, the end token included; seconds: wall time from
-    the request to the last token; finished: False when max_new_tokens cut it off."""
+    the request to the last token; finished: False when max_new_tokens cut it off; notes: what was done
+    otherwise than it was asked for, in words."""
 
     text: str
     tokens: int
     seconds: float
     finished: bool = True
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Reasoner:
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
         self.processor = backbone.processor
-        self.style = backbone.style
+        self.style = backbone.request_style
         self.codec = get_codec(backbone.codec)
         self._stops = _stop_ids(backbone)
         self._silent = _silent_ids(backbone.processor.tokenizer) | self._stops
@@ -196,13 +198,13 @@ def understood(generated: Generated, repair: bool = True) -> Reasoned:
     """The text with its trace. Raises TraceError, which says so where the text was cut off."""
     text, tokens, finished = generated.text, generated.tokens, generated.finished
     try:
-        trace = parse(text, repair=repair)
+        trace = parse(text, repair, finished)
     except TraceError as error:
         if finished:
             raise
         cut = f"the answer was cut off after {tokens} tokens; raise max_new_tokens"
-        raise TraceError(error.part, error.offset, f"{error.reason} ({cut})") from None
-    return Reasoned(text, tokens, generated.seconds, finished, trace=trace)
+        raise type(error)(error.part, error.offset, f"{error.reason} ({cut})") from None
+    return Reasoned(text, tokens, generated.seconds, finished, generated.notes, trace=trace)
 
 
 def prompt_positions(model: Any, inputs: dict[str, Tensor]) -> Tensor:

@@ -12,22 +12,33 @@ workflow file. For the same reason the nodes send the key only to hosts that EVL
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import os
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..errors import EndpointError
 from ..plan.mask_codec import get_codec
 from ..request import Request
 from .endpoint import KEY_VARIABLE, PRIVATE_VARIABLE, connect, parse_address
-from .messages import FULL, MAX_FRAMES, Chat, PromptStyle, build_messages
-from .openai_form import MAX_PIXELS, Answer, openai_messages, read_json
+from .event_stream import EventReader, page_words, words_of
+from .messages import MAX_FRAMES, UNTUNED, Chat, PromptStyle, build_messages
+from .openai_form import (
+    MAX_PIXELS,
+    OPTIONAL,
+    Answer,
+    openai_messages,
+    read_json,
+    refused_setting,
+    unusable,
+    without_setting,
+)
 from .reasoner import Generated, OnToken, Reasoned, Sampling, understood
 
 HOSTS_VARIABLE = "EVLM_API_HOSTS"
-_MAX_LINE = 1 << 20  # bytes of one event
 _MAX_ANSWER = 16 << 20  # bytes of all events
 
 
@@ -37,7 +48,7 @@ class RemoteReasoner:
     endpoint: "https://host[:port][/v1]", with or without `/chat/completions`. model: its name there.
     timeout: seconds without a byte before giving up; deadline: seconds for a whole answer.
     max_pixels: larger pictures are made smaller before they are sent. key_hosts: where the key may go; None:
-    to the endpoint, whichever it is.
+    to the endpoint, whichever it is. style: how the question is put; as to a model that was not tuned on it.
     """
 
     def __init__(
@@ -49,7 +60,7 @@ class RemoteReasoner:
         allow_private: bool | None = None,
         max_pixels: int = MAX_PIXELS,
         max_frames: int = MAX_FRAMES,
-        style: PromptStyle = FULL,
+        style: PromptStyle = UNTUNED,
         codec: str = "box-spans-8",
         key_hosts: Sequence[str] | None = None,
     ) -> None:
@@ -62,6 +73,7 @@ class RemoteReasoner:
         )
         self.max_pixels, self.max_frames = max_pixels, max_frames
         self.style, self.codec = style, get_codec(codec)
+        self._refused: dict[str, str] = {}  # settings that the server does not take, and what is said of them
 
     def reason(
         self,
@@ -77,13 +89,27 @@ class RemoteReasoner:
     def generate(
         self, request: Request, sampling: Sampling | None = None, on_token: OnToken | None = None
     ) -> Generated:
-        """As `reason`, but the text is returned whether or not it is a trace. `tokens` is what the
-        server says, or the number of pieces it sent."""
+        """As `reason`, but the text is returned whether or not it is a trace; what the model thought before
+        it stands there inside <think> ... </think>. `tokens` is what the server says, or the number of pieces
+        it sent."""
         chat = build_messages(request, self.codec, self.style, self.max_frames)
-        return self.ask(chat, sampling, on_token)
+        answer, generated = self._ask(chat, sampling, on_token)
+        if not answer.thoughts:
+            return generated
+        closing = answer.closing()
+        if closing and on_token is not None:
+            on_token(closing)
+        text = f"<think>\n{answer.thought}{closing or chr(10) + '</think>' + chr(10)}{answer.text}"
+        return replace(generated, text=text)
 
     def ask(self, chat: Chat, sampling: Sampling | None = None, on_token: OnToken | None = None) -> Generated:
-        """As `generate`, for any chat."""
+        """As `generate`, for any chat. The text is the answer alone; where the server calls all of it a
+        thought, that is the answer."""
+        return self._ask(chat, sampling, on_token)[1]
+
+    def _ask(
+        self, chat: Chat, sampling: Sampling | None, on_token: OnToken | None
+    ) -> tuple[Answer, Generated]:
         sampling = sampling or Sampling()
         start = time.perf_counter()
         payload = {
@@ -95,70 +121,110 @@ class RemoteReasoner:
             "top_p": sampling.top_p,
             "seed": sampling.seed,
         }
-        answer = Answer()
-        for event in self._events(payload, start + self.deadline):
-            piece = answer.add(event, self.address)
-            if piece and on_token is not None:
-                on_token(piece)
-        if answer.ended is None:
-            raise EndpointError(f"{self.address.url} stopped in the middle of its answer; ask again")
+        notes: list[str] = []
+        for name, note in self._refused.items():  # known from an answer before
+            payload = without_setting(payload, name)
+            notes.append(note)
+        answer = Answer(self.address)
+        key = self._key()
+        try:
+            for event in self._events(payload, key, start + self.deadline, notes):
+                piece = answer.add(event)
+                if piece and on_token is not None:
+                    on_token(piece)
+            finished = answer.finish()
+        except EndpointError as error:  # servers like to repeat the key
+            raise EndpointError("; ".join([_hide(str(error), key), *notes])) from None
         seconds = time.perf_counter() - start
-        return Generated("".join(answer.pieces), answer.tokens, seconds, answer.ended != "length")
+        text = answer.text or answer.thought
+        return answer, Generated(text, answer.tokens, seconds, finished, tuple(notes))
 
-    def _events(self, payload: dict[str, Any], until: float) -> Iterator[dict[str, Any]]:
-        """The JSON objects of the answer: of its event stream, or the one of a server that does not
-        stream."""
+    def _key(self) -> str:
         key = os.environ.get(KEY_VARIABLE, "").strip()
         if key and self.key_hosts is not None and self.address.host.lower() not in self.key_hosts:
             raise EndpointError(
                 f"{self.address.host} would get {KEY_VARIABLE} and is not among {HOSTS_VARIABLE}: if it is "
                 f"yours to use, set {HOSTS_VARIABLE}={self.address.host} in the environment, else unset it"
             )
-        connection = connect(self.address, key, self.allow_private, self.timeout)
-        try:
-            headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
-            if key:
-                headers["Authorization"] = f"Bearer {key}"
-            body = json.dumps(payload).encode()
-            connection.request("POST", self.address.path, body, headers)
-            response = connection.getresponse()
-            if response.status != 200:
-                raise self._refusal(response, key)
-            if "json" in response.headers.get_content_type():
-                yield read_json(b"".join(self._chunks(response, until)), self.address)
-                return
-            yield from self._stream(response, until)
-        except TimeoutError as error:
-            raise EndpointError(
-                f"{self.address.url} sent nothing for {self.timeout:g} seconds; try again or raise the "
-                f"timeout"
-            ) from error
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            if isinstance(error, EndpointError):
-                raise
-            raise EndpointError(
-                f"{self.address.url}: the connection failed ({_hide(str(error), key)}); is the server "
-                f"running?"
-            ) from None
-        finally:
-            connection.close()
+        return key
 
-    def _stream(self, response: http.client.HTTPResponse, until: float) -> Iterator[dict[str, Any]]:
-        rest = b""
-        for chunk in self._chunks(response, until):
-            *lines, rest = (rest + chunk).split(b"\n")
-            if len(rest) > _MAX_LINE:
-                raise EndpointError(
-                    f"{self.address.url} sends a line without an end; is it the right address?"
-                )
-            for line in lines:
-                name, _, value = line.strip().partition(b":")
-                if name != b"data" or not value.strip():
-                    continue
-                if value.strip() == b"[DONE]":
-                    yield {"done": True}
+    def _events(
+        self, payload: dict[str, Any], key: str, until: float, notes: list[str]
+    ) -> Iterator[dict[str, Any]]:
+        """The JSON objects of the answer: of its event stream, or the one of a server that does not stream.
+
+        A setting that the server does not take is renamed or left out, and the question sent again; notes
+        says which.
+        """
+        for _ in OPTIONAL:
+            connection = connect(self.address, key, self.allow_private, self.timeout)
+            try:
+                response = self._post(connection, payload, key)
+                if response.status == 200:
+                    yield from self._read(response, until)
                     return
-                yield read_json(value, self.address)
+                body = response.read(65536)
+                changed = refused_setting(payload, body) if response.status in (400, 422) else None
+                if changed is None:
+                    raise self._refusal(response, body)
+                name, note = changed
+                payload = without_setting(payload, name)
+                self._refused[name] = note
+                notes.append(note)
+            except TimeoutError as error:
+                raise EndpointError(
+                    f"{self.address.url} sent nothing for {self.timeout:g} seconds; try again or raise the "
+                    f"timeout"
+                ) from error
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                if isinstance(error, EndpointError):
+                    raise
+                raise EndpointError(
+                    f"{self.address.url}: the connection failed ({error}); is the server running?"
+                ) from None
+            finally:
+                connection.close()
+        raise EndpointError(f"{self.address.url} refuses each of {', '.join(OPTIONAL)}; check the endpoint")
+
+    def _post(
+        self, connection: http.client.HTTPConnection, payload: dict[str, Any], key: str
+    ) -> http.client.HTTPResponse:
+        headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        connection.request("POST", self.address.path, json.dumps(payload).encode(), headers)
+        return connection.getresponse()
+
+    def _read(self, response: http.client.HTTPResponse, until: float) -> Iterator[dict[str, Any]]:
+        """The events of a good answer, whatever the server calls its kind."""
+        chunks = self._chunks(response, until)
+        first = next(chunks, b"")
+        kind = response.headers.get_content_type()
+        begin = first.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+        if "json" in kind or begin in (b"{", b"<"):
+            yield from self._whole(b"".join([first, *chunks]))
+            return
+        reader = EventReader(self.address.url)
+        count = 0
+        for event in reader.read(itertools.chain([first], chunks)):
+            count += 1
+            yield event
+        if not count and reader.stray:
+            raise unusable(self.address, reader.stray.decode("utf-8", "replace"))
+
+    def _whole(self, body: bytes) -> Iterator[dict[str, Any]]:
+        """Of a body that is no event stream: one JSON object, or one a line. Raises EndpointError for a web
+        page, or JSON without an answer, with what it says."""
+        if body.lstrip()[:1] == b"<":
+            raise EndpointError(
+                f"{self.address.url} answered with a web page, {page_words(body)!r}; check the path"
+            )
+        lines = [line for line in body.splitlines() if line.strip()]
+        each_one = len(lines) > 1 and all(line[:1] == b"{" and line.rstrip()[-1:] == b"}" for line in lines)
+        for content in [read_json(raw, self.address) for raw in (lines if each_one else [body])]:
+            if not each_one and not content.get("choices"):
+                raise unusable(self.address, words_of(content) or content)
+            yield content
 
     def _chunks(self, response: http.client.HTTPResponse, until: float) -> Iterator[bytes]:
         """The body as it arrives, bounded in time and size; a drip of bytes cannot hold us beyond the
@@ -174,17 +240,22 @@ class RemoteReasoner:
                 raise EndpointError(f"{self.address.url} was not done after {self.deadline:g} seconds")
             yield chunk
 
-    def _refusal(self, response: http.client.HTTPResponse, key: str) -> EndpointError:
+    def _refusal(self, response: http.client.HTTPResponse, body: bytes) -> EndpointError:
         status = response.status
         if 300 <= status < 400:
             target = response.getheader("Location", "nowhere")[:200]
             return EndpointError(
                 f"{self.address.url} redirects to {target}, which is not followed; give that one"
             )
-        body = _hide(response.read(2000).decode("utf-8", "replace"), key)
+        text = body[:2000].decode("utf-8", "replace")
+        if text.lstrip()[:1] == "<":
+            text = page_words(body)
         remedy = _REMEDIES.get(status, "look at the server's log" if status >= 500 else "check the endpoint")
+        wait = response.getheader("Retry-After", "").strip()
+        if wait:
+            remedy += f" (the server says: after {wait[:40]}{' seconds' * wait.isdigit()})"
         return EndpointError(
-            f"{self.address.url} answered {status} {response.reason}: {body[:300]!r}; {remedy}"
+            f"{self.address.url} answered {status} {response.reason}: {text[:300]!r}; {remedy}"
         )
 
 

@@ -51,8 +51,14 @@ class Region:
     notes: list[str] = field(default_factory=list)
 
 
+NO_CHANGE = "the plan asks for no change: the original stays as it is"
+
+
 def plan_region(plan: Plan, height: int, width: int) -> PlanRegion:
-    """Read the plan's mask text. A malformed one is a note, not an exception."""
+    """Read the plan's mask text; empty for a plan that changes nothing. A malformed one is a note, not an
+    exception."""
+    if plan.changes_nothing:
+        return PlanRegion(torch.zeros(height, width), notes=(NO_CHANGE,))
     if plan.scope == "global" or plan.mask_text is None:
         return PlanRegion(None)
     try:
@@ -126,6 +132,8 @@ def decide(
     """
     frames, height, width = shape
     notes = list(region.notes)
+    if plan.changes_nothing:
+        return Region(torch.zeros(shape), notes or [NO_CHANGE])
     if plan.scope == "global":
         return Region(None, [*notes, "the scope is global: the whole frame is edited"])
     silhouette = objects.amax(0) if objects is not None and objects.shape[0] else None

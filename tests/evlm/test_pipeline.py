@@ -241,3 +241,38 @@ def test_long_words_and_empty_prompts_are_drawn(request_: Request) -> None:
                   Reference("text", text="one too many"))  # fmt: skip
     sheet = draw_sheet([SheetRow(Request(request_.original, "", references), result)], side=64)
     assert sheet.height > 64
+
+
+@pytest.mark.parametrize("targets", [(), ("red circle",)])
+@pytest.mark.parametrize("scope", ["global", "local"])
+def test_a_plan_that_asks_for_no_change_gives_the_original_back_and_says_so(
+    request_: Request, targets: tuple[str, ...], scope: Any
+) -> None:
+    """(A7)"""
+    events: list[Event] = []
+    pipe = pipeline(Trace("a", "b", "c", Plan("no change needed", targets, None, scope)), BOX)
+    result = pipe.run(request_, on_event=events.append)
+    assert torch.equal(result.edited, request_.original)
+    assert result.mask is not None and not result.mask.any()
+    assert any("no change" in note for note in result.notes)
+    assert any(event.kind == "note" and "no change" in event.text for event in events)
+
+
+def test_a_refusal_stops_the_pipeline_and_is_quoted(request_: Request) -> None:
+    """(A7)"""
+    text = render(Trace("a", "b", "c", Plan("I'm sorry, but I can't assist", (), None, "global")))
+    with pytest.raises(TraceError, match="I'm sorry, but I can't assist"):
+        pipeline(text).run(request_)
+
+
+def test_what_the_reasoner_notes_is_noted(request_: Request) -> None:
+    """(A19)"""
+
+    class Notes(Says):
+        def reason(self, *args: Any, **options: Any) -> Reasoned:
+            reasoned = super().reason(*args, **options)
+            object.__setattr__(reasoned, "notes", ("sent without seed",))
+            return reasoned
+
+    pipe = Pipeline(Notes(render(trace(circle()))), None, None, Paints())
+    assert "sent without seed" in pipe.run(request_).notes

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import strategies as st
 
-from evlm.plan.trace import Plan, Trace
+from evlm.errors import TraceError
+from evlm.plan.trace import Plan, Trace, parse
 
 EXAMPLE = Trace(
     thinking="The reference shows a blue star. The scene has two circles.",
@@ -60,3 +63,31 @@ PLANS = st.builds(
     st.sampled_from(["local", "global"]),
 )
 TRACES = st.builds(Trace, ANY, ANY, ANY, PLANS)
+
+# What the tests of answers are made of.
+PROSE = "<thinking>a</thinking><intermediate>b</intermediate><reflection>c</reflection>"
+FIELDS = "instruction: make the hat blue\ntargets: hat\nscope: local"
+PLAN = Plan("make the hat blue", ("hat",), None, "local")
+DRAFT = f"{PROSE}<output>\ninstruction: draft\ntargets: draft\nscope: local\n</output>"
+
+
+def output(content: str) -> str:
+    return f"{PROSE}<output>\n{content}\n</output>"
+
+
+def understand(text: str, finished: bool) -> Any:
+    from evlm.reason.reasoner import Generated, understood
+
+    return understood(Generated(text, 99, 0.1, finished))
+
+
+def message(text: str, **how: Any) -> str:
+    """What the error says; "" where a text is taken."""
+    try:
+        if how:
+            understand(text, **how)
+        else:
+            parse(text)
+    except TraceError as error:
+        return str(error)
+    return ""

@@ -242,3 +242,31 @@ def test_the_trainings_own_folder_is_no_dataset(output: Path, name: str) -> None
 def test_what_is_no_link_and_no_value_is_named(node: str, inputs: dict[str, Any]) -> None:
     with pytest.raises(part("evlm.errors").RequestError, match="expected"):
         call(node, **inputs)
+
+
+def test_a_refusal_is_no_instruction_and_json_of_a_model_is_a_plan() -> None:
+    """(A7, A3)"""
+    with pytest.raises(part("evlm.errors").TraceError, match="I'm sorry, but I can't"):
+        plan_of(text="I'm sorry, but I can't assist")
+    plan = plan_of(text='{"instruction": "make it blue", "targets": ["hat",]}', plain=False).plan
+    assert (plan.instruction, plan.targets) == ("make it blue", ("hat",))
+
+
+def test_a_plan_that_asks_for_no_change_leaves_the_picture_as_it_is() -> None:
+    """(A7)"""
+
+    class Unused:
+        @property
+        def defaults(self) -> Any:
+            raise AssertionError("the editor is not needed")
+
+    editor = part("nodes.host").Managed("an editor", lambda device: Unused(), lambda engine: [])
+    image = torch.rand(1, 16, 16, 3)
+    settings: dict[str, Any] = {
+        "steps": 1, "guidance": 0, "image_guidance": 0, "strength": 1, "seed": 0, "scheduler": "model",
+        "context": 1.2, "feather": -1, "chunk": 8,
+    }  # fmt: skip
+    plan = plan_of(text="no change needed")
+    for given in ({"plan": plan, "instruction": ""}, {"instruction": "No change needed."}):
+        edited = call("EVLM_Edit", editor=editor, image=image, **settings, **given).args[0]
+        assert torch.equal(edited, image)

@@ -25,6 +25,7 @@ RENDERED = [
         Plan("two\nlines <output> \\n", ("a; b", "none", "c\\"), "box 1 2 3 4 full"),
     ),
     Trace("ends with \\", "<", "</", Plan("x: y", ("none",), None)),
+    Trace("", "", "", Plan("x", ("a, b", "St. B", "cat. dog.", "[c]", "n/a", '"d"', "."), "[1, 2]")),
     Trace("Größe ≤ 5 px — 日本語 🙂", "instruction: no field", "scope: local", Plan("ändere es", ("Kreis",))),
 ]
 
@@ -40,6 +41,23 @@ LOOSE = [
     "<thinking>a</thinking><thinking>b</thinking>" + output("x", "y"),
     output("one", "y") + output("two", "z"),
 ]
+PROSE = "<thinking>a</thinking><intermediate>b</intermediate><reflection>c</reflection>"
+# What models write that were not tuned on the form: thoughts before the answer, tags only talked about.
+LOOSE += [
+    f"<think>{PROSE}{output('draft', 'd')} hm</think>{PROSE}<output>\ninstruction: x\nscope: local\n",
+    f"<think>I must write <thinking>, <intermediate>, ..</think>{PROSE}{output('x', 'y')}",
+    f"I must write <thinking>, <output> .. </think>\n{PROSE}{output('x', 'y')}",
+    f"[THINK]<output> comes last[/THINK]{PROSE}{output('x', 'y')}",
+    f"<thinking>first <intermediate>, then <output></thinking>{PROSE[21:]}{output('x', 'y')}",
+    f"<Reasoning>a</Reasoning>{output('x', 'red hat, scarf')}",
+    f"{PROSE}{output('draft', 'd')}<output>\ninstruction: real\ntargets: hat\nscope: local",
+    f"{PROSE}{output('real', 'hat')}<output>\n",
+    *(PROSE + output("x", labels) for labels in ("red hat\uff1bscarf", "cat . dog", "[red hat, scarf]", "n/a",
+                                                 '"hat"', "cat. dog.", "St. Bernard; cat", "a\\, b", "[]")),
+    PROSE + "<output>\ninstruction\uff1amake it blue\ntargets\uff1ahat\nscope: local\n</output>",
+    PROSE + "<output>\n1. **Instruction**: make it blue\n2. **Targets**: hat\n`scope`: local\n</output>",
+    (PROSE + output("x", "y")).replace("\n", "\r\n"),
+]  # fmt: skip
 
 
 def as_read(trace: Trace) -> dict[str, Any]:

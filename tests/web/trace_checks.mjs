@@ -46,6 +46,19 @@ const checks = {
     assert.equal(splitTrace("<thinking>a \\").thinking, "a")
   },
 
+  "tags inside a thought are not parts, while it is written and after"() {
+    const text = "<think>I must write <thinking>, then <output>\ninstruction: draft</output> so</think><thinking>real</thinking>"
+    for (let end = 7; end < text.indexOf("</think>"); end++) {
+      const now = splitTrace(text.slice(0, end))
+      assert.equal(now.writing, "thinking")
+      assert.equal(now.output + now.outside, "")
+      assert.ok("I must write <thinking>, then <output>\ninstruction: draft</output> so".startsWith(now.thinking))
+    }
+    assert.equal(splitTrace(text).thinking, "real")
+    assert.equal(splitTrace(text).output, "")
+    assert.equal(splitTrace("[THINK]a <output>b").thinking, "a <output>b")
+  },
+
   "text without any tag is shown as what it is"() {
     const trace = splitTrace("Sure! Make the car red.", true)
     assert.equal(trace.outside, "Sure! Make the car red.")

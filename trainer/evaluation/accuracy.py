@@ -294,7 +294,7 @@ def load(
     learner = Learner(
         backbone.model,
         backbone.processor,
-        backbone.style,
+        backbone.request_style,
         get_codec(backbone.codec),
         backbone.max_frames,
         backbone.adapter or AdapterMeta(Lora(1, 1.0, ())),

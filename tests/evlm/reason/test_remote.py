@@ -5,98 +5,24 @@ from __future__ import annotations
 import base64
 import io
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
 import torch
+from chat_server import REQUEST, TRACE, Server, event, send, stream
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from evlm.errors import Cancelled, EndpointError, TraceError
-from evlm.plan.trace import Plan, Trace, render
+from evlm.plan.trace import render
 from evlm.reason.endpoint import is_public
-from evlm.reason.messages import FULL, build_messages
+from evlm.reason.messages import build_messages
 from evlm.reason.reasoner import Sampling
 from evlm.reason.remote import RemoteReasoner, openai_messages
 from evlm.request import Reference, Request
-
-PLAN = Plan("make the hat red", ("hat",), "box 0 0 500 500 full")
-TRACE = Trace("a größer hat 🙂", "paint it", "yes", PLAN)
-REQUEST = Request(torch.rand(1, 8, 12, 3), "like this", (Reference("text", text="red"),))
-Reply = Callable[[BaseHTTPRequestHandler], None]
-
-
-class Server:
-    """What it was asked (`seen`), and how it answers (`reply`)."""
-
-    def __init__(self) -> None:
-        self.seen: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.paths: list[str] = []
-        self.reply: Reply = stream(render(TRACE))
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                outer.seen.append(json.loads(body))
-                outer.headers.append(dict(self.headers))
-                outer.paths.append(self.path)
-                outer.reply(self)
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-
-
-def send(body: bytes, status: int = 200, kind: str = "text/event-stream", **headers: str) -> Reply:
-    def reply(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(status)
-        handler.send_header("Content-Type", kind)
-        for name, value in headers.items():
-            handler.send_header(name, value)
-        handler.end_headers()
-        handler.wfile.write(body)
-
-    return reply
-
-
-def event(piece: str | None = None, **choice: Any) -> bytes:
-    delta = {} if piece is None else {"content": piece}
-    content = json.dumps({"choices": [{"delta": delta, **choice}]}, ensure_ascii=False)
-    return f"data: {content}\n\n".encode()
-
-
-def stream(text: str, size: int = 3, end: bytes = b"data: [DONE]\n\n") -> Reply:
-    pieces = [text[at : at + size] for at in range(0, len(text), size)]
-    events = b"".join(event(piece) for piece in pieces)
-    return send(b": hello\n\n" + events + event(finish_reason="stop") + end)
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Server]:
-    server = Server()
-    thread = threading.Thread(target=server.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    yield server
-    server.http.shutdown()
-    server.http.server_close()
-
-
-@pytest.fixture
-def server(running: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
-    monkeypatch.setenv("EVLM_ALLOW_PRIVATE_ENDPOINTS", "1")
-    monkeypatch.delenv("EVLM_API_KEY", raising=False)
-    running.seen.clear(), running.headers.clear(), running.paths.clear()
-    running.reply = stream(render(TRACE))
-    return running
 
 
 def test_a_streamed_trace(server: Server) -> None:
@@ -120,9 +46,10 @@ def test_a_streamed_trace(server: Server) -> None:
 
 
 def test_the_prompt_is_that_of_the_local_model(server: Server) -> None:
-    RemoteReasoner(server.url, "qwen").generate(REQUEST)
+    remote = RemoteReasoner(server.url, "qwen")
+    remote.generate(REQUEST)
     system, user = server.seen[0]["messages"]
-    chat = build_messages(REQUEST, style=FULL)
+    chat = build_messages(REQUEST, style=remote.style)
     assert system == {"role": "system", "content": chat.messages[0]["content"][0]["text"]}
     texts = [part["text"] for part in user["content"] if part["type"] == "text"]
     assert texts == [item["text"] for item in chat.messages[1]["content"] if item["type"] == "text"]

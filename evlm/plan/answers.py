@@ -1,0 +1,59 @@
+"""What a model says instead of a plan: that it will not, or that nothing is to be done."""
+
+from __future__ import annotations
+
+import re
+
+_LEAD = r"[\s\"'“‘*_`>#\-]{0,12}"
+_HELP = r"(?:assist|help|comply|fulfil|fulfill|process|complete|edit|do|make|generate|create|provide|support)"
+_REFUSALS = (
+    r"(?:i['’]?m|i am|we['’]?re|we are)\s+(?:\w+\s+){0,2}"
+    r"(?:sorry|afraid|unable|not able|not allowed|not comfortable)\b",
+    r"(?:i|we)\s+(?:(?:really|must|have to|currently|simply|regret\w*)\s+){0,2}"
+    r"(?:can ?not|can['’]?t|could not|couldn['’]?t|won['’]?t|will not|do not|don['’]t|decline|refuse"
+    r"|apologi[sz]e)\b",
+    rf"(?:unable to|can ?not|can['’]t)\s+{_HELP}\b",
+    r"(?:sorry|apologies|my apologies|unfortunately|regrettably)\b",
+    r"as an? (?:ai|language|vision|image|assistant)\b",
+    r"(?:this|the|your) request (?:violates|goes against|is against|is not|cannot|can ?not|can['’]t)\b",
+    r"(?:很?抱歉|对不起|對不起|不好意思|我无法|我無法|我不能|无法|無法)",
+    r"(?:申し訳|すみません|ごめんなさい|죄송|извините|к сожалению|простите)",
+    r"(?:es tut mir leid|tut mir leid|entschuldigung|leider|ich kann (?:\w+\s){0,4}nicht)\b",
+    r"(?:(?:je suis )?désolée?|je ne peux pas|malheureusement)\b",
+    r"(?:lo siento|no puedo|lamento|desculpe|não posso|mi dispiace|non posso)\b",
+)
+_REFUSAL = re.compile(rf"{_LEAD}(?:{'|'.join(_REFUSALS)})", re.IGNORECASE)
+
+_THING = r"(?:changes?|edits?|editing|modifications?|alterations?|adjustments?|actions?)"
+_WHOLE = (
+    r"(?:the|this)?\s*(?:original\s+)?"
+    r"(?:image|picture|photo|photograph|scene|video|frame|original|everything|it|all)"
+)
+_NO_CHANGE = re.compile(
+    rf"{_LEAD}(?:"
+    r"(?:none|null|nil|n/a|nothing|nothing (?:to|needs to) (?:do|be done|change|edit|be changed|be edited))"
+    rf"|(?:there (?:is|are) )?(?:no|no (?:further|additional|more))\s+{_THING}"
+    r"(?:\s+(?:is|are))?(?:\s+(?:needed|necessary|required|requested|made|to (?:make|be made|do)))?"
+    rf"|(?:make|do|apply)\s+(?:nothing|no\s+{_THING})"
+    rf"|(?:keep|leave)\s+{_WHOLE}\s+"
+    r"(?:(?:exactly\s+)?as (?:it )?is|unchanged|unedited|untouched|unmodified|the same)"
+    rf"|do(?:\s+not|n['’]t)\s+(?:change|edit|modify|alter)\s+(?:anything|{_WHOLE})"
+    r")\b[\s\"'”’*_`]{0,12}(?:[.,;:!(—–-](?P<why>.*))?",
+    re.IGNORECASE | re.DOTALL,
+)
+_YET = re.compile(
+    r"\b(?:but|except|instead|however|only|apart from|other than|make|replace|add|remove|turn)\b", re.I
+)
+
+
+def is_refusal(text: str) -> bool:
+    """Whether a text begins as a model does that will not or cannot do it, in one of the larger languages. No
+    editing instruction begins so."""
+    return _REFUSAL.match(text[:200]) is not None
+
+
+def asks_for_no_change(instruction: str) -> bool:
+    """Whether an instruction is that nothing is to be done: "no change needed", "keep the picture as it is".
+    "Keep the hat as it is, but ..." is not."""
+    match = _NO_CHANGE.fullmatch(instruction[:400].strip())
+    return match is not None and not _YET.search(match["why"] or "")
