@@ -32,6 +32,7 @@ DEFAULT_MAX_PIXELS = 1280 * 28 * 28
 """A picture's budget where nobody sets one, 1.0 megapixel or 1,280 tokens. The models themselves would take
 12.8 megapixels, 16,384 tokens, which no usual card holds."""
 
+_FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 _CPU_FLOAT32_BYTES = 4 << 30  # weights up to this size are computed in float32 on a CPU
 
 
@@ -318,7 +319,12 @@ def _load_model(
     except Exception as error:  # a damaged or quantised folder makes the libraries raise nearly anything
         raise ModelError(f"{folder} cannot be loaded: {_first_line(error)}") from error
     check_report(folder, report, strict=stored is None)  # a quantiser has tensors of its own
-    return model if quantize is not None or stored is not None else model.to(device)
+    if quantize is not None or stored is not None:
+        return model
+    for parameter in model.parameters():  # transformers 4 leaves weights that lie in fp8 as they are
+        if parameter.dtype in _FP8:
+            parameter.data = parameter.data.to(dtype)
+    return model.to(device)
 
 
 def _untie(model: Any, tensors: Mapping[str, Tensor]) -> None:

@@ -215,8 +215,12 @@ def test_the_way_into_transformers_4_keeps_the_special_tokens(family: str, tmp_p
     from evlm.reason.transformers_compat import load_processor
 
     tiny_qwen.make_processor(family).save_pretrained(tmp_path)
-    saved = json.loads((tmp_path / "tokenizer_config.json").read_text())
-    assert "<|image_pad|>" in saved["extra_special_tokens"]  # what transformers 5 writes
+    file = tmp_path / "tokenizer_config.json"
+    saved = json.loads(file.read_text())
+    saved.pop("additional_special_tokens", None)
+    named = (saved["eos_token"], saved["pad_token"])
+    extra = [word for word in tiny_qwen.SPECIAL if word not in named]  # as transformers 5 writes them
+    file.write_text(json.dumps({**saved, "extra_special_tokens": extra}))
     tokenizer = load_processor(tmp_path, family).tokenizer
     assert set(tokenizer.all_special_tokens) == set(tiny_qwen.SPECIAL)
     ids = [tokenizer.convert_tokens_to_ids(word) for word in ("<|image_pad|>", "<|vision_start|>")]

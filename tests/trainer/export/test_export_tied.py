@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,7 @@ def test_the_merged_folder_computes_what_peft_does(tmp_path: Path) -> None:
     layer = load_adapter(tmp_path / "adapter", Expected.of(model))
     out.mkdir()
     merge(base, [layer], linear_shapes(model), out)
+    assert json.loads((out / "config.json").read_text())["tie_word_embeddings"] is False
     merged = type(model).from_pretrained(out).eval()
     with torch.no_grad():
         torch.testing.assert_close(merged(**ids).logits, expected, atol=1e-4, rtol=1e-4)
