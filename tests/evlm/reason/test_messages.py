@@ -143,6 +143,17 @@ def test_each_processor_takes_it(family: str, style: Any) -> None:
     assert template_text(processor, chat).endswith("<|im_start|>assistant\n")
 
 
+def test_a_qwen3_video_is_marked_once_a_pair_of_frames() -> None:
+    """The time, then the marked pair, as Qwen trained it; in every version of transformers (A15)."""
+    processor = tiny_qwen.make_processor("qwen3_vl")
+    video = Reference("video", torch.rand(5, 32, 48, 3), fps=4.0)
+    inputs = encode(processor, [build_messages(Request(PICTURE, "", (video,)), style=SHORT)])
+    text = processor.tokenizer.decode(inputs["input_ids"][0])
+    pair = "<|vision_start|>" + 6 * "<|video_pad|>" + "<|vision_end|>"
+    marked = "".join(f"<{time} seconds>{pair}" for time in ("0.1", "0.6", "1.0"))
+    assert f"video {marked}" in text and f"{marked} prompt" in text
+
+
 def test_answers_follow_the_prompt_and_batches_are_padded() -> None:
     processor = tiny_qwen.make_processor()
     short = build_messages(Request(PICTURE, "a"), style=SHORT)
