@@ -21,7 +21,7 @@ from .errors import PictureError, RecordError, TraceError
 from .files.append import append_lines
 from .files.pictures import load_mask, load_picture, to_pil, write_atomically
 from .files.safe_paths import Inside, inside
-from .plan.trace import Plan, Trace
+from .plan.trace import Plan, Trace, render
 from .request import MAX_PROMPT, Reference, Request
 
 ROWS_FILE = "rows.jsonl"
@@ -39,6 +39,7 @@ class Row:
     prompt: what was said. thinking ... mask_text: the completion, as in `trace.Trace`.
     mask: path of the true mask picture. edited: paths of the edited frames. Either may be missing.
     label: desired or not; raters: the single votes behind it. meta: anything else, as JSON.
+    answer: a completion that is no trace (other instruction data); thinking ... mask_text are then empty.
     """
 
     id: str
@@ -63,9 +64,18 @@ class Row:
     fps: float | None = None
     raters: tuple[bool, ...] = ()
     meta: dict[str, Any] = field(default_factory=dict)
+    answer: str | None = None
+
+    @property
+    def completion(self) -> str:
+        """What is learned: the trace in its exact form, or the plain answer."""
+        return render(self.trace()) if self.answer is None else self.answer
 
     def trace(self) -> Trace:
-        """The completion as a trace. Raises TraceError where the row was never checked."""
+        """The completion as a trace. Raises TraceError where it is a plain answer, or the row was never
+        checked."""
+        if self.answer is not None:
+            raise TraceError("trace", 0, "the row's completion is a plain answer")
         plan = Plan(self.instruction, self.targets, self.mask_text, self.scope)  # type: ignore[arg-type]
         return Trace(self.thinking, self.intermediate, self.reflection, plan)
 
@@ -117,7 +127,7 @@ class RowWriter:
         """Like `append` for many rows, with one lock and one flush: all lines are written, or none."""
         lines, written = [], []
         for row, pictures in rows:
-            data = asdict(row)
+            data = row_data(row)
             # Everything is checked first: no picture may be written for a row that is refused.
             problems = [*_field_problems(data), *_path_problems(data, Inside(self.folder), set(pictures))]
             unused = set(pictures) - set(row.paths())
@@ -196,9 +206,22 @@ def check_row(data: Any, line: int, folder: str | os.PathLike[str] | Inside, che
     problems = row_problems(data, folder, check_files)
     if problems:
         raise RecordError(f"line {line}: " + "; ".join(problems))
+    return unchecked_row(data)
+
+
+def unchecked_row(data: Mapping[str, Any]) -> Row:
+    """A row of fields that `row_problems` found nothing wrong with."""
     lists = ("original", "targets", "edited", "references", "raters")
     values: dict[str, Any] = {name: tuple(value) if name in lists else value for name, value in data.items()}
-    return Row(**values)
+    return Row(**({**NO_TRACE, **values} if values.get("answer") is not None else values))
+
+
+def row_data(row: Row) -> dict[str, Any]:
+    """A row as JSON holds it; without `answer` where there is none, as in datasets of earlier versions."""
+    data = asdict(row)
+    if row.answer is None:
+        del data["answer"]
+    return data
 
 
 def row_problems(data: Any, folder: str | os.PathLike[str] | Inside, check_files: bool = True) -> list[str]:
@@ -227,6 +250,10 @@ def load_paths(folder: str | os.PathLike[str], paths: Iterable[str]) -> Tensor:
 _TEXTS = ("id", "question", "split", "source", "edit_type", "category")
 _PROSE = ("prompt", "thinking", "intermediate", "reflection", "instruction")
 _REQUIRED = frozenset((*_TEXTS, *_PROSE, "original", "targets", "scope", "label"))
+# Of a row with a plain answer.
+NO_TRACE: dict[str, Any] = {
+    "thinking": "", "intermediate": "", "reflection": "", "instruction": "", "targets": (), "scope": "global",
+}  # fmt: skip
 _FIELDS = frozenset(each.name for each in fields(Row))
 _REFERENCE_FIELDS = frozenset(("kind", "frames", "text", "note", "fps"))
 
@@ -236,9 +263,17 @@ def _field_problems(data: Any) -> list[str]:
     if not isinstance(data, dict):
         return [f"expected a JSON object, got {type(data).__name__}"]
     problems = [f"field {name!r:.40} is not known" for name in sorted(map(str, data.keys() - _FIELDS))]
-    problems += [f"field '{name}' is missing" for name in sorted(_REQUIRED - data.keys())]
+    plain = data.get("answer") is not None
+    required = _REQUIRED - NO_TRACE.keys() if plain else _REQUIRED
+    problems += [f"field '{name}' is missing" for name in sorted(required - data.keys())]
     if problems:
         return problems
+    if plain:
+        if not isinstance(data["answer"], str) or not data["answer"].strip():
+            problems.append(f"answer: expected text or null, got {data['answer']!r:.40}")
+        filled = [name for name in (*NO_TRACE, "mask_text") if name != "scope" and data.get(name)]
+        problems += [f"{name}: a row with an answer has no trace beside it" for name in filled]
+        data = {**NO_TRACE, **data}
     for name in (*_TEXTS, *_PROSE):
         if not isinstance(data[name], str):
             problems.append(f"{name}: expected text, got {data[name]!r:.40}")
@@ -269,7 +304,7 @@ def _field_problems(data: Any) -> list[str]:
             problems.append("neither a prompt nor a reference: nothing is asked")
     if not isinstance(data.get("meta", {}), dict) or not _is_json(data.get("meta", {})):
         problems.append("meta: expected a JSON object with finite numbers")
-    if not problems:
+    if not problems and not plain:
         try:
             Plan(data["instruction"], tuple(data["targets"]), data.get("mask_text"), data["scope"])
         except TraceError as error:

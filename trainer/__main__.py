@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 
 from evlm.errors import EVLMError
@@ -33,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns what `run` returns (None counts as 0), 2 for what does not fit, 130 when interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if any("\0" in word for word in words):
+        print("error: an argument holds the character NUL, which no name may hold", file=sys.stderr)
+        return 2
     parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar=" | ".join(COMMANDS))
     for name, (_, text) in COMMANDS.items():
@@ -51,10 +56,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EVLMError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # who read the output has had enough of it, as `head` has
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:  # a file that nothing closer to it has spoken of
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
 
 
+def _last(code: int) -> int:
+    """Flushes what was printed while its reader's absence can still be taken quietly."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return code
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    for stream in (sys.stdout, sys.stderr):  # a name that is no text in the terminal's encoding
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(_last(main()))

@@ -33,17 +33,21 @@ class Interval(NamedTuple):
         return self.low > 0 or self.high < 0
 
 
-def interval(values: Sequence[float], keys: Sequence[str] | None = None, seed: int = 0) -> Interval:
+def interval(
+    values: Sequence[float], keys: Sequence[str] | None = None, seed: int = 0, share: bool = False
+) -> Interval:
     """The mean of values with a percentile bootstrap interval of 10,000 resamples (scipy.stats.bootstrap).
 
     keys: the question that each value belongs to, where a question has several (runs with different seeds):
         they are averaged first, because answers to one question are no independent observations.
+    share: whether the values are answers to yes or no (1 or 0), whose mean is a share. Where all are alike a
+        resample is too, and would say that nothing is uncertain; then it is Wilson's interval.
     Percentile rather than BCa: the values are mostly 0 and 1 and their mean hardly skewed, BCa's ends then
     differ by a fraction of a point, and it has none where all values are equal (all right, all well formed).
     Raises ConfigError where there are no values, or not as many keys.
     """
     import numpy as np
-    from scipy.stats import bootstrap
+    from scipy.stats import binomtest, bootstrap
 
     keys = [str(at) for at in range(len(values))] if keys is None else keys
     if not values or len(keys) != len(values):
@@ -55,6 +59,9 @@ def interval(values: Sequence[float], keys: Sequence[str] | None = None, seed: i
     mean = float(sample.mean())
     if len(data) == 1:
         return Interval(mean, math.nan, math.nan)
+    if share and set(data) in ({0.0}, {1.0}):
+        wilson = binomtest(round(sum(data)), len(data)).proportion_ci(LEVEL, "wilson")
+        return Interval(mean, float(wilson.low), float(wilson.high))
     result = bootstrap(
         (sample,),
         np.mean,

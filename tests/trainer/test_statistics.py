@@ -161,3 +161,16 @@ def test_data_stats_show_how_far_raters_agree(tmp_path: Path, monkeypatch: pytes
     assert "33.3% of pairs of votes are equal, Fleiss' kappa -0.50, Cohen's 1-2 not defined, 1-3" in show(
         stats(tmp_path, print)
     )
+
+
+def test_answers_that_all_agree_are_not_certain() -> None:
+    """Of three questions none is right: Wilson's interval, not one without width (C20)."""
+    from trainer.evaluation.accuracy import Outcome, summary
+    from trainer.evaluation.results import table
+
+    outcomes = [Outcome(str(at), "add", "text", False, True, None, False, 7, "", "") for at in range(3)]
+    row = next(line for line in table(summary(outcomes)).splitlines() if line.startswith("| all"))
+    z2 = 1.959963985**2
+    assert f"0.000 [0.000, {z2 / (3 + z2):.3f}]" in row and "0.000 [0.000, 0.561]" in row
+    assert f"1.000 [{3 / (3 + z2):.3f}, 1.000]" in row
+    assert "7.0 [7.0, 7.0]" in row, "what is no share has its own spread"

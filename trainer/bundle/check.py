@@ -16,6 +16,8 @@ from typing import Literal
 
 import torch
 
+from evlm.errors import ConfigError
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {"docs/measured.md": "bundle-table", "README.md": "bundle-headlines"}  # page -> the name of its marks
 HEADLINES = (
@@ -97,7 +99,7 @@ def check_all(
     a measured bar is missed."""
     torch.set_num_threads(1)
     path = folder / "measured.json"
-    measured: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.is_file() else {}
+    measured = _measured(path)
     for part in PARTS:
         if only and part not in only:
             continue
@@ -125,6 +127,16 @@ def write_tables(root: Path, measured: dict[str, dict[str, float]]) -> None:
             head, rest = old.split(start, 1)
             text = table(measured, HEADLINES if mark == "bundle-headlines" else None)
             path.write_text(f"{head}{start}\n{text}\n{end}{rest.split(end, 1)[1]}", encoding="utf-8")
+
+
+def _measured(path: Path) -> dict[str, dict[str, float]]:
+    """What was measured before. Raises ConfigError where the file holds something else."""
+    if not path.is_file():
+        return {}
+    try:
+        return {part: dict(numbers) for part, numbers in json.loads(path.read_text()).items()}
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise ConfigError(f"{path}: expected what `bundle check` writes; delete it") from None
 
 
 def table(measured: dict[str, dict[str, float]], titles: Collection[str] | None = None) -> str:

@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+from ..config.arguments import SEEDS, check_folder, check_whole
+
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ("reasoner", "detector", "segmenter", "editor")
 
@@ -39,6 +41,12 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Raises ConfigError, before a training begins, where its model could not be written."""
+    check_whole("--rows", args.rows)
+    check_whole("--seed", args.seed, *SEEDS)
+    check_folder("--out", args.out)
+    if args.what in MODELS or args.what == "all":
+        check_folder("--work", args.work)
     if args.what == "check":
         from .check import check_all
 

@@ -78,8 +78,9 @@ class LoraConfig:
 @dataclass(frozen=True)
 class Source:
     """Rows of a dataset folder (`path`), or of the procedural world (world: true; endless). weight: its share
-    among the sources. form: "evlm", or that of other instruction data (docs/data.md), which sft phases learn
-    from and others leave out. split: which rows of it; foreign rows have none. seed: of the world's. lamp:
+    among the sources. form: "evlm", or another trainer's (docs/data.md); rows without a label are for sft
+    phases alone. split: which rows of it; foreign rows have none. heldout: share of its questions that is
+    measured and not learned, in place of the split "validation". seed: of the world's. lamp:
     how warm the light is that the world's pictures are seen in (`world.light`), 0 to 1; the bundled model
     knows 0. rows: of the world, how many of its first; 0 is as many as the run asks for."""
 
@@ -91,6 +92,7 @@ class Source:
     seed: int = 0
     lamp: float = 0.0
     rows: int = 0
+    heldout: float = 0.0
 
     def __post_init__(self) -> None:
         if bool(self.path) == self.world:
@@ -102,6 +104,9 @@ class Source:
         if (self.lamp or self.rows) and not self.world:
             raise ConfigError("lamp and rows are of the world; a dataset is taken as it is")
         _between("weight", self.weight, 1e-9, 1e9)
+        _between("heldout", self.heldout, 0, 0.9)
+        if self.heldout and self.world:
+            raise ConfigError("heldout is of a dataset; the world has a split for it")
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,7 @@ class Phase:
 class Config:
     """out: folder of the run. cycles: how often the phases are run, one after the other. save_every: steps
     between states, of which the newest keep_last stay, and with keep_best the best one. log_every: steps
-    between lines. eval_every: between measurements on eval_rows questions of the split "validation",
+    between lines. eval_every: between measurements on eval_rows questions that are held out,
     sample_every: between pictures of the answers to sample_rows of them; 0 never. wandb: project of
     Weights & Biases that the curves go to as well."""
 
@@ -178,8 +183,6 @@ class Config:
             raise ConfigError("data: expected at least one source")
         if len(self.data) > 1 and any(source.world for source in self.data):
             raise ConfigError("data: the world is a source of its own and is not mixed with datasets")
-        if all(s.form != "evlm" for s in self.data) and any(p.kind != "sft" for p in self.phases):
-            raise ConfigError("data: kto and rkto phases need a source of form evlm; found are others alone")
         if not self.out.strip():
             raise ConfigError("out: expected a folder")
         _between("seed", self.seed, 0, 2**31 - 1)

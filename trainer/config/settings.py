@@ -26,7 +26,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > LARGEST:
             raise ConfigError(f"{path}: larger than a recipe can be ({LARGEST:,} bytes)")
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = _load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
@@ -34,6 +34,31 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a mapping of settings, got {type(content).__name__}")
     return content
+
+
+def _load(text: str) -> Any:
+    """A YAML document in which no mapping says a key twice. Raises yaml.YAMLError, ValueError,
+    RecursionError."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """PyYAML's safe one takes the last of equal keys without a word."""
+
+        def compose_mapping_node(self, anchor: Any) -> Any:
+            node = super().compose_mapping_node(anchor)
+            lines: dict[tuple[str, str], int] = {}
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode):
+                    name, line = (key.tag, key.value), key.start_mark.line + 1
+                    if name in lines:
+                        raise yaml.constructor.ConstructorError(
+                            problem=f"the key {key.value!r:.60} comes twice, on lines {lines[name]} "
+                            f"and {line}"
+                        )
+                    lines[name] = line
+            return node
+
+    return yaml.load(text, Loader)
 
 
 def write_yaml(settings: Any) -> str:
@@ -57,9 +82,10 @@ def override(content: Mapping[str, Any], assignments: Sequence[str]) -> dict[str
         if not sign or not all(keys):
             raise ConfigError(f"{text!r:.80}: expected key=value, as in phases.0.steps=100")
         try:
-            wanted = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError, RecursionError):
-            raise ConfigError(f"{text!r:.80}: {_shown(value)} is not YAML") from None
+            wanted = _load(value)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            why = getattr(error, "problem", None) or type(error).__name__
+            raise ConfigError(f"{text!r:.80}: {_shown(value)} is not YAML ({why:.120})") from None
         node: Any = changed
         for at, key in enumerate(keys):
             last, name = at == len(keys) - 1, ".".join(keys[: at + 1])

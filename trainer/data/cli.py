@@ -5,31 +5,53 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import Counter
 from pathlib import Path
 
 from evlm.plan.mask_codec import GRIDS, BoxSpans
 from evlm.reason.messages import get_style
 
+from ..config.arguments import check_whole
+from .check import Check, check
 from .convert import NAMES, Conversion, convert, target_file
-from .files import Problem, read
+from .files import Problem
 from .stats import show, stats
 
 
 def add_parser(parser: argparse.ArgumentParser) -> None:
     """Declares the three commands and their flags."""
     commands = parser.add_subparsers(dest="data_command", required=True, metavar="check | stats | convert")
-    text = "read every row and list the bad ones with their lines and reasons; ends with 1 if there are any"
-    check = commands.add_parser("check", help=text, description=text)
-    _path(check)
-    check.add_argument(
+    text = "read every row, open every picture, list what is bad with line and reasons; ends with 1 if any is"
+    checked = commands.add_parser("check", help=text, description=text)
+    _path(checked)
+    checked.add_argument(
         "--limit",
         type=int,
         default=100,
         metavar="N",
         help="bad rows to list; all are counted (default: %(default)s)",
     )
-    check.add_argument("--no-files", action="store_true", help="do not ask whether the pictures exist")
+    checked.add_argument(
+        "--fast", action="store_true", help="open no picture; ask whether each exists, and nothing else of it"
+    )
+    checked.add_argument("--no-files", action="store_true", help="do not even ask whether the pictures exist")
+    checked.add_argument(
+        "--form",
+        choices=("auto", *NAMES),
+        default="auto",
+        help="format of the rows; auto goes by the names of the first row's columns (default: %(default)s)",
+    )
+    checked.add_argument(
+        "--media", type=Path, metavar="DIR", help="folder that a foreign dataset's pictures lie in"
+    )
+    checked.add_argument(
+        "--model",
+        default="bundled",
+        metavar="BASE",
+        help="whose limits hold, as model.base of the recipe (default: %(default)s)",
+    )
+    checked.add_argument(
+        "--max-pixels", type=int, metavar="N", help="of a picture, as model.max_pixels of the recipe"
+    )
     text = "count rows, labels, votes, kinds, lengths and sizes"
     counted = commands.add_parser("stats", help=text, description=text)
     _path(counted)
@@ -81,21 +103,26 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
+    check_whole("--limit", options.limit, 0)
+    check_whole("--max-pixels", options.max_pixels, 56 * 56)
     listed = _List(options.limit)
-    good, labels, questions = 0, Counter[bool](), set[str]()
-    for _, row in read(options.path, listed, not options.no_files, bar=True):
-        good += 1
-        labels[row.label] += 1
-        questions.add(row.question)
+    files = not options.no_files
+    base = options.model if files and not options.fast else None
+    what = Check(options.path, options.form, options.media, files, base, options.max_pixels)
+    tally = check(what, listed, bar=True)
     listed.close()
+    form = "" if tally.form == "evlm" else f" of the form {tally.form}"
+    unlabelled = f", {tally.unlabelled:,} of them without a label" if tally.unlabelled else ""
     print(
-        f"{options.path}: {good + listed.count:,} rows, {good:,} good, {listed.count:,} bad; of the good "
-        f"ones {labels[True]:,} desired, {labels[False]:,} not, {len(questions):,} questions"
+        f"{options.path}: {tally.good + listed.count:,} rows{form}, {tally.good:,} good, "
+        f"{listed.count:,} bad; of the good ones {tally.desired:,} desired{unlabelled}, "
+        f"{tally.good - tally.desired:,} not, {tally.questions:,} questions"
     )
     return 1 if listed.count else 0
 
 
 def _stats(options: argparse.Namespace) -> int:
+    check_whole("--pictures", options.pictures, 0)
     listed = _List(0)
     counted = stats(options.path, listed, options.pictures, bar=True)
     print(json.dumps(counted, indent=2) if options.json else show(counted))

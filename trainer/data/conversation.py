@@ -9,25 +9,28 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import blake2b
-from pathlib import PurePath
+from io import BytesIO
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from evlm.errors import RecordError, TraceError
+from evlm.errors import PictureError, RecordError, TraceError
+from evlm.files.pictures import from_pil
 from evlm.files.safe_paths import Inside, inside
 from evlm.plan.mask_codec import BoxSpans
-from evlm.plan.trace import parse, render
+from evlm.plan.trace import parse
 from evlm.reason.messages import FULL, Chat, PromptStyle, build_messages, sample_clip
-from evlm.records import Row, load_paths, row_problems
+from evlm.records import NO_TRACE, Row, load_paths, row_data, row_problems, unchecked_row
 from evlm.request import Reference, Request
 
 from .files import parse as parse_json
-from .files import unchecked_row, unicode_problems
+from .files import unicode_problems
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Conversation:
     messages: Hugging Face's form, items {"type": "text", "text": ...}, {"type": "image"}, {"type": "video"}.
     images, videos: paths in the order of their items; a video is its frames; bytes are a picture inside the
         dataset's own file. evlm: the row behind it, as JSON. rest: columns that the format does not know.
+    label: whether the answer is a desired one; labelled: whether the row says so, or it was taken for one.
     """
 
     messages: list[dict[str, Any]]
@@ -46,18 +50,28 @@ class Conversation:
     label: bool = True
     evlm: str | None = None
     rest: dict[str, Any] = field(default_factory=dict)
+    labelled: bool = True
+
+    def paths(self) -> list[str]:
+        """Every picture that it shows and that lies in a file of its own."""
+        images = [image for image in self.images if isinstance(image, str)]
+        return images + [path for frames in self.videos for path in frames]
 
     def chat(self, folder: str | os.PathLike[str]) -> Chat:
         """The turns with their pictures, as the trainer wants them. Raises RecordError, PictureError."""
-        if not all(isinstance(image, str) for image in self.images):
-            raise RecordError("a picture lies inside the dataset's file; `data convert --copy` brings it out")
-        images = [sample_clip(load_paths(folder, [str(path)]), None).frames[0] for path in self.images]
+        opened = [
+            _picture(image) if isinstance(image, bytes) else load_paths(folder, [image])
+            for image in self.images
+        ]
+        images = [sample_clip(frames, None).frames[0] for frames in opened]
         videos = [sample_clip(load_paths(folder, frames), None) for frames in self.videos]
-        return Chat(self.messages, images, videos)
+        return Chat([_without_special_tokens(message) for message in self.messages], images, videos)
 
 
 def from_row(row: Row, style: PromptStyle = FULL, codec: BoxSpans | None = None) -> Conversation:
     """A row as `build_messages` words it, with the frames that it shows and the trace in its exact form."""
+    if row.answer is not None:
+        return _plain(row)
     media = _media(row)
     frames = iter(media)
     references = tuple(
@@ -78,8 +92,8 @@ def from_row(row: Row, style: PromptStyle = FULL, codec: BoxSpans | None = None)
             videos.append(tuple(paths[index] for index in next(clips).indices))
         else:
             images.append(paths[0])
-    evlm = json.dumps(asdict(row), allow_nan=False)
-    return Conversation(chat.messages, tuple(images), tuple(videos), render(row.trace()), row.label, evlm)
+    evlm = json.dumps(row_data(row), allow_nan=False)
+    return Conversation(chat.messages, tuple(images), tuple(videos), row.completion, row.label, evlm)
 
 
 def to_row(
@@ -94,9 +108,27 @@ def to_row(
     if conversation.evlm is None:
         return _checked(_from_outside(conversation, name, source), folder)
     row = _checked(parse_json(conversation.evlm), folder)
-    if written(render(row.trace())) != conversation.answer:
-        row = replace(row, **_trace_fields(conversation.answer))
+    if written(row.completion) != conversation.answer:
+        row = replace(row, **_completion(conversation.answer))
     return row if row.label == conversation.label else replace(row, label=conversation.label)
+
+
+def _without_special_tokens(message: dict[str, Any]) -> dict[str, Any]:
+    """A turn whose words spell none, as those of a request do not."""
+    content = [
+        {**item, "text": item["text"].replace("<|", "< |")} if item["type"] == "text" else item
+        for item in message["content"]
+    ]
+    return {**message, "content": content}
+
+
+def is_plain(answer: str) -> bool:
+    """Whether an answer cannot be read as a trace."""
+    try:
+        parse(answer)
+    except TraceError:
+        return True
+    return False
 
 
 def words(messages: list[dict[str, Any]], role: str) -> str:
@@ -118,6 +150,18 @@ def relative(path: str, media: str | os.PathLike[str]) -> str:
     path = path[2:] if path.startswith("./") else path
     inside(media, path)
     return path
+
+
+def placed(conversation: Conversation, folder: Path, within: Inside | None) -> Conversation:
+    """A foreign row with its paths relative to a folder, which they must stay in. within: that folder, where
+    the pictures must exist. Raises RecordError with every reason."""
+    images = tuple(i if isinstance(i, bytes) else relative(i, folder) for i in conversation.images)
+    videos = tuple(tuple(relative(path, folder) for path in frames) for frames in conversation.videos)
+    item = replace(conversation, images=images, videos=videos)
+    missing = [p for p in item.paths() if within is not None and not within.is_file(p)]
+    if missing:
+        raise RecordError("; ".join(f"picture {path!r:.80} does not exist" for path in missing))
+    return item
 
 
 def _media(row: Row) -> list[tuple[str, ...]]:
@@ -143,15 +187,20 @@ def _checked(data: Any, folder: Inside) -> Row:
 
 def _from_outside(conversation: Conversation, name: str, source: str) -> dict[str, Any]:
     """The fields of a row, unchecked."""
+    completion = _completion(conversation.answer)
     users = [message for message in conversation.messages if message["role"] == "user"]
-    if len(users) != 1:
+    plain = completion["answer"] is not None
+    if len(users) != 1 and not plain:
         raise RecordError(f"{len(users)} turns of the user; a row is one question and one answer")
-    media = list(_shown(conversation, users[0]["content"]))
+    content = [item for message in conversation.messages for item in message["content"]]
+    media = list(_frames(conversation, content))
     if not media:
         raise RecordError("no picture in it; a row needs an original, the first picture of the question")
     prompt = " ".join(words(conversation.messages, "user").split())
     meta: dict[str, Any] = {"columns": conversation.rest} if conversation.rest else {}
-    if system := words(conversation.messages, "system").strip():
+    if plain:  # its question is put as it was, not in our own words
+        meta["messages"] = conversation.messages
+    elif system := words(conversation.messages, "system").strip():
         meta["system"] = system
     question = blake2b(json.dumps([prompt, media]).encode(), digest_size=8).hexdigest()
     return {
@@ -163,14 +212,46 @@ def _from_outside(conversation: Conversation, name: str, source: str) -> dict[st
         "category": "unknown",
         "original": media[0],
         "prompt": prompt,
-        **_trace_fields(conversation.answer),
+        **completion,
         "label": conversation.label,
         "meta": meta,
         "references": [{"kind": "video" if len(m) > 1 else "image", "frames": m} for m in media[1:]],
     }
 
 
-def _shown(conversation: Conversation, content: list[dict[str, Any]]) -> Iterator[list[str]]:
+def _plain(row: Row) -> Conversation:
+    """The conversation of a row with a plain answer: the turns in its meta.messages; without them the
+    pictures, then the prompt. Raises RecordError."""
+    media = [tuple(row.original), *_media(row)]
+    kinds = ["video" if len(frames) > 1 else "image" for frames in media]
+    messages = row.meta.get("messages")
+    if messages is None:
+        items = [{"type": kind} for kind in kinds] + [{"type": "text", "text": row.prompt}]
+        messages = [{"role": "user", "content": items}]
+    elif [item["type"] for item in _items(messages) if item["type"] != "text"] != kinds:
+        raise RecordError(f"meta.messages: expected items for {', '.join(kinds)}, the row's pictures")
+    images = tuple(frames[0] for frames in media if len(frames) == 1)
+    videos = tuple(frames for frames in media if len(frames) > 1)
+    evlm = json.dumps(row_data(row), allow_nan=False)
+    return Conversation(messages, images, videos, row.completion, row.label, evlm)
+
+
+def _items(messages: Any) -> list[dict[str, Any]]:
+    """The items of turns that stand in a row. Raises RecordError where they are none."""
+    try:
+        items = [item for turn in messages for item in turn["content"]]
+        known = all(
+            item["type"] in ("image", "video") or (item["type"] == "text" and isinstance(item["text"], str))
+            for item in items
+        )
+        if known and all(turn["role"] in ("system", "user", "assistant") for turn in messages):
+            return items
+    except (TypeError, KeyError):
+        pass
+    raise RecordError(f"meta.messages: expected turns of {{role, content: [items]}}, got {messages!r:.80}")
+
+
+def _frames(conversation: Conversation, content: list[dict[str, Any]]) -> Iterator[list[str]]:
     images, videos = iter(conversation.images), iter(conversation.videos)
     for item in content:
         if item["type"] == "image":
@@ -179,13 +260,15 @@ def _shown(conversation: Conversation, content: list[dict[str, Any]]) -> Iterato
             yield list(next(videos))
 
 
-def _trace_fields(answer: str) -> dict[str, Any]:
+def _completion(answer: str) -> dict[str, Any]:
+    """The fields of a row that say what was answered: those of a trace, or `answer` where it is none."""
     try:
         trace = parse(answer)
-    except TraceError as error:
-        raise RecordError(f"the answer is no trace: {error}") from None
+    except TraceError:
+        return {**NO_TRACE, "mask_text": None, "answer": answer}
     plan = trace.plan
     return {
+        "answer": None,
         "thinking": trace.thinking,
         "intermediate": trace.intermediate,
         "reflection": trace.reflection,
@@ -194,3 +277,22 @@ def _trace_fields(answer: str) -> dict[str, Any]:
         "scope": plan.scope,
         "mask_text": plan.mask_text,
     }
+
+
+def _picture(data: bytes) -> Tensor:
+    """A picture that lies in the dataset's own file, as [1, H, W, 3] in 0..1. Raises PictureError."""
+    with opened_bytes(data) as image:
+        return from_pil(image)
+
+
+@contextmanager
+def opened_bytes(data: bytes) -> Iterator[Any]:
+    """A picture that came as bytes, open. Raises PictureError where it cannot be read."""
+    from PIL import Image
+
+    try:
+        image = Image.open(BytesIO(data), formats=("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"))
+    except Exception as error:  # decoders raise a zoo of errors on damaged bytes
+        raise PictureError(f"a picture of {len(data):,} bytes cannot be read ({error!s:.80})") from None
+    with image:
+        yield image

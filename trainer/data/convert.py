@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from evlm.plan.mask_codec import BoxSpans
 from evlm.reason.messages import FULL, PromptStyle
 from evlm.records import ROWS_FILE, Row
 
-from .conversation import Conversation, from_row, relative, to_row
+from .conversation import Conversation, from_row, is_plain, opened_bytes, relative, to_row
 from .files import EVLM_COLUMNS, OnProblem, Problem, read, read_lines, row_columns, rows_file, writing
 from .formats import FORMATS
 
@@ -62,10 +61,9 @@ def convert(what: Conversion, on_problem: OnProblem, bar: bool = False) -> Count
         on_problem(problem)
 
     with writing(out, columns) as write:
-        for line, row in _read(what, file, pictures, bad, bar):
+        for line, item in _read(what, file, pictures, bad, bar):
             try:
-                placed = pictures.place(row)
-                write(_columns(what, placed))
+                write(_columns(what, pictures.place(item)))
             except (EVLMError, OSError) as error:
                 bad(Problem(line, [str(error)]))
             else:
@@ -112,15 +110,20 @@ class Pictures:
         self._prefix = "" if copy or prefix == "." else f"{prefix}/"
         self._placed: set[str] = set()
 
-    def place(self, row: Row) -> Row:
-        """The row with paths from the target's folder, its pictures there. Raises RecordError, OSError."""
-        for path in dict.fromkeys(row.paths()):
+    def place(self, item: Row | Conversation) -> Row | Conversation:
+        """The item with paths from the target's folder, its pictures there. Raises RecordError, OSError."""
+        for path in dict.fromkeys(item.paths()):
             if path not in self._placed:
                 self._bring(path)
                 self._placed.add(path)
         if not self._prefix:
-            return row
-        moved = {path: self._prefix + path for path in row.paths()}
+            return item
+        moved = {path: self._prefix + path for path in item.paths()}
+        if isinstance(item, Conversation):
+            images = tuple(moved[str(path)] for path in item.images)
+            videos = tuple(tuple(moved[path] for path in frames) for frames in item.videos)
+            return replace(item, images=images, videos=videos)
+        row = item
         references = tuple(
             {**r, "frames": [moved[path] for path in r["frames"]]} if r.get("frames") else r
             for r in row.references
@@ -164,21 +167,10 @@ class Pictures:
 
     def _store(self, picture: str | bytes) -> str:
         """The path of a picture that came as bytes, written into the target's folder."""
-        from PIL import Image, UnidentifiedImageError
-
         if isinstance(picture, str):
             raise RecordError("some pictures are paths and others bytes; expected one kind in a row")
-        try:
-            with Image.open(BytesIO(picture), formats=("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")) as image:
-                suffix = str(image.format).lower()
-        except (
-            UnidentifiedImageError,
-            OSError,
-            ValueError,
-            SyntaxError,
-            Image.DecompressionBombError,
-        ) as error:
-            raise RecordError(f"a picture of {len(picture):,} bytes cannot be read ({error!s:.80})") from None
+        with opened_bytes(picture) as image:
+            suffix = str(image.format).lower()
         path = f"{STORED}{blake2b(picture, digest_size=10).hexdigest()}.{suffix}"
         target = inside(self.target, path)
         if not target.exists():
@@ -192,8 +184,9 @@ STORED = "pictures/stored-"  # names of pictures that came inside a file
 
 def _read(
     what: Conversion, file: Path, pictures: Pictures, bad: Callable[[Problem], None], bar: bool
-) -> Iterator[tuple[int, Row]]:
-    """(line, row) of the source's good rows, paths relative to the folder of its pictures."""
+) -> Iterator[tuple[int, Row | Conversation]]:
+    """(line, row) of the source's good rows, paths relative to the folder of its pictures. A foreign row with
+    a plain answer stays as it is for a foreign target."""
     if what.source == "evlm":
         if what.media is not None:
             raise RecordError(
@@ -208,6 +201,9 @@ def _read(
             if isinstance(data, RecordError):
                 raise data
             conversation, folder = pictures.resolved(form.read(data, layout))
+            if what.target != "evlm" and conversation.evlm is None and is_plain(conversation.answer):
+                yield line, conversation
+                continue
             row = to_row(conversation, f"{file.stem}-{line:06d}", form.name, folder, form.guard)
             if row.id in seen:
                 raise RecordError(f"id {row.id!r:.80} was seen on line {seen[row.id]}")
@@ -218,7 +214,9 @@ def _read(
             yield line, row
 
 
-def _columns(what: Conversion, row: Row) -> dict[str, Any]:
+def _columns(what: Conversion, item: Row | Conversation) -> dict[str, Any]:
+    if isinstance(item, Conversation):
+        return FORMATS[what.target].write(item)
     if what.target == "evlm":
-        return row_columns(row)
-    return FORMATS[what.target].write(from_row(row, what.style, what.codec))
+        return row_columns(item)
+    return FORMATS[what.target].write(from_row(item, what.style, what.codec))

@@ -7,13 +7,12 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from evlm.errors import RecordError
 from evlm.files.safe_paths import Inside
-from evlm.records import ROWS_FILE, Row, row_problems
+from evlm.records import ROWS_FILE, Row, row_data, row_problems, unchecked_row
 
 PARQUET = "rows.parquet"  # in a dataset folder without ROWS_FILE
 SUFFIXES = (".jsonl", ".json", ".parquet")
@@ -73,13 +72,6 @@ def read(
             yield line, unchecked_row(data)
 
 
-def unchecked_row(data: dict[str, Any]) -> Row:
-    """A row of fields that `row_problems` found nothing wrong with."""
-    lists = ("original", "targets", "edited", "references", "raters")
-    values: dict[str, Any] = {name: tuple(value) if name in lists else value for name, value in data.items()}
-    return Row(**values)
-
-
 def unicode_problems(data: Any) -> list[str]:
     """Where a value spells half of a surrogate pair: JSON can, tokenizers and parquet cannot take it."""
     try:
@@ -137,13 +129,13 @@ EVLM_COLUMNS = {
     "category": "text", "original": "texts", "prompt": "text", "thinking": "text", "intermediate": "text",
     "reflection": "text", "instruction": "text", "targets": "texts", "scope": "text", "label": "bool",
     "mask_text": "text", "mask": "text", "edited": "texts", "references": "json", "fps": "number",
-    "raters": "bools", "meta": "json",
+    "raters": "bools", "meta": "json", "answer": "text",
 }  # fmt: skip
 
 
 def row_columns(row: Row) -> dict[str, Any]:
     """A row as the columns of `EVLM_COLUMNS`."""
-    return asdict(row)
+    return row_data(row)
 
 
 # --- reading ---
@@ -257,7 +249,9 @@ def _parquet_writer(part: Path, columns: dict[str, str]) -> Iterator[Callable[[d
                 held.clear()
 
         def write(row: dict[str, Any]) -> None:
-            held.append({n: json.dumps(row[n]) if kind == "json" else row[n] for n, kind in columns.items()})
+            held.append(
+                {n: json.dumps(row[n]) if kind == "json" else row.get(n) for n, kind in columns.items()}
+            )
             if len(held) >= _CHUNK:
                 flush()
 

@@ -1,10 +1,12 @@
-"""The rows of other trainers: TRL's, LLaMA-Factory's (ShareGPT) and ms-swift's, for KTO with pictures.
+"""The rows of other trainers: TRL's, LLaMA-Factory's and ms-swift's, with pictures, for SFT and KTO.
 
-TRL: {prompt: [messages], completion: [message], images, label}; content is a list of items. It knows no
-videos: the frames of one are shown as pictures in its place.
-LLaMA-Factory: {conversations: [{from, value}], images, videos, kto_tag}, described by a dataset_info.json;
-`<image>` and `<video>` stand for pictures in the text.
-ms-swift: {messages: [{role, content}], images, videos, label}; the same stand-ins.
+TRL: {prompt: [messages], completion: [message], images, label}, or {messages, images}; content is text or a
+list of items. It knows no videos: the frames of one are shown as pictures in its place.
+LLaMA-Factory: ShareGPT's {conversations: [{from, value}], images, videos, kto_tag}, {messages: [{role,
+content}], ...} or Alpaca's {instruction, input, output, ...}, described by a dataset_info.json; `<image>` and
+`<video>` stand for pictures in the text.
+ms-swift: {messages: [{role, content}], images, videos, label} with the same stand-ins, or {query, response}
+or Alpaca's columns.
 
 A column `evlm` carries the row as JSON text; the trainers leave it alone. Sources, as of August 2026: TRL's
 docs/source/dataset_formats.md, LLaMA-Factory's data/README.md, ms-swift's Customization/Custom-dataset.md.
@@ -13,7 +15,6 @@ docs/source/dataset_formats.md, LLaMA-Factory's data/README.md, ms-swift's Custo
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,33 +24,28 @@ from evlm.errors import RecordError
 
 from .conversation import Conversation
 from .files import parse
+from .foreign_row import DEFAULT_TAGS, OPENAI_TAGS, ForeignRow, guard, marked, only_text, pictures_first
 
 INFO_FILE = "dataset_info.json"
-DEFAULT_TAGS = {
-    "role_tag": "from",
-    "content_tag": "value",
-    "user_tag": "human",
-    "assistant_tag": "gpt",
-    "system_tag": "system",
-}
-OPENAI_TAGS = {
-    "role_tag": "role",
-    "content_tag": "content",
-    "user_tag": "user",
-    "assistant_tag": "assistant",
-    "system_tag": "system",
-}
-_Messages = list[dict[str, Any]]
-_Images = tuple[str | bytes, ...]
 _COLUMNS = {"messages": "conversations", "images": "images", "videos": "videos", "kto_tag": "kto_tag"}
+_ALPACA = {
+    "prompt": "instruction",
+    "query": "input",
+    "response": "output",
+    "system": "system",
+    "history": "history",
+}
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a LLaMA-Factory dataset names its columns and roles, as its dataset_info.json says."""
+    """How a LLaMA-Factory dataset names its columns and roles, as its dataset_info.json says. alpaca: whether
+    its rows are in that format. described: whether that file speaks of it at all."""
 
     columns: Mapping[str, str] = field(default_factory=lambda: dict(_COLUMNS))
     tags: Mapping[str, str] = field(default_factory=lambda: dict(DEFAULT_TAGS))
+    alpaca: bool = False
+    described: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,11 +60,6 @@ class Format:
     guard: Callable[[str], str]
     layout: Callable[[Path], Layout] = lambda file: Layout()
     describe: Callable[[Path], None] = lambda file: None
-
-
-def guard(text: str) -> str:
-    """Text that cannot stand for a picture where a format looks for `<image>` and its like."""
-    return _MARK.sub("< ", text)
 
 
 # --- TRL ---
@@ -100,19 +91,24 @@ def to_trl(conversation: Conversation) -> dict[str, Any]:
 
 
 def from_trl(data: Any, layout: Layout = Layout()) -> Conversation:
-    """A conversation of TRL's row, conversational or plain text. Raises RecordError."""
-    row = _Row(data, ("prompt", "completion", "images", "image", "label", "evlm"))
+    """A conversation of TRL's row: prompt and completion, or messages with the answer last; text or items.
+    Raises RecordError."""
+    row = ForeignRow(data, ("prompt", "completion", "messages", "images", "image", "label", "evlm"))
+    images = row.pictures("images", "image")
+    if row.get("prompt") is None and row.get("messages") is not None:
+        messages = row.turns(row.get("messages"), "messages", OPENAI_TAGS)
+        pictures_first(messages, len(images))
+        return row.answered(messages, images, (), "label")
     prompt, completion = row.get("prompt"), row.get("completion")
     if isinstance(prompt, str):
         prompt = [{"role": "user", "content": prompt}]
-    images = row.pictures("images", "image")
-    messages = [_items(message, OPENAI_TAGS) for message in _list(prompt, "prompt")]
-    _pictures_first(messages, len(images))
+    messages = row.turns(prompt, "prompt", OPENAI_TAGS)
+    pictures_first(messages, len(images))
     if not isinstance(completion, str):
-        turns = [_items(message, OPENAI_TAGS) for message in _list(completion, "completion")]
+        turns = row.turns(completion, "completion", OPENAI_TAGS)
         if [turn["role"] for turn in turns] != ["assistant"]:
             raise RecordError("completion: expected one message of the assistant")
-        completion = _only_text(turns[0], "completion")
+        completion = only_text(turns[0], "completion")
     return row.conversation(messages, images, (), completion, "label")
 
 
@@ -121,8 +117,8 @@ def from_trl(data: Any, layout: Layout = Layout()) -> Conversation:
 
 def to_llamafactory(conversation: Conversation) -> dict[str, Any]:
     """A row of ShareGPT conversations with a `kto_tag`."""
-    roles = {"system": "system", "user": "human"}
-    turns = [{"from": roles[m["role"]], "value": _marked(m["content"])} for m in conversation.messages]
+    roles = {"system": "system", "user": "human", "assistant": "gpt"}
+    turns = [{"from": roles[m["role"]], "value": marked(m["content"])} for m in conversation.messages]
     turns.append({"from": "gpt", "value": guard(conversation.answer)})
     return {
         "conversations": turns,
@@ -134,18 +130,24 @@ def to_llamafactory(conversation: Conversation) -> dict[str, Any]:
 
 
 def from_llamafactory(data: Any, layout: Layout = Layout()) -> Conversation:
-    """A conversation of a ShareGPT row, its columns named by the layout. Raises RecordError."""
-    names = layout.columns
-    row = _Row(data, (*names.values(), "evlm"))
-    turns = _list(row.get(names["messages"]), names["messages"])
-    messages = [_items(turn, layout.tags, marks=True) for turn in turns]
-    system = row.get(names["system"]) if "system" in names else None
-    if isinstance(system, str) and system and (not messages or messages[0]["role"] != "system"):
-        messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
+    """A conversation of a ShareGPT or an Alpaca row, its columns named by the layout. Raises RecordError."""
+    names, tags = dict(layout.columns), layout.tags
+    if isinstance(data, dict) and data.get(names["messages"]) is None and names == _COLUMNS:
+        # Nothing says how the columns are called, and they are called as in the project's own examples.
+        if data.get("messages") is not None:
+            names["messages"], tags = "messages", OPENAI_TAGS
+        names["kto_tag"] = "kto_tag" if data.get("kto_tag") is not None else "label"
+    row = ForeignRow(data, (*names.values(), *_ALPACA, "evlm"))
+    if layout.alpaca or (row.get(names["messages"]) is None and row.get("instruction") is not None):
+        messages = row.alpaca({**_ALPACA, **names})
+    else:
+        messages = row.turns(row.get(names["messages"]), names["messages"], tags, marks=True)
+        system = row.get(names["system"]) if "system" in names else None
+        if isinstance(system, str) and system and messages[0]["role"] != "system":
+            messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
     images = row.pictures(names.get("images", "images"))
-    return row.answered(
-        messages, images, row.videos(names.get("videos", "videos")), names.get("kto_tag", "kto_tag")
-    )
+    videos = row.videos(names.get("videos", "videos"))
+    return row.answered(messages, images, videos, names.get("kto_tag", "kto_tag"))
 
 
 def layout_of(file: Path) -> Layout:
@@ -159,12 +161,15 @@ def layout_of(file: Path) -> Layout:
         return Layout()
     entry = entries[0]
     columns, tags = entry.get("columns") or {}, entry.get("tags") or {}
-    if entry.get("formatting", "alpaca") != "sharegpt":
-        raise RecordError(f"{INFO_FILE}: {file.name} is in the format alpaca; sharegpt is read")
+    form = entry.get("formatting", "alpaca")
+    if form not in ("sharegpt", "alpaca"):
+        raise RecordError(
+            f"{INFO_FILE}: formatting of {file.name} is {form!r:.40}; sharegpt and alpaca are read"
+        )
     for name, value in (("columns", columns), ("tags", tags)):
         if not isinstance(value, dict) or not all(isinstance(each, str) for each in value.values()):
             raise RecordError(f"{INFO_FILE}: {name} of {file.name}: expected names, got {value!r:.80}")
-    return Layout({"messages": "conversations", **columns}, {**DEFAULT_TAGS, **tags})
+    return Layout({"messages": "conversations", **columns}, {**DEFAULT_TAGS, **tags}, form == "alpaca", True)
 
 
 def describe(file: Path) -> None:
@@ -197,7 +202,7 @@ def _read_info(path: Path) -> dict[str, Any]:
 
 def to_swift(conversation: Conversation) -> dict[str, Any]:
     """A row of ms-swift's standard format with a `label`."""
-    messages = [{"role": m["role"], "content": _marked(m["content"])} for m in conversation.messages]
+    messages = [{"role": m["role"], "content": marked(m["content"])} for m in conversation.messages]
     messages.append({"role": "assistant", "content": guard(conversation.answer)})
     return {
         "messages": messages,
@@ -209,12 +214,22 @@ def to_swift(conversation: Conversation) -> dict[str, Any]:
 
 
 def from_swift(data: Any, layout: Layout = Layout()) -> Conversation:
-    """A conversation of ms-swift's row. Raises RecordError."""
-    row = _Row(data, ("messages", "images", "image", "videos", "video", "label", "evlm"))
-    messages = [_items(turn, OPENAI_TAGS, marks=True) for turn in _list(row.get("messages"), "messages")]
-    return row.answered(messages, row.pictures("images", "image"), row.videos("videos", "video"), "label")
+    """A conversation of ms-swift's row. Pictures that no stand-in shows come first, as ms-swift puts them.
+    Raises RecordError."""
+    known = ("messages", "images", "image", "videos", "video", "label", "evlm", *_SWIFT, *_ALPACA.values())
+    row = ForeignRow(data, known)
+    if row.get("messages") is not None:
+        messages = row.turns(row.get("messages"), "messages", OPENAI_TAGS, marks=True)
+    else:
+        query = row.get("query") is not None
+        messages = row.alpaca({**_ALPACA, "prompt": "query", "response": "response"} if query else _ALPACA)
+    images, videos = row.pictures("images", "image"), row.videos("videos", "video")
+    pictures_first(messages, len(videos), "video")
+    pictures_first(messages, len(images))
+    return row.answered(messages, images, videos, "label")
 
 
+_SWIFT = ("query", "response")
 _CARRIED = {"evlm": "text"}
 FORMATS = {
     each.name: each
@@ -250,126 +265,3 @@ FORMATS = {
         ),
     )
 }
-
-
-# --- pieces ---
-
-_MARK = re.compile(r"<(?=/?(?:image|video|audio|img|bbox|ref-object|cot-process|start-image)>)")
-_SHOWN = re.compile(r"<(image|video)>")
-_ROLES = {"user_tag": "user", "assistant_tag": "assistant", "system_tag": "system"}
-
-
-class _Row:
-    """A foreign row: its columns, and those that the format does not know."""
-
-    def __init__(self, data: Any, known: tuple[str, ...]) -> None:
-        if not isinstance(data, dict):
-            raise RecordError(f"expected a JSON object, got {type(data).__name__}")
-        self.data = data
-        self.rest = {
-            str(name): value for name, value in data.items() if name not in known and value is not None
-        }
-
-    def get(self, *names: str) -> Any:
-        return next((self.data[name] for name in names if self.data.get(name) is not None), None)
-
-    def pictures(self, *names: str) -> tuple[str | bytes, ...]:
-        """Paths, or bytes of pictures that lie in the file itself, as `datasets` writes them."""
-        values = self.get(*names)
-        values = [] if values is None else values if isinstance(values, list) else [values]
-        return tuple(_picture(each, f"{names[0]}[{at}]") for at, each in enumerate(values))
-
-    def videos(self, *names: str) -> tuple[tuple[str, ...], ...]:
-        values = self.get(*names)
-        values = [] if values is None else values
-        if not isinstance(values, list) or not all(isinstance(frames, list) and frames for frames in values):
-            raise RecordError(
-                f"{names[0]}: expected a list of frames (paths) for each video, got {values!r:.80}"
-            )
-        if not all(isinstance(path, str) for frames in values for path in frames):
-            raise RecordError(f"{names[0]}: expected paths, got {values!r:.80}")
-        return tuple(map(tuple, values))
-
-    def answered(
-        self, messages: _Messages, images: _Images, videos: tuple[tuple[str, ...], ...], tag: str
-    ) -> Conversation:
-        """The conversation whose last message is the answer."""
-        if not messages or messages[-1]["role"] != "assistant":
-            raise RecordError("the last message is not the assistant's: there is no answer")
-        return self.conversation(messages[:-1], images, videos, _only_text(messages[-1], "answer"), tag)
-
-    def conversation(
-        self, messages: _Messages, images: _Images, videos: tuple[tuple[str, ...], ...], answer: str, tag: str
-    ) -> Conversation:
-        kinds = [item["type"] for message in messages for item in message["content"]]
-        for kind, there in (("image", images), ("video", videos)):
-            if kinds.count(kind) != len(there):
-                raise RecordError(f"{kinds.count(kind)} places for {kind}s in the text, {len(there)} given")
-        label, evlm = self.data.get(tag, True), self.get("evlm")
-        if not isinstance(label, bool):
-            raise RecordError(f"{tag}: expected true or false, got {label!r:.40}")
-        if not isinstance(evlm, (str, type(None))):
-            raise RecordError(f"evlm: expected JSON as text, got {evlm!r:.40}")
-        return Conversation(messages, images, videos, answer, label, evlm, self.rest)
-
-
-def _picture(value: Any, name: str) -> str | bytes:
-    if isinstance(value, dict):
-        value = value["bytes"] if value.get("bytes") is not None else value.get("path")
-    if not isinstance(value, (str, bytes)):
-        raise RecordError(f"{name}: expected a path, or {{bytes, path}}, got {value!r:.60}")
-    if isinstance(value, str) and re.match(r"[a-z]+:", value):
-        raise RecordError(f"{name}: {value!r:.60} is not a path; download it first")
-    return value
-
-
-def _items(message: Any, tags: Mapping[str, str], marks: bool = False) -> dict[str, Any]:
-    """A message in Hugging Face's form. marks: `<image>` and `<video>` in a text stand for pictures."""
-    if not isinstance(message, dict):
-        raise RecordError(f"message: expected an object, got {message!r:.60}")
-    roles = {tags[tag]: role for tag, role in _ROLES.items()}
-    role, content = message.get(tags["role_tag"]), message.get(tags["content_tag"])
-    if not isinstance(role, str) or role not in roles:
-        raise RecordError(f"message: role {role!r:.40}, expected one of {', '.join(roles)}")
-    if isinstance(content, str):
-        pieces = _SHOWN.split(content) if marks else [content]
-        items = [{"type": "text", "text": p} if at % 2 == 0 else {"type": p} for at, p in enumerate(pieces)]
-        return {"role": roles[role], "content": [item for item in items if item.get("text") != ""]}
-    if marks or not isinstance(content, list):
-        raise RecordError(f"message: content {content!r:.60}, expected text{'' if marks else ' or items'}")
-    return {"role": roles[role], "content": [_item(item) for item in content]}
-
-
-def _item(item: Any) -> dict[str, str]:
-    kind = item.get("type") if isinstance(item, dict) else None
-    if kind == "image":
-        return {"type": "image"}
-    if kind == "text" and isinstance(item.get("text"), str):
-        return {"type": "text", "text": item["text"]}
-    raise RecordError(f"message: item {item!r:.60}, expected {{type: image}} or {{type: text, text}}")
-
-
-def _pictures_first(messages: list[dict[str, Any]], count: int) -> None:
-    """As TRL does: pictures that no item stands for come before the first words of the user."""
-    if any(item["type"] == "image" for message in messages for item in message["content"]):
-        return
-    for message in messages:
-        if message["role"] == "user":
-            message["content"] = [*({"type": "image"} for _ in range(count)), *message["content"]]
-            return
-
-
-def _only_text(message: dict[str, Any], name: str) -> str:
-    if any(item["type"] != "text" for item in message["content"]):
-        raise RecordError(f"{name}: pictures in it, expected text")
-    return "".join(item["text"] for item in message["content"])
-
-
-def _marked(content: list[dict[str, Any]]) -> str:
-    return "".join(guard(item["text"]) if item["type"] == "text" else f"<{item['type']}>" for item in content)
-
-
-def _list(value: Any, name: str) -> list[Any]:
-    if not isinstance(value, list) or not value:
-        raise RecordError(f"{name}: expected a list of messages, got {value!r:.60}")
-    return value

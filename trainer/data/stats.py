@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
 from evlm.errors import ConfigError, MaskTextError, RecordError
 from evlm.files.safe_paths import inside
 from evlm.plan.mask_codec import decode_mask
-from evlm.plan.trace import render
 from evlm.records import Row
 
 from ..statistics import agreement
@@ -97,7 +96,7 @@ class _Tally:
         self.masks: Counter[str] = Counter()
         self.area = 0.0
         self.references: Counter[str] = Counter()
-        self.lengths: dict[str, Counter[int]] = {part: Counter() for part in PARTS}
+        self.lengths: dict[str, Counter[int]] = defaultdict(Counter, {part: Counter() for part in PARTS})
         self.each: list[Counter[str]] = []
         self.votes: Counter[tuple[bool, ...]] = Counter()
         self.left, self.looked = pictures, set[str]()
@@ -111,10 +110,13 @@ class _Tally:
         for kind, counter in self.kinds.items():
             counter[getattr(row, kind)] += 1
         self.references.update(reference["kind"] for reference in row.references)
-        text = render(row.trace())
-        for part in PARTS[:3]:
-            self.lengths[part][len(getattr(row, part))] += 1
-        self.lengths["output"][len(text) - text.rindex("\n<output>\n") - 1] += 1
+        text = row.completion
+        if row.answer is None:
+            for part in PARTS[:3]:
+                self.lengths[part][len(getattr(row, part))] += 1
+            self.lengths["output"][len(text) - text.rindex("\n<output>\n") - 1] += 1
+        else:
+            self.lengths["answer"][len(text)] += 1
         self._masks(row)
         self._votes(row)
         path = row.original[0]

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import tempfile
 from array import array
+from base64 import b64decode, b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from zlib import crc32
 
 from torch import Tensor
@@ -23,13 +24,13 @@ from torch import Tensor
 from evlm.errors import EVLMError, RecordError
 from evlm.files.safe_paths import Inside
 from evlm.plan.mask_codec import BoxSpans
-from evlm.plan.trace import render
 from evlm.reason.messages import FULL, Chat, PromptStyle, build_messages
 from evlm.records import Row, row_problems
-from trainer.data.conversation import Conversation, relative
+from trainer.data.conversation import Conversation, from_row, placed
 from trainer.data.convert import source_file
 from trainer.data.files import from_parquet, parse, read_lines, unchecked_row, unicode_problems
 from trainer.data.formats import FORMATS, Layout
+from trainer.data.heldout import held_out, question_key
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,9 @@ class Source:
     path: folder, or .jsonl, .json or .parquet file. weight: its share of all draws, beside the other sources'
         weights. form: "evlm", or a foreign format: other instruction data, whose
         answers need not be traces. splits: the rows' splits to take, all where it is empty; foreign rows have
-        none. desired: take desired rows alone. media: folder of a foreign dataset's pictures, its own where
-        it is None.
+        none. desired: take desired rows alone; labelled: those that say whether they are. media: folder of a
+        foreign dataset's pictures, its own where it is None. heldout: share of its questions that is held
+        out; held: take those, and not the others.
     """
 
     path: Path
@@ -49,6 +51,9 @@ class Source:
     splits: tuple[str, ...] = ()
     desired: bool = False
     media: Path | None = None
+    labelled: bool = False
+    heldout: float = 0.0
+    held: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,14 +72,15 @@ class Sample:
 
     @property
     def answer(self) -> str:
-        """What is learned: the trace in its exact form, or the foreign answer."""
-        return render(self.item.trace()) if isinstance(self.item, Row) else self.item.answer
+        """What is learned: the trace in its exact form, or the plain answer."""
+        return self.item.completion if isinstance(self.item, Row) else self.item.answer
 
     def chat(self, style: PromptStyle = FULL, codec: BoxSpans | None = None) -> Chat:
         """The question with its pictures, read now. Raises RecordError, PictureError, RequestError."""
-        if isinstance(self.item, Row):
+        if isinstance(self.item, Row) and self.item.answer is None:
             return build_messages(self.item.request(self.folder), codec, style)
-        return self.item.chat(self.folder)
+        item = from_row(self.item) if isinstance(self.item, Row) else self.item
+        return item.chat(self.folder)
 
     @property
     def name(self) -> str:
@@ -93,26 +99,42 @@ class Stream:
     Each source is gone through in an order of its own, anew in each of its epochs, every row once; of any n
     draws in a row a source gets its share to within two.
 
+    optional: leave out sources without rows that fit, while there is one that has some.
     Raises RecordError naming the line and every reason where a row is bad (none is skipped silently), and
     where a source has no rows that fit.
     """
 
     def __init__(
-        self, sources: Sequence[Source], batch: int, seed: int = 0, check_files: bool = True
+        self,
+        sources: Sequence[Source],
+        batch: int,
+        seed: int = 0,
+        check_files: bool = True,
+        optional: bool = False,
     ) -> None:
         if not sources or batch < 1:
             raise RecordError(f"{len(sources)} sources, batches of {batch}: expected at least one of each")
         for source in sources:
             if not 0 < source.weight < float("inf"):
                 raise RecordError(f"{source.path}: weight {source.weight!r}, expected a number above 0")
-        self.sources, self.batch_size, self.seed = tuple(sources), batch, seed
-        self._indices = [_Index(source, check_files) for source in sources]
-        self._shares = _nested_shares([source.weight for source in sources])
+        self.batch_size, self.seed = batch, seed
+        indices = [_Index(source, check_files) for source in sources]
+        fitting = [index for index in indices if len(index)]
+        if not fitting or (len(fitting) < len(indices) and not optional):
+            raise RecordError(next(index.nothing for index in indices if not len(index)))
+        self._indices = fitting
+        self.sources = tuple(index.source for index in fitting)
+        self._shares = _nested_shares([source.weight for source in self.sources])
 
     @property
     def counts(self) -> list[int]:
         """Rows of each source that fit."""
         return [len(index) for index in self._indices]
+
+    @property
+    def contents(self) -> dict[str, str]:
+        """A hash of all rows in each source's file, also those that do not fit."""
+        return {str(source.path): i.contents for source, i in zip(self.sources, self._indices, strict=True)}
 
     @property
     def fingerprint(self) -> str:
@@ -186,7 +208,9 @@ class _Index:
         self._inside = Inside(self.folder)
         self._layout = Layout() if source.form == "evlm" else FORMATS[source.form].layout(self.file)
         self._offsets, self._sums = array("Q"), array("L")
-        content, seen = blake2b(digest_size=16), set[str]()
+        content, every, seen = blake2b(digest_size=16), blake2b(digest_size=16), set[str]()
+        keys = array("Q")  # the questions of the split, and of the rows that fit
+        fitting_keys = array("Q")
         self._lines = None if self.file.suffix == ".jsonl" else _as_lines(self.file, source.form)
         with self._open() as lines:
             offset = 0
@@ -200,15 +224,35 @@ class _Index:
                             seen.add(item.id)
                     except EVLMError as error:
                         raise RecordError(f"{self.file}, line {number}: {error}") from None
+                    every.update(line.strip() + b"\n")
+                    if source.heldout and self._of_split(item):
+                        keys.append(question_key(item))
                     if self._fits(item):
                         self._offsets.append(offset)
                         self._sums.append(crc32(line.strip()))
                         content.update(line.strip())
+                        if source.heldout:
+                            fitting_keys.append(keys[-1])
                 offset += len(line)
+        self.contents = every.hexdigest()
+        if source.heldout:
+            self._hold_out(held_out(keys, source.heldout), fitting_keys)
+            content.update(f"{source.heldout} {source.held}".encode())
         self.hash = content.hexdigest()
-        if not self._offsets:
-            wanted = f"splits {', '.join(source.splits) or 'any'}{', desired only' if source.desired else ''}"
-            raise RecordError(f"{self.file}: no row fits ({wanted})")
+
+    @property
+    def nothing(self) -> str:
+        """That no row fits, in words."""
+        source = self.source
+        wanted = [f"splits {', '.join(source.splits) or 'any'}"]
+        wanted += ["desired only"] * source.desired + ["with a label"] * source.labelled
+        wanted += [f"of the {source.heldout:g} held out"] * source.held
+        return f"{self.file}: no row fits ({', '.join(wanted)})"
+
+    def _hold_out(self, questions: set[int], keys: array[int]) -> None:
+        kept = [n for n, key in enumerate(keys) if (key in questions) == self.source.held]
+        self._offsets = array("Q", [self._offsets[n] for n in kept])
+        self._sums = array("L", [self._sums[n] for n in kept])
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -233,30 +277,24 @@ class _Index:
                 yield file
 
     def _fits(self, item: Row | Conversation) -> bool:
+        labelled = not self.source.labelled or isinstance(item, Row) or item.labelled
+        return self._of_split(item) and labelled and (item.label or not self.source.desired)
+
+    def _of_split(self, item: Row | Conversation) -> bool:
         splits = self.source.splits
-        right = not splits or not isinstance(item, Row) or item.split in splits
-        return right and (item.label or not self.source.desired)
+        return not splits or not isinstance(item, Row) or item.split in splits
 
     def _parse(self, line: bytes, check_files: bool) -> Row | Conversation:
         data = parse(line)
+        if self.file.suffix == ".parquet":
+            data = _with_bytes(data)
         if self.source.form == "evlm":
             problems = row_problems(data, self._inside, check_files) or unicode_problems(data)
             if problems:
                 raise RecordError("; ".join(problems))
             return unchecked_row(data)
         conversation = FORMATS[self.source.form].read(data, self._layout)
-        images = tuple(relative(str(path), self.folder) for path in conversation.images)
-        videos = tuple(
-            tuple(relative(path, self.folder) for path in frames) for frames in conversation.videos
-        )
-        missing = [
-            path
-            for path in (*images, *(p for frames in videos for p in frames))
-            if check_files and not self._inside.is_file(path)
-        ]
-        if missing:
-            raise RecordError("; ".join(f"picture {path!r:.80} does not exist" for path in missing))
-        return replace(conversation, images=images, videos=videos)
+        return placed(conversation, self.folder, self._inside if check_files else None)
 
 
 def _as_lines(file: Path, form: str) -> IO[bytes]:
@@ -269,14 +307,34 @@ def _as_lines(file: Path, form: str) -> IO[bytes]:
         if file.suffix == ".parquet" and form == "evlm":
             data = from_parquet(data)
         try:
-            lines.write(json.dumps(data).encode() + b"\n")
+            lines.write(json.dumps(data, default=_base64).encode() + b"\n")
         except (TypeError, ValueError, RecursionError) as error:
             lines.close()
+            raise RecordError(f"{file}, row {number}: cannot be written as JSON ({error!s:.100})") from None
+        except OSError as error:
+            lines.close()
             raise RecordError(
-                f"{file}, row {number}: cannot be written as JSON ({error!s:.100}); of pictures that lie in "
-                "the file itself `python -m trainer data convert --copy` makes files"
+                f"{file}: its rows do not fit into a temporary file ({error}); free some disk, or set TMPDIR"
             ) from None
     return lines
+
+
+_BYTES = "base64 bytes"  # the name under which a picture inside a parquet file stands among its lines
+
+
+def _base64(value: Any) -> dict[str, str]:
+    if not isinstance(value, bytes):
+        raise TypeError(f"a value of type {type(value).__name__}")
+    return {_BYTES: b64encode(value).decode()}
+
+
+def _with_bytes(data: Any) -> Any:
+    """A line of `_as_lines` as the row was."""
+    if isinstance(data, dict):
+        if set(data) == {_BYTES}:
+            return b64decode(data[_BYTES])
+        return {name: _with_bytes(value) for name, value in data.items()}
+    return [_with_bytes(each) for each in data] if isinstance(data, list) else data
 
 
 def _nested_shares(weights: Sequence[float]) -> list[Fraction]:

@@ -29,7 +29,8 @@ SQUARE = 64  # pixels a side, where a row has no mask picture and its mask text 
 class RewardConfig:
     """samples: K of each row. similarity: "cosine" of mean-pooled, mean-centred states of the base model
     with its adapter off, in 0..1; or "slots", the shares of operation, targets and remaining words that are
-    right, which tells right from wrong where plans are short. Raises EVLMError."""
+    right, which tells right from wrong where plans are short (of an answer that is no trace, the F1 of its
+    words). Raises EVLMError."""
 
     samples: int = 3
     temperature: float = 1.0
@@ -84,6 +85,11 @@ def slots(plan: Plan | None, truth: Plan | None) -> float:
     both = set(plan.targets) | set(truth.targets)
     targets = len(set(plan.targets) & set(truth.targets)) / len(both) if both else 1.0
     return (float(mine[:1] == true[:1]) + targets + _f1(_rest(plan), _rest(truth))) / 3
+
+
+def word_overlap(text: str, truth: str) -> float:
+    """F1 of the words of two texts, in 0..1: what "slots" makes of answers that are no traces."""
+    return _f1(Counter(text.split()), Counter(truth.split()))
 
 
 def _rest(plan: Plan) -> Counter[str]:

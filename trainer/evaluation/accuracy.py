@@ -22,12 +22,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evlm.errors import ConfigError, TraceError
+from evlm.errors import ConfigError, RecordError, TraceError
 from evlm.plan.mask_codec import mask_text_iou
 from evlm.plan.trace import Plan, parse
-from evlm.records import Row, read_rows
+from evlm.records import Row
 from evlm.request import Request
 
+from ..data.files import Problem, read
+from ..data.heldout import held_out, question_key
 from ..statistics import Interval, interval, paired
 from ..world.edits import MIX
 from ..world.light import lit
@@ -40,6 +42,7 @@ Answerer = Callable[[Sequence[Request]], list[str]]
 """Requests -> the texts that answer them, in order."""
 
 METRICS = ("exact", "targets", "iou", "malformed", "tokens")
+_SHARES = ("exact", "targets", "malformed")  # each yes or no
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ def judge(question: Question, text: str, tokens: int | None = None) -> Outcome:
 
 
 def summary(outcomes: Sequence[Outcome], seed: int = 0) -> list[Line]:
-    """All outcomes, then by edit type and by input category, each mean with its bootstrap interval.
+    """All outcomes, then by edit type and by input category, each mean with its interval.
 
     Outcomes of one question in several runs count as one observation (see `statistics.interval`). Raises
     ConfigError where there are none.
@@ -216,21 +219,33 @@ def stratum(split: str, seed: int, number: int) -> tuple[str, str]:
     return op, CATEGORIES[(int(start * len(CATEGORIES)) + number) % len(CATEGORIES)]
 
 
-def dataset_questions(folder: Path, rows: int | None, seed: int, split: str = "test") -> list[Question]:
+def dataset_questions(
+    folder: Path, rows: int | None, seed: int, split: str = "test", heldout: float = 0.0
+) -> list[Question]:
     """Questions of a dataset folder: all of a split when `rows` is None, else so many of them, stratified by
     edit type x input category: any first n hold each stratum's share to within one or two.
 
     The right answer is the completion that people wanted: of a question's desired rows the one with the
     largest share of its votes, the first of equals. Questions without a desired row have no answer and are
-    left out. Raises RecordError for a bad row, ConfigError where no question fits or fewer than `rows` do.
+    left out, as are plain answers. heldout: of the split's questions those alone that a recipe with this
+    share holds out. Raises RecordError for a bad row, ConfigError where no question fits or fewer than `rows`
+    do.
     """
     best: dict[str, Row] = {}
-    for row in read_rows(folder):
-        if row.split == split and row.label:
+    keys: set[int] = set()
+
+    def bad(problem: Problem) -> None:
+        raise RecordError(f"{folder}, {problem}")
+
+    for _, row in read(folder, bad):
+        if row.split == split:
+            keys.add(question_key(row))
+        if row.split == split and row.label and row.answer is None:
             known = best.get(row.question)
             if known is None or _wanted(row) > _wanted(known):
                 best[row.question] = row
-    questions = list(best.values())
+    chosen = held_out(keys, heldout) if heldout else keys
+    questions = [row for row in best.values() if question_key(row) in chosen]
     if not questions or (rows is not None and not 1 <= rows <= len(questions)):
         wanted = "at least one" if rows is None else f"{rows}"
         raise ConfigError(
@@ -339,7 +354,8 @@ def _line(group: str, name: str, outcomes: Sequence[Outcome], seed: int) -> Line
     for metric in METRICS:
         known = list(_known(outcomes, metric))
         if known:
-            values[metric] = interval([value for _, value in known], [key for key, _ in known], seed)
+            numbers, names = [value for _, value in known], [key for key, _ in known]
+            values[metric] = interval(numbers, names, seed, share=metric in _SHARES)
     return Line(group, name, len({outcome.id for outcome in outcomes}), values)
 
 

@@ -70,8 +70,14 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Asks, prints the table, writes the files. Raises EVLMError."""
+    from ..config.arguments import SEEDS, check_folder, check_whole
     from . import accuracy, results
 
+    check_whole("--tokens", options.tokens, 1, 65536)
+    check_whole("--rows", options.rows)
+    check_whole("--seed", options.seed, *SEEDS)
+    if options.out is not None:
+        check_folder("--out", options.out)
     questions = _questions(options)
     panel = _panel(options)
     answer, tokens = accuracy.load(options.base, options.adapter, options.tokens)
@@ -132,7 +138,7 @@ def _title(options: argparse.Namespace, count: int) -> str:
     where = f"dataset {options.data}" if options.data else f"world{lamp}"
     return (
         f"{model}: {count:,} questions of the {where}, split {options.split}, seed {options.seed}; each mean "
-        "with its 95 % bootstrap interval"
+        "with its 95 % interval"
     )
 
 

@@ -62,7 +62,7 @@ def judged(
         malformed,
         sum(v is not None and v.reached and v.yes is None for v in verdicts),
         sum(v is not None and not v.reached for v in verdicts),
-        interval(counted, seed=seed) if counted else None,
+        interval(counted, seed=seed, share=True) if counted else None,
         percent_agreement(says_yes, exact) if given else None,
         cohen_kappa(says_yes, exact) if given else None,
     )

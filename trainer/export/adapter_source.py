@@ -18,7 +18,7 @@ from evlm.models.loading import read_notes
 from evlm.models.safetensors_file import read_header, read_tensors
 from evlm.models.zoo import resolve
 
-from ..config.recipe import Config, load_config
+from ..config.recipe import Config, completed, load_config
 from ..learner.state import WEIGHTS, States
 from ..model.skeleton import skeleton
 
@@ -93,7 +93,7 @@ def alone(learned: Learned) -> Learned:
 def _of_run(run: Path, config: Config, base: str) -> tuple[dict[str, Tensor], AdapterMeta]:
     """The adapter that a run ended with, or, where it has not ended or went on since, its newest state's."""
     finished = run / "adapter.safetensors"
-    state = States(run / "state", json.loads(config.identity)).newest()
+    state = States(run / "state", json.loads(config.identity), complete=completed).newest()
     step = 0 if state is None else state.progress.step
     if finished.is_file():
         tensors, meta = load_adapter(finished)

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from evlm.errors import RecordError
-from evlm.plan.trace import render
 from evlm.reason.messages import Chat, PromptStyle, build_messages
 from evlm.records import Row
 
@@ -41,29 +40,61 @@ class Example:
 
 
 class Rows(Protocol):
-    """Where examples come from. count: rows that there are; None where they have no end."""
+    """Where examples come from. count: rows that there are; None where they have no end. contents: a hash of
+    each file that they lie in, by its path."""
 
     count: int | None
+    contents: dict[str, str]
 
     def batch(self, step: int, ranks: Ranks = ALONE) -> list[Example]:
         """A step's examples; of several ranks each gets its piece, and only that is read."""
 
 
 def rows_for(config: Config, phase: Phase, style: PromptStyle, codec: Any) -> Rows:
-    """What a phase learns from: sft from desired rows and other instruction data, rkto from desired rows
-    alone unless it pushes others away, kto from all. Raises RecordError."""
+    """What a phase learns from: sft from desired rows and those without a label, rkto from desired rows alone
+    unless it pushes others away, kto from all that have a label. Raises RecordError."""
     desired = phase.kind == "sft" or (phase.kind == "rkto" and not phase.rkto.lambda_u)
-    sources = [source for source in config.data if source.form == "evlm" or phase.kind == "sft"]
-    return open_rows(sources, phase.batch, config.seed, desired, style, codec)
+    labelled = phase.kind != "sft"
+    return open_rows(config.data, phase.batch, config.seed, desired, style, codec, labelled)
 
 
 def open_rows(
-    sources: Sequence[Source], rows: int, seed: int, desired: bool, style: PromptStyle, codec: Any
+    sources: Sequence[Source],
+    rows: int,
+    seed: int,
+    desired: bool,
+    style: PromptStyle,
+    codec: Any,
+    labelled: bool = False,
+    held: bool = False,
 ) -> Rows:
-    """Batches of `rows` examples; only desired ones, or all. Raises RecordError."""
+    """Batches of examples.
+
+    sources: the world alone, or datasets.
+    rows: examples of a batch.
+    seed: of their order.
+    desired: only desired ones, or all.
+    style, codec: how a request is put into words, and its mask.
+    labelled: only rows that say whether they are desired; sources without one are then left out.
+    held: those that are held out of their sources, or the others.
+    Raises RecordError.
+    """
     if sources[0].world:
         return WorldRows(sources[0], rows, seed, desired, style, codec)
-    return DatasetRows(sources, rows, seed, desired, style, codec)
+    folders = [
+        Folder(
+            Path(str(source.path)),
+            source.weight,
+            source.form,
+            splits=(source.split,),
+            desired=desired,
+            labelled=labelled,
+            heldout=source.heldout,
+            held=held and bool(source.heldout),
+        )
+        for source in sources
+    ]
+    return DatasetRows(Stream(folders, rows, seed, optional=labelled or held), style, codec)
 
 
 class WorldRows:
@@ -82,6 +113,7 @@ class WorldRows:
                 f"rows {source.rows}: none of the world's first rows is a desired one; take more"
             )
         self.count: int | None = len(self.numbers) if source.rows else None
+        self.contents: dict[str, str] = {}
 
     def batch(self, step: int, ranks: Ranks = ALONE) -> list[Example]:
         drawn = self._epochs(step) if self.numbers else self._fresh(step)
@@ -116,20 +148,16 @@ class WorldRows:
         chat = build_messages(lit(to_request(question), self.lamp), self.codec, self.style)
         region = question.edit.region(self.recipe.size, question.frames)
         mask = None if region is None else torch.from_numpy(region).float()
-        return Example(chat, render(row.trace()), row.label, mask, row.id)
+        return Example(chat, row.completion, row.label, mask, row.id)
 
 
 class DatasetRows:
     """Dataset folders, mixed by weight; every row comes once an epoch."""
 
-    def __init__(
-        self, sources: Sequence[Source], rows: int, seed: int, desired: bool, style: PromptStyle, codec: Any
-    ) -> None:
-        folders = [
-            Folder(Path(str(s.path)), s.weight, s.form, splits=(s.split,), desired=desired) for s in sources
-        ]
-        self.stream, self.style, self.codec = Stream(folders, rows, seed), style, codec
-        self.count: int | None = sum(self.stream.counts)
+    def __init__(self, stream: Stream, style: PromptStyle, codec: Any) -> None:
+        self.stream, self.style, self.codec = stream, style, codec
+        self.count: int | None = sum(stream.counts)
+        self.contents = stream.contents
 
     def batch(self, step: int, ranks: Ranks = ALONE) -> list[Example]:
         samples = self.stream.batch(step, ranks.rank, ranks.count)

@@ -46,7 +46,8 @@ class Progress:
     step: optimiser steps done, in all stages. tokens: fed since the run began. micro_batch: in use in this
     stage, where memory was too short for the recipe's. dropped: steps that were; in_a_row: of them since the
     last good one. losses, norms: of the last good steps of this stage. reference: fingerprint of the frozen
-    adapter and its base. best: "step", "exact" and "iou" of the best measurement.
+    adapter and its base. best: "step" of the best measurement, and what it measured. contents: a hash of each
+    file of rows, by its path.
     """
 
     step: int = 0
@@ -60,6 +61,7 @@ class Progress:
     norms: list[float] = field(default_factory=list)
     reference: str | None = None
     best: dict[str, float] | None = None
+    contents: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,9 @@ class Collator:
         prompts = self.tokenizer([template_text(self.processor, c) for c in chats], add_special_tokens=False)[
             "input_ids"
         ]
-        replies = self.tokenizer([a + self.end for a in answers], add_special_tokens=False)["input_ids"]
+        # An answer spells no special token, as a question does not; its end is the one that is put there.
+        texts = [answer.replace("<|", "< |") + self.end for answer in answers]
+        replies = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
         rows = [self._row(c, p, r) for c, p, r in zip(chats, prompts, replies, strict=True)]
         length = max(len(ids) for ids, *_ in rows)
         pad = self.tokenizer.pad_token_id

@@ -163,7 +163,7 @@ def _measured(run: Path) -> str:
     file = run / "eval" / "results.csv"
     if not file.is_file():
         return ""
-    note = "<p>Means with their 95 % bootstrap intervals, on questions whose answer is known.</p>"
+    note = "<p>Means with their 95 % intervals, on questions whose answer is known.</p>"
     return f"<h2>python -m trainer eval</h2>{note}{_table(*cells(read_csv(file)))}"
 
 

@@ -17,6 +17,7 @@ from ..config.settings import write_yaml
 from ..export.adapter_source import RECIPE
 from ..report.progress import STYLES, reporting
 from .dry_run import plan
+from .lock import locked
 
 
 def add_parser(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         if int(os.environ.get("RANK", "0")):  # of several processes the first one speaks for all
             train(config, _silent, args.fresh)
             return 0
-        with reporting(config, args.progress) as report:
+        with locked(Path(config.out)), reporting(config, args.progress) as report:
 
             def told(event: Mapping[str, Any]) -> None:
                 report(event)

@@ -31,6 +31,8 @@ from ..learner.state import States
 from ..model.batch import Collator
 from ..model.shards import supported
 from ..model.skeleton import skeleton
+from .heldout import Measured, open_held_out
+from .lock import check_free
 from .memory import Length, fixed, passing, split
 
 _PROBE = 16  # rows that are read to know how long they are
@@ -78,6 +80,7 @@ def plan(config: Config, fresh: bool = False) -> Plan:
     if config.model.shard:
         findings.need("model.shard", supported)
     findings.need("out", lambda: _writable(Path(config.out)))
+    findings.need("out", lambda: check_free(Path(config.out)))
     done = 0 if fresh else findings.need("out", lambda: _done(config))
     if model is not None and trained is not None:
         every = sum(p.numel() for p in model.parameters())
@@ -181,7 +184,24 @@ def _rows(config: Config, base: Path, findings: _Findings) -> dict[tuple[str, bo
             length = rows and findings.need("data", partial(_length, processor, rows))
             if length is not None:
                 by_kind[_kind(phase)] = rows, length
+    if config.eval_every:
+        measured = findings.need("eval_every", partial(open_held_out, config, style, codec))
+        if measured is not None:
+            findings.lines.append(_evaluation(config, measured))
     return by_kind
+
+
+def _evaluation(config: Config, measured: Measured) -> str:
+    """What is measured, and how often."""
+    questions, answered = len(measured.questions), len(measured.examples)
+    steps = sum(phase.steps for phase in config.stages)
+    what = [f"{questions:,} questions"] * bool(questions) + [f"the loss of {answered:,} answers"] * bool(
+        answered
+    )
+    text = f"measures {' and '.join(what)} every {config.eval_every:,} steps"
+    if config.eval_every > steps:
+        return f"{text}: never, the run has {steps:,}; lower eval_every"
+    return text
 
 
 def _length(processor: Any, rows: Rows) -> Length:

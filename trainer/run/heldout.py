@@ -3,52 +3,110 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from evlm.errors import ConfigError
+from evlm.errors import ConfigError, RecordError
 
 from ..config.recipe import Config, Source
 from ..evaluation.accuracy import Question, batched, dataset_questions, evaluate, world_questions
 from ..learner.learner import Learner
 from ..learner.rows import Example, open_rows
+from ..model.logprobs import sequence_logps
+from ..model.merged_lora import merged
+from ..model.prompts import split
 from ..model.sampling import SampleConfig, answers
 from ..report.samples import keep_samples
 
 SPLIT = "validation"
 MAX_NEW_TOKENS = 768
+_TOGETHER = 8  # rows whose loss is taken at once
+
+
+@dataclass(frozen=True)
+class Measured:
+    """questions: whose plan is asked for; examples: whose answer's loss is taken."""
+
+    questions: list[Question]
+    examples: list[Example]
+
+
+def open_held_out(config: Config, style: Any, codec: Any) -> Measured:
+    """What a recipe measures on: of each source the share that it holds out, else its split "validation".
+
+    style, codec: how a request is put into words, and its mask. Raises ConfigError where there is nothing,
+    RecordError for a bad row."""
+    if not config.eval_every:
+        return Measured([], [])
+    questions: list[Question] = []
+    share = -(-config.eval_rows // len(config.data))
+    for source in config.data:
+        questions += _questions(source, share)
+    examples: list[Example] = []
+    try:
+        rows = open_rows(_measured(config.data), config.eval_rows, 0, True, style, codec, held=True)
+        count = config.eval_rows if rows.count is None else min(config.eval_rows, rows.count)
+        examples = rows.batch(0)[:count]
+    except RecordError:
+        if questions:
+            raise
+    if not questions and not examples:
+        raise ConfigError(
+            f"eval_every {config.eval_every}: nothing to measure, no source has rows of the split {SPLIT!r}; "
+            "hold out a share of one (data.0.heldout=0.05), or set eval_every=0"
+        )
+    return Measured(questions[: config.eval_rows], examples)
 
 
 class HeldOut:
-    """Questions of the split "validation" of what a recipe trains on; opened here, so that what is missing is
-    said before the training begins. Raises ConfigError, RecordError."""
+    """Questions that a recipe holds out; opened here, so that what is missing is said before the training
+    begins. Raises ConfigError, RecordError."""
 
     def __init__(self, config: Config, learner: Learner) -> None:
         self.learner, self.out = learner, Path(config.out)
-        sources = [replace(source, split=SPLIT) for source in config.data if source.form == "evlm"]
-        if not sources and (config.eval_every or config.sample_every):
-            raise ConfigError("eval_every, sample_every: expected 0 where no source has the form evlm")
-        self.questions: list[Question] = []
-        if config.eval_every:
-            share = -(-config.eval_rows // len(sources))
-            self.questions = [q for source in sources for q in _questions(source, share)][: config.eval_rows]
+        measured = open_held_out(config, learner.style, learner.codec)
+        self.questions, self.answered = measured.questions, measured.examples
         self.examples: list[Example] = []
         if config.sample_every:
-            rows = open_rows(sources, config.sample_rows, 0, True, learner.style, learner.codec)
+            sources = [source for source in _measured(config.data) if source.form == "evlm"]
+            if not sources:
+                raise ConfigError("sample_every: expected 0 where no source has the form evlm")
+            rows = open_rows(sources, config.sample_rows, 0, True, learner.style, learner.codec, held=True)
             self.examples = rows.batch(0)
 
     def measure(self) -> dict[str, float]:
-        """ "exact": share of the questions whose plan is right; "iou": mean of the masks. Each rank asks its
-        part of the questions; all know the result."""
+        """ "exact": share of the questions whose plan is right; "iou": mean of the masks; nothing where there
+        are no questions. Each rank asks its part of them; all know the result."""
+        if not self.questions:
+            return {}
         ranks, device = self.learner.ranks, self.learner.device
         outcomes = evaluate(batched(self.learner, MAX_NEW_TOKENS), ranks.part(self.questions))
         scores = [[float(o.exact), math.nan if o.iou is None else o.iou] for o in outcomes]
         whole = ranks.gather(torch.tensor(scores, dtype=torch.float32, device=device).view(len(scores), 2))
         iou = float(whole[:, 1].nanmean())
         return {"exact": float(whole[:, 0].mean()), "iou": iou if math.isfinite(iou) else 0.0}
+
+    def loss(self) -> dict[str, float]:
+        """ "loss": negative log-likelihood a token of the answers that people wanted, in nats; nothing where
+        there are none. Each rank takes its part."""
+        if not self.answered:
+            return {}
+        ranks, device = self.learner.ranks, self.learner.device
+        total, tokens = 0.0, 0.0
+        mine = ranks.part(self.answered)
+        for at in range(0, len(mine), _TOGETHER):
+            prompts, responses = split(
+                self.learner.batch(list(mine[at : at + _TOGETHER])), self.learner.merge
+            )
+            with merged(self.learner.model):
+                logps = sequence_logps(self.learner.model, prompts, responses, range(len(responses)))
+            total -= float(logps.sum())
+            tokens += sum(len(response) for response in responses)
+        return {"loss": ranks.total(total, device) / ranks.total(tokens, device)}
 
     def sample(self, step: int) -> dict[str, Any]:
         """The "sample" event: answers to a few examples, drawn into the run's folder by the first rank."""
@@ -59,7 +117,38 @@ class HeldOut:
         return keep_samples(self.out, step, self.examples, texts)
 
 
+def better(measured: dict[str, float], best: dict[str, float] | None) -> bool:
+    """Whether a measurement is better than the best one before: by "exact", then "iou"; where neither has a
+    right answer, by the held-out loss, which moves long before."""
+    if best is None:
+        return True
+    if not measured.get("exact") and not best.get("exact") and "loss" in measured and "loss" in best:
+        return measured["loss"] < best["loss"]
+    return _merit(measured) > _merit(best)
+
+
+def _merit(measured: dict[str, float]) -> tuple[float, float, float]:
+    return measured.get("exact", 0.0), measured.get("iou", 0.0), -measured.get("loss", math.inf)
+
+
+def _measured(sources: Sequence[Source]) -> list[Source]:
+    """The sources as they are measured."""
+    return [source if source.heldout else replace(source, split=SPLIT) for source in sources if _own(source)]
+
+
+def _own(source: Source) -> bool:
+    """Whether a source has rows for measuring: foreign rows have no split."""
+    return source.form == "evlm" or bool(source.heldout)
+
+
 def _questions(source: Source, rows: int) -> list[Question]:
-    if not source.world:
-        return dataset_questions(Path(str(source.path)), rows, 0, SPLIT)
-    return world_questions(rows, source.seed, SPLIT, source.lamp)
+    """At most so many; none where the source has none."""
+    if source.world:
+        return world_questions(rows, source.seed, SPLIT, source.lamp)
+    if source.form != "evlm":
+        return []
+    name = source.split if source.heldout else SPLIT
+    try:
+        return dataset_questions(Path(str(source.path)), None, 0, name, source.heldout)[:rows]
+    except ConfigError:
+        return []

@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,8 @@ from ..model.token_count import pop_count
 from ..steps.kto import kto_step
 from ..steps.rkto import rkto_step
 from ..steps.sft import sft_step
-from .heldout import HeldOut
+from .heldout import HeldOut, better
+from .lock import locked
 
 Report = Callable[[dict[str, Any]], None]
 FINAL, BEST = "adapter.safetensors", "best.safetensors"  # in the run's folder
@@ -49,12 +50,16 @@ def run(config: Config, report: Report, fresh: bool = False) -> Path:
     Goes on from the newest whole state in the recipe's folder. Under `accelerate launch` or torchrun the
     processes share each batch; the first one reports, and writes. fresh: delete what an earlier run left.
     report: called with one JSON-able dict an event: "start", "resume", "broken" (a state that was passed
-    over), "step", "dropped", "memory" (the micro-batch was halved), "eval", "sample", "saved", "phase",
-    "done".
+    over), "rows" (a file of rows that was changed since), "step", "dropped", "memory" (the micro-batch was
+    halved), "eval", "sample", "saved", "phase", "done".
     Raises Stopped after SIGTERM or Ctrl-C on any rank, with the state saved; ConfigError, ModelError,
-    RecordError; TrainingError where it cannot go on.
+    RecordError; TrainingError where it cannot go on, or another process trains in the folder.
     """
-    with joined(config.model.device) as (ranks, device), _asked_to_stop() as stop:
+    with ExitStack() as stack:
+        ranks, device = stack.enter_context(joined(config.model.device))
+        stop = stack.enter_context(_asked_to_stop())
+        if ranks.rank == 0:  # who speaks for all its peers
+            stack.enter_context(locked(Path(config.out)))
         for number, phase in enumerate(config.phases):
             if phase.batch < ranks.count:
                 raise ConfigError(
@@ -123,6 +128,7 @@ class _Run:
         config, learner, progress = self.config, self.learner, self.progress
         phase, first = config.stages[stage], progress.step - before
         rows = learner.rows(config, phase)
+        self._compare_rows(rows)
         earlier = sum(each.steps for each in config.stages[:stage] if each.kind == phase.kind)
         optimizer = torch.optim.AdamW(learner.trainable(), lr=phase.lr, weight_decay=phase.weight_decay)
         if first and saved is not None:
@@ -130,7 +136,7 @@ class _Run:
         else:
             progress.stage, progress.cycle = stage, stage // len(config.phases)
             progress.micro_batch, progress.losses, progress.norms = None, [], []
-        reference = self._reference(phase, first, rows)
+        reference = self._reference(phase, stage, first, rows)
         learner.model.train()
         fed, began, worst = 0, time.monotonic(), ""
         for step in range(first, phase.steps):
@@ -182,12 +188,24 @@ class _Run:
             if stopping:
                 raise Stopped(f"stopped at step {at}; the same command goes on from there")
 
-    def _reference(self, phase: Phase, first: int, rows: Rows) -> ReferencePolicy | None:
+    def _compare_rows(self, rows: Rows) -> None:
+        """Says which files of rows are not those that the run has learned from so far."""
+        known = self.progress.contents
+        for path, content in rows.contents.items():
+            if known.get(path, content) != content:
+                why = (
+                    "its rows are not those that this run has learned from so far; it goes on with them, and "
+                    "ends elsewhere than a run without the change would have"
+                )
+                self.report({"event": "rows", "step": self.progress.step, "path": path, "why": why})
+        self.progress.contents = {**known, **rows.contents}
+
+    def _reference(self, phase: Phase, stage: int, first: int, rows: Rows) -> ReferencePolicy | None:
         if phase.kind == "sft":
             self.progress.reference = None
             return None
-        if not first:
-            freeze_reference(self.learner.model)
+        if not first and (not stage or self.config.stages[stage - 1].kind == "sft"):
+            freeze_reference(self.learner.model)  # else the one of the last SFT phase stays (Algorithm 1)
         again = rows.count is not None  # an endless world's rows never come back
         cache = LogProbCache(self.out / "reference.sqlite") if again else None
         reference = ReferencePolicy(self.learner.model, REFERENCE, cache)
@@ -233,10 +251,9 @@ class _Run:
             self.report(self.held_out.sample(at))
         if not config.eval_every or at % config.eval_every:
             return False
-        measured = self.held_out.measure()
+        measured = {**self.held_out.measure(), **self.held_out.loss()}
         self.report({"event": "eval", "step": at, **measured})
-        best = self.progress.best
-        if not config.keep_best or (best and _merit(measured) <= _merit(best)):
+        if not config.keep_best or not better(measured, self.progress.best):
             return False
         self.progress.best = {"step": at, **measured}
         self._keep(self.out / BEST)
@@ -279,10 +296,6 @@ def _step(
     if phase.kind == "kto":
         return kto_step(learner, reference, examples, phase, at)
     return rkto_step(learner, reference, examples, phase, at, seed)
-
-
-def _merit(measured: dict[str, float]) -> tuple[float, float]:
-    return measured["exact"], measured["iou"]
 
 
 @contextmanager

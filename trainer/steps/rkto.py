@@ -14,7 +14,7 @@ from evlm.errors import ModelError
 
 from ..config.recipe import Phase
 from ..estimators.eta0 import PairScores, score_pairs
-from ..estimators.rewards import RewardConfig, iou_of, plan_in, similarity, slots, truth_of
+from ..estimators.rewards import RewardConfig, iou_of, plan_in, similarity, slots, truth_of, word_overlap
 from ..learner.learner import Learner
 from ..learner.rows import Example
 from ..model.logprobs import base_of, response_states, sequence_logps
@@ -151,7 +151,12 @@ def reward_samples(learner: Learner, batch: Batch, examples: list[Example], phas
     truths = [plan_in(spans.text) for spans in batch.written]
     masks = [truth_of(example.mask, truth) for example, truth in zip(examples[:p], truths, strict=True)]
     if phase.rewards.similarity == "slots":
-        shares = [slots(plan, truths[row]) for plan, row in zip(plans, batch.owner, strict=True)]
+        shares = [
+            word_overlap(drawn.text, batch.written[row].text)
+            if truths[row] is None
+            else slots(plan, truths[row])
+            for drawn, plan, row in zip(batch.drawn, plans, batch.owner, strict=True)
+        ]
         alike = torch.tensor(shares, device=device)
     else:
         alike = similarity(model, batch.responses[:p], batch.samples, batch.owner, learner.ranks)

@@ -12,15 +12,18 @@ import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from evlm.errors import ConfigError
+from evlm.errors import ConfigError, TrainingError
 
+from ..config.arguments import check_folder, check_whole
 from ..config.recipe import RECIPES, Config
 from ..config.settings import build, override, read_yaml
 from ..evaluation.accuracy import evaluate, load, world_questions
@@ -76,11 +79,13 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs what is missing of a study and writes its page. Raises ConfigError."""
-    for name in ("seeds", "steps", "questions", "jobs"):
-        if getattr(args, name) < 1:
-            raise ConfigError(f"--{name} {getattr(args, name)}: expected 1 or more")
+    for name, most in (("seeds", 1000), ("steps", 10**6), ("questions", 10**6), ("jobs", 4096)):
+        check_whole(f"--{name}", getattr(args, name), 1, most)
     out = Path(args.out or f"runs/study-{args.study}")
     recipe = override(read_yaml(RECIPES / "tiny.yaml"), args.settings)
+    for arm in STUDIES[args.study]:
+        _config(recipe, arm, 1, 0, str(out))
+    check_folder("--out", out)
     out.mkdir(parents=True, exist_ok=True)
     prices = _prices(out / "prices.json", STUDIES[args.study], recipe, args.jobs)
     budget = max(prices.values()) * args.steps
@@ -93,17 +98,17 @@ def run(args: argparse.Namespace) -> int:
             folder = str(out / f"{arm.replace(' ', '-').replace('/', '-')}-{seed}")
             jobs.append(Job(arm, seed, steps, folder, recipe, args.questions, lamp, split))
     for job in jobs:
-        known = json.loads(job.result.read_text())["job"] if job.result.is_file() else None
+        known = _read(job.result)["job"] if job.result.is_file() else None
         if known is not None and known != json.loads(json.dumps(asdict(job))):
             raise ConfigError(
                 f"{job.folder} holds a run of another study; choose another --out, or delete it"
             )
     waiting = [job for job in jobs if not job.result.is_file()]
     print(f"{len(jobs)} runs, {len(waiting)} to do; {budget:,.0f} tokens for each arm", flush=True)
-    with ProcessPoolExecutor(min(args.jobs, max(1, len(waiting))), mp_context=get_context("spawn")) as pool:
+    with _pool(min(args.jobs, len(waiting))) as pool:
         for number, text in enumerate(pool.map(_run, waiting), 1):
             print(f"{number} of {len(waiting)}: {text}", flush=True)
-    results = [json.loads(job.result.read_text()) for job in jobs]
+    results = [_read(job.result) for job in jobs]
     text = page(args.study, results, budget, recipe)
     by_arm: dict[str, list[Path]] = defaultdict(list)
     for job in jobs:
@@ -112,6 +117,30 @@ def run(args: argparse.Namespace) -> int:
     (out / "results.md").write_text(text, encoding="utf-8")
     print(text)
     return 0
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that begin anew. Raises TrainingError where one of them is gone."""
+    try:
+        with ProcessPoolExecutor(max(1, workers), mp_context=get_context("spawn")) as pool:
+            yield pool
+    except BrokenProcessPool as error:
+        raise TrainingError(
+            f"a process of the study was killed ({error}); the same command goes on with what is missing, "
+            "and needs less memory with fewer --jobs"
+        ) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What an earlier run of the study wrote. Raises ConfigError."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(value, dict) and (path.name != "result.json" or {"job", "outcomes"} <= value.keys()):
+            return value
+    except (ValueError, RecursionError):
+        pass
+    raise ConfigError(f"{path} is not what a study writes; delete it, and it is made again")
 
 
 def _run(job: Job) -> str:
@@ -153,9 +182,11 @@ def _run(job: Job) -> str:
 
 def _prices(path: Path, arms: tuple[str, ...], recipe: dict[str, Any], jobs: int) -> dict[str, float]:
     """Tokens forwarded in a step of each arm's second stage, by running a few of them."""
-    known: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
+    known: dict[str, float] = _read(path) if path.is_file() else {}
+    if not all(isinstance(price, (int, float)) and price > 0 for price in known.values()):
+        raise ConfigError(f"{path}: expected numbers of tokens above 0; delete it, and it is measured again")
     wanted = [arm for arm in arms if arm not in (BASE, *SAME_STEPS) and arm not in known]
-    with ProcessPoolExecutor(max(1, min(jobs, len(wanted))), mp_context=get_context("spawn")) as pool:
+    with _pool(min(jobs, len(wanted))) as pool:
         for arm, price in zip(wanted, pool.map(_price, wanted, [recipe] * len(wanted)), strict=True):
             known[arm] = price
     path.write_text(json.dumps(known))
@@ -184,6 +215,9 @@ def _price(arm: str, recipe: dict[str, Any]) -> float:
 
 
 def _config(recipe: dict[str, Any], arm: str, steps: int, seed: int, folder: str) -> Config:
+    whole = build(Config, recipe)
+    if len(whole.phases) != 2 or not whole.data[0].world:
+        raise ConfigError("a study needs two phases, the first one for all arms, and the world as its data")
     first, second = recipe["phases"]
     changes = {} if arm == BASE else dict(ARMS[arm])
     data = [_merged(recipe["data"][0], changes.pop("data", {})), *recipe["data"][1:]]

@@ -21,7 +21,7 @@ from trainer.data.formats import FORMATS, Layout
 from trainer.data.stats import stats
 
 GOOD = json.loads(json.dumps(asdict(ROW)))
-OPTIONAL = ("mask", "mask_text", "edited", "references", "fps", "raters", "meta")
+OPTIONAL = ("mask", "mask_text", "edited", "references", "fps", "raters", "meta", "answer")
 WRONG: dict[str, list[Any]] = {
     **{name: [None, 3, "", " \n", ["a"], {}] for name in ("id", "question", "split", "source")},
     **{name: [None, 3, True, ["a"], "\ud800"] for name in ("prompt", "thinking", "reflection")},
@@ -223,3 +223,48 @@ def test_stats_count_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_stats_of_nothing(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").touch()
     assert stats(tmp_path, pytest.fail)["rows"] == 0 and main(["data", "stats", str(tmp_path)]) == 0
+
+
+def test_check_opens_what_training_opens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Truncated, a bomb, a mask of no numbers, an edited picture that is none, longer than the context: each
+    is found before a training is; `--fast` asks only whether the files exist."""
+    import struct
+    import zlib
+
+    from PIL import Image
+
+    folder = draw_pictures(tmp_path)
+    whole = (folder / FRAMES[0]).read_bytes()
+    Image.effect_noise((64, 64), 99).save(folder / "noise.png")
+    (folder / "cut.png").write_bytes((folder / "noise.png").read_bytes()[:1500])
+    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    (folder / "bomb.png").write_bytes(whole[:8] + chunk + whole[33:])
+    Image.new("F", (8, 8), float("nan")).save(folder / "nan.tif")
+    (folder / "text.png").write_text("no picture")
+    rows = [
+        *many(4),
+        replace(ROW, id="cut", original=("cut.png",)),
+        replace(ROW, id="bomb", references=({"kind": "image", "frames": ["bomb.png"]},)),
+        replace(ROW, id="nan", mask="nan.tif"),
+        replace(ROW, id="edited", edited=("text.png",)),
+        replace(ROW, id="long", thinking="a red hat , " * 2000),
+        replace(ROW, id="both", mask="nan.tif", edited=("text.png",)),
+    ]
+    write_rows(folder / "rows.jsonl", rows)
+    assert main(["data", "check", str(folder)]) == 1
+    out, err = capsys.readouterr()
+    assert "10 rows, 4 good, 6 bad" in out
+    for line, words in (
+        (5, "truncated"),
+        (6, "bomb.png"),
+        (7, "mask: "),
+        (8, "edited: "),
+        (10, "; edited: "),
+    ):
+        (told,) = [text for text in err.splitlines() if text.startswith(f"line {line}: ")]
+        assert words in told, told
+    assert "line 9: " in err and "tokens with its pictures, the model bundled holds 2,048" in err
+    assert main(["data", "check", str(folder), "--fast"]) == 0
+    assert "10 rows, 10 good, 0 bad" in capsys.readouterr().out
+    assert main(["data", "check", str(folder), "--model", "/nowhere"]) == 2

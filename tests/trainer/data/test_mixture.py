@@ -80,8 +80,10 @@ def test_a_run_learns_from_the_mixture(folders: tuple[Path, Path], tmp_path: Pat
 
 
 def test_what_does_not_fit_is_named(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="need a source of form evlm"):
-        mixed(folders, tmp_path, f"data=[{{path: {folders[1]}, form: llamafactory}}]")
+    unlabelled = mixed(folders, tmp_path, f"data=[{{path: {folders[1]}, form: llamafactory}}]")
+    assert rows_for(unlabelled, unlabelled.phases[0], None, None).count == 3  # type: ignore[arg-type]
+    with pytest.raises(RecordError, match=r"no row fits .*with a label"):
+        rows_for(unlabelled, unlabelled.phases[1], None, None)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="the world has its own"):
         mixed(folders, tmp_path, "data=[{world: true, form: trl}]")
     with pytest.raises(ConfigError, match="did you mean llamafactory"):
