@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +98,17 @@ class Segment(io.ComfyNode):
         return io.NodeOutput(mask.contiguous(), each, preview, ui=host.preview(preview, cls))
 
 
+def _rows(text: str) -> Any:
+    """JSON, or Python's own writing of a list, as other packs' point editors send it. Raises ValueError."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        try:
+            return ast.literal_eval(text.strip())
+        except (SyntaxError, MemoryError) as error:
+            raise ValueError(str(error)) from error
+
+
 def _points(text: str) -> tuple[Tensor, Tensor] | None:
     """(xy [1, P, 2], labels [1, P]) from JSON; None for an empty text. Raises RequestError."""
     from ..evlm.errors import RequestError
@@ -105,7 +117,7 @@ def _points(text: str) -> tuple[Tensor, Tensor] | None:
         return None
     expected = 'expected [{"x": 10, "y": 20, "on": true}, ...] in pixels'
     try:
-        rows = json.loads(text)
+        rows = _rows(text)
         xy = [[float(row["x"]), float(row["y"])] for row in rows]
         on = [bool(row.get("on", True)) for row in rows]
         prompts = torch.tensor([xy]), torch.tensor([on]).long()

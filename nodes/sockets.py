@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ from comfy_api.latest import io
 
 if TYPE_CHECKING:
     from ..evlm.boxes import Box
+
+_log = logging.getLogger(__name__)
 
 Model = io.Custom("EVLM_MODEL")
 References = io.Custom("EVLM_REFERENCES")
@@ -49,8 +52,9 @@ def to_boxes(value: Any) -> list[Box]:
     from ..evlm.boxes import Box
     from ..evlm.errors import RequestError
 
-    boxes = []
-    for frame, each in _flat(value):
+    boxes, empty = [], 0
+    flat = list(_flat(_plain(value)))
+    for frame, each in flat:
         if isinstance(each, dict):
             try:
                 x, y, wide, high = (float(each[key]) for key in ("x", "y", "width", "height"))
@@ -62,10 +66,28 @@ def to_boxes(value: Any) -> list[Box]:
         else:
             label, score = "", 1.0
             sides = (float(each[0]), float(each[1]), float(each[2]), float(each[3]))
-        if not all(map(math.isfinite, (*sides, score))) or sides[2] <= sides[0] or sides[3] <= sides[1]:
+        finite = all(map(math.isfinite, (*sides, score)))
+        if (
+            finite
+            and len(flat) > 1
+            and empty + 1 < len(flat)
+            and not (sides[0] < sides[2] and sides[1] < sides[3])
+        ):
+            empty += 1  # what a detector makes of a thing that is not there
+            continue
+        if not finite or sides[2] <= sides[0] or sides[3] <= sides[1]:
             raise RequestError(f"box {each!r:.100}: expected finite numbers and a box that is not empty")
         boxes.append(Box(label, score, *sides, frame=frame))
+    if empty:
+        _log.warning("%d of %d boxes are empty and left out", empty, len(flat))
     return boxes
+
+
+def _plain(value: Any) -> Any:
+    """Lists and numbers in place of arrays and tensors."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def _flat(value: Any) -> Iterator[tuple[int, Any]]:

@@ -80,6 +80,38 @@ def test_boxes_of_other_packs_are_read() -> None:
             to_boxes(bad)
 
 
+def test_boxes_and_points_as_kjnodes_gives_them() -> None:
+    """Points in Python's writing, boxes as arrays, an empty box among good ones (A23)."""
+    import numpy as np
+
+    to_boxes, wrong = part("nodes.sockets").to_boxes, part("evlm.errors").RequestError
+
+    def sides(value: Any) -> Any:
+        try:
+            return [(b.x0, b.y0, b.x1, b.y1, b.frame) for b in to_boxes(value)]
+        except wrong as error:
+            return str(error)
+
+    assert sides(np.array([[1, 2, 5, 9]])) == [(1, 2, 5, 9, 0)]
+    assert sides([np.array([1, 2, 5, 9], np.float32), torch.tensor([0, 0, 1, 1])]) == [
+        (1, 2, 5, 9, 0),
+        (0, 0, 1, 1, 0),
+    ]
+    assert sides([[5, 5, 5, 9], [1, 2, 5, 9], [0, 0, 0, 0]]) == [(1, 2, 5, 9, 0)]
+    assert "not empty" in sides([[5, 5, 5, 9], [0, 0, 0, 0]]), "where all are, nothing is left to segment"
+
+    points = part("nodes.segment")._points
+
+    def clicks(text: str) -> Any:
+        try:
+            return [each.tolist() for each in points(text)]
+        except wrong as error:
+            return str(error)
+
+    assert clicks("[{'x': 63, 'y': 74}]") == clicks('[{"x": 63, "y": 74}]') == [[[[63.0, 74.0]]], [[1]]]
+    assert "expected" in clicks("__import__('os')") and "expected" in clicks("[" * 9999)
+
+
 def test_a_composite_changes_nothing_outside() -> None:
     original, edited = torch.rand(2, 32, 48, 3), torch.rand(1, 16, 24, 3)
     mask = torch.zeros(1, 32, 48)
