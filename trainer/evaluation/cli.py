@@ -71,10 +71,10 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Asks, prints the table, writes the files. Raises EVLMError."""
     from ..config.arguments import SEEDS, check_folder, check_whole
+    from ..model.sampling import SampleConfig
     from . import accuracy, results
 
-    check_whole("--tokens", options.tokens, 1, 65536)
-    check_whole("--rows", options.rows)
+    SampleConfig(0.0, options.tokens)  # which says what is wrong before a model is loaded
     check_whole("--seed", options.seed, *SEEDS)
     if options.out is not None:
         check_folder("--out", options.out)

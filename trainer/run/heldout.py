@@ -127,8 +127,8 @@ def better(measured: dict[str, float], best: dict[str, float] | None) -> bool:
     return _merit(measured) > _merit(best)
 
 
-def _merit(measured: dict[str, float]) -> tuple[float, float, float]:
-    return measured.get("exact", 0.0), measured.get("iou", 0.0), -measured.get("loss", math.inf)
+def _merit(measured: dict[str, float]) -> tuple[float, float]:
+    return measured.get("exact", 0.0), measured.get("iou", 0.0)
 
 
 def _measured(sources: Sequence[Source]) -> list[Source]:
