@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Sequence
+from io import BytesIO
 from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # What the numbers mean, and the size of a pixel; a profile (iCCP) travels on its own.
 MEANING = (b"cHRM", b"gAMA", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"pHYs")
 _TYPES = {1: 0, 3: 2, 2: 4, 4: 6}  # channels -> colour type
+_BEFORE_CHUNKS = 8 + 12 + 13  # the signature, and IHDR with its 13 bytes
 _HELD = 1 << 20  # bytes of a chunk that are taken; none of these has more than 32
 
 
@@ -44,8 +46,29 @@ def read_header(file: IO[bytes]) -> tuple[int, list[Chunk]]:
     return bits, chunks
 
 
-def write_png16(file: IO[bytes], values: np.ndarray, chunks: Sequence[Chunk] = ()) -> None:
-    """A 16-bit PNG: values [H, W, C] uint16 with C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha."""
+def write_png(file: IO[bytes], values: np.ndarray, chunks: Sequence[Chunk] = ()) -> None:
+    """A PNG of 8 bits by Pillow, of 16 by ourselves, with these chunks beside it.
+
+    values: [H, W, C] uint8 or uint16 with C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
+    """
+    import numpy as np
+
+    if values.dtype == np.uint16:
+        _write_16(file, values, chunks)
+        return
+    from PIL import Image
+
+    packed = BytesIO()
+    image = Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values)
+    image.save(packed, "PNG", compress_level=4)
+    whole = packed.getbuffer()
+    file.write(whole[:_BEFORE_CHUNKS])
+    for kind, data in chunks:
+        _chunk(file, kind, data)
+    file.write(whole[_BEFORE_CHUNKS:])
+
+
+def _write_16(file: IO[bytes], values: np.ndarray, chunks: Sequence[Chunk]) -> None:
     import numpy as np
 
     height, width, channels = values.shape

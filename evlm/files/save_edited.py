@@ -17,7 +17,7 @@ from ..errors import PictureError
 from ..ranges import clamped
 from . import colour as profiles
 from .pictures import check_frames, write_atomically
-from .png import Chunk, density_chunk, profile_chunk, write_png16
+from .png import density_chunk, profile_chunk, write_png
 from .samples import CHANNELS, Samples
 from .still import Still, read_samples
 from .tiff import write_tiff
@@ -108,8 +108,6 @@ def _changed(edited: Tensor, mask: Tensor | None, still: Still) -> tuple[Tensor,
 
 def _compose(paint: Tensor, changed: np.ndarray, still: Still, notes: list[str]) -> Samples:
     """The still's numbers with the paint where it counts."""
-    import numpy as np
-
     samples = still.samples
     if not changed.any():
         return samples
@@ -128,9 +126,17 @@ def _compose(paint: Tensor, changed: np.ndarray, still: Still, notes: list[str])
         else:
             notes.append("the original is grey with a profile of its own: the edit is written grey too")
     values = samples.values.copy()
-    painted = _numbers(paint, samples, still.profile)
-    values[changed, : painted.shape[-1]] = painted[changed]
-    return Samples(np.ascontiguousarray(values), samples.colour, samples.alpha)
+    window = _window(changed)
+    painted = _numbers(paint[window], samples, still.profile)
+    inner = values[window]
+    inner[changed[window], : painted.shape[-1]] = painted[changed[window]]
+    return Samples(values, samples.colour, samples.alpha)
+
+
+def _window(changed: np.ndarray) -> tuple[slice, slice]:
+    """The rows and columns in which anything is True."""
+    rows, columns = changed.any(1).nonzero()[0], changed.any(0).nonzero()[0]
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def _under(paint: Tensor, opacity: Tensor) -> Tensor:
@@ -169,25 +175,14 @@ def _numbers(paint: Tensor, samples: Samples, profile: bytes | None) -> np.ndarr
 
 
 def _write_png(file: IO[bytes], samples: Samples, still: Still) -> None:
-    """Pillow writes 8 bits; 16 are written here, with the same chunks beside them."""
-    import numpy as np
-    from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
-
-    values, profile = samples.values, still.profile
-    chunks = [(kind, data) for kind, data in still.chunks if not (kind == b"sRGB" and profile)]
+    chunks = [(kind, data) for kind, data in still.chunks if not (kind == b"sRGB" and still.profile)]
     if still.dpi and b"pHYs" not in dict(chunks):
         chunks.append(density_chunk(still.dpi))
-    if values.dtype == np.uint16:
-        more: list[Chunk] = [profile_chunk(profile)] if profile else []
-        more += [(b"eXIf", still.exif.removeprefix(b"Exif\0\0"))] if still.exif else []
-        write_png16(file, values, [*chunks, *more])
-        return
-    info = PngInfo()
-    for kind, data in chunks:
-        info.add(kind, data)
-    image = Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values)
-    image.save(file, "PNG", icc_profile=profile, exif=still.exif or None, pnginfo=info, compress_level=4)
+    if still.profile:
+        chunks.append(profile_chunk(still.profile))
+    if still.exif:
+        chunks.append((b"eXIf", still.exif.removeprefix(b"Exif\0\0")))
+    write_png(file, samples.values, chunks)
 
 
 def _compare(file: IO[bytes], samples: Samples, profile: bytes | None) -> None:

@@ -20,7 +20,7 @@ from ..errors import PictureError
 from . import colour as profiles
 from .png import Chunk, read_header
 from .samples import Samples, deepened, of_image, view
-from .tiff import MAGIC, read_tiff
+from .tiff import MAGIC, read_tiff, tiff_reader_is_missing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -114,15 +114,19 @@ def _decode(file: IO[bytes], notes: list[str]) -> tuple[Image | None, Samples, b
     deep = read_tiff(file, notes) if file.read(4) in MAGIC else None
     try:
         image = open_image(file)
-    except Exception:
-        if deep is None:
-            raise
-        return None, *deep, []
+    except PictureError as error:
+        if deep is not None:
+            return None, *deep, []
+        if tiff_reader_is_missing(file):
+            raise PictureError(f"{error}; a TIFF of this kind may need the package tifffile") from error
+        raise
     check_size(image)
     bits, chunks = read_header(file)
     if deep is not None:
         return image, *deep, chunks
     orientation = int(image.getexif().get(_ORIENTATION, 1) or 1)
+    if image.mode == "LAB":
+        notes.append("the colours are Lab in the file; they are written in RGB")
     samples = _at_depth(file, image, of_image(image), bits, orientation, notes)
     return image, samples, image.info.get("icc_profile") or None, chunks
 

@@ -5,6 +5,7 @@ TIFF 6.0: https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf
 
 from __future__ import annotations
 
+import logging
 from typing import IO, TYPE_CHECKING, Any
 
 from ..errors import PictureError
@@ -29,6 +30,7 @@ def read_tiff(file: IO[bytes], notes: list[str]) -> tuple[Samples, bytes | None]
         import tifffile
     except ImportError:
         return None
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what is wrong, an error of ours says
     file.seek(0)
     with tifffile.TiffFile(file) as tiff:
         page: Any = tiff.pages[0]
@@ -43,6 +45,18 @@ def read_tiff(file: IO[bytes], notes: list[str]) -> tuple[Samples, bytes | None]
         colour = _COLOURS[int(page.photometric)]
         samples = _samples(values, colour, [int(each) for each in page.extrasamples], notes)
         return samples, page.tags.valueof("InterColorProfile")
+
+
+def tiff_reader_is_missing(file: IO[bytes]) -> bool:
+    """Whether a file is a TIFF, and tifffile is not installed."""
+    file.seek(0)
+    if file.read(4) not in MAGIC:
+        return False
+    try:
+        import tifffile  # noqa: F401
+    except ImportError:
+        return True
+    return False
 
 
 def _refuse_raw(page: Any) -> None:
