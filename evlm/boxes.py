@@ -5,7 +5,7 @@ Corners are (x0, y0, x1, y1) in pixels of the frame; x1 and y1 are exclusive edg
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,7 +15,10 @@ Corners = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Box:
-    """A labelled box in pixels of its frame; x1 and y1 are exclusive edges. score in 0..1."""
+    """A labelled box in pixels of its frame; x1 and y1 are exclusive edges.
+
+    score: in 0..1. by_plan: no detector gave the box, so the score says nothing; not part of its identity.
+    """
 
     label: str
     score: float
@@ -24,6 +27,12 @@ class Box:
     x1: float
     y1: float
     frame: int = 0
+    by_plan: bool = field(default=False, compare=False)
+
+    @property
+    def caption(self) -> str:
+        """The label with its score, or with the word that it is the plan's own."""
+        return f"{self.label} (plan's own)" if self.by_plan else f"{self.label} {self.score:.2f}"
 
     @property
     def corners(self) -> Corners:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class EVLMError(ValueError):
     """Base of all errors that mean: what you gave does not fit, and here is why."""
@@ -67,3 +69,41 @@ class EndpointError(EVLMError):
 
 class Cancelled(Exception):
     """Raised by a callback to stop the work at once. Not an error: never caught by the engine."""
+
+
+# Where the package that is installed has another name than the one that is imported.
+_INSTALLED_AS = {"PIL": "pillow", "yaml": "pyyaml", "skimage": "scikit-image", "torch": "torch torchvision"}
+
+
+def explained(error: BaseException) -> str:
+    """An error that is not ours, in one line: what happened and what to do. For the end of a command."""
+    text = one_line(str(error)) or type(error).__name__
+    if isinstance(error, ImportError):
+        name = (error.name or "").partition(".")[0]
+        if isinstance(error, ModuleNotFoundError) and name:
+            what = f"the Python package {name} is missing: pip install {_INSTALLED_AS.get(name, name)}"
+        else:
+            what = f"a Python package cannot be loaded: {text}"
+        return f"{what}; `python -m evlm doctor` says what else there is"
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{one_line(str(error.filename))}: {error.strerror}"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return f"memory ran out ({text}); take a smaller picture, fewer frames, or a smaller model"
+    if isinstance(error, OSError):
+        return text
+    if isinstance(error, (RuntimeError, UnicodeError)):
+        return f"{type(error).__name__}: {text}"
+    return (
+        f"a fault of EVLM itself ({type(error).__name__}: {text}); "
+        "EVLM_TRACEBACK=1 before the command shows where, please report it"
+    )
+
+
+def one_line(text: str, most: int = 4000) -> str:
+    """The text on one line: line ends become blanks, what cannot be printed becomes an escape. At most `most`
+    characters."""
+    text = re.sub(r"\s+", " ", text).strip()
+    text = "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text
+    )
+    return text if len(text) <= most else text[:most] + " ..."

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
-from .errors import ModelError, RequestError
+from .errors import ModelError
 from .events import STEPS, Event, OnEvent, Step, Watch
-from .masks import box_mask
+from .plan.doubt import doubt
 from .plan.trace import Plan, Trace
 from .request import Request
 from .segment.region import (
@@ -22,7 +22,9 @@ from .segment.region import (
     clip_to_boxes,
     corrected,
     decide,
+    fitted,
     plan_region,
+    rectangles,
 )
 
 __all__ = [
@@ -55,6 +57,7 @@ class Result:
     None: the whole frame. edited: float [F, H, W, 3] in 0..1, equal to the original bit for bit where the
     mask is 0.
     crops: what the editor cut out and worked on. seconds: of each step that ran. notes: decisions, in words.
+    held_back: why nothing was painted (`plan.doubt`), and edited is the original; empty: it was.
     """
 
     trace: Trace
@@ -67,11 +70,15 @@ class Result:
     crops: Tensor | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    held_back: str = ""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """Everything before the edit: where it goes and what was decided. Fields as `Result`'s."""
+    """Everything before the edit: where it goes and what was decided. Fields as `Result`'s.
+
+    doubt: why nothing should be painted by this plan unless somebody says so (`plan.doubt`), or empty.
+    """
 
     trace: Trace
     text: str
@@ -80,6 +87,7 @@ class Planned:
     mask: Tensor | None
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    doubt: str = ""
 
 
 @dataclass(frozen=True)
@@ -148,12 +156,13 @@ class Pipeline:
         dtype: str = "auto",
         device: str | None = None,
         quantize: str | None = None,
+        max_pixels: int | None = None,
     ) -> Pipeline:
         """Load what `zoo.choose` found.
 
         reasoner: one that is loaded already, or speaks to an endpoint, instead of models["reasoner"].
-        adapter, quantize: LoRA weights for the reasoner, and "4bit" for it. Raises ModelError when a reasoner
-        or an editor is lacking.
+        adapter, quantize, max_pixels: LoRA weights for the reasoner, "4bit" for it, and the largest picture
+        that it sees. Raises ModelError when a reasoner or an editor is lacking.
         """
         needed = ("editor",) if reasoner else ("reasoner", "editor")
         lacking = [role for role in needed if role not in models]
@@ -167,7 +176,9 @@ class Pipeline:
         if reasoner is None:
             from .reason.reasoner import Reasoner
 
-            reasoner = Reasoner.load(models["reasoner"], adapter, dtype, device, quantize=quantize)
+            reasoner = Reasoner.load(
+                models["reasoner"], adapter, dtype, device, quantize=quantize, max_pixels=max_pixels
+            )
         if "detector" in models:
             from .ground.grounder import Grounder
 
@@ -188,19 +199,21 @@ class Pipeline:
         threshold: float | None = None,
         grow: float = 0.03,
         on_event: OnEvent | None = None,
+        anyway: bool = False,
     ) -> Result:
         """Run the five steps.
 
         sampling, edit, threshold: None takes the model's own defaults.
         grow: how far a silhouette grows where the plan has no mask, as a share of the frame's shorter side.
         on_event: sees every `Event`; what it raises (`Cancelled`) stops the work and passes through.
+        anyway: paint by a plan that is doubted, too (`Result.held_back`).
         A plan that asks for no change gives the original back, and a note says so. Raises TraceError when the
         reasoner's text holds no plan, RefusalError when it says that it will not.
         """
         watch = Watch(on_event)
         reasoned = self._reason(request, sampling, watch)
         planned = self._plan(request, reasoned, threshold, grow, Changes(), None, watch)
-        return self._paint(request, planned, edit, watch)
+        return self._paint(request, planned, edit, watch, anyway)
 
     def reason(
         self, request: Request, sampling: Sampling | None = None, on_event: OnEvent | None = None
@@ -233,9 +246,11 @@ class Pipeline:
         planned: Planned,
         edit: EditSettings | None = None,
         on_event: OnEvent | None = None,
+        anyway: bool = False,
     ) -> Result:
-        """The last step alone, as often as one likes: edit by what was planned, inside its mask."""
-        return self._paint(request, planned, edit, Watch(on_event))
+        """The last step alone, as often as one likes: edit by what was planned, inside its mask. anyway: as
+        `run`'s; a plan that somebody changed is not doubted."""
+        return self._paint(request, planned, edit, Watch(on_event), anyway)
 
     def _reason(self, request: Request, sampling: Sampling | None, watch: Watch) -> Reasoned:
         watch.note("reason", list(request.notes))
@@ -258,12 +273,11 @@ class Pipeline:
         height, width = frames.shape[1:3]
         trace = changes.applied(reasoned.trace)
         plan = trace.plan
-        watch.notes += [f"repaired: {repair}" for repair in plan.repairs]
-        watch.note("reason", list(reasoned.notes))
+        watch.note("reason", [*(f"repaired: {repair}" for repair in plan.repairs), *reasoned.notes])
         objects: Tensor | None = None
         boxes: list[Box] = []
         if mask is not None:
-            decided = Region(_fitted(mask, frames), ["the mask that was given takes the place of the plan's"])
+            decided = Region(fitted(mask, frames), ["the mask that was given takes the place of the plan's"])
         else:
             region = plan_region(plan, height, width)
             if changes.boxes is not None:
@@ -280,22 +294,36 @@ class Pipeline:
                     decided, objects = segment_plan(self.segmenter, frames, plan, boxes, grow, region)
                     done(f"{objects.shape[0]} object{'s' * (objects.shape[0] != 1)}")
             else:
-                objects = _rectangles(boxes, frames) if changes.boxes else None
+                objects = rectangles(boxes, frames) if changes.boxes else None
                 decided = decide(plan, region, objects, (frames.shape[0], height, width), grow)
         watch.note("segment", decided.notes)
+        looked_at = mask is not None or changes != Changes()
         return Planned(
-            trace, reasoned.text, tuple(boxes), objects, decided.mask, watch.seconds, tuple(watch.notes)
+            trace,
+            reasoned.text,
+            tuple(boxes),
+            objects,
+            decided.mask,
+            watch.seconds,
+            tuple(watch.notes),
+            "" if looked_at else doubt(plan, decided.mask is None),
         )
 
-    def _paint(self, request: Request, planned: Planned, edit: EditSettings | None, watch: Watch) -> Result:
+    def _paint(
+        self, request: Request, planned: Planned, edit: EditSettings | None, watch: Watch, anyway: bool
+    ) -> Result:
         frames, mask, plan = request.original, planned.mask, planned.trace.plan
         watch.notes = list(planned.notes)
         watch.seconds = dict(planned.seconds)
         crops: Tensor | None = None
+        held_back = "" if anyway or plan.changes_nothing else planned.doubt
         with watch.step("edit") as done:
             if plan.changes_nothing:  # whatever mask was given
                 edited, mask = frames.clone(), frames.new_zeros(frames.shape[:3])
                 watch.note("edit", [] if NO_CHANGE in watch.notes else [NO_CHANGE])
+            elif held_back:
+                edited = frames.clone()
+                watch.note("edit", [f"nothing was painted: {held_back}"])
             elif mask is not None and not bool(mask.any()):
                 edited = frames.clone()
             else:
@@ -304,36 +332,10 @@ class Pipeline:
                 )
                 edited, crops = result.frames, result.crops
                 watch.note("edit", list(result.notes))
-            done("whole frame" if mask is None else f"{float((mask > 0).float().mean()):.0%} of the frame")
-        return Result(
-            planned.trace,
-            plan,
-            planned.text,
-            planned.boxes,
-            planned.object_masks,
-            mask,
-            edited,
-            crops,
-            watch.seconds,
-            tuple(watch.notes),
-        )
-
-
-def _rectangles(boxes: Sequence[Box], frames: Tensor) -> Tensor:
-    """Given boxes as silhouettes [N, F, H, W], where there is no segmenter to draw better ones."""
-    objects = frames.new_zeros(len(boxes), *frames.shape[:3])
-    for number, box in enumerate(boxes):
-        objects[number, box.frame] = box_mask(box.corners, *frames.shape[1:3])
-    return objects
-
-
-def _fitted(mask: Tensor, frames: Tensor) -> Tensor:
-    """A given mask as [F, H, W]. Raises RequestError for another size."""
-    if mask.shape[1:] != frames.shape[1:3] or len(mask) not in (1, len(frames)):
-        raise RequestError(
-            f"mask of {tuple(mask.shape)}: expected [F, H, W] of {tuple(frames.shape[:3])}, or one for all"
-        )
-    return mask.expand(len(frames), -1, -1)
+            share = "whole frame" if mask is None else f"{float((mask > 0).float().mean()):.0%} of the frame"
+            done("nothing" if held_back else share)
+        before = (planned.trace, plan, planned.text, planned.boxes, planned.object_masks, mask)
+        return Result(*before, edited, crops, watch.seconds, tuple(watch.notes), held_back)
 
 
 @dataclass(frozen=True)

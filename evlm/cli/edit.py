@@ -8,23 +8,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import EVLMError
-from .originals import read_original, read_references, write_edited
+from ..errors import EVLMError, one_line
+from . import arguments as kinds
+from .originals import Original, edited_names, read_original, read_references, write_edited
+from .outputs import Outputs
 
 if TYPE_CHECKING:
+    from ..boxes import Box
     from ..pipeline import Pipeline, Result
     from ..request import Request
+    from .terminal import Terminal
+
+LARGE = 4_000_000  # pixels of all frames
 
 
 def add_parser(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     add = parser.add_argument
-    add(
-        "--image",
-        required=True,
-        metavar="FILE",
-        help="picture, animation or video to edit; - reads a picture from standard input",
-    )
+    text = "picture, animation or video to edit; - reads a picture from standard input"
+    add("--image", required=True, metavar="FILE", type=kinds.path, help=text)
     add("--prompt", default="", help="a few words, or none when there is a reference")
     for kind, metavar, text in (
         ("reference", "FILE", "picture to look at, or a folder of them"),
@@ -32,40 +34,70 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         ("reference-depth", "FILE", "depth map to look at"),
         ("reference-text", "WORDS", "words to go by"),
     ):
-        add(f"--{kind}", action="append", default=[], metavar=metavar, help=f"{text}; repeatable")
+        read = str if metavar == "WORDS" else kinds.path
+        add(f"--{kind}", action="append", default=[], metavar=metavar, type=read, help=f"{text}; repeatable")
     names = (
         "'bundled', folders, files, names of `models` or hub ids; later ones win; ROLE=NAME says for what, "
         "ROLE=none leaves it out (roles: reasoner detector segmenter editor)"
     )
-    add("--models", nargs="+", default=["bundled"], metavar="NAME", help=names)
-    add("--out", required=True, metavar="DIR", help="folder for the results")
-    add("--adapter", metavar="PATH", help="LoRA for the reasoner: PEFT folder or .safetensors of ours")
+    add("--models", nargs="+", default=["bundled"], metavar="NAME", type=kinds.model_name, help=names)
+    text = "folder for the results; nothing in it is replaced, a second run writes edited-2.png and so on"
+    add("--out", required=True, metavar="DIR", type=kinds.path, help=text)
+    text = "replace the results of an earlier run in --out (a file that this run reads, never)"
+    add("--overwrite", action="store_true", help=text)
+    text = (
+        "paint by a plan that is doubted, too: one that needed many repairs, or that would repaint the whole "
+        "picture unasked"
+    )
+    add("--anyway", action="store_true", help=text)
+    text = "LoRA for the reasoner: PEFT folder or .safetensors of ours"
+    add("--adapter", metavar="PATH", type=kinds.path, help=text)
     add("--quantize", choices=["4bit"], help="the reasoner in 4 bits; needs bitsandbytes and CUDA")
-    add("--endpoint", metavar="URL", help="OpenAI-compatible endpoint instead of a local reasoner")
+    text = "OpenAI-compatible endpoint instead of a local reasoner; its key is read from EVLM_API_KEY"
+    add("--endpoint", metavar="URL", help=text)
     add("--endpoint-model", metavar="NAME", help="the model's name at the endpoint")
-    add("--device", help="cuda, mps, cpu; the best one by default")
-    add("--dtype", default="auto", choices=["auto", "bf16", "fp16", "fp32"])
-    add("--seed", type=int, default=0)
-    add("--steps", type=int, help="editing steps")
-    add("--guidance", type=float, help="how strictly the instruction is followed")
-    add("--image-guidance", type=float, help="how closely the original is kept")
-    add("--threshold", type=float, help="least score of a detected box, 0..1")
-    add("--temperature", type=float, default=0.0, help="of the reasoner; 0 is deterministic")
-    add("--max-new-tokens", type=int, default=768)
+    add("--device", help="cuda, cuda:1, mps or cpu; the best one there is by default")
+    text = "of the weights; auto: what suits model and device"
+    add("--dtype", default="auto", choices=["auto", "bf16", "fp16", "fp32"], help=text)
+    text = "of the reasoner's and the editor's draws, 0 to 2^63 - 1"
+    add("--seed", type=kinds.whole(0, 2**63 - 1), default=0, metavar="N", help=text)
+    own = "the model's own by default"
+    text = f"editing steps, 1 to 1000; {own}"
+    add("--steps", type=kinds.whole(1, 1000), metavar="N", help=text)
+    text = f"how strictly the instruction is followed, 0 to 100; {own}"
+    add("--guidance", type=kinds.number(0, 100), metavar="X", help=text)
+    text = f"how closely the original is kept, 0 to 100; {own}"
+    add("--image-guidance", type=kinds.number(0, 100), metavar="X", help=text)
+    text = f"least score of a detected box, 0 to 1; {own}"
+    add("--threshold", type=kinds.number(0, 1), metavar="X", help=text)
+    text = "of the reasoner, 0.001 to 100; 0 is deterministic"
+    add("--temperature", type=kinds.number(1e-3, 100, or_zero=True), default=0.0, metavar="X", help=text)
+    text = "how long the reasoner's answer may be, 1 to 65536"
+    add("--max-new-tokens", type=kinds.whole(1, 65536), default=768, metavar="N", help=text)
+    text = f"largest picture that the reasoner sees, in pixels (a larger one is made smaller); {own}"
+    add("--max-pixels", type=kinds.whole(784, 10**8), metavar="N", help=text)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Edit one picture or video and write the picture, the mask, the trace and a contact sheet."""
+    """Edit one picture or video; write the picture, the mask, the trace and a contact sheet.
+
+    Returns 3 where nothing was painted because the plan is doubted."""
     from .terminal import Terminal, quiet_libraries
 
+    _check(options)
+    inputs = [options.image, *options.reference, *options.reference_video, *options.reference_depth]
+    outputs = Outputs(options.out, options.overwrite, [*inputs, options.adapter or options.image])
     quiet_libraries()
+    from ..models.loading import pick_device
     from ..request import Request
-    from ..viz.sheet import SheetRow, draw_sheet
 
+    pick_device(options.device)
     original = read_original(options.image)
     references, notes = read_references(options)
     notes[:0] = original.notes
     request = Request(original.frames, options.prompt, references, original.fps)
+    names = [*edited_names(original), "trace.json", "sheet.png"]
+    outputs.check(names)
     models, pipeline = _pipeline(options)
     terminal = Terminal()
     for note in notes:
@@ -76,21 +108,67 @@ def run(options: argparse.Namespace) -> int:
         edit=_settings(options, pipeline),
         threshold=options.threshold,
         on_event=terminal.event,
+        anyway=options.anyway,
     )
     terminal.summary(result)
+    record = _record(options, models, request, result)
+    record["notes"] = [*notes, *record["notes"]]
+    files = outputs.claim(names)
+    try:
+        _write(files, terminal, request, result, original, record)
+    finally:
+        outputs.release(files)
+    terminal.line(f"{'wrote':8}  {', '.join(map(str, files))}")
+    if result.held_back:
+        terminal.line(
+            f"{'held':8}  nothing was painted: {result.held_back}; say it otherwise, or add --anyway"
+        )
+    return 3 if result.held_back else 0
 
-    out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
-    written, lost = write_edited(out, result.edited, result.mask, original)
+
+def _write(
+    files: list[Path],
+    terminal: Terminal,
+    request: Request,
+    result: Result,
+    original: Original,
+    record: dict[str, Any],
+) -> None:
+    from ..viz.sheet import SheetRow, draw_sheet
+
+    frames, height, width = result.edited.shape[:3]
+    if frames * height * width >= LARGE:  # encoding and the sheet then take seconds and more
+        count = f"{frames} frames of " if frames > 1 else ""
+        terminal.line(f"{'writing':8}  {files[0]}: {count}{width} x {height} pixels ...")
+    lost = write_edited(files[:2], result.edited, result.mask, original)
     for note in lost:
         terminal.note(note)
-    files = [*written, out / "trace.json", out / "sheet.png"]
-    record = _record(options, models, request, result)
-    record["notes"] = [*notes, *record["notes"], *lost]
-    _write_text(files[2], json.dumps(record, ensure_ascii=False, indent=2) + "\n")
+    record["notes"] += lost
+    text = json.dumps(record, ensure_ascii=False, indent=2) + "\n"
+    _write_text(files[2], text)
     _write_image(files[3], draw_sheet([SheetRow(request, result)]))
-    terminal.line(f"{'wrote':8}  {', '.join(map(str, files))}")
-    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """What can be seen to be wrong from the flags alone."""
+    if options.endpoint and not options.endpoint_model:
+        raise EVLMError("--endpoint needs --endpoint-model, the model's name there")
+    if options.endpoint_model and not options.endpoint:
+        raise EVLMError("--endpoint-model needs --endpoint, the address")
+    for flag in ("adapter", "quantize"):
+        if options.endpoint and getattr(options, flag):
+            raise EVLMError(
+                f"--{flag} is for a reasoner on this machine, and --endpoint names another: leave one out"
+            )
+    if options.adapter and not _exists(options.adapter):
+        raise EVLMError(f"--adapter {options.adapter}: no such file or folder")
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):
+        return False
 
 
 def _pipeline(options: argparse.Namespace) -> tuple[dict[str, Path], Pipeline]:
@@ -100,13 +178,14 @@ def _pipeline(options: argparse.Namespace) -> tuple[dict[str, Path], Pipeline]:
     chosen = choose(options.models, options.folder)
     remote: Any = None
     if options.endpoint:
-        if not options.endpoint_model:
-            raise EVLMError("--endpoint needs --endpoint-model, the model's name there")
         from ..reason.remote import RemoteReasoner
 
         chosen.pop("reasoner", None)
-        remote = RemoteReasoner(options.endpoint, options.endpoint_model)
-    loaded = Pipeline.load(chosen, remote, options.adapter, options.dtype, options.device, options.quantize)
+        limits = {} if options.max_pixels is None else {"max_pixels": options.max_pixels}
+        remote = RemoteReasoner(options.endpoint, options.endpoint_model, **limits)
+    loaded = Pipeline.load(
+        chosen, remote, options.adapter, options.dtype, options.device, options.quantize, options.max_pixels
+    )
     return chosen, loaded
 
 
@@ -131,22 +210,31 @@ def _record(
     from .. import __version__
     from ..plan.trace import TRACE_VERSION
 
-    kinds = ("reference", "reference_video", "reference_depth", "reference_text")
+    flags = ("reference", "reference_video", "reference_depth", "reference_text")
     return {
         "evlm": __version__,
         "trace_version": TRACE_VERSION,
-        "image": options.image,
+        "image": one_line(options.image),
         "size": list(request.original.shape[:3]),
         "prompt": options.prompt,
-        "references": [str(each) for kind in kinds for each in getattr(options, kind)],
-        "models": {role: str(path) for role, path in models.items()},
+        "references": [one_line(each) for flag in flags for each in getattr(options, flag)],
+        "models": {role: one_line(str(path)) for role, path in models.items()},
         "trace": asdict(result.trace),
         "text": result.text,
-        "boxes": [asdict(box) for box in result.boxes],
+        "boxes": [_box(box) for box in result.boxes],
+        "held_back": result.held_back,
         "mask_share": None if result.mask is None else float((result.mask > 0).float().mean()),
         "seconds": {step: round(seconds, 3) for step, seconds in result.seconds.items()},
         "notes": list(result.notes),
     }
+
+
+def _box(box: Box) -> dict[str, Any]:
+    """A box as JSON; the plan's own has no score."""
+    fields = asdict(box)
+    if box.by_plan:
+        fields["score"] = None
+    return fields
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,17 +75,15 @@ def edited_names(original: Original) -> tuple[str, str]:
     return f"edited{suffix}", f"mask{suffix}"
 
 
-def write_edited(
-    folder: Path, edited: Tensor, mask: Tensor | None, original: Original
-) -> tuple[list[Path], list[str]]:
-    """(the two files that were written into the folder, what could not be kept).
+def write_edited(paths: Sequence[Path], edited: Tensor, mask: Tensor | None, original: Original) -> list[str]:
+    """Write both files that `edited_names` named; returns what could not be kept.
 
-    edited: [F, H, W, 3] in 0..1. mask: [F, H, W] in 0..1, None for the whole frame. Raises PictureError.
+    paths: of the picture and of its mask. edited: [F, H, W, 3] in 0..1. mask: [F, H, W] in 0..1, None for the
+    whole frame. Raises PictureError.
     """
     from ..files.pictures import save_picture
     from ..files.save_edited import save_edited
 
-    paths = [folder / name for name in edited_names(original)]
     notes: list[str] = []
     if original.still is not None:
         notes += save_edited(paths[0], edited, mask, original.still).notes
@@ -92,4 +91,4 @@ def write_edited(
         save_picture(paths[0], edited, original.fps)
     painted = edited.new_ones(edited.shape[:3]) if mask is None else mask
     save_picture(paths[1], painted[..., None].expand(-1, -1, -1, 3), original.fps)
-    return paths, notes
+    return notes

@@ -8,8 +8,10 @@ import re
 import shutil
 import sys
 import textwrap
+import warnings
 from typing import TYPE_CHECKING, TextIO
 
+from ..errors import one_line
 from ..plan.trace import PROSE, TraceStream
 
 if TYPE_CHECKING:
@@ -112,10 +114,23 @@ def quiet_libraries() -> None:
         ("DIFFUSERS_VERBOSITY", "error"),
     ):
         os.environ.setdefault(name, value)
+    if not sys.warnoptions:  # whoever asked Python for warnings gets them
+        for category in (FutureWarning, DeprecationWarning, UserWarning):
+            warnings.filterwarnings("ignore", category=category, module=_LIBRARIES)
+
+
+_LIBRARIES = (
+    r"(torch|torchvision|transformers|diffusers|peft|accelerate|huggingface_hub|sam2|hydra|timm)(\.|$)"
+)
 
 
 def fail(message: str, out: TextIO | None = None) -> int:
-    """Print an error as one paragraph; returns the exit code 2."""
-    wrapped = textwrap.fill(f"error: {message}", 100, subsequent_indent="       ", break_long_words=False)
-    print(wrapped, file=out or sys.stderr)
+    """Print an error, as one line, or as one paragraph where a person watches; returns the exit code 2."""
+    out = out or sys.stderr
+    text = f"error: {one_line(message)}"
+    if out.isatty():
+        text = textwrap.fill(
+            text, 100, subsequent_indent="       ", break_long_words=False, break_on_hyphens=False
+        )
+    print(text, file=out)
     return 2

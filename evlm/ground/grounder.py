@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -246,7 +247,8 @@ def plan_boxes(plan: Plan, height: int, width: int) -> list[Box]:
     if plan.mask_text is None:
         return []
     label = plan.targets[0] if len(plan.targets) == 1 else REGION
-    return boxes_from_mask(decode_mask(plan.mask_text, height, width), label)
+    boxes = boxes_from_mask(decode_mask(plan.mask_text, height, width), label)
+    return [replace(box, by_plan=True) for box in boxes]
 
 
 def _pick(

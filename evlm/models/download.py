@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelError
+from ..errors import Cancelled, ModelError, one_line
 from .zoo import Model, find, missing_files, role_of, split_hub_id
 
 Progress = Callable[[int, int, str], None]
@@ -23,28 +24,45 @@ def download(name: str, folder: str | Path | None = None, on_progress: Progress 
     An interrupted download goes on where it stopped. Raises ModelError for a name without a pinned revision,
     for trouble with the network, and for a file whose size or SHA-256 is not the hub's (it is removed).
     """
-    pinned = split_hub_id(name)
-    if pinned is None:
-        raise ModelError(
-            f"{name!r} has no pinned revision; give a name that `python -m evlm models` lists, "
-            "or owner/model@<commit>"
-        )
-    repo, revision = pinned
+    repo, revision = pinned(name)
     model = find(name)
     short = model.name if model else repo.split("/")[1]
     target = None if folder is None else Path(folder).expanduser() / short
     at = f"{repo} at {revision[:12]}"
-    try:
-        path = _fetch(repo, revision, model, target, on_progress)
-    except ModelError:
-        raise
-    except OSError as error:  # the hub's and the HTTP client's errors are OSErrors; Cancelled passes through
-        raise ModelError(f"{at} could not be fetched: {error}. Run it again: it resumes") from error
+    path = _fetch(repo, revision, model, target, on_progress)
     role = model.role if model else role_of(path)
     missing = missing_files(path, role) if role else []
     if missing:
         raise ModelError(f"{at} lacks {', '.join(missing)}: it cannot be used as a {role}")
     return path
+
+
+def pinned(name: str) -> tuple[str, str]:
+    """(repository, commit) of what `download` takes. Raises ModelError for any other name."""
+    found = split_hub_id(name)
+    if found is not None:
+        return found
+    if name == "bundled":
+        raise ModelError("'bundled' are the models that come with EVLM: there is nothing to fetch")
+    raise ModelError(
+        f"{name!r} has no pinned revision; give a name that `python -m evlm models` lists, "
+        "or owner/model@<commit>"
+    )
+
+
+@contextmanager
+def _network(what: str) -> Iterator[None]:
+    """Whatever the hub's client raises while it works becomes a ModelError of one line."""
+    try:
+        yield
+    except (ModelError, Cancelled):
+        raise
+    except Exception as error:  # the HTTP client below the hub's has changed twice, and its errors with it
+        reason = one_line(str(error), 300) or type(error).__name__
+        raise ModelError(
+            f"{what} could not be fetched ({type(error).__name__}: {reason.rstrip('. ')}). Is there a "
+            "network? Run it again: what has come is kept, and it goes on from there"
+        ) from error
 
 
 def check_file(path: Path, size: int | None, sha256: str | None) -> None:
@@ -70,7 +88,9 @@ def _fetch(
 ) -> Path:
     from huggingface_hub import HfApi, hf_hub_download
 
-    info = HfApi().model_info(repo, revision=revision, files_metadata=True)
+    at = f"{repo} at {revision[:12]}"
+    with _network(at):
+        info = HfApi().model_info(repo, revision=revision, files_metadata=True)
     if info.sha != revision:
         raise ModelError(f"the hub answered with {repo} at {info.sha}, asked for was {revision}")
     patterns = model.files if model else ("*.json", "*.txt", "*.jinja", "*.safetensors")
@@ -81,7 +101,8 @@ def _fetch(
     for file in files:
         if on_progress:
             on_progress(done, total, file.rfilename)
-        got = Path(hf_hub_download(repo, file.rfilename, revision=revision, local_dir=target))
+        with _network(f"{file.rfilename} of {at}"):
+            got = Path(hf_hub_download(repo, file.rfilename, revision=revision, local_dir=target))
         check_file(got, file.size, file.lfs.sha256 if file.lfs else None)
         done += file.size or 0
         root = got.parents[len(Path(file.rfilename).parts) - 1]

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..errors import ModelError
+from ..errors import ModelError, one_line
 from .json_file import read_json
 
 _DTYPES = {
@@ -21,17 +21,34 @@ _DTYPES = {
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:
-    """The device asked for; without one: CUDA (ROCm too), else Apple's, else the CPU. Raises ModelError."""
+    """The device asked for; without one: CUDA (ROCm too), else Apple's, else the CPU.
+
+    Raises ModelError for a device that torch does not know or that this machine has not.
+    """
     if device is None:
         device = (
             "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         )
     try:
-        return torch.device(device)
+        where = torch.device(device)
     except RuntimeError as error:
         raise ModelError(
             f"device {device!r} is not one that torch knows; try 'cuda', 'mps' or 'cpu'"
         ) from error
+    try:
+        torch.empty(1, device=where)
+    except Exception as error:  # each backend has its own way to say that it is not here
+        reason = one_line(str(error).partition("\n")[0], 160)
+        raise ModelError(
+            f"device {str(device)!r} cannot be used on this machine ({reason}); expected {_devices()}"
+        ) from error
+    return where
+
+
+def _devices() -> str:
+    names = [f"'cuda:{index}'" for index in range(torch.cuda.device_count())]
+    names += ["'mps'"] * torch.backends.mps.is_available()
+    return " or ".join([*names, "'cpu'"])
 
 
 def pick_dtype(dtype: str | torch.dtype, auto: torch.dtype = torch.float32) -> torch.dtype:

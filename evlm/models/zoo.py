@@ -242,14 +242,32 @@ def _locate(name: str, role: str, folders: Sequence[str | Path]) -> tuple[Path |
     if name == "bundled":
         path = BUNDLED / role
         return (path if path.is_dir() else None), [path]
-    given = Path(name).expanduser()
-    if given.exists():
+    given = _given(name)
+    if given is not None:
         inner = given / role
         return (inner if inner.is_dir() and role_of(given) is None else given), [given]
     looked = _places(name, role, [*map(Path, folders), *model_folders()])
-    there = [p for p in looked if p.exists()]
+    there = [p for p in looked if _exists(p)]
     whole = [p for p in there if not missing_files(p, role)]
     return next(iter(whole or there), None), looked
+
+
+def _given(name: str) -> Path | None:
+    """What lies under a name that is a path. Raises ModelError for an empty one, which would mean "."."""
+    if not name.strip():
+        raise ModelError("a model's name is empty; `python -m evlm models` lists the names")
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError:  # ~somebody, who is not on this machine
+        return None
+    return path if _exists(path) else None
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long for a name, a NUL in it, or not ours to look at
+        return False
 
 
 def _places(name: str, role: str, folders: Sequence[Path]) -> list[Path]:
@@ -265,8 +283,10 @@ def _places(name: str, role: str, folders: Sequence[Path]) -> list[Path]:
         for root in (folder, folder / role):
             places += [root / n for n in (*names, *files)]
     if pinned:
-        from huggingface_hub.constants import HF_HUB_CACHE
-
+        try:
+            from huggingface_hub.constants import HF_HUB_CACHE
+        except ImportError:  # without it there is no such cache; `doctor` says that it is missing
+            return places
         repo = "models--" + pinned[0].replace("/", "--")
         places.append(Path(HF_HUB_CACHE) / repo / "snapshots" / pinned[1])
     return places
@@ -282,15 +302,16 @@ def _roles_in(name: str, folders: Sequence[str | Path]) -> list[str]:
         path, _ = _locate(name, role, folders)
         if path is None:
             continue
-        base = Path(name).expanduser()
+        base = _given(name) or Path(name)
         if role_of(base) is None and any((base / r).is_dir() for r in ROLES):
             return [r for r in ROLES if (base / r).is_dir()]
         there = role_of(path)
         if there is None:
             raise ModelError(
-                f"{path} is no model that is known here: wanted is a folder with config.json of "
-                f"{MODEL_TYPES} or model_index.json of {', '.join(each.folder_class for each in EDITORS)}, "
-                "or a SAM 2 or InstructPix2Pix file"
+                f"{path} is no model that is known here: expected a folder whose config.json has one of "
+                f"the model types {', '.join(sum(MODEL_TYPES.values(), ()))}, or whose "
+                f"model_index.json has the class {' or '.join(each.folder_class for each in EDITORS)}, or a "
+                "SAM 2 or InstructPix2Pix file"
             )
         return [there]
     raise ModelError(_not_found(name, "model", _locate(name, ROLES[0], folders)[1]))

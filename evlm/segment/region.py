@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..boxes import bounding_box, box_iou, share_within
-from ..errors import MaskTextError
+from ..errors import MaskTextError, RequestError
 from ..masks import box_mask
 from ..masks import grow as grown
 from ..plan.mask_codec import decode_mask, is_rectangle, mask_iou
@@ -159,3 +159,20 @@ def decide(
         notes.append(f"the silhouette is not the plan's (IoU {agreement:.2f}): the plan's own mask is taken")
         return Region(asked, notes)
     return Region(silhouette, [*notes, f"the plan's mask, sharpened by the segmenter (IoU {agreement:.2f})"])
+
+
+def rectangles(boxes: Sequence[Box], frames: Tensor) -> Tensor:
+    """Given boxes as silhouettes [N, F, H, W], where there is no segmenter to draw better ones."""
+    objects = frames.new_zeros(len(boxes), *frames.shape[:3])
+    for number, box in enumerate(boxes):
+        objects[number, box.frame] = box_mask(box.corners, *frames.shape[1:3])
+    return objects
+
+
+def fitted(mask: Tensor, frames: Tensor) -> Tensor:
+    """A given mask as [F, H, W]. Raises RequestError for another size."""
+    if mask.shape[1:] != frames.shape[1:3] or len(mask) not in (1, len(frames)):
+        raise RequestError(
+            f"mask of {tuple(mask.shape)}: expected [F, H, W] of {tuple(frames.shape[:3])}, or one for all"
+        )
+    return mask.expand(len(frames), -1, -1)

@@ -81,7 +81,7 @@ def overlay(
         x1, y1 = left + box.x1 * scale - 1, top + box.y1 * scale - 1
         corners = [x0, y0, max(x0, x1), max(y0, y1)]
         draw.rectangle(corners, outline=(255, 255, 255), width=2)
-        text = f"{box.label} {box.score:.2f}"
+        text = box.caption
         x = min(max(corners[0], 2), max(2, side - font.getlength(text) - 8))
         y = corners[1] - 19 if corners[1] >= 21 else min(corners[3] + 2, side - 19)
         draw.rectangle((x, y, x + font.getlength(text) + 7, y + 17), fill=(255, 255, 255))

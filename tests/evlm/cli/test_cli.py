@@ -20,6 +20,7 @@ from evlm.errors import Cancelled, RequestError
 from evlm.files.pictures import load_mask, load_picture, save_picture
 from evlm.pipeline import Event, Pipeline
 from evlm.plan.trace import render
+from evlm.request import load_example
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -205,9 +206,14 @@ def test_a_bar_moves_only_where_somebody_watches(monkeypatch: pytest.MonkeyPatch
     assert piped.getvalue() == "edit      done\n"
 
 
-def test_errors_are_wrapped(capsys: pytest.CaptureFixture[str]) -> None:
-    assert fail("word " * 60) == 2
-    assert max(map(len, capsys.readouterr().err.splitlines())) <= 100
+def test_errors_are_wrapped_where_a_person_watches_and_one_line_elsewhere() -> None:
+    """A path is never broken: neither in a log, nor at its hyphens on a screen. (C19)"""
+    path = "/a/" + "-".join(["long-name"] * 30) + "/x y.png"
+    watched, piped = Screen(), io.StringIO()
+    assert fail("word " * 60 + path, watched) == fail("word " * 60 + path, piped) == 2
+    assert sorted(map(len, watched.getvalue().splitlines()))[-2] <= 100
+    assert path.split()[0] in watched.getvalue().split()
+    assert path in piped.getvalue() and piped.getvalue().count("\n") == 1
 
 
 # The demo, with the same small steps
@@ -256,7 +262,7 @@ def test_a_broken_example_is_a_request_error(picture: Path, broken: str) -> None
     path = picture.parent / "x.json"
     path.write_text(broken)
     with pytest.raises(RequestError):
-        demo.load_example(path)
+        load_example(path)
 
 
 def test_interrupting_ends_with_130(

@@ -202,6 +202,7 @@ def test_auto_is_what_the_card_computes_in(
 
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda *_: SimpleNamespace(major=major))
     monkeypatch.setattr(torch.nn.Module, "to", lambda self, *_, **__: self)
+    monkeypatch.setattr("evlm.segment.segmenter.pick_device", torch.device)  # which asks for the card
     assert Segmenter.load(folder, device="cuda").dtype == expected
 
 

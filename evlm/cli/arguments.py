@@ -1,0 +1,102 @@
+"""How arguments are read: a value that does not fit is named, with what was expected, before anything is
+loaded."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ..errors import EVLMError, one_line
+
+
+class ArgumentError(EVLMError):
+    """An argument that is missing, unknown or outside its range."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what does not fit, as all else of the command does; help names the defaults."""
+
+    def __init__(self, *rest: Any, **more: Any) -> None:
+        more.setdefault("formatter_class", _Help)
+        super().__init__(*rest, **more)
+
+    def error(self, message: str) -> NoReturn:
+        raise ArgumentError(f"{message}; `{self.prog} --help` shows what there is")
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        told = action.default not in (None, False, [], "", argparse.SUPPRESS) and "default" not in text
+        if not told or not (action.option_strings or action.nargs in ("?", "*")):
+            return text
+        default = " ".join(action.default) if isinstance(action.default, list) else str(action.default)
+        return f"{text} (default: {default.replace('%', '%%')})".lstrip()
+
+
+def number(low: float, high: float, or_zero: bool = False) -> Callable[[str], float]:
+    """A finite number in low..high; or_zero: 0 as well."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (low <= value <= high or (or_zero and value == 0)):  # false for NaN
+            raise _refused(text, f"a number from {low:g} to {high:g}{', or 0' * or_zero}")
+        return value
+
+    return read
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """A whole number in low..high."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:  # also for more digits than Python reads
+            value = low - 1
+        if not low <= value <= high:
+            raise _refused(text, f"a whole number from {low} to {high}")
+        return value
+
+    return read
+
+
+def path(text: str) -> str:
+    """A path that an operating system can take: not empty, no NUL."""
+    if not text.strip() or "\0" in text:
+        raise _refused(text, "a path")
+    return text
+
+
+def folder(text: str) -> str:
+    """A folder that is there."""
+    if not is_dir(path(text)):
+        raise _refused(text, "a folder that exists")
+    return text
+
+
+def model_name(text: str) -> str:
+    """NAME or ROLE=NAME, neither empty."""
+    name = text.partition("=")[2] if "=" in text else text
+    if not name.strip() or "\0" in text:
+        raise _refused(text, "a model's name or path; `models` lists the names, ROLE=none leaves a role out")
+    return text
+
+
+def is_dir(text: str) -> bool:
+    """Whether it is a folder; False for whatever cannot even be asked about."""
+    try:
+        return os.path.isdir(Path(text).expanduser())
+    except (OSError, ValueError, RuntimeError):
+        return False
+
+
+def _refused(text: str, expected: str) -> argparse.ArgumentTypeError:
+    return argparse.ArgumentTypeError(f"{one_line(ascii(text), 200)}, expected {expected}")

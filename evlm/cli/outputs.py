@@ -1,0 +1,122 @@
+"""Where results go: a folder that takes them, checked before the work, and names that nobody has."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+from ..errors import EVLMError
+
+
+class Outputs:
+    """A folder for results.
+
+    overwrite: files of an earlier run may be replaced, an input never; without it nothing is ever replaced,
+    a second run writes `edited-2.png` and so on. inputs: files that the run reads. flag: the argument that
+    named the folder. Raises EVLMError where it cannot take a file; the trial leaves nothing behind.
+    """
+
+    def __init__(
+        self, folder: str, overwrite: bool = False, inputs: Iterable[str] = (), flag: str = "--out"
+    ) -> None:
+        self.folder, self.overwrite = expanded(folder), overwrite
+        self._inputs = [found for each in inputs if (found := _identity(each)) is not None]
+        _try(self.folder, flag)
+
+    def check(self, names: Sequence[str]) -> None:
+        """Raises EVLMError where overwriting would hit an input, or a folder has one of the names."""
+        if not self.overwrite:
+            return
+        for path in (self.folder / name for name in names):
+            if _identity(path) in self._inputs:
+                raise EVLMError(
+                    f"{path} is read by this command, and --overwrite would replace it: name another --out, "
+                    "or leave --overwrite out, then the results get new names"
+                )
+            if path.is_dir():
+                raise EVLMError(f"{path} is a folder: name another --out, or leave --overwrite out")
+
+    def claim(self, names: Sequence[str]) -> list[Path]:
+        """Paths for these files, all with one number, made as empty files so that no other run takes them."""
+        self.check(names)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.overwrite:
+            return [self.folder / name for name in names]
+        for number in count(1):
+            paths = [self.folder / _numbered(name, number) for name in names]
+            if any(os.path.lexists(path) for path in paths):
+                continue
+            claimed: list[Path] = []
+            try:
+                for path in paths:
+                    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+                    claimed.append(path)
+                return paths
+            except FileExistsError:  # somebody else was faster
+                self.release(claimed)
+            except BaseException:
+                self.release(claimed)
+                raise
+        raise AssertionError("count ends")
+
+    def release(self, paths: Sequence[Path]) -> None:
+        """Take away what was claimed and never written."""
+        for path in paths:
+            with suppress(OSError):
+                if not self.overwrite and path.stat().st_size == 0:
+                    path.unlink()
+
+
+def free_name(path: Path) -> Path:
+    """The path itself, or with a number where something is there already."""
+    return next(
+        free
+        for number in count(1)
+        if not os.path.lexists(free := path.with_name(_numbered(path.name, number)))
+    )
+
+
+def expanded(folder: str) -> Path:
+    """The path with ~ resolved. Raises EVLMError where there is no such user."""
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError as error:
+        raise EVLMError(f"{folder}: {error}; write the whole path") from error
+
+
+def _numbered(name: str, number: int) -> str:
+    stem, dot, suffix = name.rpartition(".")
+    return name if number == 1 else f"{stem}-{number}{dot}{suffix}"
+
+
+def _identity(path: str | Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(Path(path).expanduser())
+    except (OSError, ValueError, RuntimeError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _try(folder: Path, flag: str) -> None:
+    """Make the folder and a file in it, and take away what was made."""
+    made: list[Path] = []
+    try:
+        for each in [*reversed(folder.parents), folder]:
+            if not os.path.lexists(each):
+                each.mkdir()
+                made.append(each)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, ValueError) as error:
+        what = getattr(error, "strerror", None) or str(error)
+        raise EVLMError(
+            f"{flag} {folder}: nothing can be written there ({what}); name another folder"
+        ) from error
+    finally:
+        for each in reversed(made):
+            with suppress(OSError):
+                each.rmdir()
