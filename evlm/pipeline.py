@@ -161,8 +161,7 @@ class Pipeline:
         """Load what `zoo.choose` found.
 
         reasoner: one that is loaded already, or speaks to an endpoint, instead of models["reasoner"].
-        adapter, quantize, max_pixels: LoRA weights for the reasoner, "4bit" for it, and the largest picture
-        that it sees. Raises ModelError when a reasoner or an editor is lacking.
+        adapter, quantize, max_pixels: of the reasoner. Raises ModelError when it or an editor is lacking.
         """
         needed = ("editor",) if reasoner else ("reasoner", "editor")
         lacking = [role for role in needed if role not in models]
@@ -248,8 +247,7 @@ class Pipeline:
         on_event: OnEvent | None = None,
         anyway: bool = False,
     ) -> Result:
-        """The last step alone, as often as one likes: edit by what was planned, inside its mask. anyway: as
-        `run`'s; a plan that somebody changed is not doubted."""
+        """The last step alone, as often as one likes, inside the planned mask. anyway: as `run`'s."""
         return self._paint(request, planned, edit, Watch(on_event), anyway)
 
     def _reason(self, request: Request, sampling: Sampling | None, watch: Watch) -> Reasoned:
