@@ -82,8 +82,13 @@ def save_picture(path: str | os.PathLike[str], frames: Tensor, fps: float | None
 
 
 def load_mask(path: str | os.PathLike[str]) -> Tensor:
-    """A mask picture as [1, H, W] in 0..1: its brightness, whatever its mode. Raises PictureError."""
-    return load_picture(path).mean(-1)
+    """A mask picture as [1, H, W] in 0..1: the brightness of its numbers, whatever its mode and its profile.
+    Raises PictureError."""
+    from .samples import view
+    from .still import read_samples
+
+    with opened_file(path) as file:
+        return view(read_samples(file)[0], None).mean(-1)
 
 
 def save_mask(path: str | os.PathLike[str], mask: Tensor) -> None:

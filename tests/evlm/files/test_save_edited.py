@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from icc_profiles import adobe_rgb, display_p3
+from icc_profiles import adobe_rgb, display_p3, grey
 from PIL import Image
 from png_by_hand import chunk, png, read_png
 from scripted import EditCommand
@@ -111,6 +111,15 @@ def test_dots_per_inch_of_a_jpeg_are_kept(edit: EditCommand, tmp_path: Path) -> 
     assert edit(tmp_path / "a.jpg") == 0
     with Image.open(edit.edited) as image:
         assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+
+
+def test_a_mask_is_its_numbers_whatever_its_profile(tmp_path: Path) -> None:
+    """A profile says how light a grey looks; a mask of 128 is half all the same. (C2)"""
+    from evlm import load_mask
+
+    values = np.array([[[0], [64], [128], [255]]], np.uint8)
+    (tmp_path / "m.png").write_bytes(png(values, iccp(grey())))
+    assert torch.equal(load_mask(tmp_path / "m.png") * 255, torch.tensor([[[0.0, 64, 128, 255]]]))
 
 
 def pages(path: Path) -> None:
