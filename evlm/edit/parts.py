@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..errors import ModelError, RequestError
 from ..models.load_report import check_report
 from ..models.loading import read_json, read_notes
-from ..models.quantized import check_plain, quantization_of
+from ..models.quantized import check_plain, check_unquantised
 from ..models.safetensors_file import read_header
 from .original_names import text_name, unet_name, vae_name
 from .protocol import EditSettings
@@ -81,8 +81,7 @@ def _from_folder(path: Path, dtype: torch.dtype) -> Parts:
 
     for part in ("unet", "vae", "text_encoder"):
         config = read_json(path / part / "config.json", "how this part is built")
-        if quantization_of(path / part, config) is not None:
-            raise ModelError(f"{path / part} is quantised; take the editor's plain weights in 16 or 32 bits")
+        check_unquantised(path / part, config, "an editor")
     manner, schedule = _manner(path), _scheduler_config(path)
 
     def load(model_class: Any, part: str, stem: str, **how: Any) -> Any:

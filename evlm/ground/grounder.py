@@ -25,6 +25,7 @@ from ..masks import check_mask
 from ..models.families import GROUNDING_DINO, OWL
 from ..models.load_report import check_report
 from ..models.loading import pick_device, pick_dtype, read_json, read_notes
+from ..models.quantized import check_unquantised
 from ..plan.mask_codec import decode_mask
 from ..plan.trace import Plan
 
@@ -60,6 +61,7 @@ class Grounder:
         about = read_json(folder / "config.json", "a detector's folder in transformers' layout")
         if about.get("model_type") not in (*GROUNDING_DINO, *OWL):
             raise ModelError(f"{folder} holds a {about.get('model_type')!r} model; a detector is {_kinds()}")
+        check_unquantised(folder, about, "a detector")
         threshold = read_notes(folder).get("threshold")
         if threshold is not None and not (isinstance(threshold, float) and 0 <= threshold <= 1):
             raise ModelError(f"{folder / 'evlm.json'}: threshold {threshold!r}, expected a number in 0..1")

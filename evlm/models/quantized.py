@@ -59,6 +59,17 @@ def quantization_of(folder: Path, config: Mapping[str, Any]) -> str | None:
     return method
 
 
+def check_unquantised(folder: Path, config: Mapping[str, Any], what: str) -> None:
+    """Raises ModelError for a folder with quantised weights, where `what` is loaded from plain ones alone:
+    it is small, and moved between devices."""
+    method = quantization_of(folder, config)
+    if method is not None:
+        raise ModelError(
+            f"{folder} is quantised with {method}, and {what} is not loaded so; take its plain weights in "
+            "16 or 32 bits"
+        )
+
+
 def is_quantised(folder: Path) -> bool:
     """Whether a folder's weights are stored in few bits; such a model stays on the device it is loaded on.
 

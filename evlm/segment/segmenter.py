@@ -23,6 +23,7 @@ from ..masks import check_mask
 from ..models.families import SAM2
 from ..models.load_report import check_report
 from ..models.loading import half_dtype, pick_device, pick_dtype, read_json
+from ..models.quantized import check_unquantised
 from .sam2_meta import build_transformers, read_meta, shape_of
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # every SAM 2 was trained with ImageNet's
@@ -325,9 +326,11 @@ class HfSam2:
 def _load_folder(folder: Path) -> Any:
     """`Sam2Model` from a folder; the image part of a `Sam2VideoModel` folder, as Meta's own repositories are,
     fits too."""
-    kind = read_json(folder / "config.json", "a SAM 2 folder in transformers' layout").get("model_type")
+    config = read_json(folder / "config.json", "a SAM 2 folder in transformers' layout")
+    kind = config.get("model_type")
     if kind not in SAM2:
         raise ModelError(f"{folder} holds a {kind!r} model; a segmenter is {' or '.join(SAM2)}")
+    check_unquantised(folder, config, "a segmenter")
     from transformers import Sam2Model
     from transformers.utils import logging
 

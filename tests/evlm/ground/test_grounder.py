@@ -337,6 +337,22 @@ def test_a_detector_that_lacks_tensors_or_has_scales_is_refused(owl: Path, tmp_p
             Grounder.load(folder, device="cpu")
 
 
+def test_a_quantised_detector_is_refused(owl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its package there, too: it could not be moved to a device (A12)."""
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda m, *a: find("json") if m == "bitsandbytes" else find(m, *a)
+    )
+    folder = Path(shutil.copytree(owl, tmp_path / "copy"))
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="quantised with bitsandbytes, and a detector is not loaded so"):
+        Grounder.load(folder, device="cpu")
+
+
 def test_folders_that_are_no_detector(tmp_path: Path, owl: Path) -> None:
     with pytest.raises(ModelError, match="does not exist"):
         Grounder.load(tmp_path / "nothing")
