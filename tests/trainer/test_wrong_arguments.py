@@ -42,7 +42,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).write_bytes(b"\x93\0\xff not what its name says")
     (folder / "lie.yaml").write_bytes(b"\xff\xfe\0")
     (folder / "list.yaml").write_text("- 1\n- 2\n")
-    (folder / "deep.yaml").write_text("[" * 5000)
+    (folder / "deep.yaml").write_text("[" * 1500)
     (folder / "twice.yaml").write_text("seed: 1\nseed: 2\n")
     (folder / "peft").mkdir()
     (folder / "peft" / "adapter_config.json").write_text('{"r": "many"}')

@@ -173,12 +173,13 @@ def test_thirty_of_thirty_are_checked_and_converted(
         assert capsys.readouterr().err == ""
 
 
-def test_a_run_learns_from_all_kinds_at_once(photographs: Path, tmp_path: Path) -> None:
+def test_a_run_learns_from_all_kinds_at_once(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """SFT, KTO and RKTO without a trace anywhere; every row is read with its picture."""
     from trainer.config.recipe import load_config
     from trainer.learner.rows import rows_for
     from trainer.model.batch import Collator
-    from trainer.run.loop import run
 
     sources = [{"path": str(written(photographs, kind)), "form": KINDS[kind][0]} for kind in KINDS]
     phases = [
@@ -187,9 +188,11 @@ def test_a_run_learns_from_all_kinds_at_once(photographs: Path, tmp_path: Path) 
         {"kind": "rkto", "steps": 1, "batch": 2, "rewards": {"samples": 2, "max_new_tokens": 8}},
     ]
     more = [f"data={json.dumps(sources)}", f"phases={json.dumps(phases)}", "lora.rank=2", f"out={tmp_path}"]
+    code = main(["run", "tiny", *more, "--progress", "jsonl"])
+    out, err = capsys.readouterr()
+    assert code == 0 and (tmp_path / "adapter.safetensors").is_file(), err
     config = load_config("tiny", more)
-    events: list[dict[str, Any]] = []
-    assert run(config, events.append).is_file()
+    events = [json.loads(line) for line in out.splitlines()]
     kinds = [event["kind"] for event in events if event["event"] == "phase"]
     assert kinds == ["sft", "kto", "rkto"]
     steps = [event for event in events if event["event"] == "step"]
