@@ -251,3 +251,15 @@ def test_nothing_is_overwritten_and_no_half_file_stays(folder: Path, tmp_path: P
     with pytest.raises(KeyboardInterrupt):
         convert(Conversion("evlm", "swift", source, out), stop)
     assert not out.exists() and not list(folder.glob(".*.tmp"))
+
+
+def test_pictures_that_no_stand_in_shows_come_first(tmp_path: Path) -> None:
+    """As ms-swift puts them (A22)."""
+    messages = [{"role": "user", "content": "make it so"}, {"role": "assistant", "content": ANSWER}]
+    row = {"messages": messages, "images": [FRAMES[0], STILLS[1]]}
+    draw_pictures(tmp_path)
+    (tmp_path / "swift.jsonl").write_text(json.dumps(row) + "\n")
+    assert main(["data", "convert", "--from", "swift", "--to", "evlm", str(tmp_path), str(tmp_path)]) == 0
+    [(_, back)] = read(tmp_path, pytest.fail)
+    assert back.original == (FRAMES[0],) and back.references == ({"kind": "image", "frames": [STILLS[1]]},)
+    assert back.prompt == "make it so" and back.trace() == ROW.trace()
