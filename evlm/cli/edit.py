@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import EVLMError, one_line
 from . import arguments as kinds
-from .originals import Original, edited_names, read_original, read_references, write_edited
+from .originals import (
+    Original,
+    clip_record,
+    clip_summary,
+    edited_names,
+    read_original,
+    read_references,
+    write_edited,
+)
 from .outputs import Outputs
 
 if TYPE_CHECKING:
@@ -27,6 +35,12 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     text = "picture, animation or video to edit; - reads a picture from standard input"
     add("--image", required=True, metavar="FILE", type=kinds.path, help=text)
+    add(
+        "--frames",
+        metavar="FIRST:END",
+        help="of a clip, only these frames, from 0; FIRST:END:STEP skips some",
+    )
+    add("--fps", metavar="N", help="of a clip, only so many frames a second; of a folder, its rate")
     add("--prompt", default="", help="a few words, or none when there is a reference")
     for kind, metavar, text in (
         ("reference", "FILE", "picture to look at, or a folder of them"),
@@ -92,7 +106,7 @@ def run(options: argparse.Namespace) -> int:
     from ..request import Request
 
     pick_device(options.device)
-    original = read_original(options.image)
+    original = read_original(options.image, options.frames, options.fps)
     references, notes = read_references(options)
     notes[:0] = original.notes
     request = Request(original.frames, options.prompt, references, original.fps)
@@ -144,9 +158,13 @@ def _write(
     for note in lost:
         terminal.note(note)
     record["notes"] += lost
+    if original.durations is not None:
+        record["clip"] = clip_record(original)
     text = json.dumps(record, ensure_ascii=False, indent=2) + "\n"
     _write_text(files[2], text)
     _write_image(files[3], draw_sheet([SheetRow(request, result)]))
+    if len(original.frames) > 1:
+        terminal.line(f"{'':10}{clip_summary(files[0], original)}")
 
 
 def _check(options: argparse.Namespace) -> None:

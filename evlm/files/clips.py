@@ -1,144 +1,103 @@
-"""Videos, animations and folders of frames: untrusted bytes in, checked float tensors out, and back.
+"""Clips: videos, animations and folders of frames, by their content; frames and times in, and back.
 
-Frames are float32 [F, H, W, 3] in 0..1 on the CPU, all of one size.
+Frames are float32 [F, H, W, 3] in 0..1 on the CPU, all of one size, upright.
 """
 
 from __future__ import annotations
 
 import os
-import re
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from ..errors import PictureError
-from .pictures import (
-    PICTURE_SUFFIXES,
-    check_frames,
-    check_size,
-    from_pil,
-    load_picture,
-    opened,
-    to_pil,
-    write_image,
-)
+from .animation_writer import save_animation
+from .animations import read_animation, read_folder
+from .pictures import opened
+from .selection import Selection, frame_rate
+from .video_file import is_video, read_video
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg",
+                  ".wmv", ".asf", ".flv", ".3gp", ".3g2", ".ogv", ".ogg", ".mxf", ".vob")  # fmt: skip
+MAX_TOTAL_PIXELS = 256_000_000  # of all frames that are taken: 3 GB as float
+__all__ = ["VIDEO_SUFFIXES", "Clip", "Selection", "load_frames", "read_clip", "save_animation"]
 
-MAX_TOTAL_PIXELS = 256_000_000  # of all frames of a video: 3 GB as float
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
-_ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")  # the second picture of a TIFF or MPO is no second frame
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames, and when each is shown.
+
+    frames: float32 [F, H, W, 3] in 0..1; F = 1 for a picture. durations: seconds that each frame is shown, as
+    fractions; None where the file says none (one picture, a folder). rate: frames a second, on average.
+    sound: the file has some; it is not read. notes: what was done to the frames, or lost, in words.
+    """
+
+    frames: Tensor
+    durations: tuple[Fraction, ...] | None = None
+    rate: Fraction | None = None
+    sound: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def times(self) -> tuple[Fraction, ...] | None:
+        """Seconds from the beginning of the first frame to that of each."""
+        return None if self.durations is None else tuple(accumulate(self.durations[:-1], initial=Fraction(0)))
+
+    @property
+    def fps(self) -> float | None:
+        """The rate as a plain number that a request accepts, at most 1000."""
+        return None if self.rate is None else min(float(self.rate), 1000.0)
+
+
+def read_clip(path: str | os.PathLike[str], selection: Selection | None = None) -> Clip:
+    """A video file, an animation (gif, webp, apng, avif), a folder of pictures or a single picture.
+
+    The content decides, whatever the name says. Videos need the package `av`; their frames come upright, with
+    square pixels, at their own times. selection: which frames; without one, all. What would not fit into
+    memory is refused before it is decoded. Raises PictureError.
+    """
+    path = Path(path).expanduser()
+    selection = replace(selection or Selection(), most_pixels=MAX_TOTAL_PIXELS)
+    if path.is_dir():
+        taken = read_folder(path, selection)
+        if selection.fps is None:
+            return Clip(taken.frames)
+        durations = tuple(1 / selection.fps for _ in taken.frames)  # a folder has no times: this is its rate
+        return Clip(taken.frames, durations, selection.fps)
+    with ExitStack() as stack:
+        try:
+            image = stack.enter_context(opened(path))
+        except PictureError:
+            if not path.is_file() or not (path.suffix.lower() in VIDEO_SUFFIXES or is_video(path)):
+                raise
+            image = None
+        if image is not None:
+            animation = read_animation(image, path, selection)
+            frames, durations = animation.taken
+            notes = tuple(animation.notes)
+            if not animation.timed:
+                return Clip(frames, notes=notes)
+            return Clip(frames, durations, frame_rate(durations), False, notes)
+    video = read_video(path, selection)
+    frames, durations = video.taken
+    rate = frame_rate(durations)
+    if (
+        selection.at_most and len(durations) > 1
+    ):  # by their distances: the last one stands for no pause behind it
+        rate = frame_rate(durations[:-1])
+    if rate and video.rate and abs(rate - video.rate) * 50 < rate:
+        rate = video.rate  # the container's times may be rounded, to milliseconds or worse
+    return Clip(frames, durations, rate, video.sound, tuple(video.notes))
 
 
 def load_frames(path: str | os.PathLike[str]) -> tuple[Tensor, float | None]:
-    """All frames [F, H, W, 3] and the frames per second (None where unknown).
+    """All frames [F, H, W, 3] and the frames per second (None where unknown), as `read_clip` reads them.
 
-    path: an animation (gif, webp, apng), a video file (needs the `av` package), a folder of pictures of one
-    size (in the natural order of their names), or a single picture. Raises PictureError.
+    Raises PictureError.
     """
-    path = Path(path)
-    if path.is_dir():
-        return _load_folder(path), None
-    if path.suffix.lower() in VIDEO_SUFFIXES:
-        return _load_video(path)
-    with opened(path) as image:
-        return _load_animation(image, path)
-
-
-def save_animation(path: str | os.PathLike[str], frames: Tensor, fps: float | None = None) -> None:
-    """Writes frames [F, H, W, 3] in 0..1 as an animated .gif, .webp or .png (APNG), atomically.
-
-    fps: 8 where it is not given. Raises PictureError.
-    """
-    path, images = Path(path), [to_pil(frame) for frame in check_frames(frames, "frames to save")]
-    suffix = path.suffix.lower()
-    if suffix not in (".gif", ".webp", ".png"):
-        raise PictureError(f"{path}: {len(images)} frames cannot go into {suffix!r}; use .gif, .webp or .png")
-    if fps is not None and not 0 < fps <= 1000:
-        raise PictureError(f"fps {fps!r}: expected a number above 0 and at most 1000")
-    options: dict[str, object] = {
-        "save_all": True,
-        "append_images": images[1:],
-        "duration": round(1000 / (fps or 8)),
-        "loop": 0,
-    }
-    if suffix == ".webp":
-        options["lossless"] = True
-    write_image(path, images[0], options)
-
-
-# --- reading ---
-
-
-def _check_total(frames: int, height: int, width: int) -> None:
-    if frames * height * width > MAX_TOTAL_PIXELS:
-        raise PictureError(
-            f"{frames} frames of {width} x {height}: at most {MAX_TOTAL_PIXELS:,} pixels in all are read; "
-            "take fewer frames or scale them down first"
-        )
-
-
-def _load_animation(image: Image, path: Path) -> tuple[Tensor, float | None]:
-    count = int(getattr(image, "n_frames", 1)) if image.format in _ANIMATED else 1
-    check_size(image)
-    _check_total(count, image.height, image.width)
-    frames, milliseconds = [], 0.0
-    for index in range(count):
-        image.seek(index)
-        frames.append(from_pil(image))
-        milliseconds += float(image.info.get("duration") or 0)
-    fps = 1000 * count / milliseconds if count > 1 and milliseconds > 0 else None
-    return _stack(frames, path), fps
-
-
-def _load_folder(folder: Path) -> Tensor:
-    paths = [path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()]
-    if not paths:
-        raise PictureError(f"{folder}: no pictures ({', '.join(PICTURE_SUFFIXES)}) in this folder")
-
-    def natural(path: Path) -> list[tuple[int, str]]:
-        return [(int(digits or -1), other) for digits, other in re.findall(r"([0-9]+)|([^0-9]+)", path.name)]
-
-    frames: list[Tensor] = []
-    for path in sorted(paths, key=natural):
-        frames.append(load_picture(path))
-        _check_total(len(frames), *frames[0].shape[1:3])
-    return _stack(frames, folder)
-
-
-def _load_video(path: Path) -> tuple[Tensor, float | None]:
-    try:
-        import av
-    except ImportError:
-        raise PictureError(f"{path}: reading a video file needs the package av: pip install av") from None
-    frames: list[Tensor] = []
-    if not path.is_file():
-        raise PictureError(f"{path}: no such file")
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise PictureError(f"{path}: it has no video in it")
-            stream = container.streams.video[0]
-            rate = float(stream.average_rate) if stream.average_rate else None
-            for frame in container.decode(stream):
-                _check_total(len(frames) + 1, frame.height, frame.width)
-                frames.append(torch.from_numpy(frame.to_ndarray(format="rgb24"))[None].float() / 255)
-    except PictureError:
-        raise
-    except Exception as error:
-        raise PictureError(f"{path}: not a video that can be read ({error})") from error
-    if not frames:
-        raise PictureError(f"{path}: it has no frames")
-    return _stack(frames, path), rate
-
-
-def _stack(frames: list[Tensor], path: Path) -> Tensor:
-    sizes = {tuple(frame.shape[1:3]) for frame in frames}
-    if len(sizes) > 1:
-        raise PictureError(
-            f"{path}: frames of different sizes {sorted(sizes)[:3]} (height, width); expected one size"
-        )
-    return torch.cat(frames)
+    clip = read_clip(path)
+    return clip.frames, clip.fps
