@@ -7,6 +7,7 @@ neither grows nor eats a mask.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import numpy as np
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from .errors import PictureError
 from .ranges import clamped
+
+_log = logging.getLogger(__name__)
 
 
 def fill_holes(mask: Tensor) -> Tensor:
@@ -91,6 +94,53 @@ def check_mask(mask: Tensor, name: str = "mask", notes: list[str] | None = None)
         raise PictureError(f"{name}: shape {tuple(mask.shape)}, expected [F, H, W] with nothing empty")
     mask = clamped(mask, name, notes)
     return mask[None] if mask.ndim == 2 else mask
+
+
+def fit_mask(
+    mask: Tensor,
+    frames: Tensor,
+    name: str = "mask",
+    notes: list[str] | None = None,
+) -> Tensor | None:
+    """A mask from anywhere, for these frames.
+
+    mask: [F, H, W] or [H, W]; of another size it is resized as ComfyUI's own nodes do it (bilinear). The
+        empty mask of 64 x 64 that ComfyUI's picture loader gives for a picture without alpha counts as none.
+    frames: [F, H, W, C].
+    notes: what was decided is added here, or without a list said in the log.
+
+    Returns [1 or F, H, W], float32 in 0..1 on the CPU; None where it counts as none.
+    Raises PictureError for other numbers of frames, and as `check_mask`.
+    """
+    decided: list[str] = []
+    mask = check_mask(mask, name, decided)
+    count, height, width = frames.shape[:3]
+    if mask.shape[1:] != (height, width):
+        size = f"{mask.shape[2]} x {mask.shape[1]}"
+        if mask.shape[1:] == (64, 64) and not bool(mask.any()):
+            decided.append(
+                f"{name}: the empty one of 64 x 64 is a picture's without alpha; it counts as none"
+            )
+            _say(decided, notes)
+            return None
+        decided.append(f"{name}: resized from {size} to the picture's {width} x {height}")
+        mask = torch.nn.functional.interpolate(mask[:, None], (height, width), mode="bilinear")[:, 0]
+    if len(mask) not in (1, count):
+        raise PictureError(f"{name}: {len(mask)} masks for {count} frames; give one, or one each")
+    highest = float(mask.max())
+    if highest < 0.5:
+        why = "it is empty" if highest == 0 else f"the highest value is {highest:.2g}, and 0.5 is on"
+        decided.append(f"{name}: no pixel of it is on ({why}), so nothing is chosen by it")
+    _say(decided, notes)
+    return mask
+
+
+def _say(decided: list[str], notes: list[str] | None) -> None:
+    if notes is not None:
+        notes.extend(decided)
+        return
+    for note in decided:
+        _log.warning(note)
 
 
 def _each_frame(mask: Tensor, work: Callable[[NDArray[np.bool_]], NDArray[np.float32]]) -> Tensor:

@@ -22,18 +22,20 @@ SEEN = 80  # characters of a wrong value that an error repeats
 
 
 def checked(execute: Execute) -> Execute:
-    """Checks every argument and then runs. An IMAGE loses its alpha, a MASK becomes [F, H, W].
+    """Checks every argument and then runs. An IMAGE loses its alpha, a MASK becomes [F, H, W]; both are
+    float32 in 0..1 on the CPU: what lies a little outside is clamped, and the node says so.
 
-    Raises RequestError, which names the input.
+    Raises RequestError or PictureError, which names the input.
     """
     signature = inspect.signature(execute)
 
     @wraps(execute)
     def run(cls: Any, *args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(cls, *args, **kwargs)
-        for name, value in list(bound.arguments.items())[1:]:
-            bound.arguments[name] = _check(name, value, str(signature.parameters[name].annotation))
-        return execute(*bound.args, **bound.kwargs)
+        with host.telling():
+            for name, value in list(bound.arguments.items())[1:]:
+                bound.arguments[name] = _check(name, value, str(signature.parameters[name].annotation))
+            return execute(*bound.args, **bound.kwargs)
 
     return run  # type: ignore[return-value]
 
@@ -73,15 +75,25 @@ def _check(name: str, value: Any, kind: str) -> Any:
 def _image(name: str, value: Any) -> torch.Tensor:
     fits = isinstance(value, torch.Tensor) and value.ndim == 4 and value.shape[-1] in (1, 3, 4)
     _expect(name, value, fits and 0 not in value.shape, "a link to an image")
+    from ..evlm.files.pictures import check_frames
+
+    notes: list[str] = []
     image: torch.Tensor = value
-    return image.expand(-1, -1, -1, 3) if image.shape[-1] == 1 else image[..., :3]
+    image = image.expand(-1, -1, -1, 3) if image.shape[-1] == 1 else image[..., :3]
+    image = check_frames(image, name, notes)
+    host.tell(notes)
+    return image
 
 
 def _mask(name: str, value: Any) -> torch.Tensor:
     fits = isinstance(value, torch.Tensor) and value.ndim in (2, 3) and 0 not in value.shape
     _expect(name, value, fits, "a link to a mask")
-    mask: torch.Tensor = value
-    return mask[None] if mask.ndim == 2 else mask
+    from ..evlm.masks import check_mask
+
+    notes: list[str] = []
+    mask = check_mask(value, name, notes)
+    host.tell(notes)
+    return mask
 
 
 def _references(name: str, value: Any) -> Any:

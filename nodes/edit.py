@@ -116,6 +116,7 @@ class Edit(io.ComfyNode):
 
         from ..evlm.edit.schedulers import SCHEDULERS
         from ..evlm.errors import RequestError
+        from ..evlm.masks import fit_mask
         from ..evlm.plan.answers import asks_for_no_change
         from ..evlm.request import MAX_PROMPT
         from ..evlm.segment.region import NO_CHANGE
@@ -129,8 +130,11 @@ class Edit(io.ComfyNode):
             raise RequestError("no instruction: write one, or connect a plan")
         if asks_for_no_change(prompt):
             host.tell([NO_CHANGE])
-            host.say(NO_CHANGE)
             return io.NodeOutput(frames, frames, ui=host.preview(frames, cls))
+        sockets.check_pair(plan, frames)
+        notes: list[str] = []
+        mask = None if mask is None else fit_mask(mask, frames, notes=notes)
+        host.tell(notes)
         if mask is not None and bool((mask >= 0.5).all()):
             mask = None  # everywhere is no place: the whole frame, at the model's size for whole frames
         progress = host.Progress(1)
@@ -189,5 +193,7 @@ class Composite(io.ComfyNode):
     def execute(cls, original: Tensor, edited: Tensor, mask: Tensor, feather: int) -> io.NodeOutput:
         from ..evlm.edit.masked import composite
 
-        combined = composite(original, edited.clamp(0, 1), mask, None if feather < 0 else feather)
+        notes: list[str] = []
+        combined = composite(original, edited, mask, None if feather < 0 else feather, notes)
+        host.tell(notes)
         return io.NodeOutput(combined, ui=host.preview(combined, cls))

@@ -86,6 +86,7 @@ class Ground(io.ComfyNode):
         from ..evlm.pipeline import ground_plan
 
         frames, labels = image, sockets.split_labels(targets)
+        sockets.check_pair(plan, frames)
         least = threshold or None
         how: dict[str, Any] = {"text_threshold": text_threshold, "keep": sockets.choice("keep", keep, KEEP)}
         with nullcontext(None) if detector is None else detector.use() as grounder:

@@ -13,6 +13,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
@@ -280,10 +281,28 @@ def preview(frames: Tensor, cls: Any) -> Any:
     return ui.PreviewImage(frames, cls=cls)
 
 
+_told: ContextVar[list[str] | None] = ContextVar("evlm_told", default=None)
+
+
+@contextmanager
+def telling() -> Iterator[None]:
+    """A node's run: what is told in it stands in the node together."""
+    token = _told.set([])
+    try:
+        yield
+    finally:
+        _told.reset(token)
+
+
 def tell(notes: Iterable[str]) -> None:
-    """Decisions that a user should know, on the server's console."""
-    for note in notes:
+    """Decisions that a user should know: in the running node, and on the server's console."""
+    told = _told.get()
+    new = [note for note in dict.fromkeys(notes) if told is None or note not in told]
+    for note in new:
         log.info("%s", note)
+    if told is not None and new:
+        told += new
+        say("\n".join(told))
 
 
 def node_id() -> str | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from . import folders, sockets
+from . import folders, host, sockets
 from .checks import checked
 
 if TYPE_CHECKING:
@@ -69,10 +69,14 @@ class RateEdit(io.ComfyNode):
         mask: Tensor | None = None,
         references: tuple[Reference, ...] | None = None,
     ) -> io.NodeOutput:
+        from ..evlm.masks import fit_mask
         from ..evlm.ratings import rated_row
         from ..evlm.records import RowWriter
 
         folder = folders.dataset(dataset)
+        notes: list[str] = []
+        mask = None if mask is None else fit_mask(mask, original, notes=notes)
+        host.tell(notes)
         written = False
         if sockets.choice("verdict", verdict, VERDICTS) != UNRATED:
             row, pictures = rated_row(

@@ -172,6 +172,10 @@ class Reason(io.ComfyNode):
                 traces.append(reasoned.trace)
                 texts.append(reasoned.text)
         progress(max_new_tokens * len(requests))
+        traces = [
+            trace.for_picture(len(each), len(pictures)) for trace, each in zip(traces, pictures, strict=True)
+        ]
+        host.tell(note for request in requests for note in request.notes)
         plans = [trace.plan for trace in traces]
         masks = [_mask(trace, each) for trace, each in zip(traces, pictures, strict=True)]
         return io.NodeOutput(

@@ -78,16 +78,20 @@ class Segment(io.ComfyNode):
         from ..evlm.pipeline import segment_plan
 
         frames = image
+        sockets.check_pair(plan, frames)
+        notes: list[str] = []
+        rough = None if rough_mask is None else masks.fit_mask(rough_mask, frames, "rough_mask", notes)
+        host.tell(notes)
         prompt_boxes = None if boxes is None else sockets.to_boxes(boxes)
         clicks = _points(points)
         with segmenter.use() as engine:
             host.check_cancelled()
-            if plan is not None and clicks is None and rough_mask is None:
+            if plan is not None and clicks is None and rough is None:
                 region, objects = segment_plan(engine, frames, plan.plan, prompt_boxes or [])
                 mask = torch.ones(frames.shape[:3]) if region.mask is None else region.mask
             else:
-                rough = None if rough_mask is None else _fit(rough_mask, frames)
-                objects = engine.segment(frames, boxes=prompt_boxes, points=clicks, mask=rough).masks
+                prompt = None if rough is None else rough.expand(len(frames), -1, -1)
+                objects = engine.segment(frames, boxes=prompt_boxes, points=clicks, mask=prompt).masks
                 mask = masks.union(objects)
         if fill_holes and bool(mask.any()):
             mask = masks.fill_holes(mask)
@@ -128,14 +132,3 @@ def _points(text: str) -> tuple[Tensor, Tensor] | None:
     if len(xy) > MOST_POINTS:
         raise RequestError(f"points: {len(xy):,} of them, at most {MOST_POINTS:,} are taken")
     return prompts
-
-
-def _fit(mask: Tensor, frames: Tensor) -> Tensor:
-    """A rough mask at the frames' size, one for each frame."""
-    from ..evlm.errors import RequestError
-
-    if len(mask) not in (1, len(frames)):
-        raise RequestError(f"mask of {len(mask)} frames for {len(frames)} frames; give one, or one each")
-    if mask.shape[1:] != frames.shape[1:3]:
-        mask = torch.nn.functional.interpolate(mask[:, None].float(), frames.shape[1:3], mode="nearest")[:, 0]
-    return mask.expand(len(frames), -1, -1)

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import io
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..evlm.boxes import Box
+    from ..evlm.plan.trace import Trace
 
 _log = logging.getLogger(__name__)
 
@@ -136,6 +139,21 @@ def whole(name: str, value: int, low: int, high: int) -> int:
     if not low <= value <= high:
         raise RequestError(f"{name} {value!r:.40}: expected {low} to {high}")
     return value
+
+
+def check_pair(plan: Trace | None, frames: Tensor) -> None:
+    """Whether a plan is for these frames [F, H, W, 3], where it says so: each of four plans with all four
+    pictures would be sixteen edits. Raises RequestError, which says which wire to move."""
+    from ..evlm.errors import RequestError
+
+    if plan is None or plan.planned_for is None:
+        return
+    planned, pictures = plan.planned_for
+    if pictures > 1 and len(frames) != planned:
+        raise RequestError(
+            f"image: {len(frames)} pictures, and the plan is for one of the {pictures} that were planned. "
+            "Move this wire to the `image` output of EVLM Reason: each plan's own picture comes out there"
+        )
 
 
 def split_labels(text: str) -> tuple[str, ...]:

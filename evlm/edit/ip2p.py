@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError
+from ..files.pictures import check_frames
+from ..masks import fit_mask
 from ..models.loading import pick_device, pick_dtype
 from .chunks import in_chunks
 from .crop import resize
@@ -93,7 +95,8 @@ class IP2P:
         Args:
             frames: [F, H, W, 3] in 0..1; one picture or the frames of a video, any size.
             instruction: what to do. CLIP reads its first 75 tokens; the rest is cut off, with a note.
-            mask: [F, H, W], or [1, H, W] for all frames, in 0..1, on from 0.5; None = the whole frame.
+            mask: [F, H, W], or [1, H, W] for all frames, in 0..1, on from 0.5, as `fit_mask` takes it; None =
+                the whole frame.
             settings: None = the model's defaults.
             on_step: called after every denoising step; see protocol.OnStep.
 
@@ -106,15 +109,15 @@ class IP2P:
         """
         settings = settings or self.defaults
         build_scheduler(settings.scheduler, self.scheduler_config)  # an unknown name fails before any work
+        notes: list[str] = []
+        frames = check_frames(frames, notes=notes)
+        mask = None if mask is None else fit_mask(mask, frames, notes=notes)
         work = work_on(
             frames, mask, self.best_resolution, self.full_frame_resolution, self.multiple, settings.context
         )
-        frames = frames.detach().to("cpu", torch.float32)
         if work is None:
-            return Edited(
-                frames.clone(), frames.new_zeros(0, 0, 0, 3), None, ("the mask is empty: nothing to edit",)
-            )
-        notes: list[str] = []
+            notes.append("the mask is empty: nothing to edit")
+            return Edited(frames.clone(), frames.new_zeros(0, 0, 0, 3), None, tuple(notes))
         text, cut = self._read(instruction)
         if cut:
             notes.append(

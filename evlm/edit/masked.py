@@ -16,7 +16,7 @@ from torch import Tensor
 from ..boxes import bounding_box
 from ..errors import PictureError
 from ..files.pictures import check_frames
-from ..masks import check_mask, feather_inward
+from ..masks import check_mask, feather_inward, fit_mask
 from .crop import CropBox, cover, crop_box, extract, resize, restore
 
 FEATHER = 0.02  # of the mask's shorter side, when nobody says
@@ -110,22 +110,28 @@ def put_back(frames: Tensor, work: Work, painted: Tensor, feather: int | None = 
     return result
 
 
-def composite(original: Tensor, edited: Tensor, mask: Tensor, feather: int | None = None) -> Tensor:
+def composite(
+    original: Tensor,
+    edited: Tensor,
+    mask: Tensor,
+    feather: int | None = None,
+    notes: list[str] | None = None,
+) -> Tensor:
     """Any editor's frames inside the mask, the original outside it, bit for bit.
 
-    original [F, H, W, 3]; edited [F or 1, h, w, 3], resized where its size is another; mask [F or 1, H, W].
-    feather: as in `put_back`. Raises PictureError.
+    original: [F, H, W, 3].
+    edited: [F or 1, h, w, 3], resized where its size is another.
+    mask: [F or 1, h, w], as `fit_mask` takes it; where it counts as none, all of `edited` is taken.
+    feather: as in `put_back`.
+    notes: as in `fit_mask`.
+    Raises PictureError.
     """
     original, edited = check_frames(original, "original"), check_frames(edited, "edited")
-    on = check_mask(mask) >= 0.5
     count, height, width = original.shape[:3]
-    for name, frames in (("edited", len(edited)), ("mask", len(on))):
-        if frames not in (1, count):
-            raise PictureError(f"{name}: {frames} frames for an original of {count}; give one, or one each")
-    if on.shape[1:] != original.shape[1:3]:
-        raise PictureError(
-            f"mask of {on.shape[2]} x {on.shape[1]} pixels for an original of {width} x {height}; resize one"
-        )
+    if len(edited) not in (1, count):
+        raise PictureError(f"edited: {len(edited)} frames for an original of {count}; give one, or one each")
+    fitted = fit_mask(mask, original, notes=notes)
+    on = (torch.ones(1, height, width) if fitted is None else fitted) >= 0.5
     paint = resize(edited, height, width).clamp(0, 1).expand(count, -1, -1, -1)
     result = original.detach().to("cpu", torch.float32).clone()
     for frame, each in enumerate(on.expand(count, -1, -1)):

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ..errors import TraceError
@@ -107,18 +107,29 @@ class Plan:
 
 @dataclass(frozen=True)
 class Trace:
-    """A whole trace. White space around the prose carries no meaning and is taken off; prose may be empty."""
+    """A whole trace. White space around the prose carries no meaning and is taken off; prose may be empty.
+
+    planned_for: (frames of the picture, pictures) where each of several pictures has got a trace of its own:
+        it fits that picture alone. It is no part of what the trace says.
+    """
 
     thinking: str
     intermediate: str
     reflection: str
     plan: Plan
+    planned_for: tuple[int, int] | None = field(default=None, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for part in PROSE:
             object.__setattr__(self, part, _text(getattr(self, part), part))
         if not isinstance(self.plan, Plan):
             raise TraceError("output", 0, f"expected a Plan, got {type(self.plan).__name__}")
+
+    def for_picture(self, frames: int, pictures: int) -> Trace:
+        """The same trace, which says for what it is; see `planned_for`."""
+        trace = replace(self)
+        object.__setattr__(trace, "planned_for", (frames, pictures))
+        return trace
 
 
 # --- escaping ---

@@ -123,8 +123,8 @@ def test_a_composite_changes_nothing_outside() -> None:
     assert torch.allclose(hard[0], original[0]) and torch.equal(
         hard[1][mask[0] > 0], original[0][mask[0] > 0]
     )
-    with pytest.raises(part("evlm.errors").PictureError, match="resize"):
-        call("EVLM_Composite", original=original, edited=edited, mask=mask[:, :16])
+    with pytest.raises(part("evlm.errors").PictureError, match="give one, or one each"):
+        call("EVLM_Composite", original=original, edited=edited, mask=mask.expand(3, -1, -1))
 
 
 def test_references_are_chained_in_order() -> None:
