@@ -255,7 +255,8 @@ def write_crafted(base: Path, count: int, seed: int = 0) -> None:
         lambda p: (p.mkdir(), (p / "config.json").symlink_to(canary / "secret.txt")),
         lambda p: p.with_suffix(".safetensors").symlink_to("/dev/zero"),
         lambda p: p.with_suffix(".safetensors").symlink_to(p.with_suffix(".safetensors")),
-        lambda p: p.symlink_to(p.parent),
+        # ComfyUI itself would follow two such loops in one of its own folders for ever.
+        lambda p: (base / "models" / "evlm" / p.name).symlink_to(base / "models" / "evlm"),
         lambda p: os.mkfifo(p.with_suffix(".safetensors")),
         lambda p: (p.parent / f"{p.name}\nline.safetensors").write_bytes(b""),
         lambda p: (p.parent / os.fsdecode(p.name.encode() + b"\xff.safetensors")).write_bytes(b""),

@@ -107,3 +107,9 @@ def one_line(text: str, most: int = 4000) -> str:
         c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text
     )
     return text if len(text) <= most else text[:most] + " ..."
+
+
+# Where a class comes from is shown to people: in ComfyUI it would be the path of the pack's folder.
+for _each in list(globals().values()):
+    if isinstance(_each, type):
+        _each.__module__ = "evlm.errors"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from . import edit, example, ground, load, load_all, plan, quick, rate, reason, segment, train
+from . import discover, edit, example, ground, load, load_all, plan, quick, rate, reason, segment, train
 
 NODES: list[type[io.ComfyNode]] = [
     load.LoadModel,
@@ -27,3 +27,4 @@ NODES: list[type[io.ComfyNode]] = [
     load_all.LoadAll,
     quick.QuickEdit,
 ]
+NODES = [discover.discoverable(node) for node in NODES]

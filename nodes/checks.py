@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from . import host
+from . import folders, host
 
 Execute = TypeVar("Execute", bound=Callable[..., Any])
 MODELS = ("model", "reasoner", "detector", "segmenter", "editor")
@@ -27,15 +27,21 @@ def checked(execute: Execute) -> Execute:
 
     Raises RequestError or PictureError, which names the input.
     """
+    from ..evlm.errors import EVLMError
+
     signature = inspect.signature(execute)
 
     @wraps(execute)
     def run(cls: Any, *args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(cls, *args, **kwargs)
-        with host.telling():
-            for name, value in list(bound.arguments.items())[1:]:
-                bound.arguments[name] = _check(name, value, str(signature.parameters[name].annotation))
-            return execute(*bound.args, **bound.kwargs)
+        try:
+            with host.telling():
+                for name, value in list(bound.arguments.items())[1:]:
+                    bound.arguments[name] = _check(name, value, str(signature.parameters[name].annotation))
+                return execute(*bound.args, **bound.kwargs)
+        except EVLMError as error:
+            error.args = (folders.shortened(str(error)), *error.args[1:])  # it is shown, and shared
+            raise
 
     return run  # type: ignore[return-value]
 

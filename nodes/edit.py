@@ -28,8 +28,8 @@ class Edit(io.ComfyNode):
             description="Edits by InstructPix2Pix inside the mask; outside it every pixel stays as it is. A "
             "crop around the mask is painted at the model's best size. Without a mask, the whole frame.",
             inputs=[
-                sockets.Editor.Input("editor"),
-                io.Image.Input("image"),
+                sockets.Editor.Input("editor", tooltip="From Load IP2P."),
+                io.Image.Input("image", tooltip="What is edited."),
                 io.String.Input(
                     "instruction", default="", multiline=True, tooltip="Empty: the plan's instruction."
                 ),
@@ -58,8 +58,17 @@ class Edit(io.ComfyNode):
                     step=0.01,
                     tooltip="Below 1 the edit starts from the noised original.",
                 ),
-                io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=True),
-                io.Combo.Input("scheduler", options=["model", *SCHEDULERS]),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**63 - 1,
+                    control_after_generate=True,
+                    tooltip="Where chance begins.",
+                ),
+                io.Combo.Input(
+                    "scheduler", options=["model", *SCHEDULERS], tooltip="model is the model's own."
+                ),
                 io.Float.Input(
                     "context",
                     default=1.2,
@@ -82,11 +91,15 @@ class Edit(io.ComfyNode):
                     max=4096,
                     tooltip="Frames at once; halved by itself when memory runs out.",
                 ),
-                sockets.Plan.Input("plan", optional=True),
-                io.Mask.Input("mask", optional=True),
+                sockets.Plan.Input(
+                    "plan", optional=True, tooltip="Its instruction counts where none is written here."
+                ),
+                io.Mask.Input("mask", optional=True, tooltip="Where to edit; without it everywhere."),
             ],
             outputs=[
-                io.Image.Output("edited", display_name="image"),
+                io.Image.Output(
+                    "edited", display_name="image", tooltip="The picture, edited inside the mask alone."
+                ),
                 io.Image.Output(
                     "crop", display_name="crop", tooltip="What the model painted, before it was put back."
                 ),
@@ -174,9 +187,9 @@ class Composite(io.ComfyNode):
             category=sockets.CATEGORY,
             description="Any editor's picture inside the mask, the original outside it, bit for bit.",
             inputs=[
-                io.Image.Input("original"),
+                io.Image.Input("original", tooltip="What stays outside the mask."),
                 io.Image.Input("edited", tooltip="Resized to the original where its size is another."),
-                io.Mask.Input("mask"),
+                io.Mask.Input("mask", tooltip="Where the edited picture stands."),
                 io.Int.Input(
                     "feather",
                     default=-1,
@@ -185,7 +198,13 @@ class Composite(io.ComfyNode):
                     tooltip="Pixels over which the edit fades in, inward from the mask's edge; -1: 2 %.",
                 ),
             ],
-            outputs=[io.Image.Output("image", display_name="image")],
+            outputs=[
+                io.Image.Output(
+                    "image",
+                    display_name="image",
+                    tooltip="The edited picture inside the mask, the original outside.",
+                )
+            ],
         )
 
     @classmethod

@@ -19,11 +19,15 @@ class Example(io.ComfyNode):
             display_name="EVLM Example",
             category=sockets.CATEGORY,
             description="A request from the drawn world that the bundled models know.",
-            inputs=[io.Combo.Input("which", options=list(_examples()))],
+            inputs=[
+                io.Combo.Input("which", options=list(_examples()), tooltip="Which of the bundled requests.")
+            ],
             outputs=[
-                io.Image.Output("image", display_name="image"),
-                sockets.References.Output("references", display_name="references"),
-                io.String.Output("prompt", display_name="prompt"),
+                io.Image.Output("image", display_name="image", tooltip="What is to be edited."),
+                sockets.References.Output(
+                    "references", display_name="references", tooltip="What the request shows beside it."
+                ),
+                io.String.Output("prompt", display_name="prompt", tooltip="What is asked, in words."),
                 io.Image.Output(
                     "reference",
                     display_name="reference",

@@ -181,6 +181,29 @@ def checked_name(what: str, name: object, about: str) -> str:
     return name
 
 
+def shortened(text: str) -> str:
+    """A message without this machine's own paths: "models/loras/x" instead of where that is. What people show
+    when they ask for help names neither them nor their disk."""
+    import folder_paths
+
+    known = {
+        str(root): f"models/{kind}"
+        for kind in {*ADAPTERS, *sum(SEARCHED.values(), ())}
+        for root in roots(kind)
+    }
+    known[str(_output())] = known[folder_paths.get_output_directory()] = "output"
+    known |= {
+        folder_paths.models_dir: "models",
+        getattr(folder_paths, "base_path", ""): ".",
+        str(PACK): PACK.name,
+    }
+    known |= {str(Path(path).resolve()): name for path, name in known.items()} | {str(Path.home()): "~"}
+    for path in sorted(known, key=len, reverse=True):
+        if len(path) > 1:
+            text = text.replace(path, known[path])
+    return text
+
+
 def fingerprint(path: Path | None) -> str:
     """Changes when the content of a file, or of any file of a folder, does. Files above 64 MB count by size,
     time, beginning and end: reading all of them would take longer than loading them."""

@@ -32,7 +32,7 @@ class Ground(io.ComfyNode):
             description="Finds the plan's targets, or any labels, in each frame. Without a detector the box "
             "that the plan itself draws is given. Nothing found is an empty list.",
             inputs=[
-                io.Image.Input("image"),
+                io.Image.Input("image", tooltip="Where to look."),
                 io.String.Input(
                     "targets",
                     default="",
@@ -55,18 +55,26 @@ class Ground(io.ComfyNode):
                     tooltip="GroundingDINO only: how likely a word must be to count as part of a label.",
                 ),
                 io.Combo.Input("keep", options=KEEP, tooltip="One box for each label in a frame, or all."),
-                sockets.Detector.Input("detector", optional=True),
-                sockets.Plan.Input("plan", optional=True),
+                sockets.Detector.Input(
+                    "detector",
+                    optional=True,
+                    tooltip="From Load EVLM Detector; without one the plan's own box counts.",
+                ),
+                sockets.Plan.Input("plan", optional=True, tooltip="Whose targets are looked for."),
             ],
             outputs=[
-                sockets.Boxes.Output("boxes", display_name="boxes"),
+                sockets.Boxes.Output(
+                    "boxes",
+                    display_name="boxes",
+                    tooltip="Where the targets are, in pixels, with label and score.",
+                ),
                 io.Float.Output(
                     "scores",
                     display_name="scores",
                     is_output_list=True,
                     tooltip="Of the boxes, in their order.",
                 ),
-                io.Image.Output("preview", display_name="preview"),
+                io.Image.Output("preview", display_name="preview", tooltip="The picture with its boxes."),
             ],
         )
 

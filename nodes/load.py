@@ -58,12 +58,17 @@ class LoadModel(io.ComfyNode):
                 ),
                 download_input(),
             ],
-            outputs=[sockets.Model.Output("evlm_model", display_name="model")],
+            outputs=[
+                sockets.Model.Output(
+                    "evlm_model", display_name="model", tooltip="The reasoner, for a node that asks it."
+                )
+            ],
         )
 
     @classmethod
-    def validate_inputs(cls, model: Any, adapter: Any) -> bool | str:
-        return _problem(folders.find, "reasoner", model) or _problem(folders.find_adapter, adapter) or True
+    def validate_inputs(cls, model: Any) -> bool | str:
+        # ComfyUI repeats what is said here at each input that is named; so `adapter` is looked at in a run.
+        return _problem(folders.find, "reasoner", model) or True
 
     @classmethod
     def fingerprint_inputs(cls, model: Any, adapter: Any, **rest: Any) -> str:
@@ -124,21 +129,22 @@ class RemoteModel(io.ComfyNode):
                 io.String.Input("model", default="", tooltip="The model's name at the endpoint."),
                 io.Int.Input("timeout", default=120, min=1, max=3600, tooltip="Seconds without an answer."),
             ],
-            outputs=[sockets.Model.Output("evlm_model", display_name="model")],
+            outputs=[
+                sockets.Model.Output(
+                    "evlm_model", display_name="model", tooltip="The reasoner, for a node that asks it."
+                )
+            ],
         )
 
     @classmethod
-    def validate_inputs(cls, endpoint: Any, model: Any) -> bool | str:
-        # An input that is linked comes later: it is None here.
-        if isinstance(model, str) and not model.strip():
-            return "model '': expected the name that the endpoint gives its model"
-        if endpoint is None:
+    def validate_inputs(cls, endpoint: Any) -> bool | str:
+        if endpoint is None:  # linked: its value comes with the run
             return True
         from ..evlm.errors import EndpointError
         from ..evlm.reason.remote import RemoteReasoner
 
         try:
-            RemoteReasoner(str(endpoint), str(model))
+            RemoteReasoner(str(endpoint), "any")
         except EndpointError as error:
             return str(error)
         return True
@@ -146,8 +152,11 @@ class RemoteModel(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, endpoint: str, model: str, timeout: int) -> io.NodeOutput:
+        from ..evlm.errors import RequestError
         from ..evlm.reason.remote import HOSTS_VARIABLE, RemoteReasoner
 
+        if not model.strip():
+            raise RequestError(f"model {model!r:.80}: expected the name that the endpoint gives its model")
         hosts = os.environ.get(HOSTS_VARIABLE, "").split(",")
         return io.NodeOutput(RemoteReasoner(endpoint, model, timeout=float(timeout), key_hosts=hosts))
 
@@ -161,7 +170,11 @@ class LoadDetector(io.ComfyNode):
             "detector",
             "Finds things by their names: GroundingDINO, OWL-ViT or OWLv2, from models/evlm or "
             "models/grounding-dino.",
-            sockets.Detector.Output("evlm_detector", display_name="detector"),
+            sockets.Detector.Output(
+                "evlm_detector",
+                display_name="detector",
+                tooltip="The detector, for a node that looks for things.",
+            ),
         )
 
     @classmethod
@@ -194,7 +207,11 @@ class LoadSegmenter(io.ComfyNode):
             "segmenter",
             "Draws the outline of what a box or a point shows: SAM 2 or 2.1, as a folder or as one of Meta's "
             "files, from models/sam2 or models/evlm.",
-            sockets.Segmenter.Output("evlm_segmenter", display_name="segmenter"),
+            sockets.Segmenter.Output(
+                "evlm_segmenter",
+                display_name="segmenter",
+                tooltip="The segmenter, for a node that draws outlines.",
+            ),
         )
 
     @classmethod
@@ -226,7 +243,9 @@ class LoadEditor(io.ComfyNode):
             "editor",
             "InstructPix2Pix, as a diffusers folder (models/diffusers, models/evlm) or as the one "
             "safetensors file (models/checkpoints).",
-            sockets.Editor.Output("evlm_editor", display_name="editor"),
+            sockets.Editor.Output(
+                "evlm_editor", display_name="editor", tooltip="The editor, for a node that paints."
+            ),
         )
 
     @classmethod
@@ -295,7 +314,7 @@ def _problem(find: Any, *args: Any) -> str | None:
     try:
         find(*args)
     except EVLMError as error:
-        return str(error)
+        return folders.shortened(str(error))
     return None
 
 

@@ -28,7 +28,7 @@ class PlanFromText(io.ComfyNode):
             description="Reads a plan from text: a whole trace, a plan as JSON, lines such as "
             "'instruction: ...', or a plain sentence.",
             inputs=[
-                io.String.Input("text", default="", multiline=True),
+                io.String.Input("text", default="", multiline=True, tooltip="What is read."),
                 io.String.Input(
                     "targets",
                     default="",
@@ -41,7 +41,7 @@ class PlanFromText(io.ComfyNode):
                 ),
                 io.Mask.Input("mask", optional=True, tooltip="Where, instead of the text's own mask."),
             ],
-            outputs=[sockets.Plan.Output("plan", display_name="plan")],
+            outputs=[sockets.Plan.Output("plan", display_name="plan", tooltip="The plan that was read.")],
         )
 
     @classmethod
@@ -60,10 +60,14 @@ class PlanToText(io.ComfyNode):
             description="A plan as text: JSON that Plan from Text reads back, the whole trace, or the "
             "instruction alone for any other node.",
             inputs=[
-                sockets.Plan.Input("plan"),
-                io.Combo.Input("form", options=FORMS),
+                sockets.Plan.Input("plan", tooltip="The plan that is written."),
+                io.Combo.Input(
+                    "form",
+                    options=FORMS,
+                    tooltip="json to keep, trace to read, instruction for other editors.",
+                ),
             ],
-            outputs=[io.String.Output("text", display_name="text")],
+            outputs=[io.String.Output("text", display_name="text", tooltip="The plan in the chosen form.")],
         )
 
     @classmethod

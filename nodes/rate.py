@@ -30,17 +30,25 @@ class RateEdit(io.ComfyNode):
             description="Keeps an edit with your verdict as a row of a dataset in ComfyUI's output folder, "
             "to train from. Unrated, nothing is written.",
             inputs=[
-                sockets.Plan.Input("plan"),
-                io.Image.Input("original"),
-                io.Image.Input("edited"),
+                sockets.Plan.Input("plan", tooltip="The plan that is rated."),
+                io.Image.Input("original", tooltip="The picture before."),
+                io.Image.Input("edited", tooltip="The picture after."),
                 io.String.Input("prompt", default="", tooltip="What was asked."),
-                io.Combo.Input("verdict", options=VERDICTS),
+                io.Combo.Input(
+                    "verdict",
+                    options=VERDICTS,
+                    tooltip="good: desired; bad: non-desired. The thumbs below set it.",
+                ),
                 io.String.Input("note", default="", tooltip="Why, in your words."),
                 io.String.Input("dataset", default="evlm_ratings", tooltip="A folder in the output folder."),
-                io.Mask.Input("mask", optional=True),
-                sockets.References.Input("references", optional=True),
+                io.Mask.Input("mask", optional=True, tooltip="Where it was edited."),
+                sockets.References.Input("references", optional=True, tooltip="What the reasoner saw."),
             ],
-            outputs=[io.String.Output("folder", display_name="folder")],
+            outputs=[
+                io.String.Output(
+                    "folder", display_name="folder", tooltip="The dataset's folder, for EVLM Train."
+                )
+            ],
             is_output_node=True,
         )
 
@@ -52,7 +60,7 @@ class RateEdit(io.ComfyNode):
             try:
                 folders.dataset(dataset)
             except RecordError as error:
-                return str(error)
+                return folders.shortened(str(error))
         return True
 
     @classmethod

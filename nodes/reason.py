@@ -41,11 +41,21 @@ class Reference(io.ComfyNode):
                 io.String.Input(
                     "note", default="", tooltip="What it is for, shown beside it: 'use this colour'."
                 ),
-                io.Image.Input("image", optional=True),
-                io.Video.Input("video", optional=True),
+                io.Image.Input(
+                    "image",
+                    optional=True,
+                    tooltip="The picture, for kinds 'image' and 'depth'; the frames, for 'video'.",
+                ),
+                io.Video.Input("video", optional=True, tooltip="The video, for kind 'video'."),
                 sockets.References.Input("references", optional=True, tooltip="Earlier references."),
             ],
-            outputs=[sockets.References.Output("evlm_references", display_name="references")],
+            outputs=[
+                sockets.References.Output(
+                    "evlm_references",
+                    display_name="references",
+                    tooltip="The earlier references, then this one.",
+                )
+            ],
         )
 
     @classmethod
@@ -89,7 +99,7 @@ class Reason(io.ComfyNode):
             description="Reads the picture, the references and the prompt, thinks aloud in four parts, and "
             "gives a precise instruction, the labels of what is to change, and a rough mask.",
             inputs=[
-                sockets.Model.Input("model"),
+                sockets.Model.Input("model", tooltip="From Load EVLM or Remote EVLM."),
                 io.Image.Input("image", tooltip="What is to be edited."),
                 io.String.Input("prompt", default="", multiline=True, tooltip=PROMPT),
                 io.Combo.Input(
@@ -97,7 +107,13 @@ class Reason(io.ComfyNode):
                     options=BATCH,
                     tooltip="A batch is several pictures, each with its own plan, or one video's frames.",
                 ),
-                io.Int.Input("max_new_tokens", default=768, min=1, max=65536),
+                io.Int.Input(
+                    "max_new_tokens",
+                    default=768,
+                    min=1,
+                    max=65536,
+                    tooltip="At most so many tokens are written for one picture.",
+                ),
                 io.Float.Input(
                     "temperature",
                     default=0.0,
@@ -106,21 +122,58 @@ class Reason(io.ComfyNode):
                     step=0.05,
                     tooltip="0: always the likeliest word. Above: more various.",
                 ),
-                io.Float.Input("top_p", default=1.0, min=0.01, max=1.0, step=0.01),
-                io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=True),
+                io.Float.Input(
+                    "top_p",
+                    default=1.0,
+                    min=0.01,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Only the likeliest words that make up this share; counts at a temperature "
+                    "above 0.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**63 - 1,
+                    control_after_generate=True,
+                    tooltip="Where chance begins; counts at a temperature above 0.",
+                ),
                 io.Boolean.Input(
                     "repair",
                     default=True,
                     tooltip="Mend what a model gets wrong in the form (missing tags, JSON instead).",
                 ),
-                sockets.References.Input("references", optional=True),
+                sockets.References.Input("references", optional=True, tooltip="What the model sees besides."),
             ],
             outputs=[
-                sockets.Plan.Output("plan", display_name="plan", is_output_list=True),
-                io.String.Output("instruction", display_name="instruction", is_output_list=True),
-                io.String.Output("targets", display_name="targets", is_output_list=True),
-                io.Mask.Output("mask", display_name="mask", is_output_list=True),
-                io.String.Output("trace", display_name="trace", is_output_list=True),
+                sockets.Plan.Output(
+                    "plan",
+                    display_name="plan",
+                    is_output_list=True,
+                    tooltip="What is to be done, with its reasons; one for each picture.",
+                ),
+                io.String.Output(
+                    "instruction",
+                    display_name="instruction",
+                    is_output_list=True,
+                    tooltip="The plan in one sentence.",
+                ),
+                io.String.Output(
+                    "targets",
+                    display_name="targets",
+                    is_output_list=True,
+                    tooltip="Labels of what is to change, parted by ';'.",
+                ),
+                io.Mask.Output(
+                    "mask",
+                    display_name="mask",
+                    is_output_list=True,
+                    tooltip="The plan's own rough place; all on where it names none.",
+                ),
+                io.String.Output(
+                    "trace", display_name="trace", is_output_list=True, tooltip="All that the model wrote."
+                ),
                 io.Image.Output(
                     "planned_image",
                     display_name="image",
@@ -197,8 +250,8 @@ class ShowTrace(io.ComfyNode):
             display_name="EVLM Show Trace",
             category=sockets.CATEGORY,
             description="Shows what the reasoner thought, in four parts, and passes the plan on.",
-            inputs=[sockets.Plan.Input("plan")],
-            outputs=[sockets.Plan.Output("same_plan", display_name="plan")],
+            inputs=[sockets.Plan.Input("plan", tooltip="The plan that is shown.")],
+            outputs=[sockets.Plan.Output("same_plan", display_name="plan", tooltip="The plan, as it came.")],
             is_output_node=True,
         )
 

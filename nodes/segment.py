@@ -32,15 +32,15 @@ class Segment(io.ComfyNode):
             description="Outlines of what boxes, points or a rough mask show. With a plan, its own region "
             "decides: a rectangle stays one, a rough outline is sharpened, a global plan takes everything.",
             inputs=[
-                sockets.Segmenter.Input("segmenter"),
-                io.Image.Input("image"),
+                sockets.Segmenter.Input("segmenter", tooltip="From Load SAM 2."),
+                io.Image.Input("image", tooltip="What is segmented."),
                 io.String.Input(
                     "points",
                     default="",
                     tooltip='Clicks on one object: [{"x": 10, "y": 20, "on": true}], in pixels; "on" false '
                     "says what does not belong to it.",
                 ),
-                io.Boolean.Input("fill_holes", default=True),
+                io.Boolean.Input("fill_holes", default=True, tooltip="Close holes in the mask."),
                 io.Int.Input(
                     "grow",
                     default=0,
@@ -48,16 +48,25 @@ class Segment(io.ComfyNode):
                     max=1024,
                     tooltip="Pixels by which the mask grows; negative shrinks it.",
                 ),
-                sockets.Boxes.Input("boxes", optional=True),
-                io.Mask.Input("rough_mask", display_name="rough mask", optional=True),
-                sockets.Plan.Input("plan", optional=True),
+                sockets.Boxes.Input(
+                    "boxes", optional=True, tooltip="From EVLM Ground Targets or another pack's detector."
+                ),
+                io.Mask.Input(
+                    "rough_mask",
+                    display_name="rough mask",
+                    optional=True,
+                    tooltip="A rough mask that is sharpened.",
+                ),
+                sockets.Plan.Input("plan", optional=True, tooltip="Whose own region then decides."),
             ],
             outputs=[
-                io.Mask.Output("mask", display_name="mask"),
+                io.Mask.Output("mask", display_name="mask", tooltip="All objects in one mask."),
                 io.Mask.Output(
                     "objects", display_name="objects", tooltip="One mask for each object (and frame)."
                 ),
-                io.Image.Output("preview", display_name="preview"),
+                io.Image.Output(
+                    "preview", display_name="preview", tooltip="The picture, darkened outside the mask."
+                ),
             ],
         )
 

@@ -90,25 +90,15 @@ class Train(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, dataset: Any, model: Any, adapter: Any, recipe: Any, name: Any) -> bool | str:
+    def validate_inputs(cls, dataset: Any) -> bool | str:
         from ..evlm.errors import EVLMError
 
-        # An input that is linked comes later: it is None here.
-        tests = (
-            (folders.dataset, (dataset,)),
-            (folders.find, ("reasoner", model)),
-            (folders.find_adapter, (adapter,)),
-            (sockets.choice, ("recipe", recipe, list(folders.recipes()))),
-            (folders.checked_name, ("name", name, "")),
-        )
-        for test, given in tests:
-            if None in given:
-                continue
-            try:
-                test(*given)
-            except EVLMError as error:
-                return str(error)
-        return True
+        # ComfyUI repeats what is said here at each input that is named: the others are looked at first of all
+        # in a run. An input that is linked comes later: it is None here.
+        try:
+            return dataset is None or bool(folders.dataset(dataset))
+        except EVLMError as error:
+            return folders.shortened(str(error))
 
     @classmethod
     def fingerprint_inputs(cls, dataset: Any, model: Any, adapter: Any, **rest: Any) -> str:

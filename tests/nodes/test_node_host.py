@@ -153,7 +153,7 @@ def test_a_name_is_never_a_path(base: Path, name: Any) -> None:
     load = part("nodes.load")
     for node in (load.LoadDetector, load.LoadSegmenter, load.LoadEditor):
         assert "choose one of" in node.validate_inputs(model=name)
-    assert "choose one of" in load.LoadModel.validate_inputs(model="bundled", adapter=name)
+    assert "choose one of" in load.LoadModel.validate_inputs(model=name)
     for inputs in ({"model": name}, {"model": "bundled", "adapter": name}):
         with pytest.raises(part("evlm.errors").EVLMError, match=r"choose one of|expected text"):
             call("EVLM_LoadModel", **inputs)
@@ -171,7 +171,8 @@ def test_the_fingerprint_follows_the_content(base: Path) -> None:
 
 def test_a_remote_model_is_checked_when_the_workflow_is() -> None:
     node = part("nodes.load").RemoteModel
-    assert node.validate_inputs(endpoint="https://api.example.com/v1", model="m") is True
+    assert node.validate_inputs(endpoint="https://api.example.com/v1") is True
     for endpoint in ("file:///etc/passwd", "https://", "http://a b/v1", "http://host/v1?key=1"):
-        assert isinstance(node.validate_inputs(endpoint=endpoint, model="m"), str)
-    assert "name" in node.validate_inputs(endpoint="https://api.example.com/v1", model=" ")
+        assert isinstance(node.validate_inputs(endpoint=endpoint), str)
+    with pytest.raises(part("evlm.errors").RequestError, match="expected the name"):
+        call("EVLM_RemoteModel", endpoint="https://api.example.com/v1", model=" ")

@@ -1,0 +1,65 @@
+"""How the nodes are found and folded in newer ComfyUIs: search words, essentials, advanced inputs.
+
+Each is given only to a host that has it (`advanced` from 0.10, `search_aliases` from 0.11): an older one
+would refuse it.
+"""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+# What people type who do not know the nodes' names.
+ALIASES: dict[str, tuple[str, ...]] = {
+    "EVLM_LoadAll": ("evlm", "vlm", "llm", "qwen", "qwen vl", "checkpoint", "model loader"),
+    "EVLM_QuickEdit": ("edit by words", "edit by text", "instruct", "inpaint", "image edit", "vlm", "llm"),
+    "EVLM_LoadModel": ("vlm", "llm", "qwen", "qwen2-vl", "qwen2.5-vl", "qwen3-vl", "vision language model"),
+    "EVLM_RemoteModel": ("vlm", "llm", "api", "openai", "vllm", "ollama", "llama.cpp", "endpoint"),
+    "EVLM_Reference": ("reference image", "example picture", "depth map", "style reference"),
+    "EVLM_Reason": ("vlm", "llm", "qwen", "chain of thought", "prompt enhancer", "caption", "describe"),
+    "EVLM_ShowTrace": ("show text", "chain of thought", "thinking"),
+    "EVLM_PlanFromText": ("instruction", "edit by words", "json", "parse"),
+    "EVLM_PlanToText": ("to string", "json", "show text"),
+    "EVLM_LoadDetector": ("groundingdino", "grounding dino", "owl-vit", "owlv2", "object detection"),
+    "EVLM_Ground": ("detect", "find by name", "bounding box", "bbox", "grounding", "object detection"),
+    "EVLM_LoadSegmenter": ("sam", "sam2", "segment anything", "segmentation model"),
+    "EVLM_Segment": ("sam", "sam2", "segment anything", "mask", "cut out", "outline"),
+    "EVLM_LoadEditor": ("instructpix2pix", "instruct pix2pix", "ip2p", "image edit model"),
+    "EVLM_Edit": ("inpaint", "edit by words", "edit by text", "instructpix2pix", "ip2p", "pix2pix"),
+    "EVLM_Composite": ("inpaint", "paste back", "blend in mask", "image composite masked"),
+    "EVLM_Example": ("demo", "sample request"),
+    "EVLM_RateEdit": ("thumbs up", "feedback", "dataset", "label"),
+    "EVLM_Train": ("train lora", "finetune", "fine-tune", "learn from ratings"),
+}
+ESSENTIALS = {"EVLM_QuickEdit": "Image Tools"}
+# What few need: folded away until it is asked for.
+ADVANCED: dict[str, frozenset[str]] = {
+    "EVLM_LoadModel": frozenset(("dtype", "attention", "quantize", "max_pixels")),
+    "EVLM_LoadAll": frozenset(("quantize", "dtype")),
+    "EVLM_RemoteModel": frozenset(("timeout",)),
+    "EVLM_LoadDetector": frozenset(("dtype",)),
+    "EVLM_LoadSegmenter": frozenset(("dtype",)),
+    "EVLM_LoadEditor": frozenset(("dtype",)),
+    "EVLM_Reason": frozenset(("max_new_tokens", "top_p", "repair")),
+    "EVLM_PlanFromText": frozenset(("plain",)),
+    "EVLM_Ground": frozenset(("text_threshold",)),
+    "EVLM_Edit": frozenset(("scheduler", "context", "feather", "chunk")),
+}
+
+
+def discoverable(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
+    """The same node class, whose schema says all this to a host that has a place for it."""
+    plain = node.define_schema.__func__
+
+    def define_schema(cls: type[io.ComfyNode]) -> io.Schema:
+        schema: io.Schema = plain(cls)
+        if hasattr(schema, "search_aliases"):
+            schema.search_aliases = list(ALIASES.get(schema.node_id, ()))
+        if hasattr(schema, "essentials_category"):
+            schema.essentials_category = ESSENTIALS.get(schema.node_id)
+        for each in schema.inputs or ():
+            if hasattr(each, "advanced") and each.id in ADVANCED.get(schema.node_id, ()):
+                each.advanced = True
+        return schema
+
+    node.define_schema = classmethod(define_schema)
+    return node
