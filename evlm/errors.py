@@ -111,5 +111,5 @@ def one_line(text: str, most: int = 4000) -> str:
 
 # Where a class comes from is shown to people: in ComfyUI it would be the path of the pack's folder.
 for _each in list(globals().values()):
-    if isinstance(_each, type):
+    if isinstance(_each, type) and _each.__module__ == __name__:
         _each.__module__ = "evlm.errors"
