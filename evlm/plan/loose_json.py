@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
+from ..errors import TraceError
 from .boxes_text import Box, box_of, to_box
 
 _MAX_STARTS = 64  # each start may read to the end of the text; a fixed number of them keeps that linear
@@ -51,14 +52,18 @@ def find_strict_json(text: str, fits: Callable[[Any], bool]) -> Any:
 @lru_cache(maxsize=4)
 def read_loosely(text: str) -> Any:
     """Any text that begins as JSON does, read with what is wrong in it mended; None where it is beyond that,
-    or longer than 4,096 characters."""
+    or longer than 4,096 characters. Raises TraceError where json-repair is not installed."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         pass
     if len(text) > _MAX_LOOSE:
         return None
-    import json_repair
+    try:
+        import json_repair
+    except ImportError:
+        need = "this JSON has mistakes, which need json-repair to be read: pip install json-repair"
+        raise TraceError("json", 0, need) from None
 
     try:
         return json_repair.loads(text, skip_json_loads=True)

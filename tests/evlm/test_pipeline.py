@@ -261,8 +261,12 @@ def test_a_plan_that_asks_for_no_change_gives_the_original_back_and_says_so(
 def test_a_refusal_stops_the_pipeline_and_is_quoted(request_: Request) -> None:
     """(A7)"""
     text = render(Trace("a", "b", "c", Plan("I'm sorry, but I can't assist", (), None, "global")))
-    with pytest.raises(TraceError, match="I'm sorry, but I can't assist"):
+    said = ""
+    try:
         pipeline(text).run(request_)
+    except TraceError as error:
+        said = str(error)
+    assert "I'm sorry, but I can't assist" in said
 
 
 def test_what_the_reasoner_notes_is_noted(request_: Request) -> None:

@@ -81,6 +81,14 @@ def understand(text: str, finished: bool) -> Any:
     return understood(Generated(text, 99, 0.1, finished))
 
 
+def read(text: str) -> Trace:
+    """The trace in a text that holds one."""
+    try:
+        return parse(text)
+    except TraceError as error:
+        raise AssertionError(f"not read: {error}") from None
+
+
 def message(text: str, **how: Any) -> str:
     """What the error says; "" where a text is taken."""
     try:

@@ -278,8 +278,12 @@ def test_what_is_no_link_and_no_value_is_named(node: str, inputs: dict[str, Any]
 
 def test_a_refusal_is_no_instruction_and_json_of_a_model_is_a_plan() -> None:
     """(A7, A3)"""
-    with pytest.raises(part("evlm.errors").TraceError, match="I'm sorry, but I can't"):
+    said = ""
+    try:
         plan_of(text="I'm sorry, but I can't assist")
+    except part("evlm.errors").TraceError as error:
+        said = str(error)
+    assert "I'm sorry, but I can't" in said
     plan = plan_of(text='{"instruction": "make it blue", "targets": ["hat",]}', plain=False).plan
     assert (plan.instruction, plan.targets) == ("make it blue", ("hat",))
 

@@ -9,7 +9,7 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trace_texts import DRAFT, EXACT, FIELDS, PLAN, PROSE, message, output
+from trace_texts import DRAFT, EXACT, FIELDS, PLAN, PROSE, message, output, read
 
 from evlm.errors import TraceError
 from evlm.plan.mask_codec import decode_mask
@@ -39,7 +39,7 @@ AROUND = [
 @pytest.mark.parametrize("written", OBJECTS)
 def test_json_with_mistakes_is_read(written: str, around: str) -> None:
     """(A3)"""
-    trace = parse(around.replace("{prose}", PROSE).replace("{json}", written))
+    trace = read(around.replace("{prose}", PROSE).replace("{json}", written))
     assert trace.plan == PLAN
     assert "JSON read as the plan" in trace.plan.repairs
 
@@ -75,7 +75,7 @@ BOXED = [
 @pytest.mark.parametrize(("fields", "mask"), BOXED)
 def test_labels_and_boxes_of_objects_are_taken(fields: str, mask: str | None) -> None:
     """(A4)"""
-    plan = parse(output('{"instruction": "make the hat blue", ' + fields + "}")).plan
+    plan = read(output('{"instruction": "make the hat blue", ' + fields + "}")).plan
     assert (plan.instruction, plan.targets, plan.mask_text, plan.scope) == (
         PLAN.instruction,
         ("hat",),
@@ -99,7 +99,7 @@ def test_labels_and_boxes_of_objects_are_taken(fields: str, mask: str | None) ->
 def test_grounding_in_lines_is_taken(content: str) -> None:
     """(A4)"""
     text = output(content).replace(">b<", ">make the hat blue<")
-    plan = parse(text).plan
+    plan = read(text).plan
     assert plan == Plan("make the hat blue", ("hat",), "box 100 200 300 400 full", "local")
 
 
@@ -109,7 +109,7 @@ def test_several_boxes_are_one_mask_that_leaves_out_what_lies_between() -> None:
         {"bbox_2d": [0, 0, 250, 1000], "label": "hat"},
         {"bbox_2d": [750, 0, 1000, 1000], "label": "scarf"},
     ]
-    plan = parse(output(json.dumps({"instruction": "make them blue", "targets": boxes}))).plan
+    plan = read(output(json.dumps({"instruction": "make them blue", "targets": boxes}))).plan
     assert plan.targets == ("hat", "scarf")
     mask = decode_mask(plan.mask_text or "", 8, 8)
     assert mask[0].tolist() == [1, 1, 0, 0, 0, 0, 1, 1] and bool((mask == mask[0]).all())
@@ -138,7 +138,7 @@ def test_several_boxes_are_one_mask_that_leaves_out_what_lies_between() -> None:
 )
 def test_fields_are_read_however_they_are_decorated(content: str) -> None:
     """(A5)"""
-    assert parse(output(content)).plan == PLAN
+    assert read(output(content)).plan == PLAN
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_fields_are_read_however_they_are_decorated(content: str) -> None:
 def test_what_is_no_sentence_is_not_taken_for_the_instruction(content: str) -> None:
     """(A5)"""
     assert "no plan found" in message(output(content))
-    assert parse(output("make the hat blue")).plan.instruction == "make the hat blue"
+    assert read(output("make the hat blue")).plan.instruction == "make the hat blue"
 
 
 @pytest.mark.parametrize(
@@ -180,9 +180,9 @@ def test_what_is_no_sentence_is_not_taken_for_the_instruction(content: str) -> N
 def test_labels_are_parted_however_they_are_written(written: str, labels: tuple[str, ...]) -> None:
     """(A6)"""
     text = output(f"instruction: make it blue\ntargets: {written}\nscope: local")
-    plan = parse(text).plan
+    plan = read(text).plan
     assert plan.targets == labels
-    assert parse(render(parse(text)), repair=False).plan.targets == labels
+    assert parse(render(read(text)), repair=False).plan.targets == labels
     exact = ";" in written and '"' not in written
     assert bool(plan.repairs) != exact
 
@@ -222,7 +222,7 @@ WHOLE = output(FIELDS)
 )
 def test_tags_in_other_letters(text: str) -> None:
     """Brothers of (A5)"""
-    assert parse(text) == TRACE
+    assert read(text) == TRACE
 
 
 # --- everything together ---

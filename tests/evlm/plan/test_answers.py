@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trace_texts import DRAFT, EXACT, EXAMPLE, FIELDS, PLAN, PROSE, message, output, understand
+from trace_texts import DRAFT, EXACT, EXAMPLE, FIELDS, PLAN, PROSE, message, output, read, understand
 
-from evlm.plan.trace import Trace, TraceStream, parse
+from evlm.plan.trace import Trace, TraceStream
 
 # --- cut off ---
 
@@ -83,31 +83,31 @@ PAIRS = [
 def test_the_answer_behind_a_thought_wins_over_the_draft_in_it(begin: str, end: str, closed: bool) -> None:
     """(A2)"""
     text = f"{begin}First {DRAFT} No.{end}\n{PROSE}<output>\n{FIELDS}{'</output>' if closed else ''}"
-    assert parse(text) == Trace("a", "b", "c", PLAN)
+    assert read(text) == Trace("a", "b", "c", PLAN)
 
 
 @pytest.mark.parametrize(("begin", "end"), PAIRS)
 def test_tags_inside_a_thought_are_only_talked_about(begin: str, end: str) -> None:
     """(A8)"""
     text = f"{begin}I must write <thinking>, <intermediate>, <reflection> and <output>.{end}{output(FIELDS)}"
-    assert parse(text) == Trace("a", "b", "c", PLAN)
+    assert read(text) == Trace("a", "b", "c", PLAN)
 
 
 def test_a_draft_inside_the_thinking_part_loses_as_well() -> None:
     """(A2, A8)"""
     thinking = "I must write <intermediate>, then <output>instruction: draft</output> so."
-    trace = parse(f"<thinking>{thinking}</thinking>{PROSE[21:]}<output>\n{FIELDS}\n</output>")
+    trace = read(f"<thinking>{thinking}</thinking>{PROSE[21:]}<output>\n{FIELDS}\n</output>")
     assert (trace.intermediate, trace.reflection, trace.plan) == ("b", "c", PLAN)
     assert trace.thinking == thinking
-    assert parse(f"{DRAFT}\n{PROSE}<output>\n{FIELDS}").plan == PLAN  # and without an end
-    assert parse(f"{output(FIELDS)}\n<output>\n").plan == PLAN
+    assert read(f"{DRAFT}\n{PROSE}<output>\n{FIELDS}").plan == PLAN  # and without an end
+    assert read(f"{output(FIELDS)}\n<output>\n").plan == PLAN
 
 
 def test_a_thought_is_the_thinking_of_an_answer_without_one() -> None:
     """(A2)"""
-    assert parse(f"<think>The hat is red.</think>\n{FIELDS}").thinking == "The hat is red."
-    assert parse(f"The hat is red.</think><answer>\n{FIELDS}\n</answer>").plan == PLAN
-    assert parse(f"<think>{output(FIELDS)}</think>").plan == PLAN  # all of it was called a thought
+    assert read(f"<think>The hat is red.</think>\n{FIELDS}").thinking == "The hat is red."
+    assert read(f"The hat is red.</think><answer>\n{FIELDS}\n</answer>").plan == PLAN
+    assert read(f"<think>{output(FIELDS)}</think>").plan == PLAN  # all of it was called a thought
     assert "no answer" in message("<think>instruction: make the hat red? or maybe</think>\n")
 
 
@@ -173,7 +173,7 @@ def test_whether_an_instruction_asks_for_nothing(instruction: str, nothing: bool
     from evlm.segment.region import decide, plan_region
 
     for targets, scope in (("none", "global"), ("hat", "local"), ("none", "local")):
-        plan = parse(output(f"instruction: {instruction}\ntargets: {targets}\nscope: {scope}")).plan
+        plan = read(output(f"instruction: {instruction}\ntargets: {targets}\nscope: {scope}")).plan
         region = decide(plan, plan_region(plan, 8, 8), None, (1, 8, 8), 0.03)
         assert (region.mask is not None and not region.mask.any()) is nothing
         assert any("no change" in note for note in region.notes) is nothing

@@ -14,7 +14,7 @@ from chat_server import REQUEST, TRACE, Server, event, send, stream
 
 from evlm.errors import Cancelled, EndpointError, TraceError
 from evlm.plan.trace import parse, render
-from evlm.reason.reasoner import Sampling
+from evlm.reason.reasoner import Reasoned, Sampling
 from evlm.reason.remote import RemoteReasoner
 
 TEXT = render(TRACE)
@@ -35,10 +35,21 @@ def as_json(content: Any, status: int = 200, **headers: str) -> Any:
     return send(json.dumps(content).encode(), status, "application/json", **headers)
 
 
-def error_of(server: Server, **how: Any) -> str:
-    with pytest.raises((EndpointError, TraceError)) as caught:
-        RemoteReasoner(server.url, "m", **how).reason(REQUEST)
-    return str(caught.value)
+def error_of(server: Server) -> str:
+    """What the error says; "" where there is none."""
+    try:
+        RemoteReasoner(server.url, "m").reason(REQUEST)
+    except (EndpointError, TraceError) as error:
+        return str(error)
+    return ""
+
+
+def answered(server: Server, remote: RemoteReasoner | None = None, **how: Any) -> Reasoned:
+    """The answer of a server that gives one."""
+    try:
+        return (remote or RemoteReasoner(server.url, "m")).reason(REQUEST, **how)
+    except (EndpointError, TraceError) as error:
+        raise AssertionError(f"no answer: {error}") from None
 
 
 # --- thoughts ---
@@ -83,7 +94,7 @@ def test_thoughts_stand_before_the_answer_and_do_not_disturb_it(server: Server, 
     server.reply = send(b"".join(pieces) + event(TEXT) + STOP + DONE)
     heard: list[str] = []
     remote = RemoteReasoner(server.url, "m")
-    reasoned = remote.reason(REQUEST, on_token=heard.append)
+    reasoned = answered(server, remote, on_token=heard.append)
     assert reasoned.trace == TRACE
     assert reasoned.text == "".join(heard) == f"<think>\n{thought}\n</think>\n{TEXT}"
     assert remote.ask(remote_chat()).text == TEXT  # a judge's answer is its answer alone
@@ -104,11 +115,11 @@ def test_an_answer_that_the_server_takes_for_a_thought_is_used(
     pieces = [delta(**{name: TEXT[at : at + 9]}) for at in range(0, len(TEXT), 9)]
     server.reply = send(b"".join(pieces) + STOP + DONE)
     heard: list[str] = []
-    reasoned = RemoteReasoner(server.url, "m").reason(REQUEST, on_token=heard.append)
+    reasoned = answered(server, on_token=heard.append)
     assert reasoned.trace == TRACE and "".join(heard) == reasoned.text
     server.reply = send(whole({"content": content, name: TEXT}), kind="application/json")
     remote = RemoteReasoner(server.url, "m")
-    assert remote.reason(REQUEST).trace == TRACE
+    assert answered(server, remote).trace == TRACE
     assert remote.ask(remote_chat()).text == TEXT
 
 
@@ -118,9 +129,9 @@ def test_parts_of_content_are_read(server: Server) -> None:
     parts = [{"type": "text", "text": TEXT[:half]}, {"type": "text", "text": TEXT[half:]}]
     thought = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
     server.reply = send(whole({"content": parts}), kind="application/json")
-    assert RemoteReasoner(server.url, "m").reason(REQUEST).text == TEXT
+    assert answered(server).text == TEXT
     server.reply = send(delta(content=[thought]) + delta(content=parts) + STOP + DONE)
-    reasoned = RemoteReasoner(server.url, "m").reason(REQUEST)
+    reasoned = answered(server)
     assert reasoned.trace == TRACE and reasoned.text == f"<think>\nhm\n</think>\n{TEXT}"
 
 
@@ -129,7 +140,7 @@ def test_a_whole_message_at_the_end_of_a_stream_is_not_a_second_answer(server: S
     other = {"choices": [{"index": 1, "delta": {"content": "another"}}]}
     events = [b"data: " + json.dumps(each).encode() + b"\n\n" for each in (other, last)]
     server.reply = send(event(TEXT) + b"".join(events))
-    assert RemoteReasoner(server.url, "m").reason(REQUEST).text == TEXT
+    assert answered(server).text == TEXT
 
 
 # --- refusals and other ends ---
@@ -233,21 +244,21 @@ def test_a_setting_that_the_server_refuses_is_left_out_and_said(
     """(A19)"""
     server.reply = picky((name, status, body))
     remote = RemoteReasoner(server.url, "m")
-    reasoned = remote.reason(REQUEST, Sampling(77, seed=3))
+    reasoned = answered(server, remote, sampling=Sampling(77, seed=3))
     assert reasoned.trace == TRACE
     assert len(server.seen) == 2 and name not in server.seen[1]
     lost = set(server.seen[0]) - set(server.seen[1])
     assert lost == {name}
     assert server.seen[1].get("max_completion_tokens") == (77 if name == "max_tokens" else None)
     assert [name in note for note in reasoned.notes] == [True]
-    assert remote.reason(REQUEST).notes == reasoned.notes and len(server.seen) == 3  # known from now on
+    assert answered(server, remote).notes == reasoned.notes and len(server.seen) == 3  # known from now on
 
 
 def test_several_refused_settings_are_left_out_one_after_the_other(server: Server) -> None:
     """(A19)"""
     refused = ("max_tokens", 400, MAX_TOKENS), ("temperature", 400, TEMPERATURE), ("seed", 422, SEED)
     server.reply = picky(*refused)
-    reasoned = RemoteReasoner(server.url, "m").reason(REQUEST)
+    reasoned = answered(server)
     assert reasoned.trace == TRACE and len(reasoned.notes) == 3 and len(server.seen) == 4
     assert set(server.seen[-1]) == {"model", "messages", "stream", "top_p", "max_completion_tokens"}
 
@@ -342,7 +353,7 @@ def test_events_are_read_however_their_lines_end(server: Server, body: bytes) ->
 
     for reply in (send(body), drip):
         server.reply = reply
-        reasoned = RemoteReasoner(server.url, "m").reason(REQUEST)
+        reasoned = answered(server)
         assert reasoned.trace == TRACE and reasoned.tokens == (9 if b"usage" in body else 1)
 
 
@@ -353,7 +364,7 @@ def test_json_lines_are_an_answer(server: Server) -> None:
     body = "\n".join(map(json.dumps, lines)).encode()
     for kind in ("application/x-ndjson", "application/json", "text/plain"):
         server.reply = send(body, kind=kind)
-        assert RemoteReasoner(server.url, "m").reason(REQUEST).trace == TRACE
+        assert answered(server).trace == TRACE
 
 
 def test_the_time_that_a_busy_server_asks_for_is_said(server: Server) -> None:
