@@ -19,14 +19,15 @@ async def comfy_entrypoint() -> Any:
 
     class EVLM(ComfyExtension):
         async def on_load(self) -> None:
-            from .nodes import folders
+            from .nodes import folders, story
 
             folders.register()
+            story.register()
 
         async def get_node_list(self) -> list[Any]:
-            from .nodes import NODES, folders
+            from .nodes import NODES
 
-            folders.register()  # 0.3.64 does not call on_load
+            await self.on_load()  # 0.3.64 does not call it
             return list(NODES)
 
     return EVLM()

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 
 from . import folders, host
+from .story import STORY
 
 Execute = TypeVar("Execute", bound=Callable[..., Any])
 MODELS = ("model", "reasoner", "detector", "segmenter", "editor")
@@ -23,7 +24,8 @@ SEEN = 80  # characters of a wrong value that an error repeats
 
 def checked(execute: Execute) -> Execute:
     """Checks every argument and then runs. An IMAGE loses its alpha, a MASK becomes [F, H, W]; both are
-    float32 in 0..1 on the CPU: what lies a little outside is clamped, and the node says so.
+    float32 in 0..1 on the CPU: what lies a little outside is clamped, and the node says so. What
+    the node shows of itself is kept for a page that comes later.
 
     Raises RequestError or PictureError, which names the input.
     """
@@ -38,10 +40,13 @@ def checked(execute: Execute) -> Execute:
             with host.telling():
                 for name, value in list(bound.arguments.items())[1:]:
                     bound.arguments[name] = _check(name, value, str(signature.parameters[name].annotation))
-                return execute(*bound.args, **bound.kwargs)
+                made = execute(*bound.args, **bound.kwargs)
         except EVLMError as error:
             error.args = (folders.shortened(str(error)), *error.args[1:])  # it is shown, and shared
             raise
+        if shown := getattr(made, "ui", None):
+            STORY.end(shown if isinstance(shown, dict) else shown.as_dict())
+        return made
 
     return run  # type: ignore[return-value]
 

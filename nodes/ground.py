@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from comfy_api.latest import io
 
-from . import host, sockets
+from . import host, later, sockets
 from .checks import checked
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Ground(io.ComfyNode):
                 sockets.Plan.Input("plan", optional=True, tooltip="Whose targets are looked for."),
             ],
             outputs=[
-                sockets.Boxes.Output(
+                sockets.BoxesOut.Output(
                     "boxes",
                     display_name="boxes",
                     tooltip="Where the targets are, in pixels, with label and score.",
@@ -76,6 +76,7 @@ class Ground(io.ComfyNode):
                 ),
                 io.Image.Output("preview", display_name="preview", tooltip="The picture with its boxes."),
             ],
+            **later.SHOWN,
         )
 
     @classmethod
@@ -109,7 +110,7 @@ class Ground(io.ComfyNode):
                 raise RequestError("nothing to look for: connect a plan, or write labels into `targets`")
         preview = drawn(frames, None, boxes)
         return io.NodeOutput(
-            sockets.from_boxes(boxes),
+            sockets.from_boxes(boxes, len(frames)),
             [box.score for box in boxes],
             preview,
             ui=host.preview(preview, cls),

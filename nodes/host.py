@@ -11,11 +11,11 @@ from __future__ import annotations
 import logging
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -241,10 +241,14 @@ class Progress:
 
 
 class Typing:
-    """Text that grows in the browser, in the running node: the event "evlm.trace"."""
+    """Text that grows in the browser, in the running node: the event "evlm.trace".
 
-    def __init__(self) -> None:
+    kept(text, begun): is told the same, for a page that comes later.
+    """
+
+    def __init__(self, kept: Callable[[str, bool], None] = lambda text, begun: None) -> None:
         self._node, self._text, self._last = node_id(), "", 0.0
+        self._kept, self._begun = kept, False
 
     def __call__(self, piece: str) -> None:
         self._text += piece
@@ -259,6 +263,8 @@ class Typing:
     def _send(self, done: bool) -> None:
         from server import PromptServer
 
+        self._kept(self._text, self._begun)
+        self._begun = True
         server = getattr(PromptServer, "instance", None)
         if server is not None and self._node is not None:
             data = {"node": self._node, "text": self._text, "done": done}
@@ -305,12 +311,73 @@ def tell(notes: Iterable[str]) -> None:
         say("\n".join(told))
 
 
-def node_id() -> str | None:
-    """The id of the node that runs; None outside a run."""
+class Place(NamedTuple):
+    """Where a run is: its id, the node's, and the item of a list that the node runs for (0: no list)."""
+
+    prompt: str
+    node: str
+    item: int
+
+
+def place() -> Place | None:
+    """None outside a run."""
     from comfy_execution.utils import get_executing_context
 
     context = get_executing_context()
-    return None if context is None else str(context.node_id)
+    return (
+        None if context is None else Place(context.prompt_id, str(context.node_id), context.list_index or 0)
+    )
+
+
+def node_id() -> str | None:
+    """The id of the node that runs; None outside a run."""
+    here = place()
+    return None if here is None else here.node
+
+
+def client_id() -> str | None:
+    """The page that queued the run at hand."""
+    from server import PromptServer
+
+    client = getattr(getattr(PromptServer, "instance", None), "client_id", None)
+    return client if isinstance(client, str) else None
+
+
+class Queued(NamedTuple):
+    """workflow: its id, where the page sent one. kinds: the nodes' numbers -> their types."""
+
+    workflow: str | None
+    kinds: dict[str, str]
+
+
+def running() -> dict[str, Queued]:
+    """The prompts that run now."""
+    from server import PromptServer
+
+    queue = getattr(getattr(PromptServer, "instance", None), "prompt_queue", None)
+    found = {}
+    for _, prompt, graph, extra, *_ in queue.get_current_queue_volatile()[0] if queue is not None else ():
+        workflow = ((extra or {}).get("extra_pnginfo") or {}).get("workflow")
+        name = workflow.get("id") if isinstance(workflow, dict) else None
+        kinds = {str(node): str(each.get("class_type")) for node, each in graph.items()}
+        found[prompt] = Queued(name if isinstance(name, str) else None, kinds)
+    return found
+
+
+def answer(path: str, reply: Callable[[Mapping[str, str]], dict[str, Any]]) -> None:
+    """Lets the server answer GET `path`: the query -> what is sent as JSON. Asked twice, it is done once."""
+    from server import PromptServer
+
+    server = getattr(PromptServer, "instance", None)
+    routes = getattr(server, "routes", None)
+    if routes is None or any(getattr(route, "path", None) == path for route in routes):
+        return
+    from aiohttp import web
+
+    async def handle(request: Any) -> Any:
+        return web.json_response(reply(request.query))
+
+    routes.get(path)(handle)
 
 
 def to_pil(frame: Tensor) -> Any:

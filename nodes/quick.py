@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from comfy_api.latest import io
 
-from . import host, sockets
+from . import host, later, sockets
 from .checks import checked
 from .edit import own_values
 from .ground import drawn
 from .reason import BATCH, PROMPT, as_json
+from .story import STORY
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,7 +94,7 @@ class QuickEdit(io.ComfyNode):
                     tooltip="Weight of the original: higher stays closer to it; 0 is the model's own.",
                 ),
                 sockets.References.Input("references", optional=True, tooltip="Things to look at."),
-                sockets.Boxes.Input("boxes", optional=True, tooltip="Instead of the detector's."),
+                sockets.BoxesIn.Input("boxes", optional=True, tooltip="Instead of the detector's."),
                 io.Mask.Input("mask", optional=True, tooltip="Where to edit, instead of the plan's place."),
             ],
             outputs=[
@@ -104,6 +105,7 @@ class QuickEdit(io.ComfyNode):
                 ),
                 io.Image.Output("preview", display_name="preview", tooltip="Boxes and mask on the picture."),
             ],
+            **later.SHOWN,
         )
 
     @classmethod
@@ -209,10 +211,10 @@ class _Watch:
 
     def __init__(self, paintings: int) -> None:
         self._total, self._done = 1000 * paintings, 0
-        self._bar, self._typing = host.Progress(self._total), host.Typing()
+        self._bar, self._typing = host.Progress(self._total), host.Typing(STORY.write)
 
     def reasoned(self, pipeline: Any, request: Any) -> Any:
-        self._typing = host.Typing()
+        self._typing = host.Typing(STORY.write)
         answer = pipeline.reason(request, on_event=self.event)
         self._typing.done()
         return answer

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from comfy_api.latest import io
 
-from . import host, sockets
+from . import host, later, sockets
 from .checks import checked
+from .story import STORY
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -181,6 +182,7 @@ class Reason(io.ComfyNode):
                     tooltip="The picture each plan is for: connect this one when you plan a batch.",
                 ),
             ],
+            **later.SHOWN,
         )
 
     @classmethod
@@ -211,7 +213,7 @@ class Reason(io.ComfyNode):
         texts: list[str] = []
         with model.use() if isinstance(model, host.Managed) else nullcontext(model) as reasoner:
             for number, request in enumerate(requests):
-                typing, count = host.Typing(), number * max_new_tokens
+                typing, count = host.Typing(STORY.write), number * max_new_tokens
 
                 def on_token(piece: str, typing: host.Typing = typing) -> None:
                     nonlocal count

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from comfy_api.latest import io
 
-from . import host, sockets
+from . import host, later, sockets
 from .checks import checked
 from .ground import drawn
 
@@ -48,7 +48,7 @@ class Segment(io.ComfyNode):
                     max=1024,
                     tooltip="Pixels by which the mask grows; negative shrinks it.",
                 ),
-                sockets.Boxes.Input(
+                sockets.BoxesIn.Input(
                     "boxes", optional=True, tooltip="From EVLM Ground Targets or another pack's detector."
                 ),
                 io.Mask.Input(
@@ -68,6 +68,7 @@ class Segment(io.ComfyNode):
                     "preview", display_name="preview", tooltip="The picture, darkened outside the mask."
                 ),
             ],
+            **later.SHOWN,
         )
 
     @classmethod

@@ -24,16 +24,20 @@ Detector = io.Custom("EVLM_DETECTOR")
 Segmenter = io.Custom("EVLM_SEGMENTER")
 Editor = io.Custom("EVLM_EDITOR")
 Pipe = io.Custom("EVLM_PIPE")  # carries a nodes.quick.Pipe: a model for each role
-Boxes = io.BBOX
+# Core has a type of its own for boxes since 0.14; what older packs make and take is BBOX.
+CORE_BOXES = hasattr(io, "BoundingBox")
+BoxesOut = io.Custom("BOUNDING_BOX,BBOX") if CORE_BOXES else io.BBOX
+BoxesIn = io.Custom("BOUNDING_BOX,BOUNDING_BOXES,BBOX") if CORE_BOXES else io.BBOX
 # Fits every list to choose from; core's Combo.Output fits only one with its options.
 Choice = io.Custom("COMBO")
 
 CATEGORY = "EVLM"
 
 
-def from_boxes(boxes: Sequence[Box]) -> list[dict[str, Any]]:
-    """Boxes as ComfyUI's bounding boxes (x, y, width, height in pixels), with label, score and frame."""
-    return [
+def from_boxes(boxes: Sequence[Box], frames: int) -> list[Any]:
+    """Boxes as ComfyUI's bounding boxes (x, y, width, height in pixels), with label, score and frame: a list
+    for each of the frames where core has a type for boxes, for so its nodes take them; else one for all."""
+    made = [
         {
             "x": box.x0,
             "y": box.y0,
@@ -45,10 +49,12 @@ def from_boxes(boxes: Sequence[Box]) -> list[dict[str, Any]]:
         }
         for box in boxes
     ]
+    return [[each for each in made if each["frame"] == f] for f in range(frames)] if CORE_BOXES else made
 
 
 def to_boxes(value: Any) -> list[Box]:
-    """Any pack's boxes: dicts as above, [x0, y0, x1, y1] in pixels, or one such list for each frame.
+    """Any pack's boxes: dicts as above, core's drawn boxes (their description is the label), [x0, y0, x1, y1]
+    in pixels, or one such list for each frame.
 
     Raises RequestError.
     """
@@ -62,7 +68,7 @@ def to_boxes(value: Any) -> list[Box]:
             try:
                 x, y, wide, high = (float(each[key]) for key in ("x", "y", "width", "height"))
                 sides = (x, y, x + wide, y + high)
-                label, score = str(each.get("label", "")), float(each.get("score", 1.0))
+                label, score = _label(each), float(each.get("score", 1.0))
                 frame = int(each.get("frame", frame))
             except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise RequestError(f"box {each!r:.100}: expected x, y, width, height in pixels") from error
@@ -91,6 +97,12 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def _label(box: dict[str, Any]) -> str:
+    about = box.get("metadata")
+    described = about.get("desc") or about.get("text") if isinstance(about, dict) else None
+    return str(box.get("label") or described or "")
 
 
 def _flat(value: Any) -> Iterator[tuple[int, Any]]:

@@ -2,6 +2,7 @@
 
 export const STRINGS = {
   en: {
+    trace: "Reasons",
     thinking: "Thinking",
     intermediate: "Intermediate",
     reflection: "Reflection",
@@ -23,6 +24,7 @@ export const STRINGS = {
     unwritten: "nothing new written",
   },
   de: {
+    trace: "Begründung",
     thinking: "Gedanken",
     intermediate: "Erster Vorschlag",
     reflection: "Prüfung",
@@ -44,6 +46,7 @@ export const STRINGS = {
     unwritten: "nichts Neues geschrieben",
   },
   fr: {
+    trace: "Raisonnement",
     thinking: "Réflexion",
     intermediate: "Première idée",
     reflection: "Vérification",

@@ -11,8 +11,9 @@ const FOLDED_AT_FIRST = ["output"] // what it says stands on top already
  */
 export function createTraceView({ t, folded, onFold }) {
   const element = make("div", "evlm-trace")
-  element.tabIndex = -1
-  element.dataset.captureWheel = "true" // Nodes 2.0: a focused trace scrolls instead of the canvas
+  element.tabIndex = 0 // the keyboard scrolls it
+  element.setAttribute("role", "region")
+  element.setAttribute("aria-label", t("trace"))
   const pager = make("div", "evlm-pager", element)
   const previous = button(pager, "‹", t("previous"), () => turn(-1))
   const place = make("span", "", pager)

@@ -15,6 +15,7 @@ from live import LINK, Comfy
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 READY = 120_000  # milliseconds
+NODES_2 = (1, 36)  # 1.27 draws them already, but without the widgets that an extension adds
 # Keeps tours, news and warnings about files that this machine lacks out of the way.
 SETTINGS = {
     "Comfy.TutorialCompleted": True,
@@ -64,6 +65,7 @@ class Page:
             f"async ([graph, name]) => {{ await {APP}.loadGraphData(graph, true, true, name) }}",
             [graph, workflow.stem],
         )
+        self.page.wait_for_function(f"count => {APP}.graph.nodes.length === count", arg=len(graph["nodes"]))
         self.page.wait_for_timeout(700)
 
     def use_nodes_2(self) -> bool:

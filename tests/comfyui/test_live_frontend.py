@@ -11,7 +11,6 @@ import graphs
 import live
 import pytest
 
-NODES_2 = (1, 36)  # 1.27 draws them already, but without the widgets that an extension adds
 WORKFLOWS = sorted((live.PACK / "workflows").glob("*.json"))
 
 
@@ -50,7 +49,7 @@ def test_the_quickstart_runs_from_a_click(page: frontend.Page, figures: Callable
 
 def test_the_trace_is_drawn_in_nodes_2_as_well(page: frontend.Page) -> None:
     page.load(live.PACK / "workflows" / "quickstart.json")
-    if tuple(map(int, page.version.split(".")[:2])) < NODES_2:
+    if tuple(map(int, page.version.split(".")[:2])) < frontend.NODES_2:
         pytest.skip(f"frontend {page.version} has Nodes 2.0 in its beginnings only")
     assert page.use_nodes_2()
     assert page.click_run(120) == "success"
