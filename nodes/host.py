@@ -372,9 +372,10 @@ def answer(path: str, reply: Callable[[Mapping[str, str]], dict[str, Any]]) -> N
     routes = getattr(server, "routes", None)
     if routes is None or any(getattr(route, "path", None) == path for route in routes):
         return
-    from aiohttp import web
 
     async def handle(request: Any) -> Any:
+        from aiohttp import web
+
         return web.json_response(reply(request.query))
 
     routes.get(path)(handle)

@@ -6,7 +6,7 @@ import { labelled } from "./labels.js"
 const NODES = ["EVLM_Edit", "EVLM_QuickEdit"]
 
 app.registerExtension({
-  name: "evlm-edit.OwnValues",
+  name: "evlmreflectiveediting.own_values",
 
   nodeCreated(node) {
     if (!NODES.includes(node.comfyClass)) return

@@ -137,9 +137,9 @@ def test_the_rating_that_is_seen_is_the_rating_that_is_queued(
 @pytest.mark.timeout(600)
 def test_traces_belong_to_living_nodes(page: frontend.Page) -> None:
     """After an undo the trace stays on screen, and the next run's is drawn in what is on screen (N2)."""
-    opened(page, "quickstart")
+    opened(page, "step_by_step")
     assert page.click_run(240) == "success"
-    before = nodes2.texts(page, "EVLM_ShowTrace", ".evlm-instruction")
+    before = nodes2.texts(page, "EVLM_Reason", ".evlm-instruction")
     assert before
     nodes2.evaluate(
         page,
@@ -151,18 +151,17 @@ def test_traces_belong_to_living_nodes(page: frontend.Page) -> None:
     )
     nodes2.command(page, "Comfy.Undo")
     page.page.wait_for_timeout(500)
-    assert nodes2.texts(page, "EVLM_ShowTrace", ".evlm-instruction") == before
+    assert nodes2.texts(page, "EVLM_Reason", ".evlm-instruction") == before
     nodes2.command(page, "Comfy.Redo")
     assert page.click_run(240) == "success"
-    after = nodes2.texts(page, "EVLM_ShowTrace", ".evlm-instruction")
+    after = nodes2.texts(page, "EVLM_Reason", ".evlm-instruction")
     assert after and after != before
-    assert nodes2.texts(page, "EVLM_Reason", ".evlm-instruction") == after
 
 
 @pytest.mark.timeout(600)
 def test_a_result_stands_once(page: frontend.Page) -> None:
     """The last live picture gives way to the output (N7)."""
-    opened(page, "quickstart")
+    opened(page, "step_by_step")
     seed(page, 5)
     assert page.click_run(240) == "success"
     page.page.wait_for_timeout(1500)
@@ -191,9 +190,9 @@ def test_what_a_training_came_to_is_seen_once(page: frontend.Page) -> None:
 def test_a_page_loaded_anew_shows_the_trace_so_far_and_the_end(
     page: frontend.Page, tmp_path: Path, nodes_2: bool
 ) -> None:
-    """The page is loaded anew while Edit runs: what Reason, Show Trace, Ground and Segment said is there
-    again, and at the end the result (N6)."""
-    opened(page, "quickstart")
+    """The page is loaded anew while Edit runs: what Reason, Ground and Segment said is there again,
+    and at the end the result (N6)."""
+    opened(page, "step_by_step")
     if not nodes_2:
         nodes2.evaluate(page, "await app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")
     seed(page, 21 if nodes_2 else 22)
@@ -227,7 +226,7 @@ def test_a_page_loaded_anew_shows_the_trace_so_far_and_the_end(
     assert page.page.evaluate("() => window.evlmEnd") is None, "the run was over before the page was there"
     selector = ".evlm-instruction"
     shown = page.page.locator(selector).all_inner_texts()
-    assert len([text for text in shown if text.strip()]) == 2, shown  # Reason and Show Trace
+    assert len([text for text in shown if text.strip()]) == 1, shown
     outputs = sorted(kinds_with_pictures(page))
     assert {"EVLM_Ground", "EVLM_Segment"} <= set(outputs), outputs
     page.page.wait_for_function("() => window.evlmEnd", timeout=400_000)
@@ -241,15 +240,15 @@ def test_a_page_loaded_anew_shows_the_trace_so_far_and_the_end(
 @pytest.mark.timeout(600)
 def test_a_cached_run_shows_its_traces_and_pictures_again(page: frontend.Page) -> None:
     """All of it is cached, and the page was loaded anew (N6)."""
-    opened(page, "quickstart")
+    opened(page, "step_by_step")
     seed(page, 31)
     assert page.click_run(240) == "success"
     nodes2.evaluate(page, "app.nodeOutputs = {}")
-    opened(page, "quickstart")
+    opened(page, "step_by_step")
     seed(page, 31)
     assert not [text for text in page.texts(".evlm-instruction") if text.strip()]
     assert page.click_run(240) == "success"
-    assert len([text for text in page.texts(".evlm-instruction") if text.strip()]) == 2
+    assert len([text for text in page.texts(".evlm-instruction") if text.strip()]) == 1
     assert {"EVLM_Ground", "EVLM_Segment", "EVLM_Edit"} <= set(kinds_with_pictures(page))
 
 
