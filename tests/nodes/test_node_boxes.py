@@ -69,10 +69,10 @@ def test_boxes_of_rt_detr_and_sam3_and_drawn_ones_are_read() -> None:
 
 def test_boxes_of_core_lead_to_the_mask_that_older_ones_lead_to() -> None:
     segmenter = call("EVLM_LoadSegmenter").args[0]
-    image = call("EVLM_Example", which="1-reference").args[0]
-    high, wide = image.shape[1:3]
-    box = {"x": wide / 4, "y": high / 4, "width": wide / 2, "height": high / 2, "label": "dog", "score": 0.9}
-    older = [wide / 4, high / 4, wide * 3 / 4, high * 3 / 4]
+    image = torch.zeros(1, 64, 64, 3)
+    image[:, 16:40, 16:40, 0] = 1
+    box = {"x": 14.0, "y": 14.0, "width": 28.0, "height": 28.0, "label": "dog", "score": 0.9}
+    older = [14.0, 14.0, 42.0, 42.0]
     masks: list[Any] = [
         call("EVLM_Segment", image=image, segmenter=segmenter, boxes=boxes).args[0]
         for boxes in ([[box]], [box], [older])
