@@ -1,7 +1,8 @@
-"""How the nodes are found and folded in newer ComfyUIs: search words, essentials, advanced inputs.
+"""How the nodes are found and folded in newer ComfyUIs, and what they say again: search words, essentials,
+advanced inputs, what a node shows of itself.
 
-Each is given only to a host that has it (`advanced` from 0.10, `search_aliases` from 0.11): an older one
-would refuse it.
+Each is given only to a host that has it (`advanced` from 0.10, `search_aliases` from 0.11,
+`has_intermediate_output` by 0.33): an older one would refuse it.
 """
 
 from __future__ import annotations
@@ -44,6 +45,11 @@ ADVANCED: dict[str, frozenset[str]] = {
     "EVLM_Ground": frozenset(("text_threshold",)),
     "EVLM_Edit": frozenset(("scheduler", "context", "feather", "chunk")),
 }
+# No end of a chain, but their pictures and texts are said again with a cached run, as an output node's are.
+SHOWN = frozenset(
+    ("EVLM_QuickEdit", "EVLM_Reason", "EVLM_Ground", "EVLM_Segment", "EVLM_Edit", "EVLM_Composite")
+    + ("EVLM_Example",)
+)
 
 
 def discoverable(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
@@ -56,6 +62,8 @@ def discoverable(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
             schema.search_aliases = list(ALIASES.get(schema.node_id, ()))
         if hasattr(schema, "essentials_category"):
             schema.essentials_category = ESSENTIALS.get(schema.node_id)
+        if hasattr(schema, "has_intermediate_output"):
+            schema.has_intermediate_output = schema.node_id in SHOWN
         for each in schema.inputs or ():
             if hasattr(each, "advanced") and each.id in ADVANCED.get(schema.node_id, ()):
                 each.advanced = True

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from . import host, later, sockets
+from . import host, sockets
 from .checks import checked
 
 if TYPE_CHECKING:
@@ -104,7 +104,6 @@ class Edit(io.ComfyNode):
                     "crop", display_name="crop", tooltip="What the model painted, before it was put back."
                 ),
             ],
-            **later.SHOWN,
         )
 
     @classmethod
@@ -206,7 +205,6 @@ class Composite(io.ComfyNode):
                     tooltip="The edited picture inside the mask, the original outside.",
                 )
             ],
-            **later.SHOWN,
         )
 
     @classmethod

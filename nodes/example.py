@@ -7,7 +7,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from . import host, later, sockets
+from . import host, sockets
 from .checks import checked
 
 
@@ -34,7 +34,6 @@ class Example(io.ComfyNode):
                     tooltip="The reference picture; the original where there is none.",
                 ),
             ],
-            **later.SHOWN,
         )
 
     @classmethod

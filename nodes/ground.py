@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from comfy_api.latest import io
 
-from . import host, later, sockets
+from . import host, sockets
 from .checks import checked
 
 if TYPE_CHECKING:
@@ -76,7 +76,6 @@ class Ground(io.ComfyNode):
                 ),
                 io.Image.Output("preview", display_name="preview", tooltip="The picture with its boxes."),
             ],
-            **later.SHOWN,
         )
 
     @classmethod

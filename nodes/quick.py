@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from comfy_api.latest import io
 
-from . import host, later, sockets
+from . import host, sockets
 from .checks import checked
 from .edit import own_values
 from .ground import drawn
@@ -105,7 +105,6 @@ class QuickEdit(io.ComfyNode):
                 ),
                 io.Image.Output("preview", display_name="preview", tooltip="Boxes and mask on the picture."),
             ],
-            **later.SHOWN,
         )
 
     @classmethod

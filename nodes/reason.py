@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from comfy_api.latest import io
 
-from . import host, later, sockets
+from . import host, sockets
 from .checks import checked
 from .story import STORY
 
@@ -182,7 +182,6 @@ class Reason(io.ComfyNode):
                     tooltip="The picture each plan is for: connect this one when you plan a batch.",
                 ),
             ],
-            **later.SHOWN,
         )
 
     @classmethod

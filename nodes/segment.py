@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from comfy_api.latest import io
 
-from . import host, later, sockets
+from . import host, sockets
 from .checks import checked
 from .ground import drawn
 
@@ -68,7 +68,6 @@ class Segment(io.ComfyNode):
                     "preview", display_name="preview", tooltip="The picture, darkened outside the mask."
                 ),
             ],
-            **later.SHOWN,
         )
 
     @classmethod
