@@ -47,8 +47,7 @@ ADVANCED: dict[str, frozenset[str]] = {
 }
 # No end of a chain, but their pictures and texts are said again with a cached run, as an output node's are.
 SHOWN = frozenset(
-    ("EVLM_QuickEdit", "EVLM_Reason", "EVLM_Ground", "EVLM_Segment", "EVLM_Edit", "EVLM_Composite")
-    + ("EVLM_Example",)
+    f"EVLM_{name}" for name in ("QuickEdit", "Reason", "Ground", "Segment", "Edit", "Composite", "Example")
 )
 
 
