@@ -80,8 +80,14 @@ def test_the_callback_hears_the_thoughts_and_can_stop_them(server: Server, name:
     heard: list[str] = []
     server.reply = slowly
     began = time.perf_counter()
-    with pytest.raises(Cancelled):
+    stopped = False
+    try:
         RemoteReasoner(server.url, "m").reason(REQUEST, on_token=stop)
+    except Cancelled:
+        stopped = True
+    except EndpointError:  # it heard all of them out
+        pass
+    assert stopped
     assert time.perf_counter() - began < 1.5 and sent < 40
     assert "hm" in "".join(heard)
 
