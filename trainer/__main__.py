@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 
 from evlm.errors import EVLMError
 
@@ -34,11 +35,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns what `run` returns (None counts as 0), 2 for what does not fit, 130 when interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):  # a name that is no text in the terminal's encoding
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if arguments is None else arguments)
     if any("\0" in word for word in words):
         print("error: an argument holds the character NUL, which no name may hold", file=sys.stderr)
         return 2
-    parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
+    parser = argparse.ArgumentParser(prog=called(), description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar=" | ".join(COMMANDS))
     for name, (_, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
@@ -52,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if others:
         options.settings = [*options.settings, *others]
     try:
-        return int(import_module(COMMANDS[options.command][0]).run(options) or 0)
+        return _last(int(import_module(COMMANDS[options.command][0]).run(options) or 0))
     except EVLMError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -79,8 +83,11 @@ def _last(code: int) -> int:
     return code
 
 
+def called() -> str:
+    """How this program was called: `evlm-train`, or `python -m trainer`."""
+    name = Path(sys.argv[0]).stem if sys.argv and sys.argv[0] else ""
+    return "evlm-train" if name == "evlm-train" else "python -m trainer"
+
+
 if __name__ == "__main__":
-    for stream in (sys.stdout, sys.stderr):  # a name that is no text in the terminal's encoding
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    sys.exit(_last(main()))
+    sys.exit(main())

@@ -105,7 +105,11 @@ def run(options: argparse.Namespace) -> int:
     from ..models.loading import pick_device
     from ..request import Request
 
-    pick_device(options.device)
+    device = pick_device(options.device)
+    if options.quantize and device.type != "cuda":
+        raise EVLMError(
+            f"--quantize {options.quantize} works on a CUDA device, not on {device}: leave it out"
+        )
     original = read_original(options.image, options.frames, options.fps)
     references, notes = read_references(options)
     notes[:0] = original.notes

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ..files.pictures import to_pil
 from ..request import Reference, Request
+from .lettering import Lettering
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from PIL.ImageFont import FreeTypeFont
 
     from ..boxes import Box
     from ..pipeline import Result
@@ -39,14 +39,13 @@ def draw_sheet(rows: Sequence[SheetRow], side: int = 256) -> Image:
     side: of a tile, in pixels. A picture smaller than a tile is enlarged by whole factors, pixel by pixel, so
     that nothing is shown that is not in it; a larger one is reduced. Of a video its first frame is shown.
     """
-    from PIL import Image, ImageDraw
+    from PIL import Image
 
     blocks = [_block(row, side) for row in rows]
     width = 2 * MARGIN + len(HEADINGS) * side + (len(HEADINGS) - 1) * GAP
     sheet = Image.new("RGB", (width, HEAD + MARGIN + sum(b.height for b in blocks)), PAPER)
-    draw, font = ImageDraw.Draw(sheet), _font(15)
     for column, heading in enumerate(HEADINGS):
-        draw.text((MARGIN + column * (side + GAP), HEAD - 32), heading, FAINT, font)
+        Lettering(15).draw(sheet, (MARGIN + column * (side + GAP), HEAD - 32), heading, FAINT)
     y = HEAD
     for block in blocks:
         sheet.paste(block, (0, y))
@@ -75,22 +74,22 @@ def overlay(
         tile.paste(dark, mask=ImageChops.subtract(picture, inside))
         edge = ImageChops.subtract(inside, inside.filter(ImageFilter.MinFilter(3)))
         tile.paste(ACCENT, mask=edge)
-    draw, font = ImageDraw.Draw(tile), _font(13)
+    draw, font = ImageDraw.Draw(tile), Lettering(13)
     for box in (b for b in boxes if b.frame == 0):
         x0, y0 = left + box.x0 * scale, top + box.y0 * scale
         x1, y1 = left + box.x1 * scale - 1, top + box.y1 * scale - 1
         corners = [x0, y0, max(x0, x1), max(y0, y1)]
         draw.rectangle(corners, outline=(255, 255, 255), width=2)
         text = box.caption
-        x = min(max(corners[0], 2), max(2, side - font.getlength(text) - 8))
+        x = min(max(corners[0], 2), max(2, side - font.length(text) - 8))
         y = corners[1] - 19 if corners[1] >= 21 else min(corners[3] + 2, side - 19)
-        draw.rectangle((x, y, x + font.getlength(text) + 7, y + 17), fill=(255, 255, 255))
-        draw.text((x + 4, y + 1), text, INK, font)
+        draw.rectangle((x, y, x + font.length(text) + 7, y + 17), fill=(255, 255, 255))
+        font.draw(tile, (x + 4, y + 1), text, INK)
     return tile
 
 
 def _block(row: SheetRow, side: int) -> Image:
-    from PIL import Image, ImageDraw
+    from PIL import Image
 
     request, result = row.request, row.result
     mask = None if result.mask is None else result.mask[0]
@@ -104,27 +103,29 @@ def _block(row: SheetRow, side: int) -> Image:
     inner = width - 2 * MARGIN
     asked = f"asked: “{request.prompt}”" if request.prompt.strip() else "asked: no words, only the reference"
     seconds = " · ".join(f"{step} {value:.1f} s" for step, value in result.seconds.items())
-    lines = [(text, _font(19), INK) for text in _wrapped(result.plan.instruction, _font(19), inner)]
-    lines += [(text, _font(15), FAINT) for text in _wrapped(f"{asked}   {seconds}", _font(15), inner)[:3]]
-    above = [(row.title, _font(15), FAINT)] if row.title else []
+    lines = [(text, Lettering(19), INK) for text in _wrapped(result.plan.instruction, Lettering(19), inner)]
+    lines += [
+        (text, Lettering(15), FAINT) for text in _wrapped(f"{asked}   {seconds}", Lettering(15), inner)[:3]
+    ]
+    above = [(row.title, Lettering(15), FAINT)] if row.title else []
 
-    height = sum(_line(font) for _, font, _ in [*above, *lines]) + side + 10 + 26
+    height = sum(font.height for _, font, _ in [*above, *lines]) + side + 10 + 26
     block = Image.new("RGB", (width, height), PAPER)
-    draw, y = ImageDraw.Draw(block), 0
+    y = 0
     for text, font, colour in above:
-        draw.text((MARGIN, y), text, colour, font)
-        y += _line(font)
+        font.draw(block, (MARGIN, y), text, colour)
+        y += font.height
     for column, tile in enumerate(tiles):
         block.paste(tile, (MARGIN + column * (side + GAP), y))
     y += side + 10
     for text, font, colour in lines:
-        draw.text((MARGIN, y), text, colour, font)
-        y += _line(font)
+        font.draw(block, (MARGIN, y), text, colour)
+        y += font.height
     return block
 
 
 def _references(references: Sequence[Reference], side: int) -> Image:
-    """Up to four references in one tile, words as words."""
+    """Up to four references in one tile, words as words; how many more there are stands in the last."""
     from PIL import Image
 
     tile = Image.new("RGB", (side, side), FRAME)
@@ -143,31 +144,33 @@ def _references(references: Sequence[Reference], side: int) -> Image:
             )
             if reference.frames.shape[0] > 1:
                 _tag(small, f"{reference.frames.shape[0]} frames")
+        if index == 3 and len(references) > len(first):
+            _tag(small, f"+{len(references) - len(first)}", right=True)
         row, column = divmod(index, 2) if len(first) > 2 else (index, 0)
         tile.paste(small, (column * (half + 4), row * (half + 4)))
     return tile
 
 
 def _words(text: str, width: int, height: int) -> Image:
-    from PIL import Image, ImageDraw
+    from PIL import Image
 
     tile = Image.new("RGB", (width, height), (240, 238, 232))
-    draw, font = ImageDraw.Draw(tile), _font(max(12, width // 14))
-    lines = _wrapped(text, font, width - 24)[: max(1, (height - 16) // _line(font))]
-    y = (height - len(lines) * _line(font)) // 2
+    font = Lettering(max(12, width // 14))
+    lines = _wrapped(text, font, width - 24)[: max(1, (height - 16) // font.height)]
+    y = (height - len(lines) * font.height) // 2
     for line in lines:
-        draw.text(((width - font.getlength(line)) / 2, y), line, FAINT, font)
-        y += _line(font)
+        font.draw(tile, ((width - font.length(line)) / 2, y), line, FAINT)
+        y += font.height
     return tile
 
 
-def _tag(tile: Image, text: str) -> None:
+def _tag(tile: Image, text: str, right: bool = False) -> None:
     from PIL import ImageDraw
 
-    draw, font = ImageDraw.Draw(tile), _font(13)
-    high = tile.height
-    draw.rectangle((4, high - 22, 11 + font.getlength(text), high - 5), fill=SHADE)
-    draw.text((8, high - 21), text, (255, 255, 255), font)
+    font, high = Lettering(13), tile.height
+    left = tile.width - 15 - round(font.length(text)) if right else 4
+    ImageDraw.Draw(tile).rectangle((left, high - 22, left + 7 + font.length(text), high - 5), fill=SHADE)
+    font.draw(tile, (left + 4, high - 21), text, (255, 255, 255))
 
 
 def _fit(image: Image, side: int) -> tuple[Image, float, tuple[int, int], tuple[int, int]]:
@@ -186,30 +189,16 @@ def _fit(image: Image, side: int) -> tuple[Image, float, tuple[int, int], tuple[
     return tile, scale, corner, size
 
 
-def _wrapped(text: str, font: FreeTypeFont, width: int) -> list[str]:
+def _wrapped(text: str, font: Lettering, width: int) -> list[str]:
     lines, line = [], ""
     for word in text.split(" "):
-        while (
-            font.getlength(word) > width and len(word) > 1
-        ):  # a word without spaces may be longer than a line
-            fits = max(n for n in range(1, len(word) + 1) if n == 1 or font.getlength(word[:n]) <= width)
+        while font.length(word) > width and len(word) > 1:  # a word without spaces may be longer than a line
+            fits = max(n for n in range(1, len(word) + 1) if n == 1 or font.length(word[:n]) <= width)
             lines += [line, word[:fits]] if line else [word[:fits]]
             line, word = "", word[fits:]
         longer = f"{line} {word}" if line else word
-        if font.getlength(longer) > width:
+        if font.length(longer) > width:
             lines.append(line)
             longer = word
         line = longer
     return [*lines, line]
-
-
-def _line(font: FreeTypeFont) -> int:
-    return round(font.size * 1.5)
-
-
-def _font(size: int) -> FreeTypeFont:
-    from PIL import ImageFont
-
-    font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
-    return font

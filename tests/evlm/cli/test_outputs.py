@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from ends import ends
 from test_pipeline import BOX, SIZE, circle, pipeline, trace
 
-from evlm.cli.main import main
 from evlm.files.pictures import save_picture
 from evlm.pipeline import Pipeline
 
@@ -40,8 +40,8 @@ def draw(path: Path, seed: int = 1) -> Path:
     return path
 
 
-def edit(image: str | Path, out: str | Path, *more: str) -> int:
-    return main(["edit", "--image", str(image), "--prompt", "blue", "--out", str(out), *more])
+def edit(image: str | Path, out: str | Path, *more: str) -> int | str:
+    return ends(["edit", "--image", str(image), "--prompt", "blue", "--out", str(out), *more])
 
 
 def test_a_second_round_in_the_same_folder_leaves_its_input(loads: list[Any], tmp_path: Path) -> None:

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from evlm.cli.main import main
+from ends import ends
 
 ROOT = Path(__file__).resolve().parents[3]
 OLD = (
@@ -88,7 +87,7 @@ def test_the_doctor_says_what_is_too_old_or_too_new(
     monkeypatch.setattr(
         "evlm.cli.doctor.version", lambda name: found if name == "transformers" else version(name)
     )
-    assert main(["doctor"]) == 0
+    assert ends(["doctor"]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  transformers ")]
     assert found in line and (said in line if said else line.endswith(found))
     assert bool(said) == ("pip install 'transformers" in line)
@@ -101,7 +100,7 @@ def test_the_doctor_outlives_a_torch_that_does_not_load(
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     monkeypatch.setitem(sys.modules, "huggingface_hub.constants", None)
-    assert main(["doctor"]) == main(["models"]) == 0
+    assert ends(["doctor"]) == ends(["models"]) == 0
     assert "does not work" in capsys.readouterr().out
 
 
@@ -145,10 +144,10 @@ def test_what_cannot_be_fetched_is_said_before_anything_is(
     """`--download bundled` (C19); of several names the last is wrong; the folder is a file. (C10)"""
     asked: list[Any] = []
     monkeypatch.setattr("evlm.models.download.download", lambda *given: asked.append(given))
-    assert main(["models", "--download", "bundled"]) == 2
+    assert ends(["models", "--download", "bundled"]) == 2
     assert "come with EVLM" in capsys.readouterr().err
-    assert main(["models", "--download", "sam2.1-tiny", "someone/model"]) == 2
+    assert ends(["models", "--download", "sam2.1-tiny", "someone/model"]) == 2
     assert "someone/model" in capsys.readouterr().err
     (tmp_path / "file").write_text(json.dumps({}))
-    assert main(["models", "--download", "sam2.1-tiny", "--folder", str(tmp_path / "file")]) == 2
+    assert ends(["models", "--download", "sam2.1-tiny", "--folder", str(tmp_path / "file")]) == 2
     assert "--folder" in capsys.readouterr().err and not asked

@@ -1,0 +1,60 @@
+"""docs/cli.md: every command and flag stands there, and its examples run where they need no other model."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_pipeline import Paints, Says, circle, trace
+
+from evlm.cli.main import COMMANDS, build_parser, main
+from evlm.pipeline import Pipeline
+from evlm.plan.trace import render
+from evlm.request import EXAMPLES
+
+PAGE = (Path(__file__).resolve().parents[3] / "docs" / "cli.md").read_text(encoding="utf-8")
+LINES = [line for block in re.findall(r"^```sh\n(.*?)^```", PAGE, re.M | re.S) for line in block.splitlines()]
+
+
+def test_every_command_and_flag_stands_on_the_page() -> None:
+    (table,) = [action for action in build_parser()._actions if isinstance(action.choices, dict)]
+    assert set(re.findall(r"^## (.+)", PAGE, re.M)) == set(COMMANDS)
+    for command, parser in dict(table.choices or {}).items():
+        section = PAGE.split(f"## {command}\n")[1].split("\n## ")[0]
+        flags = {flag for action in parser._actions for flag in action.option_strings} - {"-h", "--help"}
+        assert flags == set(re.findall(r"`(--[a-z-]+)", "\n".join(re.findall(r"^\|.*", section, re.M)))), (
+            command
+        )
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_the_examples_run(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With small steps in place of the models, and nothing fetched."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(EXAMPLES / "1-reference.png", "photo.png")
+    shutil.copy(EXAMPLES / "1-reference-reference-1.png", "like_this.png")
+    asked: list[Any] = []
+
+    def load(*given: Any, **_: Any) -> Pipeline:
+        asked.append(given)
+        return Pipeline(Says(render(trace(circle()))), None, None, Paints())
+
+    def fetch(name: str, *_: Any) -> Path:
+        asked.append(name)
+        return tmp_path
+
+    monkeypatch.setattr(Pipeline, "load", load)
+    monkeypatch.setattr("evlm.models.download.download", fetch)
+    words = shlex.split(line)[3:]
+    try:
+        code: Any = main(words)
+    except SystemExit as ended:  # --help, --version
+        code = ended.code
+    assert code == 0
+    assert bool(asked) == (words[:1] in (["edit"], ["demo"]) or "--download" in words) or "--help" in words
+    if words[:1] == ["edit"] and "--help" not in words:
+        assert Path("out/photo/edited.png").is_file()
