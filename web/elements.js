@@ -9,10 +9,8 @@ const WIDTH = 360
 const owners = new WeakMap() // element -> { node, name, beat }
 const elements = new WeakMap() // node -> { name: element }
 
-const sheet = new CSSStyleSheet()
-fetch(new URL("./evlm.css", import.meta.url))
-  .then((response) => response.text())
-  .then((css) => sheet.replace(css))
+const STYLE = new URL("./evlm.css", import.meta.url).href
+fetch(STYLE) // so that the first element does not wait for it
 
 /**
  * Puts content into a node, last among its widgets and not serialised, so that it shifts no saved value.
@@ -26,9 +24,10 @@ export function addElement(node, name, content, { height, maxHeight, beat }) {
   element.dataset.captureWheel = "true" // Nodes 2.0: a focused element scrolls instead of the canvas
   // What the stylesheet's :host says, for the moment before it is there.
   element.style.cssText = `display: flex; flex-direction: column; box-sizing: border-box; min-height: ${height - 20}px`
-  const shadow = element.attachShadow({ mode: "open" })
-  shadow.adoptedStyleSheets = [sheet]
-  shadow.append(content)
+  const style = document.createElement("link")
+  style.rel = "stylesheet"
+  style.href = STYLE
+  element.attachShadow({ mode: "open" }).append(style, content)
   owners.set(element, { node, name, beat })
   elements.set(node, { ...elements.get(node), [name]: element })
   // serialize in the options: not in the prompt; on the widget: not in the workflow

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..pipeline import Event, Result
 
 BAR, INDENT = 28, 16
+_BLOCK = "\u2588"  # no character stands in our Python files that cp1252 lacks
 
 
 class Terminal:
@@ -66,7 +67,7 @@ class Terminal:
         if not self.live:
             return
         full = round(BAR * done / max(total, 1))
-        text = f"{name:8}  [{'█' * full}{'·' * (BAR - full)}] {done}/{total}{unit}"
+        text = f"{name:8}  [{_BLOCK * full}{'·' * (BAR - full)}] {done}/{total}{unit}"
         print(f"\r{text}", end="", file=self.out, flush=True)
         self._bar = True
 

@@ -16,8 +16,13 @@ _REFUSALS = (
     r"(?:sorry|apologies|my apologies|unfortunately|regrettably)\b",
     r"as an? (?:ai|language|vision|image|assistant)\b",
     r"(?:this|the|your) request (?:violates|goes against|is against|is not|cannot|can ?not|can['’]t)\b",
-    r"(?:很?抱歉|对不起|對不起|不好意思|我无法|我無法|我不能|无法|無法)",
-    r"(?:申し訳|すみません|ごめんなさい|죄송|извините|к сожалению|простите)",
+    r"(?:\u5f88?\u62b1\u6b49|\u5bf9\u4e0d\u8d77|\u5c0d\u4e0d\u8d77|\u4e0d\u597d\u610f\u601d|"
+    r"\u6211\u65e0\u6cd5|\u6211\u7121\u6cd5|\u6211\u4e0d\u80fd|\u65e0\u6cd5|\u7121\u6cd5)",
+    r"(?:\u7533\u3057\u8a33|\u3059\u307f\u307e\u305b\u3093|"
+    r"\u3054\u3081\u3093\u306a\u3055\u3044|\uc8c4\uc1a1|"
+    r"\u0438\u0437\u0432\u0438\u043d\u0438\u0442\u0435|"
+    r"\u043a \u0441\u043e\u0436\u0430\u043b\u0435\u043d\u0438\u044e|"
+    r"\u043f\u0440\u043e\u0441\u0442\u0438\u0442\u0435)",
     r"(?:es tut mir leid|tut mir leid|entschuldigung|leider|ich kann (?:\w+\s){0,4}nicht)\b",
     r"(?:(?:je suis )?désolée?|je ne peux pas|malheureusement)\b",
     r"(?:lo siento|no puedo|lamento|desculpe|não posso|mi dispiace|non posso)\b",

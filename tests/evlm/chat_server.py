@@ -13,7 +13,7 @@ from evlm.plan.trace import Plan, Trace, render
 from evlm.request import Reference, Request
 
 PLAN = Plan("make the hat red", ("hat",), "box 0 0 500 500 full")
-TRACE = Trace("a größer hat 🙂", "paint it", "yes", PLAN)
+TRACE = Trace("a größer hat \U0001f642", "paint it", "yes", PLAN)
 REQUEST = Request(torch.rand(1, 8, 12, 3), "like this", (Reference("text", text="red"),))
 Reply = Callable[[BaseHTTPRequestHandler], None]
 

@@ -116,7 +116,7 @@ def test_any_text_survives(tmp_path_factory, prompt, prose, instruction, targets
 
 
 def test_prompts_of_ten_thousand_characters(tmp_path):
-    row = make_row(prompt="ж" * 10_000)
+    row = make_row(prompt="\u0436" * 10_000)
     RowWriter(tmp_path).append(row, pictures_of(row))
     assert next(read_rows(tmp_path)).request(tmp_path).prompt == row.prompt
     with pytest.raises(RecordError, match="prompt: 20,001 characters"):

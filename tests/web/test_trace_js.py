@@ -26,7 +26,12 @@ RENDERED = [
     ),
     Trace("ends with \\", "<", "</", Plan("x: y", ("none",), None)),
     Trace("", "", "", Plan("x", ("a, b", "St. B", "cat. dog.", "[c]", "n/a", '"d"', "."), "[1, 2]")),
-    Trace("Größe ≤ 5 px — 日本語 🙂", "instruction: no field", "scope: local", Plan("ändere es", ("Kreis",))),
+    Trace(
+        "Größe \u2264 5 px — \u65e5\u672c\u8a9e \U0001f642",
+        "instruction: no field",
+        "scope: local",
+        Plan("ändere es", ("Kreis",)),
+    ),
 ]
 
 

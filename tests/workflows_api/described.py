@@ -36,11 +36,11 @@ mask: box 31 344 344 656 full
 </output>"""
 TRACE_SIZE, RESULT_SIZE = (420, 440), (300, 300)
 OUR_FILES = (
-    "- Qwen/Qwen2-VL-7B-Instruct → `models/evlm/qwen2-vl-7b`\n"
-    "- IDEA-Research/grounding-dino-tiny → `models/evlm/grounding-dino-tiny`\n"
-    "- sam2.1_hiera_small.safetensors → `models/sam2`\n"
+    "- Qwen/Qwen2-VL-7B-Instruct \u2192 `models/evlm/qwen2-vl-7b`\n"
+    "- IDEA-Research/grounding-dino-tiny \u2192 `models/evlm/grounding-dino-tiny`\n"
+    "- sam2.1_hiera_small.safetensors \u2192 `models/sam2`\n"
 )
-IP2P_FILE = "instruct-pix2pix-00-22000.safetensors → `models/checkpoints`"
+IP2P_FILE = "instruct-pix2pix-00-22000.safetensors \u2192 `models/checkpoints`"
 ABSENT = "Where one is missing, its loader says what goes where; its `download` switch fetches it instead."
 
 
@@ -183,10 +183,10 @@ def qwen_image_edit(definitions: Definitions) -> Graph:
         "qwen_image_edit",
         "## Feed Qwen-Image-Edit\n\nA large editor follows an instruction well, but not a hint: EVLM turns "
         "the vague request into one clear sentence, and **Composite in Mask** keeps what was not meant.\n\n"
-        "**Files:**\n- qwen_image_edit_fp8_e4m3fn.safetensors → `models/diffusion_models`\n"
-        "- qwen_2.5_vl_7b_fp8_scaled.safetensors → `models/text_encoders`\n"
-        f"- qwen_image_vae.safetensors → `models/vae`\n{OUR_FILES}\n{ABSENT} Flux Kontext goes into the same "
-        "place: its loaders, core's ReferenceLatent and FluxGuidance.",
+        "**Files:**\n- qwen_image_edit_fp8_e4m3fn.safetensors \u2192 `models/diffusion_models`\n"
+        "- qwen_2.5_vl_7b_fp8_scaled.safetensors \u2192 `models/text_encoders`\n"
+        f"- qwen_image_vae.safetensors \u2192 `models/vae`\n{OUR_FILES}\n{ABSENT} Flux Kontext goes into "
+        "the same place: its loaders, core's ReferenceLatent and FluxGuidance.",
         definitions,
         note_height=540,
     )

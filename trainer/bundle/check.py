@@ -146,7 +146,7 @@ def table(measured: dict[str, dict[str, float]], titles: Collection[str] | None 
         if bar.part not in measured or (titles is not None and bar.title not in titles):
             continue
         result = measured[bar.part]
-        sign = "≤" if bar.most else "≥"
+        sign = "\u2264" if bar.most else "\u2265"
         miss = "" if bar.met(result) else " (missed)"
         lines.append(f"| {bar.title} | {bar.value(result):.3g}{miss} | {sign} {bar.bar:g} |")
     return "\n".join(lines)

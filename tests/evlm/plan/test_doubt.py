@@ -30,7 +30,10 @@ FENCED = (
 
 def asked() -> Request:
     picture = torch.rand(1, SIZE, SIZE, 3, generator=torch.Generator().manual_seed(0))
-    return Request(picture, "اجعل السماء زرقاء")
+    return Request(
+        picture,
+        "\u0627\u062c\u0639\u0644 \u0627\u0644\u0633\u0645\u0627\u0621 \u0632\u0631\u0642\u0627\u0621",
+    )
 
 
 @pytest.mark.parametrize(

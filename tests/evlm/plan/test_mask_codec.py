@@ -154,7 +154,7 @@ ROWS = " ".join(["0-7"] * 8)
         ("box 1 2 1001 4 full", "'1001' is not an integer"),
         ("box 1 -2 3 4 full", "'-2' is not an integer"),
         ("box 1 2.0 3 4 full", "'2.0' is not an integer"),
-        ("box ١ 2 3 4 full", "is not an integer"),
+        ("box \u0661 2 3 4 full", "is not an integer"),
         ("box 5 2 5 4 full", "empty or inside out"),
         ("box 1 9 5 4 full", "empty or inside out"),
         ("box 1 2 3 4 full stop", "after 'full'"),

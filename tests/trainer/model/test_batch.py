@@ -151,7 +151,7 @@ def test_any_text_round_trips_through_the_tokenizer(tiny):
     tokenizer = tiny[0].tokenizer
     for text in (
         "make it heroic",
-        "Größe 15 ✓ 日本語",
+        "Größe 15 \u2713 \u65e5\u672c\u8a9e",
         "<thinking>\n\n</thinking>\nmask: box 1 2-3 .",
         "a\tb  c\n\n",
     ):

@@ -1,0 +1,71 @@
+"""Rules of the registry's lint (comfy-test) that need no tool to be held (N14)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SKIPPED = {"lib", "site-packages", "node_modules", "venv", "out"}
+
+
+def files(pattern: str, under: str = ".") -> list[Path]:
+    found = [path for path in (ROOT / under).rglob(pattern) if path.is_file()]
+    return [
+        path
+        for path in found
+        if not any(part in SKIPPED or part.startswith(".") for part in path.relative_to(ROOT).parts)
+    ]
+
+
+def namespace() -> str:
+    shown = re.search(
+        r'^DisplayName = "([^"]+)"$', (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE
+    )
+    assert shown
+    return re.sub(r"[^a-z0-9]", "", shown[1].lower())
+
+
+def test_a_python_file_can_be_read_as_cp1252() -> None:
+    """Windows reads files so where nobody says utf-8."""
+    wrong = []
+    for path in files("*.py"):
+        text = path.read_text(encoding="utf-8")
+        wrong += [f"{path.relative_to(ROOT)}: {c!r}" for c in sorted(set(text)) if not _fits(c)]
+    assert not wrong, "\n".join(wrong)
+
+
+def _fits(character: str) -> bool:
+    try:
+        character.encode("cp1252")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def test_an_extension_has_the_packs_name_before_its_own() -> None:
+    """Two extensions of one name, and the page drops one of them."""
+    names = []
+    for path in files("*.js", "web"):
+        code = path.read_text(encoding="utf-8")
+        names += re.findall(r"registerExtension\(\{\s*name:\s*\"([^\"]+)\"", code)
+        assert code.count("registerExtension(") == len(re.findall(r"registerExtension\(\{\s*name:", code))
+    assert len(names) == len(set(names)) >= 4
+    assert all(name.startswith(f"{namespace()}.") for name in names), names
+
+
+@pytest.mark.parametrize(
+    "shared",
+    [
+        r"document\.(head|body|documentElement)\b[^\n]*\.(append|prepend|appendChild|insertBefore)\(",
+        r"document\.adoptedStyleSheets",
+        r"document\.addEventListener",
+        r"\b(window|globalThis)\.\w+\s*=[^=]",
+        r"createElement\(\"style\"\)",
+    ],
+)
+def test_nothing_is_put_into_the_page_that_all_packs_share(shared: str) -> None:
+    for path in files("*.js", "web"):
+        assert not re.search(shared, path.read_text(encoding="utf-8")), path.name
