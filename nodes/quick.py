@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..evlm.request import Reference as EngineReference
     from .load_all import Pipe
 
-STOP = ["paint", "stop at the plan"]
+STOP = ["paint", "stop at the plan", "paint anyway"]
 MOST_VARIATIONS = 16
 
 
@@ -51,7 +51,8 @@ class QuickEdit(io.ComfyNode):
                 io.Combo.Input(
                     "stop",
                     options=STOP,
-                    tooltip="'stop at the plan' shows words, boxes and mask, and paints nothing yet.",
+                    tooltip="'stop at the plan' paints nothing yet; 'paint anyway' follows a doubtful plan, "
+                    "too.",
                 ),
                 io.Int.Input(
                     "variations",
@@ -132,7 +133,7 @@ class QuickEdit(io.ComfyNode):
 
         sockets.choice("batch", batch, BATCH)
         sockets.whole("variations", variations, 1, MOST_VARIATIONS)
-        paint = sockets.choice("stop", stop, STOP) == STOP[0]
+        paint = sockets.choice("stop", stop, STOP) != STOP[1]
         pictures = [image] if batch == "video" else list(image.split(1))
         changes = Changes(
             instruction=instruction.strip(),
@@ -141,6 +142,7 @@ class QuickEdit(io.ComfyNode):
         )
         pipeline, watch = pipe.pipeline(), _Watch(len(pictures) * (variations if paint else 1))
         edited, masks, planned, previews = [], [], [], []
+        notes: list[str] = []
         own = None
         for number, frames in enumerate(pictures):
             request = Request(frames, prompt, references or ())
@@ -152,15 +154,17 @@ class QuickEdit(io.ComfyNode):
             masks.append(everywhere if plan.mask is None else plan.mask)
             previews.append(drawn(frames, plan.mask, list(plan.boxes)))
             if not paint:
+                notes += plan.notes
                 edited.append(frames)
                 continue
             for turn in range(variations):
                 own = pipeline.editor.defaults
                 settings = _settings(own, (seed + turn) % 2**63, steps, guidance, image_guidance)
-                result = pipeline.paint(request, plan, settings, on_event=watch.event)
+                result = pipeline.paint(request, plan, settings, on_event=watch.event, anyway=stop == STOP[2])
                 watch.painted()
                 edited.append(result.edited)
-        host.tell(note for plan in planned for note in plan.notes)
+                notes += result.notes
+        host.tell(dict.fromkeys(notes))  # several variations say the same
         pictures_out, drawings = torch.cat(edited), torch.cat(previews)
         watch.end(pictures_out if paint else drawings)
         shown = host.preview(pictures_out if paint else drawings, cls)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -68,6 +69,22 @@ def test_it_stops_at_the_plan_and_goes_on_without_reasoning_again(
     assert worded.args[2][0].plan.instruction == "make it green" and len(asked) == 1
     call("EVLM_QuickEdit", pipe=pipe, **{**example, "prompt": "remove it"})
     assert asked[1:] == ["remove it"], "another question is asked"
+
+
+def test_by_a_doubtful_plan_nothing_is_painted_unless_it_is_asked(
+    pipe: Any, example: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    request: dict[str, Any] = {"image": example["image"], "prompt": "remove it"}
+    reasoned = call("EVLM_QuickEdit", pipe=pipe, stop="stop at the plan", **request)
+    (key,) = [key for key, each in pipe.answers.items() if each.trace == reasoned.args[2][0]]
+    answer, parse = pipe.answers[key], part("evlm.plan.trace").parse
+    pipe.answers[key] = replace(answer, trace=parse("instruction: make everything heroic"))
+    with caplog.at_level("INFO", "evlm"):
+        held = call("EVLM_QuickEdit", pipe=pipe, steps=2, **request).args[0]
+    assert torch.equal(held, example["image"]) and "nothing was painted" in caplog.text
+    painted = call("EVLM_QuickEdit", pipe=pipe, stop="paint anyway", steps=2, **request).args[0]
+    assert not torch.equal(painted, example["image"])
+    pipe.answers.clear()
 
 
 def test_variations_are_the_pictures_of_their_seeds(pipe: Any, example: dict[str, Any]) -> None:
