@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+import evlm
+
 TESTS = Path(__file__).resolve().parent
 WORKFLOWS = TESTS.parent / "workflows"
 TWINS = TESTS / "workflows_api"
@@ -115,7 +117,9 @@ def test_every_choice_is_one_that_the_node_offers(name: str, known: dict[str, An
 def test_every_node_says_which_pack_it_is_of(name: str) -> None:
     for node in nodes(name):
         about = node["properties"]
-        pack = ("evlm-edit", "0.1.0") if node["type"].startswith("EVLM_") else ("comfy-core", "0.3.64")
+        pack = (
+            ("evlm-edit", evlm.__version__) if node["type"].startswith("EVLM_") else ("comfy-core", "0.3.64")
+        )
         assert (about["cnr_id"], about["ver"]) == pack
         assert about["Node name for S&R"] == node["type"]
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 CORE_VERSION = "0.3.64"
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 AFTER = "control_after_generate"
