@@ -81,7 +81,7 @@ def read_references(options: argparse.Namespace) -> tuple[tuple[Reference, ...],
 
 def edited_names(original: Original) -> tuple[str, str]:
     """What the edited picture and its mask are called in the folder for the results."""
-    from ..files.save_edited import edited_suffix
+    from ..files.edited_still import edited_suffix
 
     if original.still is not None:
         return f"edited{edited_suffix(original.still)}", "mask.png"
@@ -96,8 +96,8 @@ def write_edited(paths: Sequence[Path], edited: Tensor, mask: Tensor | None, ori
     whole frame. Raises PictureError.
     """
     from ..files.clips import save_animation
+    from ..files.edited_still import save_edited
     from ..files.pictures import save_picture
-    from ..files.save_edited import save_edited
 
     notes: list[str] = []
     if original.still is not None:

@@ -199,7 +199,7 @@ def test_pictures_are_never_changed(folder):
 @pytest.mark.parametrize(
     ("picture", "reason"),
     [
-        (torch.full((4, 5, 3), 2.0), "0..1"),
+        (torch.full((4, 5, 3), 2.5), "0..1"),
         (torch.full((4, 5, 3), float("nan")), "finite"),
         (torch.zeros(2, 4, 5, 3), r"shape \(2, 4, 5, 3\), expected"),
         (torch.zeros(4, 5, 4), "expected"),

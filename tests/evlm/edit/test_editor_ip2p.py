@@ -96,7 +96,7 @@ def test_outside_the_mask_every_bit_stays(editor: IP2P, data: st.DataObject) -> 
     assert edited.frames.isfinite().all() and edited.frames.min() >= 0 and edited.frames.max() <= 1
     assert torch.equal(frames, before[0]) and torch.equal(mask, before[1])
     if off.all():
-        assert edited.box is None and len(edited.crops) == 0 and "empty" in edited.notes[0]
+        assert edited.box is None and len(edited.crops) == 0 and "nothing is chosen" in edited.notes[0]
     else:
         assert not torch.equal(edited.frames[~off], frames[~off])
 
@@ -210,10 +210,9 @@ def test_any_instruction_is_read_and_a_long_one_cut_with_a_note(editor: IP2P) ->
     "frames, mask",
     [
         (torch.full((1, 8, 8, 3), float("nan")), None),
-        (torch.full((1, 8, 8, 3), 2.0), None),
+        (torch.full((1, 8, 8, 3), 2.5), None),
         (torch.zeros(0, 8, 8, 3), None),
         (torch.zeros(1, 8, 8, 4), None),
-        (torch.zeros(1, 8, 8, 3), torch.zeros(1, 8, 9)),
         (torch.zeros(3, 8, 8, 3), torch.zeros(2, 8, 8)),
         (torch.zeros(1, 8, 8, 3), torch.full((1, 8, 8), float("nan"))),
     ],

@@ -25,7 +25,13 @@ def drawn(prompt: str = "blue", references: int = 0, instruction: str = "make it
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("把天空", "变蓝色"), ("اجعل", "زرقاء"), ("🦄", "🐳"), ("привет", "приват"), ("日本", "語字")],
+    [
+        ("\u628a\u5929\u7a7a", "\u53d8\u84dd\u8272"),
+        ("\u0627\u062c\u0639\u0644", "\u0632\u0631\u0642\u0627\u0621"),
+        ("\U0001f984", "\U0001f433"),
+        ("\u043f\u0440\u0438\u0432\u0435\u0442", "\u043f\u0440\u0438\u0432\u0430\u0442"),
+        ("\u65e5\u672c", "\u8a9e\u5b57"),
+    ],
 )
 def test_each_script_is_readable(one: str, other: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Different words look different: in a font that has them, and as codes where no font of the system
