@@ -65,7 +65,8 @@ class Page:
             f"async ([graph, name]) => {{ await {APP}.loadGraphData(graph, true, true, name) }}",
             [graph, workflow.stem],
         )
-        self.page.wait_for_function(f"count => {APP}.graph.nodes.length === count", arg=len(graph["nodes"]))
+        loaded = f"count => {APP}.graph.nodes.length === count"
+        self.page.wait_for_function(loaded, arg=len(graph["nodes"]), timeout=READY)
         self.page.wait_for_timeout(700)
 
     def use_nodes_2(self) -> bool:
