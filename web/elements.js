@@ -15,9 +15,10 @@ fetch(STYLE) // so that the first element does not wait for it
 /**
  * Puts content into a node, last among its widgets and not serialised, so that it shifts no saved value.
  *
- * name: the widget's. height, maxHeight: pixels. beat(): called before each painting while the element is on screen.
+ * name: the widget's. label: what app mode writes above it. height, maxHeight: pixels. beat(): called before each
+ * painting while the element is on screen.
  */
-export function addElement(node, name, content, { height, maxHeight, beat }) {
+export function addElement(node, name, content, { label, height, maxHeight, beat }) {
   const element = document.createElement("div")
   element.className = CLASS
   element.dataset.evlm = name
@@ -40,6 +41,7 @@ export function addElement(node, name, content, { height, maxHeight, beat }) {
     ...(maxHeight === undefined ? {} : { getMaxHeight: () => maxHeight }),
   })
   widget.serialize = false
+  if (label) widget.label = label
   passOn(element, content)
   const [width, least] = node.computeSize()
   node.setSize([Math.max(node.size[0], width, WIDTH), Math.max(node.size[1], least)])

@@ -46,7 +46,7 @@ app.registerExtension({
       onFold: (names) => node.setProperty ? node.setProperty(FOLDED, names) : (node.properties[FOLDED] = names),
     })
     views.set(node, view)
-    addElement(node, "evlm_trace", view.element, { height: TRACE_HEIGHT[node.comfyClass] })
+    addElement(node, "evlm_trace", view.element, { label: t()("trace"), height: TRACE_HEIGHT[node.comfyClass] })
     after(node, "onConfigure", () => view.setFolded(node.properties?.[FOLDED]))
     listen(node)
   },

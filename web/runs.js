@@ -39,7 +39,8 @@ export function followRuns({ isTraced, show, finish }) {
     if (!isTraced(node)) return null // the workflow was left while it ran
     const state = told.get(String(id))
     if (state && state.type === node.comfyClass && state.graph === root()?.id) return state
-    const fresh = { type: node.comfyClass, graph: root()?.id, prompt: running, pages: new Pages(), note: "", traces: [], ended: false }
+    const fresh = { type: node.comfyClass, graph: root()?.id, prompt: running, pages: new Pages(), traces: [] }
+    Object.assign(fresh, { note: "", ended: false })
     told.set(String(id), fresh)
     return fresh
   }
@@ -110,7 +111,8 @@ export function followRuns({ isTraced, show, finish }) {
     }
   }
 
-  /** At the end of a run: what was cached (ComfyUI 0.3 tells of it only at the chain's end), or came while nobody listened. */
+  /** At a run's end: what was cached (of that ComfyUI 0.3 tells only at the chain's end), or came while nobody
+   * listened. */
   async function lookUp(prompt) {
     const blank = ours().filter(([id, node]) => isBlank(id, node))
     if (!prompt || !blank.length) return

@@ -40,15 +40,10 @@ def test_cores_drawn_boxes_feed_ours(newer: live.Comfy) -> None:
     """Boxes of core's Create Bounding Boxes lead Segment and Edit."""
     graph = graphs.load("step_by_step")
     segment = graphs.node_of(graph, "EVLM_Segment")
-    fraction = {"x": 0.2, "y": 0.2, "width": 0.4, "height": 0.4, "metadata": {"type": "obj", "desc": "it"}}
-    graph["boxes"] = {
-        "class_type": "CreateBoundingBoxes",
-        "inputs": {
-            "width": 64,
-            "height": 64,
-            "editor_state": [{**fraction, "x": 12, "y": 12, "width": 26, "height": 26}],
-        },
-    }
+    drawn = {"x": 12, "y": 12, "width": 26, "height": 26, "metadata": {"type": "obj", "desc": "it"}}
+    # As the page sends a list that is no link.
+    state = {"width": 64, "height": 64, "editor_state": {"__value__": [drawn]}}
+    graph["boxes"] = {"class_type": "CreateBoundingBoxes", "inputs": state}
     graph[segment]["inputs"]["boxes"] = ["boxes", 1]
     run = newer.run(graph)
     assert run.status == "success" and not run.error, run.error

@@ -58,6 +58,36 @@ def test_the_trace_is_drawn_in_nodes_2_as_well(page: frontend.Page) -> None:
     assert not page.ours()
 
 
+def test_the_quickstart_is_an_app_as_well(page: frontend.Page) -> None:
+    """App mode: a request and words in, the picture and the reasons out (N16)."""
+    page.load(live.PACK / "workflows" / "quickstart.json")
+    toggled = page.page.evaluate(
+        f"""async () => {{ const commands = {frontend.APP}.extensionManager.command
+          if (!commands.commands.some(each => each.id === "Comfy.ToggleLinear")) return false
+          await commands.execute("Comfy.ToggleLinear")
+          return true }}"""
+    )
+    if not toggled:
+        pytest.skip(f"frontend {page.version} has no app mode")
+    page.page.wait_for_timeout(2000)
+    skip = page.page.get_by_role("button", name="Skip", exact=True)
+    if skip.count():
+        skip.first.click()
+    page.page.wait_for_timeout(500)
+    shown = page.page.locator("body").inner_text()
+    assert all(name in shown for name in ("which", "prompt", "seed", "Reasons")), shown
+    assert page.click_run(240) == "success"
+    page.page.wait_for_timeout(1500)
+    assert any(text.strip() for text in page.texts(".evlm-instruction")), "no reasons are shown"
+    views = (
+        "() => [...document.images].filter(img => /api.view/.test(img.src) && img.naturalWidth > 1).length"
+    )
+    assert page.page.evaluate(views) >= 1, "no picture is shown"
+    page.page.screenshot(path=str(live.PACK / "out" / f"app-frontend-{page.version}.png"))
+    page.page.evaluate(f"() => {frontend.APP}.extensionManager.command.execute('Comfy.ToggleLinear')")
+    assert not page.ours()
+
+
 def _same(queued: live.Graph, twin: live.Graph) -> bool:
     """Whether the page would queue what the twin says. Some of core's nodes add inputs of the page's own."""
     queued, twin = (json.loads(json.dumps(each)) for each in (queued, twin))

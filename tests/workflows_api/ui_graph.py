@@ -67,6 +67,7 @@ class Graph:
     def __init__(self, name: str, note: str, definitions: Definitions, note_height: int = 400) -> None:
         self.name, self.definitions = name, definitions
         self.nodes: list[Node] = []
+        self._app: dict[str, Any] = {}
         about: dict[str, Any] = {"input": {}, "output": [], "output_name": []}
         self.nodes.append(Node(1, NOTE, 0, about, {"text": note}, size=(360, note_height)))
 
@@ -91,6 +92,16 @@ class Graph:
         node.size = size or (WIDTH, _height(node))
         self.nodes.append(node)
         return node
+
+    def show_as_app(self, inputs: list[tuple[Node, str]], outputs: list[Node]) -> None:
+        """What app mode shows, in frontends that have it: widgets of nodes, and the nodes whose pictures are the
+        result."""
+        self._app = {
+            "linearData": {
+                "inputs": [[node.id, widget] for node, widget in inputs],
+                "outputs": [node.id for node in outputs],
+            }
+        }
 
     def api(self) -> dict[str, Any]:
         """The graph as `POST /prompt` takes it."""
@@ -133,7 +144,7 @@ class Graph:
             "links": links,
             "groups": [],
             "config": {},
-            "extra": {"ds": {"scale": 0.7, "offset": [80, 80]}, "frontendVersion": "1.27.10"},
+            "extra": {"ds": {"scale": 0.7, "offset": [80, 80]}, "frontendVersion": "1.27.10"} | self._app,
             "version": 0.4,
         }
 
