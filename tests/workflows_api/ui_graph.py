@@ -94,8 +94,8 @@ class Graph:
         return node
 
     def show_as_app(self, inputs: list[tuple[Node, str]], outputs: list[Node]) -> None:
-        """What app mode shows, in frontends that have it: widgets of nodes, and the nodes whose pictures are the
-        result."""
+        """What app mode shows, in frontends that have it: widgets of nodes, and the nodes whose pictures
+        are the result."""
         self._app = {
             "linearData": {
                 "inputs": [[node.id, widget] for node, widget in inputs],
