@@ -38,8 +38,7 @@ const behind = each => {
   return layers
 }
 const hasText = each => [...each.childNodes].some(part => part.nodeType === 3 && part.textContent.trim())
-return [...document.getElementsByClassName("evlm-element")].flatMap(host => all(host, "*").concat(
-  host.shadowRoot ? all(host.shadowRoot, "*") : []))
+return all(document, ".evlm-trace, .evlm-rating, .evlm-says").flatMap(root => [root, ...all(root, "*")])
   .filter(each => (hasText(each) || each.tagName === "path") && each.tagName !== "STYLE"
     && each.getBoundingClientRect().width > 0)
   .map(each => { const style = getComputedStyle(each)

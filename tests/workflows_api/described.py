@@ -71,11 +71,9 @@ def quickstart(definitions: Definitions) -> Graph:
         size=(420, 900),
     )
     edited = graph.add(3, "PreviewImage", title="Edited", images=edit["image"], size=(380, 400))
-    planned = graph.add(
-        3, "PreviewImage", title="Plan: boxes and mask", images=edit["preview"], size=(380, 400)
-    )
+    graph.add(3, "PreviewImage", title="Plan: boxes and mask", images=edit["preview"], size=(380, 400))
     asked = [(example, "which"), (edit, "prompt"), (edit, "seed"), (edit, "evlm_trace")]
-    graph.show_as_app(asked, [edited, planned])
+    graph.show_as_app(asked, [edited])
     return graph
 
 
