@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # What a ComfyUI runs or shows; all else can be read in the repository.
 KEPT = {"__init__.py", "nodes", "evlm", "trainer", "web", "locales", "workflows", "docs", "pyproject.toml",
-        "requirements.txt", "README.md", "LICENSE", "CHANGELOG.md", "SECURITY.md", ".comfyignore",
-        ".gitignore"}  # fmt: skip
+        "subgraphs", "requirements.txt", "README.md", "LICENSE", "CHANGELOG.md", "SECURITY.md",
+        ".comfyignore", ".gitignore"}  # fmt: skip
 
 
 def test_no_field_is_empty_and_an_address_is_one() -> None:
