@@ -148,7 +148,6 @@ def test_what_comes_goes_and_changes_is_seen(base: Path) -> None:
     assert offered("EVLM_LoadModel", "adapter") == ["none"]
 
 
-@pytest.mark.slow  # by the clock: behind other tests of one process the background pass was met once too late
 def test_nobody_waits_for_a_slow_disk(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A list that takes seconds is made beside the server; a name is checked by its own file (N1)."""
     zoo, folder = part("evlm.models.zoo"), base / "models" / "evlm"
@@ -159,7 +158,7 @@ def test_nobody_waits_for_a_slow_disk(base: Path, monkeypatch: pytest.MonkeyPatc
         return real(path)
 
     shutil.copytree(BUNDLED / "segmenter", folder / "zz")
-    for number in range(50):
+    for number in range(30):
         lora(folder / f"{number}.safetensors")
     monkeypatch.setattr(zoo, "role_of", slow)
     listing = getattr(part("nodes.folders"), "LISTING", None)
@@ -170,7 +169,7 @@ def test_nobody_waits_for_a_slow_disk(base: Path, monkeypatch: pytest.MonkeyPatc
     node.GET_SCHEMA()
     assert node.validate_inputs(model="evlm/zz") is True
     assert "choose one of" in node.validate_inputs(model="evlm/yy")
-    assert time.monotonic() - begun < 5.0  # 50 files at 0.2 s are 10 s
+    assert time.monotonic() - begun < 3.0  # 30 files at 0.2 s are 6 s
     until = time.monotonic() + 60
     while "evlm/zz" not in offered("EVLM_LoadSegmenter", "model"):
         assert time.monotonic() < until
