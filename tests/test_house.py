@@ -24,6 +24,7 @@ FILES = sorted(
 HEAVY = {"torch", "torchvision", "transformers", "diffusers", "peft", "sam2", "accelerate", "bitsandbytes",
          "numpy", "scipy", "PIL", "av", "huggingface_hub", "tokenizers", "safetensors", "hydra"}  # fmt: skip
 LATE = {"transformers", "diffusers", "peft", "sam2", "accelerate", "bitsandbytes", "av", "hydra", "skimage"}
+TORCH_LOAD = {"torch.load", "serialization.load", "torch.serialization.load"}
 COMFY = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "server", "execution", "nodes"}
 
 
@@ -235,8 +236,8 @@ def test_the_old_door_to_the_models_still_opens() -> None:
 
 
 def test_nothing_dangerous_is_called() -> None:
-    """No eval, exec, pickle, trust_remote_code; torch.load only with weights_only=True; sys.path
-    untouched."""
+    """No eval, exec, pickle, trust_remote_code; torch.load, by any of its names, only with
+    weights_only=True; sys.path untouched."""
     bad = []
     for path in (path for path in FILES if part(path) != "tests"):
         for node in ast.walk(parsed(path)):
@@ -245,7 +246,7 @@ def test_nothing_dangerous_is_called() -> None:
             name = ast.unparse(node.func)
             words = {k.arg: ast.unparse(k.value) for k in node.keywords}
             pickled = name.split(".")[-1] in ("load", "loads", "Unpickler") and "pickle" in name
-            unsafe = name == "torch.load" and words.get("weights_only") != "True"
+            unsafe = name in TORCH_LOAD and words.get("weights_only") != "True"
             path_edit = name.startswith("sys.path.")
             remote = words.get("trust_remote_code") not in (None, "False")
             if name in ("eval", "exec", "__import__") or pickled or unsafe or path_edit or remote:

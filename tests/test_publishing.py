@@ -25,6 +25,22 @@ def test_no_field_is_empty_and_an_address_is_one() -> None:
     assert addresses or "Not published yet" in project
 
 
+def test_no_pattern_that_comfy_test_forbids() -> None:
+    """`comfy-test lint` looks, line by line, for what ComfyUI has its own way for: layers, dtype, memory. The
+    trainer is a program of its own and the engine runs without ComfyUI: they import torch's by name."""
+    words = (r"torch\.autocast\s*\(", r"torch\.(cuda\.)?amp\.autocast", r"torch\.load\s*\(",
+             r"\bnn\.(Linear|Conv\w*|LayerNorm|GroupNorm|Embedding)\s*\(", r"\.to\s*\(\s*[\"']cuda",
+             r"\.cuda\s*\(", r"torch\.cuda\.empty_cache\s*\(")  # fmt: skip
+    forbidden = re.compile("|".join(words))
+    files = [path for room in ("evlm", "trainer", "nodes") for path in (ROOT / room).rglob("*.py")]
+    lines = [(path, line) for path in files for line in path.read_text(encoding="utf-8").splitlines()]
+    assert not [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path, line in lines
+        if forbidden.search(line) and not line.lstrip().startswith("#")
+    ]
+
+
 @pytest.mark.parametrize(("name", "most"), [("icon", (400, 400)), ("banner", (1260, 540))])
 def test_icon_and_banner_are_what_the_registry_takes(name: str, most: tuple[int, int]) -> None:
     """(N13)"""

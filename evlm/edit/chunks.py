@@ -66,7 +66,9 @@ def _out_of_memory(error: BaseException) -> bool:
 
 def _free() -> None:
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    elif torch.backends.mps.is_available():
-        torch.mps.empty_cache()
+    backends = [(torch.cuda, torch.cuda), (torch.mps, torch.backends.mps)]
+    if hasattr(torch, "xpu"):
+        backends.append((torch.xpu, torch.xpu))
+    for backend, there in backends:
+        if there.is_available():
+            backend.empty_cache()

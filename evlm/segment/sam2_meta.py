@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, serialization
 
 from ..errors import CheckpointError, ModelError
 
@@ -69,7 +69,7 @@ def read_meta(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
             state: Any = load_file(path)
         elif path.suffix in (".pt", ".pth"):
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = serialization.load(path, map_location="cpu", weights_only=True)
         else:
             raise CheckpointError(f"{path}: a SAM 2 file ends in .safetensors, .pt or .pth")
     except CheckpointError:

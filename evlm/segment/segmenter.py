@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
+from torch.amp import autocast
 
 from ..boxes import Box
 from ..errors import ModelError, RequestError
@@ -189,7 +190,7 @@ class Segmenter:
         return (picture - mean) / std
 
     def _autocast(self) -> Any:
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+        return autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.amp import autocast
 from torch.nn import functional as F
 
 from trainer.bundle.objects import Sample, samples, targets
@@ -221,7 +222,7 @@ def step_loss(
     owner, boxes = assign(batch)
     labels, valid = patch_targets(batch, owner, truth, known, len(words))
     tokens = tokenizer(words, padding=True, truncation=True, return_tensors="pt")
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast("cpu", torch.bfloat16):
         text = model.owlvit.get_text_features(**tokens)
         text = text if isinstance(text, Tensor) else text.pooler_output  # a tensor before transformers 5
         features, _ = model.image_embedder(pixel_values=normalise(batch))

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.amp import autocast
 from torch.nn import functional as F
 
 from evlm.plan.mask_codec import BoxSpans, mask_iou
@@ -215,7 +216,7 @@ def _forward(
         signed = (torch.stack(moved)[:, None] * 2 - 1) * MASK_LOGIT
         side = model.prompt_encoder.mask_input_size
         prompts["input_masks"] = F.interpolate(signed, side, mode="bilinear", antialias=True)
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast("cpu", torch.bfloat16):
         out = model(pixel_values=normalise(batch), multimask_output=ambiguous, **prompts)
     logits = out.pred_masks.float()
     full = F.interpolate(logits.flatten(0, 1), (SIZE, SIZE), mode="bilinear")

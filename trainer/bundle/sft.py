@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
+from torch.amp import autocast
 
 from ..learner.guard import check_in_a_row, skip_reason
 from ..learner.state import Progress, States
@@ -81,7 +82,7 @@ def run_sft(
     for step in range(first, config.steps):
         optimizer.set_lr(schedule(step, config.steps, config.warmup, config.cooldown))
         batch = make_batch(step)
-        with torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=config.autocast):
+        with autocast(batch.input_ids.device.type, torch.bfloat16, enabled=config.autocast):
             hidden, states = hidden_and_seen(model, batch)
             total, count = sft_loss(hidden, batch.labels, model.lm_head)
             loss = total / count

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.amp import autocast
+from torch.nn import Linear
 
 from ..model.batch import Pictures, patchify
 from ..model.forward import tower_states
@@ -61,7 +63,7 @@ class Eyes(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.head = nn.Linear(width, sum(CLASSES.values()))
+        self.head = Linear(width, sum(CLASSES.values()))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.found: dict[str, float] = {}  # running accuracy by name
@@ -115,7 +117,7 @@ def warm_up(
     for step in range(steps):
         optimizer.set_lr(schedule(step, steps, warmup=50, cooldown=0.2))
         pixels, labels = make_batch(random.Random(f"warm-up {seed} {step}"), batch, pictures)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast("cpu", torch.bfloat16):
             loss = eyes(tower_states(tower, pixels, side, side).flatten(0, 1), labels.flatten(0, 1))
         loss.backward()
         optimizer.step()

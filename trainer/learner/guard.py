@@ -89,8 +89,9 @@ def within_memory(
         # Out of the except block, so that the failed attempt's tensors are no longer held by its traceback.
         gc.collect()
         ranks.reset()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        backend = getattr(torch, device.type)
+        if hasattr(backend, "empty_cache"):
+            backend.empty_cache()
         now = min(micro_batch or rows, rows)
         if now <= 1:
             raise TrainingError(

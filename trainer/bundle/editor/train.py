@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.amp import autocast
 
 from trainer.model.optim import make_optimizer, schedule
 
@@ -227,7 +228,7 @@ class Pool:
 @torch.no_grad()
 def encode(vae: Any, pictures: Tensor) -> Tensor:
     """Unscaled latents [B, 4, h / 2, w / 2] of pictures [B, h, w, 3] in 0..1."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast("cpu", torch.bfloat16):
         return vae.encode(pictures.movedim(-1, 1) * 2 - 1).latent_dist.mode().float()
 
 
@@ -258,7 +259,7 @@ def diffusion_loss(
     noise = torch.randn_like(result)
     noisy = scheduler.add_noise(result, noise, times)
     target = scheduler.get_velocity(result, noise, times)
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast("cpu", torch.bfloat16):
         predicted = editor(noisy, source, times, tokens)
     weight = 1 + (recipe.changed - 1) * mask.expand_as(target)
     return (weight * (predicted.float() - target).square()).sum() / weight.sum()

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.amp import autocast
 from torch.nn import functional as F
 
 from trainer.model.optim import make_optimizer, schedule
@@ -31,7 +32,7 @@ def train_vae(vae: Any, seed: int, steps: int, log: Callable[[str], None], batch
             pool = patches(rng, 12 * batch)
         pictures = pool[torch.randint(len(pool), (batch,))]
         optimizer.set_lr(schedule(step, steps))
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast("cpu", torch.bfloat16):
             posterior = vae.encode(pictures).latent_dist
             latents = posterior.sample() if step % 2 else posterior.mode()
             restored = vae.decode(latents).sample
