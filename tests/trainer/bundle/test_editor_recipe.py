@@ -43,6 +43,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     return folder / "out", lines
 
 
+@pytest.mark.slow  # trains: half a minute of one core
 def test_it_leaves_a_folder_that_the_engine_edits_with(trained: tuple[Path, list[str]]) -> None:
     folder, lines = trained
     assert any(line.startswith("epoch 2/2") for line in lines)
@@ -51,6 +52,7 @@ def test_it_leaves_a_folder_that_the_engine_edits_with(trained: tuple[Path, list
     assert set(OPERATIONS) <= set(measured) and measured["outside"] == 0
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_goes_on_where_it_was(trained: tuple[Path, list[str]], tmp_path: Path) -> None:
     def stop(line: str) -> None:
         if line.startswith("epoch 2"):

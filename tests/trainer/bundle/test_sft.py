@@ -51,6 +51,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(parts, tmp_path):
         assert torch.equal(a, b)
 
 
+@pytest.mark.slow  # learns: a quarter of a minute of one core
 def test_one_batch_is_learned(parts, tmp_path):
     tokenizer, collate = parts
     batch, losses = training_batch(collate, 0, 2, 0), []

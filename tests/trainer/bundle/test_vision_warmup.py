@@ -67,7 +67,8 @@ def test_matrices_of_every_block_go_to_muon_and_the_head_to_adam(tokenizer):
     assert id(both["eyes"].head.weight) in groups[False]
 
 
-def test_the_tower_learns_colours_within_seconds(tokenizer):
+@pytest.mark.slow  # learns: half a minute of one core
+def test_the_tower_learns_colours(tokenizer):
     torch.manual_seed(0)
     tower = make_model(tokenizer, vision_width=32, vision_depth=1).model.visual
     eyes = Eyes(32)
