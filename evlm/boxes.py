@@ -17,7 +17,8 @@ Corners = tuple[float, float, float, float]
 class Box:
     """A labelled box in pixels of its frame; x1 and y1 are exclusive edges.
 
-    score: in 0..1. by_plan: no detector gave the box, so the score says nothing; not part of its identity.
+    score: in 0..1. by_plan: the plan's own box, whose score is 0 as no detector vouches for it; not part of
+        its identity.
     """
 
     label: str

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ..evlm.edit.protocol import EditSettings
     from ..evlm.plan.trace import Trace
 
+REMEDY = "Write the instruction here, connect a mask of the place, or turn `anyway` on to paint all the same"
+
 
 class Edit(io.ComfyNode):
     @classmethod
@@ -95,6 +97,13 @@ class Edit(io.ComfyNode):
                     "plan", optional=True, tooltip="Its instruction counts where none is written here."
                 ),
                 io.Mask.Input("mask", optional=True, tooltip="Where to edit; without it everywhere."),
+                io.Boolean.Input(
+                    "anyway",
+                    default=False,
+                    optional=True,  # graphs of 0.1.0 in API form lack it
+                    tooltip="Paint by a doubtful plan, too: one of many repairs, or one that would repaint "
+                    "the whole picture unasked.",
+                ),
             ],
             outputs=[
                 io.Image.Output(
@@ -124,6 +133,7 @@ class Edit(io.ComfyNode):
         chunk: int,
         plan: Trace | None = None,
         mask: Tensor | None = None,
+        anyway: bool = False,
     ) -> io.NodeOutput:
         from dataclasses import replace
 
@@ -131,6 +141,7 @@ class Edit(io.ComfyNode):
         from ..evlm.errors import RequestError
         from ..evlm.masks import fit_mask
         from ..evlm.plan.answers import asks_for_no_change
+        from ..evlm.plan.doubt import doubt
         from ..evlm.request import MAX_PROMPT
         from ..evlm.segment.region import NO_CHANGE
 
@@ -148,8 +159,15 @@ class Edit(io.ComfyNode):
         notes: list[str] = []
         mask = None if mask is None else fit_mask(mask, frames, notes=notes)
         host.tell(notes)
+        connected = mask is not None
         if mask is not None and bool((mask >= 0.5).all()):
             mask = None  # everywhere is no place: the whole frame, at the model's size for whole frames
+        held_back = ""
+        if plan is not None and not anyway and not instruction.strip():
+            held_back = doubt(plan.plan, mask is None, looked=connected)
+        if held_back:
+            host.tell([f"nothing was painted: {held_back}. {REMEDY}"])
+            return io.NodeOutput(frames, frames, ui=host.preview(frames, cls))
         progress = host.Progress(1)
         with editor.use() as engine:
             defaults = engine.defaults

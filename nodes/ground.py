@@ -72,7 +72,7 @@ class Ground(io.ComfyNode):
                     "scores",
                     display_name="scores",
                     is_output_list=True,
-                    tooltip="Of the boxes, in their order.",
+                    tooltip="Of the boxes, in their order; 0 for the plan's own box, which no detector saw.",
                 ),
                 io.Image.Output("preview", display_name="preview", tooltip="The picture with its boxes."),
             ],

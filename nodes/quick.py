@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 STOP = ["paint", "stop at the plan", "paint anyway"]
 MOST_VARIATIONS = 16
+REMEDY = (
+    "to paint all the same, name what is meant in `targets`, draw a mask, or choose 'paint anyway' in `stop`"
+)
 
 
 class QuickEdit(io.ComfyNode):
@@ -163,7 +166,7 @@ class QuickEdit(io.ComfyNode):
                 result = pipeline.paint(request, plan, settings, on_event=watch.event, anyway=stop == STOP[2])
                 watch.painted()
                 edited.append(result.edited)
-                notes += result.notes
+                notes += [*result.notes, *([REMEDY] if result.held_back else [])]
         host.tell(dict.fromkeys(notes))  # several variations say the same
         pictures_out, drawings = torch.cat(edited), torch.cat(previews)
         watch.end(pictures_out if paint else drawings)
@@ -171,9 +174,11 @@ class QuickEdit(io.ComfyNode):
         ui = {**shown.as_dict(), "evlm_trace": [as_json(each.trace) for each in planned]}
         if own is not None:
             ui["evlm_own_values"] = [own_values(own)]
-        return io.NodeOutput(
-            pictures_out, torch.cat(masks), [each.trace for each in planned], drawings, ui=ui
-        )
+        plans = [
+            each.trace.for_picture(len(frames), len(pictures))
+            for each, frames in zip(planned, pictures, strict=True)
+        ]
+        return io.NodeOutput(pictures_out, torch.cat(masks), plans, drawings, ui=ui)
 
 
 def _settings(defaults: Any, seed: int, steps: int, guidance: float, image_guidance: float) -> Any:

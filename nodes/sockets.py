@@ -35,8 +35,9 @@ CATEGORY = "EVLM"
 
 
 def from_boxes(boxes: Sequence[Box], frames: int) -> list[Any]:
-    """Boxes as ComfyUI's bounding boxes (x, y, width, height in pixels), with label, score and frame: a list
-    for each of the frames where core has a type for boxes, for so its nodes take them; else one for all."""
+    """Boxes as ComfyUI's bounding boxes (x, y, width, height in pixels), with label, score and frame, and
+    `by_plan` where no detector gave them: a list for each of the frames where core has a type for boxes, for
+    so its nodes take them; else one for all."""
     made = [
         {
             "x": box.x0,
@@ -46,6 +47,7 @@ def from_boxes(boxes: Sequence[Box], frames: int) -> list[Any]:
             "label": box.label,
             "score": box.score,
             "frame": box.frame,
+            **({"by_plan": True} if box.by_plan else {}),
         }
         for box in boxes
     ]
@@ -70,10 +72,11 @@ def to_boxes(value: Any) -> list[Box]:
                 sides = (x, y, x + wide, y + high)
                 label, score = _label(each), float(each.get("score", 1.0))
                 frame = int(each.get("frame", frame))
+                by_plan = each.get("by_plan") is True
             except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise RequestError(f"box {each!r:.100}: expected x, y, width, height in pixels") from error
         else:
-            label, score = "", 1.0
+            label, score, by_plan = "", 1.0, False
             sides = (float(each[0]), float(each[1]), float(each[2]), float(each[3]))
         finite = all(map(math.isfinite, (*sides, score)))
         if (
@@ -86,7 +89,7 @@ def to_boxes(value: Any) -> list[Box]:
             continue
         if not finite or sides[2] <= sides[0] or sides[3] <= sides[1]:
             raise RequestError(f"box {each!r:.100}: expected finite numbers and a box that is not empty")
-        boxes.append(Box(label, score, *sides, frame=frame))
+        boxes.append(Box(label, score, *sides, frame=frame, by_plan=by_plan))
     if empty:
         _log.warning("%d of %d boxes are empty and left out", empty, len(flat))
     return boxes
@@ -164,7 +167,8 @@ def check_pair(plan: Trace | None, frames: Tensor) -> None:
     if pictures > 1 and len(frames) != planned:
         raise RequestError(
             f"image: {len(frames)} pictures, and the plan is for one of the {pictures} that were planned. "
-            "Move this wire to the `image` output of EVLM Reason: each plan's own picture comes out there"
+            "Move this wire to the `image` output of EVLM Reason: each plan's own picture comes out there. "
+            "For plans of EVLM Quick Edit put core's Rebatch Images (batch_size 1) into this wire"
         )
 
 

@@ -245,12 +245,13 @@ def boxes_from_mask(mask: Tensor, label: str = REGION) -> list[Box]:
 
 def plan_boxes(plan: Plan, height: int, width: int) -> list[Box]:
     """The box that the plan itself draws, in pixels of a frame: none or one, named after the plan's target
-    when it has exactly one. Raises MaskTextError where the mask text breaks the codec's grammar."""
+    when it has exactly one. Its score is 0, for nothing was detected. Raises MaskTextError
+    where the mask text breaks the codec's grammar."""
     if plan.mask_text is None:
         return []
     label = plan.targets[0] if len(plan.targets) == 1 else REGION
     boxes = boxes_from_mask(decode_mask(plan.mask_text, height, width), label)
-    return [replace(box, by_plan=True) for box in boxes]
+    return [replace(box, score=0.0, by_plan=True) for box in boxes]
 
 
 def _pick(

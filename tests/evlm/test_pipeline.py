@@ -160,7 +160,8 @@ def test_without_detector_and_segmenter_the_plans_box_and_mask_do_the_work(reque
 def test_when_the_detector_is_wrong_the_plans_box_prompts_the_segmenter(request_: Request) -> None:
     wrong = Box("red circle", 0.5, 40, 40, 47, 47)
     result = pipeline(trace(circle()), wrong).run(request_)
-    assert result.boxes[0].score == 1.0 and result.boxes[0].x0 < 24 < result.boxes[0].x1
+    assert result.boxes[0].by_plan and result.boxes[0].score == 0.0, "no detector vouches for it"
+    assert result.boxes[0].x0 < 24 < result.boxes[0].x1
     assert any("not where the plan says" in note for note in result.notes)
 
 

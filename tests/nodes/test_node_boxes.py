@@ -57,6 +57,19 @@ def test_core_gets_a_list_for_each_frame(newer: None) -> None:
     ]
 
 
+def test_the_plans_own_box_is_no_sure_detection() -> None:
+    """It had the score 1.00, which no detector gave; behind Ground it is still known as the plan's."""
+    plan = call(
+        "EVLM_PlanFromText", text="instruction: paint it\ntargets: car\nmask: box 100 100 500 500 full"
+    ).args[0]
+    boxes, scores, _ = call("EVLM_Ground", image=torch.zeros(1, 64, 64, 3), plan=plan).args
+    assert scores == [0.0] and [each["score"] for each in boxes] == [0.0]
+    (back,) = part("nodes.sockets").to_boxes(boxes)
+    assert back.by_plan and back.caption == "car (plan's own)"
+    detected = part("nodes.sockets").from_boxes([part("evlm.boxes").Box("car", 0.5, 4, 6, 24, 16)], 1)
+    assert not part("nodes.sockets").to_boxes(detected)[0].by_plan
+
+
 def test_boxes_of_rt_detr_and_sam3_and_drawn_ones_are_read() -> None:
     to_boxes = part("nodes.sockets").to_boxes
     detected = [[{**BOX, "label": "dog", "score": 0.7}], [], [{**BOX, "score": 0.4}]]

@@ -82,6 +82,7 @@ def test_by_a_doubtful_plan_nothing_is_painted_unless_it_is_asked(
     with caplog.at_level("INFO", "evlm"):
         held = call("EVLM_QuickEdit", pipe=pipe, steps=2, **request).args[0]
     assert torch.equal(held, example["image"]) and "nothing was painted" in caplog.text
+    assert "'paint anyway' in `stop`" in caplog.text, "and what to do"
     painted = call("EVLM_QuickEdit", pipe=pipe, stop="paint anyway", steps=2, **request).args[0]
     assert not torch.equal(painted, example["image"])
     pipe.answers.clear()
@@ -115,6 +116,7 @@ def test_a_batch_has_a_plan_each(pipe: Any, example: dict[str, Any]) -> None:
         "EVLM_QuickEdit", pipe=pipe, steps=2, **{**example, "image": both}
     ).args
     assert len(image) == len(mask) == len(plans) == len(preview) == 2
+    assert [plan.planned_for for plan in plans] == [(1, 2), (1, 2)]
     wrong = part("evlm.errors").RequestError
     with pytest.raises(wrong, match="3 masks for 2 pictures"):
         call("EVLM_QuickEdit", pipe=pipe, mask=torch.ones(3, 64, 64), **{**example, "image": both})

@@ -117,20 +117,32 @@ def test_a_mask_that_chooses_nothing_is_said_on_the_node(
 
 
 def test_plans_of_several_pictures_want_their_own_pictures(editor: Any) -> None:
-    """Four plans and a wire from the source are sixteen edits; the error says which wire to move (N8)."""
+    """Four plans and a wire from the source are sixteen edits; the error says which wire to move (N8).
+
+    Plans of Quick Edit know their pictures, too."""
     image, references, prompt, _ = call("EVLM_Example", which="1-reference").args
     batch = torch.cat([image, image.flip(2)])
     model = call("EVLM_LoadModel").args[0]
     reasoned = call("EVLM_Reason", model=model, image=batch, prompt=prompt, references=references).args
+    pipe = call("EVLM_LoadAll").args[0]
+    request = {"image": batch, "prompt": prompt, "references": references, "stop": "stop at the plan"}
+    quick = call("EVLM_QuickEdit", pipe=pipe, **request).args[2]
     for node, inputs in (
         ("EVLM_Ground", {}),
         ("EVLM_Edit", {"editor": editor, "steps": 1}),
         ("EVLM_Segment", {"segmenter": call("EVLM_LoadSegmenter").args[0]}),
     ):
-        wrong = outcome(node, image=batch, plan=reasoned[0][0], **inputs)
-        assert isinstance(wrong, str), f"{node} takes both pictures for one plan"
-        assert "image: 2 pictures" in wrong and "`image` output of EVLM Reason" in wrong
+        for plan in (reasoned[0][0], quick[0]):
+            wrong = outcome(node, image=batch, plan=plan, **inputs)
+            assert isinstance(wrong, str), f"{node} takes both pictures for one plan"
+            assert "image: 2 pictures" in wrong and "`image` output of EVLM Reason" in wrong
+            assert "Rebatch Images" in wrong, "and what to do with the plans of Quick Edit"
         assert not isinstance(outcome(node, image=reasoned[5][1], plan=reasoned[0][1], **inputs), str)
+        assert not isinstance(outcome(node, image=batch[1:], plan=quick[1], **inputs), str)
+    whole = call("EVLM_QuickEdit", pipe=pipe, batch="video", **request).args[2][0]
+    assert whole.planned_for == (2, 1) and not isinstance(
+        outcome("EVLM_Ground", image=batch, plan=whole), str
+    )
     video = call("EVLM_Reason", model=model, image=batch, prompt=prompt, references=references, batch="video")
     assert not isinstance(outcome("EVLM_Ground", image=batch, plan=video.args[0][0]), str)
     alone = call("EVLM_PlanFromText", text=TEXT).args[0]

@@ -380,11 +380,11 @@ def test_folders_that_are_no_detector(tmp_path: Path, owl: Path) -> None:
 
 def test_plan_boxes() -> None:
     plan = Plan("make it blue", ("red circle",), mask_text="box 250 500 750 1000 full")
-    assert plan_boxes(plan, 20, 40) == [Box("red circle", 1.0, 10, 10, 30, 20)]
+    assert plan_boxes(plan, 20, 40) == [Box("red circle", 0.0, 10, 10, 30, 20)]
     assert plan_boxes(Plan("x", (), mask_text="none"), 20, 40) == []
     assert plan_boxes(Plan("x", ("a",)), 20, 40) == []
     two = Plan("x", ("a", "b"), mask_text="box 0 0 1000 1000 full")
-    assert plan_boxes(two, 1, 1) == [Box("region", 1.0, 0, 0, 1, 1)]
+    assert plan_boxes(two, 1, 1) == [Box("region", 0.0, 0, 0, 1, 1)]
     with pytest.raises(MaskTextError):
         plan_boxes(Plan("x", ("a",), mask_text="box nowhere"), 20, 40)
 
