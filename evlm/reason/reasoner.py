@@ -28,6 +28,7 @@ from ..plan.trace import Trace, parse
 from ..request import Request
 from .backbone import Backbone, load_backbone
 from .messages import build_messages, encode
+from .transformers_compat import cache_name
 
 OnToken = Callable[[str], None]
 
@@ -175,13 +176,14 @@ class Reasoner:
             if name in inputs:
                 inputs[name] = inputs[name].to(model.dtype)
         out = model(**inputs, position_ids=positions, use_cache=True, logits_to_keep=1)
-        cache, position = out.past_key_values, positions.amax(dim=(0, 2), keepdim=True).expand(3, 1, 1)
+        cache = {cache_name(model): out[cache_name(model)]}
+        position = positions.amax(dim=(0, 2), keepdim=True).expand(3, 1, 1)
         while True:
             token = choose(out.logits[0, -1])
             yield token
             position = position + 1
             step = torch.tensor([[token]], device=device)
-            out = model(input_ids=step, past_key_values=cache, position_ids=position, use_cache=True)
+            out = model(input_ids=step, position_ids=position, use_cache=True, **cache)
 
     def _check_context(self, prompt: int, new: int) -> None:
         config: Any = self.module.config

@@ -1,18 +1,26 @@
 """Lets transformers 4.57 read folders that transformers 5 wrote: the bundled model, and users' own
-fine-tunes.
+fine-tunes. And the names that its versions give to one and the same thing.
 
-What differs: rotary settings and the tying of embeddings moved within config.json, and the tokenizer is saved
-under a class name that the older version does not know. Folders of the hub have the older form, which
-both read.
+What differs in folders: rotary settings and the tying of embeddings moved within config.json, and the
+tokenizer is saved under a class name that the older version does not know. Folders of the hub have the older
+form, which both read.
 """
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 from ..models.families import REASONERS
 from ..models.loading import read_json
+
+
+def cache_name(model: Any) -> str:
+    """What a model's forward calls the keys and values that it keeps, as an argument and in its output:
+    `cache`, or `past_key_values` in older transformers; 5.40 no longer takes the old name."""
+    # The class is asked: a hook put before one model's forward hides what that takes.
+    return "cache" if "cache" in inspect.signature(type(model).forward).parameters else "past_key_values"
 
 
 def written_by_newer(folder: Path) -> bool:

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from evlm.errors import EVLMError
+from evlm.reason.transformers_compat import cache_name
 
 from .attention_mask import additive_mask, block_mask
 from .batch import Batch
@@ -250,15 +251,15 @@ def _states_behind(
     """(n, states) of the responses n that stand behind these prompts: behind[n] is the prompt."""
     b, device = prompts.batch, base.device
     embeds = _embed(base, b)
-    kept, dtype = _Kept(), embeds.dtype
+    kept, dtype, cache_key = _Kept(), embeds.dtype, cache_name(base.model.language_model)
     block = torch.where(b.attention_mask, 0, -1).to(device)
     count_fed(b.attention_mask.sum())
     out = base.model.language_model(
         inputs_embeds=embeds,
         attention_mask=additive_mask(block_mask(block), dtype),
         position_ids=b.position_ids.to(device),
-        past_key_values=kept,
         use_cache=True,
+        **{cache_key: kept},
     ).last_hidden_state
     if not kept.layers:
         raise EVLMError("gradient checkpointing keeps no keys and values; score packed rows, or in eval mode")
@@ -281,8 +282,8 @@ def _states_behind(
             inputs_embeds=base.get_input_embeddings()(ids.to(device)),
             attention_mask=additive_mask(allowed, dtype),
             position_ids=(prompts.starts[at, None] + torch.arange(max(fed))).expand(3, -1, -1).to(device),
-            past_key_values=_Shared(kept.layers, at.to(device)),
             use_cache=True,
+            **{cache_key: _Shared(kept.layers, at.to(device))},
         ).last_hidden_state
         yield from ((n, torch.cat([lasts[at[g]][None], out[g, : fed[g]]])) for g, n in enumerate(group))
 

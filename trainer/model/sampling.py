@@ -16,6 +16,7 @@ from torch import Tensor
 
 from evlm.errors import EVLMError
 from evlm.reason.messages import Chat
+from evlm.reason.transformers_compat import cache_name
 
 from .attention_mask import additive_mask, block_mask
 from .logprobs import _embed, _Kept, base_of
@@ -121,14 +122,15 @@ def _grow(
 ) -> list[Tensor]:
     b, device = prompts.batch, base.device
     kept, embeds = _Kept(), _embed(base, b)
+    cache_key = cache_name(base.model.language_model)
     block = torch.where(b.attention_mask, 0, -1).to(device)
     count_fed(b.attention_mask.sum())
     out = base.model.language_model(
         inputs_embeds=embeds,
         attention_mask=additive_mask(block_mask(block), embeds.dtype),
         position_ids=b.position_ids.to(device),
-        past_key_values=kept,
         use_cache=True,
+        **{cache_key: kept},
     ).last_hidden_state
     at = torch.tensor(list(owner), device=device)
     lasts = out[torch.arange(len(prompts), device=device), (prompts.lengths - 1).to(device)]
@@ -156,8 +158,8 @@ def _grow(
             inputs_embeds=base.get_input_embeddings()(tokens[:, None]),
             attention_mask=additive_mask(allowed, embeds.dtype),
             position_ids=(positions + step).expand(3, -1)[..., None],
-            past_key_values=cache,
             use_cache=True,
+            **{cache_key: cache},
         ).last_hidden_state[:, 0]
         cache.length += 1
     return [torch.tensor(ids) for ids in grown]

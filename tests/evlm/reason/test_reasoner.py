@@ -4,6 +4,7 @@ results."""
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from evlm.errors import Cancelled, CheckpointError, ModelError, RequestError, TraceError
 from evlm.reason.messages import SHORT, build_messages, encode
 from evlm.reason.reasoner import Reasoner, Sampling, Words
+from evlm.reason.transformers_compat import cache_name
 from evlm.request import Reference, Request
 
 
@@ -62,6 +64,26 @@ def test_greedy_text_is_that_of_generate(folders: dict[str, Path], family: str) 
         )
         assert ours.text == text
         assert ours.tokens == len(tokens)
+
+
+@pytest.mark.parametrize("family", tiny_qwen.FAMILIES)
+def test_nothing_is_called_by_a_name_that_the_library_gives_up(folders: dict[str, Path], family: str) -> None:
+    """`past_key_values` goes in transformers 5.40; the warning was the first line of every command (C19)."""
+    reasoner = Reasoner.load(folders[family], device="cpu", dtype="fp32")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        reasoner.generate(ask(), Sampling(max_new_tokens=3))
+    assert [str(each.message) for each in caught if issubclass(each.category, FutureWarning)] == []
+
+
+def test_older_versions_keep_the_older_name() -> None:
+    class Older:
+        def forward(self, input_ids: Any = None, past_key_values: Any = None) -> None: ...
+
+    class Newer:
+        def forward(self, input_ids: Any = None, cache: Any = None, **kwargs: Any) -> None: ...
+
+    assert (cache_name(Older()), cache_name(Newer())) == ("past_key_values", "cache")
 
 
 @pytest.mark.parametrize("family", tiny_qwen.FAMILIES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,6 +16,7 @@ from trainer.bundle.reasoner import questions
 from trainer.config.recipe import load_config
 from trainer.estimators.rewards import RewardConfig, embed, iou_of, plan_in, similarity, slots, truth_of
 from trainer.learner.learner import Learner, load_learner
+from trainer.model.logprobs import sequence_logps
 from trainer.model.prompts import split
 from trainer.model.ranks import Ranks
 from trainer.model.sampling import SampleConfig, answers, decode, sample
@@ -45,6 +48,16 @@ def test_a_sample_depends_on_its_seed_alone(learner: Learner) -> None:
     alone = sample(learner.model, prompts.take([1]), [0], config, [3])
     assert torch.equal(many[2], alone[0])
     assert torch.equal(many[3], many[4]) and not torch.equal(many[0], many[1])
+
+
+def test_nothing_is_called_by_a_name_that_the_library_gives_up(learner: Learner) -> None:
+    """`past_key_values` goes in transformers 5.40."""
+    prompts = prompts_of(learner, 2)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        drawn = sample(learner.model, prompts, [0, 1], SampleConfig(0.0, 3), [0, 0])
+        sequence_logps(learner.model, prompts, drawn, [0, 1], "cached")
+    assert [str(each.message) for each in caught if issubclass(each.category, FutureWarning)] == []
 
 
 def test_samples_are_cut_off_and_the_end_is_the_last_token(learner: Learner) -> None:
