@@ -95,9 +95,10 @@ class Managed(Generic[Engine]):
         """As ComfyUI's "Unload Models", for this one."""
         import comfy.model_management as mm
 
-        for at in reversed(range(len(mm.current_loaded_models))):
-            if mm.current_loaded_models[at].model is self._patcher:
-                mm.current_loaded_models.pop(at).model_unload()
+        ours = [each for each in mm.current_loaded_models if each.model is self._patcher]
+        mm.current_loaded_models[:] = [each for each in mm.current_loaded_models if each not in ours]
+        for each in ours:
+            each.model_unload()
         mm.soft_empty_cache()
 
     def _need(self) -> Engine:
@@ -113,10 +114,12 @@ class Managed(Generic[Engine]):
     def _drop(self) -> None:
         if self._moves or self._engine is None:
             return
+        # The weights go now, whoever holds a module. By gc.collect() dead models, too, would drop out of
+        # ComfyUI's list, which it is walking by number.
+        for part in (part for module in self._modules(self._engine) for part in module.modules()):
+            part._parameters.clear()
+            part._buffers.clear()
         self._engine = None
-        import gc
-
-        gc.collect()
         _trim()
 
 
@@ -232,12 +235,20 @@ class Progress:
         self._last = time.monotonic()
         picture = None
         if preview is not None and len(preview):
-            picture = ("JPEG", to_pil(preview[0]), PREVIEW)
+            picture = ("JPEG", _shown(preview[0]), PREVIEW)
         self._bar.update_absolute(done, total, picture)
 
     def end(self, result: Tensor) -> None:
         """The page goes on showing the last preview instead of the output: let that be the result."""
         self(self._bar.total, None, result)
+
+
+def _shown(frame: Tensor) -> Any:
+    """A frame [h, w, 3] as large as a preview. ComfyUI's scaling leaves 0 pixels of a side that is a thousand
+    times shorter than the other, and that ends the whole server."""
+    picture = to_pil(frame)
+    scale = PREVIEW / max(picture.size)
+    return picture.resize(tuple(max(1, round(side * scale)) for side in picture.size))
 
 
 class Typing:

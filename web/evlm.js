@@ -92,6 +92,7 @@ app.registerExtension({
     if (node.comfyClass !== "EVLM_Train") return
     const line = make("div", "evlm-says")
     line.setAttribute("role", "status")
+    line.dataset.empty = t()("untrained")
     lines.set(node, line)
     addElement(node, "evlm_says", line, { height: SAYS_HEIGHT, maxHeight: SAYS_HEIGHT })
     listen(node)

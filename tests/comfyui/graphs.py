@@ -34,7 +34,8 @@ def _is_bundled(node: dict[str, Any]) -> bool:
     if not kind.startswith("EVLM_"):
         return kind in PLAIN
     return kind != "EVLM_RemoteModel" and (
-        not kind.startswith("EVLM_Load") or node["inputs"].get("model") == "bundled"
+        not kind.startswith("EVLM_Load")
+        or "bundled" in (node["inputs"].get("model"), node["inputs"].get("models"))
     )
 
 

@@ -22,7 +22,8 @@ SAMPLE = {
     "mask": "none",
     "repairs": ["a tag"],
 }
-# Every text, and every drawn icon, with its colour and what lies behind it, painted by the browser itself.
+# Every text, and every drawn icon, with its colour and what lies behind it, painted by the browser itself. A
+# classic node is no element: it is painted on the canvas, in the colour that LiteGraph names.
 COLOURS = """
 const pixel = document.createElement("canvas").getContext("2d", { willReadFrequently: true })
 const mixed = layers => {
@@ -34,7 +35,11 @@ const mixed = layers => {
 const up = each => each.parentElement ?? each.getRootNode().host
 const behind = each => {
   const layers = []
-  for (let at = each; at; at = up(at)) layers.unshift(getComputedStyle(at).backgroundColor)
+  for (let at = each; at; at = up(at)) {
+    layers.unshift(getComputedStyle(at).backgroundColor)
+    if (at.classList.contains("evlm-element") && !at.closest("[data-node-id]"))
+      return [LiteGraph.NODE_DEFAULT_BGCOLOR, ...layers]
+  }
   return layers
 }
 const hasText = each => [...each.childNodes].some(part => part.nodeType === 3 && part.textContent.trim())
@@ -91,8 +96,7 @@ def test_all_text_stands_out(
     nodes2.evaluate(
         page,
         """const api = app.api ?? window.comfyAPI.api.api
-        for (const [kind, output] of Object.entries({ EVLM_Reason: { evlm_trace: [argument, argument] },
-          EVLM_ShowTrace: { evlm_trace: [argument] },
+        for (const [kind, output] of Object.entries({ EVLM_QuickEdit: { evlm_trace: [argument, argument] },
           EVLM_RateEdit: { evlm_rating: [{ rows: 2, good: 1, bad: 1, folder: "f", written: true }] } }))
           for (const node of nodes(kind)) {
             api.dispatchEvent(new CustomEvent("executed", { detail: { node: String(node.id), output } }))

@@ -37,12 +37,37 @@ def test_unload_gives_the_weights_back_and_use_builds_them_again() -> None:
         gone = weakref.ref(engine.module)
         with model.use() as same:
             assert same is engine
+        weights = weakref.ref(engine.module.weight)
     del engine, same
     mm.unload_all_models()
+    assert weights() is None  # at once
     gc.collect()
     assert gone() is None
     with model.use() as engine:
         assert isinstance(engine, Engine)
+
+
+def test_unloading_lets_no_other_model_drop_out_of_the_list() -> None:
+    """ComfyUI pops from its list by numbers that it found before it unloaded."""
+
+    def clean() -> None:
+        mm.current_loaded_models[:] = [each for each in mm.current_loaded_models if each.model is not None]
+
+    gc.collect()
+    gc.disable()
+    try:
+        model, forgotten = managed(), managed()
+        forgotten.circle = forgotten
+        weakref.finalize(forgotten._patcher, clean)
+        before = list(mm.current_loaded_models)
+        del forgotten
+        next(each for each in before if each.model is model._patcher).model_unload()
+        assert model._engine is None
+        assert mm.current_loaded_models == before
+    finally:
+        gc.enable()
+    gc.collect()
+    assert len(mm.current_loaded_models) < len(before)
 
 
 def test_a_forgotten_model_frees_itself() -> None:
@@ -114,6 +139,23 @@ def test_text_goes_to_the_browser_as_it_is_written(monkeypatch: pytest.MonkeyPat
     last = sent[-1][1]
     assert last["done"] and last["text"] == reasoned.args[4][0]
     assert all(last["text"].startswith(data["text"]) for _, data in sent)
+
+
+@pytest.mark.parametrize("size", [(2048, 2), (1, 4000), (1, 1), (64, 64)], ids=str)
+def test_a_preview_of_any_size_can_be_sent(size: tuple[int, int]) -> None:
+    """ComfyUI scales it so; an error there ends the whole server."""
+    from comfy import utils
+    from PIL import ImageOps
+
+    sent: list[Any] = []
+    utils.set_progress_bar_global_hook(lambda value, total, preview, node_id=None: sent.append(preview))
+    try:
+        part("nodes.host").Progress(1).end(torch.rand(1, *size, 3))
+    finally:
+        utils.set_progress_bar_global_hook(None)
+    kind, picture, longest = sent[-1]
+    shown = ImageOps.contain(picture, (longest, longest))
+    assert kind == "JPEG" and min(shown.size) >= 1 and max(shown.size) == longest
 
 
 @pytest.fixture()

@@ -17,24 +17,7 @@ REAL: Chain = {
     "segmenter": {"model": "sam2.1-small", "models": SAM2},
     "editor": {"model": "instruct-pix2pix", "models": IP2P},
 }
-WISH = """<thinking>
-reference 1 : large yellow dotted square bottom ; sand , clear . original : large red striped heart top , \
-large yellow = dotted = square = left , large green dotted = square = right ; sand , clear . \
-it is the yellow dotted square
-</thinking>
-<intermediate>
-make the yellow dotted square blue
-</intermediate>
-<reflection>
-this holds
-</reflection>
-<output>
-instruction: make the yellow dotted square blue
-targets: yellow dotted square
-scope: local
-mask: box 31 344 344 656 full
-</output>"""
-TRACE_SIZE, RESULT_SIZE = (420, 440), (300, 300)
+TRACE_SIZE, RESULT_SIZE, QUICK_SIZE = (420, 440), (380, 400), (420, 900)
 OUR_FILES = (
     "- Qwen/Qwen2-VL-7B-Instruct \u2192 `models/evlm/qwen2-vl-7b`\n"
     "- IDEA-Research/grounding-dino-tiny \u2192 `models/evlm/grounding-dino-tiny`\n"
@@ -68,10 +51,10 @@ def quickstart(definitions: Definitions) -> Graph:
         image=example["image"],
         prompt="like this",
         references=example["references"],
-        size=(420, 900),
+        size=QUICK_SIZE,
     )
-    edited = graph.add(3, "PreviewImage", title="Edited", images=edit["image"], size=(380, 400))
-    graph.add(3, "PreviewImage", title="Plan: boxes and mask", images=edit["preview"], size=(380, 400))
+    edited = graph.add(3, "PreviewImage", title="Edited", images=edit["image"], size=RESULT_SIZE)
+    graph.add(3, "PreviewImage", title="Plan: boxes and mask", images=edit["preview"], size=RESULT_SIZE)
     asked = [(example, "which"), (edit, "prompt"), (edit, "seed"), (edit, "evlm_trace")]
     graph.show_as_app(asked, [edited])
     return graph
@@ -93,24 +76,8 @@ def step_by_step(definitions: Definitions) -> Graph:
     )
     example = graph.add(1, "EVLM_Example", which=REFERENCE)
     model = graph.add(1, "EVLM_LoadModel")
-    reason = graph.add(
-        2,
-        "EVLM_Reason",
-        model=model["model"],
-        image=example["image"],
-        references=example["references"],
-        prompt="like this",
-    )
-    detector = graph.add(2, "EVLM_LoadDetector")
-    with_plan: dict[str, Any] = {"image": reason["image"], "plan": reason["plan"]}
-    ground = graph.add(3, "EVLM_Ground", detector=detector["detector"], **with_plan)
-    segmenter = graph.add(3, "EVLM_LoadSegmenter")
-    segment = graph.add(
-        4, "EVLM_Segment", segmenter=segmenter["segmenter"], boxes=ground["boxes"], **with_plan
-    )
-    editor = graph.add(4, "EVLM_LoadEditor")
-    edit = graph.add(5, "EVLM_Edit", editor=editor["editor"], mask=segment["mask"], **with_plan)
-    graph.add(6, "PreviewImage", title="Edited", images=edit["image"], size=RESULT_SIZE)
+    reason = _reason(graph, 2, model, example["image"], "like this", example["references"])
+    _edit(graph, 3, reason["image"], reason["plan"])
     graph.add(6, "PreviewImage", title="Reference", images=example["reference"], size=RESULT_SIZE)
     return graph
 
@@ -128,12 +95,12 @@ def edit_2d_qwen2vl_sam2_ip2p(definitions: Definitions) -> Graph:
         definitions,
         note_height=540,
     )
-    original = graph.add(0, "LoadImage", title="Original", image="example.png")
-    reference = graph.add(0, "LoadImage", title="Reference", image="example.png")
-    shown = graph.add(0, "EVLM_Reference", kind="image", image=reference["image"])
-    model = graph.add(1, "EVLM_LoadModel", model="qwen2-vl-7b", models=QWEN2_VL_7B)
-    plan = _reason(graph, model, original["image"], shown["references"], "like this")
-    _edit(graph, original["image"], plan["plan"], REAL)
+    original = graph.add(1, "LoadImage", title="Original", image="example.png")
+    reference = graph.add(1, "LoadImage", title="Reference", image="example.png")
+    model = graph.add(2, "EVLM_LoadModel", model="qwen2-vl-7b", models=QWEN2_VL_7B)
+    shown = graph.add(2, "EVLM_Reference", kind="image", image=reference["image"])
+    reason = _reason(graph, 3, model, original["image"], "like this", shown["references"])
+    _edit(graph, 4, reason["image"], reason["plan"], REAL)
     return graph
 
 
@@ -149,33 +116,26 @@ def native_sampling(definitions: Definitions) -> Graph:
         definitions,
         note_height=480,
     )
-    original = graph.add(0, "LoadImage", title="Original", image="example.png")
+    original = graph.add(1, "LoadImage", title="Original", image="example.png")
     size: dict[str, Any] = {"width": 512, "height": 512, "crop": "center", "upscale_method": "lanczos"}
-    scaled = graph.add(0, "ImageScale", image=original["image"], **size)
-    plan, mask = _plan_and_mask(graph, scaled["image"])
-    loaded = graph.add(4, "CheckpointLoaderSimple", ckpt_name=IP2P[0]["name"], models=IP2P)
-    positive = graph.add(4, "CLIPTextEncode", title="Positive", clip=loaded["clip"], text=plan["instruction"])
-    negative = graph.add(4, "CLIPTextEncode", title="Negative", clip=loaded["clip"], text="")
+    scaled = graph.add(2, "ImageScale", image=original["image"], **size)
+    reason, mask = _plan_and_mask(graph, 2, scaled["image"])
+    loaded = graph.add(5, "CheckpointLoaderSimple", ckpt_name=IP2P[0]["name"], models=IP2P)
+    text = reason["instruction"]
+    positive = graph.add(6, "CLIPTextEncode", title="Positive", clip=loaded["clip"], text=text)
+    negative = graph.add(6, "CLIPTextEncode", title="Negative", clip=loaded["clip"], text="")
     both = graph.add(
-        5,
+        7,
         "InstructPixToPixConditioning",
         positive=positive["conditioning"],
         negative=negative["conditioning"],
         vae=loaded["vae"],
-        pixels=scaled["image"],
+        pixels=reason["image"],
     )
-    sampled = _sample(
-        graph,
-        loaded["model"],
-        both["positive"],
-        both["negative"],
-        both["latent"],
-        cfg=7.5,
-        sampler_name="euler_ancestral",
-        scheduler="normal",
-    )
-    decoded = graph.add(5, "VAEDecode", samples=sampled, vae=loaded["vae"])
-    _composite(graph, scaled["image"], decoded["image"], mask)
+    how: dict[str, Any] = {"cfg": 7.5, "sampler_name": "euler_ancestral", "scheduler": "normal"}
+    given = (both["positive"], both["negative"], both["latent"])
+    sampled = _sample(graph, 8, loaded["model"], *given, **how)
+    _composite(graph, 9, sampled, loaded["vae"], reason["image"], mask)
     return graph
 
 
@@ -192,32 +152,24 @@ def qwen_image_edit(definitions: Definitions) -> Graph:
         definitions,
         note_height=540,
     )
-    original = graph.add(0, "LoadImage", title="Original", image="example.png")
-    scaled = graph.add(0, "FluxKontextImageScale", image=original["image"])
-    plan, mask = _plan_and_mask(graph, scaled["image"])
+    original = graph.add(1, "LoadImage", title="Original", image="example.png")
+    scaled = graph.add(2, "FluxKontextImageScale", image=original["image"])
+    reason, mask = _plan_and_mask(graph, 2, scaled["image"])
     unet, clip, vae = QWEN_IMAGE_EDIT
-    model = graph.add(4, "UNETLoader", unet_name=unet["name"], weight_dtype="default", models=[unet])
-    texts = graph.add(4, "CLIPLoader", clip_name=clip["name"], type="qwen_image", models=[clip])
-    coder = graph.add(4, "VAELoader", vae_name=vae["name"], models=[vae])
-    shifted = graph.add(4, "ModelSamplingAuraFlow", model=model["model"], shift=3.0)
-    normed = graph.add(4, "CFGNorm", model=shifted["model"], strength=1.0)
-    latent = graph.add(4, "VAEEncode", pixels=scaled["image"], vae=coder["vae"])
-    seen: dict[str, Any] = {"clip": texts["clip"], "vae": coder["vae"], "image": scaled["image"]}
+    model = graph.add(5, "UNETLoader", unet_name=unet["name"], weight_dtype="default", models=[unet])
+    texts = graph.add(5, "CLIPLoader", clip_name=clip["name"], type="qwen_image", models=[clip])
+    coder = graph.add(5, "VAELoader", vae_name=vae["name"], models=[vae])
+    shifted = graph.add(6, "ModelSamplingAuraFlow", model=model["model"], shift=3.0)
+    seen: dict[str, Any] = {"clip": texts["clip"], "vae": coder["vae"], "image": reason["image"]}
     kind = "TextEncodeQwenImageEdit"
-    positive = graph.add(5, kind, title="Positive", prompt=plan["instruction"], **seen)
-    negative = graph.add(5, kind, title="Negative", prompt="", **seen)
-    sampled = _sample(
-        graph,
-        normed["patched_model"],
-        positive["conditioning"],
-        negative["conditioning"],
-        latent["latent"],
-        cfg=2.5,
-        sampler_name="euler",
-        scheduler="simple",
-    )
-    decoded = graph.add(5, "VAEDecode", samples=sampled, vae=coder["vae"])
-    _composite(graph, scaled["image"], decoded["image"], mask)
+    positive = graph.add(6, kind, title="Positive", prompt=reason["instruction"], **seen)
+    negative = graph.add(6, kind, title="Negative", prompt="", **seen)
+    normed = graph.add(7, "CFGNorm", model=shifted["model"], strength=1.0)
+    latent = graph.add(7, "VAEEncode", pixels=reason["image"], vae=coder["vae"])
+    how: dict[str, Any] = {"cfg": 2.5, "sampler_name": "euler", "scheduler": "simple"}
+    given = (positive["conditioning"], negative["conditioning"], latent["latent"])
+    sampled = _sample(graph, 8, normed["patched_model"], *given, **how)
+    _composite(graph, 9, sampled, coder["vae"], reason["image"], mask)
     return graph
 
 
@@ -231,19 +183,18 @@ def several_references(definitions: Definitions) -> Graph:
         "what to look at.\n\n**Files:** none, it runs as it is.",
         definitions,
     )
-    example = graph.add(0, "EVLM_Example", which=REFERENCE)
-    picture = graph.add(0, "EVLM_Reference", title="A picture", kind="image", image=example["reference"])
+    example = graph.add(1, "EVLM_Example", which=REFERENCE)
+    picture = graph.add(2, "EVLM_Reference", title="A picture", kind="image", image=example["reference"])
+    models = graph.add(3, "EVLM_LoadAll")
     text = graph.add(
-        0,
+        3,
         "EVLM_Reference",
         title="A text",
         kind="text",
         text="only the colour of the blue ring",
         references=picture["references"],
     )
-    model = graph.add(1, "EVLM_LoadModel")
-    plan = _reason(graph, model, example["image"], text["references"], "like this")
-    _edit(graph, example["image"], plan["plan"])
+    _quick(graph, 4, models, example["image"], "like this", text["references"])
     return graph
 
 
@@ -260,12 +211,12 @@ def remote_reasoner(definitions: Definitions) -> Graph:
         definitions,
         note_height=460,
     )
-    example = graph.add(0, "EVLM_Example", which=WORDS)
     model = graph.add(
         1, "EVLM_RemoteModel", endpoint="http://127.0.0.1:8000/v1", model="Qwen/Qwen2.5-VL-7B-Instruct"
     )
-    plan = _reason(graph, model, example["image"], example["references"], example["prompt"])
-    _edit(graph, example["image"], plan["plan"])
+    models = graph.add(2, "EVLM_LoadAll", custom_reasoner=model["model"])
+    example = graph.add(2, "EVLM_Example", which=WORDS)
+    _quick(graph, 3, models, example["image"], example["prompt"])
     return graph
 
 
@@ -281,18 +232,10 @@ def rate_and_collect(definitions: Definitions) -> Graph:
         "**Files:** none, it runs as it is.",
         definitions,
     )
-    example, plan = _asked(graph, REMOVAL)
-    mask, edited = _edit(graph, example["image"], plan["plan"])
-    graph.add(
-        5,
-        "EVLM_RateEdit",
-        plan=plan["plan"],
-        original=example["image"],
-        edited=edited,
-        mask=mask,
-        references=example["references"],
-        prompt=example["prompt"],
-    )
+    models = graph.add(1, "EVLM_LoadAll")
+    example = graph.add(1, "EVLM_Example", which=REMOVAL)
+    edit = _quick(graph, 2, models, example["image"], example["prompt"], example["references"])
+    _rate(graph, 3, example, edit)
     return graph
 
 
@@ -301,9 +244,9 @@ def train_from_ratings(definitions: Definitions) -> Graph:
     graph = Graph(
         "train_from_ratings",
         "## Train on your ratings\n\nThe whole circle in one queue, in a minute or two on a CPU. The bundled "
-        "reasoner would *remove* the square. **Plan from Text** says what was wanted instead, that edit is "
-        "made, and **Rate Edit** keeps it as *good*; **Train** learns from this dataset, **Load EVLM** takes "
-        "the new adapter, and the last **Reason** plans as you wished.\n\n"
+        "reasoner would *remove* the square. `instruction` and `targets` of **Quick Edit** say what was "
+        "wanted instead, that edit is made, and **Rate Edit** keeps it as *good*; **Train** learns from this "
+        "dataset, **Load EVLM** takes the new adapter, and **Reason** plans as you wished.\n\n"
         "It learns one answer by heart. For your own taste: collect dozens of ratings with the workflow "
         "*rate_and_collect*, put `evlm_ratings` into `dataset` of **Train** in place of the link, and set "
         "`steps` to 0.\n\nCancel when you like; the same queue goes on from there.\n\n"
@@ -311,29 +254,18 @@ def train_from_ratings(definitions: Definitions) -> Graph:
         definitions,
         note_height=560,
     )
-    example, _ = _asked(graph, REMOVAL)
-    asked: dict[str, Any] = {"references": example["references"], "prompt": example["prompt"]}
-    wish = graph.add(2, "EVLM_PlanFromText", title="What was wanted", text=WISH, plain=False, size=(420, 320))
-    mask, edited = _edit(graph, example["image"], wish["plan"])
-    rated = graph.add(
-        5,
-        "EVLM_RateEdit",
-        plan=wish["plan"],
-        original=example["image"],
-        edited=edited,
-        mask=mask,
-        verdict="good",
-        dataset="evlm_first_ratings",
-        **asked,
-    )
+    models = graph.add(1, "EVLM_LoadAll")
+    example = graph.add(1, "EVLM_Example", which=REMOVAL)
+    wish = {"instruction": "make the yellow dotted square blue", "targets": "yellow dotted square"}
+    edit = _quick(graph, 2, models, example["image"], example["prompt"], example["references"], **wish)
+    rated = _rate(graph, 3, example, edit, verdict="good", dataset="evlm_first_ratings")
     trained = graph.add(
-        6, "EVLM_Train", dataset=rated["folder"], steps=32, name="first_taste", size=(400, 640)
+        4, "EVLM_Train", dataset=rated["folder"], steps=32, name="first_taste", size=(400, 640)
     )
-    model = graph.add(7, "EVLM_LoadModel", title="Load EVLM, trained", adapter=trained["adapter"])
-    again = graph.add(
-        8, "EVLM_Reason", title="Reason, trained", model=model["model"], image=example["image"], **asked
-    )
-    graph.add(8, "EVLM_ShowTrace", plan=again["plan"], size=TRACE_SIZE)
+    model = graph.add(5, "EVLM_LoadModel", title="Load EVLM, trained", adapter=trained["adapter"])
+    again = _reason(graph, 6, model, example["image"], example["prompt"], example["references"])
+    again.title = "Reason, trained"
+    graph.add(7, "EVLM_ShowTrace", plan=again["plan"], size=TRACE_SIZE)
     return graph
 
 
@@ -347,13 +279,13 @@ def plan_by_hand(definitions: Definitions) -> Graph:
         "**Files:** none, it runs as it is.",
         definitions,
     )
-    example = graph.add(0, "EVLM_Example", which=WORDS)
+    example = graph.add(1, "EVLM_Example", which=WORDS)
     plan = graph.add(
         2, "EVLM_PlanFromText", text="make the purple striped circle green", targets="purple striped circle"
     )
-    text = graph.add(2, "EVLM_PlanToText", plan=plan["plan"], form="json")
-    graph.add(2, "PreviewAny", title="The plan", source=text["text"], size=(320, 200))
-    _edit(graph, example["image"], plan["plan"])
+    _edit(graph, 3, example["image"], plan["plan"])
+    text = graph.add(3, "EVLM_PlanToText", plan=plan["plan"], form="json")
+    graph.add(4, "PreviewAny", title="The plan", source=text["text"], size=(320, 200))
     return graph
 
 
@@ -379,50 +311,77 @@ BUNDLED = (
 )  # need no file
 
 
-def _asked(graph: Graph, which: str) -> tuple[Node, Node]:
-    """(Example, Reason) by the bundled reasoner."""
-    example = graph.add(0, "EVLM_Example", which=which)
-    model = graph.add(1, "EVLM_LoadModel")
-    return example, _reason(graph, model, example["image"], example["references"], example["prompt"])
+def _quick(
+    graph: Graph,
+    column: int,
+    models: Node,
+    image: Link,
+    prompt: Link | str,
+    references: Link | None = None,
+    **more: str,
+) -> Node:
+    """Quick Edit, and what it made beside it."""
+    if references is not None:
+        more["references"] = references
+    edit = graph.add(
+        column, "EVLM_QuickEdit", pipe=models["pipe"], image=image, prompt=prompt, size=QUICK_SIZE, **more
+    )
+    graph.add(column + 1, "PreviewImage", title="Edited", images=edit["image"], size=RESULT_SIZE)
+    return edit
 
 
-def _reason(graph: Graph, model: Node, image: Link, references: Link | None, prompt: Link | str) -> Node:
+def _rate(graph: Graph, column: int, example: Node, edit: Node, **more: str) -> Node:
+    asked: dict[str, Any] = {"references": example["references"], "prompt": example["prompt"], **more}
+    made: dict[str, Any] = {"plan": edit["plan"], "edited": edit["image"], "mask": edit["mask"]}
+    return graph.add(column, "EVLM_RateEdit", original=example["image"], **made, **asked)
+
+
+def _reason(
+    graph: Graph,
+    column: int,
+    model: Node,
+    image: Link,
+    prompt: Link | str,
+    references: Link | None = None,
+) -> Node:
     given: dict[str, Any] = {} if references is None else {"references": references}
-    plan = graph.add(2, "EVLM_Reason", model=model["model"], image=image, prompt=prompt, **given)
-    graph.add(2, "EVLM_ShowTrace", plan=plan["plan"], size=TRACE_SIZE)
-    return plan
+    return graph.add(column, "EVLM_Reason", model=model["model"], image=image, prompt=prompt, **given)
 
 
-def _found(graph: Graph, image: Link, plan: Link, chain: Chain) -> Link:
-    """The mask by detector and SAM 2; their loaders stand below the reasoner's."""
-    detector = graph.add(1, "EVLM_LoadDetector", **chain["detector"])
-    segmenter = graph.add(1, "EVLM_LoadSegmenter", **chain["segmenter"])
-    ground = graph.add(3, "EVLM_Ground", image=image, plan=plan, detector=detector["detector"])
-    given: dict[str, Any] = {"boxes": ground["boxes"], "segmenter": segmenter["segmenter"]}
-    return graph.add(3, "EVLM_Segment", image=image, plan=plan, **given)["mask"]
+def _found(graph: Graph, column: int, image: Link, plan: Link, chain: Chain) -> Link:
+    """The mask by Ground and Segment. Each one's loader stands below the node before it."""
+    given: dict[str, Any] = {"image": image, "plan": plan}
+    detector = graph.add(column - 1, "EVLM_LoadDetector", **chain["detector"])
+    ground = graph.add(column, "EVLM_Ground", detector=detector["detector"], **given)
+    segmenter = graph.add(column, "EVLM_LoadSegmenter", **chain["segmenter"])
+    given |= {"boxes": ground["boxes"], "segmenter": segmenter["segmenter"]}
+    return graph.add(column + 1, "EVLM_Segment", **given)["mask"]
 
 
-def _edit(graph: Graph, image: Link, plan: Link, chain: Chain = TOY) -> tuple[Link, Link]:
-    """(mask, edited picture), which is shown large."""
-    mask = _found(graph, image, plan, chain)
-    editor = graph.add(1, "EVLM_LoadEditor", **chain["editor"])
-    edited = graph.add(4, "EVLM_Edit", editor=editor["editor"], image=image, plan=plan, mask=mask)["image"]
-    graph.add(5, "PreviewImage", title="Edited", images=edited, size=RESULT_SIZE)
-    return mask, edited
+def _edit(graph: Graph, column: int, image: Link, plan: Link, chain: Chain = TOY) -> None:
+    """The mask, Edit, and the edited picture, shown large."""
+    mask = _found(graph, column, image, plan, chain)
+    editor = graph.add(column + 1, "EVLM_LoadEditor", **chain["editor"])
+    given: dict[str, Any] = {"image": image, "plan": plan, "mask": mask, "editor": editor["editor"]}
+    edited = graph.add(column + 2, "EVLM_Edit", **given)["image"]
+    graph.add(column + 3, "PreviewImage", title="Edited", images=edited, size=RESULT_SIZE)
 
 
-def _plan_and_mask(graph: Graph, image: Link) -> tuple[Node, Link]:
+def _plan_and_mask(graph: Graph, column: int, image: Link) -> tuple[Node, Link]:
     """(Reason, mask) by real models, for an editor that is not ours."""
-    model = graph.add(1, "EVLM_LoadModel", model="qwen2-vl-7b", models=QWEN2_VL_7B)
-    plan = _reason(graph, model, image, None, "autumn")
-    return plan, _found(graph, image, plan["plan"], REAL)
+    model = graph.add(column, "EVLM_LoadModel", model="qwen2-vl-7b", models=QWEN2_VL_7B)
+    reason = _reason(graph, column + 1, model, image, "autumn")
+    return reason, _found(graph, column + 2, reason["image"], reason["plan"], REAL)
 
 
-def _sample(graph: Graph, model: Link, positive: Link, negative: Link, latent: Link, **how: Any) -> Link:
+def _sample(
+    graph: Graph, column: int, model: Link, positive: Link, negative: Link, latent: Link, **how: Any
+) -> Link:
     given: dict[str, Any] = {"positive": positive, "negative": negative, "latent_image": latent}
-    return graph.add(5, "KSampler", model=model, **given, **how)["latent"]
+    return graph.add(column, "KSampler", model=model, **given, **how)["latent"]
 
 
-def _composite(graph: Graph, original: Link, edited: Link, mask: Link) -> None:
-    made = graph.add(6, "EVLM_Composite", original=original, edited=edited, mask=mask)
-    graph.add(6, "PreviewImage", title="Edited", images=made["image"], size=RESULT_SIZE)
+def _composite(graph: Graph, column: int, sampled: Link, vae: Link, original: Link, mask: Link) -> None:
+    decoded = graph.add(column - 1, "VAEDecode", samples=sampled, vae=vae)
+    made = graph.add(column, "EVLM_Composite", original=original, edited=decoded["image"], mask=mask)
+    graph.add(column + 1, "PreviewImage", title="Edited", images=made["image"], size=RESULT_SIZE)
