@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from . import discover, edit, example, ground, load, load_all, plan, quick, rate, reason, segment, train
+from . import (
+    discover,
+    edit,
+    example,
+    ground,
+    load,
+    load_all,
+    native,
+    plan,
+    quick,
+    rate,
+    reason,
+    segment,
+    train,
+)
 
 NODES: list[type[io.ComfyNode]] = [
     load.LoadModel,
@@ -26,5 +40,6 @@ NODES: list[type[io.ComfyNode]] = [
     train.Train,
     load_all.LoadAll,
     quick.QuickEdit,
+    native.Native,
 ]
 NODES = [discover.discoverable(node) for node in NODES]

@@ -18,7 +18,19 @@ from . import folders, host
 from .story import STORY
 
 Execute = TypeVar("Execute", bound=Callable[..., Any])
-MODELS = ("model", "reasoner", "detector", "segmenter", "editor")
+# role -> (what a model of it can do, where one comes from)
+MODELS = {
+    "reasoner": ("reason", "Load EVLM or Remote EVLM"),
+    "detector": ("ground", "Load EVLM Detector"),
+    "segmenter": ("segment", "Load SAM 2"),
+    "editor": ("edit", "Load IP2P, or to EVLM Native Editor for a MODEL with its CLIP and VAE"),
+}
+# The same for what core's loaders give, by the names of core.py.
+CORES = {
+    "CoreModel": ("model_options", "a MODEL of a loader of ComfyUI"),
+    "CoreClip": ("tokenize", "a CLIP of a loader of ComfyUI"),
+    "CoreVae": ("decode", "a VAE of a loader of ComfyUI"),
+}
 SEEN = 80  # characters of a wrong value that an error repeats
 
 
@@ -74,10 +86,14 @@ def _check(name: str, value: Any, kind: str) -> Any:
         from .load_all import Pipe
 
         return _expect(name, value, isinstance(value, Pipe), "a link to EVLM Load All")
-    role = name.removeprefix("custom_")
+    if kind in CORES:
+        has, what = CORES[kind]
+        return _expect(name, value, hasattr(value, has), f"a link to {what}")
+    role = "reasoner" if name == "model" else name.removeprefix("custom_")
     if role in MODELS and kind.startswith("Any"):
-        fits = isinstance(value, host.Managed) or (role in ("model", "reasoner") and hasattr(value, "reason"))
-        return _expect(name, value, fits, f"a link to a loader's {role}")
+        does, what = MODELS[role]
+        fits = value.role == role if isinstance(value, host.Managed) else hasattr(value, does)
+        return _expect(name, value, fits, f"a link to {what}")
     if name == "video":
         return _expect(name, value, hasattr(value, "get_components"), "a link to a video")
     return value

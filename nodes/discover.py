@@ -25,6 +25,14 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "EVLM_LoadSegmenter": ("sam", "sam2", "segment anything", "segmentation model"),
     "EVLM_Segment": ("sam", "sam2", "segment anything", "mask", "cut out", "outline"),
     "EVLM_LoadEditor": ("instructpix2pix", "instruct pix2pix", "ip2p", "image edit model"),
+    "EVLM_NativeEditor": (
+        "qwen image edit",
+        "kontext",
+        "flux kontext",
+        "instructpix2pix",
+        "image edit model",
+        "ksampler",
+    ),
     "EVLM_Edit": ("inpaint", "edit by words", "edit by text", "instructpix2pix", "ip2p", "pix2pix"),
     "EVLM_Composite": ("inpaint", "paste back", "blend in mask", "image composite masked"),
     "EVLM_Example": ("demo", "sample request"),
@@ -40,6 +48,9 @@ ADVANCED: dict[str, frozenset[str]] = {
     "EVLM_LoadDetector": frozenset(("dtype",)),
     "EVLM_LoadSegmenter": frozenset(("dtype",)),
     "EVLM_LoadEditor": frozenset(("dtype",)),
+    "EVLM_NativeEditor": frozenset(
+        ("image_guidance", "sampler", "scheduler", "denoise", "negative", "resolution")
+    ),
     "EVLM_Reason": frozenset(("max_new_tokens", "top_p", "repair")),
     "EVLM_PlanFromText": frozenset(("plain",)),
     "EVLM_Ground": frozenset(("text_threshold",)),
@@ -47,7 +58,8 @@ ADVANCED: dict[str, frozenset[str]] = {
 }
 # No end of a chain, but their pictures and texts are said again with a cached run, as an output node's are.
 SHOWN = frozenset(
-    f"EVLM_{name}" for name in ("QuickEdit", "Reason", "Ground", "Segment", "Edit", "Composite", "Example")
+    f"EVLM_{name}"
+    for name in ("QuickEdit", "NativeEditor", "Reason", "Ground", "Segment", "Edit", "Composite", "Example")
 )
 
 

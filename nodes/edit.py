@@ -30,7 +30,7 @@ class Edit(io.ComfyNode):
             description="Edits by InstructPix2Pix inside the mask; outside it every pixel stays as it is. A "
             "crop around the mask is painted at the model's best size. Without a mask, the whole frame.",
             inputs=[
-                sockets.Editor.Input("editor", tooltip="From Load IP2P."),
+                sockets.Editor.Input("editor", tooltip="From Load IP2P or EVLM Native Editor."),
                 io.Image.Input("image", tooltip="What is edited."),
                 io.String.Input(
                     "instruction", default="", multiline=True, tooltip="Empty: the plan's instruction."

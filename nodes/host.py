@@ -1,5 +1,5 @@
-"""ComfyUI's inside: memory, progress, cancel, messages. No other file of this pack imports `comfy.*` or
-`server` (`folder_paths` is for folders.py); they are imported when they are first needed.
+"""ComfyUI's inside: memory, progress, cancel, messages. No other file of this pack imports `server`, and only
+core.py beside it `comfy.*` (`folder_paths` is for folders.py), when they are first needed.
 
 Models. `Managed` holds a way to build an engine (a reasoner, a detector, ...) and a `ModelPatcher` that
 counts it. On an accelerator the weights move between the card and RAM as ComfyUI asks. Where they cannot move
@@ -40,6 +40,7 @@ class EVLMModel(nn.Module):
 class Managed(Generic[Engine]):
     """An engine whose memory ComfyUI manages. It is what the model sockets carry.
 
+    role: "reasoner", "detector", "segmenter" or "editor".
     build(device): makes the engine. modules(engine): its weights. size: bytes, a guess until it is built.
     moves: False for weights that stay where they were made (4 bit).
     name: for messages.
@@ -50,11 +51,12 @@ class Managed(Generic[Engine]):
         name: str,
         build: Callable[[torch.device], Engine],
         modules: Callable[[Engine], list[nn.Module]],
+        role: str,
         moves: bool = True,
     ) -> None:
         import comfy.model_management as mm
 
-        self.name = name
+        self.name, self.role = name, role
         self._build, self._modules = build, modules
         self._engine: Engine | None = None
         self.load_device: torch.device = mm.get_torch_device()

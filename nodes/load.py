@@ -108,7 +108,7 @@ class LoadModel(io.ComfyNode):
             )
 
         moves = bits is None and not is_quantised(path)  # weights of few bits stay where they were made
-        return io.NodeOutput(host.Managed(model, build, lambda r: [r.module], moves=moves))
+        return io.NodeOutput(host.Managed(model, build, lambda r: [r.module], "reasoner", moves))
 
 
 class RemoteModel(io.ComfyNode):
@@ -194,7 +194,9 @@ class LoadDetector(io.ComfyNode):
         path = _path("detector", model, download)
         # fp32 unless somebody asks: these models are small and their box heads lose by less.
         return io.NodeOutput(
-            host.Managed(model, lambda device: Grounder.load(path, dtype, device), lambda g: [g.model])
+            host.Managed(
+                model, lambda device: Grounder.load(path, dtype, device), lambda g: [g.model], "detector"
+            )
         )
 
 
@@ -230,7 +232,9 @@ class LoadSegmenter(io.ComfyNode):
         sockets.choice("dtype", dtype, DTYPES)
         path, number = _path("segmenter", model, download), host.dtype_for(dtype)
         return io.NodeOutput(
-            host.Managed(model, lambda device: Segmenter.load(path, number, device), lambda s: [s.model])
+            host.Managed(
+                model, lambda device: Segmenter.load(path, number, device), lambda s: [s.model], "segmenter"
+            )
         )
 
 
@@ -268,6 +272,7 @@ class LoadEditor(io.ComfyNode):
                 model,
                 lambda device: load_editor(path, number, device),
                 lambda editor: list(editor.modules),
+                "editor",
             )
         )
 

@@ -116,7 +116,9 @@ class LoadAll(io.ComfyNode):
                 ),
                 sockets.Detector.Input("custom_detector", optional=True, tooltip="Instead of the set's."),
                 sockets.Segmenter.Input("custom_segmenter", optional=True, tooltip="Instead of the set's."),
-                sockets.Editor.Input("custom_editor", optional=True, tooltip="Instead of the set's."),
+                sockets.Editor.Input(
+                    "custom_editor", optional=True, tooltip="Instead of the set's; EVLM Native Editor, say."
+                ),
             ],
             outputs=[
                 sockets.Pipe.Output("pipe", display_name="pipe", tooltip="The models, for EVLM Quick Edit.")
@@ -171,6 +173,8 @@ class LoadAll(io.ComfyNode):
             for role, (_, custom, value, _) in loaders.items()
             if custom is None
         }
+        if not download:
+            _check_here(names)
         loaded = {}
         for role, (loader, custom, _, more) in loaders.items():
             name = names.get(role, NONE)
@@ -179,6 +183,19 @@ class LoadAll(io.ComfyNode):
             else:
                 loaded[role] = loader.execute(model=name, **more, **how).args[0]
         return io.NodeOutput(Pipe(**loaded))
+
+
+def _check_here(names: dict[str, str]) -> None:
+    """All models that are absent in one error: role -> name. Raises ModelError."""
+    from ..evlm.errors import ModelError
+
+    lacking = [
+        folders.absent(role, name)
+        for role, name in names.items()
+        if name != NONE and folders.find(role, name) is None
+    ]
+    if lacking:
+        raise ModelError("\n".join(lacking))
 
 
 def _role(role: str) -> Any:

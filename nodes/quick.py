@@ -135,7 +135,7 @@ class QuickEdit(io.ComfyNode):
         from ..evlm.request import Request
 
         sockets.choice("batch", batch, BATCH)
-        sockets.whole("variations", variations, 1, MOST_VARIATIONS)
+        sockets.within("variations", variations, 1, MOST_VARIATIONS)
         paint = sockets.choice("stop", stop, STOP) != STOP[1]
         pictures = [image] if batch == "video" else list(image.split(1))
         changes = Changes(

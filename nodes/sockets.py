@@ -147,7 +147,7 @@ def choice(name: str, value: object, options: Sequence[str]) -> str:
     return value
 
 
-def whole(name: str, value: int, low: int, high: int) -> int:
+def within(name: str, value: float, low: float, high: float) -> float:
     """A number within its limits. ComfyUI does not hold a linked number against them. Raises RequestError."""
     from ..evlm.errors import RequestError
 

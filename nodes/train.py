@@ -151,8 +151,8 @@ def plan_training(
 
     known = folders.recipes()
     file = known[sockets.choice("recipe", recipe, list(known))]
-    sockets.whole("steps", steps, 0, MOST_STEPS)
-    sockets.whole("seed", seed, 0, MOST_SEED)
+    sockets.within("steps", steps, 0, MOST_STEPS)
+    sockets.within("seed", seed, 0, MOST_SEED)
     rows, start = folders.dataset(dataset), folders.find_adapter(adapter)
     base = folders.find("reasoner", model)
     if base is None:

@@ -56,6 +56,7 @@ LINKS: dict[str, tuple[str, dict[str, Any]]] = {
     "quick": ("EVLM_QuickEdit", {"pipe": ["pipe", "pipe"], "image": ["example", "image"],
                                  "references": ["reference", "references"], "prompt": "like this",
                                  "steps": 2}),
+    "native": ("EVLM_NativeEditor", {"steps": 1, "resolution": 64}),
 }  # fmt: skip
 # Which node shows the result of which. An output node of core takes pictures and texts.
 SHOWN = {
@@ -75,6 +76,7 @@ SHOWN = {
     "text": ("PreviewAny", {"source": ["text", "text"]}),
     "pipe": ("PreviewImage", {"images": ["quick", "image"]}),
     "quick": ("PreviewImage", {"images": ["quick", "image"]}),
+    "native": ("PreviewImage", {"images": ["edit", "image"]}),
 }
 
 
@@ -116,6 +118,13 @@ def healthy(definitions: Definitions, name: str) -> GraphDict:
     graph = {key: _node(definitions, kind, given) for key, (kind, given) in LINKS.items()}
     if name == "remote":
         graph["reason"]["inputs"]["model"] = ["remote", 0]
+    if name == "native":  # a real server has no such file and refuses the graph; the stand-in has
+        graph["file"] = {
+            "class_type": "CheckpointLoaderSimple",
+            "inputs": {"ckpt_name": "absent.safetensors"},
+        }
+        graph[name]["inputs"] |= {each: ["file", slot] for slot, each in enumerate(("model", "clip", "vae"))}
+        graph["edit"]["inputs"]["editor"] = [name, 0]
     if name in SHOWN:
         graph["out"] = _node({**definitions, **_CORE}, *SHOWN[name])
     graph["rate"]["inputs"]["dataset"] = "evlm_healthy"  # nothing hostile was rated there

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import core_nodes
 import hostile
 import pytest
 import standin
@@ -103,6 +104,8 @@ class Miniature:
                 value[0] if output.is_output_list and value else value
                 for output, value in zip(kind.GET_SCHEMA().outputs, kind.execute(**given).args, strict=True)
             ]
+        elif node["class_type"] == "CheckpointLoaderSimple":
+            outputs = list(core_nodes.CheckpointLoaderSimple().load(**given))
         else:
             outputs = [_of_core(node["class_type"], given)]
         if node["class_type"] != "EVLM_RateEdit":

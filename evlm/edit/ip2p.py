@@ -15,14 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from ..files.pictures import check_frames
-from ..masks import fit_mask
 from ..models.loading import pick_device, pick_dtype
 from .chunks import in_chunks
-from .crop import resize
-from .masked import latent_mask, put_back, work_on
+from .masked import begin, latent_mask, put_back
 from .parts import Parts, load_parts
-from .protocol import Edited, EditSettings, OnStep
+from .preview import LatentPreview
+from .protocol import Edited, EditSettings, OnStep, unchanged
 from .schedulers import build_scheduler
 
 
@@ -110,22 +108,21 @@ class IP2P:
         settings = settings or self.defaults
         build_scheduler(settings.scheduler, self.scheduler_config)  # an unknown name fails before any work
         notes: list[str] = []
-        frames = check_frames(frames, notes=notes)
-        mask = None if mask is None else fit_mask(mask, frames, notes=notes)
-        work = work_on(
-            frames, mask, self.best_resolution, self.full_frame_resolution, self.multiple, settings.context
+        frames, work = begin(
+            frames,
+            mask,
+            self.best_resolution,
+            self.full_frame_resolution,
+            self.multiple,
+            settings.context,
+            notes,
         )
         if work is None:
-            notes.append("the mask is empty: nothing to edit")
-            return Edited(frames.clone(), frames.new_zeros(0, 0, 0, 3), None, tuple(notes))
+            return unchanged(frames, notes)
         text, cut = self._read(instruction)
         if cut:
             notes.append(
                 f"the instruction is longer than CLIP's {self._text_length} tokens: its end was cut off"
-            )
-        if len(work.which) < len(frames):
-            notes.append(
-                f"{len(frames) - len(work.which)} of {len(frames)} frames have an empty mask and stay as is"
             )
 
         def paint(chunk: slice) -> Tensor:
@@ -178,7 +175,7 @@ class IP2P:
             {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
         )
         guide = _Guidance(text, picture, settings.guidance, settings.image_guidance)
-        look = None if progress is None else _Preview(original, crop)
+        look = None if progress is None else LatentPreview(original, crop)
 
         for step, time in enumerate(times):
             noisy = scheduler.scale_model_input(latents, time)
@@ -268,26 +265,3 @@ class _Progress:
     def __call__(self, step: int, steps: int, preview: Tensor) -> None:
         done = self.chunk.start * steps + (self.chunk.stop - self.chunk.start) * step
         self.on_step(done, self.frames * steps, preview)
-
-
-class _Preview:
-    """Latents [A, C, h, w] as a small picture [A, h, w, 3] in 0..1, without the VAE.
-
-    The linear map from latents to colours is fitted to the original, whose latents and colours are known.
-    """
-
-    def __init__(self, original: Tensor, crop: Tensor) -> None:
-        colours = resize(crop, *original.shape[-2:]).reshape(-1, 3)
-        known = _with_one(original)
-        square = known.T @ known + 1e-3 * torch.eye(known.shape[1])
-        self.colours = torch.linalg.lstsq(square, known.T @ colours).solution
-
-    def __call__(self, latents: Tensor) -> Tensor:
-        count, _, height, width = latents.shape
-        return (_with_one(latents) @ self.colours).clamp(0, 1).reshape(count, height, width, 3)
-
-
-def _with_one(latents: Tensor) -> Tensor:
-    """[A, C, h, w] -> [A*h*w, C + 1], float32 on the CPU."""
-    cells = latents.float().cpu().movedim(1, -1).flatten(0, 2)
-    return torch.cat([cells, cells.new_ones(len(cells), 1)], dim=1)

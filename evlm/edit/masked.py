@@ -77,6 +77,32 @@ def work_on(
     return Work(box, which, extract(frames[which], box), on[which])
 
 
+def begin(
+    frames: Tensor,
+    mask: Tensor | None,
+    best_resolution: int,
+    full_frame_resolution: int,
+    multiple: int,
+    context: float,
+    notes: list[str],
+) -> tuple[Tensor, Work | None]:
+    """The frames [F, H, W, 3] checked, and what there is to paint.
+
+    Arguments and errors as `work_on`'s, the mask as `fit_mask` takes it. notes: what a user should know is
+    appended.
+    """
+    frames = check_frames(frames, notes=notes)
+    mask = None if mask is None else fit_mask(mask, frames, notes=notes)
+    work = work_on(frames, mask, best_resolution, full_frame_resolution, multiple, context)
+    if work is None:
+        notes.append("the mask is empty: nothing to edit")
+    elif len(work.which) < len(frames):
+        notes.append(
+            f"{len(frames) - len(work.which)} of {len(frames)} frames have an empty mask and stay as is"
+        )
+    return frames, work
+
+
 def latent_mask(work: Work, height: int, width: int) -> Tensor | None:
     """[A, 1, height, width] of 0 and 1: a latent cell is painted if the mask touches it, however little."""
     if work.mask is None:

@@ -115,6 +115,11 @@ class Edited:
     notes: tuple[str, ...] = ()
 
 
+def unchanged(frames: Tensor, notes: Sequence[str]) -> Edited:
+    """What an editor gives that had nothing to do."""
+    return Edited(frames.clone(), frames.new_zeros(0, 0, 0, 3), None, tuple(notes))
+
+
 class Editor(Protocol):
     """Anything that edits frames by an instruction.
 

@@ -17,6 +17,8 @@ NAME = "standin_pack"  # as in ComfyUI, neither the folder's name nor one that a
 
 if str(HERE) not in sys.path:
     sys.path.insert(0, str(HERE))
+# Core's module `nodes` cannot lie here by its name: beside the pack's root on sys.path it would not be found.
+sys.modules.setdefault("nodes", importlib.import_module("core_nodes"))
 
 
 @lru_cache(1)

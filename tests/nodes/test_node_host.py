@@ -27,7 +27,7 @@ class Engine:
 
 
 def managed(**how: Any) -> Any:
-    return part("nodes.host").Managed("toy", Engine, lambda e: [e.module], **how)
+    return part("nodes.host").Managed("toy", Engine, lambda e: [e.module], "detector", **how)
 
 
 def test_unload_gives_the_weights_back_and_use_builds_them_again() -> None:

@@ -296,7 +296,7 @@ def test_a_plan_that_asks_for_no_change_leaves_the_picture_as_it_is() -> None:
         def defaults(self) -> Any:
             raise AssertionError("the editor is not needed")
 
-    editor = part("nodes.host").Managed("an editor", lambda device: Unused(), lambda engine: [])
+    editor = part("nodes.host").Managed("an editor", lambda device: Unused(), lambda engine: [], "editor")
     image = torch.rand(1, 16, 16, 3)
     settings: dict[str, Any] = {
         "steps": 1, "guidance": 0, "image_guidance": 0, "strength": 1, "seed": 0, "scheduler": "model",

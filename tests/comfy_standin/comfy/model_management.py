@@ -41,6 +41,10 @@ def unet_offload_device() -> torch.device:
     return torch.device("cpu")
 
 
+def intermediate_device() -> torch.device:
+    return torch.device("cpu")
+
+
 def should_use_bf16(device: Any = None, *_: Any, **__: Any) -> bool:
     return False
 

@@ -123,6 +123,7 @@ def Custom(io_type: str) -> Any:
 Boolean, Int, Float = _type("BOOLEAN", _Boolean), _type("INT", _Int), _type("FLOAT", _Float)
 String, Combo = _type("STRING", _String), _type("COMBO", _Combo)
 Image, Mask, Video, BBOX, AnyType = (_type(name) for name in ("IMAGE", "MASK", "VIDEO", "BBOX", "*"))
+Model, Clip, Vae = (_type(name) for name in ("MODEL", "CLIP", "VAE"))
 
 
 class MultiType:
