@@ -1,9 +1,9 @@
 """ComfyUI's inside: memory, progress, cancel, messages. No other file of this pack imports `server`, and only
 core.py beside it `comfy.*` (`folder_paths` is for folders.py), when they are first needed.
 
-Models. `Managed` holds a way to build an engine (a reasoner, a detector, ...) and a `ModelPatcher` that
-counts it. On an accelerator the weights move between the card and RAM as ComfyUI asks. Where they cannot move
-(a CPU, 4 bit) "unload" drops them, and the next use builds them again: that is what gives the memory back.
+Models. `Managed` holds a way to build an engine (a reasoner, a detector, ...) and a `ModelPatcher` that counts
+it. On an accelerator weights move between the card and RAM as ComfyUI asks. Where they cannot move (a CPU, 4
+bit) "unload" drops them, and the next use builds them again: that is what gives the memory back.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ log = logging.getLogger("evlm")
 
 
 class EVLMModel(nn.Module):
-    """What the patcher moves, named for ComfyUI's console. `device` is ComfyUI's to set, which a
-    transformers model would refuse."""
+    """What the patcher moves, by a name for the console. `device` is ComfyUI's to set, unlike transformers'."""
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()
@@ -40,10 +39,9 @@ class EVLMModel(nn.Module):
 class Managed(Generic[Engine]):
     """An engine whose memory ComfyUI manages. It is what the model sockets carry.
 
+    name: for messages. build(device): makes the engine. modules(engine): its weights.
     role: "reasoner", "detector", "segmenter" or "editor".
-    build(device): makes the engine. modules(engine): its weights. size: bytes, a guess until it is built.
     moves: False for weights that stay where they were made (4 bit).
-    name: for messages.
     """
 
     def __init__(
@@ -336,16 +334,16 @@ def place() -> Place | None:
     """None outside a run."""
     from comfy_execution.utils import get_executing_context
 
-    context = get_executing_context()
-    return (
-        None if context is None else Place(context.prompt_id, str(context.node_id), context.list_index or 0)
-    )
+    here = get_executing_context()
+    if here is None:
+        return None
+    prompt = here.prompt_id if hasattr(here, "prompt_id") else here.task_id  # as the fork calls it
+    return Place(prompt, str(here.node_id), here.list_index or 0)
 
 
 def node_id() -> str | None:
     """The id of the node that runs; None outside a run."""
-    here = place()
-    return None if here is None else here.node
+    return None if (here := place()) is None else here.node
 
 
 def client_id() -> str | None:

@@ -39,7 +39,8 @@ def load_editor(
         known = ", ".join(each.folder_class for each in EDITORS)
         raise ModelError(
             f"{path} is no editor that is known here: expected a diffusers folder whose model_index.json "
-            f"names {known}, or one safetensors file in the original key names"
+            f"names {known}, or one safetensors file in the original key names whose UNet takes 8 channels "
+            "(4 make a plain Stable Diffusion, 9 one for inpainting)"
         )
     engine: Any = getattr(import_module(f".{family.module}", __package__), family.engine)
     editor: Editor = engine.load(path, dtype, device)

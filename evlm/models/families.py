@@ -26,14 +26,16 @@ class EditorFamily:
     module, engine: the file of evlm/edit/ and its class; `engine.load(path, dtype, device)` gives an
         `edit.Editor`.
     weights: folder/stem of each part of the folder that has weights.
-    file_prefix: with it a tensor's name begins in the family's single file; "" where there is none.
+    file_tensor, file_channels: the first convolution in the family's single file, and how many channels it
+        takes, which tells it from its relatives; "" where there is no such file.
     """
 
     folder_class: str
     module: str
     engine: str
     weights: tuple[str, ...]
-    file_prefix: str = ""
+    file_tensor: str = ""
+    file_channels: int = 0
 
 
 # by `model_type` in config.json
@@ -57,6 +59,7 @@ EDITORS: tuple[EditorFamily, ...] = (
         module="ip2p",
         engine="IP2P",
         weights=("unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model"),
-        file_prefix="model.diffusion_model.",
+        file_tensor="model.diffusion_model.input_blocks.0.0.weight",
+        file_channels=8,  # noise and picture; a plain Stable Diffusion takes 4, one for inpainting 9
     ),
 )

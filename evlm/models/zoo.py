@@ -183,12 +183,13 @@ def split_hub_id(name: str) -> tuple[str, str] | None:
 
 def role_of(path: Path) -> str | None:
     """What a folder or file is, read from its configuration or its tensors' names. None: not known here."""
+    if path.is_file():
+        header = _header(path)
+        if _editor_in(header) is not None:
+            return "editor"
+        return "segmenter" if path.suffix == ".pt" or b"sam_mask_decoder." in header else None
     if editor_family(path) is not None:
         return "editor"
-    if path.is_file():
-        if path.suffix == ".pt" or b"sam_mask_decoder." in _header(path):
-            return "segmenter"
-        return None
     kind = _json(path / "config.json").get("model_type")
     return next((role for role, kinds in MODEL_TYPES.items() if kind in kinds), None)
 
@@ -196,11 +197,21 @@ def role_of(path: Path) -> str | None:
 def editor_family(path: Path) -> EditorFamily | None:
     """Which editor a diffusers folder or a safetensors file holds; None: none that is known here."""
     if path.is_file():
-        header = _header(path)
-        marks = ((family, f'"{family.file_prefix}'.encode()) for family in EDITORS if family.file_prefix)
-        return next((family for family, mark in marks if mark in header), None)
+        return _editor_in(_header(path))
     folder_class = _json(path / "model_index.json").get("_class_name")
     return next((family for family in EDITORS if family.folder_class == folder_class), None)
+
+
+def _editor_in(header: bytes) -> EditorFamily | None:
+    """The family whose first convolution a safetensors header has, with as many channels."""
+    for family in EDITORS:
+        name = re.escape(family.file_tensor.encode())
+        shape = re.search(
+            rb'"%s"\s*:\s*\{[^{}]*"shape"\s*:\s*\[\s*\d{1,9}\s*,\s*(\d{1,9})\s*,' % name, header
+        )
+        if family.file_tensor and shape is not None and int(shape[1]) == family.file_channels:
+            return family
+    return None
 
 
 def missing_files(path: Path, role: str) -> list[str]:

@@ -8,6 +8,7 @@ import shutil
 import time
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import comfy.model_management as mm
@@ -223,3 +224,15 @@ def test_a_remote_model_is_checked_when_the_workflow_is() -> None:
         assert isinstance(node.validate_inputs(endpoint=endpoint), str)
     with pytest.raises(part("evlm.errors").RequestError, match="expected the name"):
         call("EVLM_RemoteModel", endpoint="https://api.example.com/v1", model=" ")
+
+
+def test_where_a_run_is_by_either_hosts_name_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fork that installs by pip says task_id for ComfyUI's prompt_id."""
+    import comfy_execution.utils as utils
+
+    host = part("nodes.host")
+    assert host.place() is None
+    for name in ("prompt_id", "task_id"):
+        context = SimpleNamespace(**{name: "p-1"}, node_id=7, list_index=None)
+        monkeypatch.setattr(utils, "get_executing_context", lambda context=context: context)
+        assert host.place() == ("p-1", "7", 0) and host.node_id() == "7"

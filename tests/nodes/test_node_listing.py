@@ -229,6 +229,19 @@ def _alive() -> set[str]:
     return alive
 
 
+def test_of_checkpoints_only_those_that_edit_are_offered(base: Path) -> None:
+    """By the channels of the UNet's first convolution, each file's header read once."""
+    first = part("evlm.models.families").EDITORS[0].file_tensor
+    for name, channels in (("ip2p", 8), ("sd15", 4), ("inpainting", 9)):
+        about = {"dtype": "F16", "shape": [0, channels, 3, 3], "data_offsets": [0, 0]}
+        header = {"__metadata__": {"format": "pt"}, first: about}
+        safetensors(base / "models" / "checkpoints" / f"{name}.safetensors", json.dumps(header).encode())
+    part("nodes.folders").register()
+    for node, name in (("EVLM_LoadEditor", "model"), ("EVLM_LoadAll", "editor")):
+        assert [each for each in offered(node, name) if "/" in each] == ["checkpoints/ip2p.safetensors"]
+    assert "choose one of" in NODES["EVLM_LoadEditor"].validate_inputs(model="checkpoints/sd15.safetensors")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="links need a right there")
 def test_a_link_hands_in_no_other_file(base: Path, tmp_path: Path) -> None:
     """A linked model is one, as in every ComfyUI; a link to any other file is not even opened."""

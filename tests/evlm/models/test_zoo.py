@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from evlm.edit import load_editor
 from evlm.errors import Cancelled, ModelError
 from evlm.models import zoo
 from evlm.models.download import check_file, download
@@ -51,8 +52,8 @@ def make_model(path: Path, role: str, sharded: bool = False) -> Path:
     return path
 
 
-def write_safetensors(path: Path, keys: list[str]) -> Path:
-    header = json.dumps({k: {"dtype": "F16", "shape": [0], "data_offsets": [0, 0]} for k in keys}).encode()
+def write_safetensors(path: Path, keys: list[str], shape: tuple[int, ...] = (0,)) -> Path:
+    header = json.dumps({k: {"dtype": "F16", "shape": shape, "data_offsets": [0, 0]} for k in keys}).encode()
     path.write_bytes(len(header).to_bytes(8, "little") + header)
     return path
 
@@ -134,7 +135,8 @@ def test_a_model_of_another_role_is_refused(tmp_path: Path) -> None:
 
 
 def test_single_files_are_known_by_their_tensors_not_by_their_names(tmp_path: Path) -> None:
-    ip2p = write_safetensors(tmp_path / "anything.safetensors", ["model.diffusion_model.out.0.weight"])
+    first = ["cond_stage_model.x", EDITORS[0].file_tensor]
+    ip2p = write_safetensors(tmp_path / "anything.safetensors", first, (0, 8, 3, 3))
     sam = write_safetensors(tmp_path / "sam2.1_hiera_tiny.safetensors", ["sam_mask_decoder.iou_token.weight"])
     (tmp_path / "bad.safetensors").write_bytes(b"\xff" * 20)
     assert zoo.resolve(ip2p, "editor") == ip2p
@@ -142,6 +144,18 @@ def test_single_files_are_known_by_their_tensors_not_by_their_names(tmp_path: Pa
     assert zoo.role_of(tmp_path / "bad.safetensors") is None
     with pytest.raises(ModelError, match="is a segmenter, asked for was an editor"):
         zoo.resolve(sam, "editor")
+
+
+@pytest.mark.parametrize("channels", [4, 9, 80])
+def test_a_checkpoint_of_other_channels_is_no_editor(tmp_path: Path, channels: int) -> None:
+    """A plain Stable Diffusion, and one for inpainting."""
+    tensors = [EDITORS[0].file_tensor, "model.diffusion_model.out.2.weight"]
+    plain = write_safetensors(tmp_path / "plain.safetensors", tensors, (0, channels, 3, 3))
+    assert zoo.role_of(plain) is None and zoo.editor_family(plain) is None
+    with pytest.raises(ModelError, match="takes 8 channels"):
+        load_editor(plain)
+    other = write_safetensors(tmp_path / "other.safetensors", ["x.input_blocks.0.0.weight"], (0, 8, 3, 3))
+    assert zoo.role_of(other) is None
 
 
 def test_choose_takes_a_folder_of_roles_then_single_models_then_none(tmp_path: Path) -> None:
