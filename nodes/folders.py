@@ -191,10 +191,10 @@ def shortened(text: str) -> str:
         for kind in {*ADAPTERS, *sum(SEARCHED.values(), ())}
         for root in roots(kind)
     }
-    known[str(_output())] = known[folder_paths.get_output_directory()] = "output"
-    known |= {
-        folder_paths.models_dir: "models",
-        getattr(folder_paths, "base_path", ""): ".",
+    known[str(_output())] = known[str(folder_paths.get_output_directory())] = "output"
+    known |= {  # the fork has paths where ComfyUI has words
+        str(folder_paths.models_dir): "models",
+        str(getattr(folder_paths, "base_path", "")): ".",
         str(PACK): PACK.name,
     }
     known |= {str(Path(path).resolve()): name for path, name in known.items()} | {str(Path.home()): "~"}

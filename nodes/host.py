@@ -1,9 +1,9 @@
 """ComfyUI's inside: memory, progress, cancel, messages. No other file of this pack imports `server`, and only
 core.py beside it `comfy.*` (`folder_paths` is for folders.py), when they are first needed.
 
-Models. `Managed` holds a way to build an engine (a reasoner, a detector, ...) and a `ModelPatcher` that counts
-it. On an accelerator weights move between the card and RAM as ComfyUI asks. Where they cannot move (a CPU, 4
-bit) "unload" drops them, and the next use builds them again: that is what gives the memory back.
+Models. `Managed` holds a way to build an engine (a reasoner, a detector, ...) and a `ModelPatcher` that
+counts it. On an accelerator the weights move between the card and RAM as ComfyUI asks. Where they cannot move
+(a CPU, 4 bit) "unload" drops them, and the next use builds them again: that is what gives the memory back.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ log = logging.getLogger("evlm")
 
 
 class EVLMModel(nn.Module):
-    """What the patcher moves, by a name for the console. `device` is ComfyUI's to set, unlike transformers'."""
+    """What the patcher moves, named for ComfyUI's console. `device` is ComfyUI's to set, which a
+    transformers model would refuse."""
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()
@@ -246,7 +247,9 @@ class Progress:
 def _shown(frame: Tensor) -> Any:
     """A frame [h, w, 3] as large as a preview. ComfyUI's scaling leaves 0 pixels of a side that is a thousand
     times shorter than the other, and that ends the whole server."""
-    picture = to_pil(frame)
+    from ..evlm.files.pictures import to_pil
+
+    picture = to_pil(frame.detach().float().cpu().nan_to_num().clamp(0, 1))
     scale = PREVIEW / max(picture.size)
     return picture.resize(tuple(max(1, round(side * scale)) for side in picture.size))
 
@@ -343,7 +346,8 @@ def place() -> Place | None:
 
 def node_id() -> str | None:
     """The id of the node that runs; None outside a run."""
-    return None if (here := place()) is None else here.node
+    here = place()
+    return None if here is None else here.node
 
 
 def client_id() -> str | None:
@@ -367,7 +371,8 @@ def running() -> dict[str, Queued]:
 
     queue = getattr(getattr(PromptServer, "instance", None), "prompt_queue", None)
     found = {}
-    for _, prompt, graph, extra, *_ in queue.get_current_queue_volatile()[0] if queue is not None else ():
+    for item in queue.get_current_queue_volatile()[0] if queue is not None else ():
+        _, prompt, graph, extra, *_ = getattr(item, "queue_tuple", item)  # the fork wraps it in a dict
         workflow = ((extra or {}).get("extra_pnginfo") or {}).get("workflow")
         name = workflow.get("id") if isinstance(workflow, dict) else None
         kinds = {str(node): str(each.get("class_type")) for node, each in graph.items()}
@@ -390,10 +395,3 @@ def answer(path: str, reply: Callable[[Mapping[str, str]], dict[str, Any]]) -> N
         return web.json_response(reply(request.query))
 
     routes.get(path)(handle)
-
-
-def to_pil(frame: Tensor) -> Any:
-    """[h, w, 3] in 0..1 -> a Pillow image."""
-    from PIL import Image
-
-    return Image.fromarray((frame.detach().float().cpu().clamp(0, 1) * 255).round().byte().numpy())

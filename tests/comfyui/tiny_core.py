@@ -105,7 +105,7 @@ def coder(channels: int) -> Any:
 
 class TinyClip(SDClipModel):
     def __init__(self, **how: Any) -> None:
-        super().__init__(textmodel_json_config=dict(CLIP_L), **how)
+        super().__init__(**{**how, "textmodel_json_config": dict(CLIP_L)})
 
 
 class TinySD1(SD1ClipModel):

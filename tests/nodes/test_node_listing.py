@@ -229,6 +229,18 @@ def _alive() -> set[str]:
     return alive
 
 
+def test_an_error_names_no_path_of_this_machine(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fork that installs by pip has paths where ComfyUI has words."""
+    file = base / "models" / "loras" / "taste.safetensors"
+    for kind in (str, Path):
+        for name in ("models_dir", "base_path"):
+            monkeypatch.setattr(folder_paths, name, kind(getattr(folder_paths, name)))
+        assert (
+            part("nodes.folders").shortened(f"{file} is damaged")
+            == "models/loras/taste.safetensors is damaged"
+        )
+
+
 def test_of_checkpoints_only_those_that_edit_are_offered(base: Path) -> None:
     """By the channels of the UNet's first convolution, each file's header read once."""
     first = part("evlm.models.families").EDITORS[0].file_tensor

@@ -93,3 +93,14 @@ def test_the_server_is_asked_to_answer_once(fake: Any) -> None:
     for _ in range(2):
         part("nodes.story").register()
     assert [each.path for each in fake.routes] == ["/evlm/run"]
+
+
+def test_what_runs_is_seen_in_the_forks_queue_too(fake: Any) -> None:
+    """Its items are dicts around the usual tuple."""
+
+    class Item(dict[str, Any]):
+        queue_tuple = fake.prompt_queue.items[0]
+
+    usual = part("nodes.host").running()
+    fake.prompt_queue.items = [Item(priority=0, prompt_id="p-1")]
+    assert part("nodes.host").running() == usual and list(usual) == ["p-1"]
