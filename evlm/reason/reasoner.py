@@ -1,48 +1,53 @@
 """Request in, trace out: a Qwen-VL backbone that reasons, plans and writes the four parts of a trace.
 
-    reasoner = Reasoner.load("models/Qwen2-VL-7B-Instruct", adapter="evlm.safetensors")
-    reasoned = reasoner.reason(Request(picture, "like this", [Reference("image", other)]))
-    reasoned.trace.plan.instruction
-
-The token loop is our own rather than `generate()`: it hands M-RoPE positions to every forward, so the
-`rope_deltas` that the model keeps as module state are never read and cannot be stale; it draws from its own
-generator, so the global random state stays as it was; an exception from the callback simply leaves it.
+reasoner = Reasoner.load("models/Qwen2-VL-7B-Instruct", adapter="evlm.safetensors")
+reasoned = reasoner.reason(Request(picture, "like this", [Reference("image", other)]))
+reasoned.trace.plan.instruction
 """
 
 from __future__ import annotations
 
-import inspect
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import ModelError, RequestError, TraceError
 from ..plan.mask_codec import get_codec
 from ..plan.trace import Trace, parse
 from ..request import Request
 from .backbone import Backbone, load_backbone
+from .decoding import Chooser, Decoder, OnToken, Words, silent_ids, stop_ids
+from .guide import DEFAULT_BUDGETS, WHOLE_FORM, Budgets, Guide
+from .guided import Vocabulary, write
 from .messages import build_messages, encode
-from .transformers_compat import cache_name
+from .place_grammar import PlaceGrammar
 
-OnToken = Callable[[str], None]
+Guided = Literal["auto", "always", "never"]
 
 
 @dataclass(frozen=True)
 class Sampling:
     """How tokens are drawn. temperature 0 takes the likeliest token and ignores top_p and seed; the
     same seed and settings give the same text. top_p in (0, 1] keeps the likeliest tokens of that total
-    probability."""
+    probability.
+
+    guided: whether the engine writes the form itself, so that any model gives a plan (`guided.write`); "auto"
+    does it for models that were never tuned on the form. budgets: tokens a part then; together at most
+    max_new_tokens, without what the form writes.
+    """
 
     max_new_tokens: int = 768
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    guided: Guided = "auto"
+    budgets: Budgets = DEFAULT_BUDGETS
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_new_tokens <= 65536:
@@ -55,6 +60,9 @@ class Sampling:
             raise RequestError(f"top_p {self.top_p}: expected above 0 and at most 1")
         if not 0 <= self.seed < 1 << 63:
             raise RequestError(f"seed {self.seed}: expected 0 to 2^63 - 1")
+        if self.guided not in get_args(Guided):
+            raise RequestError(f"guided {self.guided!r:.40}: expected {', '.join(get_args(Guided))}")
+        Budgets(*self.budgets).check()
 
 
 @dataclass(frozen=True)
@@ -85,8 +93,9 @@ class Reasoner:
         self.processor = backbone.processor
         self.style = backbone.request_style
         self.codec = get_codec(backbone.codec)
-        self._stops = _stop_ids(backbone)
-        self._silent = _silent_ids(backbone.processor.tokenizer) | self._stops
+        self._stops = stop_ids(backbone)
+        self._silent = silent_ids(backbone.processor.tokenizer) | self._stops
+        self._vocabulary: Vocabulary | None = None
 
     @classmethod
     def load(
@@ -150,13 +159,15 @@ class Reasoner:
         """As `reason`, but the text is returned whether or not it is a trace."""
         sampling = sampling or Sampling()
         start = time.perf_counter()
+        words = Words(self.processor.tokenizer, self._silent, on_token)
         chat = build_messages(request, self.codec, self.style, self.backbone.max_frames)
+        if self.is_guided(sampling):
+            tokens, notes = self._guided(chat, sampling, words)
+            return Generated(words.finish(), tokens, time.perf_counter() - start, notes=notes)
         inputs = encode(self.processor, [chat])
         self._check_context(inputs["input_ids"].shape[1], sampling.max_new_tokens)
-        choose = _Chooser(sampling, self.backbone.model)
-        words = Words(self.processor.tokenizer, self._silent, on_token)
         tokens = 0
-        for token in self._tokens(inputs, choose):
+        for token in self._tokens(inputs, Chooser(sampling, self.backbone.model)):
             tokens += 1
             words.add(token)
             if token in self._stops or tokens == sampling.max_new_tokens:
@@ -164,26 +175,36 @@ class Reasoner:
         text = words.finish()
         return Generated(text, tokens, time.perf_counter() - start, token in self._stops)
 
-    def _tokens(self, inputs: Any, choose: _Chooser) -> Any:
+    def _tokens(self, inputs: Any, choose: Chooser) -> Iterator[int]:
         """Endless stream of tokens: prefill, then one forward for each."""
-        model: Any = self.module
-        device = self.device
-        inputs = {name: value.to(device) for name, value in inputs.items() if isinstance(value, Tensor)}
-        positions = prompt_positions(model, inputs)
-        # One sequence has no padding: without a mask the attention takes its fast causal path.
-        inputs = {name: value for name, value in inputs.items() if name in _FORWARD}
-        for name in ("pixel_values", "pixel_values_videos"):
-            if name in inputs:
-                inputs[name] = inputs[name].to(model.dtype)
-        out = model(**inputs, position_ids=positions, use_cache=True, logits_to_keep=1)
-        cache = {cache_name(model): out[cache_name(model)]}
-        position = positions.amax(dim=(0, 2), keepdim=True).expand(3, 1, 1)
+        decoder = Decoder(self.backbone.model)
+        logits = decoder.prefill(inputs)
         while True:
-            token = choose(out.logits[0, -1])
+            token = choose(logits)
             yield token
-            position = position + 1
-            step = torch.tensor([[token]], device=device)
-            out = model(input_ids=step, position_ids=position, use_cache=True, **cache)
+            logits = decoder.feed([token])
+
+    def is_guided(self, sampling: Sampling) -> bool:
+        """Whether a text would be written in the form by the engine."""
+        return sampling.guided == "always" or (sampling.guided == "auto" and not self.backbone.tuned)
+
+    def _guided(self, chat: Any, sampling: Sampling, words: Words) -> tuple[int, tuple[str, ...]]:
+        """Writes the form with the model. Gives the tokens of the answer, and notes."""
+        vocabulary = self._vocabulary
+        if vocabulary is None:
+            size = int(self.backbone.model.get_output_embeddings().weight.shape[0])  # type: ignore[operator]
+            vocabulary = self._vocabulary = Vocabulary(self.processor.tokenizer, size, self._stops)
+        grid = self.codec.grid if self.backbone.tuned else None
+        budgets = Budgets(*sampling.budgets).within(sampling.max_new_tokens)
+        guide = Guide(budgets, PlaceGrammar(grid))
+        inputs = encode(self.processor, [chat], [guide.opening])
+        self._check_context(inputs["input_ids"].shape[1], sum(budgets) + len(vocabulary.encode(WHOLE_FORM)))
+        opening = vocabulary.encode(guide.opening)
+        for token in opening:
+            words.add(token)
+        decoder, choose = Decoder(self.backbone.model), Chooser(sampling, self.backbone.model)
+        tokens = write(decoder, decoder.prefill(inputs), choose, guide, vocabulary, words)
+        return len(opening) + tokens, tuple(guide.notes)
 
     def _check_context(self, prompt: int, new: int) -> None:
         config: Any = self.module.config
@@ -207,113 +228,3 @@ def understood(generated: Generated, repair: bool = True) -> Reasoned:
         cut = f"the answer was cut off after {tokens} tokens; raise max_new_tokens"
         raise type(error)(error.part, error.offset, f"{error.reason} ({cut})") from None
     return Reasoned(text, tokens, generated.seconds, finished, generated.notes, trace=trace)
-
-
-def prompt_positions(model: Any, inputs: dict[str, Tensor]) -> Tensor:
-    """M-RoPE positions [3, B, L] (time, height, width) of a prompt, by the model's own rule, from any
-    transformers version; nothing is left in the model."""
-    find = model.model.get_rope_index
-    known = inspect.signature(find).parameters
-    positions, _ = find(**{name: value for name, value in inputs.items() if name in known})
-    return positions
-
-
-class _Chooser:
-    """Logits [V] -> token id. Sampling happens on the CPU with a generator of its own: one seed draws
-    the same numbers on every device and leaves the global state alone."""
-
-    def __init__(self, sampling: Sampling, model: Any) -> None:
-        self.sampling = sampling
-        self.dtype = model.dtype
-        self.generator = torch.Generator().manual_seed(sampling.seed)
-
-    def __call__(self, logits: Tensor) -> int:
-        best, token = logits.max(dim=-1)
-        if not math.isfinite(best):
-            raise ModelError(f"the model's logits are not finite in {self.dtype}; load it as bf16 or fp32")
-        if self.sampling.temperature == 0:
-            return int(token)
-        scores = logits.float().cpu()
-        odds = ((scores - scores.max()) / self.sampling.temperature).softmax(dim=-1)
-        if self.sampling.top_p < 1:
-            ordered, order = odds.sort(descending=True)
-            ordered[ordered.cumsum(0) - ordered >= self.sampling.top_p] = 0.0
-            odds = torch.zeros_like(odds).scatter_(0, order, ordered)
-        return int(torch.multinomial(odds, 1, generator=self.generator))
-
-
-class Words:
-    """Tokens -> text, piece by piece. A character of several tokens comes out whole; the pieces join to
-    what the tokenizer makes of all tokens together. every: seconds between two pieces, because a small model
-    is not much slower than its tokenizer; the tokens between get ""."""
-
-    def __init__(
-        self, tokenizer: Any, silent: frozenset[int], on_token: OnToken | None, every: float = 0.02
-    ) -> None:
-        self.tokenizer, self.silent, self.on_token, self.every = tokenizer, silent, on_token, every
-        self._next = 0.0
-        self.ids: list[int] = []
-        self.pieces: list[str] = []
-        self.begin = self.read = 0  # ids[begin:read] is already said and gives the next piece its context
-
-    def add(self, token: int) -> None:
-        if token in self.silent:
-            return
-        self.ids.append(token)
-        if self.on_token is None:
-            return
-        now = time.perf_counter()
-        if now < self._next:
-            self.on_token("")
-            return
-        self._next = now + self.every
-        self._say(last=False)
-
-    def finish(self) -> str:
-        self._say(last=True)
-        return "".join(self.pieces)
-
-    def _say(self, last: bool) -> None:
-        known, text = self._text(self.ids[self.begin : self.read]), self._text(self.ids[self.begin :])
-        if len(text) <= len(known) or (text.endswith("\ufffd") and not last):
-            if self.on_token is not None and not last:
-                self.on_token("")
-            return
-        piece = text[len(known) :]
-        self.begin, self.read = self.read, len(self.ids)
-        self.pieces.append(piece)
-        if self.on_token is not None:
-            self.on_token(piece)
-
-    def _text(self, ids: list[int]) -> str:
-        fast = getattr(self.tokenizer, "backend_tokenizer", None)
-        if fast is not None:  # the same text, without the wrapper's cost for every token
-            return str(fast.decode(ids, skip_special_tokens=False))
-        return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
-
-
-_FORWARD = (
-    "input_ids",
-    "mm_token_type_ids",
-    "pixel_values",
-    "image_grid_thw",
-    "pixel_values_videos",
-    "video_grid_thw",
-    "second_per_grid_ts",
-)
-
-
-def _stop_ids(backbone: Backbone) -> frozenset[int]:
-    """Tokens that end an answer: those of the generation config, and the tokenizer's own."""
-    model: Any = backbone.model
-    ends = model.generation_config.eos_token_id
-    tokens = set(ends if isinstance(ends, (list, tuple)) else [ends])
-    tokens.add(backbone.processor.tokenizer.eos_token_id)
-    return frozenset(int(token) for token in tokens if token is not None)
-
-
-def _silent_ids(tokenizer: Any) -> frozenset[int]:
-    """Chat and vision markers such as `<|im_start|>`, never part of a text. A model's own special
-    tokens for the grammar (`<thinking>`) are text."""
-    named = zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
-    return frozenset(token for word, token in named if word.startswith("<|"))

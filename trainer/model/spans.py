@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evlm.reason.reasoner import Words
+from evlm.reason.decoding import Words
 
 _PARTS = {
     name: re.compile(rf"<{name}>\n?(.*?)\n?</{name}>", re.DOTALL) for name in ("intermediate", "reflection")

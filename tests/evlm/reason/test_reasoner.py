@@ -13,8 +13,9 @@ import tiny_qwen
 import torch
 
 from evlm.errors import Cancelled, CheckpointError, ModelError, RequestError, TraceError
+from evlm.reason.decoding import Words
 from evlm.reason.messages import SHORT, build_messages, encode
-from evlm.reason.reasoner import Reasoner, Sampling, Words
+from evlm.reason.reasoner import Reasoner, Sampling
 from evlm.reason.transformers_compat import cache_name
 from evlm.request import Reference, Request
 
@@ -121,10 +122,10 @@ def test_a_tiny_top_p_is_greedy(reasoner: Reasoner) -> None:
 
 
 def test_sampling_follows_the_probabilities(reasoner: Reasoner) -> None:
-    from evlm.reason.reasoner import _Chooser
+    from evlm.reason.decoding import Chooser
 
     logits = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05]))
-    choose = _Chooser(Sampling(temperature=1.0, top_p=0.8), reasoner.module)
+    choose = Chooser(Sampling(temperature=1.0, top_p=0.8), reasoner.module)
     counts = torch.bincount(torch.tensor([choose(logits) for _ in range(4000)]), minlength=4) / 4000
     assert counts[2] == counts[3] == 0
     assert abs(float(counts[0]) - 0.625) < 0.03
@@ -235,10 +236,10 @@ def test_four_bit_says_what_it_needs(folders: dict[str, Path]) -> None:
 
 
 def test_half_precision_overflow_is_named(reasoner: Reasoner, monkeypatch: pytest.MonkeyPatch) -> None:
-    from evlm.reason.reasoner import _Chooser
+    from evlm.reason.decoding import Chooser
 
     with pytest.raises(ModelError, match="not finite"):
-        _Chooser(Sampling(), reasoner.module)(torch.tensor([0.0, float("nan")]))
+        Chooser(Sampling(), reasoner.module)(torch.tensor([0.0, float("nan")]))
 
 
 @pytest.mark.parametrize(

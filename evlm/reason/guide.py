@@ -1,0 +1,301 @@
+"""What may be written next, so that a text becomes a trace of the exact form (`evlm.plan.form`).
+
+The engine writes tags and field names itself and lets the model fill what stands between them. A token is
+judged by its text alone, so that a vocabulary need not be looked through:
+
+    KEEP    it belongs to what is being filled
+    CLOSE   it does, and brings the line's end
+    END     the model wants to go on to what comes next; the token is left out, for the form writes that
+    NO      nothing of the form goes on like this
+
+A part that has spent its budget is closed. `<output>` is filled field by field: one line of instruction,
+labels parted by ";", the scope, and where the edit is local its place (`place_grammar`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+from ..errors import RequestError
+from ..plan.form import NO_LABEL, PARTS, PROSE
+from .place_grammar import PlaceGrammar
+
+
+class Verdict(Enum):
+    KEEP, CLOSE, END, NO = range(4)
+
+
+class Budgets(NamedTuple):
+    """Tokens that the model may write into each part; what the form writes is not counted. The prose parts
+    may have none, then they stay empty; `output` needs room for a plan."""
+
+    thinking: int = 256
+    intermediate: int = 96
+    reflection: int = 128
+    output: int = 160
+
+    def check(self) -> None:
+        """Raises RequestError for a budget out of range."""
+        for part, budget in zip(PARTS, self, strict=True):
+            least = LEAST_OUTPUT if part == "output" else 0
+            if not least <= budget <= MOST:
+                raise RequestError(f"budget of <{part}> {budget}: expected {least} to {MOST:,} tokens")
+
+    def within(self, total: int) -> Budgets:
+        """As they are where their sum is at most `total`; else in like shares of it, `output` with what it
+        needs."""
+        if sum(self) <= total:
+            return self
+        output = min(self.output, max(LEAST_OUTPUT, total * self.output // sum(self)))
+        left, prose = max(0, total - output), max(1, sum(self[:3]))
+        thinking, intermediate, reflection = (min(each, each * left // prose) for each in self[:3])
+        return Budgets(thinking, intermediate, reflection, output)
+
+
+DEFAULT_BUDGETS = Budgets()
+LEAST_OUTPUT = 48
+"""Tokens of `<output>` in which a plan with its place fits."""
+
+MOST = 8192
+
+# The shares of <output> that its words may take, so that room is left for the place.
+_INSTRUCTION, _TARGETS = 0.4, 0.15
+_SCOPES = (" local", " global")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What follows a token.
+
+    form: text that the engine writes next. held: more of it, the beginning of what is held. says: whether
+    what was held is said now, before `form`; instead: and in which words, where the form does not take the
+    model's.
+    """
+
+    form: str = ""
+    held: str = ""
+    says: bool = False
+    instead: str | None = None
+
+
+class Guide:
+    """One text on its way through the form: write `opening`, then judge and take token after token and write
+    each step's `form`, until `done`."""
+
+    def __init__(self, budgets: Budgets, place: PlaceGrammar) -> None:
+        budgets.check()
+        self.budgets, self.place = budgets, place
+        self.done = False
+        self.notes: list[str] = []  # what was closed because its budget was used up
+        self._part = -1
+        self._field = ""  # of <output>: "instruction", "targets", "scope", "next", "mask"
+        self._value = ""
+        self._used = self._used_in_field = 0
+        self._labels = False
+        self._options: tuple[str, ...] = ()
+        self.opening = self._open("")
+
+    @property
+    def holds(self) -> bool:
+        """Whether what is written now is said only when it is whole, because the form may leave it out."""
+        return self._field in ("targets", "next", "mask")
+
+    @property
+    def state(self) -> Hashable | None:
+        """Tokens are judged alike in equal states; None where each token makes another."""
+        if self._field in ("scope", "next", "mask"):
+            return None
+        return self._field, self._begun(), self._field == "targets" and self._at_label()
+
+    @property
+    def alphabet(self) -> str | None:
+        """The characters of all that is kept here, and of what ends it; None: any."""
+        if self._field == "mask":
+            return self.place.alphabet + _ENDS
+        return "".join(self._options) if self.state is None else None
+
+    def judge(self, text: str, stop: bool = False) -> Verdict:
+        """text: of one token. stop: whether it is one that ends an answer."""
+        if not self._field:
+            return self._judge_prose(text, stop)
+        if self._field in ("scope", "next"):
+            return self._judge_choice(text, stop)
+        return self._judge_place(text, stop) if self._field == "mask" else self._judge_line(text, stop)
+
+    def take(self, text: str, verdict: Verdict) -> Step:
+        """The token that was judged so, which must not be NO. Gives what follows it."""
+        if verdict is not Verdict.END:
+            self._used += 1
+            self._used_in_field += 1
+            self._value += text
+        if verdict is not Verdict.KEEP:
+            return self._close()
+        if self._field in ("scope", "next"):
+            left = [each for each in self._options if each.startswith(self._value)]
+            return self._chosen(left[0]) if len(left) == 1 else self._go_on()
+        return self._go_on()
+
+    # --- what may stand where ---
+
+    def _judge_prose(self, text: str, stop: bool) -> Verdict:
+        if stop or begins_tag(text):
+            closes = stop or "</" in text or self._begun()
+            return Verdict.END if closes else Verdict.NO  # not at once into another part, or into <think>
+        return Verdict.KEEP
+
+    def _judge_line(self, text: str, stop: bool) -> Verdict:
+        """A field of one line, which holds a letter or a digit from its first token on."""
+        if stop or begins_tag(text):
+            return Verdict.END if self._begun() else Verdict.NO
+        line, end, rest = text.partition("\n")
+        if "\\" in line or not all(each.isprintable() or each == "\t" for each in line):
+            return Verdict.NO
+        if self._field == "targets" and not self._fits_labels(line):
+            return Verdict.NO
+        if not self._begun() and not any(each.isalnum() for each in line):
+            return Verdict.NO
+        if not end:
+            return Verdict.KEEP
+        if line.strip() and not rest.strip():
+            return Verdict.CLOSE
+        return Verdict.END if self._begun() else Verdict.NO
+
+    def _fits_labels(self, line: str) -> bool:
+        """Whether the exact form takes it for labels parted by ";" alone. A full stop is taken within a word
+        only, and half a character not at all: the other half might make it a comma."""
+        if any(each in _NOT_IN_LABELS for each in line):
+            return False
+        if any(dot == len(line) - 1 or line[dot + 1].isspace() for dot, c in enumerate(line) if c == "."):
+            return False
+        at_label = self._at_label()
+        for number, item in enumerate(line.split(";")):
+            if number and at_label:
+                return False  # an empty label
+            bare = item.lstrip()
+            if at_label or number:
+                if bare and not bare[0].isalnum():
+                    return False
+                at_label = not bare
+        return True
+
+    def _judge_choice(self, text: str, stop: bool) -> Verdict:
+        if stop:
+            return Verdict.END if self._field == "next" and not self._value else Verdict.NO
+        wanted = self._value + text
+        return Verdict.KEEP if any(each.startswith(wanted) for each in self._options) else Verdict.NO
+
+    def _judge_place(self, text: str, stop: bool) -> Verdict:
+        if not stop and self.place.may_begin(self._value + text):
+            return Verdict.KEEP
+        ends = stop or text[:1] in _ENDS
+        return Verdict.END if ends and self.place.is_whole(self._value) else Verdict.NO
+
+    def _begun(self) -> bool:
+        return any(each.isalnum() for each in self._value)
+
+    def _at_label(self) -> bool:
+        """Whether a label begins here."""
+        return not self._value.rpartition(";")[2].strip()
+
+    # --- how it goes on ---
+
+    def _go_on(self) -> Step:
+        budget = self.budgets[self._part]
+        if self._field == "instruction":
+            budget = int(budget * _INSTRUCTION)
+        elif self._field == "targets":
+            if self._used_in_field < int(budget * _TARGETS):
+                return Step()
+            budget = 0
+        if self._used < budget:
+            return Step()
+        if self._field == "scope":
+            return self._chosen(_SCOPES[not self._labels], place=False)
+        if self._field in ("next", "mask"):
+            self.notes.append(f"mask left out: <output> has used up its {self.budgets.output} tokens")
+            return self._end(keeps=False)
+        name = self._field or f"<{PARTS[self._part]}>"
+        self.notes.append(f"{name} closed after {self._used_in_field} tokens")
+        return self._close()
+
+    def _close(self) -> Step:
+        """Ends what is being filled, and begins what comes next."""
+        end = "" if self._value.endswith("\n") else "\n"
+        if not self._field:
+            return Step(self._open(f"{end}</{PARTS[self._part]}>\n"))
+        if self._field == "instruction":
+            self._begin("targets")
+            return Step(f"{end}targets:")
+        if self._field == "targets":
+            labels = (each.strip().lower() for each in self._value.split(";"))
+            none = all(each in NO_LABEL for each in labels if each)  # the exact form knows one word for it
+            self._labels, self._options = not none, _SCOPES
+            self._begin("scope")
+            words = " none" if end else " none\n"
+            return Step(f"{end}scope:", says=True, instead=words if none else None)
+        return self._end(keeps=True)
+
+    def _open(self, form: str) -> str:
+        """The next part, or the one behind it where that has no budget."""
+        while True:
+            self._part, self._used = self._part + 1, 0
+            self._begin("" if PARTS[self._part] in PROSE else "instruction")
+            form += f"<{PARTS[self._part]}>\n"
+            if self._field:
+                return f"{form}instruction:"
+            if self.budgets[self._part]:
+                return form
+            form += f"</{PARTS[self._part]}>\n"
+
+    def _begin(self, name: str) -> None:
+        self._field, self._value, self._used_in_field = name, "", 0
+
+    def _chosen(self, option: str, place: bool = True) -> Step:
+        """Writes the rest of the only option that is left, and what it leads to. place: whether there is room
+        for one."""
+        rest = option[len(self._value) :]
+        if self._field == "next":
+            if option == _CLOSING:
+                self.done = True
+                return Step(rest, says=True)
+            self._begin("mask")
+            return Step(held=rest)
+        if place and self.place.optional:
+            self._options = (self.place.lead, _CLOSING)
+            self._begin("next")
+            return Step(rest)
+        if place and option == _SCOPES[0]:
+            self._begin("mask")
+            return Step(rest, self.place.lead)
+        self.done = True
+        return Step(rest + _CLOSING)
+
+    def _end(self, keeps: bool) -> Step:
+        """keeps: whether the place is whole."""
+        whole = keeps and self._field == "mask"
+        self.done = True
+        return Step((self.place.ending if whole else "") + _CLOSING, says=True, instead=None if keeps else "")
+
+
+def begins_tag(text: str) -> bool:
+    """Whether one of the form's tags, or a special token, could be written by going on from this text."""
+    for at in (at for at, each in enumerate(text) if each == "<"):
+        name = text[at + 1 :].removeprefix("/")
+        if name[:1] == "|" or any(f"{tag}>".startswith(name) or name.startswith(f"{tag}>") for tag in _TAGS):
+            return True
+    return False
+
+
+_CLOSING = "\n</output>"
+WHOLE_FORM = (
+    "".join(f"<{part}>\n\n</{part}>\n" for part in PARTS)
+    + "instruction:\ntargets: none\nscope: local\nmask: box full"
+)
+"""All that the form writes at most, to count its tokens."""
+
+_TAGS = (*PARTS, "think")
+_NOT_IN_LABELS = frozenset(",|\uff1b\uff0c\u3001\ufffd")
+_ENDS = "\n< "

@@ -1,0 +1,185 @@
+"""The guide alone: whatever tokens are drawn, the text is a trace of the exact form."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evlm.errors import RequestError
+from evlm.plan.form import NO_LABEL, parse_exact
+from evlm.plan.mask_codec import decode_mask, get_codec
+from evlm.reason.guide import LEAST_OUTPUT, Budgets, Guide, Verdict, begins_tag
+from evlm.reason.place_grammar import PlaceGrammar
+
+WORDS = [
+    "a", " hat", "make", " the", "\n", " ", "\n\n", ".\n", ".", ";", "; ", " ;", ",", "\uff0c", "\\", "\\n",
+    "<", " <", "</", "</output>", "<think>", "<|im_end|>", "< 3", "instruction:", "\ninstruction:",
+    "\ntargets:", "none", "nothing", " n", "/a", "\ufffd", "\r", "\x00", "\u2028", "(", " [", '"', "'s",
+    "3.5", " local", " global", " l", "ocal", "mask", "\nmask:", ":", "\n</output>", " box", "box", " full", " rows", " 1",
+    "1", "0", "00", " 12", "999", " 2-5", "-", "+", " .", "7-7", " 0-7", "null", "n/a", "\t", "\u00e9",
+    "\u5e3d\u5b50", ">", "thinking", "```", "{", "No targets", *"bcdefghijklmnopqrstuvwxyz23456789",
+]  # fmt: skip
+PLACES = [PlaceGrammar(), PlaceGrammar(8), PlaceGrammar(16)]
+
+
+def written(guide: Guide, draw: Callable[[], tuple[str, bool]]) -> str:
+    """What is said where draw() gives a token's text, and whether it is one that ends an answer."""
+    said, held = guide.opening, ""
+    refused = 0
+    while not guide.done:
+        text, stop = draw()
+        verdict = guide.judge(text, stop)
+        if verdict is Verdict.NO:
+            refused += 1
+            assert refused < 20_000, (said, held, guide.state)
+            continue
+        refused = 0
+        holds = guide.holds
+        if verdict is not Verdict.END:
+            said, held = (said, held + text) if holds else (said + text, held)
+        step = guide.take(text, verdict)
+        if step.says:
+            said, held = said + (held if step.instead is None else step.instead), ""
+        said, held = said + step.form, held + step.held
+    return said
+
+
+@pytest.mark.parametrize("place", PLACES, ids=str)
+def test_whatever_is_drawn_is_a_plan(place: PlaceGrammar) -> None:
+    rng, masks, instructions = random.Random(0), 0, set()
+    for _ in range(150):
+        budgets = Budgets(*(rng.randrange(12) for _ in range(3)), rng.randrange(LEAST_OUTPUT, 120))
+        trace = parse_exact(written(Guide(budgets, place), lambda: (rng.choice(WORDS), rng.random() < 0.02)))
+        instructions.add(trace.plan.instruction)
+        if trace.plan.mask_text is not None:
+            decode_mask(trace.plan.mask_text, 20, 30)
+            masks += 1
+        labels = trace.plan.targets
+        assert not labels or any(label.lower() not in NO_LABEL for label in labels)
+    assert masks > 15 and len(instructions) > 110
+
+
+@pytest.mark.parametrize("place", PLACES, ids=str)
+def test_the_state_and_the_alphabet_tell_how_a_token_is_judged(place: PlaceGrammar) -> None:
+    """What the engine remembers by them, is true wherever they are the same."""
+    rng, known = random.Random(1), {}
+    for _ in range(25):
+        guide = Guide(Budgets(3, 3, 3, 60), place)
+        while not guide.done:
+            verdicts = {word: guide.judge(word) for word in WORDS}
+            if guide.state is not None:
+                assert known.setdefault(guide.state, verdicts) == verdicts
+            fits = [word for word in WORDS if verdicts[word] is not Verdict.NO]
+            if guide.alphabet is not None:
+                assert all(word[0] in guide.alphabet for word in fits)
+            word = rng.choice(fits)
+            guide.take("" if verdicts[word] is Verdict.END else word, verdicts[word])
+
+
+def texts(guide: Guide, *tokens: str) -> str:
+    """What is said for these tokens; "" and all behind the last ends an answer."""
+    left = iter(tokens)
+    return written(
+        guide, lambda: (word, word == "") if (word := next(left, None)) is not None else ("", True)
+    )
+
+
+def test_a_text_in_the_form_goes_through_as_it_is() -> None:
+    """Every token of it, for models tuned on the form."""
+    text = texts(
+        Guide(Budgets(), PlaceGrammar(8)),
+        *("a hat", "\n</thinking>\n", "paint it", "\n</", "yes", "\n", "</reflection>"),
+        *(" make", " the hat red", "\ntargets:", " hat", ";", " brim", "\n", " local", "\n", "mask:"),
+        *(" box", " 1", "0 20 3", "0 40", " rows", *(" 2-5+7-7 . 0-7",) * 2, " 1-1", " .", "\n</output>"),
+    )
+    assert text == (
+        "<thinking>\na hat\n</thinking>\n<intermediate>\npaint it\n</intermediate>\n<reflection>\nyes\n"
+        "</reflection>\n<output>\ninstruction: make the hat red\ntargets: hat; brim\nscope: local\n"
+        "mask: box 10 20 30 40 rows 2-5+7-7 . 0-7 2-5+7-7 . 0-7 1-1 .\n</output>"
+    )
+
+
+def test_a_base_model_only_writes_the_numbers_of_its_place() -> None:
+    guide = Guide(Budgets(), PlaceGrammar())
+    text = texts(
+        guide, "", "", "", " red hat", ".\n", " hat", " .", "\n", " local", " 1", "00", " 5 900 999", " "
+    )
+    assert text.endswith(
+        "<reflection>\n\n</reflection>\n<output>\ninstruction: red hat.\ntargets: hat\nscope: local\n"
+        "mask: box 100 5 900 999 full\n</output>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "labels"), [(" nothing", ()), (" none;", ()), (" N/A", ()), (" none; hat", None)]
+)
+def test_words_for_no_label_are_none(said: str, labels: tuple[str, ...] | None) -> None:
+    text = texts(Guide(Budgets(), PlaceGrammar()), "", "", "", " rain", "\n", said, "\n", " global")
+    trace = parse_exact(text)
+    assert trace.plan.targets == (("none", "hat") if labels is None else labels)
+
+
+def test_a_part_is_closed_when_its_budget_is_spent() -> None:
+    guide = Guide(Budgets(3, 0, 1, 48), PlaceGrammar())
+    words = [" a", " l", " 8", "8", " 9"]
+    text = written(guide, lambda: (next(w for w in words if guide.judge(w) is not Verdict.NO), False))
+    assert parse_exact(text).thinking == "a a a" and parse_exact(text).intermediate == ""
+    assert guide.notes[:2] == ["<thinking> closed after 3 tokens", "<reflection> closed after 1 tokens"]
+
+
+def test_a_place_that_the_budget_cuts_is_left_out() -> None:
+    row = [" 0-0+2-2", "+4-4+6-6"] * 40
+    text = texts(
+        Guide(Budgets(0, 0, 0, 48), PlaceGrammar(16)),
+        " a",
+        "\n",
+        " b",
+        "\n",
+        " local",
+        "\nmask:",
+        " box 1 1 9 9 rows",
+        *row,
+    )
+    assert "mask" in text or parse_exact(text).plan.mask_text is None
+
+
+@pytest.mark.parametrize("budgets", [(-1, 0, 0, 99), (0, 0, 0, LEAST_OUTPUT - 1), (0, 0, 99_999, 99)])
+def test_budgets_out_of_range_are_refused(budgets: tuple[int, int, int, int]) -> None:
+    with pytest.raises(RequestError, match="budget of <"):
+        Guide(Budgets(*budgets), PlaceGrammar())
+
+
+@given(st.tuples(*[st.integers(0, 400)] * 3, st.integers(LEAST_OUTPUT, 400)), st.integers(1, 2000))
+def test_budgets_share_what_there_is(budgets: tuple[int, int, int, int], total: int) -> None:
+    shared = Budgets(*budgets).within(total)
+    shared.check()
+    assert sum(shared) <= max(total, LEAST_OUTPUT) and all(
+        a <= b for a, b in zip(shared, budgets, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["<", "a<", "</", "<th", "<output>x", "</out", "<|", "<|im_start|>", "<think", " <t"]
+)
+def test_what_may_become_a_tag(text: str) -> None:
+    assert begins_tag(text)
+
+
+@pytest.mark.parametrize("text", ["", "a > b", "< 3", "<b>", "<=", "</b>", "<thinker"])
+def test_what_becomes_no_tag(text: str) -> None:
+    assert not begins_tag(text)
+
+
+@settings(max_examples=30)
+@given(st.sampled_from([8, 16]), st.data())
+def test_what_the_codec_writes_may_be_written_letter_by_letter(grid: int, data: st.DataObject) -> None:
+    mask = torch.tensor(data.draw(st.lists(st.booleans(), min_size=grid * grid, max_size=grid * grid)))
+    text = " " + get_codec(f"box-spans-{grid}").encode(mask.view(grid, grid))
+    grammar = PlaceGrammar(grid)
+    assert grammar.is_whole(text)
+    assert all(grammar.may_begin(text[:end]) for end in range(1, len(text) + 1, 1 + len(text) // 40))

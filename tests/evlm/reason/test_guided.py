@@ -1,0 +1,139 @@
+"""Guided writing on models of the real architectures: the form cannot be missed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import tiny_qwen
+import torch
+
+from evlm.errors import Cancelled, RequestError
+from evlm.models.zoo import BUNDLED
+from evlm.plan.form import parse_exact
+from evlm.plan.mask_codec import decode_mask
+from evlm.reason.decoding import Decoder
+from evlm.reason.guide import Budgets
+from evlm.reason.messages import build_messages, encode
+from evlm.reason.reasoner import Reasoner, Sampling
+from evlm.request import Request
+
+SHORT_PARTS = Budgets(8, 4, 4, 48)
+
+
+@pytest.fixture(scope="module")
+def untuned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reasoner]:
+    """Random weights of each family, as from the hub: never tuned on the form."""
+    root = tmp_path_factory.mktemp("models")
+    return {
+        family: Reasoner.load(tiny_qwen.save_folder(root / family, family), device="cpu")
+        for family in tiny_qwen.FAMILIES
+    }
+
+
+def ask(number: int) -> Request:
+    random = torch.Generator().manual_seed(number)
+    return Request(torch.rand(1, 32, 48, 3, generator=random), f"{number} like this")
+
+
+def check_plans(reasoner: Reasoner, requests: int, different: int) -> None:
+    """Random weights always follow the same few tokens; drawn by their odds, they say what they would."""
+    special = reasoner.processor.tokenizer.all_special_tokens
+    instructions = set()
+    for number in range(requests):
+        sampling = Sampling(temperature=float(number % 4 > 0), seed=number, budgets=SHORT_PARTS)
+        generated = reasoner.generate(ask(number), sampling)
+        plan = parse_exact(generated.text).plan
+        assert generated.finished and not any(word in generated.text for word in special)
+        if plan.mask_text is not None:
+            assert decode_mask(plan.mask_text, 32, 48).any()
+        instructions.add(plan.instruction)
+    assert len(instructions) >= different
+
+
+@pytest.mark.parametrize("family", tiny_qwen.FAMILIES)
+def test_random_weights_give_a_plan(untuned: dict[str, Reasoner], family: str) -> None:
+    check_plans(untuned[family], 4, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", tiny_qwen.FAMILIES)
+def test_random_weights_give_two_hundred_plans(untuned: dict[str, Reasoner], family: str) -> None:
+    check_plans(untuned[family], 200, 150)
+
+
+@pytest.mark.parametrize("family", tiny_qwen.FAMILIES)
+@torch.inference_mode()
+def test_forced_tokens_in_one_forward_are_those_one_by_one(untuned: dict[str, Reasoner], family: str) -> None:
+    reasoner = untuned[family]
+    inputs = encode(reasoner.processor, [build_messages(ask(0))])
+    tokens = reasoner.processor.tokenizer.encode("</thinking>\n<output>")
+    at_once, one_by_one = Decoder(reasoner.module), Decoder(reasoner.module)
+    assert torch.equal(at_once.prefill(inputs), one_by_one.prefill(inputs))
+    logits = at_once.feed(tokens)
+    for token in tokens:
+        expected = one_by_one.feed([token])
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(at_once.feed([5]), one_by_one.feed([5]), atol=1e-5, rtol=1e-4)
+
+
+def test_it_streams_cancels_and_says_what_a_budget_closed(untuned: dict[str, Reasoner]) -> None:
+    reasoner, pieces = untuned["qwen2_vl"], []
+    generated = reasoner.generate(ask(1), Sampling(budgets=SHORT_PARTS), pieces.append)
+    assert "".join(pieces) == generated.text and len(pieces) > 5
+    assert any("closed after 8 tokens" in note for note in generated.notes)
+    again = reasoner.generate(ask(1), Sampling(budgets=SHORT_PARTS))
+    assert (again.text, again.tokens) == (generated.text, generated.tokens)
+
+    def cancel(_text: str) -> None:
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        reasoner.generate(ask(1), Sampling(budgets=SHORT_PARTS), cancel)
+
+
+def test_sampling_draws_what_fits_by_its_odds_and_a_seed_gives_one_text(untuned: dict[str, Reasoner]) -> None:
+    reasoner = untuned["qwen2_vl"]
+    drawn = [
+        reasoner.generate(ask(2), Sampling(temperature=1.5, top_p=0.9, seed=seed, budgets=SHORT_PARTS)).text
+        for seed in (1, 1, 2)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert all(parse_exact(text) for text in drawn)
+
+
+def test_max_new_tokens_bounds_the_parts_together(untuned: dict[str, Reasoner]) -> None:
+    generated = untuned["qwen2_vl"].generate(ask(3), Sampling(max_new_tokens=60))
+    trace = parse_exact(generated.text)
+    assert len(trace.thinking) + len(trace.intermediate) + len(trace.reflection) <= 12
+
+
+@pytest.mark.parametrize("settings", [{"guided": "sometimes"}, {"budgets": (1, 1, 1, 1)}])
+def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(RequestError, match="expected"):
+        Sampling(**settings)
+
+
+def test_the_bundled_reasoner_writes_the_same_guided() -> None:
+    assert same_plans(2) == 2
+
+
+@pytest.mark.slow
+def test_the_bundled_reasoner_writes_the_same_guided_five_hundred_times() -> None:
+    assert same_plans(500) >= 495
+
+
+def same_plans(count: int) -> int:
+    """Questions of the world for which free and guided writing give one plan."""
+    import random
+
+    from trainer.world.questions import ask as draw
+    from trainer.world.rows import to_request
+
+    reasoner, rng, same = Reasoner.load(BUNDLED / "reasoner", device="cpu"), random.Random(5), 0
+    for _ in range(count):
+        request = to_request(draw(rng, "test"))
+        free = reasoner.generate(request)
+        guided = reasoner.generate(request, Sampling(guided="always"))
+        same += parse_exact(guided.text).plan == parse_exact(free.text).plan
+    return same
