@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 KINDS = ["image", "video", "text", "depth"]
 BATCH = ["pictures", "video"]
+GUIDED = ["auto", "always", "never"]
 PROMPT = "What shall change? One to four words are enough, or none when a reference says it."
 
 
@@ -146,6 +147,13 @@ class Reason(io.ComfyNode):
                     tooltip="Mend what a model gets wrong in the form (missing tags, JSON instead).",
                 ),
                 sockets.References.Input("references", optional=True, tooltip="What the model sees besides."),
+                io.Combo.Input(
+                    "guided",
+                    options=GUIDED,
+                    optional=True,
+                    tooltip="Hold the text to its form, so that the model cannot ramble or miss it. 'auto': "
+                    "a model that was never tuned on the form.",
+                ),
             ],
             outputs=[
                 sockets.Plan.Output(
@@ -198,6 +206,7 @@ class Reason(io.ComfyNode):
         seed: int,
         repair: bool,
         references: tuple[EngineReference, ...] | None = None,
+        guided: str = GUIDED[0],
     ) -> io.NodeOutput:
         from ..evlm.reason.reasoner import Sampling
         from ..evlm.request import Request
@@ -206,7 +215,7 @@ class Reason(io.ComfyNode):
         frames = image
         pictures = [frames] if batch == "video" else list(frames.split(1))
         requests = [Request(each, prompt, references or ()) for each in pictures]
-        sampling = Sampling(max_new_tokens, temperature, top_p, seed)
+        sampling = Sampling(max_new_tokens, temperature, top_p, seed, guided)
         progress = host.Progress(max_new_tokens * len(requests))
         traces: list[Trace] = []
         texts: list[str] = []

@@ -88,6 +88,11 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     add("--temperature", type=kinds.number(1e-3, 100, or_zero=True), default=0.0, metavar="X", help=text)
     text = "how long the reasoner's answer may be, 1 to 65536"
     add("--max-new-tokens", type=kinds.whole(1, 65536), default=768, metavar="N", help=text)
+    text = (
+        "whether the reasoner's text is held to its form, so that it cannot ramble or miss it; auto: a model "
+        "that was never tuned on the form"
+    )
+    add("--guided", choices=["auto", "always", "never"], default="auto", help=text)
     text = f"largest picture that the reasoner sees, in pixels (a larger one is made smaller); {own}"
     add("--max-pixels", type=kinds.whole(784, 10**8), metavar="N", help=text)
 
@@ -214,7 +219,12 @@ def _pipeline(options: argparse.Namespace) -> tuple[dict[str, Path], Pipeline]:
 def _sampling(options: argparse.Namespace) -> Any:
     from ..reason.reasoner import Sampling
 
-    return Sampling(max_new_tokens=options.max_new_tokens, temperature=options.temperature, seed=options.seed)
+    return Sampling(
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        seed=options.seed,
+        guided=options.guided,
+    )
 
 
 def _settings(options: argparse.Namespace, pipeline: Any) -> Any:

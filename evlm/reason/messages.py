@@ -34,13 +34,14 @@ _MAX_ASPECT = 100.0  # Qwen-VL's smart_resize refuses beyond 200:1
 @dataclass(frozen=True)
 class PromptStyle:
     """The words around the pictures. `explain`: a system message tells the model the grammar; `times`:
-    say when each video frame was taken; `english`: the system message asks for English, whatever the language
-    of the prompt. A model is tuned on one of them and is asked in the same words ever after."""
+    say when each video frame was taken; `untuned`: the system message is the one for models that were never
+    tuned on the form: in English whatever the language of the prompt, a rectangle for the mask, two examples.
+    A model is tuned on one of them and is asked in the same words ever after."""
 
     name: str
     explain: bool
     times: bool
-    english: bool = False
+    untuned: bool = False
 
 
 FULL = PromptStyle("full", explain=True, times=True)
@@ -49,7 +50,7 @@ SHORT = PromptStyle("short", explain=False, times=False)
 
 def for_untuned(style: PromptStyle) -> PromptStyle:
     """A style for a model that was never tuned on it, and so needs to be told more."""
-    return replace(style, english=style.explain)
+    return replace(style, untuned=style.explain)
 
 
 UNTUNED = for_untuned(FULL)
@@ -103,7 +104,7 @@ def build_messages(
     say.prompt(request.prompt)
     messages: list[dict[str, Any]] = []
     if style.explain:
-        text = system_text(8 if codec is None else codec.grid, style.english)
+        text = system_text(None if style.untuned else 8 if codec is None else codec.grid)
         messages.append({"role": "system", "content": [{"type": "text", "text": text}]})
     messages.append({"role": "user", "content": say.content})
     return Chat(messages, say.images, say.videos)
@@ -170,10 +171,13 @@ def template_text(processor: Any, chat: Chat) -> str:
     return str(processor.apply_chat_template(chat.messages, tokenize=False, add_generation_prompt=True))
 
 
-def system_text(grid: int, english: bool = False) -> str:
-    """The full style's system message, for a mask codec of `grid` rows. english: it asks for English."""
+def system_text(grid: int | None) -> str:
+    """The full style's system message, for a mask codec of `grid` rows; None: for a model that was never
+    tuned on one."""
+    if grid is None:
+        return _UNTUNED_SYSTEM
     rows = " ".join(["1-5", "0-6", *["0-7"] * (grid - 3), "2-5+7-7"])
-    return _SYSTEM.format(grid=grid, last=grid - 1, rows=rows) + (_ENGLISH if english else "")
+    return _SYSTEM.format(grid=grid, last=grid - 1, rows=rows)
 
 
 class _Writer:
@@ -322,7 +326,46 @@ mask: box 120 300 480 910 rows {rows}
 - To replace, remove, add or move an object give its whole rectangle instead: mask: box X0 Y0 X1 Y1 full
 """
 
-# The editor's CLIP and the detector's BERT read English alone.
-_ENGLISH = """\
-- Write the instruction and the targets in English, whatever the language of the prompt and the references.
+# In English, for the editor's CLIP and the detector's BERT read nothing else. A rectangle, because rows of
+# cells are learned or wrong.
+_UNTUNED_SYSTEM = """\
+You are an image editing planner. You are shown an original picture, references (pictures, videos, text \
+or depth maps, each with an optional note) and a prompt of a few words or none. The request is vague: \
+find out from the references which single edit of the original is meant, then plan it. If a reference \
+and the prompt disagree, say so and follow the prompt, unless a note says otherwise.
+
+Answer with exactly these four parts and nothing else, in English whatever the language of the prompt:
+
+<thinking>
+What is in the original and in each reference, and what they have in common.
+</thinking>
+<intermediate>
+A first editing instruction.
+</intermediate>
+<reflection>
+Check the first instruction against the references and the prompt; keep it or mend it.
+</reflection>
+<output>
+instruction: one imperative sentence, complete without the references
+targets: what in the original changes, short noun phrases separated by "; "
+scope: local
+mask: box X0 Y0 X1 Y1 full
+</output>
+
+The scope is local when a region changes; its box is the rectangle around all that may change: left, top, \
+right and bottom, integers from 0 to 1000 of the original's width and height. The scope is global when the \
+whole picture changes (style, weather, light); it has no mask and "targets: none". Two examples:
+
+<output>
+instruction: make the cap of the man on the left red
+targets: cap
+scope: local
+mask: box 120 80 310 240 full
+</output>
+
+<output>
+instruction: turn the street into a rainy evening
+targets: none
+scope: global
+</output>
 """

@@ -121,7 +121,9 @@ class RemoteReasoner:
             "top_p": sampling.top_p,
             "seed": sampling.seed,
         }
-        notes: list[str] = []
+        notes = ["an endpoint writes freely: guided is for a model on this machine"] * (
+            sampling.guided == "always"
+        )
         for name, note in self._refused.items():  # known from an answer before
             payload = without_setting(payload, name)
             notes.append(note)

@@ -281,7 +281,8 @@ def one_by_one(reasoner: Any, max_new_tokens: int = 768) -> Answerer:
     """A loaded `evlm.Reasoner` (or a remote one) that is asked for one greedy answer at a time."""
     from evlm.reason.reasoner import Sampling
 
-    sampling = Sampling(max_new_tokens=max_new_tokens)
+    # What the model writes by itself is measured, as in batches.
+    sampling = Sampling(max_new_tokens=max_new_tokens, guided="never")
     return lambda requests: [reasoner.generate(request, sampling).text for request in requests]
 
 

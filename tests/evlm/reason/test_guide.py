@@ -20,9 +20,9 @@ WORDS = [
     "a", " hat", "make", " the", "\n", " ", "\n\n", ".\n", ".", ";", "; ", " ;", ",", "\uff0c", "\\", "\\n",
     "<", " <", "</", "</output>", "<think>", "<|im_end|>", "< 3", "instruction:", "\ninstruction:",
     "\ntargets:", "none", "nothing", " n", "/a", "\ufffd", "\r", "\x00", "\u2028", "(", " [", '"', "'s",
-    "3.5", " local", " global", " l", "ocal", "mask", "\nmask:", ":", "\n</output>", " box", "box", " full", " rows", " 1",
-    "1", "0", "00", " 12", "999", " 2-5", "-", "+", " .", "7-7", " 0-7", "null", "n/a", "\t", "\u00e9",
-    "\u5e3d\u5b50", ">", "thinking", "```", "{", "No targets", *"bcdefghijklmnopqrstuvwxyz23456789",
+    "3.5", " local", " global", " l", "ocal", "mask", "\nmask:", ":", "\n</output>", " box", "box", " full",
+    " rows", " 1", "1", "0", "00", " 12", "999", " 2-5", "-", "+", " .", "7-7", " 0-7", "null", "n/a", "\t",
+    "\u00e9", "\u5e3d\u5b50", ">", "thinking", "```", "{", "No targets", *"bcdefghijklmnopqrstuvwxyz23456789",
 ]  # fmt: skip
 PLACES = [PlaceGrammar(), PlaceGrammar(8), PlaceGrammar(16)]
 

@@ -21,11 +21,13 @@ from evlm.plan.trace import Plan, parse
 from evlm.reason.messages import (
     FULL,
     SHORT,
+    UNTUNED,
     Chat,
     build_messages,
     encode,
     get_style,
     sample_clip,
+    system_text,
     template_text,
 )
 from evlm.request import Reference, Request
@@ -81,6 +83,17 @@ def test_the_examples_that_the_system_text_gives_are_right(grid: int) -> None:
     skeleton = re.sub(r"(instruction|targets): .* for example: ", r"\1: ", skeleton)
     plan = Plan("make the red hat blue", ("red hat", "red scarf"), example)
     assert parse(skeleton, repair=False).plan == plan
+
+
+def test_a_base_model_is_told_the_form_by_examples_that_are_plans() -> None:
+    text = build_messages(Request(PICTURE, "x"), BoxSpans(8), UNTUNED).messages[0]["content"][0]["text"]
+    assert "rows" not in text and len(text) < len(system_text(8))
+    prose = text[text.index("<thinking>") : text.index("<output>")]
+    plans = [parse(f"{prose}<output>{each}", repair=False).plan for each in text.split("<output>")[2:]]
+    assert [(plan.targets, plan.scope, plan.mask_text) for plan in plans] == [
+        (("cap",), "local", "box 120 80 310 240 full"),
+        ((), "global", None),
+    ]
 
 
 def test_pixels_are_those_of_the_picture() -> None:

@@ -388,7 +388,12 @@ def test_a_model_that_was_never_tuned_is_asked_for_english(server: Server) -> No
     """(A9)"""
     RemoteReasoner(server.url, "m").generate(REQUEST)
     system = server.seen[0]["messages"][0]["content"]
-    assert "the instruction and the targets in English, whatever the language of the prompt" in system
+    assert "in English whatever the language of the prompt" in system
+
+
+def test_guided_writing_is_not_claimed_for_an_endpoint(server: Server) -> None:
+    sampling = Sampling(guided="always")
+    assert any("guided" in note for note in RemoteReasoner(server.url, "m").generate(REQUEST, sampling).notes)
 
 
 def test_what_is_heard_can_be_parsed_again(server: Server) -> None:
