@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     inner = Qwen2VLTextModel.forward
 
+    @wraps(inner)  # what the model takes by which name is read from its signature
     def forward(self: Any, *args: Any, **more: Any) -> Any:
         sizes.append(more["inputs_embeds"].shape[:2].numel())
         return inner(self, *args, **more)
