@@ -20,7 +20,7 @@ from PIL import Image
 from evlm.errors import PictureError
 from evlm.files.clips import load_frames
 
-pytest.importorskip("av")
+av = pytest.importorskip("av")
 UP = (0, 1, 2, 3)
 """The corners of a clip that stands upright, top left to bottom right."""
 
@@ -96,6 +96,8 @@ F25, F50 = Fraction(1, 25), Fraction(1, 50)
 NTSC, FILM = Fraction(1001, 60000), Fraction(1001, 24000)
 VFR = (0, 1, 2, 10, 11, 30)
 VFR_STEPS = tuple(Fraction(n, 100) for n in (1, 1, 8, 1, 19, 4))
+# How long an mp4 shows its last frame FFmpeg tells since version 8 (PyAV 16); before, what its rate says.
+VFR_MP4 = VFR_STEPS if av.library_versions["libavformat"][0] >= 62 else (*VFR_STEPS[:-1], Fraction(1, 100))
 EQUAL = (0, 0, 0, 1, 1, 0)
 TURNED = {
     "as stored": UP,
@@ -124,7 +126,7 @@ KINDS: dict[str, Kind] = {
     "SAR 2:1, turned 90": Kind(
         turned(ROTATIONS["turned 90"], sar=Fraction(2)), size=(128, 48), corners=(2, 0, 3, 1), note="(2:1)"
     ),
-    "VFR mp4": Kind(video("a.mp4", pts=VFR, base=Fraction(1, 100)), steps=VFR_STEPS),
+    "VFR mp4": Kind(video("a.mp4", pts=VFR, base=Fraction(1, 100)), steps=VFR_MP4),
     "VFR mkv": Kind(video("a.mkv", pts=VFR, base=Fraction(1, 100)), steps=VFR_STEPS, loose=MS),
     "59.94 mp4": Kind(video("a.mp4", rate=1 / NTSC), steps=NTSC),
     "59.94 mkv": Kind(video("a.mkv", rate=1 / NTSC), steps=NTSC, loose=MS),
@@ -146,14 +148,14 @@ KINDS: dict[str, Kind] = {
     "one frame": Kind(video("a.mp4", numbers=(3,)), (3,)),
     "two frames": Kind(video("a.mp4", numbers=(3, 9)), (3, 9)),
     "cut mkv": Kind(
-        cut(video("a.mkv", "ffv1", pix_fmt="bgr0"), 0.6), (0, 1, 2), loose=MS, note="damaged or cut off"
+        cut(video("a.mkv", "ffv1", pix_fmt="bgr0"), 0.66), (0, 1, 2), loose=MS, note="damaged or cut off"
     ),
     "cut mp4": Kind(
         cut(video("a.mp4", g="1", container_options={"movflags": "faststart"}), 0.8),
         (0, 1, 2),
         note="cut off",
     ),
-    "cut ts": Kind(cut(video("a.ts", "mpeg2video", g="1", q="2"), 0.6), (0, 1, 2)),
+    "cut ts": Kind(cut(video("a.ts", "mpeg2video", g="1", q="2"), 0.57), (0, 1, 2)),
     "negative start": Kind(video("a.mkv", pts=range(-3, 3)), loose=MS),
     "edit list": Kind(video("a.mp4", pts=range(-3, 3), bf="0", preset="ultrafast"), (3, 4, 5)),
     "late start": Kind(video("a.mp4", pts=range(50, 56))),
@@ -217,7 +219,12 @@ def test_frames_times_and_orientation_as_ffmpeg_shows_them_and_back_from_the_dis
 ) -> None:
     """(C3, C4, C5, C16)"""
     kind = KINDS[name]
-    path = kind.make(tmp_path)
+    try:
+        path = kind.make(tmp_path)
+    except (ValueError, av.error.FFmpegError):
+        if name != "AV1":
+            raise
+        pytest.skip("this PyAV has no encoder for AV1 that takes small frames")
     try:
         frames, fps = load_frames(path)
     except PictureError as error:

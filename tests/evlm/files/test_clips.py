@@ -373,7 +373,7 @@ def test_sound_with_a_cover_picture_is_no_video(tmp_path: Path, name: str, codec
         cover.width, cover.height, cover.pix_fmt = 64, 48, "rgb24" if codec == "flac" else "yuvj420p"
         if not hasattr(cover, "disposition"):
             pytest.skip("this PyAV cannot mark a cover picture")
-        cover.disposition = av.stream.Disposition.attached_pic
+        cover.disposition = av.stream.Disposition.attached_pic.value  # PyAV below 16 takes the number
         picture = av.VideoFrame.from_ndarray(draw(1), format="rgb24").reformat(format=cover.pix_fmt)
         container.mux([*cover.encode(picture), *cover.encode()])
         form = "s16" if codec == "flac" else "fltp"
