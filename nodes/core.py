@@ -62,8 +62,9 @@ def schedulers() -> list[str]:
 
 
 def class_of(model: CoreModel) -> str:
-    """The name of core's class for the model: "Flux", "QwenImage", ..."""
-    return type(model.model).__name__
+    """The name of core's class for the model, "Flux" say, below what another pack has made of it."""
+    classes = type(model.model).__mro__
+    return next((each for each in classes if each.__module__ == "comfy.model_base"), classes[0]).__name__
 
 
 def has(name: str) -> bool:

@@ -118,12 +118,9 @@ def healthy(definitions: Definitions, name: str) -> GraphDict:
     graph = {key: _node(definitions, kind, given) for key, (kind, given) in LINKS.items()}
     if name == "remote":
         graph["reason"]["inputs"]["model"] = ["remote", 0]
-    if name == "native":  # a real server has no such file and refuses the graph; the stand-in has
-        graph["file"] = {
-            "class_type": "CheckpointLoaderSimple",
-            "inputs": {"ckpt_name": "absent.safetensors"},
-        }
-        graph[name]["inputs"] |= {each: ["file", slot] for slot, each in enumerate(("model", "clip", "vae"))}
+    if name == "native":  # the node of tests/comfyui/tiny_core.py
+        graph["tiny"] = {"class_type": "TinyCoreModels", "inputs": {"which": "instruct-pix2pix"}}
+        graph[name]["inputs"] |= {each: ["tiny", slot] for slot, each in enumerate(("model", "clip", "vae"))}
         graph["edit"]["inputs"]["editor"] = [name, 0]
     if name in SHOWN:
         graph["out"] = _node({**definitions, **_CORE}, *SHOWN[name])

@@ -237,6 +237,8 @@ def lay_out(work: Path) -> Path:
     for each in ("home", "tmp"):
         (work / each).mkdir()
     (base / "custom_nodes" / "evlm").symlink_to(ROOT, target_is_directory=True)
+    tiny = ROOT / "tests" / "comfyui" / "tiny_core.py"  # models for EVLM Native Editor
+    (base / "custom_nodes" / tiny.name).symlink_to(tiny)
     shutil.copytree(ROOT / "evlm" / "bundled", canary)
     shutil.copy(ROOT / "evlm" / "bundled" / "examples" / "2-words.png", canary / "secret.png")
     shutil.copy(canary / "segmenter" / "model.safetensors", canary / "adapter.safetensors")

@@ -104,8 +104,8 @@ class Miniature:
                 value[0] if output.is_output_list and value else value
                 for output, value in zip(kind.GET_SCHEMA().outputs, kind.execute(**given).args, strict=True)
             ]
-        elif node["class_type"] == "CheckpointLoaderSimple":
-            outputs = list(core_nodes.CheckpointLoaderSimple().load(**given))
+        elif node["class_type"] == "TinyCoreModels":
+            outputs = [core_nodes.Patcher("SD15_instructpix2pix"), core_nodes.Clip(), core_nodes.Vae()]
         else:
             outputs = [_of_core(node["class_type"], given)]
         if node["class_type"] != "EVLM_RateEdit":

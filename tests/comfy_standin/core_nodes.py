@@ -70,13 +70,6 @@ class Guider:
         return torch.where(keep > 0, painted, latent)
 
 
-class CheckpointLoaderSimple:
-    FUNCTION = "load"
-
-    def load(self, ckpt_name: str) -> tuple[Patcher, Clip, Vae]:
-        return Patcher("SD15_instructpix2pix"), Clip(), Vae()
-
-
 class CLIPTextEncode:
     FUNCTION = "encode"
 
@@ -125,8 +118,7 @@ def _ip2p(positive: Any, negative: Any, vae: Vae, pixels: Tensor) -> tuple[Any, 
 
 
 NODE_CLASS_MAPPINGS: dict[str, Any] = {
-    each.__name__: each
-    for each in (CheckpointLoaderSimple, CLIPTextEncode, ConditioningZeroOut, VAEEncode, VAEDecode)
+    each.__name__: each for each in (CLIPTextEncode, ConditioningZeroOut, VAEEncode, VAEDecode)
 } | {
     "CFGGuider": _newer(_cfg),
     "DualCFGGuider": _newer(_dual),

@@ -141,6 +141,12 @@ def test_the_models_kind_is_seen_and_a_wrong_one_refused(shown: list[str]) -> No
     assert made("Flux").kind.name == "flux-kontext" and "does not edit" in shown[-1]
     with pytest.raises(refused, match="kind auto: core's class BaseModel is not known here"):
         made("BaseModel")
+    other = core.Patcher("Flux")
+    of_core = type(other.model)
+    of_core.__module__ = "comfy.model_base"
+    other.model = type("FasterFlux", (of_core,), {})()
+    faster = call("EVLM_NativeEditor", model=other, **models).args[0]
+    assert faster.kind.name == "flux-kontext", "another pack's class of core's"
     assert made("Chroma", kind="flux-kontext").kind.name == "flux-kontext"
     with pytest.raises(
         refused, match="kind flux-kontext: the model is of core's class QwenImage; expected Flux"

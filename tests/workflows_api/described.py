@@ -148,7 +148,8 @@ def qwen_image_edit(definitions: Definitions) -> Graph:
         "**Files:**\n- qwen_image_edit_fp8_e4m3fn.safetensors \u2192 `models/diffusion_models`\n"
         "- qwen_2.5_vl_7b_fp8_scaled.safetensors \u2192 `models/text_encoders`\n"
         f"- qwen_image_vae.safetensors \u2192 `models/vae`\n{OUR_FILES}\n{ABSENT} Flux Kontext goes into "
-        "the same place: its loaders, core's ReferenceLatent and FluxGuidance.",
+        "the same place: its loaders, core's ReferenceLatent and FluxGuidance. **EVLM Native Editor** does "
+        "all this in one node, as the editor of **EVLM Load All**.",
         definitions,
         note_height=540,
     )
