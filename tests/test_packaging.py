@@ -32,6 +32,7 @@ def test_the_project_can_be_built_and_its_commands_exist() -> None:
 
     sections = project()
     assert 'build-backend = "setuptools.build_meta"' in sections.get("build-system", "")
+    assert re.search(r'^license = "Apache-2.0"$', sections["project"], re.M), "tables end in February 2027"
     scripts = dict(re.findall(r'^([\w-]+) = "([\w.:]+)"', sections.get("project.scripts", ""), re.M))
     assert sorted(scripts) == ["evlm", "evlm-train"]
     for target in scripts.values():

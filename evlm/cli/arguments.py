@@ -72,6 +72,8 @@ def path(text: str) -> str:
     """A path that an operating system can take: not empty, no NUL."""
     if not text.strip() or "\0" in text:
         raise _refused(text, "a path")
+    if text.lower().startswith(("http://", "https://")):
+        raise _refused(text, "a path; nothing is fetched from the web, so download it first")
     return text
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .terminal import Terminal
 
 LARGE = 4_000_000  # pixels of all frames
+TOY = "the bundled models know a small drawn world and no photographs; for those: --models photo-8gb"
 
 
 def add_parser(parser: argparse.ArgumentParser) -> None:
@@ -108,6 +109,7 @@ def run(options: argparse.Namespace) -> int:
     outputs = Outputs(options.out, options.overwrite, [*inputs, options.adapter or options.image])
     quiet_libraries()
     from ..models.loading import pick_device
+    from ..models.zoo import BUNDLED
     from ..request import Request
 
     device = pick_device(options.device)
@@ -123,6 +125,8 @@ def run(options: argparse.Namespace) -> int:
     outputs.check(names)
     models, pipeline = _pipeline(options)
     terminal = Terminal()
+    if models.get("reasoner") == BUNDLED / "reasoner":
+        terminal.note(TOY)
     for note in notes:
         terminal.note(note)
     result = pipeline.run(

@@ -57,6 +57,15 @@ def kind_of(head: bytes) -> str | None:
     return next((name for start, name in _STARTS if head.lstrip().startswith(start)), None)
 
 
+def unknown(head: bytes) -> str:
+    """What there is to say of a file that begins with these 64 bytes, where no reader knows it."""
+    if not head:
+        return "the file is empty"
+    if all(byte >= 32 or byte in b"\t\n\f\r" for byte in head):
+        return "it is text"
+    return f"a kind that is not known here, or cut off; it begins with {head[:8].hex(' ')}"
+
+
 def advice(kind: str | None) -> str | None:
     """What helps with a file of this kind, or None."""
     return _HELP.get(kind) if kind else None

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..errors import PictureError
 from ..ranges import clamped
-from .kinds import advice, kind_of, optional_reader
+from .kinds import advice, kind_of, optional_reader, unknown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -174,16 +174,19 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Image]:
 
 def open_image(file: IO[bytes]) -> Image:
     """What Pillow makes of a file's content, not yet decoded. Raises PictureError with what would help."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     file.seek(0)
-    kind = kind_of(file.read(64))
+    head = file.read(64)
+    kind = kind_of(head)
     optional = optional_reader(kind)
     file.seek(0)
     try:
         Image.init()
         kinds = [*_READS, *([optional] if optional else [])]
         return Image.open(file, formats=[each for each in kinds if each in Image.OPEN])
+    except UnidentifiedImageError as error:
+        raise PictureError(f"not a picture that can be read ({advice(kind) or unknown(head)})") from error
     except Exception as error:
         raise PictureError(f"not a picture that can be read ({advice(kind) or error})") from error
 

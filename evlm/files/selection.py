@@ -114,7 +114,8 @@ class Selection:
             if kept and pixels.shape != kept[0].shape:
                 sizes = sorted({tuple(kept[0].shape[:2]), tuple(pixels.shape[:2])})
                 raise PictureError(
-                    f"{name}: frames of different sizes {sizes} (height, width); expected one size"
+                    f"{name}: frames of different sizes {sizes} (height, width); the frames of one "
+                    "clip, or the pictures of a folder that is read as one, have one size"
                 )
             kept.append(pixels)
             starts.append(start)

@@ -18,7 +18,7 @@ from ..files.safe_paths import leads_to_its_kind
 from .families import EDITORS, MODEL_TYPES, EditorFamily
 from .json_file import read_json
 from .safetensors_file import header_start
-from .sets import expand
+from .sets import SETS, expand, find_set
 
 ROLES = ("reasoner", "detector", "segmenter", "editor")
 BUNDLED = Path(__file__).resolve().parents[1] / "bundled"
@@ -145,6 +145,8 @@ def choose(names: Sequence[str], folders: Sequence[str | Path] = ()) -> dict[str
     `sets` give more.
     """
     chosen: dict[str, Path] = {}
+    for name in names:
+        _check_set(name, folders)
     for name in expand(names):
         role, sign, value = name.partition("=")
         if sign and role in ROLES:
@@ -155,6 +157,18 @@ def choose(names: Sequence[str], folders: Sequence[str | Path] = ()) -> dict[str
         for each in _roles_in(name, folders):
             chosen[each] = resolve(name, each, folders)
     return chosen
+
+
+def _check_set(name: str, folders: Sequence[str | Path]) -> None:
+    """Raises ModelError where models of a set are not here, for all of them at once."""
+    models = [model for model in CATALOGUE if find_set(name) and model.name in expand([name])]
+    absent = [model for model in models if _locate(model.name, model.role, folders)[0] is None]
+    if absent:
+        names, size = ", ".join(each.name for each in absent), sum(each.size for each in absent) / 1e9
+        raise ModelError(
+            f"{name}: not on this machine: {names} ({size:.1f} GB). Fetch with: "
+            f"python -m evlm models --download {name} [--folder DIR]"
+        )
 
 
 def model_folders() -> tuple[Path, ...]:
@@ -349,7 +363,8 @@ def _not_found(name: str, role: str, looked: Sequence[Path]) -> str:
         return text + f"A hub id that is not in the catalogue needs its revision: {name}@<commit>"
     if _HUB_ID.fullmatch(name):
         return text + f"Fetch it with: python -m evlm models --download {name}"
-    return text + "Names are 'bundled', a path, a hub id, or one of: " + ", ".join(m.name for m in CATALOGUE)
+    names = [*(each.name for each in SETS), *(each.name for each in CATALOGUE)]
+    return f"{text}Names are 'bundled', a path, a hub id, or one of: {', '.join(names)}"
 
 
 def _header(path: Path) -> bytes:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from test_pipeline import BOX, SIZE, Paints, circle, pipeline, trace
 
-from evlm.cli import demo
+from evlm.cli import demo, edit
 from evlm.cli.main import main
 from evlm.cli.terminal import Terminal, fail
 from evlm.errors import Cancelled, RequestError
@@ -157,6 +157,57 @@ def test_models_and_doctor_work_with_nothing_installed_for_them(capsys: pytest.C
 def test_an_unpinned_download_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "--download", "someone/model", "--folder", str(tmp_path)]) == 2
     assert "no pinned revision" in capsys.readouterr().err
+
+
+def test_an_address_is_not_taken_for_a_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It was said as "https:/example.org/a.png: no such file"."""
+    assert main(["edit", "--image", "https://example.org/a.png", "--out", str(tmp_path / "out")]) == 2
+    assert "'https://example.org/a.png'" in (said := capsys.readouterr().err) and "download it first" in said
+
+
+@pytest.mark.slow
+def test_a_run_says_no_warning_of_a_library_and_no_dict(picture: Path, tmp_path: Path) -> None:
+    """(C19) By the real models, in a process of its own: FutureWarnings and "Loading weights" came first."""
+    words = [
+        "--image",
+        str(picture),
+        "--prompt",
+        "make it rain",
+        "--out",
+        str(tmp_path / "out"),
+        "--steps",
+        "1",
+    ]
+    run = subprocess.run(
+        [sys.executable, "-m", "evlm", "edit", *words], cwd=ROOT, capture_output=True, text=True, timeout=240
+    )
+    assert run.returncode in (0, 3), run.stderr
+    for noise in ("Warning", "warnings.warn", "Loading weights", "Token indices", "deprecated", "{'", '{"'):
+        assert noise not in run.stderr + run.stdout
+    assert "the bundled models know a small drawn world" in run.stderr, "a photograph needs others"
+
+
+def test_writing_a_large_picture_is_said_before_it_is_done(
+    small: dict[str, Any],
+    picture: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """(C19) 24 million pixels: many seconds in which nothing was said."""
+    shown: list[str] = []
+    write = edit.write_edited
+
+    def slow(*rest: Any) -> Any:
+        shown.append(capsys.readouterr().err)
+        return write(*rest)
+
+    monkeypatch.setattr(edit, "write_edited", slow)
+    for name, least in (("small", SIZE * SIZE + 1), ("large", SIZE * SIZE)):
+        monkeypatch.setattr("evlm.cli.edit.LARGE", least)
+        assert main(["edit", "--image", str(picture), "--prompt", "x", "--out", str(tmp_path / name)]) == 0
+    assert ["writing " in each for each in shown] == [False, True]
+    assert f"edited.png: {SIZE} x {SIZE} pixels" in shown[1]
 
 
 def test_the_module_runs_as_a_program() -> None:

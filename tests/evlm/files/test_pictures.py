@@ -171,6 +171,23 @@ def test_what_is_no_picture_is_refused(tmp_path, content):
             load(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "the file is empty"),
+        (b"# a page\nof text\n", "it is text"),
+        (b"MZ\0\1", "begins with 4d 5a 00 01"),
+    ],
+)
+def test_what_it_is_instead_is_said_in_words(tmp_path, content, said):
+    """Not "cannot identify image file <_io.BufferedReader name=...>"."""
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    with pytest.raises(PictureError, match=said) as caught:
+        load_picture(path)
+    assert "BufferedReader" not in str(caught.value)
+
+
 def test_a_missing_file_and_a_folder(tmp_path):
     for load in (load_picture, load_frames, load_mask):
         with pytest.raises(PictureError, match="no such file"):

@@ -39,7 +39,9 @@ def test_the_command_line_lists_and_fetches_a_set(
 
 def test_choose_takes_a_set_and_later_names_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ModelError, match="qwen2-vl-2b"):
-        choose(["photo-8gb"])
+    with pytest.raises(ModelError, match=r"qwen2-vl-2b, .*, instruct-pix2pix .*--download photo-8gb"):
+        choose(["photo-8gb"])  # all that is lacking, and one command that fetches it
+    with pytest.raises(ModelError, match="one of: photo-8gb, photo-24gb, qwen2-vl-2b"):
+        choose(["photo-9gb"])
     named = [f"{role}={BUNDLED / role}" for role in ROLES]
     assert choose(["bundled", *named]) == {role: BUNDLED / role for role in ROLES}
