@@ -41,7 +41,8 @@ CANARY = "evlm-canary"
 TRAINED = "models/evlm/trained"  # the one place of the models where a node of ours writes
 SECRET = "never-to-be-read-5e1f"  # in the canary
 ERRORS = {name for name, each in vars(errors).items() if isinstance(each, type)}
-ALIVE, DONE = 120.0, 240.0  # seconds for a server to start, for one workflow (a training on a busy machine)
+ALIVE, DONE = 120.0, 240.0  # seconds for a server to start, for one workflow
+ENOUGH = 60.0  # seconds: what still runs was accepted and does its work (a training, say); it is cancelled
 
 
 @dataclass
@@ -154,9 +155,13 @@ class _Server:
         prompt = json.loads(answer)["prompt_id"]
         # Of several output nodes those that are refused are left out, and the others run.
         refused = _details(answer) if json.loads(answer).get("node_errors") else ""
-        until = time.monotonic() + DONE
-        while time.monotonic() < until:
+        begun, cancelled = time.monotonic(), False
+        while (waited := time.monotonic() - begun) < DONE:
+            if waited > ENOUGH and not cancelled:
+                cancelled = self.call("/interrupt", {})[0] == 200
             history = json.loads(self.call(f"/history/{prompt}")[1])
+            if prompt in history and cancelled:
+                return "harmless", "", None
             if prompt in history:
                 return ("validation", refused, None) if refused else _outcome(history[prompt]["status"])
             time.sleep(0.02)

@@ -34,7 +34,7 @@ def planned(adapter: Path | None) -> str:
 def test_rate_train_load_and_reason_in_one_graph(
     comfy: live.Comfy, figures: Callable[[str, str], None]
 ) -> None:
-    graph = graphs.load(NAME)
+    graph = graphs.changed(graphs.load(NAME), TRAIN, name="in_one_graph")  # nothing is there of it yet
     train, shown = last(graph, TRAIN), last(graph, "EVLM_ShowTrace")
     first = comfy.run(graph, PATIENCE)
     assert first.status == "success" and not first.error, first.error
