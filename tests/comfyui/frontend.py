@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,6 +32,10 @@ ANYTHING = """(() => { const any = new Proxy(function () {}, {
 IS_READY = """() => { const app = window.app ?? window.comfyAPI?.app?.app
   return !!(app?.graph && app.canvas && app.extensionManager
     && Object.keys(window.LiteGraph?.registered_node_types ?? {}).length > 50) }"""
+PICTURES_ARE_THERE = """() => { const app = window.app ?? window.comfyAPI.app.app
+  const shown = node => [...document.querySelectorAll(`[data-node-id="${node.id}"] img`)]
+  return app.graph.nodes.filter(node => app.nodeOutputs?.[String(node.id)]?.images?.length)
+    .every(node => node.imgs?.length || shown(node).some(img => img.naturalWidth > 1)) }"""
 APP = "(window.app ?? window.comfyAPI.app.app)"
 
 
@@ -100,8 +104,16 @@ class Page:
         )
         self.page.get_by_role("button", name="Run", exact=True).first.click()
         self.page.wait_for_function("() => window.evlmEnd", timeout=seconds * 1000)
-        self.page.wait_for_timeout(1500)  # for the pictures
+        self._wait_for_pictures()
         return str(self.page.evaluate("() => window.evlmEnd"))
+
+    def _wait_for_pictures(self, seconds: float = 20) -> None:
+        """Until every node on screen shows the pictures of its output; in app mode none does."""
+        from playwright.sync_api import TimeoutError
+
+        self.page.wait_for_timeout(1500)  # outputs of the last nodes
+        with suppress(TimeoutError):
+            self.page.wait_for_function(PICTURES_ARE_THERE, timeout=seconds * 1000)
 
     def pictures(self) -> dict[str, int]:
         """Node type -> how many pictures it shows."""
