@@ -71,8 +71,7 @@ def write(taken: list[tuple[float, Image.Image]], path: Path) -> None:
         duration=times,
         loop=0,
         quality=QUALITY,
-        method=6,
-        minimize_size=True,
+        method=4,
     )
     print(f"{path}: {len(kept)} pictures, {sum(times) / 1000:.1f} s, {path.stat().st_size / 1000:.0f} kB")
 
