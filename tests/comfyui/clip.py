@@ -28,7 +28,10 @@ return { x: left - 8, y: top - 8, width: Math.max(...shown.map(each => each.righ
 
 def record(page: frontend.Page, seconds: float = 240) -> list[tuple[float, Image.Image]]:
     """(seconds since the click, picture of all nodes), from before the run to its end."""
-    area = nodes2.evaluate(page, SEEN)
+    area, before = nodes2.evaluate(page, SEEN), None
+    while area != before:  # the view moves until all nodes fit into it
+        page.page.wait_for_timeout(700)
+        area, before = nodes2.evaluate(page, SEEN), area
     taken = []
 
     def take(at: float) -> None:
@@ -91,6 +94,7 @@ def main(path: Path) -> None:
                   .find(each => each.name === "which").value = argument"""
                 nodes2.evaluate(page, change, "2-words")  # another request, so that the models are loaded
                 page.click_run(240)
+                nodes2.evaluate(page, "app.nodeOutputs = {}")
                 page.load(live.PACK / "workflows" / "quickstart.json")
                 page.page.evaluate(
                     f"() => {frontend.APP}.extensionManager.command.execute('Comfy.Canvas.FitView')"
