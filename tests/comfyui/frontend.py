@@ -15,6 +15,7 @@ from live import LINK, Comfy
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 READY = 120_000  # milliseconds
+APP_MODE = (1, 49)  # 1.37 has the beginnings of it, without the inputs that a workflow names
 NODES_2 = (1, 36)  # 1.27 draws them already, but without the widgets that an extension adds
 # Keeps tours, news and warnings about files that this machine lacks out of the way.
 SETTINGS = {
@@ -121,6 +122,14 @@ class Page:
             f"() => Object.fromEntries({APP}.graph.nodes.map(node => [node.type, (node.imgs ?? []).length]))"
         )
         return found
+
+    def says(self, selector: str, seconds: float = 20) -> bool:
+        """Whether one of these elements has a text, now or soon: a cached run's comes from the history."""
+        for _ in range(int(seconds / 0.25)):
+            if any(text.strip() for text in self.texts(selector)):
+                return True
+            self.page.wait_for_timeout(250)
+        return False
 
     def texts(self, selector: str) -> list[str]:
         found: list[str] = self.page.locator(selector).all_inner_texts()
