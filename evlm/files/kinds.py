@@ -57,6 +57,12 @@ def kind_of(head: bytes) -> str | None:
     return next((name for start, name in _STARTS if head.lstrip().startswith(start)), None)
 
 
+def is_hdr(start: bytes) -> bool:
+    """Whether the beginning of an AVIF or HEIC file says that its numbers are PQ or HLG (ITU-T H.273)."""
+    at = start.find(b"colrnclx")  # the colour box: primaries, transfer and matrix, two bytes each
+    return at >= 0 and int.from_bytes(start[at + 10 : at + 12], "big") in (16, 18)
+
+
 def unknown(head: bytes) -> str:
     """What there is to say of a file that begins with these 64 bytes, where no reader knows it."""
     if not head:

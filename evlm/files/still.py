@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..errors import PictureError
 from . import colour as profiles
+from .kinds import is_hdr
 from .png import Chunk, read_header
 from .samples import Samples, deepened, of_image, view
 from .tiff import MAGIC, read_tiff, tiff_reader_is_missing
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 # Of EXIF, what is true of the edited picture too: words, camera, program, date, author, rights, shot, place.
 _KEPT_EXIF = (270, 271, 272, 305, 306, 315, 33432, 34665, 34853)
+_HEAD = 1 << 16  # bytes, in which an AVIF says what its numbers mean
 _ORIENTATION = 274
 _ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")  # the second picture of a TIFF or MPO is no second frame
 _FFMPEG = {"PNG": "png_pipe", "PPM": "ppm_pipe", "TIFF": "tiff_pipe"}
@@ -97,6 +99,12 @@ def _read(file: IO[bytes]) -> Still:
     if image is not None:
         kind, exif, dpi = str(image.format), _exif(image, notes), _dpi(image)
         _say(image, kind, notes)
+        file.seek(0)
+        if kind in ("AVIF", "HEIF") and is_hdr(file.read(_HEAD)):
+            notes.append(
+                "an HDR picture (PQ or HLG): its values are taken as they are and look flat; turn it into "
+                "SDR first for true colours"
+            )
     if profile is not None and not profiles.usable(profile, samples.colour):
         notes.append("the colour profile does not fit the picture; it is left out, the colours read as sRGB")
         profile = None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import struct
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from icc_profiles import adobe_rgb, display_p3, grey
-from PIL import Image
+from PIL import Image, features
 from png_by_hand import chunk, png, read_png
 from scripted import EditCommand
 from still_kinds import deep, exif, iccp, photograph, with_alpha
@@ -140,6 +141,16 @@ def hdr(path: Path) -> None:
     path.write_bytes(png(deep(), chunk(b"cICP", b"\x09\x10\0\x01")))
 
 
+def hdr_avif(path: Path) -> None:
+    """As phones take them: the colour box says PQ."""
+    buffer = BytesIO()
+    Image.fromarray(photograph()).save(buffer, "AVIF")
+    content = bytearray(buffer.getvalue())
+    at = content.index(b"colrnclx") + 10
+    content[at : at + 2] = (16).to_bytes(2, "big")
+    path.write_bytes(content)
+
+
 def too_bright(path: Path) -> None:
     Image.fromarray((photograph()[..., 0] / 200).astype(np.float32)).save(path, "TIFF")
 
@@ -155,6 +166,11 @@ def grey_16(path: Path) -> None:
         (second_picture, "the file holds 2 pictures; the first is taken"),
         (damaged_profile, "the colour profile does not fit the picture; it is left out"),
         (hdr, "an HDR picture (PQ or HLG): its numbers are kept"),
+        pytest.param(
+            hdr_avif,
+            "an HDR picture (PQ or HLG): its values are taken as they are",
+            marks=pytest.mark.skipif(not features.check("avif"), reason="Pillow below 11.3 has no AVIF"),
+        ),
         (too_bright, "are clamped to 0..1"),
         (grey_16, "the original is grey and the edit is not: written in RGB"),
     ],
