@@ -227,7 +227,7 @@ class Reason(io.ComfyNode):
                     nonlocal count
                     count += 1
                     typing(piece)
-                    progress(count)
+                    progress(min(count, max_new_tokens * len(requests)))
 
                 reasoned = reasoner.reason(request, sampling, on_token, repair)
                 typing.done()

@@ -33,6 +33,7 @@ class Decoder:
         self.model = model
         self._cache: Any = None
         self._cache_name = cache_name(model)
+        self.length = 0  # tokens read
         self._position = torch.zeros(3, 1, 1, dtype=torch.int64)
 
     @property
@@ -51,14 +52,14 @@ class Decoder:
                 inputs[name] = inputs[name].to(model.dtype)
         out = model(**inputs, position_ids=positions, use_cache=True, logits_to_keep=1)
         self._cache = out[self._cache_name]
-        self._position = positions.amax(dim=(0, 2), keepdim=True)
+        self._position, self.length = positions.amax(dim=(0, 2), keepdim=True), positions.shape[-1]
         return out.logits[0, -1]
 
     def feed(self, tokens: Sequence[int]) -> Tensor:
         """The next tokens, in one forward. Logits [V] of the one behind them."""
         steps = torch.arange(1, len(tokens) + 1, device=self._position.device)
         positions = (self._position + steps).expand(3, 1, -1)
-        self._position = self._position + len(tokens)
+        self._position, self.length = self._position + len(tokens), self.length + len(tokens)
         out = self.model(
             input_ids=torch.tensor([list(tokens)], device=self.device),
             position_ids=positions,
@@ -151,6 +152,10 @@ class Words:
             return
         self._next = now + self.every
         self._say(last=False)
+
+    def all_text(self) -> str:
+        """Of all tokens so far, said or not."""
+        return self._text(self.ids)
 
     def finish(self) -> str:
         self._say(last=True)

@@ -14,13 +14,14 @@ labels parted by ";", the scope, and where the edit is local its place (`place_g
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
 from ..errors import RequestError
-from ..plan.form import NO_LABEL, PARTS, PROSE
+from ..plan.form import NO_LABEL, PARTS, PROSE, is_exact_list
 from .place_grammar import PlaceGrammar
 
 
@@ -97,6 +98,61 @@ class Guide:
         self._labels = False
         self._options: tuple[str, ...] = ()
         self.opening = self._open("")
+
+    @classmethod
+    def resume(cls, text: str, output: int, place: PlaceGrammar) -> tuple[Guide, Step] | None:
+        """A guide for a text that was cut off in free writing, and what the form writes behind it.
+
+        What is under way is closed, the prose that is missing stays empty, `<output>` has `output` tokens.
+        None where the text is not the beginning of the form, or all but its place is there.
+        """
+        guide = cls(Budgets(0, 0, 0, output), place)
+        tags = list(_TAG.finditer(text))
+        expected = [f"<{end}{part}>" for part in PARTS for end in ("", "/")]
+        if not tags or [tag[0] for tag in tags] != expected[: len(tags)] or text[: tags[0].start()].strip():
+            return None
+        part, inside = divmod(len(tags) - 1, 2)
+        guide._part, rest = part, text[tags[-1].end() :]
+        guide._begin("")
+        if inside:  # between two parts
+            behind = not rest.strip() and PARTS[part] in PROSE
+            return (guide, Step(guide._open("" if text.endswith("\n") else "\n"))) if behind else None
+        if PARTS[part] in PROSE:
+            guide._value = rest
+            return guide, guide._close()
+        step = guide._resume_output(rest)
+        return None if step is None else (guide, step)
+
+    def _resume_output(self, text: str) -> Step | None:
+        """Behind what there is of `<output>`."""
+        *done, last = text.removeprefix("\n").split("\n")
+        leads = ("instruction:", "targets:", "scope:")
+        if len(done) >= len(leads) or any(
+            not line.startswith(lead) or not line[len(lead) :].strip()
+            for line, lead in zip(done, leads, strict=False)
+        ):
+            return None
+        lead = leads[len(done)]
+        field, values = (
+            lead[:-1],
+            {name[:-1]: line[len(name) :] for line, name in zip(done, leads, strict=False)},
+        )
+        self._begin(field)
+        self._labels = values.get("targets", "none").strip().lower() not in NO_LABEL
+        self._options = _SCOPES
+        if not last.startswith(lead):
+            start = "" if text.startswith("\n") or done else "\n"
+            return Step(start + lead[len(last) :]) if lead.startswith(last) else None
+        self._value = last[len(lead) :]
+        if field == "scope":
+            left = [each for each in _SCOPES if each.startswith(self._value)]
+            return Step() if len(left) > 1 else self._chosen(left[0]) if left else None
+        if not self._begun():
+            return Step()
+        if field == "targets" and not is_exact_list("targets", self._value):
+            return None
+        step = self._close()
+        return None if step.instead is not None else step
 
     @property
     def holds(self) -> bool:
@@ -297,5 +353,6 @@ WHOLE_FORM = (
 """All that the form writes at most, to count its tokens."""
 
 _TAGS = (*PARTS, "think")
+_TAG = re.compile(rf"</?(?:{'|'.join(PARTS)})>")
 _NOT_IN_LABELS = frozenset(",|\uff1b\uff0c\u3001\ufffd")
 _ENDS = "\n< "

@@ -5,7 +5,7 @@ Forced text, all its tokens together, costs one forward; the model's own tokens 
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
@@ -74,11 +74,17 @@ class Vocabulary:
 
 
 def write(
-    decoder: Decoder, logits: Tensor, choose: Chooser, guide: Guide, vocabulary: Vocabulary, words: Words
+    decoder: Decoder,
+    logits: Tensor,
+    choose: Chooser,
+    guide: Guide,
+    vocabulary: Vocabulary,
+    words: Words,
+    held: Sequence[int] = (),
 ) -> int:
-    """Writes the text from behind `guide.opening` to its end. logits: of the first token. Gives the tokens
-    written, the form's among them."""
-    count, held = 0, []
+    """Writes the text from behind `guide.opening` to its end. logits: of the first token. held: tokens that
+    are written and not said yet. Gives the tokens written, the form's among them."""
+    count, held = 0, list(held)
 
     def fits(token: int) -> bool:
         return vocabulary.judge(guide, token) is not Verdict.NO

@@ -166,18 +166,21 @@ class Reasoner:
             return Generated(words.finish(), tokens, time.perf_counter() - start, notes=notes)
         inputs = encode(self.processor, [chat])
         self._check_context(inputs["input_ids"].shape[1], sampling.max_new_tokens)
-        tokens = 0
-        for token in self._tokens(inputs, Chooser(sampling, self.backbone.model)):
+        decoder, choose = Decoder(self.backbone.model), Chooser(sampling, self.backbone.model)
+        tokens, notes = 0, ()
+        for token in self._tokens(decoder, inputs, choose):
             tokens += 1
             words.add(token)
             if token in self._stops or tokens == sampling.max_new_tokens:
                 break
-        text = words.finish()
-        return Generated(text, tokens, time.perf_counter() - start, token in self._stops)
+        finished = token in self._stops
+        if not finished and sampling.guided != "never":
+            more, notes = self._rescue(decoder, token, choose, sampling, words)
+            finished, tokens = more > 0, tokens + more
+        return Generated(words.finish(), tokens, time.perf_counter() - start, finished, notes)
 
-    def _tokens(self, inputs: Any, choose: Chooser) -> Iterator[int]:
+    def _tokens(self, decoder: Decoder, inputs: Any, choose: Chooser) -> Iterator[int]:
         """Endless stream of tokens: prefill, then one forward for each."""
-        decoder = Decoder(self.backbone.model)
         logits = decoder.prefill(inputs)
         while True:
             token = choose(logits)
@@ -188,15 +191,42 @@ class Reasoner:
         """Whether a text would be written in the form by the engine."""
         return sampling.guided == "always" or (sampling.guided == "auto" and not self.backbone.tuned)
 
+    def _rescue(
+        self, decoder: Decoder, last: int, choose: Chooser, sampling: Sampling, words: Words
+    ) -> tuple[int, tuple[str, ...]]:
+        """Brings a text that max_new_tokens cut off to its end, where it is the beginning of the form and the
+        context has room. last: its last token, which the model has not read yet. Gives the tokens written, 0
+        where none were, and notes."""
+        vocabulary, budgets = self._known_words(), Budgets(*sampling.budgets)
+        resumed = Guide.resume(words.all_text(), budgets.output, self._place())
+        if (
+            resumed is None
+            or decoder.length + budgets.output + len(vocabulary.encode(WHOLE_FORM)) > self.context
+        ):
+            return 0, ()
+        guide, step = resumed
+        form, lead = vocabulary.encode(step.form), vocabulary.encode(step.held)
+        for token in form:
+            words.add(token)
+        logits = decoder.feed([last, *form, *lead])
+        tokens = write(decoder, logits, choose, guide, vocabulary, words, lead)
+        note = f"cut off after max_new_tokens, {sampling.max_new_tokens:,}: closed, and the plan written"
+        return len(form) + len(lead) + tokens, (note, *guide.notes)
+
+    def _known_words(self) -> Vocabulary:
+        if self._vocabulary is None:
+            size = int(self.backbone.model.get_output_embeddings().weight.shape[0])  # type: ignore[operator]
+            self._vocabulary = Vocabulary(self.processor.tokenizer, size, self._stops)
+        return self._vocabulary
+
+    def _place(self) -> PlaceGrammar:
+        return PlaceGrammar(self.codec.grid if self.backbone.tuned else None)
+
     def _guided(self, chat: Any, sampling: Sampling, words: Words) -> tuple[int, tuple[str, ...]]:
         """Writes the form with the model. Gives the tokens of the answer, and notes."""
-        vocabulary = self._vocabulary
-        if vocabulary is None:
-            size = int(self.backbone.model.get_output_embeddings().weight.shape[0])  # type: ignore[operator]
-            vocabulary = self._vocabulary = Vocabulary(self.processor.tokenizer, size, self._stops)
-        grid = self.codec.grid if self.backbone.tuned else None
+        vocabulary = self._known_words()
         budgets = Budgets(*sampling.budgets).within(sampling.max_new_tokens)
-        guide = Guide(budgets, PlaceGrammar(grid))
+        guide = Guide(budgets, self._place())
         inputs = encode(self.processor, [chat], [guide.opening])
         self._check_context(inputs["input_ids"].shape[1], sum(budgets) + len(vocabulary.encode(WHOLE_FORM)))
         opening = vocabulary.encode(guide.opening)
@@ -206,9 +236,14 @@ class Reasoner:
         tokens = write(decoder, decoder.prefill(inputs), choose, guide, vocabulary, words)
         return len(opening) + tokens, tuple(guide.notes)
 
-    def _check_context(self, prompt: int, new: int) -> None:
+    @property
+    def context(self) -> int:
+        """Tokens that the model holds, prompt and answer together."""
         config: Any = self.module.config
-        context = getattr(config, "text_config", config).max_position_embeddings
+        return int(getattr(config, "text_config", config).max_position_embeddings)
+
+    def _check_context(self, prompt: int, new: int) -> None:
+        context = self.context
         if prompt + new > context:
             raise RequestError(
                 f"the request takes {prompt:,} tokens and the answer up to {new:,}, the model holds "

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from evlm.errors import RequestError
 from evlm.plan.form import NO_LABEL, parse_exact
 from evlm.plan.mask_codec import decode_mask, get_codec
-from evlm.reason.guide import LEAST_OUTPUT, Budgets, Guide, Verdict, begins_tag
+from evlm.reason.guide import LEAST_OUTPUT, Budgets, Guide, Step, Verdict, begins_tag
 from evlm.reason.place_grammar import PlaceGrammar
 
 WORDS = [
@@ -27,9 +27,9 @@ WORDS = [
 PLACES = [PlaceGrammar(), PlaceGrammar(8), PlaceGrammar(16)]
 
 
-def written(guide: Guide, draw: Callable[[], tuple[str, bool]]) -> str:
+def written(guide: Guide, draw: Callable[[], tuple[str, bool]], begun: Step | None = None) -> str:
     """What is said where draw() gives a token's text, and whether it is one that ends an answer."""
-    said, held = guide.opening, ""
+    said, held = (guide.opening, "") if begun is None else (begun.form, begun.held)
     refused = 0
     while not guide.done:
         text, stop = draw()
@@ -146,6 +146,39 @@ def test_a_place_that_the_budget_cuts_is_left_out() -> None:
         *row,
     )
     assert "mask" in text or parse_exact(text).plan.mask_text is None
+
+
+WHOLE = (
+    "<thinking>\na hat\n</thinking>\n<intermediate>\npaint it\n</intermediate>\n<reflection>\nyes\n"
+    "</reflection>\n<output>\ninstruction: make the hat red\ntargets: hat; brim\nscope: local\n"
+)
+
+
+@pytest.mark.parametrize("end", range(len("<thinking>"), len(WHOLE)))
+def test_a_text_that_was_cut_off_is_brought_to_its_end(end: int) -> None:
+    """Wherever it was cut; what was there stays, as far as the form can stand behind it."""
+    resumed = Guide.resume(WHOLE[:end], 60, PlaceGrammar(8))
+    if resumed is None:  # within a tag
+        assert "<" in WHOLE[:end].rpartition("\n")[2]
+        return
+    guide, step = resumed
+
+    def draw() -> tuple[str, bool]:
+        if guide.alphabet is None:  # words: one, where there are none
+            return ("", True) if guide.state[1] else (" a", False)
+        words = [" local", "local", "\nmask:", " box 1 2 3 4 full"]
+        fits = [word for word in words if guide.judge(word) is not Verdict.NO]
+        return (fits[0], False) if fits else ("", True)
+
+    trace = parse_exact(WHOLE[:end] + written(guide, draw, step))
+    assert trace.thinking.startswith("a hat"[: max(0, end - 11)].strip())
+
+
+@pytest.mark.parametrize(
+    "text", ["", "hello", "<output>\n", "<thinking>\na\n</output>", "x<thinking>", WHOLE + "mask: box"]
+)
+def test_other_texts_are_left_as_they_are(text: str) -> None:
+    assert Guide.resume(text, 60, PlaceGrammar(8)) is None
 
 
 @pytest.mark.parametrize("budgets", [(-1, 0, 0, 99), (0, 0, 0, LEAST_OUTPUT - 1), (0, 0, 99_999, 99)])

@@ -8,14 +8,14 @@ import pytest
 import tiny_qwen
 import torch
 
-from evlm.errors import Cancelled, RequestError
+from evlm.errors import Cancelled, RequestError, TraceError
 from evlm.models.zoo import BUNDLED
 from evlm.plan.form import parse_exact
 from evlm.plan.mask_codec import decode_mask
 from evlm.reason.decoding import Decoder
 from evlm.reason.guide import Budgets
 from evlm.reason.messages import build_messages, encode
-from evlm.reason.reasoner import Reasoner, Sampling
+from evlm.reason.reasoner import Reasoner, Sampling, understood
 from evlm.request import Request
 
 SHORT_PARTS = Budgets(8, 4, 4, 48)
@@ -112,6 +112,26 @@ def test_max_new_tokens_bounds_the_parts_together(untuned: dict[str, Reasoner]) 
 def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(RequestError, match="expected"):
         Sampling(**settings)
+
+
+@pytest.mark.parametrize("cut", [4, 30])
+def test_a_tuned_model_that_is_cut_off_still_gives_its_plan(cut: int) -> None:
+    import random
+
+    from trainer.world.questions import ask as draw
+    from trainer.world.rows import to_request
+
+    reasoner, request = (
+        Reasoner.load(BUNDLED / "reasoner", device="cpu"),
+        to_request(draw(random.Random(5), "test")),
+    )
+    free = reasoner.generate(request, Sampling(max_new_tokens=cut, guided="never"))
+    with pytest.raises(TraceError, match="raise max_new_tokens"):
+        understood(free)
+    pieces: list[str] = []
+    saved = reasoner.generate(request, Sampling(max_new_tokens=cut), pieces.append)
+    assert saved.text.startswith(free.text) and "".join(pieces) == saved.text and saved.finished
+    assert parse_exact(saved.text).plan.instruction and "cut off" in saved.notes[0]
 
 
 def test_the_bundled_reasoner_writes_the_same_guided() -> None:

@@ -175,7 +175,7 @@ def test_reason_returns_the_trace(reasoner: Reasoner, monkeypatch: pytest.Monkey
 
     trace = Trace("a hat", "paint it", "yes", Plan("make the hat red", ("hat",)))
     ids = [*reasoner.processor.tokenizer(render(trace))["input_ids"], *reasoner._stops]
-    monkeypatch.setattr(reasoner, "_tokens", lambda inputs, choose: iter(ids))
+    monkeypatch.setattr(reasoner, "_tokens", lambda decoder, inputs, choose: iter(ids))
     reasoned = reasoner.reason(ask(), repair=False)
     assert reasoned.trace == trace
     assert reasoned.finished and reasoned.tokens == len(ids) - len(reasoner._stops) + 1
