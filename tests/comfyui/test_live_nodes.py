@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import live
+import pytest
 import standin
 
 IMPORT, STARTS = 0.3, 5  # seconds; starts at most
@@ -57,6 +58,7 @@ def _choices(node: dict[str, Any], *names: str) -> list[str]:
     return spec[0] if isinstance(spec[0], list) else spec[1]["options"]
 
 
+@pytest.mark.timeout(1200)
 def test_the_pack_loads_in_no_time_and_again_after_a_restart(
     tmp_path: Path, figures: Callable[[str, str], None]
 ) -> None:
