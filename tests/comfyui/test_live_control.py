@@ -110,9 +110,10 @@ def _long(node: str) -> live.Graph:
     graph = graphs.load("step_by_step")
     if node == "EVLM_Edit":
         return graphs.changed(graph, node, steps=1000)
-    graph = graphs.changed(graph, node, image=["many", 0])
+    # ComfyUI 0.33 tells of a bar only when half a hundredth of it is done: so the bar is short.
+    graph = graphs.changed(graph, node, image=["many", 0], max_new_tokens=128)
     example = graphs.node_of(graph, "EVLM_Example")
-    graph["many"] = {"class_type": "RepeatImageBatch", "inputs": {"image": [example, 0], "amount": 64}}
+    graph["many"] = {"class_type": "RepeatImageBatch", "inputs": {"image": [example, 0], "amount": 24}}
     graph["shown"] = {"class_type": "EVLM_ShowTrace", "inputs": {"plan": [graphs.node_of(graph, node), 0]}}
     kept = {"EVLM_Example", "EVLM_LoadModel", "EVLM_Reason", "EVLM_ShowTrace", "RepeatImageBatch"}
     return {name: each for name, each in graph.items() if each["class_type"] in kept}
