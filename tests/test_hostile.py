@@ -159,7 +159,14 @@ def comfy(work: Path) -> Miniature:
     return Miniature()
 
 
-@pytest.mark.parametrize("name", [name for name in hostile.LINKS if name != "remote"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name == "train" else [])
+        for name in hostile.LINKS
+        if name != "remote"
+    ],
+)
 def test_without_the_hostile_value_the_graph_runs(name: str, comfy: Miniature) -> None:
     assert comfy.answer(hostile.healthy(comfy.info, name)) == ("harmless", "", None)
 

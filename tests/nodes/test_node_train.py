@@ -146,6 +146,7 @@ def test_it_trains_and_load_evlm_takes_what_it_gives(
 MANY = 16  # steps, of which some are shown before the last one
 
 
+@pytest.mark.slow
 def test_a_cancel_saves_and_the_same_queue_goes_on(
     base: Path, texts_shown: list[str], children: list[Any]
 ) -> None:

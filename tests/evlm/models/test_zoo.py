@@ -120,7 +120,7 @@ def test_the_message_says_where_it_looked_what_is_needed_and_how_to_get_it(tmp_p
     text = str(caught.value)
     for part in (str(tmp_path), "--download sam2.1-large", "sam2.1_hiera_large.pt", "Apache-2.0", "0.9 GB"):
         assert part in text
-    with pytest.raises(ModelError, match="one of: qwen2-vl-2b"):
+    with pytest.raises(ModelError, match="one of: photo-8gb, photo-24gb, qwen2-vl-2b"):
         zoo.resolve("no such thing", "reasoner")
     with pytest.raises(ModelError, match="needs its revision"):
         zoo.resolve("someone/model", "reasoner")

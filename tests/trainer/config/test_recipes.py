@@ -176,7 +176,8 @@ def load_again(config: Config) -> Config:
     return build(Config, yaml.safe_load(write_yaml(config)))
 
 
-def test_a_thousand_mutated_assignments_are_right_or_explained(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mutations", [200, pytest.param(1000, marks=pytest.mark.slow)])
+def test_mutated_assignments_are_right_or_explained(mutations: int) -> None:
     rng = random.Random(1)
     keys = list(paths(yaml.safe_load(write_yaml(load_config("paper")))))
     words = [
@@ -195,7 +196,7 @@ def test_a_thousand_mutated_assignments_are_right_or_explained(tmp_path: Path) -
         "[]",
         "&a [*a]",
     ]
-    for number in range(MUTATIONS):
+    for number in range(mutations):
         key = rng.choice(keys)
         if rng.random() < 0.3:
             at = rng.randrange(len(key))
@@ -226,7 +227,7 @@ def settings_of(kind: Any) -> Iterator[str]:
                 yield from settings_of(inner)
 
 
-@pytest.mark.parametrize("name", ["qwen2vl-2b-lora", "paper"])
+@pytest.mark.parametrize("name", [pytest.param("qwen2vl-2b-lora", marks=pytest.mark.slow), "paper"])
 def test_a_step_of_each_phase_in_sixteen_bits(name: str, base: Path, data: Path, tmp_path: Path) -> None:
     """As the recipe says, but for what makes it long."""
     phases = load_config(name).phases

@@ -310,6 +310,7 @@ def test_a_stratified_order_keeps_shares_at_any_length(names: list[str], seed: i
 # --- a model ---
 
 
+@pytest.mark.slow
 def test_the_batch_answers_as_the_reasoner_does_one_by_one() -> None:
     from evlm.models.zoo import resolve
     from evlm.reason.reasoner import Reasoner

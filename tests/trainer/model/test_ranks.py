@@ -70,6 +70,7 @@ def failing(ranks: Ranks) -> dict[str, Any]:
     return {"seen": seen, "after": ranks.total(1.0, CPU)}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_two_processes_exchange_what_one_would_have(tmp_path: Path) -> None:
     first, second = both(tmp_path)

@@ -171,6 +171,7 @@ def process(rank: int, port: int, folder: str) -> None:
     torch.save(result, Path(folder) / f"{rank}.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_two_processes_that_work_unevenly_compute_what_a_whole_model_does(tmp_path: Path) -> None:
     with socket.socket() as free:

@@ -117,6 +117,7 @@ def test_a_dry_run_says_when_there_is_nothing_to_measure(
     assert "every 500 steps: never, the run has" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_best_adapter_gets_better_where_no_answer_is_right(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,6 +77,7 @@ def test_a_run_that_is_cut_anywhere_ends_in_the_same_bits(tmp_path: Path) -> Non
     assert not [e for e in again if e["event"] == "step"]
 
 
+@pytest.mark.slow
 def test_rkto_that_is_cut_draws_the_same_samples_and_ends_in_the_same_bits(tmp_path: Path) -> None:
     """With the mask's, the reflection's and the undesired rows' terms."""
     more = [
@@ -182,7 +183,8 @@ def test_the_vision_tower_learns_where_it_is_asked_to(tmp_path: Path) -> None:
     plain, trained = (Reasoner.load(base, adapter, "fp32", "cpu") for adapter in (None, folder))
     towers = [dict(reasoner.module.named_parameters()) for reasoner in (plain, trained)]
     moved = [name for name in towers[0] if ".visual." in name and not torch.equal(*(t[name] for t in towers))]
-    assert any("fc1" in name for name in moved) and trained.generate(request, Sampling(10)).tokens == 10
+    assert any("fc1" in name for name in moved)
+    assert trained.generate(request, Sampling(10, guided="never")).tokens == 10
 
 
 def test_a_row_that_is_longer_than_the_context_is_named(tmp_path: Path) -> None:

@@ -134,6 +134,7 @@ def test_a_full_disk_at_the_end_costs_no_step(
     assert not of(events, "step") and of(events, "done")
 
 
+@pytest.mark.slow
 def test_held_out_questions_are_asked_while_it_learns_and_change_nothing(
     tmp_path: Path, cheap: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -134,7 +134,9 @@ def test_a_batch_without_a_desired_row_says_so(learner: Learner) -> None:
         rkto_step(learner, ReferencePolicy(learner.model, None), bad, phase, 5, 0)
 
 
-@pytest.mark.parametrize("kind", ["sft", "kto", "rkto"])
+@pytest.mark.parametrize(
+    "kind", ["sft", *(pytest.param(each, marks=pytest.mark.slow) for each in ("kto", "rkto"))]
+)
 def test_checkpointing_computes_layers_again_and_changes_no_gradient(kind: str) -> None:
     phase = f"phases.1={{kind: {kind}, steps: 1, batch: 4, eta0: {{over: pairs}}}}"
     gradients, calls = [], []
