@@ -133,12 +133,9 @@ class Guide:
         ):
             return None
         lead = leads[len(done)]
-        field, values = (
-            lead[:-1],
-            {name[:-1]: line[len(name) :] for line, name in zip(done, leads, strict=False)},
-        )
+        field, labels = lead[:-1], done[1].removeprefix(leads[1]) if len(done) > 1 else "none"
         self._begin(field)
-        self._labels = values.get("targets", "none").strip().lower() not in NO_LABEL
+        self._labels = labels.strip().lower() not in NO_LABEL
         self._options = _SCOPES
         if not last.startswith(lead):
             start = "" if text.startswith("\n") or done else "\n"

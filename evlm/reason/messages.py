@@ -291,12 +291,17 @@ def _metadata(clip: Clip) -> Any:
     )
 
 
-_SYSTEM = """\
+_TASK = """\
 You are an image editing planner. You are shown an original picture, references (pictures, videos, text \
 or depth maps, each with an optional note) and a prompt of a few words or none. The request is vague: \
 find out from the references which single edit of the original is meant, then plan it. If a reference \
 and the prompt disagree, say so and follow the prompt, unless a note says otherwise.
 
+"""
+
+_SYSTEM = (
+    _TASK
+    + """\
 Answer with exactly these four parts and nothing else:
 
 <thinking>
@@ -325,15 +330,13 @@ several, "." none. For example:
 mask: box 120 300 480 910 rows {rows}
 - To replace, remove, add or move an object give its whole rectangle instead: mask: box X0 Y0 X1 Y1 full
 """
+)
 
 # In English, for the editor's CLIP and the detector's BERT read nothing else. A rectangle, because rows of
 # cells are learned or wrong.
-_UNTUNED_SYSTEM = """\
-You are an image editing planner. You are shown an original picture, references (pictures, videos, text \
-or depth maps, each with an optional note) and a prompt of a few words or none. The request is vague: \
-find out from the references which single edit of the original is meant, then plan it. If a reference \
-and the prompt disagree, say so and follow the prompt, unless a note says otherwise.
-
+_UNTUNED_SYSTEM = (
+    _TASK
+    + """\
 Answer with exactly these four parts and nothing else, in English whatever the language of the prompt:
 
 <thinking>
@@ -369,3 +372,4 @@ targets: none
 scope: global
 </output>
 """
+)
