@@ -1,5 +1,5 @@
 """ComfyUI's inside: memory, progress, cancel, messages. No other file of this pack imports `server`, and only
-core.py beside it `comfy.*` (`folder_paths` is for folders.py), when they are first needed.
+core.py and patcher.py beside it `comfy.*` (`folder_paths` is for folders.py), when they are first needed.
 
 Models. `Managed` holds a way to build an engine (a reasoner, a detector, ...) and a `ModelPatcher` that
 counts it. On an accelerator the weights move between the card and RAM as ComfyUI asks. Where they cannot move
@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import logging
 import time
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import lru_cache
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from .patcher import EVLMModel, make_patcher
 
 Engine = TypeVar("Engine")
 MESSAGE_EVERY = 0.1  # seconds between two texts sent to the browser
@@ -27,14 +27,12 @@ PREVIEW = 512  # pixels, the longer side of a preview
 log = logging.getLogger("evlm")
 
 
-class EVLMModel(nn.Module):
-    """What the patcher moves, named for ComfyUI's console. `device` is ComfyUI's to set, which a
-    transformers model would refuse."""
+class Kept(Protocol):
+    """What an engine keeps on its device beside its weights, and can do without."""
 
-    def __init__(self, device: torch.device) -> None:
-        super().__init__()
-        self.parts = nn.ModuleList()
-        self.device = device
+    nbytes: int
+
+    def clear(self) -> None: ...
 
 
 class Managed(Generic[Engine]):
@@ -42,7 +40,8 @@ class Managed(Generic[Engine]):
 
     name: for messages. build(device): makes the engine. modules(engine): its weights.
     role: "reasoner", "detector", "segmenter" or "editor".
-    moves: False for weights that stay where they were made (4 bit).
+    moves: False for weights that stay where they were made (4 bit). kept(engine): what is counted with the
+    weights, goes before them when memory is short, and leaves the device with them.
     """
 
     def __init__(
@@ -52,11 +51,12 @@ class Managed(Generic[Engine]):
         modules: Callable[[Engine], list[nn.Module]],
         role: str,
         moves: bool = True,
+        kept: Callable[[Engine], Kept] | None = None,
     ) -> None:
         import comfy.model_management as mm
 
         self.name, self.role = name, role
-        self._build, self._modules = build, modules
+        self._build, self._modules, self._kept = build, modules, kept
         self._engine: Engine | None = None
         self.load_device: torch.device = mm.get_torch_device()
         offload: torch.device = mm.unet_offload_device()
@@ -66,14 +66,14 @@ class Managed(Generic[Engine]):
         self._shell = EVLMModel(offload)
         self._make(offload)  # a file that does not fit is the loader's error, not a later node's
         size = sum(t.nbytes for m in modules(self._need()) for t in m.state_dict().values())
-        self._patcher = _patcher(self._shell, self.load_device, offload, max(1, size), self._drop)
+        self._patcher = make_patcher(self._shell, self.load_device, offload, max(1, size), self)
         if not self._moves:
             mm.load_models_gpu([self._patcher])  # counted from now on, and gone with "Unload Models"
 
     @property
     def size(self) -> int:
         """Bytes of the weights."""
-        return int(self._patcher.model_size())
+        return int(self._patcher.size)
 
     @contextmanager
     def use(self, working: int = 512 << 20) -> Iterator[Engine]:
@@ -112,7 +112,20 @@ class Managed(Generic[Engine]):
         if self._moves:
             self._shell.parts.extend(self._modules(self._engine))
 
-    def _drop(self) -> None:
+    def kept_bytes(self) -> int:
+        """Of what the engine keeps beside its weights."""
+        return 0 if self._engine is None or self._kept is None else self._kept(self._engine).nbytes
+
+    def forget(self) -> int:
+        """Drops what the engine keeps beside its weights; so many bytes are free then."""
+        size = self.kept_bytes()
+        if size and self._engine is not None and self._kept is not None:
+            self._kept(self._engine).clear()
+        return size
+
+    def drop(self) -> None:
+        """The model leaves the device."""
+        self.forget()
         if self._moves or self._engine is None:
             return
         # The weights go now, whoever holds a module. By gc.collect() dead models, too, would drop out of
@@ -141,39 +154,6 @@ def device_name() -> str:
     import comfy.model_management as mm
 
     return str(mm.get_torch_device())
-
-
-def _patcher(
-    shell: nn.Module, load: torch.device, offload: torch.device, size: int, on_detach: Callable[[], None]
-) -> Any:
-    patcher = _whole_patcher()(shell, load, offload, size=size)
-    patcher.on_detach = weakref.WeakMethod(on_detach)  # no cycle: a dropped output frees its weights at once
-    return patcher
-
-
-@lru_cache(1)
-def _whole_patcher() -> Any:
-    """A ModelPatcher that loads and unloads whole: these models do not know `comfy_cast_weights`, so a part
-    of one left on another device would break its forward."""
-    from comfy.model_patcher import ModelPatcher
-
-    class WholePatcher(ModelPatcher):
-        on_detach: Callable[[], Callable[[], None] | None] | None = None
-
-        def load(self, *args: Any, **kwargs: Any) -> Any:
-            return super().load(*args, **{**kwargs, "full_load": True})
-
-        def partially_unload(self, *args: Any, **kwargs: Any) -> int:
-            return 0
-
-        def detach(self, unpatch_all: bool = True) -> Any:
-            result = super().detach(unpatch_all)
-            drop = self.on_detach() if unpatch_all and self.on_detach is not None else None
-            if drop is not None:
-                drop()
-            return result
-
-    return WholePatcher
 
 
 def _trim() -> None:

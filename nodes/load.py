@@ -107,8 +107,11 @@ class LoadModel(io.ComfyNode):
                 max_pixels=max_pixels or None,
             )
 
+        def kept(reasoner: Reasoner) -> host.Kept:
+            return reasoner.prefixes
+
         moves = bits is None and not is_quantised(path)  # weights of few bits stay where they were made
-        return io.NodeOutput(host.Managed(model, build, lambda r: [r.module], "reasoner", moves))
+        return io.NodeOutput(host.Managed(model, build, lambda r: [r.module], "reasoner", moves, kept))
 
 
 class RemoteModel(io.ComfyNode):

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError
-from .transformers_compat import cache_name
+from .prefix_cache import PrefixCache, split
+from .transformers_compat import cache_name, new_cache
 
 if TYPE_CHECKING:
     from .backbone import Backbone
@@ -27,10 +28,14 @@ OnToken = Callable[[str], None]
 
 
 class Decoder:
-    """One text under way: the model, the cache of all that it has read, the position of the last token."""
+    """One text under way: the model, the cache of all that it has read, the position of the last token.
 
-    def __init__(self, model: Any) -> None:
+    prefixes: what earlier prompts have left, and where this one leaves what it begins with.
+    """
+
+    def __init__(self, model: Any, prefixes: PrefixCache | None = None) -> None:
         self.model = model
+        self._prefixes = PrefixCache(0) if prefixes is None else prefixes
         self._cache: Any = None
         self._cache_name = cache_name(model)
         self.length = 0  # tokens read
@@ -43,16 +48,27 @@ class Decoder:
     def prefill(self, inputs: Any) -> Tensor:
         """inputs: as `messages.encode` makes them. Logits [V] of the first token."""
         model, device = self.model, self.device
-        inputs = {name: value.to(device) for name, value in inputs.items() if isinstance(value, Tensor)}
+        inputs = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
         positions = prompt_positions(model, inputs)
-        # One sequence has no padding: without a mask the attention takes its fast causal path.
-        inputs = {name: value for name, value in inputs.items() if name in _FORWARD}
-        for name in ("pixel_values", "pixel_values_videos"):
-            if name in inputs:
-                inputs[name] = inputs[name].to(model.dtype)
-        out = model(**inputs, position_ids=positions, use_cache=True, logits_to_keep=1)
-        self._cache = out[self._cache_name]
-        self._position, self.length = positions.amax(dim=(0, 2), keepdim=True), positions.shape[-1]
+        pieces = split(model.config, inputs, positions)
+        known = self._prefixes.find(model, pieces)
+        self._cache = new_cache(model.config, known)
+        for piece in pieces[len(known) :]:
+            given = {name: value.to(device) for name, value in piece.inputs.items()}
+            for name in ("pixel_values", "pixel_values_videos"):
+                if name in given:
+                    given[name] = given[name].to(model.dtype)
+            # One sequence has no padding: without a mask the attention takes its fast causal path.
+            out = model(
+                **given,
+                position_ids=piece.positions.to(device),
+                use_cache=True,
+                logits_to_keep=1,
+                **{self._cache_name: self._cache},
+            )
+        self._prefixes.keep(model, pieces, self._cache)
+        self._position = positions.amax(dim=(0, 2), keepdim=True).to(device)
+        self.length = positions.shape[-1]
         return out.logits[0, -1]
 
     def feed(self, tokens: Sequence[int]) -> Tensor:
@@ -178,17 +194,6 @@ class Words:
         if fast is not None:  # the same text, without the wrapper's cost for every token
             return str(fast.decode(ids, skip_special_tokens=False))
         return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
-
-
-_FORWARD = (
-    "input_ids",
-    "mm_token_type_ids",
-    "pixel_values",
-    "image_grid_thw",
-    "pixel_values_videos",
-    "video_grid_thw",
-    "second_per_grid_ts",
-)
 
 
 def stop_ids(backbone: Backbone) -> frozenset[int]:

@@ -27,6 +27,7 @@ from .guide import DEFAULT_BUDGETS, WHOLE_FORM, Budgets, Guide
 from .guided import Vocabulary, write
 from .messages import build_messages, encode
 from .place_grammar import PlaceGrammar
+from .prefix_cache import PREFIX_BYTES, PrefixCache
 
 Guided = Literal["auto", "always", "never"]
 
@@ -86,10 +87,14 @@ class Reasoned(Generated):
 
 
 class Reasoner:
-    """A loaded backbone. Not safe for use by two threads at once."""
+    """A loaded backbone. Not safe for use by two threads at once.
 
-    def __init__(self, backbone: Backbone) -> None:
+    prefix_bytes: the most that is kept of what prompts begin with, for the next one on the same picture.
+    """
+
+    def __init__(self, backbone: Backbone, prefix_bytes: int = PREFIX_BYTES) -> None:
         self.backbone = backbone
+        self.prefixes = PrefixCache(prefix_bytes)
         self.processor = backbone.processor
         self.style = backbone.request_style
         self.codec = get_codec(backbone.codec)
@@ -134,6 +139,7 @@ class Reasoner:
         """Moves the weights. Raises ModelError for a quantised model, which cannot move."""
         if self.backbone.quantized:
             raise ModelError("a 4-bit model stays on its device; unload it and load it again instead")
+        self.prefixes.clear()
         self.module.to(device)
         return self
 
@@ -166,7 +172,7 @@ class Reasoner:
             return Generated(words.finish(), tokens, time.perf_counter() - start, notes=notes)
         inputs = encode(self.processor, [chat])
         self._check_context(inputs["input_ids"].shape[1], sampling.max_new_tokens)
-        decoder, choose = Decoder(self.backbone.model), Chooser(sampling, self.backbone.model)
+        decoder, choose = Decoder(self.backbone.model, self.prefixes), Chooser(sampling, self.backbone.model)
         tokens, notes = 0, ()
         for token in self._tokens(decoder, inputs, choose):
             tokens += 1
@@ -232,7 +238,7 @@ class Reasoner:
         opening = vocabulary.encode(guide.opening)
         for token in opening:
             words.add(token)
-        decoder, choose = Decoder(self.backbone.model), Chooser(sampling, self.backbone.model)
+        decoder, choose = Decoder(self.backbone.model, self.prefixes), Chooser(sampling, self.backbone.model)
         tokens = write(decoder, decoder.prefill(inputs), choose, guide, vocabulary, words)
         return len(opening) + tokens, tuple(guide.notes)
 

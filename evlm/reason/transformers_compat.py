@@ -9,8 +9,12 @@ form, which both read.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from ..models.families import REASONERS
 from ..models.loading import read_json
@@ -21,6 +25,18 @@ def cache_name(model: Any) -> str:
     `cache`, or `past_key_values` in older transformers; 5.40 no longer takes the old name."""
     # The class is asked: a hook put before one model's forward hides what that takes.
     return "cache" if "cache" in inspect.signature(type(model).forward).parameters else "past_key_values"
+
+
+def new_cache(config: Any, layers: Sequence[Sequence[tuple[Tensor, Tensor]]] = ()) -> Any:
+    """An empty cache for a model's forward, or one that holds pieces read before, in their order: of each
+    piece the keys and values [1, heads, tokens, size] of every layer."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=config)
+    for number, pieces in enumerate(zip(*layers, strict=True)):
+        keys, values = (torch.cat(parts, dim=2) for parts in zip(*pieces, strict=True))
+        cache.update(keys, values, number)
+    return cache
 
 
 def written_by_newer(folder: Path) -> bool:

@@ -100,6 +100,45 @@ def test_weights_move_where_they_can(monkeypatch: pytest.MonkeyPatch) -> None:
         assert model._patcher.partially_unload("cpu", 1) == 0
 
 
+class Keeping(Engine):
+    """Keeps something beside its weights."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
+        self.nbytes = 0
+
+    def clear(self) -> None:
+        self.nbytes = 0
+
+
+def test_what_an_engine_keeps_is_counted_goes_first_and_leaves_with_the_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for device in ("cpu", "meta"):  # weights that are dropped, and weights that move
+        monkeypatch.setattr(mm, "unet_offload_device", lambda device=device: torch.device(device))
+        model = part("nodes.host").Managed(
+            "toy", Keeping, lambda e: [e.module], "reasoner", kept=lambda engine: engine
+        )
+        with model.use() as engine:
+            engine.nbytes = 1000
+        assert model._patcher.model_size() == model.size + 1000
+        assert model._patcher.partially_unload("cpu", 500) == 1000
+        assert engine.nbytes == 0
+        engine.nbytes = 1000
+        mm.unload_all_models()
+        assert engine.nbytes == 0
+        assert model._patcher.model_size() == model.size
+
+
+def test_a_second_prompt_on_a_picture_finds_it_until_it_is_unloaded() -> None:
+    model = call("EVLM_LoadModel").args[0]
+    with model.use() as engine:
+        engine.prefixes.nbytes = 5
+        assert model.kept_bytes() == 5
+    mm.unload_all_models()
+    assert engine.prefixes.nbytes == 0
+
+
 def test_cancel_stops_within_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
     model = call("EVLM_LoadModel").args[0]
     image, references, prompt, _ = call("EVLM_Example", which="1-reference").args

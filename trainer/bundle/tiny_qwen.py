@@ -89,15 +89,14 @@ def make_tokenizer(texts: Iterator[str] | None = None) -> Any:
     )
 
 
-def make_processor(tokenizer: Any) -> Any:
-    """The real Qwen2VLProcessor at this model's patch size; every picture is brought to about 64 x 64
+def make_processor(tokenizer: Any, size: int = SIZE, patch: int = PATCH) -> Any:
+    """The real Qwen2VLProcessor at this model's patch size; every picture is brought to about size x size
     pixels."""
     from transformers import Qwen2VLImageProcessor, Qwen2VLProcessor, Qwen2VLVideoProcessor
 
-    size = {"shortest_edge": SIZE * SIZE, "longest_edge": SIZE * SIZE}
     common: dict[str, Any] = {
-        "size": size,
-        "patch_size": PATCH,
+        "size": {"shortest_edge": size * size, "longest_edge": size * size},
+        "patch_size": patch,
         "temporal_patch_size": 2,
         "merge_size": 2,
         "image_mean": [0.5] * 3,
@@ -116,13 +115,14 @@ def make_model(
     vision_width: int = 96,
     vision_depth: int = 3,
     vision_head: int = 16,
+    patch: int = PATCH,
 ) -> Any:
     """An untrained Qwen2VLForConditionalGeneration, in float32; of about 2 M parameters as it is.
 
     tokenizer: whose tokens it has.
     seed: of the weights.
     width, layers, head: of the language model; head is the width of one.
-    vision_width, vision_depth, vision_head: of the vision tower.
+    vision_width, vision_depth, vision_head: of the vision tower. patch: pixels of its patches.
     """
     import torch
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
@@ -160,7 +160,7 @@ def make_model(
         "hidden_size": width,
         "mlp_ratio": 3,
         "num_heads": vision_width // vision_head,
-        "patch_size": PATCH,
+        "patch_size": patch,
         "spatial_merge_size": 2,
         "temporal_patch_size": 2,
     }

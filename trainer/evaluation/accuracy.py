@@ -306,7 +306,7 @@ def load(
     backbone = load_backbone(resolve(base, "reasoner"), adapter)
     count = token_counter(backbone.processor)
     if backbone.family != "qwen2_vl":
-        return one_by_one(Reasoner(backbone), max_new_tokens), count
+        return one_by_one(Reasoner(backbone, prefix_bytes=0), max_new_tokens), count
     learner = Learner(
         backbone.model,
         backbone.processor,
