@@ -14,6 +14,7 @@ from .events import STEPS, Event, OnEvent, Step, Watch
 from .plan.doubt import doubt
 from .plan.trace import Plan, Trace
 from .request import Request
+from .segment.base_region import decide_by_found, detect
 from .segment.region import (
     NO_CHANGE,
     PlanRegion,
@@ -293,7 +294,8 @@ class Pipeline:
                     done(f"{objects.shape[0]} object{'s' * (objects.shape[0] != 1)}")
             else:
                 objects = rectangles(boxes, frames) if changes.boxes else None
-                decided = decide(plan, region, objects, (frames.shape[0], height, width), grow)
+                shape = (frames.shape[0], height, width)
+                decided = _decide(plan, region, boxes, objects, shape, grow)
         watch.note("segment", decided.notes)
         looked_at = mask is not None or changes != Changes()
         return Planned(
@@ -363,13 +365,17 @@ def ground_plan(
         return Grounded([], False, region, list(region.notes))
     notes: list[str] = []
     if grounder is not None and plan.targets:
-        detected = grounder.ground(frames, plan.targets, threshold=threshold, **how)
-        if len(frames) == 1:
-            region = corrected(detected, region, len(plan.targets))
-        kept, notes = agreeing(detected, region, len(plan.targets))
+        if plan.trust == "base":
+            kept, notes = detect(grounder, frames, plan, region, threshold, **how)
+        else:
+            detected = grounder.ground(frames, plan.targets, threshold=threshold, **how)
+            if len(frames) == 1:
+                region = corrected(detected, region, len(plan.targets))
+            kept, notes = agreeing(detected, region, len(plan.targets))
+            if not kept:
+                notes.append(f"the detector found no {' or '.join(plan.targets)} that the plan means")
         if kept:
             return Grounded(kept, False, region, notes)
-        notes.append(f"the detector found no {' or '.join(plan.targets)} that the plan means")
     boxes = [] if region.mask is None else plan_boxes(plan, height, width)
     return Grounded(boxes, bool(boxes), region, notes)
 
@@ -385,16 +391,35 @@ def segment_plan(
     """(where the plan may edit frames [F, H, W, 3], silhouettes [N, F, H, W]) from the boxes of its targets.
 
     grow: as in `Pipeline.run`. region: the plan's, as `ground_plan` gave it; None: read from the plan here,
-    and corrected by the boxes.
+    and corrected by the boxes. A plan of trust "base" prompts with its own box where there are none.
     """
     count, height, width = frames.shape[:3]
+    base = plan.trust == "base"
     if region is None:
         region = plan_region(plan, height, width)
-        if count == 1:
+        if count == 1 and not base:
             region = corrected(boxes, region, len(plan.targets))
+    if base and not boxes and region.mask is not None and not plan.changes_nothing:
+        from .ground.grounder import plan_boxes
+
+        boxes = plan_boxes(plan, height, width)
     objects, notes = (
         clip_to_boxes(segmenter.segment(frames, boxes=boxes).masks, boxes) if boxes else (None, [])
     )
-    decided = decide(plan, region, objects, (count, height, width), grow)
+    decided = _decide(plan, region, boxes, objects, (count, height, width), grow)
     decided.notes[:0] = notes
     return decided, frames.new_zeros(0, count, height, width) if objects is None else objects
+
+
+def _decide(
+    plan: Plan,
+    region: PlanRegion,
+    boxes: Sequence[Box],
+    objects: Tensor | None,
+    shape: tuple[int, int, int],
+    grow: float,
+) -> Region:
+    """By the rule that the plan's trust calls for."""
+    if plan.trust == "base":
+        return decide_by_found(plan, region, boxes, objects, shape, grow)
+    return decide(plan, region, objects, shape, grow)

@@ -14,6 +14,7 @@ from .checks import checked
 DTYPES = ["auto", "fp32", "fp16", "bf16"]
 ATTENTION = ["auto", "sdpa", "eager", "flash_attention_2"]
 BITS = ["none", "4bit"]
+TRUST = ["base", "tuned"]
 
 
 class LoadModel(io.ComfyNode):
@@ -131,6 +132,14 @@ class RemoteModel(io.ComfyNode):
                 ),
                 io.String.Input("model", default="", tooltip="The model's name at the endpoint."),
                 io.Int.Input("timeout", default=120, min=1, max=3600, tooltip="Seconds without an answer."),
+                io.Combo.Input(
+                    "trust",
+                    options=TRUST,
+                    default=TRUST[0],
+                    optional=True,
+                    tooltip="base: what detector and SAM 2 find decides the place; tuned: the plan's mask "
+                    "does, for a model that was trained on EVLM's masks.",
+                ),
             ],
             outputs=[
                 sockets.Model.Output(
@@ -154,14 +163,17 @@ class RemoteModel(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, endpoint: str, model: str, timeout: int) -> io.NodeOutput:
+    def execute(cls, endpoint: str, model: str, timeout: int, trust: str = TRUST[0]) -> io.NodeOutput:
         from ..evlm.errors import RequestError
         from ..evlm.reason.remote import HOSTS_VARIABLE, RemoteReasoner
 
         if not model.strip():
             raise RequestError(f"model {model!r:.80}: expected the name that the endpoint gives its model")
         hosts = os.environ.get(HOSTS_VARIABLE, "").split(",")
-        return io.NodeOutput(RemoteReasoner(endpoint, model, timeout=float(timeout), key_hosts=hosts))
+        sockets.choice("trust", trust, TRUST)
+        return io.NodeOutput(
+            RemoteReasoner(endpoint, model, timeout=float(timeout), key_hosts=hosts, trust=trust)
+        )
 
 
 class LoadDetector(io.ComfyNode):

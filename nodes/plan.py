@@ -105,5 +105,6 @@ def _read(text: str, targets: tuple[str, ...], plain: bool, mask: Tensor | None)
     if targets:
         plan = replace(plan, targets=targets, scope="local")
     if mask is not None:
-        plan = replace(plan, mask_text=get_codec("box-spans-16").encode(mask[0]), scope="local")
+        text = get_codec("box-spans-16").encode(mask[0])
+        plan = replace(plan, mask_text=text, scope="local", trust="tuned")  # a person's: it is obeyed
     return replace(trace, plan=plan)

@@ -71,6 +71,8 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     text = "OpenAI-compatible endpoint instead of a local reasoner; its key is read from EVLM_API_KEY"
     add("--endpoint", metavar="URL", help=text)
     add("--endpoint-model", metavar="NAME", help="the model's name at the endpoint")
+    text = "tuned: the endpoint's model was trained on EVLM's masks, so its place decides, not the detector's"
+    add("--endpoint-trust", choices=["base", "tuned"], default="base", help=text)
     add("--device", help="cuda, cuda:1, mps or cpu; the best one there is by default")
     text = "of the weights; auto: what suits model and device"
     add("--dtype", default="auto", choices=["auto", "bf16", "fp16", "fp32"], help=text)
@@ -213,7 +215,9 @@ def _pipeline(options: argparse.Namespace) -> tuple[dict[str, Path], Pipeline]:
 
         chosen.pop("reasoner", None)
         limits = {} if options.max_pixels is None else {"max_pixels": options.max_pixels}
-        remote = RemoteReasoner(options.endpoint, options.endpoint_model, **limits)
+        remote = RemoteReasoner(
+            options.endpoint, options.endpoint_model, trust=options.endpoint_trust, **limits
+        )
     loaded = Pipeline.load(
         chosen, remote, options.adapter, options.dtype, options.device, options.quantize, options.max_pixels
     )

@@ -32,6 +32,7 @@ PARTS = (*PROSE, "output")
 FIELDS = ("instruction", "targets", "scope", "mask")
 
 Scope = Literal["local", "global"]
+Trust = Literal["tuned", "base"]
 
 
 def render(trace: Trace) -> str:
@@ -72,10 +73,12 @@ class Plan:
     mask_text: the region in the mask codec's text (see `mask_codec`), unchecked; None: not given.
     scope: "local" (inside a mask) or "global" (the whole frame).
     repairs: what the parser had to mend, in order; not part of the plan's identity.
+    trust: whether the place decides: "tuned", it comes from a model that was trained on masks, or from a
+        person; "base", what a detector finds decides (`segment.base_region`). Not part of the identity.
 
     White space around a text carries no meaning and is taken off; empty labels are dropped. Where the
     instruction says that nothing is to change (`changes_nothing`), the original is the answer.
-    Raises TraceError where a value is of the wrong type, the instruction is empty or the scope unknown.
+    Raises TraceError where a value is of the wrong type or unknown, or the instruction is empty.
     """
 
     instruction: str
@@ -83,6 +86,7 @@ class Plan:
     mask_text: str | None = None
     scope: Scope = "local"
     repairs: tuple[str, ...] = field(default=(), compare=False)
+    trust: Trust = field(default="tuned", compare=False)
 
     def __post_init__(self) -> None:
         instruction = _text(self.instruction, "instruction")
@@ -94,6 +98,8 @@ class Plan:
         mask_text = None if self.mask_text is None else _text(self.mask_text, "mask")
         if self.scope not in ("local", "global"):
             raise TraceError("scope", 0, f"expected 'local' or 'global', got {self.scope!r:.80}")
+        if self.trust not in ("tuned", "base"):
+            raise TraceError("trust", 0, f"expected 'tuned' or 'base', got {self.trust!r:.80}")
         object.__setattr__(self, "instruction", instruction)
         object.__setattr__(self, "targets", tuple(label for label in labels if label))
         object.__setattr__(self, "mask_text", mask_text or None)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ..errors import RefusalError, TraceError
 from .answers import is_refusal
-from .form import PARTS, PROSE, TRACE_VERSION, Plan, Scope, Trace, parse_exact, render, unescape
+from .form import PARTS, PROSE, TRACE_VERSION, Plan, Scope, Trace, Trust, parse_exact, render, unescape
 from .parts import THOUGHT_BEGIN, THOUGHT_END, THOUGHTS
 from .repair import parse_loosely
 
@@ -24,6 +24,7 @@ __all__ = [
     "StreamEvent",
     "Trace",
     "TraceStream",
+    "Trust",
     "parse",
     "plan_from_json",
     "plan_to_json",
@@ -139,7 +140,8 @@ class TraceStream:
 
 
 def plan_to_json(plan: Plan) -> str:
-    """The plan as one line of JSON; `plan_from_json` gives the same plan back, its repairs included."""
+    """The plan as one line of JSON; `plan_from_json` gives the same plan back, with its repairs and trust.
+    Older versions read it too, and leave the trust out."""
     data = {
         "version": TRACE_VERSION,
         "instruction": plan.instruction,
@@ -147,6 +149,7 @@ def plan_to_json(plan: Plan) -> str:
         "scope": plan.scope,
         "mask": plan.mask_text,
         "repairs": list(plan.repairs),
+        **({"trust": plan.trust} if plan.trust != "tuned" else {}),
     }
     return json.dumps(data)
 
@@ -173,7 +176,8 @@ def plan_from_json(text: str) -> Plan:
     if not isinstance(targets, list) or not isinstance(repairs, list):
         raise TraceError("json", 0, "targets and repairs must be lists")
     scope = data.get("scope", "local")
-    return Plan(data["instruction"], tuple(targets), data.get("mask"), scope, tuple(repairs))
+    trust = data.get("trust", "tuned")
+    return Plan(data["instruction"], tuple(targets), data.get("mask"), scope, tuple(repairs), trust)
 
 
 _STREAM_TOKEN = re.compile(

@@ -24,6 +24,7 @@ from ..models.load_report import check_report
 from ..models.loading import half_dtype, pick_device, pick_dtype, read_json, read_notes
 from ..models.quantized import check_plain, quantization_of
 from ..models.safetensors_file import read_header
+from ..plan.trace import Trust
 from .messages import MAX_FRAMES, PromptStyle, for_untuned, get_style
 from .transformers_compat import load_config, load_processor, written_by_newer
 
@@ -39,7 +40,7 @@ _CPU_FLOAT32_BYTES = 4 << 30  # weights up to this size are computed in float32 
 @dataclass
 class Backbone:
     """A loaded model. `model` is the transformers module (in eval mode), `quantized` says that it cannot
-    move."""
+    move; `tuned`, that it knows the form, and `trust`, whether it was trained on masks (`Plan.trust`)."""
 
     model: nn.Module
     processor: Any
@@ -50,6 +51,7 @@ class Backbone:
     quantized: bool
     adapter: AdapterMeta | None
     tuned: bool = True
+    trust: Trust = "tuned"
 
     @property
     def request_style(self) -> PromptStyle:
@@ -101,6 +103,7 @@ def load_backbone(
         quantized=quantized,
         adapter=meta,
         tuned=meta is not None or "prompt" in notes,
+        trust="tuned" if (meta and meta.mask_codec) or "mask_codec" in notes else "base",
     )
 
 

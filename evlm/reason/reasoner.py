@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,7 +19,7 @@ from torch import nn
 
 from ..errors import ModelError, RequestError, TraceError
 from ..plan.mask_codec import get_codec
-from ..plan.trace import Trace, parse
+from ..plan.trace import Trace, Trust, parse
 from ..request import Request
 from .backbone import Backbone, load_backbone
 from .decoding import Chooser, Decoder, OnToken, Words, silent_ids, stop_ids
@@ -156,7 +156,7 @@ class Reasoner:
         TraceError when the text holds no plan, RequestError when the request does not fit into the
         model's context."""
         generated = self.generate(request, sampling, on_token)
-        return understood(generated, repair)
+        return understood(generated, repair, self.backbone.trust)
 
     @torch.inference_mode()
     def generate(
@@ -258,8 +258,9 @@ class Reasoner:
             )
 
 
-def understood(generated: Generated, repair: bool = True) -> Reasoned:
-    """The text with its trace. Raises TraceError, which says so where the text was cut off."""
+def understood(generated: Generated, repair: bool = True, trust: Trust = "tuned") -> Reasoned:
+    """The text with its trace, whose plan is trusted so. Raises TraceError, which says so where the text was
+    cut off."""
     text, tokens, finished = generated.text, generated.tokens, generated.finished
     try:
         trace = parse(text, repair, finished)
@@ -268,4 +269,6 @@ def understood(generated: Generated, repair: bool = True) -> Reasoned:
             raise
         cut = f"the answer was cut off after {tokens} tokens; raise max_new_tokens"
         raise type(error)(error.part, error.offset, f"{error.reason} ({cut})") from None
+    if trust != trace.plan.trust:
+        trace = replace(trace, plan=replace(trace.plan, trust=trust))
     return Reasoned(text, tokens, generated.seconds, finished, generated.notes, trace=trace)

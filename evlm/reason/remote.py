@@ -18,10 +18,11 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 from ..errors import EndpointError
 from ..plan.mask_codec import get_codec
+from ..plan.trace import Trust
 from ..request import Request
 from .endpoint import KEY_VARIABLE, PRIVATE_VARIABLE, connect, parse_address
 from .event_stream import EventReader, page_words, words_of
@@ -49,6 +50,7 @@ class RemoteReasoner:
     timeout: seconds without a byte before giving up; deadline: seconds for a whole answer.
     max_pixels: larger pictures are made smaller before they are sent. key_hosts: where the key may go; None:
     to the endpoint, whichever it is. style: how the question is put; as to a model that was not tuned on it.
+    trust: "tuned" for a model that was trained on EVLM's masks (`Plan.trust`).
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class RemoteReasoner:
         style: PromptStyle = UNTUNED,
         codec: str = "box-spans-8",
         key_hosts: Sequence[str] | None = None,
+        trust: str = "base",
     ) -> None:
         self.key_hosts = None if key_hosts is None else {host.strip().lower() for host in key_hosts}
         self.address = parse_address(endpoint)
@@ -73,6 +76,9 @@ class RemoteReasoner:
         )
         self.max_pixels, self.max_frames = max_pixels, max_frames
         self.style, self.codec = style, get_codec(codec)
+        if trust not in get_args(Trust):
+            raise EndpointError(f"trust {trust!r:.40}: expected {' or '.join(get_args(Trust))}")
+        self.trust: Trust = "tuned" if trust == "tuned" else "base"
         self._refused: dict[str, str] = {}  # settings that the server does not take, and what is said of them
 
     def reason(
@@ -84,7 +90,7 @@ class RemoteReasoner:
     ) -> Reasoned:
         """As `Reasoner.reason`. Raises EndpointError, and TraceError when the answer holds no plan."""
         generated = self.generate(request, sampling, on_token)
-        return understood(generated, repair)
+        return understood(generated, repair, self.trust)
 
     def generate(
         self, request: Request, sampling: Sampling | None = None, on_token: OnToken | None = None

@@ -265,6 +265,14 @@ def test_a_remote_model_is_checked_when_the_workflow_is() -> None:
         call("EVLM_RemoteModel", endpoint="https://api.example.com/v1", model=" ")
 
 
+def test_trust_reaches_the_remote_model_and_old_workflows_have_none() -> None:
+    where = {"endpoint": "https://api.example.com/v1", "model": "m", "timeout": 9}
+    assert part("nodes.load").RemoteModel.execute(**where).args[0].trust == "base"
+    assert call("EVLM_RemoteModel", **where, trust="tuned").args[0].trust == "tuned"
+    with pytest.raises(part("evlm.errors").RequestError, match="expected one of base, tuned"):
+        call("EVLM_RemoteModel", **where, trust="yes")
+
+
 def test_where_a_run_is_by_either_hosts_name_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fork that installs by pip says task_id for ComfyUI's prompt_id."""
     import comfy_execution.utils as utils

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,19 @@ def test_a_sentence_is_a_plan_when_that_is_wanted() -> None:
             plan_of(text=text, plain=plain)
 
 
+def based(trace: Any) -> Any:
+    """The same plan from a model that was never trained on masks."""
+    return replace(trace, plan=replace(trace.plan, trust="base"))
+
+
 def test_a_mask_becomes_the_plans_own() -> None:
     mask = torch.zeros(1, 40, 60)
     mask[:, 10:30, 15:45] = 1
     plan = plan_of(text="paint it", targets="car", mask=mask).plan
     assert plan.mask_text == "box 250 250 750 750 full"
+    base = call("EVLM_PlanToText", plan=based(plan_of(text=TEXT)), form="json").args[0]
+    assert plan_of(text=base).plan.trust == "base"
+    assert plan_of(text=base, mask=mask).plan.trust == "tuned", "what a person draws is obeyed"
     boxes, scores, _ = call("EVLM_Ground", image=torch.rand(1, 40, 60, 3), plan=plan_of(text=TEXT)).args
     assert scores == [0.0] and boxes[0]["label"] == "car", "no detector vouches for it"
     assert [boxes[0][key] for key in ("x", "y", "width", "height")] == [6, 4, 24, 16]

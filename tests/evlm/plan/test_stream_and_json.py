@@ -68,6 +68,19 @@ def test_a_plan_survives_json(plan, repairs):
     json.loads(plan_to_json(noted).encode())
 
 
+def test_trust_is_written_only_where_an_older_version_would_not_assume_it():
+    plan = Plan("make it red", ("hat",), "box 1 2 3 4 full")
+    assert (
+        "trust" not in json.loads(plan_to_json(plan)) and plan_from_json(plan_to_json(plan)).trust == "tuned"
+    )
+    base = Plan("make it red", ("hat",), "box 1 2 3 4 full", trust="base")
+    assert plan_from_json(plan_to_json(base)).trust == "base"
+    assert base == plan, "what is planned is the same"
+    for trust in ("sure", None, 1, ["base"]):
+        with pytest.raises(TraceError, match="expected 'tuned' or 'base'"):
+            plan_from_json(json.dumps({"version": 1, "instruction": "x", "trust": trust}))
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     ANY

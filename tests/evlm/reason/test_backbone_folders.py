@@ -243,3 +243,28 @@ def test_a_tied_model_writes_the_text_of_generate(family: str, tmp_path: Path) -
     head, words = reasoner.module.get_output_embeddings(), reasoner.module.get_input_embeddings()
     assert head.weight is words.weight
     assert "<|" not in reasoner.generate(picture_request(), Sampling(24)).text
+
+
+# --- whose masks are trusted ---
+
+
+def test_places_are_trusted_where_a_file_says_that_they_were_learned(folder: Path, tmp_path: Path) -> None:
+    """Never because a LoRA is there."""
+    from tiny_adapters import lora_of, meta_of, random_adapter, weights_of
+
+    from evlm.adapter.checkpoint import save_adapter
+
+    def trust(adapter: Path | None = None) -> str:
+        return Reasoner.load(folder, adapter, device="cpu").backbone.trust
+
+    model = random_adapter(tiny_qwen.make_model())
+    model.save_pretrained(tmp_path / "peft")
+    ours = tmp_path / "ours.safetensors"
+    save_adapter(ours, weights_of(model), meta_of(tiny_qwen.make_model(), lora_of(model)))
+    assert (trust(), trust(tmp_path / "peft"), trust(ours)) == ("base", "base", "tuned")
+    (folder / "evlm.json").write_text(json.dumps({"prompt": "full"}))
+    assert trust() == "base"
+    (folder / "evlm.json").write_text(json.dumps({"prompt": "full", "mask_codec": "box-spans-8"}))
+    assert trust() == trust(tmp_path / "peft") == "tuned"
+    text = Reasoner.load(folder, device="cpu").reason(picture_request(), Sampling(guided="always"))
+    assert text.trace.plan.trust == "tuned"

@@ -138,6 +138,13 @@ def test_no_plan_is_a_trace_error(server: Server) -> None:
         RemoteReasoner(server.url, "m").reason(REQUEST)
 
 
+def test_what_a_remote_model_says_of_places_is_trusted_as_it_is_told(server: Server) -> None:
+    assert RemoteReasoner(server.url, "m").reason(REQUEST).trace.plan.trust == "base"
+    assert RemoteReasoner(server.url, "m", trust="tuned").reason(REQUEST).trace.plan.trust == "tuned"
+    with pytest.raises(EndpointError, match="expected tuned or base"):
+        RemoteReasoner(server.url, "m", trust="yes")
+
+
 # --- keys ---
 
 
