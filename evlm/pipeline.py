@@ -158,11 +158,13 @@ class Pipeline:
         device: str | None = None,
         quantize: str | None = None,
         max_pixels: int | None = None,
+        compiled: bool = False,
     ) -> Pipeline:
         """Load what `zoo.choose` found.
 
         reasoner: one that is loaded already, or speaks to an endpoint, instead of models["reasoner"].
-        adapter, quantize, max_pixels: of the reasoner. Raises ModelError when it or an editor is lacking.
+        adapter, quantize, max_pixels, compiled: of the reasoner. Raises ModelError when it or an editor is
+        lacking.
         """
         needed = ("editor",) if reasoner else ("reasoner", "editor")
         lacking = [role for role in needed if role not in models]
@@ -177,7 +179,13 @@ class Pipeline:
             from .reason.reasoner import Reasoner
 
             reasoner = Reasoner.load(
-                models["reasoner"], adapter, dtype, device, quantize=quantize, max_pixels=max_pixels
+                models["reasoner"],
+                adapter,
+                dtype,
+                device,
+                quantize=quantize,
+                max_pixels=max_pixels,
+                compiled=compiled,
             )
         if "detector" in models:
             from .ground.grounder import Grounder

@@ -42,7 +42,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
 ESSENTIALS = {"EVLM_QuickEdit": "Image Tools"}
 # What few need: folded away until it is asked for.
 ADVANCED: dict[str, frozenset[str]] = {
-    "EVLM_LoadModel": frozenset(("dtype", "attention", "quantize", "max_pixels")),
+    "EVLM_LoadModel": frozenset(("dtype", "attention", "quantize", "max_pixels", "compile")),
     "EVLM_LoadAll": frozenset(("quantize", "dtype")),
     "EVLM_RemoteModel": frozenset(("timeout", "trust")),
     "EVLM_LoadDetector": frozenset(("dtype",)),

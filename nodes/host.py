@@ -30,9 +30,10 @@ log = logging.getLogger("evlm")
 class Kept(Protocol):
     """What an engine keeps on its device beside its weights, and can do without."""
 
-    nbytes: int
+    @property
+    def kept_bytes(self) -> int: ...
 
-    def clear(self) -> None: ...
+    def forget(self) -> None: ...
 
 
 class Managed(Generic[Engine]):
@@ -114,13 +115,13 @@ class Managed(Generic[Engine]):
 
     def kept_bytes(self) -> int:
         """Of what the engine keeps beside its weights."""
-        return 0 if self._engine is None or self._kept is None else self._kept(self._engine).nbytes
+        return 0 if self._engine is None or self._kept is None else self._kept(self._engine).kept_bytes
 
     def forget(self) -> int:
         """Drops what the engine keeps beside its weights; so many bytes are free then."""
         size = self.kept_bytes()
         if size and self._engine is not None and self._kept is not None:
-            self._kept(self._engine).clear()
+            self._kept(self._engine).forget()
         return size
 
     def drop(self) -> None:

@@ -58,6 +58,13 @@ class LoadModel(io.ComfyNode):
                     tooltip="Size of each picture as the model sees it, in pixels; 0 is the model's own.",
                 ),
                 download_input(),
+                io.Boolean.Input(
+                    "compile",
+                    default=False,
+                    optional=True,
+                    tooltip="torch.compile for each token: the first one takes a minute or more, all others "
+                    "less than without. Needs a C++ compiler, and triton on a CUDA card.",
+                ),
             ],
             outputs=[
                 sockets.Model.Output(
@@ -88,6 +95,7 @@ class LoadModel(io.ComfyNode):
         quantize: str,
         max_pixels: int,
         download: bool,
+        compile: bool = False,
     ) -> io.NodeOutput:
         from ..evlm.models.quantized import is_quantised
         from ..evlm.reason.reasoner import Reasoner
@@ -106,10 +114,11 @@ class LoadModel(io.ComfyNode):
                 attention=None if attention == "auto" else attention,
                 quantize=bits,
                 max_pixels=max_pixels or None,
+                compiled=compile,
             )
 
         def kept(reasoner: Reasoner) -> host.Kept:
-            return reasoner.prefixes
+            return reasoner
 
         moves = bits is None and not is_quantised(path)  # weights of few bits stay where they were made
         return io.NodeOutput(host.Managed(model, build, lambda r: [r.module], "reasoner", moves, kept))

@@ -68,6 +68,8 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     text = "LoRA for the reasoner: PEFT folder or .safetensors of ours"
     add("--adapter", metavar="PATH", type=kinds.path, help=text)
     add("--quantize", choices=["4bit"], help="the reasoner in 4 bits; needs bitsandbytes and CUDA")
+    text = "torch.compile for each of the reasoner's tokens: slow at first, then faster; needs a C++ compiler"
+    add("--compile", action="store_true", help=text)
     text = "OpenAI-compatible endpoint instead of a local reasoner; its key is read from EVLM_API_KEY"
     add("--endpoint", metavar="URL", help=text)
     add("--endpoint-model", metavar="NAME", help="the model's name at the endpoint")
@@ -188,7 +190,7 @@ def _check(options: argparse.Namespace) -> None:
         raise EVLMError("--endpoint needs --endpoint-model, the model's name there")
     if options.endpoint_model and not options.endpoint:
         raise EVLMError("--endpoint-model needs --endpoint, the address")
-    for flag in ("adapter", "quantize"):
+    for flag in ("adapter", "quantize", "compile"):
         if options.endpoint and getattr(options, flag):
             raise EVLMError(
                 f"--{flag} is for a reasoner on this machine, and --endpoint names another: leave one out"
@@ -219,7 +221,14 @@ def _pipeline(options: argparse.Namespace) -> tuple[dict[str, Path], Pipeline]:
             options.endpoint, options.endpoint_model, trust=options.endpoint_trust, **limits
         )
     loaded = Pipeline.load(
-        chosen, remote, options.adapter, options.dtype, options.device, options.quantize, options.max_pixels
+        chosen,
+        remote,
+        options.adapter,
+        options.dtype,
+        options.device,
+        options.quantize,
+        options.max_pixels,
+        options.compile,
     )
     return chosen, loaded
 

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from ..errors import ModelError
 from .prefix_cache import PrefixCache, split
-from .transformers_compat import cache_name, new_cache
+from .transformers_compat import cache_name, new_cache, positions_in_cache
 
 if TYPE_CHECKING:
     from .backbone import Backbone
+    from .compiled import CompiledStep
     from .reasoner import Sampling
 
 OnToken = Callable[[str], None]
@@ -30,11 +31,14 @@ OnToken = Callable[[str], None]
 class Decoder:
     """One text under way: the model, the cache of all that it has read, the position of the last token.
 
-    prefixes: what earlier prompts have left, and where this one leaves what it begins with.
+    prefixes: what earlier prompts have left, and where this one leaves what it begins with. compiled: the
+    forward of one token, where it is compiled.
     """
 
-    def __init__(self, model: Any, prefixes: PrefixCache | None = None) -> None:
-        self.model = model
+    def __init__(
+        self, model: Any, prefixes: PrefixCache | None = None, compiled: CompiledStep | None = None
+    ) -> None:
+        self.model, self._compiled = model, compiled
         self._prefixes = PrefixCache(0) if prefixes is None else prefixes
         self._cache: Any = None
         self._cache_name = cache_name(model)
@@ -69,18 +73,29 @@ class Decoder:
         self._prefixes.keep(model, pieces, self._cache)
         self._position = positions.amax(dim=(0, 2), keepdim=True).to(device)
         self.length = positions.shape[-1]
+        if self._compiled is not None:
+            self._cache = self._compiled.begin(self._cache, self.length)
         return out.logits[0, -1]
 
     def feed(self, tokens: Sequence[int]) -> Tensor:
         """The next tokens, in one forward. Logits [V] of the one behind them."""
-        steps = torch.arange(1, len(tokens) + 1, device=self._position.device)
+        count, before, device = len(tokens), self.length, self.device
+        steps = torch.arange(1, count + 1, device=self._position.device)
         positions = (self._position + steps).expand(3, 1, -1)
-        self._position, self.length = self._position + len(tokens), self.length + len(tokens)
+        self._position, self.length = self._position + count, before + count
+        ids = torch.tensor([list(tokens)], device=device)
+        where: dict[str, Tensor] = {}
+        if self._compiled is not None:
+            self._cache = self._compiled.with_room(self._cache, before, count)
+            if count == 1:
+                return self._compiled(ids, positions, before, self._cache)
+            where = positions_in_cache(self.model, before, count, device)
         out = self.model(
-            input_ids=torch.tensor([list(tokens)], device=self.device),
+            input_ids=ids,
             position_ids=positions,
             use_cache=True,
             logits_to_keep=1,
+            **where,
             **{self._cache_name: self._cache},
         )
         return out.logits[0, -1]

@@ -22,6 +22,7 @@ from ..plan.mask_codec import get_codec
 from ..plan.trace import Trace, Trust, parse
 from ..request import Request
 from .backbone import Backbone, load_backbone
+from .compiled import CompiledStep
 from .decoding import Chooser, Decoder, OnToken, Words, silent_ids, stop_ids
 from .guide import DEFAULT_BUDGETS, WHOLE_FORM, Budgets, Guide
 from .guided import Vocabulary, write
@@ -90,10 +91,12 @@ class Reasoner:
     """A loaded backbone. Not safe for use by two threads at once.
 
     prefix_bytes: the most that is kept of what prompts begin with, for the next one on the same picture.
+    compiled: whether the forward of one token is (`compiled.CompiledStep`).
     """
 
-    def __init__(self, backbone: Backbone, prefix_bytes: int = PREFIX_BYTES) -> None:
+    def __init__(self, backbone: Backbone, prefix_bytes: int = PREFIX_BYTES, compiled: bool = False) -> None:
         self.backbone = backbone
+        self.compiled = CompiledStep(backbone.model) if compiled else None
         self.prefixes = PrefixCache(prefix_bytes)
         self.processor = backbone.processor
         self.style = backbone.request_style
@@ -113,6 +116,7 @@ class Reasoner:
         quantize: str | None = None,
         max_pixels: int | None = None,
         min_pixels: int | None = None,
+        compiled: bool = False,
     ) -> Reasoner:
         """From a Hugging Face folder of Qwen2-VL, Qwen2.5-VL or Qwen3-VL; nothing is downloaded.
 
@@ -121,10 +125,14 @@ class Reasoner:
         dtype: "auto" (`backbone.auto_dtype`), "fp32", "fp16" or "bf16". device: None takes the best there is.
         attention: "sdpa", "eager", "flash_attention_2" or None for transformers' choice. quantize:
         "4bit", which needs bitsandbytes and CUDA. min_pixels, max_pixels: size of each picture as the
-        model sees it; None takes the model's own limits, at most one megapixel. Raises ModelError, or
-        CheckpointError for an adapter that does not fit.
+        model sees it; None takes the model's own limits, at most one megapixel. compiled: with torch.compile,
+        CUDA graphs and a cache of fixed length; the first token takes a minute or more, all others less than
+        without. Raises ModelError, or CheckpointError for an adapter that does not fit.
         """
-        return cls(load_backbone(source, adapter, dtype, device, attention, quantize, max_pixels, min_pixels))
+        made = load_backbone(source, adapter, dtype, device, attention, quantize, max_pixels, min_pixels)
+        if compiled and made.quantized:
+            raise ModelError("compile is for weights that are not quantised; turn it off, or load in bf16")
+        return cls(made, compiled=compiled)
 
     @property
     def module(self) -> nn.Module:
@@ -139,9 +147,23 @@ class Reasoner:
         """Moves the weights. Raises ModelError for a quantised model, which cannot move."""
         if self.backbone.quantized:
             raise ModelError("a 4-bit model stays on its device; unload it and load it again instead")
-        self.prefixes.clear()
+        self.forget()
         self.module.to(device)
         return self
+
+    @property
+    def kept_bytes(self) -> int:
+        """What lies on the device beside the weights from one text to the next."""
+        return self.prefixes.nbytes + (0 if self.compiled is None else self.compiled.nbytes)
+
+    def forget(self) -> None:
+        """Drops that."""
+        self.prefixes.clear()
+        if self.compiled is not None:
+            self.compiled.clear()
+
+    def _decoder(self) -> Decoder:
+        return Decoder(self.backbone.model, self.prefixes, self.compiled)
 
     def reason(
         self,
@@ -172,7 +194,7 @@ class Reasoner:
             return Generated(words.finish(), tokens, time.perf_counter() - start, notes=notes)
         inputs = encode(self.processor, [chat])
         self._check_context(inputs["input_ids"].shape[1], sampling.max_new_tokens)
-        decoder, choose = Decoder(self.backbone.model, self.prefixes), Chooser(sampling, self.backbone.model)
+        decoder, choose = self._decoder(), Chooser(sampling, self.backbone.model)
         tokens, notes = 0, ()
         for token in self._tokens(decoder, inputs, choose):
             tokens += 1
@@ -238,7 +260,7 @@ class Reasoner:
         opening = vocabulary.encode(guide.opening)
         for token in opening:
             words.add(token)
-        decoder, choose = Decoder(self.backbone.model, self.prefixes), Chooser(sampling, self.backbone.model)
+        decoder, choose = self._decoder(), Chooser(sampling, self.backbone.model)
         tokens = write(decoder, decoder.prefill(inputs), choose, guide, vocabulary, words)
         return len(opening) + tokens, tuple(guide.notes)
 

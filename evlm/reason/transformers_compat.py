@@ -9,7 +9,7 @@ form, which both read.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,28 @@ def new_cache(config: Any, layers: Sequence[Sequence[tuple[Tensor, Tensor]]] = (
         keys, values = (torch.cat(parts, dim=2) for parts in zip(*pieces, strict=True))
         cache.update(keys, values, number)
     return cache
+
+
+def static_cache(config: Any, length: int) -> Any:
+    """A cache of tensors that hold `length` tokens from the beginning on."""
+    from transformers import StaticCache
+
+    return StaticCache(config=config, max_cache_len=length)
+
+
+def fill(cache: Any, layers: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Writes keys and values [1, heads, tokens, size] of each layer into an empty cache of fixed length."""
+    for number, (keys, values) in enumerate(layers):
+        # Version 4 takes what is written first to stand at 0, as it does here, where it is not told.
+        cache.update(keys, values, number)
+
+
+def positions_in_cache(model: Any, length: int, count: int, device: torch.device) -> dict[str, Tensor]:
+    """What a forward of `count` tokens behind `length` others must be told of a cache of fixed length:
+    version 4 is told where they go, version 5 counts by itself."""
+    if "cache_position" not in inspect.signature(type(model).forward).parameters:
+        return {}
+    return {"cache_position": torch.arange(length, length + count, device=device)}
 
 
 def written_by_newer(folder: Path) -> bool:

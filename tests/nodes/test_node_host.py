@@ -105,10 +105,10 @@ class Keeping(Engine):
 
     def __init__(self, device: torch.device) -> None:
         super().__init__(device)
-        self.nbytes = 0
+        self.kept_bytes = 0
 
-    def clear(self) -> None:
-        self.nbytes = 0
+    def forget(self) -> None:
+        self.kept_bytes = 0
 
 
 def test_what_an_engine_keeps_is_counted_goes_first_and_leaves_with_the_weights(
@@ -120,13 +120,13 @@ def test_what_an_engine_keeps_is_counted_goes_first_and_leaves_with_the_weights(
             "toy", Keeping, lambda e: [e.module], "reasoner", kept=lambda engine: engine
         )
         with model.use() as engine:
-            engine.nbytes = 1000
+            engine.kept_bytes = 1000
         assert model._patcher.model_size() == model.size + 1000
         assert model._patcher.partially_unload("cpu", 500) == 1000
-        assert engine.nbytes == 0
-        engine.nbytes = 1000
+        assert engine.kept_bytes == 0
+        engine.kept_bytes = 1000
         mm.unload_all_models()
-        assert engine.nbytes == 0
+        assert engine.kept_bytes == 0
         assert model._patcher.model_size() == model.size
 
 

@@ -74,6 +74,7 @@ WRONG: dict[str, list[list[str]]] = {
         [*EDIT, "--endpoint-model", "m"],
         [*EDIT, "--endpoint", "https://x/v1", "--endpoint-model", "m", "--adapter", "FILE"],
         [*EDIT, "--endpoint", "https://x/v1", "--endpoint-model", "m", "--quantize", "4bit"],
+        [*EDIT, "--endpoint", "https://x/v1", "--endpoint-model", "m", "--compile"],
         *(
             [*EDIT, "--endpoint-model", "m", "--endpoint", value]
             for value in ["ftp://x", "http://", "x", "http://x:99999", "http://[::1", "http://a b", "\0"]
