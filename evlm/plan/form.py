@@ -37,13 +37,17 @@ Trust = Literal["tuned", "base"]
 
 def render(trace: Trace) -> str:
     """The exact text of a trace: what the reasoner is trained to write, and all that strict parsing takes."""
-    plan = trace.plan
+    blocks = [f"<{part}>\n{_escape(getattr(trace, part), _PROSE)}\n</{part}>" for part in PROSE]
+    return "\n".join([*blocks, "<output>", *plan_lines(trace.plan), "</output>"])
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """What stands inside <output>, a field a line."""
     lines = [f"instruction: {_escape(plan.instruction, _FIELD)}", f"targets: {_render_targets(plan.targets)}"]
     lines.append(f"scope: {plan.scope}")
     if plan.mask_text is not None:
         lines.append(f"mask: {_escape(plan.mask_text, _MASK)}")
-    blocks = [f"<{part}>\n{_escape(getattr(trace, part), _PROSE)}\n</{part}>" for part in PROSE]
-    return "\n".join([*blocks, "<output>", *lines, "</output>"])
+    return lines
 
 
 def parse_exact(text: str) -> Trace:

@@ -15,10 +15,13 @@ from torch import Tensor
 from ..errors import EndpointError
 from .endpoint import Address
 from .event_stream import DONE, words_of
+from .json_form import SETTING, JsonReader, without_schema
 from .messages import Chat
 
 MAX_PIXELS = 1280 * 28 * 28
 """Of a picture on its way out."""
+
+_THOUGHT_END = "\n</think>\n"
 
 
 def openai_messages(chat: Chat, max_pixels: int = MAX_PIXELS) -> list[dict[str, Any]]:
@@ -46,11 +49,11 @@ class Answer:
     """Collects the pieces of a streamed or whole answer.
 
     text: what was answered; thought: what a reasoning model thought before, where the server keeps it apart.
-    ended: the server's reason for ending, None before.
+    ended: the server's reason for ending, None before. reader: what answers in JSON go through.
     """
 
-    def __init__(self, where: Address) -> None:
-        self.where = where
+    def __init__(self, where: Address, reader: JsonReader | None = None) -> None:
+        self.where, self.reader = where, reader
         self.pieces: list[str] = []
         self.thoughts: list[str] = []
         self.refusals: list[str] = []
@@ -61,7 +64,12 @@ class Answer:
 
     @property
     def text(self) -> str:
-        return "".join(self.pieces)
+        return self.reader.text if self.reader is not None else "".join(self.pieces)
+
+    @property
+    def count(self) -> int:
+        """How many pieces have come."""
+        return len(self.pieces) + len(self.thoughts)
 
     @property
     def thought(self) -> str:
@@ -118,9 +126,12 @@ class Answer:
             raise EndpointError(f"{url} answered with no text at all (finish_reason {self.ended!r:.60}){why}")
         return whole
 
-    def closing(self) -> str:
-        """What a text with thoughts and no answer lacks at its end."""
-        return "\n</think>\n" if self.thoughts and not self.pieces else ""
+    def closing(self, whole: bool) -> str:
+        """What the text lacks at its end: of JSON its last fields, of thoughts without an answer their end.
+        whole: as `finish` said."""
+        if self.thoughts and not self.pieces:
+            return _THOUGHT_END
+        return self.reader.finish(whole) if self.reader is not None else ""
 
     def _choice(self, choice: dict[str, Any]) -> str:
         message = choice.get("delta")
@@ -140,9 +151,10 @@ class Answer:
             piece = thought if self.thoughts else f"<think>\n{thought}"
             self.thoughts.append(thought)
         if text:
-            piece += ("\n</think>\n" if self.thoughts and not self.pieces else "") + text
-            self.pieces.append(text)
-        self.tokens = max(self.tokens, len(self.pieces) + len(self.thoughts))
+            shown = text if self.reader is None else self.reader.feed(text)
+            piece += (_THOUGHT_END if self.thoughts and not self.pieces else "") + shown
+            self.pieces.append(shown)
+        self.tokens = max(self.tokens, self.count)
         return piece
 
 
@@ -169,23 +181,33 @@ def _first_text(message: dict[str, Any], *names: str) -> str:
     return next((value for name in names if isinstance(value := message.get(name), str) and value), "")
 
 
-OPTIONAL = ("max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stream")
+OPTIONAL = ("max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stream", SETTING)
 _NOT_KNOWN = re.compile(
     r"unsupported|not support|unrecogni[sz]ed|unknown|not permitted|not allowed|extra|unexpected|verif",
     re.IGNORECASE,
 )
-
-
+_OF_THE_SCHEMA = re.compile(
+    r"response[ _.]?format|json[ _]?schema|\bschema|\bgrammar|guided[ _]?(?:json|decoding)"
+    r"|structured[ _]?output",
+    re.IGNORECASE,
+)
 _RENAMED = "max_completion_tokens"
 
 
-def refused_setting(payload: dict[str, Any], body: bytes) -> tuple[str, str] | None:
+def refused_setting(payload: dict[str, Any], status: int, body: bytes) -> tuple[str, str] | None:
     """(the setting that a server refused to take, what is to be said of it), from its words. None where they
-    name no such setting, and asking again without one would not help."""
+    name no such setting, and asking again without one would not help.
+
+    A schema is also taken for the reason where none is named: 400 is all that some servers say.
+    """
     text = body[:65536].decode("utf-8", "replace")
-    name = _refused_name(payload, body, text)
+    bad_question = status in (400, 422)
+    if SETTING in payload and (bad_question or status in (500, 501)) and _OF_THE_SCHEMA.search(text):
+        return SETTING, f"the server refuses {SETTING}: asked for the text form instead"
+    name = _refused_name(payload, body, text) if bad_question else None
     if name is None:
-        return None
+        guess = f"the server answers {status} to {SETTING}: asked for the text form instead"
+        return (SETTING, guess) if bad_question and SETTING in payload else None
     if name == "max_tokens" and (_RENAMED in text or _NOT_KNOWN.search(text)):
         return name, f"the server refuses max_tokens: sent as {_RENAMED}"
     if name in ("max_tokens", _RENAMED, "stream") and not _NOT_KNOWN.search(text):
@@ -195,12 +217,14 @@ def refused_setting(payload: dict[str, Any], body: bytes) -> tuple[str, str] | N
 
 def without_setting(payload: dict[str, Any], name: str) -> dict[str, Any]:
     """The payload without a setting; `max_tokens` goes under its newer name."""
+    if name == SETTING:
+        return without_schema(payload)
     changed = {key: value for key, value in payload.items() if key != name}
     return changed | ({_RENAMED: payload[name]} if name == "max_tokens" else {})
 
 
 def _refused_name(payload: dict[str, Any], body: bytes, text: str) -> str | None:
-    known = [name for name in OPTIONAL if name in payload]
+    known = [name for name in OPTIONAL if name in payload and name != SETTING]
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):

@@ -26,6 +26,7 @@ from ..plan.trace import Trust
 from ..request import Request
 from .endpoint import KEY_VARIABLE, PRIVATE_VARIABLE, connect, parse_address
 from .event_stream import EventReader, page_words, words_of
+from .json_form import SETTING, JsonReader, with_schema
 from .messages import MAX_FRAMES, UNTUNED, Chat, PromptStyle, build_messages
 from .openai_form import (
     MAX_PIXELS,
@@ -99,14 +100,18 @@ class RemoteReasoner:
         it stands there inside <think> ... </think>. `tokens` is what the server says, or the number of pieces
         it sent."""
         chat = build_messages(request, self.codec, self.style, self.max_frames)
-        answer, generated = self._ask(chat, sampling, on_token)
-        if not answer.thoughts:
-            return generated
-        closing = answer.closing()
+        sampling = sampling or Sampling()
+        schema = self.style.untuned and sampling.guided != "never"
+        answer, generated = self._ask(chat, sampling, on_token, schema)
+        closing = answer.closing(generated.finished)
         if closing and on_token is not None:
             on_token(closing)
-        text = f"<think>\n{answer.thought}{closing or chr(10) + '</think>' + chr(10)}{answer.text}"
-        return replace(generated, text=text)
+        text, notes = answer.text, generated.notes
+        if answer.thoughts:
+            text = f"<think>\n{answer.thought}\n</think>\n{text}"
+        if sampling.guided == "always" and not (answer.reader and answer.reader.in_form):
+            notes = (*notes, "guided: always, but the endpoint wrote freely: no schema held it to the form")
+        return replace(generated, text=text, notes=notes)
 
     def ask(self, chat: Chat, sampling: Sampling | None = None, on_token: OnToken | None = None) -> Generated:
         """As `generate`, for any chat. The text is the answer alone; where the server calls all of it a
@@ -114,8 +119,9 @@ class RemoteReasoner:
         return self._ask(chat, sampling, on_token)[1]
 
     def _ask(
-        self, chat: Chat, sampling: Sampling | None, on_token: OnToken | None
+        self, chat: Chat, sampling: Sampling | None, on_token: OnToken | None, schema: bool = False
     ) -> tuple[Answer, Generated]:
+        """schema: ask for JSON of the trace's schema, as long as the server takes it."""
         sampling = sampling or Sampling()
         start = time.perf_counter()
         payload = {
@@ -127,18 +133,20 @@ class RemoteReasoner:
             "top_p": sampling.top_p,
             "seed": sampling.seed,
         }
-        notes = ["an endpoint writes freely: guided is for a model on this machine"] * (
-            sampling.guided == "always"
-        )
-        for name, note in self._refused.items():  # known from an answer before
-            payload = without_setting(payload, name)
-            notes.append(note)
-        answer = Answer(self.address)
+        if schema:
+            payload = with_schema(payload)
+        notes = []
+        for name, note in list(self._refused.items()):  # known from an answer before
+            if name in payload:
+                payload = without_setting(payload, name)
+                notes.append(note)
+        answer = Answer(self.address, JsonReader() if SETTING in payload else None)
         key = self._key()
         try:
             for event in self._events(payload, key, start + self.deadline, notes):
+                heard = answer.count
                 piece = answer.add(event)
-                if piece and on_token is not None:
+                if on_token is not None and (piece or answer.count > heard):
                     on_token(piece)
             finished = answer.finish()
         except EndpointError as error:  # servers like to repeat the key
@@ -164,20 +172,22 @@ class RemoteReasoner:
         A setting that the server does not take is renamed or left out, and the question sent again; notes
         says which.
         """
-        for _ in OPTIONAL:
+        refused: dict[str, str] = {}
+        for _ in range(len(OPTIONAL) + 1):
             connection = connect(self.address, key, self.allow_private, self.timeout)
             try:
                 response = self._post(connection, payload, key)
                 if response.status == 200:
+                    self._refused |= refused
                     yield from self._read(response, until)
                     return
                 body = response.read(65536)
-                changed = refused_setting(payload, body) if response.status in (400, 422) else None
+                changed = refused_setting(payload, response.status, body)
                 if changed is None:
                     raise self._refusal(response, body)
                 name, note = changed
                 payload = without_setting(payload, name)
-                self._refused[name] = note
+                refused[name] = note
                 notes.append(note)
             except TimeoutError as error:
                 raise EndpointError(

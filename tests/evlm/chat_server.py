@@ -55,6 +55,10 @@ def send(body: bytes, status: int = 200, kind: str = "text/event-stream", **head
     return reply
 
 
+def as_json(content: Any, status: int = 200, **headers: str) -> Reply:
+    return send(json.dumps(content).encode(), status, "application/json", **headers)
+
+
 def event(piece: str | None = None, **choice: Any) -> bytes:
     delta = {} if piece is None else {"content": piece}
     content = json.dumps({"choices": [{"delta": delta, **choice}]}, ensure_ascii=False)

@@ -47,7 +47,7 @@ def test_a_streamed_trace(server: Server) -> None:
 
 def test_the_prompt_is_that_of_the_local_model(server: Server) -> None:
     remote = RemoteReasoner(server.url, "qwen")
-    remote.generate(REQUEST)
+    remote.generate(REQUEST, Sampling(guided="never"))
     system, user = server.seen[0]["messages"]
     chat = build_messages(REQUEST, style=remote.style)
     assert system == {"role": "system", "content": chat.messages[0]["content"][0]["text"]}

@@ -10,10 +10,11 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
-from chat_server import REQUEST, TRACE, Server, event, send, stream
+from chat_server import REQUEST, TRACE, Server, as_json, event, send, stream
 
 from evlm.errors import Cancelled, EndpointError, TraceError
 from evlm.plan.trace import parse, render
+from evlm.reason.json_form import SETTING
 from evlm.reason.reasoner import Reasoned, Sampling
 from evlm.reason.remote import RemoteReasoner
 
@@ -31,14 +32,10 @@ def whole(message: dict[str, Any], **choice: Any) -> bytes:
     return json.dumps({"choices": [{"message": message, "finish_reason": "stop", **choice}]}).encode()
 
 
-def as_json(content: Any, status: int = 200, **headers: str) -> Any:
-    return send(json.dumps(content).encode(), status, "application/json", **headers)
-
-
-def error_of(server: Server) -> str:
+def error_of(server: Server, sampling: Sampling | None = None) -> str:
     """What the error says; "" where there is none."""
     try:
-        RemoteReasoner(server.url, "m").reason(REQUEST)
+        RemoteReasoner(server.url, "m").reason(REQUEST, sampling)
     except (EndpointError, TraceError) as error:
         return str(error)
     return ""
@@ -266,7 +263,7 @@ def test_several_refused_settings_are_left_out_one_after_the_other(server: Serve
     server.reply = picky(*refused)
     reasoned = answered(server)
     assert reasoned.trace == TRACE and len(reasoned.notes) == 3 and len(server.seen) == 4
-    assert set(server.seen[-1]) == {"model", "messages", "stream", "top_p", "max_completion_tokens"}
+    assert set(server.seen[-1]) == {"model", "messages", "stream", "top_p", "max_completion_tokens", SETTING}
 
 
 @pytest.mark.parametrize(
@@ -280,7 +277,7 @@ def test_several_refused_settings_are_left_out_one_after_the_other(server: Serve
 def test_other_refusals_are_not_asked_again(server: Server, body: Any) -> None:
     """(A19)"""
     server.reply = as_json(body, 400)
-    said = error_of(server)
+    said = error_of(server, Sampling(guided="never"))
     words = body if isinstance(body, str) else body["error"]["message"]
     assert words in said and len(server.seen) == 1
 
@@ -389,11 +386,6 @@ def test_a_model_that_was_never_tuned_is_asked_for_english(server: Server) -> No
     RemoteReasoner(server.url, "m").generate(REQUEST)
     system = server.seen[0]["messages"][0]["content"]
     assert "in English whatever the language of the prompt" in system
-
-
-def test_guided_writing_is_not_claimed_for_an_endpoint(server: Server) -> None:
-    sampling = Sampling(guided="always")
-    assert any("guided" in note for note in RemoteReasoner(server.url, "m").generate(REQUEST, sampling).notes)
 
 
 def test_what_is_heard_can_be_parsed_again(server: Server) -> None:
