@@ -275,6 +275,7 @@ class _String:
 _IN_STRING = re.compile(
     r"""(?P<plain>[^"\\]+)|\\u(?P<unit>[0-9a-fA-F]{4})|\\(?P<letter>[^u])|(?P<end>")""", re.DOTALL
 )
+_HALF = re.compile("[\ud800-\udfff]")  # of a character beyond 16 bits
 _CUT_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?")
 _LETTERS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", '"': '"', "/": "/", "\\": "\\"}
 
