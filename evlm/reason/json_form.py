@@ -295,9 +295,9 @@ def _rest_of_plan(tail: str) -> list[str] | None:
         return None
     if scope not in ("local", "global") or not (box is None or _is_box(box)):
         return None
-    labels = (
-        () if [each.strip().lower() for each in targets[:2]] in ([each] for each in NO_LABEL) else targets
-    )
+    labels = [_HALF.sub("\ufffd", each).strip() for each in targets]
+    if len(labels) == 1 and labels[0].lower() in NO_LABEL:
+        labels = []
     mask = None if box is None or scope == "global" else _mask_text(box)
     return plan_lines(Plan("of the string before", tuple(labels), mask, scope))[1:]
 

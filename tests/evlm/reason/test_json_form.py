@@ -50,7 +50,7 @@ def as_text(text: str) -> str:
     return "".join("\ufffd" if "\ud800" <= letter < "\ue000" else letter for letter in text).strip()
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(
     ANSWERS, st.lists(st.integers(1, 9), min_size=1, max_size=5), st.booleans(), st.sampled_from([None, 1])
 )
@@ -82,7 +82,7 @@ def test_any_answer_of_the_schema_is_the_exact_form(
     assert "".join(each.text for each in heard if each.part == "thinking") == trace.thinking
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(
     st.one_of(ANY, ANSWERS.map(json.dumps)), ANY, st.integers(0, 400), st.lists(st.integers(1, 9), min_size=1)
 )
@@ -182,6 +182,11 @@ def test_it_streams() -> None:
     assert shown.endswith("<reflection>\nfour ")
     shown += reader.feed(text[text.index("five") : text.index("hat red")])
     assert shown.endswith("<output>\ninstruction: make the ")
+
+
+def test_halves_of_a_character_in_labels_are_no_text() -> None:
+    text = json.dumps({**ANSWER, "output": {**OUTPUT, "targets": ["\ud800 hat", "\U0001f642"]}})
+    assert parse(read(text)[0], repair=False).plan.targets == ("\ufffd hat", "\U0001f642")
 
 
 def test_halves_of_a_character_meet_across_pieces() -> None:
