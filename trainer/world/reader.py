@@ -10,9 +10,10 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from .chain import Chain
 from .edits import Edit
 from .render import paint_of, place, place_box, render, stamp, under_weather
-from .scene import COLOURS, GROUNDS, LATTICE, SHAPES, STYLES, TEXTURES, WEATHERS, Scene, Thing
+from .scene import COLOURS, GROUNDS, JITTER, LATTICE, SHAPES, STYLES, TEXTURES, WEATHERS, Scene, Thing
 
 Look = tuple[str, str, str]
 Floats = NDArray[np.float32]
@@ -27,6 +28,8 @@ def edit_right(picture: Picture, edit: Edit, frame: int = 0) -> bool:
 
     picture: [S, S, 3], uint8 or floats in 0..1; the edited source at that frame.
     """
+    if isinstance(edit, Chain):
+        return _chain_right(picture, edit, frame)
     if edit.op in ("weather", "ground"):
         return read_whole(picture, edit.source, edit.op, frame) == edit.value
     if edit.op == "restyle":
@@ -35,6 +38,42 @@ def edit_right(picture: Picture, edit: Edit, frame: int = 0) -> bool:
     if left and read_place(picture, edit.source, edit.target, frame) is not None:  # type: ignore[arg-type]
         return False
     return edit.outcome is None or read_place(picture, edit.source, edit.outcome, frame) == edit.outcome.look
+
+
+def scene_right(picture: Picture, scene: Scene, frame: int = 0) -> bool:
+    """Whether a picture shows a whole scene: each thing at its place, every free cell bare, and its ground,
+    weather and style. picture: as of `edit_right`."""
+    if any(read_whole(picture, scene, what, frame) != getattr(scene, what) for what in VALUES):
+        return False
+    places = [*scene.things, *(probe for cell in scene.free_cells() for probe in _probes(cell))]
+    return all(_as_in(picture, scene, where, frame) for where in places)
+
+
+def _probes(cell: int) -> list[Thing]:
+    """Places at which whatever stands in a cell is seen: one large, and small ones over all of it."""
+    room = (-JITTER["small"], 0, JITTER["small"])
+    small = [Thing("circle", "red", "plain", "small", cell, dx, dy) for dx, dy in product(room, room)]
+    return [Thing("circle", "red", "plain", "large", cell), *small]
+
+
+def _chain_right(picture: Picture, chain: Chain, frame: int) -> bool:
+    """Whether every place that a step touched shows what the last step leaves there, under the ground and
+    the weather that it leaves; without steps, whether all is as it was."""
+    result = chain.result
+    if not chain.steps:
+        return scene_right(picture, result, frame)
+    ops = {step.op for step in chain.steps}
+    for what, op in (("weather", "weather"), ("ground", "ground"), ("style", "restyle")):
+        if op in ops and read_whole(picture, result, what, frame) != getattr(result, what):
+            return False
+    touched = [thing for step in chain.steps for thing in (step.target, step.outcome) if thing is not None]
+    return all(_as_in(picture, result, where, frame) for where in touched)
+
+
+def _as_in(picture: Picture, scene: Scene, where: Thing, frame: int) -> bool:
+    """Whether a place shows what the scene has in its cell."""
+    thing = scene.at(where.cell)
+    return read_place(picture, scene, thing or where, frame) == (None if thing is None else thing.look)
 
 
 def read_place(picture: Picture, scene: Scene, where: Thing, frame: int = 0) -> Look | None:
