@@ -43,10 +43,11 @@ export function splitTrace(text, done = false) {
   const { answer, thoughts, open } = splitThoughts(read, done)
   const { parts, outside, part } = findParts(answer)
   const thought = thoughts.join("\n").trim()
-  if ("thinking" in parts && thought) outside.unshift(thought)
+  const own = (parts.thinking ?? "").trim()
+  if (own && thought) outside.unshift(thought)
   const output = parts.output ?? ""
   return {
-    thinking: unescape(parts.thinking ?? thought),
+    thinking: unescape(own || thought),
     intermediate: unescape(parts.intermediate ?? ""),
     reflection: unescape(parts.reflection ?? ""),
     output,

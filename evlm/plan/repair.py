@@ -51,10 +51,10 @@ def _trace(text: str, finished: bool, notes: list[str]) -> Trace:
 
 
 def _add_thoughts(parts: dict[str, Part], thoughts: Thoughts, notes: list[str]) -> None:
-    """What was thought before the answer is its <thinking>, where the answer has none."""
+    """What was thought before the answer is its <thinking>, where the answer has none of its own."""
     if not thoughts.texts:
         return
-    if "thinking" in parts:
+    if "thinking" in parts and parts["thinking"].text.strip():
         notes.append("what was thought before the answer left out")
         return
     notes.append("tag spelling mended")

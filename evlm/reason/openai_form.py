@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import EndpointError
+from ..plan.parts import split_thoughts
 from .endpoint import Address
 from .event_stream import DONE, words_of
 from .json_form import SETTING, JsonReader, without_schema
@@ -97,9 +98,9 @@ class Answer:
         except (AttributeError, LookupError, TypeError):
             raise unusable(self.where, event) from None
 
-    def finish(self) -> bool:
-        """Whether the answer came to its end, or to max_new_tokens. Raises EndpointError where there is none,
-        with the reason."""
+    def finish(self, limit: int) -> bool:
+        """Whether the answer came to its end, or to max_new_tokens, the limit. Raises EndpointError where
+        there is none, with the reason."""
         url, reason = self.where.url, (self.ended or "").lower()
         if self.ended is None:
             why = f" ({words_of(self._odd)})" if self._odd is not None else ""
@@ -122,9 +123,18 @@ class Answer:
                 raise EndpointError(
                     f"{url} answered with a call of a tool instead of text; serve it without tools"
                 )
-            why = "" if whole else "; it thought until max_new_tokens were used up: raise them"
+            why = "" if whole else f"; it thought until max_new_tokens, {limit:,}, were used up: raise them"
             raise EndpointError(f"{url} answered with no text at all (finish_reason {self.ended!r:.60}){why}")
+        if not whole and self._only_thought():
+            raise EndpointError(
+                f"{url}: the model thought until max_new_tokens, {limit:,}, were used up, and wrote no "
+                "answer; raise max_new_tokens (a model that thinks wants some thousands), or have the server "
+                "turn its thinking off"
+            )
         return whole
+
+    def _only_thought(self) -> bool:
+        return not self.pieces if self.thoughts else split_thoughts(self.text).open is not None
 
     def closing(self, whole: bool) -> str:
         """What the text lacks at its end: of JSON its last fields, of thoughts without an answer their end.

@@ -148,7 +148,7 @@ class RemoteReasoner:
                 piece = answer.add(event)
                 if on_token is not None and (piece or answer.count > heard):
                     on_token(piece)
-            finished = answer.finish()
+            finished = answer.finish(sampling.max_new_tokens)
         except EndpointError as error:  # servers like to repeat the key
             raise EndpointError("; ".join([_hide(str(error), key), *notes])) from None
         seconds = time.perf_counter() - start

@@ -57,6 +57,7 @@ const checks = {
     assert.equal(splitTrace(text).thinking, "real")
     assert.equal(splitTrace(text).output, "")
     assert.equal(splitTrace("[THINK]a <output>b").thinking, "a <output>b")
+    assert.equal(splitTrace("<think>long</think><thinking>\n</thinking><intermediate>b").thinking, "long")
   },
 
   "text without any tag is shown as what it is"() {

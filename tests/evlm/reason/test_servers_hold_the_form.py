@@ -262,3 +262,37 @@ def test_json_that_was_cut_off_says_so(server: Server) -> None:
     server.reply = send(event(answer) + event(finish_reason="length"))
     with pytest.raises(TraceError, match="raise max_new_tokens"):
         RemoteReasoner(server.url, "m").reason(REQUEST)
+
+
+# --- models that think ---
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "content"])
+@pytest.mark.parametrize("heeds", [True, False])
+def test_what_is_thought_is_the_thinking(server: Server, name: str, heeds: bool) -> None:
+    """Where the answer has none of its own; never the answer, whatever it holds."""
+    thought = 'Perhaps <output>\ninstruction: draft\n</output> or {"instruction": "draft"}'
+    said = f"<think>\n{thought}\n</think>\n" if name == "content" else thought
+    output = {"instruction": "make it red", "targets": ["hat"], "scope": "local", "box": None}
+    answer = json.dumps({"thinking": " ", "intermediate": "b", "reflection": "c", "output": output})
+    if not heeds:
+        answer = (
+            "<intermediate>b</intermediate><reflection>c</reflection><output>\ninstruction: make it red\n"
+        )
+        answer += "targets: hat\nscope: local\n</output>"
+    delta = b"data: " + json.dumps({"choices": [{"delta": {name: said}}]}).encode() + b"\n\n"
+    server.reply = send(delta + event(answer) + event(finish_reason="stop"))
+    trace = RemoteReasoner(server.url, "m").reason(REQUEST).trace
+    assert trace.thinking == thought and trace.plan == Plan("make it red", ("hat",))
+
+
+@pytest.mark.parametrize("guided", ["auto", "never"])
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "content"])
+def test_thoughts_that_use_up_all_tokens_are_an_error_with_a_remedy(
+    server: Server, name: str, guided: Any
+) -> None:
+    said = "<think>hm, so" if name == "content" else "hm, so"
+    delta = b"data: " + json.dumps({"choices": [{"delta": {name: said}}]}).encode() + b"\n\n"
+    server.reply = send(delta + event(finish_reason="length"))
+    with pytest.raises(EndpointError, match=r"thought until max_new_tokens, 1,234, .* raise max_new_tokens"):
+        RemoteReasoner(server.url, "m").reason(REQUEST, Sampling(1234, guided=guided))
