@@ -107,11 +107,11 @@ class Changes:
         """The trace with its plan changed."""
         plan = trace.plan
         if self.instruction:
-            plan = replace(plan, instruction=self.instruction)
+            plan = plan.as_one(instruction=self.instruction)
         if self.targets:
-            plan = replace(plan, targets=self.targets, scope="local", mask_text=None)
+            plan = plan.as_one(targets=self.targets, scope="local", mask_text=None)
         elif self.boxes is not None:
-            plan = replace(plan, scope="local", mask_text=None)
+            plan = plan.as_one(scope="local", mask_text=None)
         return replace(trace, plan=plan)
 
 

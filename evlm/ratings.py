@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from .plan.trace import Trace
-from .records import Row
+from .plan.trace import Plan, Trace
+from .records import Row, step_rows
 from .request import Reference
 
 
@@ -59,9 +59,8 @@ def rated_row(
     )
     plan = trace.plan
     question = _hash(repr((sources, prompt, kept)).encode())
-    completion = _hash(
-        repr((trace.thinking, trace.intermediate, trace.reflection, plan, results, good, note)).encode()
-    )
+    prose = (trace.thinking, trace.intermediate, trace.reflection)
+    completion = _hash(repr((*prose, _Said(plan), results, good, note)).encode())
     row = Row(
         id=f"rated-{question}-{completion}",
         question=f"rated-{question}",
@@ -84,8 +83,21 @@ def rated_row(
         references=kept,
         raters=(good,),
         meta={"note": note} if note else {},
+        steps=step_rows(plan),
     )
     return row, pictures
+
+
+class _Said:
+    """A plan as the ids of rows spell it, in every version."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+    def __repr__(self) -> str:
+        names = ("instruction", "targets", "mask_text", "scope", "repairs")
+        one = ", ".join(f"{name}={getattr(self.plan, name)!r}" for name in names)
+        return f"Plan({one})" + "".join(repr(_Said(step)) for step in self.plan.several)
 
 
 def _category(video: bool, references: Sequence[Reference]) -> str:

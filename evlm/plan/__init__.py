@@ -6,4 +6,5 @@ __all__, __getattr__, __dir__ = hand_on(
     __name__,
     trace="TRACE_VERSION Plan Trace TraceStream StreamEvent render parse plan_to_json plan_from_json",
     mask_codec="MASK_CODEC_VERSION BoxSpans decode_mask get_codec is_rectangle mask_iou mask_text_iou",
+    step_masks="plan_mask plan_mask_iou",
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .boxes_text import boxes_text, mend_mask_text
-from .form import FIELDS, NO_LABEL, is_exact_list, split_labels, unescape
+from .form import FIELDS, MOST_STEPS, NO_LABEL, is_exact_list, split_labels, unescape
 from .loose_json import labels_and_boxes, read_loosely
 
 # Names that untuned models use for the plan's fields.
@@ -44,15 +44,56 @@ _QUOTES = {'"': '"', "'": "'", "\u201c": "\u201d", "\u2018": "\u2019", "\u300c":
 @dataclass
 class Fields:
     """values: of those that were found: "instruction", "scope" and "mask" are text, "targets" a tuple of
-    labels. ended: all of them are there, and the last one's line has an end."""
+    labels. ended: all of them are there, and the last one's line has an end. more: the values of further
+    steps."""
 
     values: dict[str, Any] = field(default_factory=dict)
     ended: bool = False
+    more: list[dict[str, Any]] = field(default_factory=list)
 
 
 def fields_from_lines(text: str, notes: list[str]) -> Fields:
-    """The fields that stand in lines of a text."""
-    lines = _lines(text, notes)
+    """The fields that stand in lines of a text, of one step or of several."""
+    first, *others = _blocks(_lines(text, notes))
+    fields = _fields(first, notes)
+    seen = [fields.values]
+    for block in others:
+        step = _fields(block, notes)
+        fields.ended = step.ended
+        if any(_same_place(step.values, other) for other in seen):
+            notes.append("a step that came twice: the first one counts")
+        elif len(seen) == MOST_STEPS:
+            notes.append(f"more than {MOST_STEPS} steps: the first ones count")
+        elif step.values.get("targets") or step.values.get("mask") or step.values.get("scope") == "global":
+            seen.append(step.values)
+        else:
+            notes.append("a further instruction without a target left out")
+    fields.more = seen[1:]
+    return fields
+
+
+def _blocks(lines: list[str]) -> list[list[str]]:
+    """The lines of each step: one begins where an instruction follows what may be a whole step."""
+    blocks: list[list[str]] = [[]]
+    seen: set[str] = set()
+    for line in lines:
+        match = _FIELD_LINE.match(line) or _FIELD_HEADING.fullmatch(line.rstrip())
+        name = FIELD_OF[match[1].lower().replace(" ", "_")] if match else ""
+        if name == "instruction" and seen >= {"instruction", "targets"}:
+            blocks.append([])
+            seen = set()
+        seen.add(name)
+        blocks[-1].append(line)
+    return blocks
+
+
+def _same_place(step: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether a step is another one told again: in other words perhaps, of the same things at the same
+    place."""
+    return all(step.get(name) == other.get(name) for name in ("targets", "mask"))
+
+
+def _fields(lines: list[str], notes: list[str]) -> Fields:
     raw = _collect(lines, notes)
     if list(raw) != [name for name in FIELDS if name in raw]:
         notes.append("order of the fields mended")

@@ -10,6 +10,8 @@
     mask: box 120 80 430 390 rows 2-5 1-6 0-7 0-7 0-7 0-7 1-6 2-5
     </output>
 
+A plan of several edits has these lines once for each of them, one step behind the other.
+
 `parse(render(trace)) == trace` for every trace. Text that would break the grammar is escaped with `\\`: the
 backslash itself, the `<` of anything that looks like a tag, line ends in a field, and in labels and masks
 also what other models write between or around them: `;` `,` `|`, a full stop behind a word, a leading
@@ -19,7 +21,7 @@ bracket or quote. The exact form holds none of these bare, apart from `;` betwee
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -30,6 +32,9 @@ TRACE_VERSION = 1
 PROSE = ("thinking", "intermediate", "reflection")
 PARTS = (*PROSE, "output")
 FIELDS = ("instruction", "targets", "scope", "mask")
+MOST_STEPS = 4
+COMPOUND = " ; then "
+"""Between the steps' instructions, in the sentence that stands for all of them."""
 
 Scope = Literal["local", "global"]
 Trust = Literal["tuned", "base"]
@@ -42,11 +47,15 @@ def render(trace: Trace) -> str:
 
 
 def plan_lines(plan: Plan) -> list[str]:
-    """What stands inside <output>, a field a line."""
-    lines = [f"instruction: {_escape(plan.instruction, _FIELD)}", f"targets: {_render_targets(plan.targets)}"]
-    lines.append(f"scope: {plan.scope}")
-    if plan.mask_text is not None:
-        lines.append(f"mask: {_escape(plan.mask_text, _MASK)}")
+    """What stands inside <output>, a field a line, step after step."""
+    return [line for step in plan.steps for line in _lines_of(step)]
+
+
+def _lines_of(step: Plan) -> list[str]:
+    lines = [f"instruction: {_escape(step.instruction, _FIELD)}", f"targets: {_render_targets(step.targets)}"]
+    lines.append(f"scope: {step.scope}")
+    if step.mask_text is not None:
+        lines.append(f"mask: {_escape(step.mask_text, _MASK)}")
     return lines
 
 
@@ -79,6 +88,9 @@ class Plan:
     repairs: what the parser had to mend, in order; not part of the plan's identity.
     trust: whether the place decides: "tuned", it comes from a model that was trained on masks, or from a
         person; "base", what a detector finds decides (`segment.base_region`). Not part of the identity.
+    several: the edits of a plan that has two to four of them, in their order, each a plan of one (see
+        `of_steps`); the other fields then speak of all together: the instructions as one sentence, all
+        targets, no mask, "global" where one of them is.
 
     White space around a text carries no meaning and is taken off; empty labels are dropped. Where the
     instruction says that nothing is to change (`changes_nothing`), the original is the answer.
@@ -91,6 +103,7 @@ class Plan:
     scope: Scope = "local"
     repairs: tuple[str, ...] = field(default=(), compare=False)
     trust: Trust = field(default="tuned", compare=False)
+    several: tuple[Plan, ...] = ()
 
     def __post_init__(self) -> None:
         instruction = _text(self.instruction, "instruction")
@@ -108,11 +121,57 @@ class Plan:
         object.__setattr__(self, "targets", tuple(label for label in labels if label))
         object.__setattr__(self, "mask_text", mask_text or None)
         object.__setattr__(self, "repairs", tuple(_text(note, "trace") for note in self.repairs))
+        several = tuple(replace(step, trust=self.trust) for step in _checked(self.several))
+        object.__setattr__(self, "several", several)
+        if self.several and not self._speaks_for(self.several):
+            raise TraceError("output", 0, "a plan of several steps says something else than they do")
+
+    def _speaks_for(self, steps: tuple[Plan, ...]) -> bool:
+        said = (self.instruction, self.targets, self.mask_text, self.scope)
+        return len(steps) > 1 and said == _together(steps)
+
+    @classmethod
+    def of_steps(cls, steps: Sequence[Plan], repairs: Sequence[str] = ()) -> Plan:
+        """The plan of one to four edits. Raises TraceError for more, for none, and for a step that has steps
+        itself."""
+        several = _checked(steps)
+        if not several:
+            raise TraceError("output", 0, "a plan has at least one step")
+        if len(several) == 1:
+            return replace(several[0], repairs=(*several[0].repairs, *repairs))
+        return cls(*_together(several), repairs=tuple(repairs), trust=several[0].trust, several=several)
+
+    @property
+    def steps(self) -> tuple[Plan, ...]:
+        """The edits in their order, each a plan of one: this plan itself, or `several`."""
+        return self.several or (self,)
+
+    def as_one(self, **changes: Any) -> Plan:
+        """This plan with other values in some of its fields, as a plan of one edit."""
+        return replace(self, several=(), **changes)
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether the instruction is that there is nothing to do: "no change needed"."""
+        """Whether the instruction is that there is nothing to do: "no change needed"; of several, whether
+        each says so."""
+        if self.several:
+            return all(step.changes_nothing for step in self.several)
         return asks_for_no_change(self.instruction)
+
+
+def _checked(steps: Sequence[Plan]) -> tuple[Plan, ...]:
+    if len(steps) > MOST_STEPS:
+        raise TraceError("output", 0, f"{len(steps)} steps: a plan has 1 to {MOST_STEPS}")
+    if not all(isinstance(step, Plan) and not step.several for step in steps):
+        raise TraceError("output", 0, "a step is a plan of one edit")
+    return tuple(steps)
+
+
+def _together(steps: tuple[Plan, ...]) -> tuple[str, tuple[str, ...], None, Scope]:
+    """(instruction, targets, mask text, scope) of all steps together."""
+    targets = dict.fromkeys(label for step in steps for label in step.targets)
+    scope: Scope = "global" if any(step.scope == "global" for step in steps) else "local"
+    return COMPOUND.join(step.instruction for step in steps), tuple(targets), None, scope
 
 
 @dataclass(frozen=True)
@@ -215,6 +274,7 @@ def _text(value: Any, part: str) -> str:
 # --- reading the exact form ---
 
 _TOKEN = re.compile(rf"\\.|<(/?)({'|'.join(PARTS)})>", re.DOTALL)
+_NEEDED = frozenset(FIELDS[:3])
 
 
 def _tags(text: str) -> Iterator[re.Match[str]]:
@@ -230,7 +290,7 @@ def _expect(wanted: str, tag: re.Match[str] | None, part: str, text: str) -> re.
 
 
 def _parse_plan(text: str, start: int, end: int) -> Plan:
-    values: dict[str, str] = {}
+    steps: list[dict[str, str]] = []
     offset = start
     for line in text[start:end].split("\n"):
         if line.strip():
@@ -239,20 +299,34 @@ def _parse_plan(text: str, start: int, end: int) -> Plan:
             if not colon or name not in FIELDS:
                 expected = f"expected a line of {', '.join(FIELDS)}"
                 raise TraceError("output", offset, f"{expected}, got {line.strip()!r:.80}")
-            if name in values or any(FIELDS.index(name) < FIELDS.index(seen) for seen in values):
-                raise TraceError(name, offset, f"fields come once each, in the order {', '.join(FIELDS)}")
-            if name == "scope" and value.strip() not in ("local", "global"):
-                raise TraceError("scope", offset, f"expected 'local' or 'global', got {value.strip()!r:.80}")
-            if name in ("targets", "mask") and not is_exact_list(name, value):
-                expected = "labels parted by ';', or none" if name == "targets" else "a mask without , ( ["
-                raise TraceError(name, offset, f"expected {expected}, got {value.strip()!r:.80}")
-            if name == "instruction" and not unescape(value).strip():
-                raise TraceError("instruction", offset, "it is empty; the editor needs a sentence")
-            values[name] = value.strip()
+            if name == FIELDS[0] and (not steps or steps[-1].keys() >= _NEEDED):
+                if len(steps) == MOST_STEPS:
+                    raise TraceError("output", offset, f"a plan has at most {MOST_STEPS} steps")
+                steps.append({})
+            _check_field(name, value, steps[-1] if steps else {}, offset)
+            if not steps:
+                steps.append({})
+            steps[-1][name] = value.strip()
         offset += len(line) + 1
     for name in FIELDS[:3]:
-        if name not in values:
+        if not steps or name not in steps[-1]:
             raise TraceError(name, end, f"the line '{name}: ...' is missing")
+    return Plan.of_steps([_step(values) for values in steps])
+
+
+def _check_field(name: str, value: str, seen: dict[str, str], offset: int) -> None:
+    if name in seen or any(FIELDS.index(name) < FIELDS.index(other) for other in seen):
+        raise TraceError(name, offset, f"fields come once each, in the order {', '.join(FIELDS)}")
+    if name == "scope" and value.strip() not in ("local", "global"):
+        raise TraceError("scope", offset, f"expected 'local' or 'global', got {value.strip()!r:.80}")
+    if name in ("targets", "mask") and not is_exact_list(name, value):
+        expected = "labels parted by ';', or none" if name == "targets" else "a mask without , ( ["
+        raise TraceError(name, offset, f"expected {expected}, got {value.strip()!r:.80}")
+    if name == "instruction" and not unescape(value).strip():
+        raise TraceError("instruction", offset, "it is empty; the editor needs a sentence")
+
+
+def _step(values: dict[str, str]) -> Plan:
     mask = unescape_list(values["mask"]) if "mask" in values else None
     scope: Scope = "global" if values["scope"] == "global" else "local"
     return Plan(unescape(values["instruction"]), split_labels(values["targets"]), mask, scope)

@@ -9,7 +9,7 @@ from ..errors import RefusalError, TraceError
 from .answers import is_refusal
 from .boxes_text import boxes_text, mend_mask_text
 from .fields import FIELD_OF, Fields, fields_from_lines, labels_of
-from .form import PROSE, Plan, Scope, Trace, unescape
+from .form import MOST_STEPS, PROSE, Plan, Scope, Trace, unescape
 from .loose_json import boxes_in, find_json, find_strict_json, labels_and_boxes
 from .parts import Cleaned, Part, Thoughts, blank_wrappers, find_parts, split_thoughts
 
@@ -113,13 +113,18 @@ def _values(
         fields = fields_from_lines(source.text, line_notes)
     if "instruction" in fields.values or "targets" in fields.values:
         notes += line_notes
-        return fields.values, fields.ended
+        return _with_steps([fields.values, *fields.more]), fields.ended
     data = find_json(source.text, _has_targets)  # [{"bbox_2d": [...], "label": "hat"}]
     if data is not None:
         notes.append("JSON read as the plan")
         return _values_from_json(data, notes) | fields.values, False
     notes += line_notes
     return fields.values, fields.ended
+
+
+def _with_steps(steps: list[dict[str, Any]]) -> dict[str, Any]:
+    """The values of one plan; those of several steps under "steps"."""
+    return {"steps": steps} if len(steps) > 1 else steps[0]
 
 
 def _instruction_in(text: str) -> Any:
@@ -148,6 +153,8 @@ def _quote(text: str) -> str:
 
 
 def _build(values: dict[str, Any], parts: dict[str, Part], source: Part, notes: list[str]) -> Plan:
+    if "steps" in values:
+        return Plan.of_steps([_build(step, parts, source, notes) for step in values["steps"]])
     instruction = values.get("instruction", "")
     if not instruction.strip():
         intermediate = unescape(parts["intermediate"].text).split() if "intermediate" in parts else []
@@ -199,11 +206,27 @@ def _plan_object(value: Any) -> dict[str, Any]:
         )
     if not isinstance(value, dict):
         return {}
-    inner = next(
-        (each for name in ("output", "plan", "answer") if isinstance(each := _get(value, name), dict)), None
-    )
+    steps = _steps_in(value)
+    if steps:
+        return steps[0]
+    inner = next((each for name in _PLANS if isinstance(each := _get(value, name), dict)), None)
     plan = value if inner is None else inner
     return plan if any(_key(key) in FIELD_OF for key in plan) else {}
+
+
+def _steps_in(value: Any) -> list[dict[str, Any]]:
+    """The objects of several steps: a list of plans, alone or under "steps" and its kin; else empty."""
+    if isinstance(value, dict):
+        inner = next((each for name in _PLANS if isinstance(each := _get(value, name), dict)), value)
+        value = next((each for name in _STEPS if isinstance(each := _get(inner, name), list)), None)
+    if not isinstance(value, list):
+        return []
+    plans = [each for each in value[:64] if isinstance(each, dict)]
+    return [plan for plan in plans if any(FIELD_OF.get(_key(key)) == "instruction" for key in plan)]
+
+
+_PLANS = ("output", "plan", "answer")
+_STEPS = ("steps", "edits", "plans")
 
 
 def _get(value: dict[str, Any], name: str) -> Any:
@@ -225,7 +248,15 @@ def _prose_from_json(value: Any, parts: dict[str, Part]) -> None:
 
 
 def _values_from_json(value: Any, notes: list[str]) -> dict[str, Any]:
-    plan = _plan_object(value)
+    steps = _steps_in(value)
+    if len(steps) > MOST_STEPS:
+        notes.append(f"more than {MOST_STEPS} steps: the first ones count")
+    if len(steps) > 1:
+        return {"steps": [_step_from_json(step, step, notes) for step in steps[:MOST_STEPS]]}
+    return _step_from_json(value, _plan_object(value), notes)
+
+
+def _step_from_json(value: Any, plan: dict[str, Any], notes: list[str]) -> dict[str, Any]:
     if isinstance(value, list) and not any(FIELD_OF.get(_key(key)) == "instruction" for key in plan):
         plan = {"targets": value}
     values: dict[str, Any] = {}

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from ..errors import RefusalError, TraceError
 from .answers import is_refusal
@@ -141,17 +142,24 @@ class TraceStream:
 
 def plan_to_json(plan: Plan) -> str:
     """The plan as one line of JSON; `plan_from_json` gives the same plan back, with its repairs and trust.
-    Older versions read it too, and leave the trust out."""
+    Older versions read it too; they leave the trust out, and of several steps take all as one edit."""
     data = {
         "version": TRACE_VERSION,
+        **_plan_data(plan),
+        "repairs": list(plan.repairs),
+        **({"trust": plan.trust} if plan.trust != "tuned" else {}),
+        **({"steps": [_plan_data(step) for step in plan.several]} if plan.several else {}),
+    }
+    return json.dumps(data)
+
+
+def _plan_data(plan: Plan) -> dict[str, Any]:
+    return {
         "instruction": plan.instruction,
         "targets": list(plan.targets),
         "scope": plan.scope,
         "mask": plan.mask_text,
-        "repairs": list(plan.repairs),
-        **({"trust": plan.trust} if plan.trust != "tuned" else {}),
     }
-    return json.dumps(data)
 
 
 def plan_from_json(text: str) -> Plan:
@@ -170,14 +178,22 @@ def plan_from_json(text: str) -> Plan:
         raise TraceError(
             "json", 0, f"version {data.get('version')!r:.40}, this evlm reads version {TRACE_VERSION}"
         )
+    repairs, steps = data.get("repairs", []), data.get("steps", [])
+    if not isinstance(repairs, list) or not isinstance(steps, list):
+        raise TraceError("json", 0, "repairs and steps must be lists")
+    if not all(isinstance(step, dict) for step in steps):
+        raise TraceError("json", 0, "each step must be an object")
+    plan = Plan.of_steps([_plan_of(step) for step in steps]) if steps else _plan_of(data)
+    return replace(plan, repairs=tuple(repairs), trust=data.get("trust", "tuned"))
+
+
+def _plan_of(data: dict[str, Any]) -> Plan:
     if "instruction" not in data:
         raise TraceError("instruction", 0, "it is missing")
-    targets, repairs = data.get("targets", []), data.get("repairs", [])
-    if not isinstance(targets, list) or not isinstance(repairs, list):
-        raise TraceError("json", 0, "targets and repairs must be lists")
-    scope = data.get("scope", "local")
-    trust = data.get("trust", "tuned")
-    return Plan(data["instruction"], tuple(targets), data.get("mask"), scope, tuple(repairs), trust)
+    targets = data.get("targets", [])
+    if not isinstance(targets, list):
+        raise TraceError("json", 0, "targets must be a list")
+    return Plan(data["instruction"], tuple(targets), data.get("mask"), data.get("scope", "local"))
 
 
 _STREAM_TOKEN = re.compile(

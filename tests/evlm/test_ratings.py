@@ -9,7 +9,7 @@ import torch
 
 from evlm.plan.trace import Plan, Trace
 from evlm.ratings import rated_row
-from evlm.records import RowWriter, read_rows
+from evlm.records import RowWriter, read_rows, row_data
 from evlm.request import Reference
 
 TRACE = Trace("a", "b", "c", Plan("make the car red", ("car",), None, "local"))
@@ -25,6 +25,27 @@ def test_the_same_rating_is_the_same_row_and_another_is_not() -> None:
     bad = rated_row(TRACE, original, edited, "red", False, "why")[0]
     assert bad.id != row.id and bad.question == row.question and bad.meta == {"note": "why"}
     assert rated_row(TRACE, original, edited, "blue", True)[0].question != row.question
+
+
+def test_the_id_of_a_rating_is_the_one_that_earlier_versions_gave() -> None:
+    plan = Plan("make the car red", ("car",), None, "local", ("scope was missing: local",))
+    row = rated_row(Trace("a", "b", "c", plan), torch.zeros(1, 8, 8, 3), torch.ones(1, 8, 8, 3), "red", True)[
+        0
+    ]
+    assert row.id == "rated-d012d5f2a60aafccf4e56d7c-2d2596841ad3d0170e6217f7"  # of 0.1.0
+    assert "steps" not in row_data(row)
+
+
+def test_a_rated_plan_of_several_steps_keeps_them(tmp_path: Path) -> None:
+    steps = (Plan("make the car red", ("car",), "box 0 0 500 500 full"), Plan("make it rain", scope="global"))
+    trace = Trace("a", "b", "c", Plan.of_steps(steps))
+    picture = torch.zeros(1, 8, 8, 3)
+    given = rated_row(trace, picture, picture, "p", True)
+    RowWriter(tmp_path).append(*given)
+    (row,) = read_rows(tmp_path)
+    assert row == given[0] and row.trace() == trace
+    other = Trace("a", "b", "c", Plan.of_steps([steps[0].as_one(mask_text="box 0 0 400 500 full"), steps[1]]))
+    assert rated_row(other, picture, picture, "p", True)[0].id != row.id
 
 
 @pytest.mark.parametrize(

@@ -263,6 +263,8 @@ def test_links_inside_and_linked_datasets_work(folder, tmp_path):
 
 # --- bad rows ---
 
+STEP = {"instruction": "make it red", "targets": ["circle"], "scope": "local"}
+TOGETHER = {"instruction": "make it red ; then make it red", "mask_text": None}
 BAD = [
     ({"label": 1}, "label: expected true or false, got 1"),
     ({"label": None}, "label"),
@@ -302,6 +304,16 @@ BAD = [
     ({"references": [{"kind": "video", "frames": ["x.png"], "fps": -1}]}, "fps -1"),
     ({"references": [], "prompt": " "}, "nothing is asked"),
     ({"original": ["missing.png"]}, "picture 'missing.png' does not exist"),
+    ({"steps": {}}, "steps: expected a list"),
+    ({"steps": [1]}, r"steps\[0\]: expected an object"),
+    ({"steps": [{"instruction": "x", "targets": []}]}, r"steps\[0\]: field 'scope' is missing"),
+    ({"steps": [{**STEP, "colour": 1}]}, r"steps\[0\]: field 'colour' is not known"),
+    ({"steps": [{**STEP, "mask": 1}]}, r"steps\[0\]: mask: expected text"),
+    ({"steps": [{**STEP, "targets": "circle"}]}, r"steps\[0\]: targets: expected a list"),
+    ({"steps": [{**STEP, "mask": "gone.png"}, STEP], **TOGETHER}, "picture 'gone.png' does not exist"),
+    ({"steps": [{**STEP, "mask": "../a.png"}, STEP], **TOGETHER}, "expected a relative path inside"),
+    ({"steps": [STEP, STEP]}, "says something else"),
+    ({"steps": [STEP] * 5}, "5 steps"),
 ]
 
 

@@ -55,13 +55,14 @@ PIECES += ["none", "None", "thinking", "**Output**\n", "0-1", "```json", "```\n"
 NASTY = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
 ANY = st.one_of(NASTY, st.text(max_size=40))
 FILLED = ANY.filter(lambda text: text.strip())
-PLANS = st.builds(
+SINGLE = st.builds(
     Plan,
     FILLED,
     st.lists(ANY, max_size=4).map(tuple),
     st.none() | ANY,
     st.sampled_from(["local", "global"]),
 )
+PLANS = SINGLE | st.lists(SINGLE, min_size=1, max_size=4).map(Plan.of_steps)
 TRACES = st.builds(Trace, ANY, ANY, ANY, PLANS)
 
 # What the tests of answers are made of.

@@ -10,7 +10,8 @@ import torch
 from hypothesis import strategies as st
 
 from evlm.files.pictures import save_picture
-from evlm.records import Row
+from evlm.plan.trace import Plan
+from evlm.records import Row, step_rows
 
 FRAMES = [f"pictures/frame-{at}.png" for at in range(10)]
 STILLS = [f"pictures/sub folder/still {at}.png" for at in range(3)]
@@ -104,7 +105,7 @@ _REFERENCE = st.one_of(
 @st.composite
 def rows(draw: st.DrawFn) -> Row:
     """Any row that passes the checks, its id still to be given."""
-    return Row(
+    row = Row(
         id="?",
         question=draw(FILLED),
         split=draw(FILLED),
@@ -128,3 +129,10 @@ def rows(draw: st.DrawFn) -> Row:
         raters=tuple(draw(st.lists(st.booleans(), max_size=3))),
         meta=draw(st.dictionaries(WORDS, _JSON, max_size=2)),
     )
+    if not draw(st.booleans()):
+        return row
+    first = Plan(row.instruction, row.targets, row.mask_text, row.scope)  # type: ignore[arg-type]
+    plan = Plan.of_steps([first, Plan(draw(FILLED), tuple(draw(st.lists(WORDS, max_size=3))))])
+    steps = [{**step, "mask": MASK} if draw(st.booleans()) else step for step in step_rows(plan)]
+    several = {"instruction": plan.instruction, "targets": plan.targets, "scope": plan.scope}
+    return replace(row, **several, mask_text=None, steps=tuple(steps))

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from evlm.errors import TraceError
-from evlm.plan.mask_codec import mask_text_iou
+from evlm.plan.step_masks import plan_mask_iou
 from evlm.plan.trace import Plan, parse
 
 from ..world.edits import OPERATIONS
@@ -43,7 +43,7 @@ class Answer:
         region = self.question.edit.region(size, self.question.frames)
         if region is None:
             return None
-        return mask_text_iou(self.plan.mask_text if self.plan else None, torch.from_numpy(region))
+        return plan_mask_iou(self.plan, torch.from_numpy(region))
 
 
 def check(

@@ -26,7 +26,7 @@ from evlm.files.safe_paths import Inside, inside
 from evlm.plan.mask_codec import BoxSpans
 from evlm.plan.trace import parse
 from evlm.reason.messages import FULL, Chat, PromptStyle, build_messages, sample_clip
-from evlm.records import NO_TRACE, Row, load_paths, row_data, row_problems, unchecked_row
+from evlm.records import NO_TRACE, Row, load_paths, row_data, row_problems, step_rows, unchecked_row
 from evlm.request import Reference, Request
 
 from .files import parse as parse_json
@@ -276,6 +276,7 @@ def _completion(answer: str) -> dict[str, Any]:
         "targets": plan.targets,
         "scope": plan.scope,
         "mask_text": plan.mask_text,
+        **({"steps": step_rows(plan)} if plan.several else {}),
     }
 
 

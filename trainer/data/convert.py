@@ -130,7 +130,11 @@ class Pictures:
         )
         mask = None if row.mask is None else moved[row.mask]
         original, edited = (tuple(moved[path] for path in paths) for paths in (row.original, row.edited))
-        return replace(row, original=original, edited=edited, mask=mask, references=references)
+        steps = tuple(
+            {**step, "mask": moved[step["mask"]]} if step.get("mask") is not None else step
+            for step in row.steps
+        )
+        return replace(row, original=original, edited=edited, mask=mask, references=references, steps=steps)
 
     def resolved(self, conversation: Conversation) -> tuple[Conversation, Inside]:
         """A foreign conversation with relative paths, and the folder that they start from.

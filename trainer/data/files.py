@@ -16,7 +16,7 @@ from evlm.records import ROWS_FILE, Row, row_data, row_problems, unchecked_row
 
 PARQUET = "rows.parquet"  # in a dataset folder without ROWS_FILE
 SUFFIXES = (".jsonl", ".json", ".parquet")
-_JSON_COLUMNS = ("references", "meta")  # of any shape, so parquet holds them as JSON text
+_JSON_COLUMNS = ("references", "meta", "steps")  # of any shape, so parquet holds them as JSON text
 _CHUNK = 1000  # rows that go to parquet, or move the bar, together
 
 
@@ -130,6 +130,7 @@ EVLM_COLUMNS = {
     "reflection": "text", "instruction": "text", "targets": "texts", "scope": "text", "label": "bool",
     "mask_text": "text", "mask": "text", "edited": "texts", "references": "json", "fps": "number",
     "raters": "bools", "meta": "json", "answer": "text",
+    "steps": "json",
 }  # fmt: skip
 
 
@@ -250,7 +251,10 @@ def _parquet_writer(part: Path, columns: dict[str, str]) -> Iterator[Callable[[d
 
         def write(row: dict[str, Any]) -> None:
             held.append(
-                {n: json.dumps(row[n]) if kind == "json" else row.get(n) for n, kind in columns.items()}
+                {
+                    n: json.dumps(row[n]) if kind == "json" and n in row else row.get(n)
+                    for n, kind in columns.items()
+                }
             )
             if len(held) >= _CHUNK:
                 flush()

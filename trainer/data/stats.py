@@ -160,13 +160,15 @@ class _Tally:
 
     def _masks(self, row: Row) -> None:
         self.masks["picture"] += row.mask is not None
-        if row.mask_text is None:
-            return
-        self.masks["text"] += 1
-        try:
-            self.area += float(decode_mask(row.mask_text, _GRID, _GRID).mean())
-        except MaskTextError:
-            self.masks["unreadable"] += 1
+        texts = [step["mask_text"] for step in row.steps if step.get("mask_text")] or [row.mask_text]
+        for text in texts:
+            if text is None:
+                continue
+            self.masks["text"] += 1
+            try:
+                self.area += float(decode_mask(text, _GRID, _GRID).mean())
+            except MaskTextError:
+                self.masks["unreadable"] += 1
 
     def _votes(self, row: Row) -> None:
         self.voted += bool(row.raters)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from evlm.errors import EVLMError, TraceError
-from evlm.plan.mask_codec import decode_mask, mask_text_iou
+from evlm.plan.step_masks import plan_mask, plan_mask_iou
 from evlm.plan.trace import Plan, parse
 
 from ..model.attention_mask import additive_mask, block_mask
@@ -61,10 +61,10 @@ def plan_in(text: str) -> Plan | None:
 
 def truth_of(mask: Tensor | None, plan: Plan | None) -> Tensor | None:
     """What a row's samples are held against: its mask picture, else its own mask text; None for neither."""
-    if mask is not None or plan is None or not plan.mask_text:
+    if mask is not None or plan is None:
         return mask
     try:
-        return decode_mask(plan.mask_text, SQUARE, SQUARE)
+        return plan_mask(plan, SQUARE, SQUARE)
     except EVLMError:
         return None
 
@@ -73,7 +73,7 @@ def iou_of(plan: Plan | None, truth: Tensor | None) -> float:
     """IoU of the plan's mask text with the true mask; 0 for a malformed one, and where there is no truth."""
     if truth is None or not bool(truth.any()):
         return 0.0
-    return mask_text_iou(plan.mask_text if plan else None, truth)
+    return plan_mask_iou(plan, truth)
 
 
 def slots(plan: Plan | None, truth: Plan | None) -> float:

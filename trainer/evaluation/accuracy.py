@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from evlm.errors import ConfigError, RecordError, TraceError
-from evlm.plan.mask_codec import mask_text_iou
+from evlm.plan.step_masks import plan_mask_iou
 from evlm.plan.trace import Plan, parse
 from evlm.records import Row
 from evlm.request import Request
@@ -136,7 +136,7 @@ def judge(question: Question, text: str, tokens: int | None = None) -> Outcome:
         category=question.category,
         exact=right and plan is not None and plan.instruction == question.instruction,
         targets=right,
-        iou=None if mask is None else mask_text_iou(plan.mask_text if plan else None, mask),
+        iou=None if mask is None else plan_mask_iou(plan, mask),
         malformed=plan is None,
         tokens=_words(text) if tokens is None else tokens,
         instruction=plan.instruction if plan else "",

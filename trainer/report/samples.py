@@ -10,7 +10,7 @@ from torch import Tensor
 
 from evlm.errors import EVLMError
 from evlm.files.pictures import write_atomically
-from evlm.plan.mask_codec import decode_mask, mask_text_iou
+from evlm.plan.step_masks import plan_mask, plan_mask_iou
 from evlm.plan.trace import Plan, parse
 from evlm.reason.messages import Chat
 from evlm.viz.sheet import overlay
@@ -38,9 +38,9 @@ def keep_samples(run: Path, step: int, examples: Sequence[Example], texts: Seque
         written, wanted = _plan(text), _plan(example.answer)
         pictures = _pictures(example.chat)
         truth = example.mask
-        if truth is None and wanted is not None and wanted.mask_text is not None and pictures:
+        if truth is None and wanted is not None and pictures:
             truth = _mask(wanted, pictures[0])
-        iou = None if truth is None else mask_text_iou(written.mask_text if written else None, truth)
+        iou = None if truth is None else plan_mask_iou(written, truth)
         name = f"{FOLDER}/{step:08d}-{number}.png"
         tiles = [overlay(picture, None, [], SIDE, unmasked="") for picture in pictures[:_PICTURES]]
         if pictures:
@@ -75,7 +75,7 @@ def _decides(plan: Plan | None) -> tuple[Any, ...] | None:
 def _mask(plan: Plan, picture: Tensor) -> Tensor | None:
     """[H, W] of what the plan marks in a picture [H, W, 3]; None where it marks nothing or is malformed."""
     try:
-        return None if plan.mask_text is None else decode_mask(plan.mask_text, *picture.shape[:2])
+        return plan_mask(plan, *picture.shape[:2])
     except EVLMError:
         return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given, settings
@@ -62,7 +63,7 @@ def test_feeding_anything_loses_no_letter_and_raises_nothing(pieces):
 @settings(max_examples=200, deadline=None)
 @given(PLANS, st.lists(ANY, max_size=2))
 def test_a_plan_survives_json(plan, repairs):
-    noted = Plan(plan.instruction, plan.targets, plan.mask_text, plan.scope, tuple(repairs))
+    noted = replace(plan, repairs=tuple(repairs))
     again = plan_from_json(plan_to_json(noted))
     assert again == noted and again.repairs == noted.repairs
     json.loads(plan_to_json(noted).encode())
@@ -81,6 +82,9 @@ def test_trust_is_written_only_where_an_older_version_would_not_assume_it():
             plan_from_json(json.dumps({"version": 1, "instruction": "x", "trust": trust}))
 
 
+KEYS = ("version", "instruction", "targets", "scope", "mask", "repairs", "steps")
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     ANY
@@ -89,7 +93,10 @@ def test_trust_is_written_only_where_an_older_version_would_not_assume_it():
         lambda inner: (
             st.lists(inner, max_size=3)
             | st.dictionaries(
-                st.sampled_from(["version", "instruction", "targets", "scope", "mask", "repairs"]), inner
+                st.sampled_from(
+                    ["version", *["instruction", "targets", "scope", "mask", "repairs", "steps"]]
+                ),
+                inner,
             )
         ),
         max_leaves=8,
