@@ -44,7 +44,7 @@ ESSENTIALS = {"EVLM_QuickEdit": "Image Tools"}
 ADVANCED: dict[str, frozenset[str]] = {
     "EVLM_LoadModel": frozenset(("dtype", "attention", "quantize", "max_pixels", "compile")),
     "EVLM_LoadAll": frozenset(("quantize", "dtype")),
-    "EVLM_RemoteModel": frozenset(("timeout", "trust")),
+    "EVLM_RemoteModel": frozenset(("timeout", "trust", "boxes")),
     "EVLM_LoadDetector": frozenset(("dtype",)),
     "EVLM_LoadSegmenter": frozenset(("dtype",)),
     "EVLM_LoadEditor": frozenset(("dtype",)),

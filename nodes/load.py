@@ -15,6 +15,7 @@ DTYPES = ["auto", "fp32", "fp16", "bf16"]
 ATTENTION = ["auto", "sdpa", "eager", "flash_attention_2"]
 BITS = ["none", "4bit"]
 TRUST = ["base", "tuned"]
+BOXES = ["auto", "own", "qwen2-vl", "qwen2.5-vl", "qwen3-vl"]
 
 
 class LoadModel(io.ComfyNode):
@@ -149,6 +150,14 @@ class RemoteModel(io.ComfyNode):
                     tooltip="base: what detector and SAM 2 find decides the place; tuned: the plan's mask "
                     "does, for a model that was trained on EVLM's masks.",
                 ),
+                io.Combo.Input(
+                    "boxes",
+                    options=BOXES,
+                    default=BOXES[0],
+                    optional=True,
+                    tooltip="The form in which the model was trained to write a box. auto: by the model's "
+                    "name; own: plain numbers from 0 to 1000.",
+                ),
             ],
             outputs=[
                 sockets.Model.Output(
@@ -172,16 +181,21 @@ class RemoteModel(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, endpoint: str, model: str, timeout: int, trust: str = TRUST[0]) -> io.NodeOutput:
+    def execute(
+        cls, endpoint: str, model: str, timeout: int, trust: str = TRUST[0], boxes: str = BOXES[0]
+    ) -> io.NodeOutput:
         from ..evlm.errors import RequestError
         from ..evlm.reason.remote import HOSTS_VARIABLE, RemoteReasoner
 
         if not model.strip():
             raise RequestError(f"model {model!r:.80}: expected the name that the endpoint gives its model")
         hosts = os.environ.get(HOSTS_VARIABLE, "").split(",")
-        sockets.choice("trust", trust, TRUST)
+        places = {
+            "trust": sockets.choice("trust", trust, TRUST),
+            "boxes": sockets.choice("boxes", boxes, BOXES),
+        }
         return io.NodeOutput(
-            RemoteReasoner(endpoint, model, timeout=float(timeout), key_hosts=hosts, trust=trust)
+            RemoteReasoner(endpoint, model, timeout=float(timeout), key_hosts=hosts, **places)
         )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EVLMError, one_line
+from ..plan.native_boxes import FORMS
 from . import arguments as kinds
 from .originals import (
     Original,
@@ -75,6 +76,11 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     add("--endpoint-model", metavar="NAME", help="the model's name at the endpoint")
     text = "tuned: the endpoint's model was trained on EVLM's masks, so its place decides, not the detector's"
     add("--endpoint-trust", choices=["base", "tuned"], default="base", help=text)
+    text = (
+        "the form in which the endpoint's model writes a box: own (0 to 1000), qwen2-vl, qwen2.5-vl or "
+        "qwen3-vl; auto: by its name"
+    )
+    add("--endpoint-boxes", choices=["auto", *FORMS], default="auto", help=text)
     add("--device", help="cuda, cuda:1, mps or cpu; the best one there is by default")
     text = "of the weights; auto: what suits model and device"
     add("--dtype", default="auto", choices=["auto", "bf16", "fp16", "fp32"], help=text)
@@ -218,7 +224,11 @@ def _pipeline(options: argparse.Namespace) -> tuple[dict[str, Path], Pipeline]:
         chosen.pop("reasoner", None)
         limits = {} if options.max_pixels is None else {"max_pixels": options.max_pixels}
         remote = RemoteReasoner(
-            options.endpoint, options.endpoint_model, trust=options.endpoint_trust, **limits
+            options.endpoint,
+            options.endpoint_model,
+            trust=options.endpoint_trust,
+            boxes=options.endpoint_boxes,
+            **limits,
         )
     loaded = Pipeline.load(
         chosen,

@@ -24,6 +24,7 @@ from ..models.load_report import check_report
 from ..models.loading import half_dtype, pick_device, pick_dtype, read_json, read_notes
 from ..models.quantized import check_plain, quantization_of
 from ..models.safetensors_file import read_header
+from ..plan.native_boxes import OF_FAMILY, OWN, BoxForm, box_form
 from ..plan.trace import Trust
 from .messages import MAX_FRAMES, PromptStyle, for_untuned, get_style
 from .transformers_compat import load_config, load_processor, written_by_newer
@@ -40,7 +41,8 @@ _CPU_FLOAT32_BYTES = 4 << 30  # weights up to this size are computed in float32 
 @dataclass
 class Backbone:
     """A loaded model. `model` is the transformers module (in eval mode), `quantized` says that it cannot
-    move; `tuned`, that it knows the form, and `trust`, whether it was trained on masks (`Plan.trust`)."""
+    move; `tuned`, that it knows the form, and `trust`, whether it was trained on masks (`Plan.trust`).
+    `boxes`: the form in which one that was not tuned writes a box."""
 
     model: nn.Module
     processor: Any
@@ -52,12 +54,13 @@ class Backbone:
     adapter: AdapterMeta | None
     tuned: bool = True
     trust: Trust = "tuned"
+    boxes: BoxForm = OWN
 
     @property
     def request_style(self) -> PromptStyle:
         """How a request is put to it: in the words it was tuned on, or with all that must be said to one that
         was not."""
-        return self.style if self.tuned else for_untuned(self.style)
+        return self.style if self.tuned else for_untuned(self.style, self.boxes)
 
 
 def load_backbone(
@@ -93,6 +96,7 @@ def load_backbone(
             _untie(model, tensors)
             model = wrapped.merge_and_unload()
     notes = read_notes(folder)
+    boxes = box_form(notes["boxes"]) if "boxes" in notes else OF_FAMILY[config["model_type"]]
     return Backbone(
         model=model.eval().requires_grad_(False),
         processor=processor,
@@ -103,6 +107,7 @@ def load_backbone(
         quantized=quantized,
         adapter=meta,
         tuned=meta is not None or "prompt" in notes,
+        boxes=boxes,
         trust="tuned" if (meta and meta.mask_codec) or "mask_codec" in notes else "base",
     )
 

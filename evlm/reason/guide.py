@@ -95,7 +95,7 @@ class Guide:
         self._field = ""  # of <output>: "instruction", "targets", "scope", "next", "mask"
         self._value = ""
         self._used = self._used_in_field = 0
-        self._labels = False
+        self._labels = ""  # those of the targets, as they are written
         self._options: tuple[str, ...] = ()
         self.opening = self._open("")
 
@@ -135,7 +135,7 @@ class Guide:
         lead = leads[len(done)]
         field, labels = lead[:-1], done[1].removeprefix(leads[1]) if len(done) > 1 else "none"
         self._begin(field)
-        self._labels = labels.strip().lower() not in NO_LABEL
+        self._labels = "" if labels.strip().lower() in NO_LABEL else labels.strip()
         self._options = _SCOPES
         if not last.startswith(lead):
             start = "" if text.startswith("\n") or done else "\n"
@@ -167,7 +167,7 @@ class Guide:
     def alphabet(self) -> str | None:
         """The characters of all that is kept here, and of what ends it; None: any."""
         if self._field == "mask":
-            return self.place.alphabet + _ENDS
+            return self.place.alphabet + self.place.ends
         return "".join(self._options) if self.state is None else None
 
     def judge(self, text: str, stop: bool = False) -> Verdict:
@@ -243,7 +243,7 @@ class Guide:
     def _judge_place(self, text: str, stop: bool) -> Verdict:
         if not stop and self.place.may_begin(self._value + text):
             return Verdict.KEEP
-        ends = stop or text[:1] in _ENDS
+        ends = stop or text[:1] in self.place.ends
         return Verdict.END if ends and self.place.is_whole(self._value) else Verdict.NO
 
     def _begun(self) -> bool:
@@ -266,7 +266,7 @@ class Guide:
         if self._used < budget:
             return Step()
         if self._field == "scope":
-            return self._chosen(_SCOPES[not self._labels], place=False)
+            return self._chosen(_SCOPES[self._labels == ""], place=False)
         if self._field in ("next", "mask"):
             self.notes.append(f"mask left out: <output> has used up its {self.budgets.output} tokens")
             return self._end(keeps=False)
@@ -285,7 +285,7 @@ class Guide:
         if self._field == "targets":
             labels = (each.strip().lower() for each in self._value.split(";"))
             none = all(each in NO_LABEL for each in labels if each)  # the exact form knows one word for it
-            self._labels, self._options = not none, _SCOPES
+            self._labels, self._options = "" if none else self._value.strip(), _SCOPES
             self._begin("scope")
             words = " none" if end else " none\n"
             return Step(f"{end}scope:", says=True, instead=words if none else None)
@@ -317,12 +317,12 @@ class Guide:
             self._begin("mask")
             return Step(held=rest)
         if place and self.place.optional:
-            self._options = (self.place.lead, _CLOSING)
+            self._options = (self.place.lead(self._labels), _CLOSING)
             self._begin("next")
             return Step(rest)
         if place and option == _SCOPES[0]:
             self._begin("mask")
-            return Step(rest, self.place.lead)
+            return Step(rest, self.place.lead(self._labels or "object"))
         self.done = True
         return Step(rest + _CLOSING)
 
@@ -330,6 +330,11 @@ class Guide:
         """keeps: whether the place is whole."""
         whole = keeps and self._field == "mask"
         self.done = True
+        said = self.place.said(self._value) if whole else None
+        if said is not None:  # written in the model's own form, said in ours
+            note = self.place.note(self._value)
+            self.notes += [note] if note else []
+            return Step(_CLOSING, says=True, instead=said)
         return Step((self.place.ending if whole else "") + _CLOSING, says=True, instead=None if keeps else "")
 
 
@@ -352,4 +357,3 @@ WHOLE_FORM = (
 _TAGS = (*PARTS, "think")
 _TAG = re.compile(rf"</?(?:{'|'.join(PARTS)})>")
 _NOT_IN_LABELS = frozenset(",|\uff1b\uff0c\u3001\ufffd")
-_ENDS = "\n< "

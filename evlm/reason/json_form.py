@@ -11,19 +11,17 @@ from typing import Any
 
 from ..plan.boxes_text import boxes_text, to_box
 from ..plan.form import NO_LABEL, PROSE, Plan, plan_lines
+from ..plan.native_boxes import OWN, WHOLE, BoxForm, Size
 from ..plan.parts import THOUGHT_END, THOUGHTS
 
 SETTING = "response_format"
 
 # Thinking first and the plan last, for a model that is held to a schema writes in its order. Only what
 # OpenAI's strict form, llama.cpp's converter and vLLM's grammars all take.
-_SIDE = {"type": "integer", "minimum": 0, "maximum": 1000}
-_BOX = {"type": "array", "items": _SIDE, "minItems": 4, "maxItems": 4}
 _FIELDS: dict[str, Any] = {
     "instruction": {"type": "string"},
     "targets": {"type": "array", "items": {"type": "string"}},
     "scope": {"type": "string", "enum": ["local", "global"]},
-    "box": {"anyOf": [_BOX, {"type": "null"}]},
 }
 
 
@@ -32,7 +30,15 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, **closed}
 
 
-SCHEMA = _object({**{part: {"type": "string"} for part in PROSE}, "output": _object(_FIELDS)})
+def schema(most: int = WHOLE) -> dict[str, Any]:
+    """most: the greatest coordinate of a box."""
+    side = {"type": "integer", "minimum": 0, "maximum": most}
+    box = {"type": "array", "items": side, "minItems": 4, "maxItems": 4}
+    output = _object({**_FIELDS, "box": {"anyOf": [box, {"type": "null"}]}})
+    return _object({**{part: {"type": "string"} for part in PROSE}, "output": output})
+
+
+SCHEMA = schema()
 
 _ASKS = """
 Write the four parts as one JSON object, in this order: {"thinking": "...", "intermediate": "...", \
@@ -41,11 +47,14 @@ Write the four parts as one JSON object, in this order: {"thinking": "...", "int
 """
 
 
-def with_schema(payload: dict[str, Any]) -> dict[str, Any]:
-    """A question in OpenAI's form that asks for JSON, in words and by a schema."""
+def with_schema(payload: dict[str, Any], most: int = WHOLE) -> dict[str, Any]:
+    """A question in OpenAI's form that asks for JSON, in words and by a schema. most: as in `schema`."""
     system, *rest = payload["messages"]
     told = {**system, "content": system["content"] + _ASKS}
-    form = {"type": "json_schema", "json_schema": {"name": "edit_plan", "strict": True, "schema": SCHEMA}}
+    form = {
+        "type": "json_schema",
+        "json_schema": {"name": "edit_plan", "strict": True, "schema": schema(most)},
+    }
     return {**payload, "messages": [told, *rest], SETTING: form}
 
 
@@ -61,10 +70,12 @@ class JsonReader:
 
     What is no such JSON passes as it came: tags or prose of a server that heeds no schema, thoughts before
     the JSON, other JSON. text: all of it so far; where JSON leaves the form on its way, the answer as it
-    came.
+    came. boxes, seen: the form in which the model writes a box, and the picture's size as it sees it, where
+    its numbers are pixels of that.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, boxes: BoxForm = OWN, seen: Size | None = None) -> None:
+        self._boxes, self._seen = boxes, seen
         self._raw: list[str] = []
         self._shown: list[str] = []
         self._state = _State.LEAD
@@ -98,7 +109,8 @@ class JsonReader:
         if self._state is _State.LEAD:
             shown += self._lead
         elif self.in_form:
-            lines = _rest_of_plan("".join(self._tail)) if self._state is _State.TAIL else None
+            tail = "".join(self._tail) if self._state is _State.TAIL else None
+            lines = None if tail is None else _rest_of_plan(tail, self._boxes, self._seen)
             if lines is not None:
                 shown.append("\n" + "\n".join([*lines, "</output>"]))
             elif whole:
@@ -280,7 +292,7 @@ _CUT_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?")
 _LETTERS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", '"': '"', "/": "/", "\\": "\\"}
 
 
-def _rest_of_plan(tail: str) -> list[str] | None:
+def _rest_of_plan(tail: str, boxes: BoxForm, seen: Size | None) -> list[str] | None:
     """The lines of <output> behind the instruction, from the JSON behind it; None where it has not the
     form."""
     text = '{"instruction":0' + tail
@@ -288,7 +300,7 @@ def _rest_of_plan(tail: str) -> list[str] | None:
         fields, end = json.JSONDecoder().raw_decode(text)
     except (ValueError, RecursionError):
         return None
-    if fields.keys() != _FIELDS.keys() or fields["instruction"] != 0 or not _CLOSING.fullmatch(text, end):
+    if fields.keys() != {*_FIELDS, "box"} or fields["instruction"] != 0 or not _CLOSING.fullmatch(text, end):
         return None
     targets, scope, box = fields["targets"], fields["scope"], fields["box"]
     if not isinstance(targets, list) or not all(isinstance(each, str) for each in targets):
@@ -298,7 +310,7 @@ def _rest_of_plan(tail: str) -> list[str] | None:
     labels = [_HALF.sub("\ufffd", each).strip() for each in targets]
     if len(labels) == 1 and labels[0].lower() in NO_LABEL:
         labels = []
-    mask = None if box is None or scope == "global" else _mask_text(box)
+    mask = None if box is None or scope == "global" else _mask_text(box, boxes, seen)
     return plan_lines(Plan("of the string before", tuple(labels), mask, scope))[1:]
 
 
@@ -307,7 +319,7 @@ def _is_box(value: Any) -> bool:
     return numbers and all(type(each) in (int, float) and math.isfinite(each) for each in value)
 
 
-def _mask_text(numbers: list[float]) -> str:
+def _mask_text(numbers: list[float], boxes: BoxForm, seen: Size | None) -> str:
     """Mask text of a box; what is no box of thousandths stands there as it is, for decoding to refuse."""
-    box = to_box(numbers)
+    box = boxes.thousandths(tuple(numbers), seen) if boxes.pixels else to_box(numbers)
     return boxes_text([box]) if box is not None else f"box {' '.join(f'{each:g}' for each in numbers)} full"

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError, RequestError
+from ..plan.native_boxes import OWN, BoxForm, Size
 
 if TYPE_CHECKING:
     from ..plan.mask_codec import BoxSpans
@@ -36,21 +37,23 @@ class PromptStyle:
     """The words around the pictures. `explain`: a system message tells the model the grammar; `times`:
     say when each video frame was taken; `untuned`: the system message is the one for models that were never
     tuned on the form: in English whatever the language of the prompt, a rectangle for the mask, two examples.
-    A model is tuned on one of them and is asked in the same words ever after."""
+    `boxes`: the form in which such a model writes that rectangle. A model is tuned on one of the styles and
+    is asked in the same words ever after."""
 
     name: str
     explain: bool
     times: bool
     untuned: bool = False
+    boxes: BoxForm = OWN
 
 
 FULL = PromptStyle("full", explain=True, times=True)
 SHORT = PromptStyle("short", explain=False, times=False)
 
 
-def for_untuned(style: PromptStyle) -> PromptStyle:
-    """A style for a model that was never tuned on it, and so needs to be told more."""
-    return replace(style, untuned=style.explain)
+def for_untuned(style: PromptStyle, boxes: BoxForm = OWN) -> PromptStyle:
+    """A style for a model that was never tuned on it, and so needs to be told more. boxes: its own form."""
+    return replace(style, untuned=style.explain, boxes=boxes)
 
 
 UNTUNED = for_untuned(FULL)
@@ -104,7 +107,7 @@ def build_messages(
     say.prompt(request.prompt)
     messages: list[dict[str, Any]] = []
     if style.explain:
-        text = system_text(None if style.untuned else 8 if codec is None else codec.grid)
+        text = system_text(None if style.untuned else 8 if codec is None else codec.grid, style.boxes)
         messages.append({"role": "system", "content": [{"type": "text", "text": text}]})
     messages.append({"role": "user", "content": say.content})
     return Chat(messages, say.images, say.videos)
@@ -159,6 +162,25 @@ def encode(processor: Any, chats: Sequence[Chat], answers: Sequence[str] = (), *
     )
 
 
+def seen_size(processor: Any, chat: Chat, inputs: Any) -> Size:
+    """How large the model sees the original, the first picture or video of a chat, whose inputs these are."""
+    video = _begins_with_video(chat)
+    medium = processor.video_processor if video else processor.image_processor
+    grid = inputs["video_grid_thw" if video else "image_grid_thw"][0]
+    return int(grid[1]) * medium.patch_size, int(grid[2]) * medium.patch_size
+
+
+def original_size(chat: Chat) -> Size:
+    """(height, width) of the original's frames, as they go to the processor."""
+    pixels = chat.videos[0].frames if _begins_with_video(chat) else chat.images[0]
+    return int(pixels.shape[-2]), int(pixels.shape[-1])
+
+
+def _begins_with_video(chat: Chat) -> bool:
+    content = chat.messages[-1]["content"]
+    return bool(next(item["type"] for item in content if item["type"] != "text") == "video")
+
+
 def _unmarked_videos(processor: Any, text: str) -> str:
     """Qwen3-VL's processor marks each pair of a video's frames, behind its time. The marks of the template,
     around the whole, are taken off by some versions of transformers (4.57) and left by others (5.24)."""
@@ -171,11 +193,14 @@ def template_text(processor: Any, chat: Chat) -> str:
     return str(processor.apply_chat_template(chat.messages, tokenize=False, add_generation_prompt=True))
 
 
-def system_text(grid: int | None) -> str:
+def system_text(grid: int | None, boxes: BoxForm = OWN) -> str:
     """The full style's system message, for a mask codec of `grid` rows; None: for a model that was never
-    tuned on one."""
+    tuned on one, and gives a rectangle in the form `boxes`."""
     if grid is None:
-        return _UNTUNED_SYSTEM
+        form = boxes.write(("X0", "Y0", "X1", "Y1"), "...")
+        example = boxes.write(("120", "80", "310", "240"), "cap")
+        unit = "in pixels of the original" if boxes.pixels else _THOUSANDTHS
+        return _UNTUNED_SYSTEM.replace("{form}", form).replace("{example}", example).replace("{unit}", unit)
     rows = " ".join(["1-5", "0-6", *["0-7"] * (grid - 3), "2-5+7-7"])
     return _SYSTEM.format(grid=grid, last=grid - 1, rows=rows)
 
@@ -291,6 +316,8 @@ def _metadata(clip: Clip) -> Any:
     )
 
 
+_THOUSANDTHS = "from 0 to 1000 of the original's width and height"
+
 _TASK = """\
 You are an image editing planner. You are shown an original picture, references (pictures, videos, text \
 or depth maps, each with an optional note) and a prompt of a few words or none. The request is vague: \
@@ -352,18 +379,18 @@ Check the first instruction against the references and the prompt; keep it or me
 instruction: one imperative sentence, complete without the references
 targets: what in the original changes, short noun phrases separated by "; "
 scope: local
-mask: box X0 Y0 X1 Y1 full
+mask: {form}
 </output>
 
 The scope is local when a region changes; its box is the rectangle around all that may change: left, top, \
-right and bottom, integers from 0 to 1000 of the original's width and height. The scope is global when the \
+right and bottom, integers {unit}. The scope is global when the \
 whole picture changes (style, weather, light); it has no mask and "targets: none". Two examples:
 
 <output>
 instruction: make the cap of the man on the left red
 targets: cap
 scope: local
-mask: box 120 80 310 240 full
+mask: {example}
 </output>
 
 <output>

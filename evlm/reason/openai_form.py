@@ -269,14 +269,21 @@ def unusable(where: Address, what: Any) -> EndpointError:
     )
 
 
+def sent_size(height: int, width: int, max_pixels: int) -> tuple[int, int]:
+    """(height, width) of a picture on its way out."""
+    if height * width <= max_pixels:
+        return height, width
+    scale = math.sqrt(max_pixels / (height * width))
+    return max(1, int(height * scale)), max(1, int(width * scale))
+
+
 def _picture(pixels: Tensor, max_pixels: int) -> dict[str, Any]:
     """uint8 [3, H, W] as a PNG data URL of at most `max_pixels`."""
     from PIL import Image
 
     height, width = pixels.shape[1:]
-    if height * width > max_pixels:
-        scale = math.sqrt(max_pixels / (height * width))
-        size = (max(1, int(height * scale)), max(1, int(width * scale)))
+    size = sent_size(height, width, max_pixels)
+    if size != (height, width):
         small = torch.nn.functional.interpolate(pixels[None].float(), size, mode="bicubic", antialias=True)
         pixels = small[0].round().clamp(0, 255).to(torch.uint8)
     file = io.BytesIO()

@@ -19,6 +19,7 @@ from torch import nn
 
 from ..errors import ModelError, RequestError, TraceError
 from ..plan.mask_codec import get_codec
+from ..plan.native_boxes import OWN, BoxForm, Size, in_our_form
 from ..plan.trace import Trace, Trust, parse
 from ..request import Request
 from .backbone import Backbone, load_backbone
@@ -26,7 +27,7 @@ from .compiled import CompiledStep
 from .decoding import Chooser, Decoder, OnToken, Words, silent_ids, stop_ids
 from .guide import DEFAULT_BUDGETS, WHOLE_FORM, Budgets, Guide
 from .guided import Vocabulary, write
-from .messages import build_messages, encode
+from .messages import Chat, build_messages, encode, seen_size
 from .place_grammar import PlaceGrammar
 from .prefix_cache import PREFIX_BYTES, PrefixCache
 
@@ -71,13 +72,15 @@ class Sampling:
 class Generated:
     """A text as the model wrote it. tokens: how many, the end token included; seconds: wall time from
     the request to the last token; finished: False when max_new_tokens cut it off; notes: what was done
-    otherwise than it was asked for, in words."""
+    otherwise than it was asked for, in words; seen: the original's size as the model saw it, where its boxes
+    are in pixels of that."""
 
     text: str
     tokens: int
     seconds: float
     finished: bool = True
     notes: tuple[str, ...] = ()
+    seen: Size | None = None
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,7 @@ class Reasoner:
         TraceError when the text holds no plan, RequestError when the request does not fit into the
         model's context."""
         generated = self.generate(request, sampling, on_token)
-        return understood(generated, repair, self.backbone.trust)
+        return understood(generated, repair, self.backbone.trust, self.style.boxes)
 
     @torch.inference_mode()
     def generate(
@@ -193,6 +196,7 @@ class Reasoner:
             tokens, notes = self._guided(chat, sampling, words)
             return Generated(words.finish(), tokens, time.perf_counter() - start, notes=notes)
         inputs = encode(self.processor, [chat])
+        seen = self._seen(chat, inputs)
         self._check_context(inputs["input_ids"].shape[1], sampling.max_new_tokens)
         decoder, choose = self._decoder(), Chooser(sampling, self.backbone.model)
         tokens, notes = 0, ()
@@ -205,7 +209,7 @@ class Reasoner:
         if not finished and sampling.guided != "never":
             more, notes = self._rescue(decoder, token, choose, sampling, words)
             finished, tokens = more > 0, tokens + more
-        return Generated(words.finish(), tokens, time.perf_counter() - start, finished, notes)
+        return Generated(words.finish(), tokens, time.perf_counter() - start, finished, notes, seen)
 
     def _tokens(self, decoder: Decoder, inputs: Any, choose: Chooser) -> Iterator[int]:
         """Endless stream of tokens: prefill, then one forward for each."""
@@ -247,16 +251,23 @@ class Reasoner:
             self._vocabulary = Vocabulary(self.processor.tokenizer, size, self._stops)
         return self._vocabulary
 
-    def _place(self) -> PlaceGrammar:
-        return PlaceGrammar(self.codec.grid if self.backbone.tuned else None)
+    def _place(self, seen: Size | None = None) -> PlaceGrammar:
+        return PlaceGrammar(self.codec.grid if self.backbone.tuned else None, self.style.boxes, seen)
 
-    def _guided(self, chat: Any, sampling: Sampling, words: Words) -> tuple[int, tuple[str, ...]]:
+    def _seen(self, chat: Chat, inputs: Any) -> Size | None:
+        """The original's size as the model sees it, where its boxes are in pixels of that."""
+        return seen_size(self.processor, chat, inputs) if self.style.boxes.pixels else None
+
+    def _guided(self, chat: Chat, sampling: Sampling, words: Words) -> tuple[int, tuple[str, ...]]:
         """Writes the form with the model. Gives the tokens of the answer, and notes."""
         vocabulary = self._known_words()
         budgets = Budgets(*sampling.budgets).within(sampling.max_new_tokens)
         guide = Guide(budgets, self._place())
         inputs = encode(self.processor, [chat], [guide.opening])
-        self._check_context(inputs["input_ids"].shape[1], sum(budgets) + len(vocabulary.encode(WHOLE_FORM)))
+        guide.place = self._place(self._seen(chat, inputs))
+        lead = vocabulary.encode(guide.place.lead("")) if self.style.boxes is not OWN else []
+        form = len(vocabulary.encode(WHOLE_FORM)) + (len(lead) + budgets.output if lead else 0)
+        self._check_context(inputs["input_ids"].shape[1], sum(budgets) + form)
         opening = vocabulary.encode(guide.opening)
         for token in opening:
             words.add(token)
@@ -280,12 +291,16 @@ class Reasoner:
             )
 
 
-def understood(generated: Generated, repair: bool = True, trust: Trust = "tuned") -> Reasoned:
-    """The text with its trace, whose plan is trusted so. Raises TraceError, which says so where the text was
-    cut off."""
+def understood(
+    generated: Generated, repair: bool = True, trust: Trust = "tuned", boxes: BoxForm = OWN
+) -> Reasoned:
+    """The text with its trace, whose plan is trusted so. boxes: the form in which the model writes them.
+    Raises TraceError, which says so where the text was cut off."""
     text, tokens, finished = generated.text, generated.tokens, generated.finished
     try:
-        trace = parse(text, repair, finished)
+        held = boxes.pixels and generated.seen is None  # to the form, with the place in our numbers
+        ours = text if held else in_our_form(text, boxes, generated.seen)
+        trace = parse(ours, repair, finished)
     except TraceError as error:
         if finished:
             raise
@@ -293,4 +308,4 @@ def understood(generated: Generated, repair: bool = True, trust: Trust = "tuned"
         raise type(error)(error.part, error.offset, f"{error.reason} ({cut})") from None
     if trust != trace.plan.trust:
         trace = replace(trace, plan=replace(trace.plan, trust=trust))
-    return Reasoned(text, tokens, generated.seconds, finished, generated.notes, trace=trace)
+    return Reasoned(text, tokens, generated.seconds, finished, generated.notes, generated.seen, trace=trace)

@@ -22,12 +22,21 @@ from typing import Any, get_args
 
 from ..errors import EndpointError
 from ..plan.mask_codec import get_codec
+from ..plan.native_boxes import Size, box_form, form_of_model, resized
 from ..plan.trace import Trust
 from ..request import Request
 from .endpoint import KEY_VARIABLE, PRIVATE_VARIABLE, connect, parse_address
 from .event_stream import EventReader, page_words, words_of
 from .json_form import SETTING, JsonReader, with_schema
-from .messages import MAX_FRAMES, UNTUNED, Chat, PromptStyle, build_messages
+from .messages import (
+    MAX_FRAMES,
+    UNTUNED,
+    Chat,
+    PromptStyle,
+    build_messages,
+    for_untuned,
+    original_size,
+)
 from .openai_form import (
     MAX_PIXELS,
     OPTIONAL,
@@ -35,6 +44,7 @@ from .openai_form import (
     openai_messages,
     read_json,
     refused_setting,
+    sent_size,
     unusable,
     without_setting,
 )
@@ -51,7 +61,8 @@ class RemoteReasoner:
     timeout: seconds without a byte before giving up; deadline: seconds for a whole answer.
     max_pixels: larger pictures are made smaller before they are sent. key_hosts: where the key may go; None:
     to the endpoint, whichever it is. style: how the question is put; as to a model that was not tuned on it.
-    trust: "tuned" for a model that was trained on EVLM's masks (`Plan.trust`).
+    trust: "tuned" for a model that was trained on EVLM's masks (`Plan.trust`). boxes: the form in which it
+    writes a box (`plan.native_boxes`), by its name where that is "auto".
     """
 
     def __init__(
@@ -67,6 +78,7 @@ class RemoteReasoner:
         codec: str = "box-spans-8",
         key_hosts: Sequence[str] | None = None,
         trust: str = "base",
+        boxes: str = "auto",
     ) -> None:
         self.key_hosts = None if key_hosts is None else {host.strip().lower() for host in key_hosts}
         self.address = parse_address(endpoint)
@@ -76,7 +88,9 @@ class RemoteReasoner:
             os.environ.get(PRIVATE_VARIABLE) == "1" if allow_private is None else allow_private
         )
         self.max_pixels, self.max_frames = max_pixels, max_frames
-        self.style, self.codec = style, get_codec(codec)
+        form = form_of_model(model) if boxes == "auto" else box_form(boxes)
+        self.style = for_untuned(style, form) if style.untuned else style
+        self.codec = get_codec(codec)
         if trust not in get_args(Trust):
             raise EndpointError(f"trust {trust!r:.40}: expected {' or '.join(get_args(Trust))}")
         self.trust: Trust = "tuned" if trust == "tuned" else "base"
@@ -91,7 +105,7 @@ class RemoteReasoner:
     ) -> Reasoned:
         """As `Reasoner.reason`. Raises EndpointError, and TraceError when the answer holds no plan."""
         generated = self.generate(request, sampling, on_token)
-        return understood(generated, repair, self.trust)
+        return understood(generated, repair, self.trust, self.style.boxes)
 
     def generate(
         self, request: Request, sampling: Sampling | None = None, on_token: OnToken | None = None
@@ -101,17 +115,25 @@ class RemoteReasoner:
         it sent."""
         chat = build_messages(request, self.codec, self.style, self.max_frames)
         sampling = sampling or Sampling()
-        schema = self.style.untuned and sampling.guided != "never"
-        answer, generated = self._ask(chat, sampling, on_token, schema)
+        schema, seen = self.style.untuned and sampling.guided != "never", self._seen(chat)
+        answer, generated = self._ask(chat, sampling, on_token, schema, seen)
         closing = answer.closing(generated.finished)
         if closing and on_token is not None:
             on_token(closing)
         text, notes = answer.text, generated.notes
         if answer.thoughts:
             text = f"<think>\n{answer.thought}\n</think>\n{text}"
-        if sampling.guided == "always" and not (answer.reader and answer.reader.in_form):
+        in_form = answer.reader is not None and answer.reader.in_form
+        if sampling.guided == "always" and not in_form:
             notes = (*notes, "guided: always, but the endpoint wrote freely: no schema held it to the form")
-        return replace(generated, text=text, notes=notes)
+        return replace(generated, text=text, notes=notes, seen=None if in_form else seen)
+
+    def _seen(self, chat: Chat) -> Size | None:
+        """The original's size as the model sees it, where its boxes are in pixels of that: the server's
+        processor makes whole patches of what is sent."""
+        if not self.style.boxes.pixels:
+            return None
+        return resized(*sent_size(*original_size(chat), self.max_pixels))
 
     def ask(self, chat: Chat, sampling: Sampling | None = None, on_token: OnToken | None = None) -> Generated:
         """As `generate`, for any chat. The text is the answer alone; where the server calls all of it a
@@ -119,9 +141,15 @@ class RemoteReasoner:
         return self._ask(chat, sampling, on_token)[1]
 
     def _ask(
-        self, chat: Chat, sampling: Sampling | None, on_token: OnToken | None, schema: bool = False
+        self,
+        chat: Chat,
+        sampling: Sampling | None,
+        on_token: OnToken | None,
+        schema: bool = False,
+        seen: Size | None = None,
     ) -> tuple[Answer, Generated]:
-        """schema: ask for JSON of the trace's schema, as long as the server takes it."""
+        """schema: ask for JSON of the trace's schema, as long as the server takes it. seen: `_seen` of the
+        chat."""
         sampling = sampling or Sampling()
         start = time.perf_counter()
         payload = {
@@ -134,13 +162,13 @@ class RemoteReasoner:
             "seed": sampling.seed,
         }
         if schema:
-            payload = with_schema(payload)
+            payload = with_schema(payload, max(self.style.boxes.limits(seen)))
         notes = []
         for name, note in list(self._refused.items()):  # known from an answer before
             if name in payload:
                 payload = without_setting(payload, name)
                 notes.append(note)
-        answer = Answer(self.address, JsonReader() if SETTING in payload else None)
+        answer = Answer(self.address, JsonReader(self.style.boxes, seen) if SETTING in payload else None)
         key = self._key()
         try:
             for event in self._events(payload, key, start + self.deadline, notes):

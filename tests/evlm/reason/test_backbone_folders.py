@@ -245,6 +245,22 @@ def test_a_tied_model_writes_the_text_of_generate(family: str, tmp_path: Path) -
     assert "<|" not in reasoner.generate(picture_request(), Sampling(24)).text
 
 
+# --- in whose words boxes are written ---
+
+
+def test_a_folder_may_say_in_which_form_its_model_writes_boxes(folder: Path) -> None:
+    def form() -> str:
+        return Reasoner.load(folder, device="cpu").style.boxes.name
+
+    assert form() == "qwen2-vl"
+    (folder / "evlm.json").write_text(json.dumps({"boxes": "own"}))
+    assert form() == "own"
+    (folder / "evlm.json").write_text(json.dumps({"boxes": "qwen3-vl", "prompt": "full"}))
+    assert form() == "own", "a tuned model writes our masks"
+    (folder / "evlm.json").write_text(json.dumps({"boxes": 7}))
+    assert "expected one of own, qwen2-vl" in refusal(form)
+
+
 # --- whose masks are trusted ---
 
 

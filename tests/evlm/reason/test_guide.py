@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from evlm.errors import RequestError
 from evlm.plan.form import NO_LABEL, parse_exact
 from evlm.plan.mask_codec import decode_mask, get_codec
+from evlm.plan.native_boxes import QWEN2, QWEN2_5, QWEN3
 from evlm.reason.guide import LEAST_OUTPUT, Budgets, Guide, Step, Verdict, begins_tag
 from evlm.reason.place_grammar import PlaceGrammar
 
@@ -23,8 +24,10 @@ WORDS = [
     "3.5", " local", " global", " l", "ocal", "mask", "\nmask:", ":", "\n</output>", " box", "box", " full",
     " rows", " 1", "1", "0", "00", " 12", "999", " 2-5", "-", "+", " .", "7-7", " 0-7", "null", "n/a", "\t",
     "\u00e9", "\u5e3d\u5b50", ">", "thinking", "```", "{", "No targets", *"bcdefghijklmnopqrstuvwxyz23456789",
+    ", ", "),(", ")", "]", "]}", "14",
 ]  # fmt: skip
-PLACES = [PlaceGrammar(), PlaceGrammar(8), PlaceGrammar(16)]
+NATIVE = [PlaceGrammar(form=form, size=(700, 1400)) for form in (QWEN2, QWEN2_5, QWEN3)]
+PLACES = [PlaceGrammar(), PlaceGrammar(8), PlaceGrammar(16), *NATIVE]
 
 
 def written(guide: Guide, draw: Callable[[], tuple[str, bool]], begun: Step | None = None) -> str:
@@ -102,6 +105,34 @@ def test_a_text_in_the_form_goes_through_as_it_is() -> None:
         "</reflection>\n<output>\ninstruction: make the hat red\ntargets: hat; brim\nscope: local\n"
         "mask: box 10 20 30 40 rows 2-5+7-7 . 0-7 2-5+7-7 . 0-7 1-1 .\n</output>"
     )
+
+
+@pytest.mark.parametrize(
+    ("place", "lead", "tokens", "mask", "note"),
+    [
+        (NATIVE[0], "<|object_ref_start|>hat; brim<|object_ref_end|><|box_start|>(",
+         ["100", ",", "5", "),(", "900", ",999", ")"], "box 100 5 900 999 full", ""),
+        (NATIVE[1], '{"bbox_2d": [', ["1", "40", ", 70", ", ", "1400", ", 140", "]"],
+         "box 100 100 1000 200 full", "is [140, 70, 1400, 140], in pixels"),
+        (NATIVE[2], '{"bbox_2d": [', ["100, 5, 900, 999", "\n"], "box 100 5 900 999 full", ""),
+    ],
+)  # fmt: skip
+def test_a_base_model_places_in_its_own_words_and_it_is_said_in_ours(
+    place: PlaceGrammar, lead: str, tokens: list[str], mask: str, note: str
+) -> None:
+    guide = Guide(Budgets(), place)
+    assert place.lead("hat; brim") == f"\nmask: {lead}"
+    text = texts(guide, "", "", "", " red hat", "\n", " hat;", " brim", "\n", " local", *tokens)
+    assert parse_exact(text).plan.mask_text == mask and text.endswith(f"\nmask: {mask}\n</output>")
+    assert note in " ".join(guide.notes) and bool(note) == bool(guide.notes)
+
+
+@pytest.mark.parametrize("place", NATIVE, ids=lambda place: place.form.name)
+def test_a_number_beyond_the_picture_cannot_be_written(place: PlaceGrammar) -> None:
+    high = place.form.limits((700, 1400))[0]
+    first, second = place.form.between[:2]
+    assert place.may_begin(f"{first}{high - 1}{second}") and not place.may_begin(f"{first}{high}{second}")
+    assert not place.may_begin(f"{first}01") and not place.may_begin(f"{first}{second}")
 
 
 def test_a_base_model_only_writes_the_numbers_of_its_place() -> None:

@@ -12,11 +12,12 @@ from evlm.errors import Cancelled, RequestError, TraceError
 from evlm.models.zoo import BUNDLED
 from evlm.plan.form import parse_exact
 from evlm.plan.mask_codec import decode_mask
+from evlm.plan.native_boxes import QWEN2, QWEN2_5, QWEN3, BoxForm, resized
 from evlm.reason.decoding import Decoder
 from evlm.reason.guide import Budgets
-from evlm.reason.messages import build_messages, encode
-from evlm.reason.reasoner import Reasoner, Sampling, understood
-from evlm.request import Request
+from evlm.reason.messages import build_messages, encode, original_size, seen_size
+from evlm.reason.reasoner import Generated, Reasoner, Sampling, understood
+from evlm.request import Reference, Request
 
 SHORT_PARTS = Budgets(8, 4, 4, 48)
 
@@ -54,6 +55,49 @@ def check_plans(reasoner: Reasoner, requests: int, different: int) -> None:
 @pytest.mark.parametrize("family", tiny_qwen.FAMILIES)
 def test_random_weights_give_a_plan(untuned: dict[str, Reasoner], family: str) -> None:
     check_plans(untuned[family], 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("family", "form"), list(zip(tiny_qwen.FAMILIES, (QWEN2, QWEN2_5, QWEN3), strict=True))
+)
+def test_each_family_is_asked_for_boxes_in_its_own_form(
+    untuned: dict[str, Reasoner], family: str, form: BoxForm
+) -> None:
+    assert untuned[family].style.boxes is form
+    text = build_messages(ask(0), style=untuned[family].style).messages[0]["content"][0]["text"]
+    assert f"mask: {form.write(('120', '80', '310', '240'), 'cap')}\n" in text
+    assert ("integers in pixels of the original." in text) is form.pixels and "mask: box" not in text
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_the_size_that_boxes_are_in_is_that_of_the_processors_grid(
+    untuned: dict[str, Reasoner], clip: bool
+) -> None:
+    """Of the original, whatever else the model sees."""
+    reasoner, random = untuned["qwen2_5_vl"], torch.Generator().manual_seed(0)
+    for height, width in ((32, 48), (200, 31), (20, 300), (64, 64)):
+        frames = torch.rand(2 if clip else 1, height, width, 3, generator=random)
+        chat = build_messages(
+            Request(frames, "x", (Reference("image", torch.rand(1, 40, 40, 3)),)), style=reasoner.style
+        )
+        inputs = encode(reasoner.processor, [chat])
+        size = seen_size(reasoner.processor, chat, inputs)
+        if not clip:
+            assert size == resized(height, width, 16, 16 * 16, 64 * 64)
+        assert not (size[0] % 16 or size[1] % 16) and (size[0] > size[1]) is (height > width)
+        assert original_size(chat) == (height, width)
+
+
+def test_a_plan_written_freely_in_pixels_is_in_our_coordinates(untuned: dict[str, Reasoner]) -> None:
+    written = 'instruction: make the cap red\ntargets: cap\nscope: local\nmask: {"bbox_2d": [8, 16, 24, 32]}'
+    generated = Generated(f"<output>\n{written}\n</output>", 30, 0.1, seen=(32, 48))
+    plan = understood(generated, boxes=QWEN2_5).trace.plan
+    assert plan.mask_text == "box 167 500 500 1000 full"
+    assert not any("box" in note for note in plan.repairs), "it was asked for"
+    free = untuned["qwen2_5_vl"].generate(ask(0), Sampling(max_new_tokens=3, guided="never"))
+    assert free.seen == (32, 48) and untuned["qwen3_vl"].generate(
+        ask(0), Sampling(max_new_tokens=3, guided="never")
+    ).seen is None  # fmt: skip
 
 
 @pytest.mark.slow

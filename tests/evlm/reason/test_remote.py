@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from evlm.errors import Cancelled, EndpointError, TraceError
+from evlm.errors import Cancelled, EndpointError, ModelError, TraceError
 from evlm.plan.trace import render
 from evlm.reason.endpoint import is_public
 from evlm.reason.messages import build_messages
@@ -143,6 +144,31 @@ def test_what_a_remote_model_says_of_places_is_trusted_as_it_is_told(server: Ser
     assert RemoteReasoner(server.url, "m", trust="tuned").reason(REQUEST).trace.plan.trust == "tuned"
     with pytest.raises(EndpointError, match="expected tuned or base"):
         RemoteReasoner(server.url, "m", trust="yes")
+
+
+def test_a_qwen_behind_an_endpoint_writes_boxes_in_its_own_form(server: Server) -> None:
+    """Its pixels are those that the server's processor makes of what is sent."""
+    request = Request(torch.rand(1, 300, 601, 3), "like this")
+    mask = '{"bbox_2d": [61, 30, 305, 151], "label": "hat"}'
+    text = render(replace(TRACE, plan=replace(TRACE.plan, mask_text=None)))
+    server.reply = stream(text.replace("scope: local", f"scope: local\nmask: {mask}"))
+    reasoned = RemoteReasoner(server.url, "Qwen/Qwen2.5-VL-7B-Instruct").reason(request)
+    assert reasoned.seen == (308, 588) and reasoned.trace.plan.mask_text == "box 104 97 519 490 full"
+    assert mask in reasoned.text, "what is shown is what it wrote"
+    assert '"bbox_2d": [120, 80, 310, 240]' in json.dumps(server.seen[-1]["messages"][0]).replace("\\", "")
+    small = RemoteReasoner(server.url, "qwen2.5vl:7b", max_pixels=100 * 200).reason(request)
+    assert small.seen == (112, 196)
+    other = RemoteReasoner(server.url, "mine", boxes="qwen3-vl").reason(request)
+    assert other.seen is None and other.trace.plan.mask_text == "box 61 30 305 151 full"
+    assert RemoteReasoner(server.url, "mine").style.boxes.name == "own"
+    with pytest.raises(ModelError, match="expected one of own"):
+        RemoteReasoner(server.url, "mine", boxes="pixels")
+    plan = {"instruction": "x", "targets": ["hat"], "scope": "local", "box": [61, 30, 305, 151]}
+    server.reply = stream(json.dumps({"thinking": "", "intermediate": "", "reflection": "", "output": plan}))
+    held = RemoteReasoner(server.url, "qwen2.5-vl").reason(request)
+    assert held.trace.plan.mask_text == "box 104 97 519 490 full" and held.trace.plan.mask_text in held.text
+    limit = server.seen[-1]["response_format"]["json_schema"]["schema"]["properties"]["output"]["properties"]
+    assert limit["box"]["anyOf"][0]["items"]["maximum"] == 588
 
 
 # --- keys ---
