@@ -40,6 +40,10 @@ class Bar:
     bar: float
     most: bool = False
 
+    def known(self, measured: dict[str, dict[str, float]]) -> bool:
+        """Whether it was measured: an earlier version's numbers lack the lines that came later."""
+        return set(self.names) <= measured.get(self.part, {}).keys()
+
     def value(self, result: dict[str, float]) -> float:
         values = [result[name] for name in self.names]
         return max(values) if self.most else min(values)
@@ -60,6 +64,11 @@ def bars() -> list[Bar]:
         Bar("reasoner: instruction and targets exactly right", "reasoner", ("exact",), 0.95),
         Bar("… in the worst of the six input categories", "reasoner", exact(CATEGORIES), 0.85),
         Bar("… in the worst of the nine edit types", "reasoner", exact(OPERATIONS), 0.85),
+        Bar(
+            "… two edits of different things in one request, both right", "reasoner", exact(("double",)), 0.90
+        ),
+        Bar("… where words and picture disagree", "reasoner", exact(("conflict",)), 0.90),
+        Bar("… of the whole picture, asked vaguely", "reasoner", exact(("vague",)), 0.95),
         Bar(
             "… without the reference, above chance (1/k), in standard errors",
             "reasoner",
@@ -82,6 +91,7 @@ def bars() -> list[Bar]:
         Bar("editor: weather, ground, style", "editor", ("global",), 0.80),
         Bar("greatest difference outside the mask", "editor", ("outside",), 0.0, True),
         Bar("the whole chain, request to picture", "chain", ("chain",), 0.75),
+        Bar("… of two edits in one request", "chain", ("chain, double",), 0.80),
         Bar("… greatest difference outside the mask", "chain", ("chain, outside the mask",), 0.0, True),
         Bar("size of the bundle, MB", "chain", ("megabytes",), 24.0, True),
     ]
@@ -115,7 +125,7 @@ def check_all(
     text = table(measured)
     log(text)
     write_tables(root, measured)
-    return int(any(not b.met(measured[b.part]) for b in bars() if b.part in measured))
+    return int(any(not b.met(measured[b.part]) for b in bars() if b.known(measured)))
 
 
 def write_tables(root: Path, measured: dict[str, dict[str, float]]) -> None:
@@ -143,7 +153,7 @@ def table(measured: dict[str, dict[str, float]], titles: Collection[str] | None 
     """Markdown, one line a bar that was measured (and stands in `titles`)."""
     lines = ["| held-out compositions | measured | bar |", "|---|---|---|"]
     for bar in bars():
-        if bar.part not in measured or (titles is not None and bar.title not in titles):
+        if not bar.known(measured) or (titles is not None and bar.title not in titles):
             continue
         result = measured[bar.part]
         sign = "\u2264" if bar.most else "\u2265"

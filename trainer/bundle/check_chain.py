@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 
+from ..world.doubles import DOUBLE
 from ..world.questions import Question
 from ..world.reader import edit_right
 from ..world.rows import to_request
+from .check_reasoner import of_kind
 from .parallel_map import parallel_map
 from .reasoner import questions
 
@@ -37,12 +39,14 @@ def check(
     log: Callable[[str], None] = print,
     jobs: int | None = None,
 ) -> dict[str, float]:
-    """Shares in 0..1 by name. `folder` holds reasoner/, detector/, segmenter/ and editor/."""
-    asked = questions("test", rows, seed)
+    """Shares in 0..1 by name: of the world's mix, and beside it of double questions. `folder` holds
+    reasoner/, detector/, segmenter/ and editor/."""
+    asked = questions("test", rows, seed) + of_kind("double", rows // 5, seed)
     results = parallel_map(partial(_load, folder), edit_one, asked, lambda text: log(f"chain: {text}"), jobs)
     right: dict[str, list[bool]] = defaultdict(list)
     for question, result in zip(asked, results, strict=True):
-        right["chain"].append(result.right)
+        if question.edit.op != DOUBLE:
+            right["chain"].append(result.right)
         right[f"chain, {question.edit.op}"].append(result.right)
     seconds = sorted(result.seconds for result in results)
     return {

@@ -16,11 +16,17 @@ from evlm.errors import TraceError
 from evlm.plan.step_masks import plan_mask_iou
 from evlm.plan.trace import Plan, parse
 
+from ..world.conflicts import ask_conflict
+from ..world.doubles import ask_double
 from ..world.edits import OPERATIONS
 from ..world.questions import CATEGORIES, Question
 from ..world.rows import to_request
+from ..world.vague import ask_vague
 from .parallel_map import parallel_map
 from .reasoner import questions
+
+KINDS = {"double": ask_double, "conflict": ask_conflict, "vague": ask_vague}
+"""Kinds of questions with a line of their own in the table, each drawn as `questions` draws."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +56,11 @@ def check(
     folder: Path, rows: int = 1000, seed: int = 1, log: Callable[[str], None] = print
 ) -> dict[str, float]:
     """Shares in 0..1 by name. `rows` questions in the world's own mix, and `rows // 10` more of each edit
-    type."""
+    type; of each of KINDS `rows // 5`."""
     sets: dict[str, list[Question]] = {"natural": questions("test", rows, seed)}
     for op in OPERATIONS:
         sets[op] = questions("test", rows // 10, seed + 1, op)
+    sets |= {kind: of_kind(kind, rows // 5, seed) for kind in KINDS}
     decisive = [q for q in sets["natural"] if q.decisive]
     sets["withheld"] = [withhold(q) for q in decisive]
     sets["shuffled"] = shuffle(decisive, seed)
@@ -64,6 +71,8 @@ def check(
         measured[f"exact, {category}"] = _share([a for a in natural if a.question.category == category])
     for op in OPERATIONS:
         measured[f"exact, {op}"] = _share([a for a in natural if a.question.edit.op == op] + answers[op])
+    for kind in KINDS:
+        measured[f"exact, {kind}"] = _share(answers[kind])
     ious = [i for a in natural if (i := a.mask_iou()) is not None]
     measured["mask IoU"] = sum(ious) / len(ious)
     measured["malformed"] = sum(a.plan is None for a in natural) / len(natural)
@@ -83,6 +92,11 @@ def ask_all(
         parallel_map(partial(_load, folder), ask_one, asked, lambda text: log(f"reasoner: {text}"), jobs)
     )
     return {name: [Answer(q, next(plans)) for q in each] for name, each in sets.items()}
+
+
+def of_kind(kind: str, rows: int, seed: int) -> list[Question]:
+    """Questions of the test split of one of KINDS; row i depends on (kind, seed, i) alone."""
+    return [KINDS[kind](random.Random(f"{kind} test {seed} {i}"), "test") for i in range(rows)]
 
 
 def ask_one(reasoner: Any, question: Question) -> Plan | None:

@@ -1,0 +1,48 @@
+"""Shares of the kinds of questions that were added to the world: each has an asker and a draw of its own, so
+that a recipe without them asks what it always asked."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from evlm.errors import ConfigError
+
+from .conflicts import ask_conflict
+from .doubles import ask_double
+from .question import Question
+from .questions import ask
+from .scene import Split
+
+
+@dataclass(frozen=True)
+class Mix:
+    """doubles, conflicts: shares of double questions and of those whose words and picture disagree; the rest
+    is `ask`'s. Raises ConfigError where a share is not in 0..1, or they are more than all together."""
+
+    doubles: float = 0.0
+    conflicts: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, share in vars(self).items():
+            if not 0 <= share <= 1:  # NaN is not
+                raise ConfigError(f"{name} {share!r:.40}: expected a share from 0 to 1")
+        if sum(vars(self).values()) > 1 + 1e-9:
+            shares = ", ".join(f"{name} {share:g}" for name, share in vars(self).items())
+            raise ConfigError(f"{shares}: more than 1 together; lower one of them")
+
+    def __bool__(self) -> bool:
+        return any(vars(self).values())
+
+
+def ask_mixed(
+    kind: random.Random, rng: random.Random, split: Split, mix: Mix, category: str | None = None
+) -> Question:
+    """A question of the mix. kind: draws which sort it is; rng: draws the question. Raises ValueError for
+    conflicts of the category "text"."""
+    drawn = kind.random()
+    if drawn < mix.doubles:
+        return ask_double(rng, split, category)
+    if drawn < mix.doubles + mix.conflicts:
+        return ask_conflict(rng, split, category)
+    return ask(rng, split, category=category)
