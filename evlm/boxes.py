@@ -18,7 +18,7 @@ class Box:
     """A labelled box in pixels of its frame; x1 and y1 are exclusive edges.
 
     score: in 0..1. by_plan: the plan's own box, whose score is 0 as no detector vouches for it; not part of
-        its identity.
+        its identity. step: of a plan of several edits, which one it belongs to, from 1.
     """
 
     label: str
@@ -29,6 +29,7 @@ class Box:
     y1: float
     frame: int = 0
     by_plan: bool = field(default=False, compare=False)
+    step: int = 1
 
     @property
     def caption(self) -> str:

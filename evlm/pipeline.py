@@ -5,28 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
+import torch
 from torch import Tensor
 
+from .edit.steps import edit_steps
 from .errors import ModelError
 from .events import STEPS, Event, OnEvent, Step, Watch
+from .place import (
+    AnyGrounder,
+    AnySegmenter,
+    Grounded,
+    decide_place,
+    ground_plan,
+    ground_steps,
+    of_step,
+    segment_plan,
+    segment_steps,
+    union_of,
+)
 from .plan.doubt import doubt
 from .plan.trace import Plan, Trace
 from .request import Request
-from .segment.base_region import decide_by_found, detect
-from .segment.region import (
-    NO_CHANGE,
-    PlanRegion,
-    Region,
-    agreeing,
-    clip_to_boxes,
-    corrected,
-    decide,
-    fitted,
-    plan_region,
-    rectangles,
-)
+from .segment.region import NO_CHANGE, fitted, plan_region, rectangles
 
 __all__ = [
     "STEPS",
@@ -36,6 +38,7 @@ __all__ = [
     "OnEvent",
     "Pipeline",
     "Planned",
+    "PlannedStep",
     "Result",
     "Step",
     "ground_plan",
@@ -46,7 +49,16 @@ if TYPE_CHECKING:
     from .boxes import Box
     from .edit.protocol import Editor, EditSettings
     from .reason.reasoner import Reasoned, Sampling
-    from .segment.segmenter import Segmentation
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """One edit of a plan and its place. boxes: of its targets, in pixels. mask: float [F, H, W] in 0..1, or
+    None for the whole frame."""
+
+    plan: Plan
+    boxes: tuple[Box, ...]
+    mask: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,7 @@ class Result:
     mask is 0.
     crops: what the editor cut out and worked on. seconds: of each step that ran. notes: decisions, in words.
     held_back: why nothing was painted (`plan.doubt`), and edited is the original; empty: it was.
+    steps: each edit of the plan with its own boxes and mask.
     """
 
     trace: Trace
@@ -72,6 +85,7 @@ class Result:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     held_back: str = ""
+    steps: tuple[PlannedStep, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,6 +103,7 @@ class Planned:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     doubt: str = ""
+    steps: tuple[PlannedStep, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,14 +140,6 @@ class AnyReasoner(Protocol):
         on_token: Callable[[str], None] | None = None,
         repair: bool = True,
     ) -> Reasoned: ...
-
-
-class AnyGrounder(Protocol):
-    def ground(self, frames: Tensor, labels: Sequence[str], threshold: float | None = None) -> list[Box]: ...
-
-
-class AnySegmenter(Protocol):
-    def segment(self, frames: Tensor, boxes: Any = None) -> Segmentation: ...
 
 
 class Pipeline:
@@ -215,8 +222,9 @@ class Pipeline:
         grow: how far a silhouette grows where the plan has no mask, as a share of the frame's shorter side.
         on_event: sees every `Event`; what it raises (`Cancelled`) stops the work and passes through.
         anyway: paint by a plan that is doubted, too (`Result.held_back`).
-        A plan that asks for no change gives the original back, and a note says so. Raises TraceError when the
-        reasoner's text holds no plan, RefusalError when it says that it will not.
+        The places of all steps of a plan are found in the original, then it is edited step after step
+        (`edit_steps`). A plan that asks for no change gives the original back, and a note says so. Raises
+        TraceError when the reasoner's text holds no plan, RefusalError when it says that it will not.
         """
         watch = Watch(on_event)
         reasoned = self._reason(request, sampling, watch)
@@ -277,157 +285,115 @@ class Pipeline:
         watch: Watch,
     ) -> Planned:
         frames = request.original
-        height, width = frames.shape[1:3]
         trace = changes.applied(reasoned.trace)
         plan = trace.plan
         watch.note("reason", [*(f"repaired: {repair}" for repair in plan.repairs), *reasoned.notes])
-        objects: Tensor | None = None
-        boxes: list[Box] = []
         if mask is not None:
-            decided = Region(fitted(mask, frames), ["the mask that was given takes the place of the plan's"])
+            given = "the mask that was given takes the place of the plan's"
+            watch.note("segment", [given])
+            place = fitted(mask, frames)
+            steps, objects = tuple(PlannedStep(step, (), place) for step in plan.steps), None
         else:
-            region = plan_region(plan, height, width)
-            if changes.boxes is not None:
-                boxes = list(changes.boxes)
-            elif plan.scope == "local" and not plan.changes_nothing:
-                with watch.step("ground") as done:
-                    grounded = ground_plan(self.grounder, frames, plan, threshold)
-                    boxes, region = grounded.boxes, grounded.region
-                    watch.note("ground", grounded.notes)
-                    detections = ", ".join(f"{b.label} {b.score:.2f}" for b in boxes) or "nothing found"
-                    done(f"{boxes[0].label}, the plan's own box" if grounded.by_plan else detections)
-            if plan.scope == "local" and self.segmenter is not None and boxes:
-                with watch.step("segment") as done:
-                    decided, objects = segment_plan(self.segmenter, frames, plan, boxes, grow, region)
-                    done(f"{objects.shape[0]} object{'s' * (objects.shape[0] != 1)}")
-            else:
-                objects = rectangles(boxes, frames) if changes.boxes else None
-                shape = (frames.shape[0], height, width)
-                decided = _decide(plan, region, boxes, objects, shape, grow)
-        watch.note("segment", decided.notes)
+            steps, objects = self._places(frames, plan, threshold, grow, changes.boxes, watch)
         looked_at = mask is not None or changes != Changes()
         return Planned(
             trace,
             reasoned.text,
-            tuple(boxes),
+            tuple(box for step in steps for box in step.boxes),
             objects,
-            decided.mask,
+            union_of([step.mask for step in steps]),
             watch.seconds,
             tuple(watch.notes),
-            "" if looked_at else doubt(plan, decided.mask is None),
+            "" if looked_at else _doubt(plan, steps),
+            steps,
         )
+
+    def _places(
+        self,
+        frames: Tensor,
+        plan: Plan,
+        threshold: float | None,
+        grow: float,
+        given: tuple[Box, ...] | None,
+        watch: Watch,
+    ) -> tuple[tuple[PlannedStep, ...], Tensor | None]:
+        """(each step with its place, silhouettes [N, F, H, W] of all that was segmented)."""
+        count, height, width = frames.shape[:3]
+        looks = any(step.scope == "local" and not step.changes_nothing for step in plan.steps)
+        regions = [plan_region(step, height, width) for step in plan.steps]
+        boxes: list[Box] = []
+        if given is not None:
+            boxes = list(given)
+        elif looks:
+            with watch.step("ground") as done:
+                found = ground_steps(self.grounder, frames, plan, threshold)
+                boxes = [box for each in found for box in each.boxes]
+                regions = [each.region for each in found]
+                watch.note("ground", [note for each in found for note in each.notes])
+                done(", ".join(_caption(box) for box in boxes) or "nothing found")
+        objects: Tensor | None = None
+        if self.segmenter is not None and boxes and looks:
+            with watch.step("segment") as done:
+                placed = segment_steps(self.segmenter, frames, plan, boxes, grow, regions)
+                objects = torch.cat([each for _, each in placed])
+                done(f"{objects.shape[0]} object{'s' * (objects.shape[0] != 1)}")
+            decided = [region for region, _ in placed]
+        else:
+            objects = rectangles(boxes, frames) if given else None
+            shape = (count, height, width)
+            decided = [
+                decide_place(step, region, [box for box in boxes if box.step == number], objects, shape, grow)
+                for number, (step, region) in enumerate(zip(plan.steps, regions, strict=True), 1)
+            ]
+            for number, each in enumerate(decided, 1):
+                each.notes = of_step(plan, number, each.notes)
+        watch.note("segment", [note for each in decided for note in each.notes])
+        steps = [
+            PlannedStep(step, tuple(box for box in boxes if box.step == number), each.mask)
+            for number, (step, each) in enumerate(zip(plan.steps, decided, strict=True), 1)
+        ]
+        return tuple(steps), objects
 
     def _paint(
         self, request: Request, planned: Planned, edit: EditSettings | None, watch: Watch, anyway: bool
     ) -> Result:
-        frames, mask, plan = request.original, planned.mask, planned.trace.plan
+        frames, plan = request.original, planned.trace.plan
         watch.notes = list(planned.notes)
         watch.seconds = dict(planned.seconds)
         crops: Tensor | None = None
         held_back = "" if anyway or plan.changes_nothing else planned.doubt
+        mask, edited = planned.mask, frames.clone()
         with watch.step("edit") as done:
             if plan.changes_nothing:  # whatever mask was given
-                edited, mask = frames.clone(), frames.new_zeros(frames.shape[:3])
+                mask = frames.new_zeros(frames.shape[:3])
                 watch.note("edit", [] if NO_CHANGE in watch.notes else [NO_CHANGE])
             elif held_back:
-                edited = frames.clone()
                 watch.note("edit", [f"nothing was painted: {held_back}"])
-            elif mask is not None and not bool(mask.any()):
-                edited = frames.clone()
             else:
-                result = self.editor.edit(
-                    frames, plan.instruction, mask, settings=edit, on_step=watch.progress
+                result = edit_steps(
+                    self.editor,
+                    frames,
+                    [(step.plan, step.mask) for step in planned.steps],
+                    edit,
+                    watch.progress,
                 )
-                edited, crops = result.frames, result.crops
+                edited, crops = result.frames, result.crops if len(result.crops) else None
                 watch.note("edit", list(result.notes))
             share = "whole frame" if mask is None else f"{float((mask > 0).float().mean()):.0%} of the frame"
             done("nothing" if held_back else share)
         before = (planned.trace, plan, planned.text, planned.boxes, planned.object_masks, mask)
-        return Result(*before, edited, crops, watch.seconds, tuple(watch.notes), held_back)
+        return Result(*before, edited, crops, watch.seconds, tuple(watch.notes), held_back, planned.steps)
 
 
-@dataclass(frozen=True)
-class Grounded:
-    """Boxes of a plan's targets in pixels; by_plan: they are the plan's own, not a detector's. region: the
-    plan's, corrected by a sure detection. notes: decisions, in words."""
-
-    boxes: list[Box]
-    by_plan: bool
-    region: PlanRegion
-    notes: list[str]
+def _caption(box: Box) -> str:
+    return f"{box.label}, the plan's own box" if box.by_plan else f"{box.label} {box.score:.2f}"
 
 
-def ground_plan(
-    grounder: Any, frames: Tensor, plan: Plan, threshold: float | None = None, **how: Any
-) -> Grounded:
-    """Where the plan's targets are in frames [F, H, W, 3]: by a detector, else by the plan's own mask text.
-
-    grounder: a `Grounder`, or None. how: more arguments for its `ground`. Nothing found is no boxes, and a
-    note.
-    """
-    from .ground.grounder import plan_boxes
-
-    height, width = frames.shape[1:3]
-    region = plan_region(plan, height, width)
-    if plan.changes_nothing:
-        return Grounded([], False, region, list(region.notes))
-    notes: list[str] = []
-    if grounder is not None and plan.targets:
-        if plan.trust == "base":
-            kept, notes = detect(grounder, frames, plan, region, threshold, **how)
-        else:
-            detected = grounder.ground(frames, plan.targets, threshold=threshold, **how)
-            if len(frames) == 1:
-                region = corrected(detected, region, len(plan.targets))
-            kept, notes = agreeing(detected, region, len(plan.targets))
-            if not kept:
-                notes.append(f"the detector found no {' or '.join(plan.targets)} that the plan means")
-        if kept:
-            return Grounded(kept, False, region, notes)
-    boxes = [] if region.mask is None else plan_boxes(plan, height, width)
-    return Grounded(boxes, bool(boxes), region, notes)
-
-
-def segment_plan(
-    segmenter: AnySegmenter,
-    frames: Tensor,
-    plan: Plan,
-    boxes: Sequence[Box],
-    grow: float = 0.03,
-    region: PlanRegion | None = None,
-) -> tuple[Region, Tensor]:
-    """(where the plan may edit frames [F, H, W, 3], silhouettes [N, F, H, W]) from the boxes of its targets.
-
-    grow: as in `Pipeline.run`. region: the plan's, as `ground_plan` gave it; None: read from the plan here,
-    and corrected by the boxes. A plan of trust "base" prompts with its own box where there are none.
-    """
-    count, height, width = frames.shape[:3]
-    base = plan.trust == "base"
-    if region is None:
-        region = plan_region(plan, height, width)
-        if count == 1 and not base:
-            region = corrected(boxes, region, len(plan.targets))
-    if base and not boxes and region.mask is not None and not plan.changes_nothing:
-        from .ground.grounder import plan_boxes
-
-        boxes = plan_boxes(plan, height, width)
-    objects, notes = (
-        clip_to_boxes(segmenter.segment(frames, boxes=boxes).masks, boxes) if boxes else (None, [])
+def _doubt(plan: Plan, steps: Sequence[PlannedStep]) -> str:
+    """Why nothing is painted by this plan, of several steps the first reason."""
+    reasons = (
+        (number, doubt(replace(step.plan, repairs=plan.repairs), step.mask is None))
+        for number, step in enumerate(steps, 1)
+        if not step.plan.changes_nothing
     )
-    decided = _decide(plan, region, boxes, objects, (count, height, width), grow)
-    decided.notes[:0] = notes
-    return decided, frames.new_zeros(0, count, height, width) if objects is None else objects
-
-
-def _decide(
-    plan: Plan,
-    region: PlanRegion,
-    boxes: Sequence[Box],
-    objects: Tensor | None,
-    shape: tuple[int, int, int],
-    grow: float,
-) -> Region:
-    """By the rule that the plan's trust calls for."""
-    if plan.trust == "base":
-        return decide_by_found(plan, region, boxes, objects, shape, grow)
-    return decide(plan, region, objects, shape, grow)
+    return next((" ".join(of_step(plan, number, [why])) for number, why in reasons if why), "")

@@ -46,6 +46,11 @@ class NativeEditor:
         self.negative, self.resolution = negative, resolution or kind.resolution
 
     @property
+    def steps(self) -> bool:
+        """As every editor's."""
+        return not self.kind.together
+
+    @property
     def modules(self) -> tuple[nn.Module, ...]:
         """None of ours: core loads and unloads them itself."""
         return ()

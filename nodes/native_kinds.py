@@ -45,6 +45,7 @@ class Kind:
     image_guidance: None where there is no such weight. has_negative: whether a negative prompt counts.
     resolution: side in pixels of the square that the models paint best.
     multiple: in pixels; the sides of a crop are multiples of it.
+    together: whether several edits are best asked for by one sentence.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Kind:
     scheduler: str
     resolution: int
     multiple: int
+    together: bool = True
 
 
 def _text(models: Models, text: str) -> Any:
@@ -158,6 +160,7 @@ KINDS = (
         scheduler="normal",
         resolution=512,
         multiple=64,
+        together=False,
     ),
 )
 RESOLUTIONS = {"SDXL_instructpix2pix": 1024}  # where a class paints best at another size than its kind

@@ -27,6 +27,8 @@ from .schedulers import build_scheduler
 class IP2P:
     """A loaded InstructPix2Pix. Its `vae`, `unet` and `text_encoder` may be moved; edit() works there."""
 
+    steps = True  # it was trained on single edits
+
     def __init__(self, parts: Parts) -> None:
         self.vae, self.unet, self.text_encoder = parts.vae, parts.unet, parts.text_encoder
         self.tokenizer = parts.tokenizer

@@ -124,9 +124,12 @@ class Editor(Protocol):
     """Anything that edits frames by an instruction.
 
     defaults: the settings that suit the model, of the editor's own class; change them by `with_kwargs`.
+    steps: whether several edits are painted one after the other; False: all by one sentence. An editor that
+        does not say takes them one after the other.
     """
 
     defaults: EditSettings
+    steps: bool
 
     @property
     def modules(self) -> Sequence[nn.Module]:

@@ -1,0 +1,163 @@
+"""Where a plan's edits go: the boxes of its targets, and from them the masks, step after step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .plan.trace import Plan
+from .segment.base_region import decide_by_found, detect
+from .segment.region import (
+    PlanRegion,
+    Region,
+    agreeing,
+    clip_to_boxes,
+    corrected,
+    decide,
+    plan_region,
+)
+
+if TYPE_CHECKING:
+    from .boxes import Box
+    from .segment.segmenter import Segmentation
+
+
+class AnyGrounder(Protocol):
+    def ground(self, frames: Tensor, labels: Sequence[str], threshold: float | None = None) -> list[Box]: ...
+
+
+class AnySegmenter(Protocol):
+    def segment(self, frames: Tensor, boxes: Any = None) -> Segmentation: ...
+
+
+@dataclass(frozen=True)
+class Grounded:
+    """Boxes of a plan's targets in pixels; by_plan: they are the plan's own, not a detector's. region: the
+    plan's, corrected by a sure detection. notes: decisions, in words."""
+
+    boxes: list[Box]
+    by_plan: bool
+    region: PlanRegion
+    notes: list[str]
+
+
+def ground_plan(
+    grounder: Any, frames: Tensor, plan: Plan, threshold: float | None = None, **how: Any
+) -> Grounded:
+    """Where the plan's targets are in frames [F, H, W, 3]: by a detector, else by the plan's own mask text.
+
+    grounder: a `Grounder`, or None. how: more arguments for its `ground`. Nothing found is no boxes, and a
+    note.
+    """
+    from .ground.grounder import plan_boxes
+
+    height, width = frames.shape[1:3]
+    region = plan_region(plan, height, width)
+    if plan.changes_nothing:
+        return Grounded([], False, region, list(region.notes))
+    notes: list[str] = []
+    if grounder is not None and plan.targets:
+        if plan.trust == "base":
+            kept, notes = detect(grounder, frames, plan, region, threshold, **how)
+        else:
+            detected = grounder.ground(frames, plan.targets, threshold=threshold, **how)
+            if len(frames) == 1:
+                region = corrected(detected, region, len(plan.targets))
+            kept, notes = agreeing(detected, region, len(plan.targets))
+            if not kept:
+                notes.append(f"the detector found no {' or '.join(plan.targets)} that the plan means")
+        if kept:
+            return Grounded(kept, False, region, notes)
+    boxes = [] if region.mask is None else plan_boxes(plan, height, width)
+    return Grounded(boxes, bool(boxes), region, notes)
+
+
+def ground_steps(
+    grounder: Any, frames: Tensor, plan: Plan, threshold: float | None = None, **how: Any
+) -> list[Grounded]:
+    """As `ground_plan`, for each step of a plan: all of them are looked for in the original. Boxes say to
+    which step they belong, and notes of several steps say so too."""
+    found = []
+    for number, step in enumerate(plan.steps, 1):
+        each = ground_plan(grounder, frames, step, threshold, **how)
+        boxes = [replace(box, step=number) for box in each.boxes]
+        found.append(replace(each, boxes=boxes, notes=of_step(plan, number, each.notes)))
+    return found
+
+
+def of_step(plan: Plan, number: int, notes: Sequence[str]) -> list[str]:
+    """Notes that say to which step they belong, where a plan has several."""
+    return [f"step {number}: {note}" for note in notes] if plan.several else list(notes)
+
+
+def segment_plan(
+    segmenter: AnySegmenter,
+    frames: Tensor,
+    plan: Plan,
+    boxes: Sequence[Box],
+    grow: float = 0.03,
+    region: PlanRegion | None = None,
+) -> tuple[Region, Tensor]:
+    """(where the plan may edit frames [F, H, W, 3], silhouettes [N, F, H, W]) from the boxes of its targets.
+
+    grow: as in `Pipeline.run`. region: the plan's, as `ground_plan` gave it; None: read from the plan here,
+    and corrected by the boxes. A plan of trust "base" prompts with its own box where there are none.
+    """
+    count, height, width = frames.shape[:3]
+    base = plan.trust == "base"
+    if region is None:
+        region = plan_region(plan, height, width)
+        if count == 1 and not base:
+            region = corrected(boxes, region, len(plan.targets))
+    if base and not boxes and region.mask is not None and not plan.changes_nothing:
+        from .ground.grounder import plan_boxes
+
+        boxes = plan_boxes(plan, height, width)
+    objects, notes = (
+        clip_to_boxes(segmenter.segment(frames, boxes=boxes).masks, boxes) if boxes else (None, [])
+    )
+    decided = decide_place(plan, region, boxes, objects, (count, height, width), grow)
+    decided.notes[:0] = notes
+    return decided, frames.new_zeros(0, count, height, width) if objects is None else objects
+
+
+def segment_steps(
+    segmenter: AnySegmenter,
+    frames: Tensor,
+    plan: Plan,
+    boxes: Sequence[Box],
+    grow: float = 0.03,
+    regions: Sequence[PlanRegion] | None = None,
+) -> list[tuple[Region, Tensor]]:
+    """As `segment_plan`, for each step of a plan, from the boxes that belong to it."""
+    placed = []
+    for number, step in enumerate(plan.steps, 1):
+        own = [box for box in boxes if box.step == number or not plan.several]
+        region = None if regions is None else regions[number - 1]
+        decided, objects = segment_plan(segmenter, frames, step, own, grow, region)
+        placed.append((replace(decided, notes=of_step(plan, number, decided.notes)), objects))
+    return placed
+
+
+def union_of(masks: Sequence[Tensor | None]) -> Tensor | None:
+    """All places as one, [F, H, W]; None, the whole frame, where one of them is that."""
+    known = [mask for mask in masks if mask is not None]
+    return torch.stack(known).amax(0) if known and len(known) == len(masks) else None
+
+
+def decide_place(
+    plan: Plan,
+    region: PlanRegion,
+    boxes: Sequence[Box],
+    objects: Tensor | None,
+    shape: tuple[int, int, int],
+    grow: float,
+) -> Region:
+    """By the rule that the plan's trust calls for."""
+    if plan.trust == "base":
+        return decide_by_found(plan, region, boxes, objects, shape, grow)
+    return decide(plan, region, objects, shape, grow)
