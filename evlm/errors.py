@@ -67,6 +67,14 @@ class EndpointError(EVLMError):
     """A remote endpoint that cannot be reached, or answered with something unusable."""
 
 
+class BusyError(EndpointError):
+    """An endpoint that has too much to do. after: seconds that it asks to wait, where it says so."""
+
+    def __init__(self, message: str, after: float | None = None) -> None:
+        super().__init__(message)
+        self.after = after
+
+
 class Cancelled(Exception):
     """Raised by a callback to stop the work at once. Not an error: never caught by the engine."""
 

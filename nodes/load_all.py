@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,14 +42,22 @@ class Pipe:
             _Borrowed(self.editor, "edit"),
         )
 
-    def remembered(self, key: str, ask: Callable[[], Any]) -> Any:
-        """The answer that was given to this question before; else it is asked."""
-        if key not in self.answers:
-            self.answers[key] = ask()
-            while len(self.answers) > KEPT:
-                self.answers.popitem(last=False)
-        self.answers.move_to_end(key)
-        return self.answers[key]
+    def answered(
+        self, keys: Sequence[str], ask: Callable[[list[int], Callable[[int, Any], None]], object]
+    ) -> list[Any]:
+        """The answers to questions, as they were given before or as they are given now.
+
+        ask(numbers, remember): asks those of these numbers and says each answer.
+        """
+        unknown = [n for n, key in enumerate(keys) if key not in self.answers and key not in keys[:n]]
+        if unknown:
+            ask(unknown, lambda number, answer: self.answers.update({keys[number]: answer}))
+        for key in keys:
+            self.answers.move_to_end(key)
+        answers = [self.answers[key] for key in keys]
+        while len(self.answers) > max(KEPT, len(keys)):
+            self.answers.popitem(last=False)
+        return answers
 
 
 class _Borrowed:
@@ -58,6 +66,11 @@ class _Borrowed:
     def __init__(self, model: Any, method: str) -> None:
         self._model = model
         setattr(self, method, self._call(method))
+
+    @property
+    def at_once(self) -> int:
+        """How many requests an endpoint gets together; a model on this machine gets one."""
+        return int(getattr(self._model, "at_once", 1))
 
     def use(self) -> Any:
         return self._model.use() if hasattr(self._model, "use") else nullcontext(self._model)

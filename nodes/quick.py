@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -147,10 +148,14 @@ class QuickEdit(io.ComfyNode):
         edited, masks, planned, previews = [], [], [], []
         notes: list[str] = []
         own = None
-        for number, frames in enumerate(pictures):
-            request = Request(frames, prompt, references or ())
-            place = None if mask is None else _mask_of(mask, number, len(pictures), frames)
-            answer = pipe.remembered(_key(request), partial(watch.reasoned, pipeline, request))
+        requests = [Request(frames, prompt, references or ()) for frames in pictures]
+        places = [
+            None if mask is None else _mask_of(mask, number, len(pictures), frames)
+            for number, frames in enumerate(pictures)
+        ]
+        ask = partial(watch.reasoned, pipeline, requests)
+        answers = pipe.answered([_key(each) for each in requests], ask)
+        for frames, request, answer, place in zip(pictures, requests, answers, places, strict=True):
             plan = pipeline.plan(request, reasoned=answer, changes=changes, mask=place, on_event=watch.event)
             everywhere = torch.ones(frames.shape[:3])
             planned.append(plan)
@@ -220,18 +225,30 @@ class _Watch:
     def __init__(self, paintings: int) -> None:
         self._total, self._done = 1000 * paintings, 0
         self._bar, self._typing = host.Progress(self._total), host.Typing(STORY.write)
+        self._remember: Callable[[int, Any], None] = lambda number, answer: None
 
-    def reasoned(self, pipeline: Any, request: Any) -> Any:
-        self._typing = host.Typing(STORY.write)
-        answer = pipeline.reason(request, on_event=self.event)
+    def reasoned(
+        self, pipeline: Any, requests: list[Any], numbers: list[int], remember: Callable[[int, Any], None]
+    ) -> None:
+        from ..evlm.reason.batch import reason_all
+
+        self._remember = remember
+        reason_all(pipeline.reasoner, requests, listener=self, numbers=numbers)
+
+    def piece(self, number: int, text: str) -> None:
+        self._typing(text)
+
+    def answer(self, number: int, reasoned: Any) -> None:
         self._typing.done()
-        return answer
+        self._typing = host.Typing(STORY.write)
+        self._remember(number, reasoned)
+
+    def progress(self, done: int, pieces: int) -> None:
+        host.check_cancelled()
 
     def event(self, event: Any) -> None:
         host.check_cancelled()
-        if event.kind == "text":
-            self._typing(event.text)
-        elif event.kind == "progress":
+        if event.kind == "progress":
             self._bar(self._done + 999 * event.done // max(1, event.total), self._total, event.preview)
 
     def painted(self) -> None:

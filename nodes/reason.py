@@ -208,6 +208,7 @@ class Reason(io.ComfyNode):
         references: tuple[EngineReference, ...] | None = None,
         guided: str = GUIDED[0],
     ) -> io.NodeOutput:
+        from ..evlm.reason.batch import reason_all
         from ..evlm.reason.reasoner import Sampling
         from ..evlm.request import Request
 
@@ -216,25 +217,11 @@ class Reason(io.ComfyNode):
         pictures = [frames] if batch == "video" else list(frames.split(1))
         requests = [Request(each, prompt, references or ()) for each in pictures]
         sampling = Sampling(max_new_tokens, temperature, top_p, seed, guided)
-        progress = host.Progress(max_new_tokens * len(requests))
-        traces: list[Trace] = []
-        texts: list[str] = []
+        watch = Watch(len(requests), max_new_tokens)
         with model.use() if isinstance(model, host.Managed) else nullcontext(model) as reasoner:
-            for number, request in enumerate(requests):
-                typing, count = host.Typing(STORY.write), number * max_new_tokens
-
-                def on_token(piece: str, typing: host.Typing = typing) -> None:
-                    nonlocal count
-                    count += 1
-                    typing(piece)
-                    progress(min(count, max_new_tokens * len(requests)))
-
-                reasoned = reasoner.reason(request, sampling, on_token, repair)
-                typing.done()
-                host.tell(reasoned.notes)
-                traces.append(reasoned.trace)
-                texts.append(reasoned.text)
-        progress(max_new_tokens * len(requests))
+            reasoned = reason_all(reasoner, requests, sampling, repair, watch)
+        traces: list[Trace] = [each.trace for each in reasoned]
+        texts = [each.text for each in reasoned]
         traces = [
             trace.for_picture(len(each), len(pictures)) for trace, each in zip(traces, pictures, strict=True)
         ]
@@ -250,6 +237,25 @@ class Reason(io.ComfyNode):
             pictures,
             ui={"evlm_trace": [as_json(trace) for trace in traces]},
         )
+
+
+class Watch:
+    """The reasoner's answers on the node: each trace while it is written, the bar, notes; cancels."""
+
+    def __init__(self, pictures: int, most_tokens: int) -> None:
+        self._most, self._total = most_tokens, most_tokens * pictures
+        self._bar, self._typing = host.Progress(self._total), host.Typing(STORY.write)
+
+    def piece(self, number: int, text: str) -> None:
+        self._typing(text)
+
+    def answer(self, number: int, reasoned: Any) -> None:
+        self._typing.done()
+        host.tell(reasoned.notes)
+        self._typing = host.Typing(STORY.write)
+
+    def progress(self, done: int, pieces: int) -> None:
+        self._bar(min(done * self._most + pieces, self._total))
 
 
 class ShowTrace(io.ComfyNode):

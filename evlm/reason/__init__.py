@@ -6,6 +6,7 @@ __all__, __getattr__, __dir__ = hand_on(
     __name__,
     reasoner="Reasoner Reasoned Sampling",
     remote="RemoteReasoner",
+    batch="reason_all Listener",
     messages="Chat PromptStyle build_messages get_style sample_clip",
     backbone="load_backbone",
 )

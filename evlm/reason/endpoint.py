@@ -10,10 +10,13 @@ import http.client
 import ipaddress
 import socket
 import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from ..errors import EndpointError
+from ..errors import Cancelled, EndpointError
 
 KEY_VARIABLE = "EVLM_API_KEY"
 PRIVATE_VARIABLE = "EVLM_ALLOW_PRIVATE_ENDPOINTS"
@@ -115,6 +118,42 @@ def connect(address: Address, key: str, allow_private: bool, timeout: float) -> 
             connection.sock = sock
             return connection
     raise EndpointError(f"{address.url} cannot be reached ({failure}); is the server running?")
+
+
+class Calls:
+    """The calls that belong together, so that all of them can be ended from another thread.
+
+    patience: how many of them a server may take one after the other; each is waited for so much longer.
+    """
+
+    def __init__(self, patience: int = 1) -> None:
+        self.patience = patience
+        self.ended = threading.Event()
+        self._lock = threading.Lock()
+        self._open: set[socket.socket] = set()
+
+    @contextmanager
+    def call(self, connection: http.client.HTTPConnection) -> Iterator[None]:
+        """A connection is in use; closed at the end. Raises Cancelled where the end has come."""
+        sock: socket.socket = connection.sock  # it leaves its connection as soon as the answer begins
+        with self._lock:
+            self._open.add(sock)
+        try:
+            if self.ended.is_set():
+                raise Cancelled
+            yield
+        finally:
+            with self._lock:
+                self._open.discard(sock)
+            connection.close()
+
+    def end(self) -> None:
+        """No more calls, and whoever waits for a server waits no longer."""
+        self.ended.set()
+        with self._lock:
+            for sock in self._open:
+                with suppress(OSError):  # the server was quicker
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)  # below TLS, which another thread reads
 
 
 def is_public(number: str) -> bool:

@@ -15,17 +15,18 @@ import http.client
 import itertools
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
-from ..errors import EndpointError
+from ..errors import BusyError, EndpointError
 from ..plan.mask_codec import get_codec
 from ..plan.native_boxes import Size, box_form, form_of_model, resized
 from ..plan.trace import Trust
 from ..request import Request
-from .endpoint import KEY_VARIABLE, PRIVATE_VARIABLE, connect, parse_address
+from .endpoint import KEY_VARIABLE, PRIVATE_VARIABLE, Calls, connect, parse_address
 from .event_stream import EventReader, page_words, words_of
 from .json_form import SETTING, JsonReader, with_schema
 from .messages import (
@@ -62,7 +63,8 @@ class RemoteReasoner:
     max_pixels: larger pictures are made smaller before they are sent. key_hosts: where the key may go; None:
     to the endpoint, whichever it is. style: how the question is put; as to a model that was not tuned on it.
     trust: "tuned" for a model that was trained on EVLM's masks (`Plan.trust`). boxes: the form in which it
-    writes a box (`plan.native_boxes`), by its name where that is "auto".
+    writes a box (`plan.native_boxes`), by its name where that is "auto". at_once: how many requests of a
+    batch are sent together (`batch.reason_all`).
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class RemoteReasoner:
         key_hosts: Sequence[str] | None = None,
         trust: str = "base",
         boxes: str = "auto",
+        at_once: int = 8,
     ) -> None:
         self.key_hosts = None if key_hosts is None else {host.strip().lower() for host in key_hosts}
         self.address = parse_address(endpoint)
@@ -93,6 +96,9 @@ class RemoteReasoner:
         self.codec = get_codec(codec)
         if trust not in get_args(Trust):
             raise EndpointError(f"trust {trust!r:.40}: expected {' or '.join(get_args(Trust))}")
+        if not 1 <= at_once <= 64:
+            raise EndpointError(f"at_once {at_once}: expected 1 to 64 requests")
+        self.at_once = at_once
         self.trust: Trust = "tuned" if trust == "tuned" else "base"
         self._refused: dict[str, str] = {}  # settings that the server does not take, and what is said of them
 
@@ -102,13 +108,20 @@ class RemoteReasoner:
         sampling: Sampling | None = None,
         on_token: OnToken | None = None,
         repair: bool = True,
+        calls: Calls | None = None,
     ) -> Reasoned:
-        """As `Reasoner.reason`. Raises EndpointError, and TraceError when the answer holds no plan."""
-        generated = self.generate(request, sampling, on_token)
+        """As `Reasoner.reason`. Raises EndpointError, and TraceError when the answer holds no plan.
+
+        May be called from several threads. calls: which of them belong together (`batch.reason_all`)."""
+        generated = self.generate(request, sampling, on_token, calls)
         return understood(generated, repair, self.trust, self.style.boxes)
 
     def generate(
-        self, request: Request, sampling: Sampling | None = None, on_token: OnToken | None = None
+        self,
+        request: Request,
+        sampling: Sampling | None = None,
+        on_token: OnToken | None = None,
+        calls: Calls | None = None,
     ) -> Generated:
         """As `reason`, but the text is returned whether or not it is a trace; what the model thought before
         it stands there inside <think> ... </think>. `tokens` is what the server says, or the number of pieces
@@ -116,7 +129,7 @@ class RemoteReasoner:
         chat = build_messages(request, self.codec, self.style, self.max_frames)
         sampling = sampling or Sampling()
         schema, seen = self.style.untuned and sampling.guided != "never", self._seen(chat)
-        answer, generated = self._ask(chat, sampling, on_token, schema, seen)
+        answer, generated = self._ask(chat, sampling, on_token, calls, schema, seen)
         closing = answer.closing(generated.finished)
         if closing and on_token is not None:
             on_token(closing)
@@ -145,12 +158,13 @@ class RemoteReasoner:
         chat: Chat,
         sampling: Sampling | None,
         on_token: OnToken | None,
+        calls: Calls | None = None,
         schema: bool = False,
         seen: Size | None = None,
     ) -> tuple[Answer, Generated]:
         """schema: ask for JSON of the trace's schema, as long as the server takes it. seen: `_seen` of the
         chat."""
-        sampling = sampling or Sampling()
+        sampling, calls = sampling or Sampling(), calls or Calls()
         start = time.perf_counter()
         payload = {
             "model": self.model,
@@ -171,14 +185,17 @@ class RemoteReasoner:
         answer = Answer(self.address, JsonReader(self.style.boxes, seen) if SETTING in payload else None)
         key = self._key()
         try:
-            for event in self._events(payload, key, start + self.deadline, notes):
+            for event in self._events(payload, key, calls, notes):
                 heard = answer.count
                 piece = answer.add(event)
                 if on_token is not None and (piece or answer.count > heard):
                     on_token(piece)
             finished = answer.finish(sampling.max_new_tokens)
         except EndpointError as error:  # servers like to repeat the key
-            raise EndpointError("; ".join([_hide(str(error), key), *notes])) from None
+            said = "; ".join([_hide(str(error), key), *notes])
+            if isinstance(error, BusyError):
+                raise BusyError(said, error.after) from None
+            raise EndpointError(said) from None
         seconds = time.perf_counter() - start
         text = answer.text or answer.thought
         return answer, Generated(text, answer.tokens, seconds, finished, tuple(notes))
@@ -193,7 +210,7 @@ class RemoteReasoner:
         return key
 
     def _events(
-        self, payload: dict[str, Any], key: str, until: float, notes: list[str]
+        self, payload: dict[str, Any], key: str, calls: Calls, notes: list[str]
     ) -> Iterator[dict[str, Any]]:
         """The JSON objects of the answer: of its event stream, or the one of a server that does not stream.
 
@@ -201,26 +218,30 @@ class RemoteReasoner:
         says which.
         """
         refused: dict[str, str] = {}
+        timeout, deadline = self.timeout * calls.patience, self.deadline * calls.patience
+        until = time.perf_counter() + deadline
         for _ in range(len(OPTIONAL) + 1):
-            connection = connect(self.address, key, self.allow_private, self.timeout)
+            connection = connect(self.address, key, self.allow_private, timeout)
             try:
-                response = self._post(connection, payload, key)
-                if response.status == 200:
-                    self._refused |= refused
-                    yield from self._read(response, until)
-                    return
-                body = response.read(65536)
-                changed = refused_setting(payload, response.status, body)
-                if changed is None:
-                    raise self._refusal(response, body)
-                name, note = changed
-                payload = without_setting(payload, name)
-                refused[name] = note
-                notes.append(note)
+                with calls.call(connection):
+                    response = self._post(connection, payload, key)
+                    if response.status == 200:
+                        self._refused |= refused
+                        yield from self._read(response, until)
+                        return
+                    body = response.read(65536)
+                    changed = refused_setting(payload, response.status, body)
+                    if changed is None:
+                        raise self._refusal(response, body)
+                    name, note = changed
+                    payload = without_setting(payload, name)
+                    refused[name] = note
+                    notes.append(note)
+            except _Late:
+                raise EndpointError(f"{self.address.url} was not done after {deadline:g} seconds") from None
             except TimeoutError as error:
                 raise EndpointError(
-                    f"{self.address.url} sent nothing for {self.timeout:g} seconds; try again or raise the "
-                    f"timeout"
+                    f"{self.address.url} sent nothing for {timeout:g} seconds; try again or raise the timeout"
                 ) from error
             except (OSError, http.client.HTTPException, ValueError) as error:
                 if isinstance(error, EndpointError):
@@ -228,8 +249,6 @@ class RemoteReasoner:
                 raise EndpointError(
                     f"{self.address.url}: the connection failed ({error}); is the server running?"
                 ) from None
-            finally:
-                connection.close()
         raise EndpointError(f"{self.address.url} refuses each of {', '.join(OPTIONAL)}; check the endpoint")
 
     def _post(
@@ -283,7 +302,7 @@ class RemoteReasoner:
                     f"{self.address.url} sends more than an answer can be; is it the right one?"
                 )
             if time.perf_counter() > until:
-                raise EndpointError(f"{self.address.url} was not done after {self.deadline:g} seconds")
+                raise _Late
             yield chunk
 
     def _refusal(self, response: http.client.HTTPResponse, body: bytes) -> EndpointError:
@@ -300,9 +319,14 @@ class RemoteReasoner:
         wait = response.getheader("Retry-After", "").strip()
         if wait:
             remedy += f" (the server says: after {wait[:40]}{' seconds' * wait.isdigit()})"
-        return EndpointError(
-            f"{self.address.url} answered {status} {response.reason}: {text[:300]!r}; {remedy}"
-        )
+        said = f"{self.address.url} answered {status} {response.reason}: {text[:300]!r}; {remedy}"
+        if status == 429:
+            return BusyError(said, float(wait) if re.fullmatch(r"[0-9]{1,6}", wait) else None)
+        return EndpointError(said)
+
+
+class _Late(Exception):
+    """The deadline is over."""
 
 
 _REMEDIES = {

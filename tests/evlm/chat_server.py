@@ -31,7 +31,8 @@ class Server:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                outer.seen.append(json.loads(body))
+                self.asked = json.loads(body)
+                outer.seen.append(self.asked)
                 outer.headers.append(dict(self.headers))
                 outer.paths.append(self.path)
                 outer.reply(self)

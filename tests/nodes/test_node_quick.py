@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from dataclasses import replace
 from typing import Any
 
@@ -139,3 +141,46 @@ def test_each_set_names_a_model_for_each_role() -> None:
     for each in sets.SETS:
         assert [zoo.find(name).role for name in each.models] == list(zoo.ROLES)
     assert sets.expand(["bundled", "photo-8gb"]) == ["bundled", *sets.SETS[0].models]
+
+
+class Endpoint:
+    """Three requests must be there before one is answered."""
+
+    at_once = 8
+
+    def __init__(self) -> None:
+        self.together = threading.Barrier(3, timeout=20)
+        self.asked = 0
+
+    def reason(self, request: Any, sampling: Any, on_token: Any, repair: bool, calls: Any) -> Any:
+        self.asked += 1
+        self.together.wait()
+        shade = round(float(request.original.mean()), 1)
+        plan = f"<output>\ninstruction: make it {shade}\ntargets: none\nscope: global\n</output>"
+        text = "<thinking>a</thinking><intermediate>b</intermediate><reflection>c</reflection>" + plan
+        on_token(text)
+        reasoner = part("evlm.reason.reasoner")
+        return reasoner.understood(reasoner.Generated(text, 9, 0.1), repair)
+
+
+SHADES = torch.stack([torch.full((16, 16, 3), shade) for shade in (0.1, 0.5, 0.9)])
+PLANS = ["make it 0.1", "make it 0.5", "make it 0.9"]
+
+
+def test_an_endpoint_reasons_about_a_batch_at_once(pipe: Any) -> None:
+    endpoint = Endpoint()
+    asking = replace(pipe, reasoner=endpoint, answers=OrderedDict())
+    stopped = call("EVLM_QuickEdit", pipe=asking, image=SHADES, prompt="x", stop="stop at the plan")
+    assert [plan.plan.instruction for plan in stopped.args[2]] == PLANS
+    call("EVLM_QuickEdit", pipe=asking, image=SHADES, prompt="x", stop="stop at the plan")
+    assert endpoint.asked == 3, "all three are remembered"
+    reasoned = call("EVLM_Reason", model=Endpoint(), image=SHADES, prompt="x")
+    assert reasoned.args[1] == PLANS
+
+
+def test_masks_that_do_not_fit_are_refused_before_anybody_is_asked(pipe: Any) -> None:
+    endpoint = Endpoint()
+    asking = replace(pipe, reasoner=endpoint, answers=OrderedDict())
+    with pytest.raises(ValueError, match="2 masks for 3 pictures"):
+        call("EVLM_QuickEdit", pipe=asking, image=SHADES, prompt="x", mask=torch.ones(2, 16, 16))
+    assert endpoint.asked == 0
