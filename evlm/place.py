@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
+from .ground.which import find, which
 from .plan.trace import Plan
 from .segment.base_region import decide_by_found, detect
 from .segment.region import (
@@ -64,10 +65,12 @@ def ground_plan(
         if plan.trust == "base":
             kept, notes = detect(grounder, frames, plan, region, threshold, **how)
         else:
-            detected = grounder.ground(frames, plan.targets, threshold=threshold, **how)
+            detected, said = find(grounder, frames, plan.targets, threshold, **how)
             if len(frames) == 1:
                 region = corrected(detected, region, len(plan.targets))
-            kept, notes = agreeing(detected, region, len(plan.targets))
+            several = any(which(label).count != 1 for label in plan.targets)
+            kept, notes = agreeing(detected, region, len(plan.targets) + several)
+            notes = said + notes
             if not kept:
                 notes.append(f"the detector found no {' or '.join(plan.targets)} that the plan means")
         if kept:

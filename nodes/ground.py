@@ -36,7 +36,8 @@ class Ground(io.ComfyNode):
                 io.String.Input(
                     "targets",
                     default="",
-                    tooltip="Labels parted by ';', instead of the plan's; its place is then not asked.",
+                    tooltip="Labels parted by ';', instead of the plan's; its place is then not asked. They "
+                    "may say which and how many: left cup; both cups; all cups but the red one.",
                 ),
                 io.Float.Input(
                     "threshold",
@@ -91,6 +92,7 @@ class Ground(io.ComfyNode):
         plan: Trace | None = None,
     ) -> io.NodeOutput:
         from ..evlm.errors import RequestError
+        from ..evlm.ground.which import find
         from ..evlm.pipeline import ground_plan
 
         frames, labels = image, sockets.split_labels(targets)
@@ -102,11 +104,13 @@ class Ground(io.ComfyNode):
             if labels:
                 if grounder is None:
                     raise RequestError(f"targets {targets!r:.80} need a detector; connect Load EVLM Detector")
-                boxes = grounder.ground(frames, labels, threshold=least, **how)
+                boxes, notes = find(grounder, frames, labels, least, **how)
             elif plan is not None:
-                boxes = ground_plan(grounder, frames, plan.plan, least, **how).boxes
+                grounded = ground_plan(grounder, frames, plan.plan, least, **how)
+                boxes, notes = grounded.boxes, grounded.notes
             else:
                 raise RequestError("nothing to look for: connect a plan, or write labels into `targets`")
+        host.tell(notes)
         preview = drawn(frames, None, boxes)
         return io.NodeOutput(
             sockets.from_boxes(boxes, len(frames)),

@@ -97,6 +97,7 @@ class Segment(io.ComfyNode):
             host.check_cancelled()
             if plan is not None and clicks is None and rough is None:
                 region, objects = segment_plan(engine, frames, plan.plan, prompt_boxes or [])
+                host.tell(region.notes)
                 mask = torch.ones(frames.shape[:3]) if region.mask is None else region.mask
             else:
                 prompt = None if rough is None else rough.expand(len(frames), -1, -1)

@@ -377,7 +377,8 @@ Check the first instruction against the references and the prompt; keep it or me
 </reflection>
 <output>
 instruction: one imperative sentence, complete without the references
-targets: what in the original changes, short noun phrases separated by "; "
+targets: what in the original changes, short noun phrases separated by "; "; where several are alike, which: \
+left cup; both chairs
 scope: local
 mask: {form}
 </output>

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..boxes import bounding_box, box_iou
+from ..ground.which import find, which
 from ..plan.mask_codec import mask_iou
 from ..plan.trace import Plan
 from .region import SHARPENS, PlanRegion, Region, decide, rectangles
@@ -35,7 +36,7 @@ def detect(
     """The boxes of the plan's targets in frames [F, H, W, 3], and what was decided, in words.
 
     grounder: a `Grounder`. region: the plan's. how: more arguments for its `ground`; with keep="all" all
-    boxes are kept, else one of each label in each frame.
+    boxes are kept, else one of each label in each frame, or as many as the label says.
     """
     place = None if region.mask is None else bounding_box(region.mask)
     if place is not None and _ADDS.match(plan.instruction):
@@ -43,13 +44,13 @@ def detect(
     choosing = place is not None and how.get("keep", "best") == "best"
     if choosing:
         how["keep"] = "all"
-    boxes = grounder.ground(frames, plan.targets, threshold=threshold, **how)
+    boxes, notes = find(grounder, frames, plan.targets, threshold, **how)
     if not boxes:
-        return [], [f"the detector found no {' or '.join(plan.targets)}"]
+        return [], [*notes, f"the detector found no {' or '.join(plan.targets)}"]
     if not choosing or place is None:
-        return boxes, []
-    kept: list[Box] = []
-    notes: list[str] = []
+        return boxes, notes
+    kept = [box for box in boxes if not which(box.label).plain]  # which and how many was said
+    boxes = [box for box in boxes if which(box.label).plain]
     for label in dict.fromkeys(box.label for box in boxes):
         nearby: Corners = place
         for frame in range(len(frames)):
