@@ -74,33 +74,40 @@ class NativeEditor:
         Raises PictureError for frames or a mask of wrong shape or values, ModelError where the model gives
         numbers that are none.
         """
-        from ..evlm.edit.masked import begin, latent_mask, put_back
+        from ..evlm.edit.masked import begin, latent_mask, put_all_back
         from ..evlm.edit.protocol import Edited, unchanged
 
         settings = settings or self.defaults
         notes = self._not_used(settings)
         side = self.resolution
-        frames, work = begin(frames, mask, side, side, self.kind.multiple, settings.context, notes)
-        if work is None:
+        frames, works = begin(frames, mask, side, side, self.kind.multiple, settings.context, notes)
+        if not works:
             return unchanged(frames, notes)
         walk = replace(self.walk, steps=settings.steps, denoise=self.walk.denoise * settings.strength)
-        # Text encoder, model, VAE: each once for all frames, for core moves them on and off the card.
-        crops = list(work.crop.split(1))
+        # Text encoder, model, VAE: each once for all crops, for core moves them on and off the card.
+        crops = [crop for work in works for crop in work.crop.split(1)]
         latents, guiders = zip(*(self._begin(crop, instruction, settings) for crop in crops), strict=True)
-        keep = latent_mask(work, *latents[0].shape[-2:])
+        keeps: list[Tensor | None] = []
+        for work in works:
+            keep = latent_mask(work, *latents[len(keeps)].shape[-2:])
+            keeps += [None] * len(work.which) if keep is None else keep.split(1)
         painted = [
             core.sample(
                 guider,
                 torch.zeros_like(latent) if keep is None and walk.denoise == 1 else latent,
-                None if keep is None else keep[frame : frame + 1],
+                keep,
                 settings.seed,
                 walk,
                 _Progress(on_step, frame, len(crops), latent, crop),
             )
-            for frame, (guider, latent, crop) in enumerate(zip(guiders, latents, crops, strict=True))
+            for frame, (guider, latent, crop, keep) in enumerate(
+                zip(guiders, latents, crops, keeps, strict=True)
+            )
         ]
-        pictures = torch.cat([self._decode(each) for each in painted])
-        return Edited(put_back(frames, work, pictures, settings.feather), pictures, work.box, tuple(notes))
+        pictures = [self._decode(each) for each in painted]
+        of_works = [torch.cat([pictures.pop(0) for _ in work.which]) for work in works]
+        result, shown, box = put_all_back(frames, works, of_works, settings.feather)
+        return Edited(result, shown, box, tuple(notes))
 
     def _begin(self, crop: Tensor, instruction: str, settings: EditSettings) -> tuple[Tensor, Any]:
         """The latent of a crop [1, h, w, 3], and core's guider for it."""

@@ -61,8 +61,19 @@ def crop_box(
     corners = bounding_box(inside)
     if corners is None:
         return None
-    left, top, right, bottom = corners
+    return crop_around(corners, frame_height, frame_width, context, best_resolution, multiple)
 
+
+def crop_around(
+    corners: tuple[int, int, int, int],
+    frame_height: int,
+    frame_width: int,
+    context: float = 1.2,
+    best_resolution: int = 512,
+    multiple: int = 64,
+) -> CropBox:
+    """As `crop_box`, around corners (x0, y0, x1, y1) in pixels of a frame, x1 and y1 exclusive."""
+    left, top, right, bottom = corners
     smallest = best_resolution / MAX_ZOOM
     width = max((right - left) * context, smallest)
     height = max((bottom - top) * context, smallest)

@@ -7,6 +7,7 @@ latents outside the mask on the original's path at every step, and a video is ed
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from ..errors import ModelError
 from ..models.loading import pick_device, pick_dtype
 from .chunks import in_chunks
-from .masked import begin, latent_mask, put_back
+from .masked import Work, begin, latent_mask, put_all_back
 from .parts import Parts, load_parts
 from .preview import LatentPreview
 from .protocol import Edited, EditSettings, OnStep, unchanged
@@ -110,7 +111,7 @@ class IP2P:
         settings = settings or self.defaults
         build_scheduler(settings.scheduler, self.scheduler_config)  # an unknown name fails before any work
         notes: list[str] = []
-        frames, work = begin(
+        frames, works = begin(
             frames,
             mask,
             self.best_resolution,
@@ -119,7 +120,7 @@ class IP2P:
             settings.context,
             notes,
         )
-        if work is None:
+        if not works:
             return unchanged(frames, notes)
         text, cut = self._read(instruction)
         if cut:
@@ -127,17 +128,46 @@ class IP2P:
                 f"the instruction is longer than CLIP's {self._text_length} tokens: its end was cut off"
             )
 
-        def paint(chunk: slice) -> Tensor:
-            keep = latent_mask(work, work.box.height // self.factor, work.box.width // self.factor)
-            progress = None if on_step is None else _Progress(on_step, chunk, len(work.which))
-            return self._paint(
-                work.crop[chunk], text, keep if keep is None else keep[chunk], settings, progress
-            )
+        painted = self._paint_places(works, text, settings, on_step, notes)
+        result, crops, box = put_all_back(frames, works, painted, settings.feather)
+        return Edited(result, crops, box, tuple(dict.fromkeys(notes)))
 
-        painted, halved = in_chunks(len(work.which), settings.chunk, paint)
-        crops = torch.cat(painted)
-        result = put_back(frames, work, crops, settings.feather)
-        return Edited(result, crops, work.box, (*notes, *halved))
+    def _paint_places(
+        self,
+        works: Sequence[Work],
+        text: Tensor,
+        settings: EditSettings,
+        on_step: OnStep | None,
+        notes: list[str],
+    ) -> list[Tensor]:
+        """The painted crops of each place. Those of one size go through the model together."""
+        painted: dict[int, Tensor] = {}
+        pictures, done = sum(len(work.which) for work in works), 0
+        for alike in _of_one_size(works):
+            crop, keep = torch.cat([works[at].crop for at in alike]), self._kept([works[at] for at in alike])
+
+            def paint(chunk: slice, crop: Tensor = crop, keep: Any = keep, done: int = done) -> Tensor:
+                part = slice(done + chunk.start, done + chunk.stop)
+                progress = None if on_step is None else _Progress(on_step, part, pictures)
+                return self._paint(
+                    crop[chunk], text, None if keep is None else keep[chunk], settings, progress
+                )
+
+            parts, halved = in_chunks(len(crop), settings.chunk, paint)
+            notes += halved
+            done += len(crop)
+            painted.update(
+                zip(alike, torch.cat(parts).split([len(works[at].which) for at in alike]), strict=True)
+            )
+        return [painted[at] for at in range(len(works))]
+
+    def _kept(self, works: Sequence[Work]) -> Tensor | None:
+        """The latent masks of places with crops of one size, [A, 1, h, w]; None for the whole frame."""
+        masks = [
+            latent_mask(work, work.box.height // self.factor, work.box.width // self.factor) for work in works
+        ]
+        known = [mask for mask in masks if mask is not None]
+        return torch.cat(known) if known else None
 
     def _paint(
         self,
@@ -228,6 +258,14 @@ class IP2P:
     @property
     def _text_length(self) -> int:
         return int(min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings))
+
+
+def _of_one_size(works: Sequence[Work]) -> list[list[int]]:
+    """The numbers of the works, those with crops of one size together."""
+    sizes: dict[tuple[int, int], list[int]] = {}
+    for at, work in enumerate(works):
+        sizes.setdefault((work.box.height, work.box.width), []).append(at)
+    return list(sizes.values())
 
 
 class _Guidance:

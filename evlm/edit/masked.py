@@ -1,6 +1,6 @@
 """What every masked edit shares: the crop to work in, the latents to keep, the pixels to put back.
 
-    frames, mask --work_on--> crop --the editor's model--> painted crop --put_back--> frames
+    frames, mask --work_on--> crops --the editor's model--> painted crops --put_back--> frames
 
 Outside the mask the result is a copy of the original, bit for bit: pixels are chosen there, never blended.
 A mask pixel is on from 0.5, as in evlm.masks.
@@ -8,6 +8,7 @@ A mask pixel is on from 0.5, as in evlm.masks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,13 +19,14 @@ from ..errors import PictureError
 from ..files.pictures import check_frames
 from ..masks import check_mask, feather_inward, fit_mask
 from .crop import CropBox, cover, crop_box, extract, resize, restore
+from .regions import places
 
 FEATHER = 0.02  # of the mask's shorter side, when nobody says
 
 
 @dataclass(frozen=True)
 class Work:
-    """The part of a request that a model has to paint.
+    """A part of a request that a model has to paint.
 
     which: [A] int64, the frames that have a mask. crop: [A, box.height, box.width, 3] in 0..1.
     mask: [A, H, W] bool, or None for the whole frame.
@@ -43,8 +45,9 @@ def work_on(
     full_frame_resolution: int,
     multiple: int,
     context: float = 1.2,
-) -> Work | None:
-    """The crop that holds the masks of all frames, or the whole frame without a mask.
+) -> list[Work]:
+    """The crops that hold the masks of all frames, one for each place apart (`regions.places`), or the whole
+    frame without a mask.
 
     Args:
         frames: [F, H, W, 3] in 0..1. mask: [F, H, W], or [1, H, W] for all frames, in 0..1; or None.
@@ -52,7 +55,7 @@ def work_on(
         multiple, context: as in crop_box.
 
     Returns:
-        None when no pixel of the mask is on.
+        Nothing when no pixel of the mask is on.
 
     Raises:
         PictureError: frames or mask of a wrong shape or with values that are no numbers in 0..1.
@@ -62,7 +65,7 @@ def work_on(
     if mask is None:
         box = crop_box(torch.ones(1, height, width), 1.0, full_frame_resolution, multiple)
         assert box is not None
-        return Work(box, torch.arange(count), extract(frames, box), None)
+        return [Work(box, torch.arange(count), extract(frames, box), None)]
     mask = check_mask(mask)
     if mask.shape[1:] != frames.shape[1:3] or mask.shape[0] not in (1, count):
         raise PictureError(
@@ -70,11 +73,12 @@ def work_on(
             "like the frames; resize it first"
         )
     on = (mask >= 0.5).expand(count, -1, -1)
-    box = crop_box(on, context, best_resolution, multiple)
-    if box is None:
-        return None
-    which = torch.nonzero(on.flatten(1).any(1)).flatten()
-    return Work(box, which, extract(frames[which], box), on[which])
+    works = []
+    for place in places(on, context, best_resolution, multiple):
+        here = on & place.inside
+        which = torch.nonzero(here.flatten(1).any(1)).flatten()
+        works.append(Work(place.box, which, extract(frames[which], place.box), here[which]))
+    return works
 
 
 def begin(
@@ -85,7 +89,7 @@ def begin(
     multiple: int,
     context: float,
     notes: list[str],
-) -> tuple[Tensor, Work | None]:
+) -> tuple[Tensor, list[Work]]:
     """The frames [F, H, W, 3] checked, and what there is to paint.
 
     Arguments and errors as `work_on`'s, the mask as `fit_mask` takes it. notes: what a user should know is
@@ -93,14 +97,15 @@ def begin(
     """
     frames = check_frames(frames, notes=notes)
     mask = None if mask is None else fit_mask(mask, frames, notes=notes)
-    work = work_on(frames, mask, best_resolution, full_frame_resolution, multiple, context)
-    if work is None:
+    works = work_on(frames, mask, best_resolution, full_frame_resolution, multiple, context)
+    at_work = len({frame for work in works for frame in work.which.tolist()})
+    if not works:
         notes.append("the mask is empty: nothing to edit")
-    elif len(work.which) < len(frames):
-        notes.append(
-            f"{len(frames) - len(work.which)} of {len(frames)} frames have an empty mask and stay as is"
-        )
-    return frames, work
+    elif at_work < len(frames):
+        notes.append(f"{len(frames) - at_work} of {len(frames)} frames have an empty mask and stay as is")
+    if len(works) > 1:
+        notes.append(f"{len(works)} places lie apart: each is painted in a crop of its own")
+    return frames, works
 
 
 def latent_mask(work: Work, height: int, width: int) -> Tensor | None:
@@ -112,7 +117,7 @@ def latent_mask(work: Work, height: int, width: int) -> Tensor | None:
 
 
 def put_back(frames: Tensor, work: Work, painted: Tensor, feather: int | None = None) -> Tensor:
-    """The frames with the painted crops in place.
+    """The frames with the painted crops of one place in them.
 
     Args:
         frames: [F, H, W, 3], the original. painted: [A, box.height, box.width, 3] in 0..1.
@@ -134,6 +139,21 @@ def put_back(frames: Tensor, work: Work, painted: Tensor, feather: int | None = 
         alpha = fade(work.mask[frame], feather)[window]
         result[index][window] = blend(result[index][window], paint, alpha)
     return result
+
+
+def put_all_back(
+    frames: Tensor, works: Sequence[Work], painted: Sequence[Tensor], feather: int | None = None
+) -> tuple[Tensor, Tensor, CropBox]:
+    """As `put_back`, of all places. Also the crops [A, h, w, 3] of the largest place, and its box: what an
+    editor shows of its work."""
+    for work, crops in zip(works, painted, strict=True):
+        frames = put_back(frames, work, crops, feather)
+    largest = max(range(len(works)), key=lambda at: _size(works[at].box))
+    return frames, painted[largest], works[largest].box
+
+
+def _size(box: CropBox) -> int:
+    return (box.x1 - box.x0) * (box.y1 - box.y0)
 
 
 def composite(

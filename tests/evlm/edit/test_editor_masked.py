@@ -14,8 +14,7 @@ def disc(size: int, radius: float) -> torch.Tensor:
 
 def test_paint_fades_in_from_the_edge_and_never_leaves_the_mask() -> None:
     frames, mask = torch.zeros(1, 64, 64, 3), disc(64, 20)
-    work = work_on(frames, mask, 64, 64, 8)
-    assert work is not None
+    (work,) = work_on(frames, mask, 64, 64, 8)
     result = put_back(frames, work, torch.ones(1, work.box.height, work.box.width, 3), feather=3)
     assert (result[mask < 0.5] == 0).all()
     line = result[0, 32, :32, 0]
@@ -26,8 +25,8 @@ def test_paint_fades_in_from_the_edge_and_never_leaves_the_mask() -> None:
 
 def test_without_feather_the_paint_is_exact_up_to_the_edge() -> None:
     frames, mask = torch.rand(1, 64, 64, 3), disc(64, 12)
-    work = work_on(frames, mask, 32, 64, 8)
-    assert work is not None and work.box.native
+    (work,) = work_on(frames, mask, 32, 64, 8)
+    assert work.box.native
     paint = torch.rand(1, work.box.height, work.box.width, 3)
     result = put_back(frames, work, paint, feather=0)
     window = (0, slice(work.box.y0, work.box.y1), slice(work.box.x0, work.box.x1))
@@ -44,13 +43,12 @@ def test_feather_grows_with_the_mask() -> None:
 def test_a_latent_cell_that_the_mask_touches_is_painted() -> None:
     mask = torch.zeros(1, 64, 64)
     mask[0, 31, 33] = 1
-    work = work_on(torch.zeros(1, 64, 64, 3), mask, 32, 64, 8)
-    assert work is not None
+    (work,) = work_on(torch.zeros(1, 64, 64, 3), mask, 32, 64, 8)
     cells = latent_mask(work, work.box.height // 2, work.box.width // 2)
     assert cells is not None and cells.sum() >= 1 and set(cells.unique().tolist()) == {0.0, 1.0}
 
 
 def test_one_mask_serves_all_frames() -> None:
     frames = torch.rand(3, 40, 40, 3)
-    work = work_on(frames, disc(40, 10), 32, 32, 8)
-    assert work is not None and work.which.tolist() == [0, 1, 2] and len(work.crop) == 3
+    (work,) = work_on(frames, disc(40, 10), 32, 32, 8)
+    assert work.which.tolist() == [0, 1, 2] and len(work.crop) == 3
