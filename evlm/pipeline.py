@@ -122,9 +122,9 @@ class Changes:
         """The trace with its plan changed."""
         plan = trace.plan
         if self.instruction:
-            plan = plan.as_one(instruction=self.instruction)
+            plan = plan.as_one(instruction=self.instruction, confidence=None)
         if self.targets:
-            plan = plan.as_one(targets=self.targets, scope="local", mask_text=None)
+            plan = plan.as_one(targets=self.targets, scope="local", mask_text=None, confidence=None)
         elif self.boxes is not None:
             plan = plan.as_one(scope="local", mask_text=None)
         return replace(trace, plan=plan)

@@ -103,7 +103,7 @@ def _read(text: str, targets: tuple[str, ...], plain: bool, mask: Tensor | None)
         trace = Trace("", "", "", Plan(" ".join(text.split()), scope="local" if targets else "global"))
     plan = trace.plan
     if targets:
-        plan = plan.as_one(targets=targets, scope="local")
+        plan = plan.as_one(targets=targets, scope="local", confidence=None)
     if mask is not None:
         text = get_codec("box-spans-16").encode(mask[0])
         plan = plan.as_one(mask_text=text, scope="local", trust="tuned")  # a person's: it is obeyed

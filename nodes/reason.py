@@ -15,12 +15,18 @@ from .story import STORY
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..evlm.plan.trace import Trace
+    from ..evlm.plan.trace import Plan, Trace
     from ..evlm.request import Reference as EngineReference
 
 KINDS = ["image", "video", "text", "depth"]
 BATCH = ["pictures", "video"]
 GUIDED = ["auto", "always", "never"]
+ASK = (
+    "Say more in the prompt, add a reference, try another seed at a temperature above 0, or lower `ask below`"
+)
+UNKNOWN = (
+    "`ask below` has no effect: nothing is known of how sure this model is (one behind an endpoint, say)"
+)
 PROMPT = "What shall change? One to four words are enough, or none when a reference says it."
 
 
@@ -154,6 +160,17 @@ class Reason(io.ComfyNode):
                     tooltip="Hold the text to its form, so that the model cannot ramble or miss it. 'auto': "
                     "a model that was never tuned on the form.",
                 ),
+                io.Float.Input(
+                    "ask_below",
+                    display_name="ask below",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="Stop here where the model is less sure of its plan than this, 0 to 1, and say "
+                    "what to do; 0: never. Local models only.",
+                ),
             ],
             outputs=[
                 sockets.Plan.Output(
@@ -207,6 +224,7 @@ class Reason(io.ComfyNode):
         repair: bool,
         references: tuple[EngineReference, ...] | None = None,
         guided: str = GUIDED[0],
+        ask_below: float = 0.0,
     ) -> io.NodeOutput:
         from ..evlm.reason.batch import reason_all
         from ..evlm.reason.reasoner import Sampling
@@ -227,6 +245,11 @@ class Reason(io.ComfyNode):
         ]
         host.tell(note for request in requests for note in request.notes)
         plans = [trace.plan for trace in traces]
+        ui = {"evlm_trace": [as_json(trace) for trace in traces]}
+        notes, stops = _asks(plans, ask_below)
+        host.tell(notes)
+        if stops:
+            return io.NodeOutput(ui=ui, block_execution=notes[0])
         masks = [_mask(trace, each) for trace, each in zip(traces, pictures, strict=True)]
         return io.NodeOutput(
             traces,
@@ -235,7 +258,7 @@ class Reason(io.ComfyNode):
             masks,
             texts,
             pictures,
-            ui={"evlm_trace": [as_json(trace) for trace in traces]},
+            ui=ui,
         )
 
 
@@ -291,7 +314,20 @@ def as_json(trace: Trace) -> dict[str, Any]:
         "scope": plan.scope,
         "mask": plan.mask_text,
         "repairs": list(plan.repairs),
+        "confidence": plan.confidence,
     }
+
+
+def _asks(plans: list[Plan], below: float) -> tuple[list[str], bool]:
+    """What is said where the model is less sure of a plan than that, and whether to stop."""
+    known = [(plan.confidence, plan.instruction) for plan in plans if plan.confidence is not None]
+    if below and not known:
+        return [UNKNOWN], False
+    sure, instruction = min(known, default=(1.0, ""))
+    if sure >= below:
+        return [], False
+    said = f"the model is {sure:.0%} sure of {instruction!r:.200}, and `ask below` is {below:.0%}"
+    return [f"stopped: {said}. {ASK}"], True
 
 
 def _mask(trace: Trace, frames: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ const LONGEST_TAIL = 32
  * held back until it is decided.
  * Returns thinking, intermediate, reflection and output (each trimmed, "" where it has not begun), instruction,
  * targets (a list), scope and mask as far as <output> names them, outside (text that stands in no part), repairs
- * (none: only the server mends), and writing: the part that is being written, "" when there is none.
+ * (none: only the server mends), confidence (null: only the server knows), and writing: the part that is being written, "" when there is none.
  */
 export function splitTrace(text, done = false) {
   text = asText(text)
@@ -54,6 +54,7 @@ export function splitTrace(text, done = false) {
     ...readFields(output),
     outside: unescape(outside.join("\n")),
     repairs: [],
+    confidence: null,
     writing: done ? "" : open ? "thinking" : part,
   }
 }
@@ -152,6 +153,7 @@ export function readMessage(value) {
     scope: asText(trace.scope),
     mask: asText(trace.mask),
   }
+  const sure = trace.confidence
   return {
     thinking: asText(trace.thinking),
     intermediate: asText(trace.intermediate),
@@ -160,6 +162,7 @@ export function readMessage(value) {
     ...fields,
     outside: "",
     repairs: Array.isArray(trace.repairs) ? trace.repairs.map(asText) : [],
+    confidence: typeof sure === "number" && sure >= 0 && sure <= 1 ? sure : null,
     writing: "",
   }
 }

@@ -85,13 +85,15 @@ export function createTraceView({ t, folded, onFold }) {
   function drawChips(trace) {
     const labels = trace?.targets ?? []
     const scope = { local: t("local"), global: t("wholePicture") }[trace?.scope] ?? trace?.scope ?? ""
-    const key = JSON.stringify([labels, scope, trace?.mask])
+    const sure = trace?.confidence == null ? "" : t("sure", Math.round(100 * trace.confidence))
+    const key = JSON.stringify([labels, scope, trace?.mask, sure])
     if (chips.dataset.key === key) return
     chips.dataset.key = key
     chips.replaceChildren()
     for (const label of labels) make("span", "evlm-chip", chips, label)
     if (scope) make("span", "evlm-chip evlm-scope", chips, scope).title = trace.mask || ""
-    chips.hidden = !labels.length && !scope
+    if (sure) make("span", "evlm-chip evlm-scope", chips, sure)
+    chips.hidden = !labels.length && !scope && !sure
   }
 
   return { element, show, setFolded, setNote: (text) => put(note, text) }

@@ -91,6 +91,7 @@ class Plan:
     several: the edits of a plan that has two to four of them, in their order, each a plan of one (see
         `of_steps`); the other fields then speak of all together: the instructions as one sentence, all
         targets, no mask, "global" where one of them is.
+    confidence: how sure the model was of it, 0..1; None: not known, or a person's. Not part of the identity.
 
     White space around a text carries no meaning and is taken off; empty labels are dropped. Where the
     instruction says that nothing is to change (`changes_nothing`), the original is the answer.
@@ -104,6 +105,7 @@ class Plan:
     repairs: tuple[str, ...] = field(default=(), compare=False)
     trust: Trust = field(default="tuned", compare=False)
     several: tuple[Plan, ...] = ()
+    confidence: float | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         instruction = _text(self.instruction, "instruction")
@@ -117,6 +119,11 @@ class Plan:
             raise TraceError("scope", 0, f"expected 'local' or 'global', got {self.scope!r:.80}")
         if self.trust not in ("tuned", "base"):
             raise TraceError("trust", 0, f"expected 'tuned' or 'base', got {self.trust!r:.80}")
+        sure = self.confidence
+        if sure is not None and (
+            isinstance(sure, bool) or not isinstance(sure, (int, float)) or not 0 <= sure <= 1
+        ):
+            raise TraceError("confidence", 0, f"expected None or 0 to 1, got {sure!r:.80}")
         object.__setattr__(self, "instruction", instruction)
         object.__setattr__(self, "targets", tuple(label for label in labels if label))
         object.__setattr__(self, "mask_text", mask_text or None)

@@ -141,13 +141,15 @@ class TraceStream:
 
 
 def plan_to_json(plan: Plan) -> str:
-    """The plan as one line of JSON; `plan_from_json` gives the same plan back, with its repairs and trust.
-    Older versions read it too; they leave the trust out, and of several steps take all as one edit."""
+    """The plan as one line of JSON; `plan_from_json` gives the same plan back, with its repairs, trust and
+    confidence. Older versions read it too; they leave the last two out, and of several steps take all as one
+    edit."""
     data = {
         "version": TRACE_VERSION,
         **_plan_data(plan),
         "repairs": list(plan.repairs),
         **({"trust": plan.trust} if plan.trust != "tuned" else {}),
+        **({} if plan.confidence is None else {"confidence": plan.confidence}),
         **({"steps": [_plan_data(step) for step in plan.several]} if plan.several else {}),
     }
     return json.dumps(data)
@@ -184,7 +186,8 @@ def plan_from_json(text: str) -> Plan:
     if not all(isinstance(step, dict) for step in steps):
         raise TraceError("json", 0, "each step must be an object")
     plan = Plan.of_steps([_plan_of(step) for step in steps]) if steps else _plan_of(data)
-    return replace(plan, repairs=tuple(repairs), trust=data.get("trust", "tuned"))
+    trust, sure = data.get("trust", "tuned"), data.get("confidence")
+    return replace(plan, repairs=tuple(repairs), trust=trust, confidence=sure)
 
 
 def _plan_of(data: dict[str, Any]) -> Plan:

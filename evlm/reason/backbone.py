@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,8 @@ _CPU_FLOAT32_BYTES = 4 << 30  # weights up to this size are computed in float32 
 class Backbone:
     """A loaded model. `model` is the transformers module (in eval mode), `quantized` says that it cannot
     move; `tuned`, that it knows the form, and `trust`, whether it was trained on masks (`Plan.trust`).
-    `boxes`: the form in which one that was not tuned writes a box."""
+    `boxes`: the form in which one that was not tuned writes a box. `temperature` is that of its confidence,
+    where one was fitted (`confidence.confidence`)."""
 
     model: nn.Module
     processor: Any
@@ -55,6 +57,7 @@ class Backbone:
     tuned: bool = True
     trust: Trust = "tuned"
     boxes: BoxForm = OWN
+    temperature: float | None = None
 
     @property
     def request_style(self) -> PromptStyle:
@@ -109,7 +112,19 @@ def load_backbone(
         tuned=meta is not None or "prompt" in notes,
         boxes=boxes,
         trust="tuned" if (meta and meta.mask_codec) or "mask_codec" in notes else "base",
+        temperature=_temperature(folder, notes) if meta is None else None,
     )
+
+
+def _temperature(folder: Path, notes: Mapping[str, Any]) -> float | None:
+    """Of the confidence. An adapter makes another model, for which it was not fitted."""
+    value = notes.get("confidence_temperature")
+    if value is None:
+        return None
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 < value < math.inf:
+        raise ModelError(f"{folder / 'evlm.json'}: confidence_temperature {value!r:.40}, expected above 0")
+    return float(value)
 
 
 def open_processor(source: str | Path, max_pixels: int | None = None, min_pixels: int | None = None) -> Any:

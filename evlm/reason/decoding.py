@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError
+from .confidence import Written
 from .prefix_cache import PrefixCache, split
 from .transformers_compat import cache_name, new_cache, positions_in_cache
 
@@ -154,6 +155,13 @@ class Chooser:
         return self(logits.masked_fill(~allowed.to(logits.device), -math.inf))
 
 
+def log_probability(logits: Tensor, token: int) -> Tensor:
+    """Of a token as the model has it, whatever the sampling: 0-dimensional, on the logits' device, for which
+    nobody waits."""
+    scores = logits.float()
+    return scores[token] - scores.logsumexp(-1)
+
+
 _LOOKED_AT = 16  # of the likeliest tokens, one by one, before all are
 
 
@@ -168,13 +176,16 @@ class Words:
         self.tokenizer, self.silent, self.on_token, self.every = tokenizer, silent, on_token, every
         self._next = 0.0
         self.ids: list[int] = []
+        self._logs: list[Tensor | None] = []
         self.pieces: list[str] = []
         self.begin = self.read = 0  # ids[begin:read] is already said and gives the next piece its context
 
-    def add(self, token: int) -> None:
+    def add(self, token: int, log: Tensor | None = None) -> None:
+        """log: of the model's probability for it, 0-dimensional; None: the form's."""
         if token in self.silent:
             return
         self.ids.append(token)
+        self._logs.append(log)
         if self.on_token is None:
             return
         now = time.perf_counter()
@@ -187,6 +198,13 @@ class Words:
     def all_text(self) -> str:
         """Of all tokens so far, said or not."""
         return self._text(self.ids)
+
+    def written(self) -> tuple[Written, ...]:
+        """Each token with its probability."""
+        known = [log for log in self._logs if log is not None]
+        values = iter(torch.stack(known).tolist() if known else ())
+        logs = (None if log is None else next(values) for log in self._logs)
+        return tuple(Written(self._text([token]), log) for token, log in zip(self.ids, logs, strict=True))
 
     def finish(self) -> str:
         self._say(last=True)

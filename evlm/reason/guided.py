@@ -5,13 +5,13 @@ Forced text, all its tokens together, costs one forward; the model's own tokens 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .decoding import Chooser, Decoder, Words
+from .decoding import Chooser, Decoder, Words, log_probability
 from .guide import Guide, Verdict
 
 
@@ -80,34 +80,40 @@ def write(
     guide: Guide,
     vocabulary: Vocabulary,
     words: Words,
-    held: Sequence[int] = (),
+    lead: Sequence[int] = (),
 ) -> int:
-    """Writes the text from behind `guide.opening` to its end. logits: of the first token. held: tokens that
-    are written and not said yet. Gives the tokens written, the form's among them."""
-    count, held = 0, list(held)
+    """Writes the text from behind `guide.opening` to its end. logits: of the first token. lead: tokens of the
+    form that are written and not said yet. Gives the tokens written, the form's among them."""
+    count = 0
 
     def fits(token: int) -> bool:
         return vocabulary.judge(guide, token) is not Verdict.NO
 
-    def say(tokens: list[int]) -> None:
-        for token in tokens:
-            words.add(token)
+    def say(tokens: Iterable[tuple[int, Tensor | None]]) -> None:
+        for token, log in tokens:
+            words.add(token, log)
+
+    def forms(tokens: Iterable[int]) -> list[tuple[int, Tensor | None]]:
+        return [(token, None) for token in tokens]
+
+    held = forms(lead)
 
     while True:
         token = choose.among(logits, fits, lambda: vocabulary.mask(guide))
         verdict = vocabulary.judge(guide, token)
         holds, written = guide.holds, [] if verdict is Verdict.END else [token]
-        held += written if holds else []
-        say([] if holds else written)
+        own = [(each, log_probability(logits, each)) for each in written]
+        held += own if holds else []
+        say([] if holds else own)
         step = guide.take("" if verdict is Verdict.END else vocabulary.text(token) or "", verdict)
-        form, lead = vocabulary.encode(step.form), vocabulary.encode(step.held)
+        form, later = vocabulary.encode(step.form), vocabulary.encode(step.held)
         if step.says:
-            say(held if step.instead is None else vocabulary.encode(step.instead))
+            say(held if step.instead is None else forms(vocabulary.encode(step.instead)))
             held = []
-        say(form)
-        held += lead
-        count += len(written) + len(form) + len(lead)
+        say(forms(form))
+        held += forms(later)
+        count += len(written) + len(form) + len(later)
         if guide.done:
             return count
-        if following := [*written, *form, *lead]:
+        if following := [*written, *form, *later]:
             logits = decoder.feed(following)

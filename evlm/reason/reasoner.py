@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import ModelError, RequestError, TraceError
 from ..plan.mask_codec import get_codec
@@ -24,7 +24,8 @@ from ..plan.trace import Trace, Trust, parse
 from ..request import Request
 from .backbone import Backbone, load_backbone
 from .compiled import CompiledStep
-from .decoding import Chooser, Decoder, OnToken, Words, silent_ids, stop_ids
+from .confidence import Written, confidence
+from .decoding import Chooser, Decoder, OnToken, Words, log_probability, silent_ids, stop_ids
 from .guide import DEFAULT_BUDGETS, WHOLE_FORM, Budgets, Guide
 from .guided import Vocabulary, write
 from .messages import Chat, build_messages, encode, seen_size
@@ -73,7 +74,7 @@ class Generated:
     """A text as the model wrote it. tokens: how many, the end token included; seconds: wall time from
     the request to the last token; finished: False when max_new_tokens cut it off; notes: what was done
     otherwise than it was asked for, in words; seen: the original's size as the model saw it, where its boxes
-    are in pixels of that."""
+    are in pixels of that; written: its tokens with their probabilities, where they are known."""
 
     text: str
     tokens: int
@@ -81,6 +82,7 @@ class Generated:
     finished: bool = True
     notes: tuple[str, ...] = ()
     seen: Size | None = None
+    written: tuple[Written, ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,11 @@ class Reasoned(Generated):
     """A text that was understood: its trace, with the plan in `trace.plan`."""
 
     trace: Trace = field(kw_only=True)
+
+    @property
+    def confidence(self) -> float | None:
+        """How sure the model was of its plan, 0..1; None where that is not known (`confidence`)."""
+        return self.trace.plan.confidence
 
 
 class Reasoner:
@@ -181,7 +188,8 @@ class Reasoner:
         TraceError when the text holds no plan, RequestError when the request does not fit into the
         model's context."""
         generated = self.generate(request, sampling, on_token)
-        return understood(generated, repair, self.backbone.trust, self.style.boxes)
+        how = (self.backbone.trust, self.style.boxes, self.backbone.temperature)
+        return understood(generated, repair, *how)
 
     @torch.inference_mode()
     def generate(
@@ -194,29 +202,31 @@ class Reasoner:
         chat = build_messages(request, self.codec, self.style, self.backbone.max_frames)
         if self.is_guided(sampling):
             tokens, notes = self._guided(chat, sampling, words)
-            return Generated(words.finish(), tokens, time.perf_counter() - start, notes=notes)
+            seconds = time.perf_counter() - start
+            return Generated(words.finish(), tokens, seconds, notes=notes, written=words.written())
         inputs = encode(self.processor, [chat])
         seen = self._seen(chat, inputs)
         self._check_context(inputs["input_ids"].shape[1], sampling.max_new_tokens)
         decoder, choose = self._decoder(), Chooser(sampling, self.backbone.model)
         tokens, notes = 0, ()
-        for token in self._tokens(decoder, inputs, choose):
+        for token, log in self._tokens(decoder, inputs, choose):
             tokens += 1
-            words.add(token)
+            words.add(token, log)
             if token in self._stops or tokens == sampling.max_new_tokens:
                 break
         finished = token in self._stops
         if not finished and sampling.guided != "never":
             more, notes = self._rescue(decoder, token, choose, sampling, words)
             finished, tokens = more > 0, tokens + more
-        return Generated(words.finish(), tokens, time.perf_counter() - start, finished, notes, seen)
+        seconds = time.perf_counter() - start
+        return Generated(words.finish(), tokens, seconds, finished, notes, seen, words.written())
 
-    def _tokens(self, decoder: Decoder, inputs: Any, choose: Chooser) -> Iterator[int]:
-        """Endless stream of tokens: prefill, then one forward for each."""
+    def _tokens(self, decoder: Decoder, inputs: Any, choose: Chooser) -> Iterator[tuple[int, Tensor]]:
+        """Endless stream of tokens with their log probabilities: prefill, then one forward for each."""
         logits = decoder.prefill(inputs)
         while True:
             token = choose(logits)
-            yield token
+            yield token, log_probability(logits, token)
             logits = decoder.feed([token])
 
     def is_guided(self, sampling: Sampling) -> bool:
@@ -292,10 +302,15 @@ class Reasoner:
 
 
 def understood(
-    generated: Generated, repair: bool = True, trust: Trust = "tuned", boxes: BoxForm = OWN
+    generated: Generated,
+    repair: bool = True,
+    trust: Trust = "tuned",
+    boxes: BoxForm = OWN,
+    temperature: float | None = None,
 ) -> Reasoned:
-    """The text with its trace, whose plan is trusted so. boxes: the form in which the model writes them.
-    Raises TraceError, which says so where the text was cut off."""
+    """The text with its trace, whose plan is trusted so and says how sure the model was. boxes: the form in
+    which the model writes them. temperature: of how sure. Raises TraceError, which says so where the text was
+    cut off."""
     text, tokens, finished = generated.text, generated.tokens, generated.finished
     try:
         held = boxes.pixels and generated.seen is None  # to the form, with the place in our numbers
@@ -306,6 +321,8 @@ def understood(
             raise
         cut = f"the answer was cut off after {tokens} tokens; raise max_new_tokens"
         raise type(error)(error.part, error.offset, f"{error.reason} ({cut})") from None
-    if trust != trace.plan.trust:
-        trace = replace(trace, plan=replace(trace.plan, trust=trust))
-    return Reasoned(text, tokens, generated.seconds, finished, generated.notes, generated.seen, trace=trace)
+    sure = confidence(trace.plan, generated.written, temperature)
+    if trust != trace.plan.trust or sure is not None:
+        trace = replace(trace, plan=replace(trace.plan, trust=trust, confidence=sure))
+    more = (generated.notes, generated.seen, generated.written)
+    return Reasoned(text, tokens, generated.seconds, finished, *more, trace=trace)

@@ -72,6 +72,8 @@ def call(node_id: str, **inputs: Any) -> Any:
     if missing := [name for name, each in known.items() if not each.optional and name not in given]:
         raise TypeError(f"{node_id} needs {', '.join(missing)}")
     result = node.execute(**given)
+    if result.block_execution is not None:
+        return result
     if len(result.args) != len(schema.outputs or ()):
         raise TypeError(
             f"{node_id} gave {len(result.args)} outputs; its schema has {len(schema.outputs or ())}"
