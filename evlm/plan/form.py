@@ -59,12 +59,13 @@ def _lines_of(step: Plan) -> list[str]:
     return lines
 
 
-def parse_exact(text: str) -> Trace:
-    """Reads the exact form, in linear time. Raises TraceError, and nothing else."""
+def parse_exact(text: str, parts: Sequence[str] = PARTS) -> Trace:
+    """Reads the exact form, in linear time. parts: those that it has, `output` last; "think" is read as
+    <thinking>. Raises TraceError, and nothing else."""
     if not isinstance(text, str):
         raise TraceError("trace", 0, f"expected text, got {type(text).__name__}")
-    tags, contents, end = _tags(text), {}, 0
-    for part in PARTS:
+    tags, contents, end = _tags(text, parts), {}, 0
+    for part in parts:
         opening = _expect(f"<{part}>", next(tags, None), part, text)
         if text[end : opening.start()].strip():
             raise TraceError(part, end, f"text before <{part}>, outside the parts")
@@ -73,7 +74,10 @@ def parse_exact(text: str) -> Trace:
         end = closing.end()
     if text[end:].strip():
         raise TraceError("trace", end, "text after </output>")
-    prose = {part: unescape(text[slice(*contents[part])].strip()) for part in PROSE}
+    prose = dict.fromkeys(PROSE, "")
+    for part, (start, stop) in contents.items():
+        if part != "output":
+            prose["thinking" if part == "think" else part] = unescape(text[start:stop].strip())
     return Trace(**prose, plan=_parse_plan(text, *contents["output"]))
 
 
@@ -281,11 +285,13 @@ def _text(value: Any, part: str) -> str:
 # --- reading the exact form ---
 
 _TOKEN = re.compile(rf"\\.|<(/?)({'|'.join(PARTS)})>", re.DOTALL)
+_TOKEN_OR_THINK = re.compile(rf"\\.|<(/?)(think|{'|'.join(PARTS)})>", re.DOTALL)
 _NEEDED = frozenset(FIELDS[:3])
 
 
-def _tags(text: str) -> Iterator[re.Match[str]]:
-    return (match for match in _TOKEN.finditer(text) if match[2])
+def _tags(text: str, parts: Sequence[str]) -> Iterator[re.Match[str]]:
+    token = _TOKEN_OR_THINK if "think" in parts else _TOKEN
+    return (match for match in token.finditer(text) if match[2])
 
 
 def _expect(wanted: str, tag: re.Match[str] | None, part: str, text: str) -> re.Match[str]:

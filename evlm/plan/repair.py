@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ from ..errors import RefusalError, TraceError
 from .answers import is_refusal
 from .boxes_text import boxes_text, mend_mask_text
 from .fields import FIELD_OF, Fields, fields_from_lines, labels_of
-from .form import MOST_STEPS, PROSE, Plan, Scope, Trace, unescape
+from .form import MOST_STEPS, PARTS, PROSE, Plan, Scope, Trace, unescape
 from .loose_json import boxes_in, find_json, find_strict_json, labels_and_boxes
 from .parts import Cleaned, Part, Thoughts, blank_wrappers, find_parts, split_thoughts
 
@@ -17,20 +18,21 @@ _LONGEST_SENTENCE = 300  # characters of an <output> that may be an instruction 
 _QUOTED = 160  # characters of an answer that an error repeats
 
 
-def parse_loosely(text: str, finished: bool = True) -> Trace:
+def parse_loosely(text: str, finished: bool = True, asked: Sequence[str] = PARTS) -> Trace:
     """A trace from any text that holds a plan in some form. finished: False where the model was cut off.
+    asked: the parts that it was asked for.
 
     Raises RefusalError where the model says that it will not, TraceError where there is no plan.
     """
     notes: list[str] = []
     cleaned = Cleaned(text, notes)
     try:
-        return _trace(cleaned.text, finished, notes)
+        return _trace(cleaned.text, finished, notes, asked)
     except TraceError as error:
         raise type(error)(error.part, cleaned.offset(error.offset), error.reason) from None
 
 
-def _trace(text: str, finished: bool, notes: list[str]) -> Trace:
+def _trace(text: str, finished: bool, notes: list[str], asked: Sequence[str]) -> Trace:
     thoughts = split_thoughts(text)
     if thoughts.open is not None and not finished:
         raise TraceError("thinking", len(text), "the answer was cut off inside its thoughts")
@@ -42,22 +44,25 @@ def _trace(text: str, finished: bool, notes: list[str]) -> Trace:
         plan = _plan_in_thoughts(parts, inside, text.find(inside), notes)
     else:
         plan = _plan(parts, answer, finished, thoughts, notes)
-        _add_thoughts(parts, thoughts, notes)
+        _add_thoughts(parts, thoughts, notes, "think" in asked)
     if is_refusal(plan.instruction):
         raise RefusalError("instruction", 0, f"the model refuses: {_quote(plan.instruction)}")
-    notes += [f"<{part}> is missing: taken as empty" for part in PROSE if part not in parts]
+    wanted = ("thinking" if part == "think" else part for part in asked if part != "output")
+    notes += [f"<{part}> is missing: taken as empty" for part in wanted if part not in parts]
     prose = {part: unescape(parts[part].text.strip()) if part in parts else "" for part in PROSE}
     return Trace(**prose, plan=replace(plan, repairs=tuple(dict.fromkeys(notes))))
 
 
-def _add_thoughts(parts: dict[str, Part], thoughts: Thoughts, notes: list[str]) -> None:
-    """What was thought before the answer is its <thinking>, where the answer has none of its own."""
+def _add_thoughts(parts: dict[str, Part], thoughts: Thoughts, notes: list[str], asked: bool) -> None:
+    """What was thought before the answer is its <thinking>, where the answer has none of its own. asked: for
+    <think>."""
     if not thoughts.texts:
         return
     if "thinking" in parts and parts["thinking"].text.strip():
         notes.append("what was thought before the answer left out")
         return
-    notes.append("tag spelling mended")
+    if not asked:
+        notes.append("tag spelling mended")
     parts["thinking"] = Part("\n".join(thought.strip() for thought in thoughts.texts).strip(), 0, closed=True)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -33,22 +34,23 @@ __all__ = [
 ]
 
 
-def parse(text: str, repair: bool = True, finished: bool = True) -> Trace:
+def parse(text: str, repair: bool = True, finished: bool = True, parts: Sequence[str] = PARTS) -> Trace:
     """Reads a trace from any text, in linear time.
 
     repair: mend what a model that was never tuned on the form gets wrong (missing tags, code fences, JSON,
         prose around the trace, capitals, missing fields that follow from the others) and name each repair in
         `plan.repairs`. Without it only the exact form is accepted. The exact form is never repaired.
     finished: False where the model was cut off; only a plan that was done by then is taken.
+    parts: those that the model was asked for, of which none is missed otherwise.
     Raises TraceError, and nothing else; of these RefusalError where the model says that it will not. The mask
     text is not checked here: decoding it is up to `mask_codec`.
     """
     try:
-        trace = parse_exact(text)
+        trace = parse_exact(text, parts)
     except TraceError:
         if not repair or not isinstance(text, str):
             raise
-        return parse_loosely(text, finished)
+        return parse_loosely(text, finished, parts)
     if is_refusal(trace.plan.instruction):
         offset = text.rindex("instruction:")
         raise RefusalError("instruction", offset, f"the model refuses: {trace.plan.instruction!r:.200}")

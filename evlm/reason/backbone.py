@@ -75,6 +75,7 @@ def load_backbone(
     quantize: str | None = None,
     max_pixels: int | None = None,
     min_pixels: int | None = None,
+    style: str | None = None,
 ) -> Backbone:
     """See `Reasoner.load`. Raises ModelError, or CheckpointError for an adapter that does not fit."""
     folder = Path(source)
@@ -99,17 +100,19 @@ def load_backbone(
             _untie(model, tensors)
             model = wrapped.merge_and_unload()
     notes = read_notes(folder)
+    said = style or (meta and meta.prompt) or notes.get("prompt", "full")
+    asked = get_style(said, baselines=True)
     boxes = box_form(notes["boxes"]) if "boxes" in notes else OF_FAMILY[config["model_type"]]
     return Backbone(
         model=model.eval().requires_grad_(False),
         processor=processor,
         family=config["model_type"],
-        style=get_style((meta and meta.prompt) or notes.get("prompt", "full")),
+        style=asked,
         codec=str((meta and meta.mask_codec) or notes.get("mask_codec", "box-spans-8")),
         max_frames=int(notes.get("max_frames", MAX_FRAMES)),
         quantized=quantized,
         adapter=meta,
-        tuned=meta is not None or "prompt" in notes,
+        tuned=(meta is not None or "prompt" in notes) and not asked.untuned,
         boxes=boxes,
         trust="tuned" if (meta and meta.mask_codec) or "mask_codec" in notes else "base",
         temperature=_temperature(folder, notes) if meta is None else None,

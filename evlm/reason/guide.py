@@ -15,7 +15,7 @@ labels parted by ";", the scope, and where the edit is local its place (`place_g
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
@@ -44,6 +44,10 @@ class Budgets(NamedTuple):
             least = LEAST_OUTPUT if part == "output" else 0
             if not least <= budget <= MOST:
                 raise RequestError(f"budget of <{part}> {budget}: expected {least} to {MOST:,} tokens")
+
+    def of(self, part: str) -> int:
+        """Of one part; "think" stands for all of the prose."""
+        return sum(self[:3]) if part == "think" else self[PARTS.index(part)]
 
     def within(self, total: int) -> Budgets:
         """As they are where their sum is at most `total`; else in like shares of it, `output` with what it
@@ -84,11 +88,12 @@ class Step:
 
 class Guide:
     """One text on its way through the form: write `opening`, then judge and take token after token and write
-    each step's `form`, until `done`."""
+    each step's `form`, until `done`. parts: of the form, `output` last."""
 
-    def __init__(self, budgets: Budgets, place: PlaceGrammar) -> None:
+    def __init__(self, budgets: Budgets, place: PlaceGrammar, parts: Sequence[str] = PARTS) -> None:
         budgets.check()
         self.budgets, self.place = budgets, place
+        self._parts, self._limits = tuple(parts), [budgets.of(part) for part in parts]
         self.done = False
         self.notes: list[str] = []  # what was closed because its budget was used up
         self._part = -1
@@ -256,7 +261,7 @@ class Guide:
     # --- how it goes on ---
 
     def _go_on(self) -> Step:
-        budget = self.budgets[self._part]
+        budget = self._limits[self._part]
         if self._field == "instruction":
             budget = int(budget * _INSTRUCTION)
         elif self._field == "targets":
@@ -270,7 +275,7 @@ class Guide:
         if self._field in ("next", "mask"):
             self.notes.append(f"mask left out: <output> has used up its {self.budgets.output} tokens")
             return self._end(keeps=False)
-        name = self._field or f"<{PARTS[self._part]}>"
+        name = self._field or f"<{self._parts[self._part]}>"
         self.notes.append(f"{name} closed after {self._used_in_field} tokens")
         return self._close()
 
@@ -278,7 +283,7 @@ class Guide:
         """Ends what is being filled, and begins what comes next."""
         end = "" if self._value.endswith("\n") else "\n"
         if not self._field:
-            return Step(self._open(f"{end}</{PARTS[self._part]}>\n"))
+            return Step(self._open(f"{end}</{self._parts[self._part]}>\n"))
         if self._field == "instruction":
             self._begin("targets")
             return Step(f"{end}targets:")
@@ -295,13 +300,14 @@ class Guide:
         """The next part, or the one behind it where that has no budget."""
         while True:
             self._part, self._used = self._part + 1, 0
-            self._begin("" if PARTS[self._part] in PROSE else "instruction")
-            form += f"<{PARTS[self._part]}>\n"
+            part = self._parts[self._part]
+            self._begin("instruction" if part == "output" else "")
+            form += f"<{part}>\n"
             if self._field:
                 return f"{form}instruction:"
-            if self.budgets[self._part]:
+            if self._limits[self._part]:
                 return form
-            form += f"</{PARTS[self._part]}>\n"
+            form += f"</{part}>\n"
 
     def _begin(self, name: str) -> None:
         self._field, self._value, self._used_in_field = name, "", 0

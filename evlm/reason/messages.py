@@ -2,8 +2,8 @@
 
 One builder serves the local model (Hugging Face chat template), the remote endpoint (OpenAI form,
 `remote.py`) and the trainer, so that all of them ask the same question. A model folder picks its style
-in `evlm.json`: `"prompt": "full"` (default; the four-part grammar is explained) or `"short"` (labels
-only, for models tuned on the format, where every token costs time).
+in `evlm.json`: `"prompt": "full"` (default; the four-part grammar is explained), `"short"` (labels
+only, for models tuned on the format, where every token costs time), or a baseline for one that was not.
 
 Order, always: the original picture, each reference with its kind and note, then the prompt (or `none`).
 """
@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError, RequestError
+from ..plan.form import PARTS
 from ..plan.native_boxes import OWN, BoxForm, Size
+from .system_text import tuned_text, untuned_text
 
 if TYPE_CHECKING:
     from ..plan.mask_codec import BoxSpans
@@ -37,18 +39,30 @@ class PromptStyle:
     """The words around the pictures. `explain`: a system message tells the model the grammar; `times`:
     say when each video frame was taken; `untuned`: the system message is the one for models that were never
     tuned on the form: in English whatever the language of the prompt, a rectangle for the mask, two examples.
-    `boxes`: the form in which such a model writes that rectangle. A model is tuned on one of the styles and
-    is asked in the same words ever after."""
+    `boxes`: the form in which such a model writes that rectangle; `parts`: those of the answer, of which
+    "think" is read as "thinking". A model is tuned on one of the styles and is asked in the same words ever
+    after."""
 
     name: str
     explain: bool
     times: bool
     untuned: bool = False
     boxes: BoxForm = OWN
+    parts: tuple[str, ...] = PARTS
 
 
 FULL = PromptStyle("full", explain=True, times=True)
 SHORT = PromptStyle("short", explain=False, times=False)
+TUNED = (FULL, SHORT)
+"""What models are tuned on."""
+
+BASELINES = (
+    PromptStyle("few-shot", explain=True, times=True, untuned=True),
+    PromptStyle("two_step", explain=True, times=True, untuned=True, parts=("think", "output")),
+    PromptStyle("direct", explain=True, times=True, untuned=True, parts=("output",)),
+)
+"""The paper's baselines, for models that are tuned on none: whole examples, one part of thought, the plan
+alone."""
 
 
 def for_untuned(style: PromptStyle, boxes: BoxForm = OWN) -> PromptStyle:
@@ -107,18 +121,24 @@ def build_messages(
     say.prompt(request.prompt)
     messages: list[dict[str, Any]] = []
     if style.explain:
-        text = system_text(None if style.untuned else 8 if codec is None else codec.grid, style.boxes)
+        grid = 8 if codec is None else codec.grid
+        text = untuned_text(style.name, style.boxes) if style.untuned else tuned_text(grid)
         messages.append({"role": "system", "content": [{"type": "text", "text": text}]})
     messages.append({"role": "user", "content": say.content})
     return Chat(messages, say.images, say.videos)
 
 
-def get_style(name: str) -> PromptStyle:
-    """`"full"` or `"short"`; anything else raises ModelError (the name comes from a model's evlm.json)."""
-    for style in (FULL, SHORT):
+def get_style(name: str, baselines: bool = False) -> PromptStyle:
+    """`"full"` or `"short"`, which models are tuned on; baselines: or one of the others. Anything else raises
+    ModelError (the name comes from a model's evlm.json)."""
+    known = (*TUNED, *BASELINES) if baselines else TUNED
+    for style in known:
         if style.name == name:
             return style
-    raise ModelError(f"evlm.json asks for the prompt style {name!r}; this version knows 'full' and 'short'")
+    names = " and ".join(repr(style.name) for style in TUNED)
+    if baselines:
+        names = ", ".join(repr(style.name) for style in known)
+    raise ModelError(f"evlm.json asks for the prompt style {name!r}; this version knows {names}")
 
 
 def sample_clip(frames: Tensor, fps: float | None, max_frames: int = MAX_FRAMES) -> Clip:
@@ -193,18 +213,6 @@ def template_text(processor: Any, chat: Chat) -> str:
     return str(processor.apply_chat_template(chat.messages, tokenize=False, add_generation_prompt=True))
 
 
-def system_text(grid: int | None, boxes: BoxForm = OWN) -> str:
-    """The full style's system message, for a mask codec of `grid` rows; None: for a model that was never
-    tuned on one, and gives a rectangle in the form `boxes`."""
-    if grid is None:
-        form = boxes.write(("X0", "Y0", "X1", "Y1"), "...")
-        example = boxes.write(("120", "80", "310", "240"), "cap")
-        unit = "in pixels of the original" if boxes.pixels else _THOUSANDTHS
-        return _UNTUNED_SYSTEM.replace("{form}", form).replace("{example}", example).replace("{unit}", unit)
-    rows = " ".join(["1-5", "0-6", *["0-7"] * (grid - 3), "2-5+7-7"])
-    return _SYSTEM.format(grid=grid, last=grid - 1, rows=rows)
-
-
 class _Writer:
     """Collects content items; text between two pictures is one item."""
 
@@ -243,7 +251,12 @@ class _Writer:
     def prompt(self, prompt: str) -> None:
         words = _plain(prompt) or "none"
         full = self.style.explain
-        self._text(f"Prompt: {words}\nWrite the four parts now." if full else f" prompt {words}")
+        asked = (
+            "the four parts"
+            if self.style.parts == PARTS
+            else " and ".join(f"<{part}>" for part in self.style.parts)
+        )
+        self._text(f"Prompt: {words}\nWrite {asked} now." if full else f" prompt {words}")
 
     def _image(self, frame: Tensor) -> None:
         full = self.style.explain
@@ -314,90 +327,3 @@ def _metadata(clip: Clip) -> Any:
         duration=clip.total / clip.rate,
         frames_indices=list(clip.indices),
     )
-
-
-_THOUSANDTHS = "from 0 to 1000 of the original's width and height"
-
-_TASK = """\
-You are an image editing planner. You are shown an original picture, references (pictures, videos, text \
-or depth maps, each with an optional note) and a prompt of a few words or none. The request is vague: \
-find out from the references which single edit of the original is meant, then plan it. If a reference \
-and the prompt disagree, say so and follow the prompt, unless a note says otherwise.
-
-"""
-
-_SYSTEM = (
-    _TASK
-    + """\
-Answer with exactly these four parts and nothing else:
-
-<thinking>
-What is in the original and in each reference, and what they have in common.
-</thinking>
-<intermediate>
-A first editing instruction.
-</intermediate>
-<reflection>
-Check the first instruction against the references and the prompt; keep it or mend it.
-</reflection>
-<output>
-instruction: one imperative sentence, complete without the references; for example: make the red hat blue
-targets: what in the original changes, short noun phrases separated by "; "; for example: red hat; red scarf
-scope: local
-mask: box X0 Y0 X1 Y1 rows R R R ...
-</output>
-
-Rules for <output>:
-- scope is local when a region changes and global when the whole picture does (style, weather, light). \
-With a global scope leave the mask line out and write "targets: none".
-- The mask covers what may change. X0 Y0 X1 Y1 is its box, integers from 0 to 1000 of the original's \
-width and height. The box is divided into {grid} x {grid} cells; then come {grid} rows from top to \
-bottom, separated by a space, each the columns (0 to {last}) that are covered: "2-5" a span, "1-2+6" \
-several, "." none. For example:
-mask: box 120 300 480 910 rows {rows}
-- To replace, remove, add or move an object give its whole rectangle instead: mask: box X0 Y0 X1 Y1 full
-"""
-)
-
-# In English, for the editor's CLIP and the detector's BERT read nothing else. A rectangle, because rows of
-# cells are learned or wrong.
-_UNTUNED_SYSTEM = (
-    _TASK
-    + """\
-Answer with exactly these four parts and nothing else, in English whatever the language of the prompt:
-
-<thinking>
-What is in the original and in each reference, and what they have in common.
-</thinking>
-<intermediate>
-A first editing instruction.
-</intermediate>
-<reflection>
-Check the first instruction against the references and the prompt; keep it or mend it.
-</reflection>
-<output>
-instruction: one imperative sentence, complete without the references
-targets: what in the original changes, short noun phrases separated by "; "; where several are alike, which: \
-left cup; both chairs
-scope: local
-mask: {form}
-</output>
-
-The scope is local when a region changes; its box is the rectangle around all that may change: left, top, \
-right and bottom, integers {unit}. The scope is global when the \
-whole picture changes (style, weather, light); it has no mask and "targets: none". Two examples:
-
-<output>
-instruction: make the cap of the man on the left red
-targets: cap
-scope: local
-mask: {example}
-</output>
-
-<output>
-instruction: turn the street into a rainy evening
-targets: none
-scope: global
-</output>
-"""
-)

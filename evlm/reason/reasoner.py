@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import ModelError, RequestError, TraceError
 from ..plan.mask_codec import get_codec
-from ..plan.native_boxes import OWN, BoxForm, Size, in_our_form
+from ..plan.native_boxes import OWN, Size, in_our_form
 from ..plan.trace import Trace, Trust, parse
 from ..request import Request
 from .backbone import Backbone, load_backbone
@@ -28,7 +28,7 @@ from .confidence import Written, confidence
 from .decoding import Chooser, Decoder, OnToken, Words, log_probability, silent_ids, stop_ids
 from .guide import DEFAULT_BUDGETS, WHOLE_FORM, Budgets, Guide
 from .guided import Vocabulary, write
-from .messages import Chat, build_messages, encode, seen_size
+from .messages import FULL, Chat, PromptStyle, build_messages, encode, seen_size
 from .place_grammar import PlaceGrammar
 from .prefix_cache import PREFIX_BYTES, PrefixCache
 
@@ -127,6 +127,7 @@ class Reasoner:
         max_pixels: int | None = None,
         min_pixels: int | None = None,
         compiled: bool = False,
+        style: str | None = None,
     ) -> Reasoner:
         """From a Hugging Face folder of Qwen2-VL, Qwen2.5-VL or Qwen3-VL; nothing is downloaded.
 
@@ -139,7 +140,9 @@ class Reasoner:
         CUDA graphs and a cache of fixed length; the first token takes a minute or more, all others less than
         without. Raises ModelError, or CheckpointError for an adapter that does not fit.
         """
-        made = load_backbone(source, adapter, dtype, device, attention, quantize, max_pixels, min_pixels)
+        made = load_backbone(
+            source, adapter, dtype, device, attention, quantize, max_pixels, min_pixels, style
+        )
         if compiled and made.quantized:
             raise ModelError("compile is for weights that are not quantised; turn it off, or load in bf16")
         return cls(made, compiled=compiled)
@@ -188,7 +191,7 @@ class Reasoner:
         TraceError when the text holds no plan, RequestError when the request does not fit into the
         model's context."""
         generated = self.generate(request, sampling, on_token)
-        how = (self.backbone.trust, self.style.boxes, self.backbone.temperature)
+        how = (self.backbone.trust, self.style, self.backbone.temperature)
         return understood(generated, repair, *how)
 
     @torch.inference_mode()
@@ -272,7 +275,7 @@ class Reasoner:
         """Writes the form with the model. Gives the tokens of the answer, and notes."""
         vocabulary = self._known_words()
         budgets = Budgets(*sampling.budgets).within(sampling.max_new_tokens)
-        guide = Guide(budgets, self._place())
+        guide = Guide(budgets, self._place(), self.style.parts)
         inputs = encode(self.processor, [chat], [guide.opening])
         guide.place = self._place(self._seen(chat, inputs))
         lead = vocabulary.encode(guide.place.lead("")) if self.style.boxes is not OWN else []
@@ -305,17 +308,16 @@ def understood(
     generated: Generated,
     repair: bool = True,
     trust: Trust = "tuned",
-    boxes: BoxForm = OWN,
+    style: PromptStyle = FULL,
     temperature: float | None = None,
 ) -> Reasoned:
-    """The text with its trace, whose plan is trusted so and says how sure the model was. boxes: the form in
-    which the model writes them. temperature: of how sure. Raises TraceError, which says so where the text was
-    cut off."""
+    """The text with its trace, whose plan is trusted so and says how sure the model was. style: in which it
+    was asked. temperature: of how sure. Raises TraceError, which says so where the text was cut off."""
     text, tokens, finished = generated.text, generated.tokens, generated.finished
     try:
-        held = boxes.pixels and generated.seen is None  # to the form, with the place in our numbers
-        ours = text if held else in_our_form(text, boxes, generated.seen)
-        trace = parse(ours, repair, finished)
+        held = style.boxes.pixels and generated.seen is None  # to the form, with the place in our numbers
+        ours = text if held else in_our_form(text, style.boxes, generated.seen)
+        trace = parse(ours, repair, finished, style.parts)
     except TraceError as error:
         if finished:
             raise

@@ -24,7 +24,7 @@ from typing import Any, get_args
 from ..errors import BusyError, EndpointError
 from ..plan.mask_codec import get_codec
 from ..plan.native_boxes import Size, box_form, form_of_model, resized
-from ..plan.trace import Trust
+from ..plan.trace import PARTS, Trust
 from ..request import Request
 from .endpoint import KEY_VARIABLE, PRIVATE_VARIABLE, Calls, connect, parse_address
 from .event_stream import EventReader, page_words, words_of
@@ -114,7 +114,7 @@ class RemoteReasoner:
 
         May be called from several threads. calls: which of them belong together (`batch.reason_all`)."""
         generated = self.generate(request, sampling, on_token, calls)
-        return understood(generated, repair, self.trust, self.style.boxes)
+        return understood(generated, repair, self.trust, self.style)
 
     def generate(
         self,
@@ -128,7 +128,8 @@ class RemoteReasoner:
         it sent."""
         chat = build_messages(request, self.codec, self.style, self.max_frames)
         sampling = sampling or Sampling()
-        schema, seen = self.style.untuned and sampling.guided != "never", self._seen(chat)
+        four = self.style.untuned and self.style.parts == PARTS  # which is what the schema has
+        schema, seen = four and sampling.guided != "never", self._seen(chat)
         answer, generated = self._ask(chat, sampling, on_token, calls, schema, seen)
         closing = answer.closing(generated.finished)
         if closing and on_token is not None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_qwen
 import torch
 
-from evlm.errors import Cancelled, RequestError, TraceError
+from evlm.errors import Cancelled, ModelError, RequestError, TraceError
 from evlm.models.zoo import BUNDLED
-from evlm.plan.form import parse_exact
+from evlm.plan.form import PARTS, parse_exact
 from evlm.plan.mask_codec import decode_mask
 from evlm.plan.native_boxes import QWEN2, QWEN2_5, QWEN3, BoxForm, resized
 from evlm.reason.decoding import Decoder
 from evlm.reason.guide import Budgets
-from evlm.reason.messages import build_messages, encode, original_size, seen_size
+from evlm.reason.messages import FULL, build_messages, encode, for_untuned, original_size, seen_size
 from evlm.reason.reasoner import Generated, Reasoner, Sampling, understood
 from evlm.request import Reference, Request
 
@@ -91,13 +94,40 @@ def test_the_size_that_boxes_are_in_is_that_of_the_processors_grid(
 def test_a_plan_written_freely_in_pixels_is_in_our_coordinates(untuned: dict[str, Reasoner]) -> None:
     written = 'instruction: make the cap red\ntargets: cap\nscope: local\nmask: {"bbox_2d": [8, 16, 24, 32]}'
     generated = Generated(f"<output>\n{written}\n</output>", 30, 0.1, seen=(32, 48))
-    plan = understood(generated, boxes=QWEN2_5).trace.plan
+    plan = understood(generated, style=for_untuned(FULL, QWEN2_5)).trace.plan
     assert plan.mask_text == "box 167 500 500 1000 full"
     assert not any("box" in note for note in plan.repairs), "it was asked for"
     free = untuned["qwen2_5_vl"].generate(ask(0), Sampling(max_new_tokens=3, guided="never"))
     assert free.seen == (32, 48) and untuned["qwen3_vl"].generate(
         ask(0), Sampling(max_new_tokens=3, guided="never")
     ).seen is None  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("style", "parts"),
+    [("few-shot", PARTS), ("two_step", ("think", "output")), ("direct", ("output",))],
+)
+def test_the_papers_baselines_are_held_to_their_own_parts(
+    tmp_path: Path, style: str, parts: tuple[str, ...]
+) -> None:
+    folder = tiny_qwen.save_folder(tmp_path / "model", "qwen3_vl")
+    (folder / "evlm.json").write_text(json.dumps({"prompt": style}))
+    reasoner = Reasoner.load(folder, device="cpu")
+    assert not reasoner.backbone.tuned and reasoner.backbone.trust == "base"
+    thoughts = ""
+    for seed in range(4):
+        reasoned = reasoner.reason(ask(seed), Sampling(temperature=1, seed=seed, budgets=SHORT_PARTS))
+        assert re.findall("<([a-z]+)>", reasoned.text) == list(parts)
+        assert reasoned.trace.plan.repairs == () and parse_exact(reasoned.text, parts) == reasoned.trace
+        thoughts += reasoned.trace.thinking
+    assert bool(thoughts) is (style != "direct")
+
+
+def test_a_style_may_be_asked_for_when_a_model_is_loaded(tmp_path: Path) -> None:
+    folder = tiny_qwen.save_folder(tmp_path / "model", "qwen2_vl")
+    assert Reasoner.load(folder, device="cpu", style="direct").style.parts == ("output",)
+    with pytest.raises(ModelError, match="'full', 'short', 'few-shot', 'two_step', 'direct'"):
+        Reasoner.load(folder, device="cpu", style="cot")
 
 
 @pytest.mark.slow

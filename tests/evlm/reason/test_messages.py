@@ -17,19 +17,23 @@ from hypothesis import strategies as st
 
 from evlm.errors import ModelError, RequestError
 from evlm.plan.mask_codec import BoxSpans, decode_mask
-from evlm.plan.trace import Plan, parse
+from evlm.plan.native_boxes import FORMS, BoxForm, in_our_form
+from evlm.plan.trace import PARTS, Plan, parse
 from evlm.reason.messages import (
+    BASELINES,
     FULL,
     SHORT,
     UNTUNED,
     Chat,
+    PromptStyle,
     build_messages,
     encode,
+    for_untuned,
     get_style,
     sample_clip,
-    system_text,
     template_text,
 )
+from evlm.reason.system_text import tuned_text
 from evlm.request import Reference, Request
 
 PICTURE = torch.rand(1, 24, 32, 3)
@@ -87,11 +91,11 @@ def test_the_examples_that_the_system_text_gives_are_right(grid: int) -> None:
 
 def test_a_base_model_is_told_the_form_by_examples_that_are_plans() -> None:
     text = build_messages(Request(PICTURE, "x"), BoxSpans(8), UNTUNED).messages[0]["content"][0]["text"]
-    assert "rows" not in text and len(text) < len(system_text(8))
+    assert "rows" not in text and len(text) < len(tuned_text(8))
     prose = text[text.index("<thinking>") : text.index("<output>")]
     plans = [parse(f"{prose}<output>{each}", repair=False).plan for each in text.split("<output>")[2:]]
     assert [(plan.targets, plan.scope, plan.mask_text) for plan in plans] == [
-        (("cap",), "local", "box 120 80 310 240 full"),
+        (("left cap",), "local", "box 120 80 310 240 full"),
         ((), "global", None),
     ]
 
@@ -215,3 +219,59 @@ def test_only_an_untuned_model_is_asked_for_english(tmp_path: Path, notes: Any, 
     style = Reasoner.load(folder, device="cpu").style
     chat = build_messages(Request(PICTURE, "mach den Hut blau"), style=style)
     assert ("English" in json.dumps(chat.messages)) is asked
+
+
+# --- the paper's baselines, for models that were tuned on none of our styles ---
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=lambda form: form.name)
+@pytest.mark.parametrize("style", [UNTUNED, *BASELINES], ids=lambda style: style.name)
+def test_an_untuned_model_is_told_its_parts_in_english_and_the_form_of_its_box(
+    style: PromptStyle, form: BoxForm
+) -> None:
+    style = for_untuned(style, form)
+    messages = build_messages(Request(PICTURE, "mach den Hut blau"), style=style).messages
+    system, asked = messages[0]["content"][0]["text"], messages[1]["content"][-1]["text"]
+    assert "in English whatever the language of the prompt" in system
+    assert set(re.findall("<([a-z]+)>", system)) == set(style.parts)
+    assert form.write(("120", "80", "310", "240"), "cap") in system and "{" not in system.replace(
+        '{"bbox', ""
+    )
+    wanted = {"two_step": "<think> and <output>", "direct": "<output>"}.get(style.name, "the four parts")
+    assert asked.endswith(f"Write {wanted} now.")
+    examples = system.split("<thinking>")[1:] if style.name == "few-shot" else system.split("<output>")[2:]
+    for example in examples:
+        text = ("<thinking>" if style.name == "few-shot" else "<output>") + example.strip()
+        parts = PARTS if style.name == "few-shot" else ("output",)
+        plan = parse(in_our_form(text, form, (1000, 1000)), repair=False, parts=parts).plan
+        assert plan.mask_text == (None if plan.scope == "global" else "box 120 80 310 240 full")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts", "thinking", "repairs"),
+    [
+        ("<output>\n{plan}\n</output>", ("output",), "", ()),
+        ("<think>\na hat\n</think>\n<output>\n{plan}\n</output>", ("think", "output"), "a hat", ()),
+        (
+            "<think>a hat</think>\n<output>\n{plan}\n</output> So be it.",
+            ("think", "output"),
+            "a hat",
+            ("text between the parts left out",),
+        ),
+        ("<output>\n{plan}\n</output>", ("think", "output"), "", ("<thinking> is missing: taken as empty",)),
+        ("<output>\n{plan}", ("output",), "", ("</output> was missing",)),
+    ],
+)
+def test_a_baselines_answer_is_read_without_missing_what_was_not_asked_for(
+    text: str, parts: tuple[str, ...], thinking: str, repairs: tuple[str, ...]
+) -> None:
+    plan = "instruction: make it red\ntargets: hat\nscope: local\nmask: box 1 2 3 4 full"
+    trace = parse(text.replace("{plan}", plan), parts=parts)
+    assert (trace.thinking, trace.intermediate, trace.reflection) == (thinking, "", "")
+    assert trace.plan.mask_text == "box 1 2 3 4 full" and trace.plan.repairs == repairs
+
+
+def test_models_are_tuned_on_no_baseline() -> None:
+    assert get_style("direct", baselines=True) in BASELINES
+    with pytest.raises(ModelError, match="knows 'full' and 'short'"):
+        get_style("direct")
