@@ -17,6 +17,7 @@ from ..estimators.eta0 import Eta0Config
 from ..estimators.rewards import RewardConfig
 from ..objectives.kto import KTOConfig
 from ..objectives.rkto import RKTOConfig
+from ..world.mix import Mix
 from .settings import build, override, read_yaml
 
 # What of a recipe may change while a run goes on.
@@ -82,7 +83,9 @@ class Source:
     phases alone. split: which rows of it; foreign rows have none. heldout: share of its questions that is
     measured and not learned, in place of the split "validation". seed: of the world's. lamp:
     how warm the light is that the world's pictures are seen in (`world.light`), 0 to 1; the bundled model
-    knows 0. rows: of the world, how many of its first; 0 is as many as the run asks for."""
+    knows 0. rows: of the world, how many of its first; 0 is as many as the run asks for. doubles, conflicts:
+    shares of the world's questions that ask two edits at once, and of those whose words and picture
+    disagree (`world.mix`)."""
 
     path: str | None = None
     world: bool = False
@@ -93,6 +96,8 @@ class Source:
     lamp: float = 0.0
     rows: int = 0
     heldout: float = 0.0
+    doubles: float = 0.0
+    conflicts: float = 0.0
 
     def __post_init__(self) -> None:
         if bool(self.path) == self.world:
@@ -103,6 +108,8 @@ class Source:
         _between("rows", self.rows, 0, 10**7)
         if (self.lamp or self.rows) and not self.world:
             raise ConfigError("lamp and rows are of the world; a dataset is taken as it is")
+        if Mix(self.doubles, self.conflicts) and not self.world:
+            raise ConfigError("doubles and conflicts are of the world; a dataset is taken as it is")
         _between("weight", self.weight, 1e-9, 1e9)
         _between("heldout", self.heldout, 0, 0.9)
         if self.heldout and self.world:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from evlm.plan.form import COMPOUND, MOST_STEPS
+
 from .edits import GLOBAL, Edit
 from .render import render_frames
 from .scene import Scene, Split, composition_split, scene_split
 
-THEN = " ; then "  # between the steps' instructions, in the sentence that stands for all of them
-MOST_STEPS = 4
 KEEP = "keep the picture as it is"
 
 
@@ -73,7 +73,7 @@ def chain(op: str, source: Scene, steps: Sequence[Edit]) -> Chain:
         if step.source != now:
             raise ValueError(f"{step.instruction!r} does not begin where the step before it ended")
         now = step.result
-    order = THEN.join(step.instruction for step in steps) or KEEP
+    order = COMPOUND.join(step.instruction for step in steps) or KEEP
     targets = dict.fromkeys(label for step in steps for label in step.targets)
     return Chain(op, source, now, order, tuple(targets), steps=tuple(steps))
 

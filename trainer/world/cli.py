@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from evlm.records import ROWS_FILE, RowWriter, read_rows
 
 from .edits import OPERATIONS
+from .mix import Mix
 from .questions import CATEGORIES
 from .rows import UNDESIRED, Recipe, question_at, rows, to_request
 from .scene import SPLITS
@@ -46,6 +47,13 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--op", choices=OPERATIONS, help="this kind of edit only (default: the paper's mix)")
     parser.add_argument("--category", choices=CATEGORIES, help="this kind of input only (default: all alike)")
+    for name, what in (
+        ("doubles", "questions that ask two edits of different things"),
+        ("conflicts", "questions whose words and picture disagree"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=float, default=0.0, metavar="SHARE", help=f"{what}, 0 to 1 (default: 0)"
+        )
     parser.add_argument(
         "--sheet",
         nargs="?",
@@ -57,10 +65,9 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Writes the rows that are missing and, if asked to, the sheet. Raises RecordError."""
-    recipe = Recipe(
-        options.seed, options.split, options.size, options.undesired, options.op, options.category
-    )
+    """Writes the rows that are missing and, if asked to, the sheet. Raises RecordError, ConfigError."""
+    kind = (options.op, options.category, Mix(options.doubles, options.conflicts))
+    recipe = Recipe(options.seed, options.split, options.size, options.undesired, *kind)
     count = write_rows(options.out, recipe, options.rows)
     share = f", {count['liked'] / count['rows']:.0%} of them liked by the raters" if count["rows"] else ""
     print(f"{options.out}: {count['rows']:,} rows written{share}, {count['kept']:,} were there")

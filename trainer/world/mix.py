@@ -31,6 +31,11 @@ class Mix:
             shares = ", ".join(f"{name} {share:g}" for name, share in vars(self).items())
             raise ConfigError(f"{shares}: more than 1 together; lower one of them")
 
+    @property
+    def name(self) -> str | None:
+        """Its part of a recipe's name; None where it is empty."""
+        return "-".join(f"{name}-{share:g}" for name, share in vars(self).items() if share) or None
+
     def __bool__(self) -> bool:
         return any(vars(self).values())
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -18,11 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evlm.errors import RecordError
-from evlm.records import Row
+from evlm.plan.trace import Plan
+from evlm.records import Row, step_rows
 from evlm.request import Reference, Request
 
 from . import edits
+from .chain import Chain, chain
 from .edits import OPERATIONS, Edit
+from .mix import Mix, ask_mixed
 from .questions import CATEGORIES, Question, ask
 from .scene import COLOURS, SHAPES, SIZES, SPLITS, TEXTURES, Scene, Split, Thing, scene_hash
 from .traces import FAULTS, Fault, rate, write_trace, write_undesired
@@ -35,7 +38,7 @@ UNDESIRED = 0.7
 class Recipe:
     """What a dataset is made of. `undesired`: rows for each question, on average; 0 gives desired rows alone.
     `size`: pixels a side. `op` and `category`: one kind of edit or of input only, else the paper's mix.
-    Raises RecordError."""
+    `mix`: shares of doubles and conflicts, which are no single kind of edit. Raises RecordError."""
 
     seed: int = 0
     split: Split = "train"
@@ -43,8 +46,17 @@ class Recipe:
     undesired: float = UNDESIRED
     op: str | None = None
     category: str | None = None
+    mix: Mix = field(default_factory=Mix)
 
     def __post_init__(self) -> None:
+        if self.mix and self.op is not None:
+            raise RecordError(
+                f"op {self.op!r:.40} is one kind of edit: leave it out, or doubles and conflicts"
+            )
+        if self.mix.conflicts and self.category == "text":
+            raise RecordError(
+                "conflicts: words alone cannot disagree with a picture; category 'text' has none"
+            )
         for name, value, known in (
             ("split", self.split, SPLITS),
             ("op", self.op, (None, *OPERATIONS)),
@@ -70,13 +82,17 @@ class Recipe:
             self.op,
             self.category,
             str(self.size) if self.size != 64 else None,
+            self.mix.name,
         ]
         return "-".join(p.replace("->", "-to-").replace("+", "-and-").replace(" ", "-") for p in parts if p)
 
 
 def question_at(recipe: Recipe, number: int) -> Question:
     """Question `number` of a recipe. The same at every size and share of undesired rows."""
-    return ask(_rng(recipe, number, "question"), recipe.split, recipe.op, recipe.category)
+    rng = _rng(recipe, number, "question")
+    if recipe.mix:
+        return ask_mixed(_rng(recipe, number, "kind"), rng, recipe.split, recipe.mix, recipe.category)
+    return ask(rng, recipe.split, recipe.op, recipe.category)
 
 
 def rows(recipe: Recipe, start: int, stop: int) -> Iterator[tuple[Row, dict[str, Tensor]]]:
@@ -87,7 +103,9 @@ def rows(recipe: Recipe, start: int, stop: int) -> Iterator[tuple[Row, dict[str,
         if question is None or at != number:
             number, question = at, question_at(recipe, at)
             pictures = pictures_of(recipe, number, question)
-        yield completion_row(recipe, number, question, completion), pictures
+        row = completion_row(recipe, number, question, completion)
+        used = set(row.paths()) if isinstance(question.edit, Chain) else pictures
+        yield row, {path: picture for path, picture in pictures.items() if path in used}
 
 
 def place_of(index: int, undesired: float) -> tuple[int, int]:
@@ -113,6 +131,12 @@ def to_request(question: Question, size: int = 64) -> Request:
 
 def edit_to_json(edit: Edit) -> dict[str, Any]:
     """The scene graph of an edit: all that `edit_from_json` needs to build it again."""
+    if isinstance(edit, Chain):
+        return {
+            "op": edit.op,
+            "scene": asdict(edit.source),
+            "steps": [edit_to_json(step) for step in edit.steps],
+        }
     return {
         "op": edit.op,
         "scene": asdict(edit.source),
@@ -127,6 +151,10 @@ def edit_from_json(data: Mapping[str, Any]) -> Edit:
     try:
         graph = dict(data["scene"])
         scene = Scene(**{**graph, "things": tuple(_thing(thing) for thing in graph["things"])})
+        if "steps" in data:
+            if any("steps" in step for step in data["steps"]):
+                raise ValueError("a step of several steps")
+            return chain(str(data["op"]), scene, [edit_from_json(step) for step in data["steps"]])
         edit = _again(data["op"], scene, data["cell"], data["outcome"], data["value"])
         if edit_to_json(edit) != {**data, "scene": {**graph, "things": tuple(graph["things"])}}:
             raise ValueError("its parts do not belong together")
@@ -174,6 +202,7 @@ def completion_row(recipe: Recipe, number: int, question: Question, completion: 
             for at, ref in enumerate(question.refs, 1)
         ),
         raters=votes,
+        steps=_steps(question, trace.plan, paths),
         meta={
             "k": question.k,
             "decisive": question.decisive,
@@ -197,14 +226,31 @@ def pictures_of(recipe: Recipe, number: int, question: Question) -> dict[str, Te
     region = question.edit.region(recipe.size, question.frames)
     if region is not None:
         by_path[paths["mask"][0]] = torch.from_numpy(region).float()
+    for at, path in enumerate(paths.get("step", ())):
+        assert isinstance(question.edit, Chain)
+        region = question.edit.steps[at].region(recipe.size, question.frames)
+        if region is not None:
+            by_path[path] = torch.from_numpy(region).float()
     return by_path
+
+
+def _steps(question: Question, plan: Plan, paths: dict[str, list[str]]) -> tuple[dict[str, Any], ...]:
+    """A plan's steps, each with its true mask where there are as many as the question has."""
+    said = step_rows(plan)
+    if not isinstance(question.edit, Chain) or len(said) != len(question.edit.steps):
+        return said
+    true = zip(said, question.edit.steps, paths.get("step", ()), strict=True)
+    return tuple({**step, "mask": path} if edit.scope == "local" else step for step, edit, path in true)
 
 
 def _paths(recipe: Recipe, number: int, question: Question) -> dict[str, list[str]]:
     counts = {"original": question.frames, "edited": question.frames}
     counts |= {f"reference{at}": ref.frames for at, ref in enumerate(question.refs, 1) if ref.scenes}
-    if question.edit.scope == "local":
+    steps = question.edit.steps if isinstance(question.edit, Chain) else None
+    if question.edit.scope == "local" and steps != ():
         counts["mask"] = 1
+    if steps is not None and len(steps) > 1:
+        counts["step"] = len(steps)
     folder = f"pictures/{recipe.name}/{number:06d}"
     return {
         name: [f"{folder}/{name}{f'-{f}' if count > 1 else ''}.png" for f in range(count)]

@@ -16,6 +16,8 @@ import torch
 from evlm.plan.mask_codec import BoxSpans, decode_mask
 from evlm.plan.trace import Plan, Trace
 
+from .chain import Chain, onto
+from .doubles import both
 from .edits import Edit, random_edit
 from .questions import Question, Ref
 from .scene import CELLS, Scene, Thing
@@ -46,18 +48,25 @@ def write_trace(rng: random.Random, question: Question, size: int = 64) -> Trace
 
 
 def plan_of(edit: Edit, frames: int = 1, size: int = 64) -> Plan:
-    """The exact plan. The mask of a video is the union over its frames."""
+    """The exact plan, of a chain with a step for each of its edits. The mask of a video is the union over its
+    frames."""
+    if isinstance(edit, Chain) and edit.steps:
+        return Plan.of_steps([plan_of(step, frames, size) for step in edit.steps])
     region = edit.region(size, frames)
     mask_text = None if region is None else CODEC.encode(torch.from_numpy(region))
     return Plan(edit.instruction, edit.targets, mask_text, edit.scope)  # type: ignore[arg-type]
 
 
 def describe(
-    scene: Scene, cell_name: bool = True, beside: Thing | None = None, spoken: Collection[str] = ()
+    scene: Scene,
+    cell_name: bool = True,
+    beside: Thing | None = None,
+    spoken: Collection[str] = (),
+    also: Thing | None = None,
 ) -> str:
     """A scene in words, in reading order: "large red plain circle left , small blue dotted star top ; grass ,
-    rain". What a thing shares with `beside` is marked "=", what `said` names is marked "*"."""
-    words = [_describe_thing(t, cell_name, beside, spoken) for t in scene.things]
+    rain". What a thing shares with `beside` is marked "=", with `also` "+", what `spoken` names "*"."""
+    words = [_describe_thing(t, cell_name, beside, spoken, also) for t in scene.things]
     if scene.sign:
         words.append(f"sign {scene.sign}")
     text = f"{' , '.join(words) or 'nothing'} ; {scene.ground} , {scene.weather}"
@@ -75,11 +84,10 @@ def write_undesired(rng: random.Random, question: Question, fault: Fault, size: 
             right, thinking=f"{right.thinking} . {more}", reflection=f"{right.reflection} . {more}"
         )
     if fault == "malformed":
-        return replace(
-            right, reflection="", plan=replace(plan, mask_text="box 900 900 100 rows", scope="local")
-        )
+        return replace(right, reflection="", plan=_masked(plan, 0, "box 900 900 100 rows"))
     if fault == "mask off":
-        return replace(right, plan=replace(plan, mask_text=_shifted(rng, plan, size), scope="local"))
+        at = rng.randrange(len(plan.several)) if plan.several else 0
+        return replace(right, plan=_masked(plan, at, _shifted(rng, plan.steps[at], size)))
     wrong = _other(rng, edit, keep_value=fault == "wrong target", keep_target=fault == "wrong attribute")
     if fault == "ignores reference":
         words = f"the words are {question.prompt or 'none'} ; no reference is needed"
@@ -108,14 +116,16 @@ def _thinking(question: Question) -> str:
     spoken = {
         word for text in (question.prompt, *(ref.text for ref in question.refs)) for word in text.split()
     }
-    parts.append(f"{kind} : {describe(question.edit.source, beside=_shown_alone(question), spoken=spoken)}")
+    also = _shown_alone(question, 1) if isinstance(question.edit, Chain) else None
+    seen = describe(question.edit.source, beside=_shown_alone(question), spoken=spoken, also=also)
+    parts.append(f"{kind} : {seen}")
     parts.append(question.hint)
     return " . ".join(parts)
 
 
-def _shown_alone(question: Question) -> Thing | None:
-    """The thing of the first reference, when that shows one and no other."""
-    scenes = question.refs[0].scenes if question.refs else ()
+def _shown_alone(question: Question, at: int = 0) -> Thing | None:
+    """The thing of a reference, when that shows one and no other."""
+    scenes = question.refs[at].scenes if len(question.refs) > at else ()
     return scenes[0].things[0] if len(scenes) == 1 and len(scenes[0].things) == 1 else None
 
 
@@ -132,7 +142,11 @@ def _describe_ref(ref: Ref) -> str:
 
 
 def _describe_thing(
-    thing: Thing, cell_name: bool, beside: Thing | None = None, spoken: Collection[str] = ()
+    thing: Thing,
+    cell_name: bool,
+    beside: Thing | None = None,
+    spoken: Collection[str] = (),
+    also: Thing | None = None,
 ) -> str:
     words = [thing.size]
     for key in ("colour", "texture", "shape"):
@@ -140,6 +154,8 @@ def _describe_thing(
         words.append(value)
         if beside is not None and value == getattr(beside, key):
             words.append("=")
+        if also is not None and value == getattr(also, key):
+            words.append("+")
         if value in spoken:
             words.append("*")
     return " ".join([*words, CELLS[thing.cell]] if cell_name else words)
@@ -154,7 +170,9 @@ def _reflection(rng: random.Random, question: Question, slip: Edit | None) -> st
 
 def _other(rng: random.Random, edit: Edit, keep_value: bool = False, keep_target: bool = False) -> Edit:
     """Another edit of the same kind, with another instruction; `keep_*` hold where the scene leaves such an
-    edit."""
+    edit. Of a double, one of the two edits is another one."""
+    if isinstance(edit, Chain):
+        return _other_double(rng, edit, keep_value, keep_target)
     for attempt in range(200):
         other = random_edit(rng, edit.op, edit.source)
         if other is None or other.instruction == edit.instruction:
@@ -166,6 +184,26 @@ def _other(rng: random.Random, edit: Edit, keep_value: bool = False, keep_target
             continue
         return other
     raise ValueError(f"no other {edit.op} than {edit.instruction!r} in this scene; ask for another scene")
+
+
+def _other_double(rng: random.Random, edit: Chain, keep_value: bool, keep_target: bool) -> Edit:
+    singles = [onto(step, edit.source) for step in edit.steps]
+    for at in rng.choices(range(len(singles)), k=40):
+        try:
+            other = _other(rng, singles[at], keep_value, keep_target)
+        except ValueError:  # of this kind the scene has one edit alone
+            continue
+        found = both(other, singles[1]) if at == 0 else both(singles[0], other)
+        if found is not None:
+            return found
+    raise ValueError(f"no other double than {edit.instruction!r} in this scene; ask for another scene")
+
+
+def _masked(plan: Plan, at: int, mask_text: str) -> Plan:
+    """The plan with another mask in one of its steps."""
+    steps = list(plan.steps)
+    steps[at] = replace(steps[at], mask_text=mask_text, scope="local")
+    return Plan.of_steps(steps)
 
 
 def _shifted(rng: random.Random, plan: Plan, size: int) -> str:

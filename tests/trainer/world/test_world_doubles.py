@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from world_oracle import solve
 
-from trainer.world.chain import MOST_STEPS, THEN, Chain, chain, onto
+from evlm.plan.form import COMPOUND, MOST_STEPS
+from trainer.world.chain import Chain, chain, onto
 from trainer.world.doubles import ask_double, both
 from trainer.world.edits import add, change_weather, move, recolour, remove, swap_thing
 from trainer.world.question import CATEGORIES, Question
@@ -51,7 +52,7 @@ def test_each_clause_has_the_answer_that_a_reader_of_the_rules_finds(category: s
     for question in asked(category):
         steps = chain_of(question).steps
         assert readings(question) == [step.instruction for step in steps], question.prompt
-        assert question.edit.instruction == THEN.join(step.instruction for step in steps)
+        assert question.edit.instruction == COMPOUND.join(step.instruction for step in steps)
         assert question.edit.targets == tuple(label for step in steps for label in step.targets)
         kinds = [ref.kind for ref in question.refs]
         wanted = category.split("-")[0].split("+")
