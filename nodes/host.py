@@ -157,6 +157,14 @@ def device_name() -> str:
     return str(mm.get_torch_device())
 
 
+def card_memory() -> float | None:
+    """GB of the device on which ComfyUI computes; None where that is the CPU."""
+    import comfy.model_management as mm
+
+    device = mm.get_torch_device()
+    return None if device.type == "cpu" else mm.get_total_memory(device) / 1e9
+
+
 def _trim() -> None:
     """Hands freed memory back to the system: glibc keeps it otherwise, and a CPU's user would not see it."""
     import ctypes

@@ -188,6 +188,7 @@ class LoadAll(io.ComfyNode):
         }
         if not download:
             _check_here(names)
+        host.tell(_too_large(names, quantize))
         loaded = {}
         for role, (loader, custom, _, more) in loaders.items():
             name = names.get(role, NONE)
@@ -209,6 +210,15 @@ def _check_here(names: dict[str, str]) -> None:
     ]
     if lacking:
         raise ModelError("\n".join(lacking))
+
+
+def _too_large(names: dict[str, str], quantize: str) -> list[str]:
+    """What is to be said of models that do not fit the card. A model in 4 bits is not spoken of."""
+    from ..evlm.models.fit import remarks
+
+    card = host.card_memory()
+    whole = [name for role, name in names.items() if role != "reasoner" or quantize == load.BITS[0]]
+    return [] if card is None else remarks(whole, card)
 
 
 def _role(role: str) -> Any:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -64,6 +65,19 @@ def whole(low: int, high: int) -> Callable[[str], int]:
         if not low <= value <= high:
             raise _refused(text, f"a whole number from {low} to {high}")
         return value
+
+    return read
+
+
+def numbers(count: int) -> Callable[[str], tuple[int, ...]]:
+    """So many whole numbers of 0 or more, parted by commas."""
+
+    def read(text: str) -> tuple[int, ...]:
+        if not re.fullmatch(rf"[0-9]{{1,6}}(?:,[0-9]{{1,6}}){{{count - 1}}}", text, re.ASCII):
+            raise _refused(
+                text, f"{count} whole numbers parted by commas, such as {','.join(['64'] * count)}"
+            )
+        return tuple(map(int, text.split(",")))
 
     return read
 

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ..errors import one_line
+from ..models.fit import set_remarks
 from ..models.zoo import ROLES, list_models
 
 PYTHON = ((3, 10), (3, 14))  # the oldest that works, the newest that was tried
@@ -39,6 +40,12 @@ OPTIONAL = {
 }
 
 
+NO_CARD = (
+    "there is no card, so every set works on the CPU, slowly; a reasoner as a GGUF behind llama.cpp or",
+    "Ollama is quicker there, and works with cards of any maker (docs/models.md)",
+)
+
+
 def add_parser(parser: argparse.ArgumentParser) -> None:
     """No flags of its own."""
 
@@ -57,7 +64,9 @@ def report(folders: Sequence[str | Path] = ()) -> list[str]:
     lines += [f"  {name:16} {package_remark(name, _version(name))}" for name in NEEDED]
     lines += ["", "optional packages"]
     lines += [f"  {name:16} {_version(name) or f'absent; for {use}'}" for name, use in OPTIONAL.items()]
-    lines += ["", "devices", *_devices()]
+    devices, card = _devices()
+    lines += ["", "devices", *devices, "", "what fits, by estimates"]
+    lines += [f"  {line}" for line in (NO_CARD if card is None else set_remarks(card))]
     lines += ["", "models"]
     try:
         found = list_models(folders)
@@ -108,10 +117,12 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _devices() -> list[str]:
+def _devices() -> tuple[list[str], float | None]:
+    """Lines, and the GB of the largest card that torch can use."""
     lines = [f"  cpu              {os.cpu_count()} cores"]
+    card: float | None = None
     if _version("torch") is None:
-        return lines
+        return lines, card
     try:
         import torch
 
@@ -119,14 +130,16 @@ def _devices() -> list[str]:
         if torch.cuda.is_available():
             for index in range(torch.cuda.device_count()):
                 properties = torch.cuda.get_device_properties(index)
-                lines.append(
-                    f"  cuda:{index}           {properties.name}, {properties.total_memory / 1e9:.1f} GB"
-                )
+                memory = properties.total_memory / 1e9
+                lines.append(f"  cuda:{index}           {properties.name}, {memory:.1f} GB")
+                card = max(card or 0.0, memory)
         elif torch.backends.mps.is_available():
             lines.append("  mps              Apple GPU")
+            most = getattr(torch.mps, "recommended_max_memory", None)  # not in 2.4
+            card = None if most is None else most() / 1e9
         else:
             lines.append("  gpu              none that torch can use; the bundled models do not need one")
     except Exception as error:  # a torch that does not fit this machine fails in many ways
         reason = one_line(f"{type(error).__name__}: {error}", 200)
         lines.append(f"  torch            is installed and does not work ({reason}): reinstall it")
-    return lines
+    return lines, card

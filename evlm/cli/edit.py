@@ -104,6 +104,11 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         "that was never tuned on the form"
     )
     add("--guided", choices=["auto", "always", "never"], default="auto", help=text)
+    text = (
+        "tokens that each part of a text that is held to its form may have: thinking, intermediate, "
+        "reflection, output; 256,96,128,160 by default"
+    )
+    add("--budgets", type=kinds.numbers(4), metavar="T,I,R,O", help=text)
     text = f"largest picture that the reasoner sees, in pixels (a larger one is made smaller); {own}"
     add("--max-pixels", type=kinds.whole(784, 10**8), metavar="N", help=text)
 
@@ -201,6 +206,10 @@ def _check(options: argparse.Namespace) -> None:
             raise EVLMError(
                 f"--{flag} is for a reasoner on this machine, and --endpoint names another: leave one out"
             )
+    if options.budgets is not None:
+        from ..reason.guide import Budgets
+
+        Budgets(*options.budgets).check()
     if options.adapter and not _exists(options.adapter):
         raise EVLMError(f"--adapter {options.adapter}: no such file or folder")
 
@@ -244,6 +253,7 @@ def _pipeline(options: argparse.Namespace) -> tuple[dict[str, Path], Pipeline]:
 
 
 def _sampling(options: argparse.Namespace) -> Any:
+    from ..reason.guide import DEFAULT_BUDGETS, Budgets
     from ..reason.reasoner import Sampling
 
     return Sampling(
@@ -251,6 +261,7 @@ def _sampling(options: argparse.Namespace) -> Any:
         temperature=options.temperature,
         seed=options.seed,
         guided=options.guided,
+        budgets=DEFAULT_BUDGETS if options.budgets is None else Budgets(*options.budgets),
     )
 
 

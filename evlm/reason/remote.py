@@ -30,6 +30,7 @@ from .endpoint import KEY_VARIABLE, PRIVATE_VARIABLE, Calls, connect, parse_addr
 from .event_stream import EventReader, page_words, words_of
 from .json_form import SETTING, JsonReader, with_schema
 from .messages import (
+    FULL,
     MAX_FRAMES,
     UNTUNED,
     Chat,
@@ -61,7 +62,8 @@ class RemoteReasoner:
     endpoint: "https://host[:port][/v1]", with or without `/chat/completions`. model: its name there.
     timeout: seconds without a byte before giving up; deadline: seconds for a whole answer.
     max_pixels: larger pictures are made smaller before they are sent. key_hosts: where the key may go; None:
-    to the endpoint, whichever it is. style: how the question is put; as to a model that was not tuned on it.
+    to the endpoint, whichever it is. style: how the question is put; None: as trust says, to a model that was
+    tuned on the full form or to one that was not.
     trust: "tuned" for a model that was trained on EVLM's masks (`Plan.trust`). boxes: the form in which it
     writes a box (`plan.native_boxes`), by its name where that is "auto". at_once: how many requests of a
     batch are sent together (`batch.reason_all`).
@@ -76,7 +78,7 @@ class RemoteReasoner:
         allow_private: bool | None = None,
         max_pixels: int = MAX_PIXELS,
         max_frames: int = MAX_FRAMES,
-        style: PromptStyle = UNTUNED,
+        style: PromptStyle | None = None,
         codec: str = "box-spans-8",
         key_hosts: Sequence[str] | None = None,
         trust: str = "base",
@@ -92,6 +94,7 @@ class RemoteReasoner:
         )
         self.max_pixels, self.max_frames = max_pixels, max_frames
         form = form_of_model(model) if boxes == "auto" else box_form(boxes)
+        style = style or (FULL if trust == "tuned" else UNTUNED)
         self.style = for_untuned(style, form) if style.untuned else style
         self.codec = get_codec(codec)
         if trust not in get_args(Trust):

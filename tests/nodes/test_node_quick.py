@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -184,3 +185,18 @@ def test_masks_that_do_not_fit_are_refused_before_anybody_is_asked(pipe: Any) ->
     with pytest.raises(ValueError, match="2 masks for 3 pictures"):
         call("EVLM_QuickEdit", pipe=asking, image=SHADES, prompt="x", mask=torch.ones(2, 16, 16))
     assert endpoint.asked == 0
+
+
+@pytest.mark.parametrize(("quantize", "said"), [("none", True), ("4bit", False)])
+def test_load_all_says_what_does_not_fit_the_card(
+    quantize: str, said: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(part("nodes.host"), "card_memory", lambda: 8.3)
+    monkeypatch.setattr(part("nodes.load_all"), "_check_here", lambda names: None)
+    for loader in ("LoadModel", "LoadDetector", "LoadSegmenter", "LoadEditor"):
+        kind = getattr(part("nodes.load"), loader)
+        monkeypatch.setattr(kind, "execute", classmethod(lambda cls, **how: SimpleNamespace(args=(how,))))
+    call("EVLM_LoadAll", models="photo-24gb", quantize=quantize)
+    notes = [record.message for record in caplog.records if "wants about" in record.message]
+    assert len(notes) == said and all("qwen2.5-vl-7b wants about 19 GB" in note for note in notes)

@@ -19,6 +19,7 @@ from evlm.models.zoo import find, resolve
 from ..model.skeleton import skeleton
 from .adapter_source import Learned, alone, fitted, read_learned
 from .merge import merge
+from .serving import serving
 
 
 def add_parser(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         raise CheckpointError(f"{args.out} cannot be written ({reason}); nothing is left of it") from error
     size = sum(f.stat().st_size for f in ([args.out] if args.out.is_file() else args.out.iterdir()))
     print(f"{args.out}: {args.to}, {size / 1e6:,.1f} MB, of {learned.base}")
+    print("\n".join(["how a server gets it (docs/models.md):", *serving(args.to, args.out, learned)]))
     return 0
 
 

@@ -209,3 +209,26 @@ def test_what_is_no_adapter_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no place"):
         write_merged(read_learned(tmp_path / "b.safetensors"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_export_says_how_a_server_gets_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Commands of others, ready to be copied, with the names of what was written."""
+    import shlex
+
+    file = save(tmp_path / "my lora.safetensors")
+    lines: dict[str, str] = {}
+    for form in ("adapter", "peft", "merged"):
+        out = tmp_path / f"an {form}{'.safetensors' * (form == 'adapter')}"
+        assert main(["export", str(file), str(out), "--to", form]) == 0
+        lines[form] = capsys.readouterr().out
+    assert "--to peft" in lines["adapter"] and "--to merged" in lines["adapter"]
+    (vllm,) = [line for line in lines["peft"].splitlines() if "vLLM" in line]
+    words = shlex.split(vllm.partition(":")[2])
+    assert words[words.index("--lora-modules") + 1] == f"an peft={tmp_path / 'an peft'}"
+    assert words[words.index("--max-lora-rank") + 1] == "8" and "--to merged" in lines["peft"]
+    commands = [shlex.split(line) for line in lines["merged"].splitlines() if "gguf" in line]
+    assert [str(tmp_path / "an merged") in each for each in commands] == [True, True, False]
+    written = [each[each.index("--outfile") + 1] for each in commands[:2]]
+    server = commands[2]
+    assert written == [server[server.index("-m") + 1], server[server.index("--mmproj") + 1]]
+    assert "style=get_style('short'), codec='box-spans-16', trust='tuned'" in lines["merged"]
