@@ -212,11 +212,13 @@ def test_what_was_not_the_schemas_fault_is_not_remembered(server: Server) -> Non
     assert remote.reason(REQUEST).notes == () and SETTING in server.seen[-1]
 
 
-@pytest.mark.parametrize("how", [{"sampling": Sampling(guided="never")}, {"style": SHORT}])
+@pytest.mark.parametrize(
+    "how", [{"sampling": Sampling(guided="never")}, {"style": SHORT}, {"trust": "tuned"}]
+)
 def test_no_schema_for_a_tuned_model_nor_where_nobody_wants_it(server: Server, how: dict[str, Any]) -> None:
     server.reply = Model(heeds=True)
-    remote = RemoteReasoner(server.url, "m", **{"style": how["style"]} if "style" in how else {})
-    remote.reason(REQUEST, how.get("sampling"))
+    settings = {name: value for name, value in how.items() if name != "sampling"}
+    RemoteReasoner(server.url, "m", **settings).reason(REQUEST, how.get("sampling"))
     assert SETTING not in server.seen[0] and "JSON" not in json.dumps(server.seen[0])
 
 

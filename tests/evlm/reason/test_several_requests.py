@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from chat_server import TRACE, Server, as_json, event, stream
+from chat_server import TRACE, Server, as_json, event, send, stream
 
 from evlm.errors import BusyError, Cancelled, EndpointError, TraceError
 from evlm.plan.trace import Plan, render
@@ -109,23 +110,31 @@ def test_some_of_the_requests(server: Server) -> None:
 
 
 class Silence:
-    """Takes questions and says nothing, until the caller hangs up."""
+    """Takes questions and says nothing, or nothing more, until the caller hangs up."""
 
-    def __init__(self) -> None:
+    def __init__(self, begins: bool = False) -> None:
+        self.begins = begins
         self.left = threading.Semaphore(0)
         self.asked = threading.Semaphore(0)
 
     def __call__(self, handler: BaseHTTPRequestHandler) -> None:
+        if self.begins:
+            send(event("<thinking>a"))(handler)
+            handler.wfile.flush()
         self.asked.release()
         handler.connection.settimeout(10)
-        if handler.connection.recv(1) == b"":
-            self.left.release()
+        with contextlib.suppress(ConnectionError):
+            assert handler.connection.recv(1) == b""
+        self.left.release()
         handler.close_connection = True
 
 
 @pytest.mark.parametrize("count", [1, PICTURES])
-def test_a_listener_ends_all_of_them_while_the_server_is_silent(server: Server, count: int) -> None:
-    silence = server.reply = Silence()
+@pytest.mark.parametrize("begins", [False, True])
+def test_a_listener_ends_all_of_them_while_the_server_is_silent(
+    server: Server, count: int, begins: bool
+) -> None:
+    silence = server.reply = Silence(begins)
     began = time.perf_counter()
     open_ones = min(8, count)
 
