@@ -68,6 +68,7 @@ def bars() -> list[Bar]:
             "… two edits of different things in one request, both right", "reasoner", exact(("double",)), 0.90
         ),
         Bar("… where words and picture disagree", "reasoner", exact(("conflict",)), 0.90),
+        Bar("… asked by its cause (fourteen rules but for one)", "reasoner", exact(("what if",)), 0.90),
         Bar("… of the whole picture, asked vaguely", "reasoner", exact(("vague",)), 0.95),
         Bar(
             "… without the reference, above chance (1/k), in standard errors",

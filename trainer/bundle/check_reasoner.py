@@ -22,10 +22,16 @@ from ..world.edits import OPERATIONS
 from ..world.questions import CATEGORIES, Question
 from ..world.rows import to_request
 from ..world.vague import ask_vague
+from ..world.whatif.ask import ask_what_if
 from .parallel_map import parallel_map
 from .reasoner import questions
 
-KINDS = {"double": ask_double, "conflict": ask_conflict, "vague": ask_vague}
+KINDS: dict[str, Callable[..., Question]] = {
+    "double": ask_double,
+    "conflict": ask_conflict,
+    "vague": ask_vague,
+    "what if": ask_what_if,
+}
 """Kinds of questions with a line of their own in the table, each drawn as `questions` draws."""
 
 

@@ -83,9 +83,9 @@ class Source:
     phases alone. split: which rows of it; foreign rows have none. heldout: share of its questions that is
     measured and not learned, in place of the split "validation". seed: of the world's. lamp:
     how warm the light is that the world's pictures are seen in (`world.light`), 0 to 1; the bundled model
-    knows 0. rows: of the world, how many of its first; 0 is as many as the run asks for. doubles, conflicts:
-    shares of the world's questions that ask two edits at once, and of those whose words and picture
-    disagree (`world.mix`)."""
+    knows 0. rows: of the world, how many of its first; 0 is as many as the run asks for. doubles, conflicts,
+    whatif: shares of the world's questions that ask two edits at once, of those whose words and picture
+    disagree, and of those that name a cause (`world.mix`)."""
 
     path: str | None = None
     world: bool = False
@@ -98,6 +98,7 @@ class Source:
     heldout: float = 0.0
     doubles: float = 0.0
     conflicts: float = 0.0
+    whatif: float = 0.0
 
     def __post_init__(self) -> None:
         if bool(self.path) == self.world:
@@ -108,12 +109,17 @@ class Source:
         _between("rows", self.rows, 0, 10**7)
         if (self.lamp or self.rows) and not self.world:
             raise ConfigError("lamp and rows are of the world; a dataset is taken as it is")
-        if Mix(self.doubles, self.conflicts) and not self.world:
-            raise ConfigError("doubles and conflicts are of the world; a dataset is taken as it is")
+        if self.mix and not self.world:
+            raise ConfigError(f"{self.mix.name}: shares are of the world; a dataset is taken as it is")
         _between("weight", self.weight, 1e-9, 1e9)
         _between("heldout", self.heldout, 0, 0.9)
         if self.heldout and self.world:
             raise ConfigError("heldout is of a dataset; the world has a split for it")
+
+    @property
+    def mix(self) -> Mix:
+        """Raises ConfigError."""
+        return Mix(self.doubles, self.conflicts, self.whatif)
 
 
 @dataclass(frozen=True)

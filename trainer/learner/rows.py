@@ -20,7 +20,6 @@ from ..data.stream import Source as Folder
 from ..data.stream import Stream
 from ..model.ranks import Ranks
 from ..world.light import lit
-from ..world.mix import Mix
 from ..world.question import Question
 from ..world.rows import UNDESIRED, Recipe, completion_row, place_of, question_at, to_request
 
@@ -105,8 +104,7 @@ class WorldRows:
     def __init__(
         self, source: Source, rows: int, seed: int, desired: bool, style: PromptStyle, codec: Any
     ) -> None:
-        mix = Mix(source.doubles, source.conflicts)
-        self.recipe = Recipe(source.seed, source.split, undesired=UNDESIRED, mix=mix)  # type: ignore[arg-type]
+        self.recipe = Recipe(source.seed, source.split, undesired=UNDESIRED, mix=source.mix)  # type: ignore[arg-type]
         self.rows, self.seed, self.style, self.codec = rows, seed, style, codec
         self.desired, self.lamp = desired, source.lamp
         self.numbers = [n for n in range(source.rows) if self._fits(self._row(n)[0])]

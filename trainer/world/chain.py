@@ -43,7 +43,7 @@ class Chain(Edit):
         """(source, result), each uint8 [frames, size, size, 3]: what is left when each step has drawn in its
         own region on the picture of the one before."""
         before = render_frames(self.source, size, frames)
-        after = before
+        after = before if self.steps else render_frames(self.result, size, frames)
         for step in self.steps:
             drawn, region = render_frames(step.result, size, frames), step.region(size, frames)
             after = drawn if region is None else np.where(region[None, :, :, None], drawn, after)

@@ -50,6 +50,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     for name, what in (
         ("doubles", "questions that ask two edits of different things"),
         ("conflicts", "questions whose words and picture disagree"),
+        ("whatif", "questions that name a cause and not the edit"),
     ):
         parser.add_argument(
             f"--{name}", type=float, default=0.0, metavar="SHARE", help=f"{what}, 0 to 1 (default: 0)"
@@ -66,7 +67,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Writes the rows that are missing and, if asked to, the sheet. Raises RecordError, ConfigError."""
-    kind = (options.op, options.category, Mix(options.doubles, options.conflicts))
+    kind = (options.op, options.category, Mix(options.doubles, options.conflicts, options.whatif))
     recipe = Recipe(options.seed, options.split, options.size, options.undesired, *kind)
     count = write_rows(options.out, recipe, options.rows)
     share = f", {count['liked'] / count['rows']:.0%} of them liked by the raters" if count["rows"] else ""

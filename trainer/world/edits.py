@@ -165,6 +165,15 @@ def move(scene: Scene, thing: Thing, direction: str) -> Edit:
     return Edit("move", scene, scene.swap(thing, new), order, (thing.label,), thing, new, direction)
 
 
+def move_to(scene: Scene, thing: Thing, cell: int) -> Edit:
+    """A move to a free cell anywhere, which is named."""
+    order = f"move the {thing.label} to the {CELLS[cell]}"
+    new = replace(thing, cell=cell)
+    return Edit(
+        "move", scene, scene.swap(thing, new), order, (thing.label,), thing, new, f"to the {CELLS[cell]}"
+    )
+
+
 def change_weather(scene: Scene, weather: str) -> Edit:
     return Edit(
         "weather",
@@ -198,6 +207,12 @@ def neighbour(cell: int, direction: str) -> int:
 def moves(scene: Scene, thing: Thing) -> list[str]:
     """Directions in which a thing finds a free neighbouring cell."""
     return [d for d in DIRECTIONS if neighbour(thing.cell, d) in scene.free_cells()]
+
+
+def random_move_to(rng: random.Random, scene: Scene) -> Edit:
+    """A move of any thing to any free cell, by the cell's name; `random_edit` draws those by one cell
+    alone."""
+    return move_to(scene, rng.choice(scene.things), rng.choice(scene.free_cells()))
 
 
 def random_edit(rng: random.Random, op: str, scene: Scene, thing: Thing | None = None) -> Edit | None:

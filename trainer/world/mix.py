@@ -13,15 +13,18 @@ from .doubles import ask_double
 from .question import Question
 from .questions import ask
 from .scene import Split
+from .whatif.ask import ask_what_if
 
 
 @dataclass(frozen=True)
 class Mix:
-    """doubles, conflicts: shares of double questions and of those whose words and picture disagree; the rest
-    is `ask`'s. Raises ConfigError where a share is not in 0..1, or they are more than all together."""
+    """doubles, conflicts, whatif: shares of double questions, of those whose words and picture disagree, and
+    of hypothetical ones; the rest is `ask`'s. Raises ConfigError where a share is not in 0..1, or they are
+    more than all together."""
 
     doubles: float = 0.0
     conflicts: float = 0.0
+    whatif: float = 0.0
 
     def __post_init__(self) -> None:
         for name, share in vars(self).items():
@@ -41,13 +44,21 @@ class Mix:
 
 
 def ask_mixed(
-    kind: random.Random, rng: random.Random, split: Split, mix: Mix, category: str | None = None
+    kind: random.Random,
+    rng: random.Random,
+    split: Split,
+    mix: Mix,
+    category: str | None = None,
+    op: str | None = None,
 ) -> Question:
-    """A question of the mix. kind: draws which sort it is; rng: draws the question. Raises ValueError for
-    conflicts of the category "text"."""
+    """A question of the mix. kind: draws which sort it is; rng: draws the question. category: of all but the
+    hypothetical, which have their own; op: of the ordinary sort. Raises ValueError for conflicts of the
+    category "text"."""
     drawn = kind.random()
     if drawn < mix.doubles:
         return ask_double(rng, split, category)
     if drawn < mix.doubles + mix.conflicts:
         return ask_conflict(rng, split, category)
-    return ask(rng, split, category=category)
+    if drawn < mix.doubles + mix.conflicts + mix.whatif:
+        return ask_what_if(rng, split)
+    return ask(rng, split, op, category)

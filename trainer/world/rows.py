@@ -27,8 +27,9 @@ from .chain import Chain, chain
 from .edits import OPERATIONS, Edit
 from .mix import Mix, ask_mixed
 from .questions import CATEGORIES, Question, ask
-from .scene import COLOURS, SHAPES, SIZES, SPLITS, TEXTURES, Scene, Split, Thing, scene_hash
+from .scene import CELLS, COLOURS, SHAPES, SIZES, SPLITS, TEXTURES, Scene, Split, Thing, scene_hash
 from .traces import FAULTS, Fault, rate, write_trace, write_undesired
+from .whatif.question import WhatIf
 
 # Undesired rows for each question: 1 / 1.7 of all are desired, and the raters' majority likes .58 of all.
 UNDESIRED = 0.7
@@ -38,7 +39,7 @@ UNDESIRED = 0.7
 class Recipe:
     """What a dataset is made of. `undesired`: rows for each question, on average; 0 gives desired rows alone.
     `size`: pixels a side. `op` and `category`: one kind of edit or of input only, else the paper's mix.
-    `mix`: shares of doubles and conflicts, which are no single kind of edit. Raises RecordError."""
+    `mix`: shares of doubles, conflicts and what-ifs, which are no single kind of edit. Raises RecordError."""
 
     seed: int = 0
     split: Split = "train"
@@ -50,8 +51,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.mix and self.op is not None:
+            raise RecordError(f"op {self.op!r:.40} is one kind of edit: leave it out, or {self.mix.name}")
+        if self.mix.whatif and self.category is not None:
             raise RecordError(
-                f"op {self.op!r:.40} is one kind of edit: leave it out, or doubles and conflicts"
+                f"category {self.category!r:.40}: hypothetical questions have their own; leave it out"
             )
         if self.mix.conflicts and self.category == "text":
             raise RecordError(
@@ -180,7 +183,7 @@ def completion_row(recipe: Recipe, number: int, question: Question, completion: 
         id=f"world-{recipe.name}-{number:06d}-{completion}",
         question=f"world-{recipe.name}-{number:06d}",
         split=recipe.split,
-        source="world",
+        source="whatif" if isinstance(question, WhatIf) else "world",
         edit_type=edit.op,
         category=question.category,
         original=tuple(paths["original"]),
@@ -210,6 +213,7 @@ def completion_row(recipe: Recipe, number: int, question: Question, completion: 
             "fault": fault,
             "scene": scene_hash(edit.source),
             "edit": edit_to_json(edit),
+            **_cause(question),
         },
     )
 
@@ -232,6 +236,21 @@ def pictures_of(recipe: Recipe, number: int, question: Question) -> dict[str, Te
         if region is not None:
             by_path[path] = torch.from_numpy(region).float()
     return by_path
+
+
+def _cause(question: Question) -> dict[str, Any]:
+    """What a hypothetical question's row says of its rule."""
+    if not isinstance(question, WhatIf):
+        return {}
+    edit = question.edit
+    steps = [step.instruction for step in edit.steps] if isinstance(edit, Chain) else []
+    return {
+        "scenario": question.scenario,
+        "rule": question.form,
+        "facts": list(question.facts),
+        "steps": steps,
+        "null": question.null,
+    }
 
 
 def _steps(question: Question, plan: Plan, paths: dict[str, list[str]]) -> tuple[dict[str, Any], ...]:
@@ -270,6 +289,8 @@ def _again(op: str, scene: Scene, cell: int | None, outcome: Mapping[str, Any] |
         raise ValueError(f"no thing in cell {cell!r}")
     if op == "remove":
         return edits.remove(scene, thing)
+    if op == "move" and value.startswith("to the "):
+        return edits.move_to(scene, thing, CELLS.index(value.removeprefix("to the ")))
     if op == "replace" and new is not None:
         return edits.swap_thing(scene, thing, new.look)
     changes = {"recolour": edits.recolour, "retexture": edits.retexture, "move": edits.move}

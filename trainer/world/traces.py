@@ -17,10 +17,11 @@ from evlm.plan.mask_codec import BoxSpans, decode_mask
 from evlm.plan.trace import Plan, Trace
 
 from .chain import Chain, onto
-from .doubles import both
+from .doubles import DOUBLE, both
 from .edits import Edit, random_edit
 from .questions import Question, Ref
 from .scene import CELLS, Scene, Thing
+from .whatif.question import another_outcome
 
 Fault = Literal["wrong target", "wrong attribute", "ignores reference", "too long", "malformed", "mask off"]
 FAULTS: tuple[Fault, ...] = (
@@ -170,7 +171,9 @@ def _reflection(rng: random.Random, question: Question, slip: Edit | None) -> st
 
 def _other(rng: random.Random, edit: Edit, keep_value: bool = False, keep_target: bool = False) -> Edit:
     """Another edit of the same kind, with another instruction; `keep_*` hold where the scene leaves such an
-    edit. Of a double, one of the two edits is another one."""
+    edit. Of a double, one of the two edits is another one; of a cause, another outcome."""
+    if isinstance(edit, Chain) and edit.op != DOUBLE:
+        return another_outcome(rng, edit)
     if isinstance(edit, Chain):
         return _other_double(rng, edit, keep_value, keep_target)
     for attempt in range(200):

@@ -87,7 +87,7 @@ def test_what_cannot_be_mixed_is_said() -> None:
         Recipe(op="move", mix=Mix(0.5))
     with pytest.raises(RecordError, match="cannot disagree"):
         Recipe(category="text", mix=Mix(conflicts=0.5))
-    with pytest.raises(ConfigError, match="are of the world"):
+    with pytest.raises(ConfigError, match="of the world"):
         Source(path="somewhere", doubles=0.1)
     edit = ask_double(random.Random(1), "train").edit
     data = edit_to_json(edit)
