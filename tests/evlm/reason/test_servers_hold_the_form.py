@@ -156,6 +156,24 @@ def test_two_hundred_with_a_schema_are_exact(server: Server) -> None:
     assert server.seen[0][SETTING]["json_schema"]["schema"] == SCHEMA
 
 
+@pytest.mark.parametrize("name", ["Qwen2-VL-7B-Instruct", "qwen2.5vl:7b", "qwen3-vl:8b"])
+def test_each_familys_own_numbers_become_ours(server: Server, name: str) -> None:
+    """Whatever a model writes (pixels of a small picture, too): in the plan are thousandths."""
+    model = server.reply = Model(heeds=True)
+    remote = RemoteReasoner(server.url, name)
+    places = 0
+    for _ in range(40):
+        plan = remote.reason(REQUEST).trace.plan
+        sides = (model.said[-1]["output"]["box"] or [0]) if plan.scope == "local" else [0]
+        most = server.seen[-1][SETTING]["json_schema"]["schema"]["properties"]["output"]["properties"]["box"]
+        highest = most["anyOf"][0]["items"]["maximum"]
+        assert not plan.repairs
+        if max(sides) <= highest and len(sides) == 4 and sides[0] != sides[2] and sides[1] != sides[3]:
+            places += 1
+            assert plan.mask_text and all(0 <= int(each) <= 1000 for each in plan.mask_text.split()[1:5])
+    assert places >= 5
+
+
 def test_two_hundred_of_a_server_that_heeds_no_schema(server: Server) -> None:
     model = server.reply = Model(heeds=False)
     understood = asked(RemoteReasoner(server.url, "m"), model)
