@@ -326,7 +326,7 @@ def _asks(plans: list[Plan], below: float) -> tuple[list[str], bool]:
     sure, instruction = min(known, default=(1.0, ""))
     if sure >= below:
         return [], False
-    said = f"the model is {sure:.0%} sure of {instruction!r:.200}, and `ask below` is {below:.0%}"
+    said = f"the model is sure of {instruction!r:.200} by {sure:.4g}, and `ask below` is {below:g}"
     return [f"stopped: {said}. {ASK}"], True
 
 

@@ -35,6 +35,7 @@ PRACTICE = {
     "retexture": 0.11,
     "move": 0.11,
 }
+CONFIDENCE_TEMPERATURE = 36.5  # as check_confidence fits it; another model wants another
 EYES = 5000  # steps of 64 pictures before the first word
 RECIPE = SFTConfig(steps=5500, batch=32, lr_muon=0.01, lr_adam=2e-3, warmup=100, cooldown=0.4)
 
@@ -126,9 +127,12 @@ def export(model: Any, processor: Any, out: Path) -> None:
 
     copy.deepcopy(model).half().save_pretrained(out)
     processor.save_pretrained(out)
-    (out / "evlm.json").write_text(
-        json.dumps({"prompt": "short", "mask_codec": "box-spans-8"}, indent=1) + "\n"
-    )
+    notes = {
+        "prompt": "short",
+        "mask_codec": "box-spans-8",
+        "confidence_temperature": CONFIDENCE_TEMPERATURE,
+    }
+    (out / "evlm.json").write_text(json.dumps(notes, indent=1) + "\n")
 
 
 @torch.no_grad()

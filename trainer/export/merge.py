@@ -55,6 +55,7 @@ def merge(base: Path, layers: Sequence[Layer], shapes: Mapping[str, tuple[int, i
     meta = layers[-1][1]
     notes = {**read_notes(base), "prompt": meta.prompt, "mask_codec": meta.mask_codec,
              "merged": {"base": meta.base_model, "training": dict(meta.training)}}  # fmt: skip
+    notes.pop("confidence_temperature", None)  # it was fitted without the adapter
     (out / "evlm.json").write_text(json.dumps(notes, indent=1) + "\n", encoding="utf-8")
 
 
