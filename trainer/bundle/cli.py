@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+from evlm.errors import ConfigError
+
 from ..config.arguments import SEEDS, check_folder, check_whole
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,6 +28,13 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         "--work", type=Path, default=ROOT / "runs" / "bundle", help="training states, to resume from"
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--begin",
+        type=Path,
+        metavar="FOLDER",
+        help="reasoner: train this one on, with the words of every wing, doubles, conflicts and what-ifs "
+        "(default: from nothing)",
+    )
     parser.add_argument(
         "--rows",
         type=int,
@@ -47,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
     check_folder("--out", args.out)
     if args.what in MODELS or args.what == "all":
         check_folder("--work", args.work)
+    if args.begin is not None and args.what != "reasoner":
+        raise ConfigError(f"--begin is for the reasoner, not for {args.what}: leave it out")
     if args.what == "check":
         from .check import check_all
 
@@ -62,17 +73,21 @@ def run(args: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)  # small layers: two recipes side by side beat one on two cores
     began, cpu = time.time(), time.process_time()
-    _train(args.what, args.out / args.what, args.work, args.seed)
+    _train(args.what, args.out / args.what, args.work, args.seed, args.begin)
     minutes, cpu = (time.time() - began) / 60, (time.process_time() - cpu) / 60
     print(f"{args.what}: {minutes:.1f} minutes, {cpu:.1f} CPU-minutes")
     return 0
 
 
-def _train(model: str, out: Path, work: Path, seed: int) -> None:
+def _train(model: str, out: Path, work: Path, seed: int, begin: Path | None = None) -> None:
     def log(text: str) -> None:
         print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
 
-    if model == "reasoner":
+    if model == "reasoner" and begin is not None:
+        from .warm import train_on
+
+        train_on(begin, out, work, seed, log)
+    elif model == "reasoner":
         from .reasoner import train
 
         train(out, work, seed, log)

@@ -1,0 +1,88 @@
+"""The bundled reasoner trained on from weights that are there: more words, more kinds of questions."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from evlm.errors import ConfigError
+from evlm.plan.trace import render
+from evlm.reason.messages import SHORT, build_messages
+
+from ..model.batch import Batch, Collator
+from ..world.mix import Mix, ask_mixed
+from ..world.rows import to_request
+from ..world.traces import write_trace
+from ..world.words import all_words
+from .grow import carry_reasoner, grown_bpe
+from .reasoner import PRACTICE, export, open_eyes
+from .sft import SFTConfig, run_sft
+from .vision_warmup import Eyes, shown_in
+
+MIX = Mix(doubles=0.2, conflicts=0.05, whatif=0.2)  # the rest are ordinary questions, as they were practised
+LOOKS = 300  # steps in which a new head learns to name what the tower sees; the tower is not touched
+# Half the rates of a training from nothing, and a longer way up: the optimiser's moments begin at nothing.
+RECIPE = SFTConfig(
+    steps=2500, batch=32, lr_muon=0.005, lr_adam=1e-3, warmup=200, cooldown=0.4, save_every=250
+)
+
+
+def warm_batch(collate: Collator, step: int, rows: int, seed: int, mix: Mix = MIX) -> Batch:
+    """The batch of a step: a function of (seed, step, mix) alone."""
+    rng = random.Random(f"warm {seed} {step}")
+    ops = rng.choices(list(PRACTICE), list(PRACTICE.values()), k=rows)
+    questions = [ask_mixed(rng, rng, "train", mix, op=op) for op in ops]
+    chats = [build_messages(to_request(q), style=SHORT) for q in questions]
+    batch = collate(chats, [render(write_trace(rng, q)) for q in questions])
+    return replace(batch, shown=torch.cat([shown_in(q, collate.pictures) for q in questions]))
+
+
+def train_on(
+    begin: Path,
+    out: Path,
+    work: Path,
+    seed: int = 0,
+    log: Callable[[str], None] = print,
+    config: SFTConfig = RECIPE,
+    looks: int = LOOKS,
+    mix: Mix = MIX,
+) -> None:
+    """Trains the reasoner in the folder `begin` on and writes the model folder `out`, which may be the same.
+    Stopped, it goes on from its newest state in `work` when it is called again with the same recipe and the
+    same `begin`. Raises ConfigError where `begin` holds no Qwen2-VL.
+
+    seed: of the questions. config: of the SFT phase. looks: steps of the new head. mix: of the questions.
+    """
+    from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
+
+    try:
+        processor = AutoProcessor.from_pretrained(begin, local_files_only=True)
+        model = Qwen2VLForConditionalGeneration.from_pretrained(
+            begin, dtype=torch.float32, local_files_only=True
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{begin}: no reasoner to begin with ({error!s:.120}); give its folder") from None
+    model.set_attn_implementation("eager")  # on a CPU its backward is the faster one in bf16
+    old = processor.tokenizer
+    processor.tokenizer = grown_bpe(old, all_words())
+    carry_reasoner(model, old, processor.tokenizer)
+    collate = Collator(processor)
+    grown = f"{len(old)} tokens have become {len(processor.tokenizer)}"
+    log(f"reasoner: {grown}; {config.steps} steps of {mix.name}")
+    beside, tower = Eyes(model.config.vision_config.embed_dim), model.model.visual
+    tower.requires_grad_(False)
+    open_eyes(tower, beside, collate, looks, seed, work / "warm-eyes.safetensors", log)
+    tower.requires_grad_(True)
+    run_sft(
+        model,
+        lambda step: warm_batch(collate, step, config.batch, seed, mix),
+        config,
+        work / f"reasoner-{mix.name or 'ordinary'}",
+        log,
+        beside=beside,
+    )
+    export(model, processor, out)
