@@ -4,6 +4,7 @@ results."""
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -175,9 +176,11 @@ def test_reason_returns_the_trace(reasoner: Reasoner, monkeypatch: pytest.Monkey
 
     trace = Trace("a hat", "paint it", "yes", Plan("make the hat red", ("hat",)))
     ids = [*reasoner.processor.tokenizer(render(trace))["input_ids"], *reasoner._stops]
-    monkeypatch.setattr(reasoner, "_tokens", lambda decoder, inputs, choose: iter(ids))
+    logs = ((token, torch.tensor(-0.1)) for token in ids)
+    monkeypatch.setattr(reasoner, "_tokens", lambda decoder, inputs, choose: logs)
     reasoned = reasoner.reason(ask(), repair=False)
     assert reasoned.trace == trace
+    assert reasoned.confidence == pytest.approx(math.exp(-0.1))
     assert reasoned.finished and reasoned.tokens == len(ids) - len(reasoner._stops) + 1
 
 
