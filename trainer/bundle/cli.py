@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from evlm.errors import ConfigError
@@ -36,6 +37,11 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         "(default: from nothing)",
     )
     parser.add_argument(
+        "--float32",
+        action="store_true",
+        help="with --begin: compute in 32 bits; faster on a CPU without instructions for bfloat16",
+    )
+    parser.add_argument(
         "--rows",
         type=int,
         default=500,
@@ -58,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
         check_folder("--work", args.work)
     if args.begin is not None and args.what != "reasoner":
         raise ConfigError(f"--begin is for the reasoner, not for {args.what}: leave it out")
+    if args.float32 and args.begin is None:
+        raise ConfigError("--float32 is for a training with --begin: add that, or leave it out")
     if args.what == "check":
         from .check import check_all
 
@@ -73,20 +81,22 @@ def run(args: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)  # small layers: two recipes side by side beat one on two cores
     began, cpu = time.time(), time.process_time()
-    _train(args.what, args.out / args.what, args.work, args.seed, args.begin)
+    _train(args.what, args.out / args.what, args.work, args.seed, args.begin, args.float32)
     minutes, cpu = (time.time() - began) / 60, (time.process_time() - cpu) / 60
     print(f"{args.what}: {minutes:.1f} minutes, {cpu:.1f} CPU-minutes")
     return 0
 
 
-def _train(model: str, out: Path, work: Path, seed: int, begin: Path | None = None) -> None:
+def _train(
+    model: str, out: Path, work: Path, seed: int, begin: Path | None = None, float32: bool = False
+) -> None:
     def log(text: str) -> None:
         print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
 
     if model == "reasoner" and begin is not None:
-        from .warm import train_on
+        from .warm import RECIPE, train_on
 
-        train_on(begin, out, work, seed, log)
+        train_on(begin, out, work, seed, log, replace(RECIPE, autocast=not float32))
     elif model == "reasoner":
         from .reasoner import train
 

@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .scene import CELLS, COLOURS, DIRECTIONS, GROUNDS, SHAPES, SIZES, STYLES, TEXTURES, WEATHERS
-
-SOLIDS = ("ball", "box", "cylinder", "cone", "torus")
-"""Shapes of the world in three dimensions; "ring" is a flat shape."""
+from .solid import SOLIDS
 
 ORDERS = "make the replace with a remove add at move change weather ground to turn picture into and it of an"
 """Of the canonical instructions: all that the editor has to read."""

@@ -22,9 +22,10 @@ from trainer.world.edits import OPERATIONS, random_edit
 from trainer.world.questions import ask
 from trainer.world.rows import to_request
 from trainer.world.scene import random_scene
+from trainer.world.solid import SOLIDS
 from trainer.world.traces import write_trace
 from trainer.world.whatif.ask import WORDS, ask_what_if
-from trainer.world.words import SOLIDS, all_words, editor_words, known_words
+from trainer.world.words import all_words, editor_words, known_words
 
 BUNDLED = Path(__file__).resolve().parents[3] / "evlm" / "bundled"
 

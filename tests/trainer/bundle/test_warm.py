@@ -79,3 +79,5 @@ def test_what_it_cannot_begin_with_is_said(tmp_path: Path, capsys) -> None:
     options = ["--out", str(tmp_path), "--work", str(tmp_path / "work"), "--begin", str(tmp_path)]
     assert main(["bundle", "detector", *options]) != 0
     assert "--begin is for the reasoner" in capsys.readouterr().err
+    assert main(["bundle", "reasoner", *options[:-2], "--float32"]) != 0
+    assert "--float32 is for a training with --begin" in capsys.readouterr().err
