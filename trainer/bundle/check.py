@@ -56,6 +56,8 @@ class Bar:
 def bars() -> list[Bar]:
     from ..world.edits import OPERATIONS
     from ..world.questions import CATEGORIES
+    from ..world.whatif.ask import PLANNED
+    from .check_whatif import ALL, NULL, UNSEEN, by_rule
 
     def exact(names: Sequence[str]) -> tuple[str, ...]:
         return tuple(f"exact, {name}" for name in names)
@@ -68,7 +70,12 @@ def bars() -> list[Bar]:
             "… two edits of different things in one request, both right", "reasoner", exact(("double",)), 0.90
         ),
         Bar("… where words and picture disagree", "reasoner", exact(("conflict",)), 0.90),
-        Bar("… asked by its cause (fourteen rules but for one)", "reasoner", exact(("what if",)), 0.90),
+        Bar("… asked by its cause: what if", "reasoner", exact((ALL,)), 0.90),
+        Bar(
+            "… … by the worst of thirteen rules", "reasoner", exact([by_rule(rule) for rule in PLANNED]), 0.80
+        ),
+        Bar("… … in a wording that no training had", "reasoner", exact((UNSEEN,)), 0.80),
+        Bar("… … where nothing changes", "reasoner", exact((NULL,)), 0.90),
         Bar("… of the whole picture, asked vaguely", "reasoner", exact(("vague",)), 0.95),
         Bar(
             "… without the reference, above chance (1/k), in standard errors",

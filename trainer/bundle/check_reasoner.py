@@ -22,16 +22,11 @@ from ..world.edits import OPERATIONS
 from ..world.questions import CATEGORIES, Question
 from ..world.rows import to_request
 from ..world.vague import ask_vague
-from ..world.whatif.ask import ask_what_if
+from .check_whatif import what_if_sets, what_if_shares
 from .parallel_map import parallel_map
 from .reasoner import questions
 
-KINDS: dict[str, Callable[..., Question]] = {
-    "double": ask_double,
-    "conflict": ask_conflict,
-    "vague": ask_vague,
-    "what if": ask_what_if,
-}
+KINDS = {"double": ask_double, "conflict": ask_conflict, "vague": ask_vague}
 """Kinds of questions with a line of their own in the table, each drawn as `questions` draws."""
 
 
@@ -62,11 +57,13 @@ def check(
     folder: Path, rows: int = 1000, seed: int = 1, log: Callable[[str], None] = print
 ) -> dict[str, float]:
     """Shares in 0..1 by name. `rows` questions in the world's own mix, and `rows // 10` more of each edit
-    type; of each of KINDS `rows // 5`."""
+    type; of each of KINDS `rows // 5`, of each rule of the what-ifs `rows // 20`."""
     sets: dict[str, list[Question]] = {"natural": questions("test", rows, seed)}
     for op in OPERATIONS:
         sets[op] = questions("test", rows // 10, seed + 1, op)
     sets |= {kind: of_kind(kind, rows // 5, seed) for kind in KINDS}
+    causes = what_if_sets(max(1, rows // 20), seed)
+    sets |= causes
     decisive = [q for q in sets["natural"] if q.decisive]
     sets["withheld"] = [withhold(q) for q in decisive]
     sets["shuffled"] = shuffle(decisive, seed)
@@ -79,6 +76,7 @@ def check(
         measured[f"exact, {op}"] = _share([a for a in natural if a.question.edit.op == op] + answers[op])
     for kind in KINDS:
         measured[f"exact, {kind}"] = _share(answers[kind])
+    measured |= what_if_shares({name: answers[name] for name in causes})
     ious = [i for a in natural if (i := a.mask_iou()) is not None]
     measured["mask IoU"] = sum(ious) / len(ious)
     measured["malformed"] = sum(a.plan is None for a in natural) / len(natural)

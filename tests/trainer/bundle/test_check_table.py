@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from trainer.bundle.check import bars, table
-from trainer.bundle.check_reasoner import KINDS, of_kind
+from trainer.bundle.check_reasoner import KINDS, Answer, of_kind
+from trainer.bundle.check_whatif import by_rule, what_if_sets, what_if_shares
+from trainer.world.traces import plan_of
+from trainer.world.whatif.ask import PLANNED
 
 
 def test_lines_that_were_not_measured_are_left_out_and_others_held_to_their_bar() -> None:
@@ -20,3 +23,20 @@ def test_each_kind_has_its_line_and_questions_of_the_test_split() -> None:
         assert f"exact, {kind}" in names
         first, again = of_kind(kind, 3, 5), of_kind(kind, 2, 5)
         assert first[:2] == again and {question.edit.split for question in first} == {"test"}
+
+
+def test_what_ifs_are_counted_by_rule_scenario_wording_and_null() -> None:
+    sets = what_if_sets(6, 3)
+    assert list(sets) == [by_rule(rule) for rule in PLANNED]
+    wrong = by_rule("fade")
+    answers = {
+        name: [Answer(question, None if name == wrong else plan_of(question.edit)) for question in asked]
+        for name, asked in sets.items()
+    }
+    shares = what_if_shares(answers)
+    assert shares[f"exact, {wrong}"] == 0 and shares[f"exact, {by_rule('fall')}"] == 1
+    assert shares["exact, what if"] == 12 / 13 and shares["exact, what if, story"] == 1
+    assert shares["exact, what if, temporal"] == 0.5  # of clock and fade
+    assert 0 < shares["exact, what if, unseen wording"] <= 1 and 0 < shares["what if, chance"] < 0.6
+    names = {name for bar in bars() for name in bar.names}
+    assert {f"exact, {name}" for name in sets} <= names
