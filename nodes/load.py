@@ -63,8 +63,8 @@ class LoadModel(io.ComfyNode):
                     "compile",
                     default=False,
                     optional=True,
-                    tooltip="torch.compile for each token: the first one takes a minute or more, all others "
-                    "less than without. Needs a C++ compiler, and triton on a CUDA card.",
+                    tooltip="torch.compile for each token: the first one takes a minute or more, later ones "
+                    "can be faster. Needs a C++ compiler, and triton on a CUDA card.",
                 ),
             ],
             outputs=[

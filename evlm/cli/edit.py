@@ -69,7 +69,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     text = "LoRA for the reasoner: PEFT folder or .safetensors of ours"
     add("--adapter", metavar="PATH", type=kinds.path, help=text)
     add("--quantize", choices=["4bit"], help="the reasoner in 4 bits; needs bitsandbytes and CUDA")
-    text = "torch.compile for each of the reasoner's tokens: slow at first, then faster; needs a C++ compiler"
+    text = "torch.compile for each of the reasoner's tokens: slow at first; needs a C++ compiler"
     add("--compile", action="store_true", help=text)
     text = "OpenAI-compatible endpoint instead of a local reasoner; its key is read from EVLM_API_KEY"
     add("--endpoint", metavar="URL", help=text)

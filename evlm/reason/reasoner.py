@@ -137,8 +137,8 @@ class Reasoner:
         attention: "sdpa", "eager", "flash_attention_2" or None for transformers' choice. quantize:
         "4bit", which needs bitsandbytes and CUDA. min_pixels, max_pixels: size of each picture as the
         model sees it; None takes the model's own limits, at most one megapixel. compiled: with torch.compile,
-        CUDA graphs and a cache of fixed length; the first token takes a minute or more, all others less than
-        without. Raises ModelError, or CheckpointError for an adapter that does not fit.
+        CUDA graphs and a cache of fixed length; the first token takes a minute or more, later ones can be
+        faster. Raises ModelError, or CheckpointError for an adapter that does not fit.
         """
         made = load_backbone(
             source, adapter, dtype, device, attention, quantize, max_pixels, min_pixels, style
