@@ -20,6 +20,7 @@ Floats = NDArray[np.float32]
 Picture = NDArray[np.uint8] | NDArray[np.floating]
 
 LOOKS: tuple[Look, ...] = tuple(product(SHAPES, COLOURS, TEXTURES))
+BARE = 0.02  # a pixel nearer than this to the bare ground is it
 VALUES = {"weather": WEATHERS, "ground": GROUNDS, "style": STYLES}
 
 
@@ -45,8 +46,17 @@ def scene_right(picture: Picture, scene: Scene, frame: int = 0) -> bool:
     weather and style. picture: as of `edit_right`."""
     if any(read_whole(picture, scene, what, frame) != getattr(scene, what) for what in VALUES):
         return False
-    places = [*scene.things, *(probe for cell in scene.free_cells() for probe in _probes(cell))]
-    return all(_as_in(picture, scene, where, frame) for where in places)
+    plain = replace(scene, things=(), style="plain")
+    apart = np.abs(_floats(picture) - render(plain, len(picture)) / 255.0).max(-1)
+    free = [probe for cell in scene.free_cells() for probe in _probes(cell) if not _is_bare(apart, cell)]
+    return all(_as_in(picture, scene, where, frame) for where in (*scene.things, *free))
+
+
+def _is_bare(apart: NDArray[np.floating], cell: int) -> bool:
+    """Whether a cell is the bare ground so nearly that no thing needs to be looked for. apart: [S, S], how
+    far the picture is from the ground, in 0..1."""
+    x0, y0, x1, y1 = place_box(Thing("circle", "red", "plain", "large", cell), len(apart))
+    return bool(apart[y0:y1, x0:x1].max() < BARE)
 
 
 def _probes(cell: int) -> list[Thing]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from ..chain import Chain, chain
 from ..edits import Edit, change_ground, change_weather, move, move_to, neighbour, recolour, remove
 from ..question import name_of
-from ..scene import CELLS, COLOURS, DIRECTIONS, WEATHERS, Scene, Thing
+from ..scene import CELLS, COLOURS, DIRECTIONS, JITTER, WEATHERS, Scene, Thing
 
 CHAIN = "chain"
 FADED = {"red": "pink", "blue": "cyan", "orange": "yellow", "purple": "pink"}
@@ -129,9 +129,10 @@ def fade(scene: Scene, rng: random.Random) -> Outcome | None:
 def drift(scene: Scene, rng: random.Random) -> Outcome | None:
     """A moment later each moving thing is where its velocity puts it four frames on. Of a moving scene; no
     plan says it, only the reader knows."""
-    if not any(thing.vx or thing.vy for thing in scene.things):
-        return None
     later = tuple(replace(t, dx=t.dx + round(4 * t.vx), dy=t.dy + round(4 * t.vy)) for t in scene.things)
+    inside = all(max(abs(t.dx), abs(t.dy)) <= JITTER[t.size] for t in later)
+    if later == scene.things or not inside:  # cells are kept
+        return None
     kept = chain("drift", scene, [])
     labels = tuple(thing.label for thing in scene.things)
     edit = replace(
