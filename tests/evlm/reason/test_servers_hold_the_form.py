@@ -22,7 +22,7 @@ WORDS = (
     *(
         "red hat",
         "größer \U0001f642",
-        "帽子",
+        "\u5e3d\u5b50",
         "a\tb",
         "\\n",
         '"quoted"',
@@ -32,7 +32,22 @@ WORDS = (
     ),
     *("{}[]:,", "cat; dog", "none", "\u2028", "`x`", "scope: global", "\\u0041", "é\u0301", "x" * 40),
 )
-PLAIN = ("make", "the", "red", "hat", "blue", "on", "left", "größer", "帽子", "small", "dog's", "a-b", "42")
+WIDE_COLON, WIDE_SEMICOLON = "\uff1a", "\uff1b"
+PLAIN = (
+    "make",
+    "the",
+    "red",
+    "hat",
+    "blue",
+    "on",
+    "left",
+    "größer",
+    "\u5e3d\u5b50",
+    "small",
+    "dog's",
+    "a-b",
+    "42",
+)
 
 
 def words(chance: random.Random, pool: tuple[str, ...], least: int, most: int) -> str:
@@ -119,10 +134,10 @@ FORMS = (
     ),  # A3
     lambda plan: f"{PROSE}<output>\n```json\n{json.dumps(as_dict(plan))}\n```\n</output>",  # A3
     lambda plan: json.dumps({**as_dict(plan), "mask": None, "targets": objects(plan)}),  # A4
-    lambda plan: f"{PROSE}<output>\n{fields(plan, '：')}\n</output>",  # A5
+    lambda plan: f"{PROSE}<output>\n{fields(plan, WIDE_COLON)}\n</output>",  # A5
     lambda plan: f"{PROSE}<output>\n{fields(plan, '**:', lead='- **')}\n</output>",  # A5
     lambda plan: f"{PROSE}<output>\n{fields(plan, between=', ')}\n</output>",  # A6
-    lambda plan: f"{PROSE}<output>\n{fields(plan, between='；')}\n</output>",  # A6
+    lambda plan: f"{PROSE}<output>\n{fields(plan, between=WIDE_SEMICOLON)}\n</output>",  # A6
     lambda plan: (
         f"<think>I must write <thinking>, <output>.</think>{PROSE}<output>\n{fields(plan)}\n</output>"
     ),  # A8

@@ -21,7 +21,7 @@ from trainer.data.formats import FORMATS, Layout
 from trainer.data.stats import stats
 
 GOOD = json.loads(json.dumps(asdict(ROW)))
-OPTIONAL = ("mask", "mask_text", "edited", "references", "fps", "raters", "meta", "answer")
+OPTIONAL = ("mask", "mask_text", "edited", "references", "fps", "raters", "meta", "answer", "steps")
 WRONG: dict[str, list[Any]] = {
     **{name: [None, 3, "", " \n", ["a"], {}] for name in ("id", "question", "split", "source")},
     **{name: [None, 3, True, ["a"], "\ud800"] for name in ("prompt", "thinking", "reflection")},
