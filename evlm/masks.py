@@ -8,7 +8,7 @@ neither grows nor eats a mask.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -146,3 +146,9 @@ def _say(decided: list[str], notes: list[str] | None) -> None:
 def _each_frame(mask: Tensor, work: Callable[[NDArray[np.bool_]], NDArray[np.float32]]) -> Tensor:
     frames = check_mask(mask).numpy() >= 0.5
     return torch.from_numpy(np.stack([work(frame) for frame in frames])).reshape(mask.shape)
+
+
+def union_of(masks: Sequence[Tensor | None]) -> Tensor | None:
+    """All places as one, [F, H, W]; None, the whole frame, where one of them is that."""
+    known = [mask for mask in masks if mask is not None]
+    return torch.stack(known).amax(0) if known and len(known) == len(masks) else None

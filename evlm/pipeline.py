@@ -13,6 +13,7 @@ from torch import Tensor
 from .edit.steps import edit_steps
 from .errors import ModelError
 from .events import STEPS, Event, OnEvent, Step, Watch
+from .masks import union_of
 from .place import (
     AnyGrounder,
     AnySegmenter,
@@ -23,7 +24,6 @@ from .place import (
     of_step,
     segment_plan,
     segment_steps,
-    union_of,
 )
 from .plan.doubt import doubt
 from .plan.trace import Plan, Trace

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
 from torch import Tensor
 
 from .ground.which import find, which
@@ -144,12 +143,6 @@ def segment_steps(
         decided, objects = segment_plan(segmenter, frames, step, own, grow, region)
         placed.append((replace(decided, notes=of_step(plan, number, decided.notes)), objects))
     return placed
-
-
-def union_of(masks: Sequence[Tensor | None]) -> Tensor | None:
-    """All places as one, [F, H, W]; None, the whole frame, where one of them is that."""
-    known = [mask for mask in masks if mask is not None]
-    return torch.stack(known).amax(0) if known and len(known) == len(masks) else None
 
 
 def decide_place(

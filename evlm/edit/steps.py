@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
-
+from ..masks import union_of
 from ..plan.form import COMPOUND
 from .protocol import Edited, unchanged
 
@@ -39,8 +38,7 @@ def edit_steps(
         return unchanged(frames, ())
     if len(at_work) > 1 and not getattr(editor, "steps", True):
         sentence = COMPOUND.join(plan.instruction for _, plan, _ in at_work)
-        masks = [mask for _, _, mask in at_work if mask is not None]
-        union = torch.stack(masks).amax(0) if len(masks) == len(at_work) else None
+        union = union_of([mask for _, _, mask in at_work])
         return editor.edit(frames, sentence, union, settings=settings, on_step=on_step)
     notes: list[str] = []
     crops, box = frames.new_zeros(0, 0, 0, 3), None

@@ -40,11 +40,7 @@ and the prompt disagree, say so and follow the prompt, unless a note says otherw
 
 """
 
-_SYSTEM = (
-    _TASK
-    + """\
-Answer with exactly these four parts and nothing else:
-
+_PROSE = """\
 <thinking>
 What is in the original and in each reference, and what they have in common.
 </thinking>
@@ -54,6 +50,16 @@ A first editing instruction.
 <reflection>
 Check the first instruction against the references and the prompt; keep it or mend it.
 </reflection>
+"""
+
+_SYSTEM = (
+    _TASK
+    + """\
+Answer with exactly these four parts and nothing else:
+
+"""
+    + _PROSE
+    + """\
 <output>
 instruction: one imperative sentence, complete without the references; for example: make the red hat blue
 targets: what in the original changes, short noun phrases separated by "; "; for example: red hat; red scarf
@@ -78,16 +84,7 @@ _ENGLISH = "in English whatever the language of the prompt"
 _FOUR_PARTS = f"""\
 Answer with exactly these four parts and nothing else, {_ENGLISH}:
 
-<thinking>
-What is in the original and in each reference, and what they have in common.
-</thinking>
-<intermediate>
-A first editing instruction.
-</intermediate>
-<reflection>
-Check the first instruction against the references and the prompt; keep it or mend it.
-</reflection>
-"""
+{_PROSE}"""
 
 _ANSWERS = {
     "direct": f"Answer with exactly this part and nothing else, {_ENGLISH}:\n\n",
