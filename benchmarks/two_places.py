@@ -35,10 +35,10 @@ def main(pictures: int, seed: int) -> int:
     calls: list[int] = []
     editor.unet.register_forward_hook(lambda _module, inputs, _out: calls.append(len(inputs[0])))
 
-    def one_crop(on: Tensor, context: float, best_resolution: int, multiple: int) -> list[Place]:
+    def one_crop(on: Tensor, context: float, best_resolution: int, multiple: int, _cell: int) -> list[Place]:
         box = crop_box(on, context, best_resolution, multiple)
         assert box is not None
-        return [Place(on.any(0), box)]
+        return [Place(on, (box,) * len(on))]
 
     arms = {"one crop": one_crop, "a crop each": masked.places}
     psnr: dict[str, list[float]] = {name: [] for name in arms}

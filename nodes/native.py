@@ -80,7 +80,8 @@ class NativeEditor:
         settings = settings or self.defaults
         notes = self._not_used(settings)
         side = self.resolution
-        frames, works = begin(frames, mask, side, side, self.kind.multiple, settings.context, notes)
+        cell = self.kind.multiple
+        frames, works = begin(frames, mask, side, side, cell, settings.context, notes, cell)
         if not works:
             return unchanged(frames, notes)
         walk = replace(self.walk, steps=settings.steps, denoise=self.walk.denoise * settings.strength)

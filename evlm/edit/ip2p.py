@@ -119,6 +119,7 @@ class IP2P:
             self.multiple,
             settings.context,
             notes,
+            self.factor,
         )
         if not works:
             return unchanged(frames, notes)

@@ -28,14 +28,19 @@ FEATHER = 0.02  # of the mask's shorter side, when nobody says
 class Work:
     """A part of a request that a model has to paint.
 
-    which: [A] int64, the frames that have a mask. crop: [A, box.height, box.width, 3] in 0..1.
-    mask: [A, H, W] bool, or None for the whole frame.
+    which: [A] int64, the frames that have a mask. boxes: the crop in each of them, all of one size.
+    crop: [A, box.height, box.width, 3] in 0..1. mask: [A, H, W] bool, or None for the whole frame.
     """
 
-    box: CropBox
+    boxes: tuple[CropBox, ...]
     which: Tensor
     crop: Tensor
     mask: Tensor | None
+
+    @property
+    def box(self) -> CropBox:
+        """The first frame's; the others have its size."""
+        return self.boxes[0]
 
 
 def work_on(
@@ -45,14 +50,15 @@ def work_on(
     full_frame_resolution: int,
     multiple: int,
     context: float = 1.2,
+    cell: int = 1,
 ) -> list[Work]:
-    """The crops that hold the masks of all frames, one for each place apart (`regions.places`), or the whole
-    frame without a mask.
+    """The crops that follow the masks, one for each place apart (`regions.places`), or the whole frame
+    without a mask.
 
     Args:
         frames: [F, H, W, 3] in 0..1. mask: [F, H, W], or [1, H, W] for all frames, in 0..1; or None.
         best_resolution, full_frame_resolution: in pixels, for a crop and for the whole frame.
-        multiple, context: as in crop_box.
+        multiple, context, cell: as in follow.
 
     Returns:
         Nothing when no pixel of the mask is on.
@@ -65,7 +71,7 @@ def work_on(
     if mask is None:
         box = crop_box(torch.ones(1, height, width), 1.0, full_frame_resolution, multiple)
         assert box is not None
-        return [Work(box, torch.arange(count), extract(frames, box), None)]
+        return [Work((box,) * count, torch.arange(count), extract(frames, box), None)]
     mask = check_mask(mask)
     if mask.shape[1:] != frames.shape[1:3] or mask.shape[0] not in (1, count):
         raise PictureError(
@@ -74,10 +80,13 @@ def work_on(
         )
     on = (mask >= 0.5).expand(count, -1, -1)
     works = []
-    for place in places(on, context, best_resolution, multiple):
+    for place in places(on, context, best_resolution, multiple, cell):
         here = on & place.inside
         which = torch.nonzero(here.flatten(1).any(1)).flatten()
-        works.append(Work(place.box, which, extract(frames[which], place.box), here[which]))
+        crops = [
+            extract(frames[at : at + 1], box) for at, box in zip(which.tolist(), place.boxes, strict=True)
+        ]
+        works.append(Work(place.boxes, which, torch.cat(crops), here[which]))
     return works
 
 
@@ -89,6 +98,7 @@ def begin(
     multiple: int,
     context: float,
     notes: list[str],
+    cell: int = 1,
 ) -> tuple[Tensor, list[Work]]:
     """The frames [F, H, W, 3] checked, and what there is to paint.
 
@@ -97,7 +107,7 @@ def begin(
     """
     frames = check_frames(frames, notes=notes)
     mask = None if mask is None else fit_mask(mask, frames, notes=notes)
-    works = work_on(frames, mask, best_resolution, full_frame_resolution, multiple, context)
+    works = work_on(frames, mask, best_resolution, full_frame_resolution, multiple, context, cell)
     at_work = len({frame for work in works for frame in work.which.tolist()})
     if not works:
         notes.append("the mask is empty: nothing to edit")
@@ -112,8 +122,8 @@ def latent_mask(work: Work, height: int, width: int) -> Tensor | None:
     """[A, 1, height, width] of 0 and 1: a latent cell is painted if the mask touches it, however little."""
     if work.mask is None:
         return None
-    box = work.box
-    return cover(work.mask[:, box.y0 : box.y1, box.x0 : box.x1].float(), height, width).unsqueeze(1)
+    inside = torch.stack([mask[window(box)] for mask, box in zip(work.mask, work.boxes, strict=True)])
+    return cover(inside.float(), height, width).unsqueeze(1)
 
 
 def put_back(frames: Tensor, work: Work, painted: Tensor, feather: int | None = None) -> Tensor:
@@ -124,21 +134,55 @@ def put_back(frames: Tensor, work: Work, painted: Tensor, feather: int | None = 
         feather: pixels over which the paint fades in, inward from the mask's edge; None = 2 % of its
             shorter side.
 
+    The edge from which the paint fades in is that of the mask smoothed over time, so that a trembling mask
+    makes no crawling rim.
+
     Returns:
         [F, H, W, 3]; every pixel outside the mask equals the original bit for bit.
     """
-    box = work.box
-    window = (slice(box.y0, box.y1), slice(box.x0, box.x1))
     result = frames.clone()
-    for paint, index, frame in zip(
-        restore(painted, box), work.which.tolist(), range(len(work.which)), strict=True
-    ):
-        if work.mask is None:
+    steady = None if work.mask is None else smoothed(work.mask, work.which)
+    for frame, (paint, index) in enumerate(zip(restore(painted, work.box), work.which.tolist(), strict=True)):
+        if work.mask is None or steady is None:
             result[index] = paint
             continue
-        alpha = fade(work.mask[frame], feather)[window]
-        result[index][window] = blend(result[index][window], paint, alpha)
+        here = window(work.boxes[frame])
+        alpha = fade(work.mask[frame], feather, steady[frame])[here]
+        result[index][here] = blend(result[index][here], paint, alpha)
     return result
+
+
+def window(box: CropBox) -> tuple[slice, slice]:
+    """The rows and columns of a frame that the box covers."""
+    return slice(box.y0, box.y1), slice(box.x0, box.x1)
+
+
+def smoothed(masks: Tensor, which: Tensor) -> Tensor:
+    """Masks [A, H, W] bool of the frames `which` [A]: in each, what at least two of it and its two neighbours
+    say, the neighbours moved by the way between the middles of their boxes. A frame without both stays."""
+    result = masks.clone()
+    frames = which.tolist()
+    for at in range(1, len(masks) - 1):
+        if frames[at + 1] - frames[at - 1] != 2:
+            continue
+        own = masks[at]
+        before, behind = (_onto(masks[other], own) for other in (at - 1, at + 1))
+        result[at] = (before & behind) | (own & (before | behind))
+    return result
+
+
+def _onto(mask: Tensor, other: Tensor) -> Tensor:
+    """A mask [H, W] moved by whole pixels, so that the middle of its box is the other's."""
+    a, b = bounding_box(mask), bounding_box(other)
+    if a is None or b is None or a == b:
+        return mask
+    dx, dy = round((b[0] + b[2] - a[0] - a[2]) / 2), round((b[1] + b[3] - a[1] - a[3]) / 2)
+    height, width = mask.shape
+    x0, x1 = max(a[0], -dx), min(a[2], width - dx)
+    y0, y1 = max(a[1], -dy), min(a[3], height - dy)
+    moved = torch.zeros_like(mask)
+    moved[y0 + dy : y1 + dy, x0 + dx : x1 + dx] = mask[y0:y1, x0:x1]
+    return moved
 
 
 def put_all_back(
@@ -187,12 +231,18 @@ def composite(
     return result
 
 
-def fade(on: Tensor, feather: int | None = None) -> Tensor:
+def fade(on: Tensor, feather: int | None = None, steady: Tensor | None = None) -> Tensor:
     """How much of the paint each pixel takes: [H, W] bool -> [H, W] in 0..1, 0 outside the mask.
 
-    feather: as in `put_back`.
+    feather: as in `put_back`. steady: bool [H, W], the mask from whose edge the paint fades in instead; what
+    is on beyond it takes as much as the edge.
     """
-    return feather_inward(on.float(), default_feather(on) if feather is None else feather)
+    edge = on if steady is None else steady
+    pixels = default_feather(edge) if feather is None else feather
+    alpha = feather_inward(edge.float(), pixels)
+    if edge is on:
+        return alpha
+    return torch.where(on, alpha.clamp(min=1 / (pixels + 1)), 0.0)
 
 
 def blend(original: Tensor, paint: Tensor, alpha: Tensor) -> Tensor:

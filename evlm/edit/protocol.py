@@ -105,7 +105,8 @@ class Edited:
     frames: [F, H, W, 3] in 0..1, float32 on the CPU; outside the mask bit for bit the original.
     crops: [F, h, w, 3] in 0..1: what the model painted, at its own resolution, before the composite; F =
         0 when nothing was edited. Frames with an empty mask have no crop.
-    box: where in the frame the crops lie; None when nothing was edited.
+    box: where in its frame the first of the crops lies, the others have its size; None when nothing was
+        edited.
     notes: what a user should know (chunks halved, instruction cut, empty mask).
     """
 

@@ -7,71 +7,93 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..boxes import bounding_box
-from .crop import NATIVE_SCALES, CropBox, crop_around
+from .crop import NATIVE_SCALES, CropBox
+from .follow import Corners, Track, follow, track_of
 
 MOST_CROPS = 4
 """A crop costs as much as a whole edit of its own."""
 _MOST_PIECES = 256  # of a mask; one in more pieces is a texture, not several places
 
-Corners = tuple[int, int, int, int]
-
 
 @dataclass(frozen=True)
 class Place:
-    """inside: bool [H, W], where the mask of some frame is on. box: the crop around it."""
+    """inside: bool [F, H, W], this place's share of the mask. boxes: the crop around it in each frame in
+    which it is on, all of one size."""
 
     inside: Tensor
-    box: CropBox
+    boxes: tuple[CropBox, ...]
 
 
-def places(on: Tensor, context: float, best_resolution: int, multiple: int) -> list[Place]:
-    """The places of a mask, bool [F, H, W], that are painted each in its own crop; all frames share them.
+@dataclass(frozen=True)
+class _Group:
+    """Pieces that share a crop. boxes: by frame."""
 
-    One crop is enough where it shows everything at a size that the model paints well. Else each connected
-    piece gets one; pieces whose crops overlap, or that one crop holds in less of the frame, share it, and
-    there are at most `MOST_CROPS`. Arguments as `crop_around`'s. Empty for an empty mask.
+    numbers: tuple[int, ...]
+    track: Track
+    boxes: dict[int, CropBox]
+
+    @property
+    def area(self) -> int:
+        box = next(iter(self.boxes.values()))
+        return (box.x1 - box.x0) * (box.y1 - box.y0)
+
+
+def places(on: Tensor, context: float, best_resolution: int, multiple: int, cell: int = 1) -> list[Place]:
+    """The places of a mask, bool [F, H, W], that are painted each in its own crop, which follows it.
+
+    One crop is enough where it shows everything at a size that the model paints well. Else each piece that
+    hangs together in space and time gets one; pieces whose crops overlap, or that one crop holds in less of
+    the frame, share it, and there are at most `MOST_CROPS`. Arguments as `follow`'s. Empty for an empty mask.
     """
-    union = on.any(0)
-    corners = bounding_box(union)
-    if corners is None:
+    if not bool(on.any()):
         return []
-    height, width = union.shape
 
-    def crop(around: Corners) -> CropBox:
-        return crop_around(around, height, width, context, best_resolution, multiple)
+    def group(numbers: tuple[int, ...], track: Track) -> _Group:
+        boxes = follow(track, *on.shape[1:], context, best_resolution, multiple, cell)
+        at_work = [frame for frame, corners in enumerate(track) if corners is not None]
+        return _Group(numbers, track, dict(zip(at_work, boxes, strict=True)))
 
-    whole = crop(corners)
-    if _scale(whole) >= NATIVE_SCALES[0]:
-        return [Place(union, whole)]
-    labels, pieces = _pieces(union)
-    if not 1 < len(pieces) <= _MOST_PIECES:
-        return [Place(union, whole)]
-    groups = [([number], each, crop(each)) for number, each in enumerate(pieces, 1)]
+    whole = group((), track_of(on))
+    if _scale(next(iter(whole.boxes.values()))) >= NATIVE_SCALES[0]:
+        return [Place(on, tuple(whole.boxes.values()))]
+    labels, tracks = _pieces(on)
+    if not 1 < len(tracks) <= _MOST_PIECES:
+        return [Place(on, tuple(whole.boxes.values()))]
+    groups = [group((number,), track) for number, track in enumerate(tracks, 1)]
     while len(groups) > 1:
         pairs = [(a, b) for b in range(len(groups)) for a in range(b)]
-        both = {(a, b): crop(_around(groups[a][1], groups[b][1])) for a, b in pairs}
-        growth = {(a, b): _area(both[a, b]) - _area(groups[a][2]) - _area(groups[b][2]) for a, b in pairs}
+        both = {
+            (a, b): group(groups[a].numbers + groups[b].numbers, _around(groups[a].track, groups[b].track))
+            for a, b in pairs
+        }
+        growth = {(a, b): both[a, b].area - groups[a].area - groups[b].area for a, b in pairs}
         a, b = next(
-            (pair for pair in pairs if _overlap(groups[pair[0]][2], groups[pair[1]][2])),
+            (pair for pair in pairs if _overlap(groups[pair[0]], groups[pair[1]])),
             min(pairs, key=lambda pair: growth[pair]),
         )
-        shared = _overlap(groups[a][2], groups[b][2]) or growth[a, b] <= 0
+        shared = _overlap(groups[a], groups[b]) or growth[a, b] <= 0
         if not shared and len(groups) <= MOST_CROPS:
             break
-        merged = (groups[a][0] + groups[b][0], _around(groups[a][1], groups[b][1]), both[a, b])
-        groups = [group for at, group in enumerate(groups) if at not in (a, b)] + [merged]
-    found = [Place(torch.isin(labels, torch.tensor(numbers)), box) for numbers, _, box in groups]
-    return sorted(found, key=lambda place: (place.box.y0, place.box.x0))
+        groups = [each for at, each in enumerate(groups) if at not in (a, b)] + [both[a, b]]
+    found = [
+        Place(torch.isin(labels, torch.tensor(each.numbers)), tuple(each.boxes.values())) for each in groups
+    ]
+    return sorted(found, key=lambda place: (place.boxes[0].y0, place.boxes[0].x0))
 
 
-def _pieces(union: Tensor) -> tuple[Tensor, list[Corners]]:
-    """(int [H, W], the number of each pixel's connected piece, 0 outside; the corners of each)."""
+def _pieces(on: Tensor) -> tuple[Tensor, list[list[Corners | None]]]:
+    """(int [F, H, W], the number of each pixel's piece, 0 outside; the track of each)."""
     from scipy import ndimage
 
-    labels, _ = ndimage.label(union.numpy(), structure=[[1, 1, 1]] * 3)
-    corners = [(c.start, r.start, c.stop, r.stop) for r, c in ndimage.find_objects(labels)]
-    return torch.from_numpy(labels), corners
+    labels, count = ndimage.label(on.numpy(), structure=torch.ones(3, 3, 3).numpy())
+    tracks: list[list[Corners | None]] = [[None] * len(on) for _ in range(count)]
+    if count <= _MOST_PIECES:
+        for frame, flat in enumerate(labels):
+            for track, found in zip(tracks, ndimage.find_objects(flat, count), strict=True):
+                if found is not None:
+                    rows, columns = found
+                    track[frame] = (columns.start, rows.start, columns.stop, rows.stop)
+    return torch.from_numpy(labels), tracks
 
 
 def _scale(box: CropBox) -> float:
@@ -79,13 +101,23 @@ def _scale(box: CropBox) -> float:
     return min(box.height / (box.y1 - box.y0), box.width / (box.x1 - box.x0))
 
 
-def _around(a: Corners, b: Corners) -> Corners:
-    return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
+def _around(a: Track, b: Track) -> list[Corners | None]:
+    """The track around two of them."""
+    both: list[Corners | None] = []
+    for one, other in zip(a, b, strict=True):
+        if one is None or other is None:
+            both.append(one or other)
+        else:
+            both.append(
+                (min(one[0], other[0]), min(one[1], other[1]), max(one[2], other[2]), max(one[3], other[3]))
+            )
+    return both
 
 
-def _area(box: CropBox) -> int:
-    return (box.x1 - box.x0) * (box.y1 - box.y0)
+def _overlap(a: _Group, b: _Group) -> bool:
+    """Whether their crops do, in any frame."""
+    return any(_touch(a.boxes[frame], b.boxes[frame]) for frame in a.boxes.keys() & b.boxes.keys())
 
 
-def _overlap(a: CropBox, b: CropBox) -> bool:
+def _touch(a: CropBox, b: CropBox) -> bool:
     return a.x0 < b.x1 and b.x0 < a.x1 and a.y0 < b.y1 and b.y0 < a.y1

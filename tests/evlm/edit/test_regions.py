@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from evlm.edit.crop import crop_box
+from evlm.edit.crop import CropBox, crop_box
 from evlm.edit.masked import work_on
 from evlm.edit.regions import MOST_CROPS, places
 
@@ -26,7 +26,9 @@ CORNERS = ((0, 0, 64, 64), (960, 960, 1024, 1024))
 def test_two_small_things_in_opposite_corners_get_a_crop_each() -> None:
     on = mask_of(1024, *CORNERS)
     found = places(on, 1.2, 512, 64)
-    assert [(place.box.x1 - place.box.x0, place.box.height) for place in found] == [(77, 512)] * 2
+    assert [(place.boxes[0].x1 - place.boxes[0].x0, place.boxes[0].height) for place in found] == [
+        (77, 512)
+    ] * 2
     assert [int(place.inside.sum()) for place in found] == [64 * 64] * 2
 
 
@@ -57,32 +59,50 @@ def test_no_mask_no_place() -> None:
 @st.composite
 def masks(draw: st.DrawFn) -> Tensor:
     height, width = draw(st.integers(16, 300)), draw(st.integers(16, 300))
-    on = torch.zeros(draw(st.integers(1, 2)), height, width, dtype=torch.bool)
+    on = torch.zeros(draw(st.integers(1, 4)), height, width, dtype=torch.bool)
     for _ in range(draw(st.integers(0, 6))):
         x0, y0 = draw(st.integers(0, width - 1)), draw(st.integers(0, height - 1))
-        frame = draw(st.integers(0, len(on) - 1))
-        on[frame, y0 : y0 + draw(st.integers(1, 40)), x0 : x0 + draw(st.integers(1, 40))] = True
+        first = draw(st.integers(0, len(on) - 1))
+        on[
+            first : first + draw(st.integers(1, 4)),
+            y0 : y0 + draw(st.integers(1, 40)),
+            x0 : x0 + draw(st.integers(1, 40)),
+        ] = True
     return on
 
 
 @settings(max_examples=150, deadline=None)
 @given(masks(), st.sampled_from([32, 64, 128]), st.floats(1.0, 3.0))
 def test_all_of_the_mask_is_in_one_place_and_in_its_crop(on: Tensor, best: int, context: float) -> None:
-    found = places(on, context, best, 8)
-    count = sum((place.inside.int() for place in found), torch.zeros(on.shape[1:], dtype=torch.int32))
-    assert torch.equal(count, on.any(0).int())
+    found = places(on, context, best, 8, 2)
+    count = sum((place.inside.int() for place in found), torch.zeros(on.shape, dtype=torch.int32))
+    assert torch.equal(count, on.int())
     assert len(found) <= MOST_CROPS
+    crops: dict[int, list[CropBox]] = {}
     for place in found:
-        box = place.box
-        assert (
-            place.inside.any() and place.inside[box.y0 : box.y1, box.x0 : box.x1].sum() == place.inside.sum()
-        )
-    boxes = [place.box for place in found]
-    for at, a in enumerate(boxes):
-        for b in boxes[:at]:
-            assert a.x1 <= b.x0 or b.x1 <= a.x0 or a.y1 <= b.y0 or b.y1 <= a.y0
-    if len(found) == 1:
-        assert found[0].box == crop_box(on, context, best, 8)
+        frames = place.inside.flatten(1).any(1).nonzero().flatten().tolist()
+        assert len({(box.x1 - box.x0, box.y1 - box.y0, box.height, box.width) for box in place.boxes}) == 1
+        for frame, box in zip(frames, place.boxes, strict=True):
+            assert min(box.x0, box.y0) >= 0 and box.x1 <= on.shape[2] and box.y1 <= on.shape[1]
+            inside = place.inside[frame]
+            assert inside[box.y0 : box.y1, box.x0 : box.x1].sum() == inside.sum()
+            crops.setdefault(frame, []).append(box)
+    for boxes in crops.values():
+        for at, a in enumerate(boxes):
+            for b in boxes[:at]:
+                assert a.x1 <= b.x0 or b.x1 <= a.x0 or a.y1 <= b.y0 or b.y1 <= a.y0
+
+
+@settings(max_examples=60, deadline=None)
+@given(masks(), st.sampled_from([32, 64, 128]), st.floats(1.0, 3.0))
+def test_where_nothing_moves_the_crops_are_those_of_a_single_picture(
+    on: Tensor, best: int, context: float
+) -> None:
+    still = on.any(0, keepdim=True)
+    alone, clip = places(still, context, best, 8), places(still.expand(5, -1, -1), context, best, 8, 4)
+    assert [place.boxes * 5 for place in alone] == [place.boxes for place in clip]
+    if len(alone) == 1:
+        assert alone[0].boxes[0] == crop_box(still, context, best, 8)
 
 
 def test_the_frames_of_a_video_share_their_places() -> None:
