@@ -7,7 +7,7 @@ latents outside the mask on the original's path at every step, and a video is ed
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..errors import ModelError
 from ..models.loading import pick_device, pick_dtype
 from .chunks import in_chunks
+from .guidance import Guidance, Predict, at_once
 from .masked import Work, begin, latent_mask, put_all_back
 from .parts import Parts, load_parts
 from .preview import LatentPreview
@@ -123,12 +124,7 @@ class IP2P:
         )
         if not works:
             return unchanged(frames, notes)
-        text, cut = self._read(instruction)
-        if cut:
-            notes.append(
-                f"the instruction is longer than CLIP's {self._text_length} tokens: its end was cut off"
-            )
-
+        text = self.read(instruction, notes)
         painted = self._paint_places(works, text, settings, on_step, notes)
         result, crops, box = put_all_back(frames, works, painted, settings.feather)
         return Edited(result, crops, box, tuple(dict.fromkeys(notes)))
@@ -150,9 +146,8 @@ class IP2P:
             def paint(chunk: slice, crop: Tensor = crop, keep: Any = keep, done: int = done) -> Tensor:
                 part = slice(done + chunk.start, done + chunk.stop)
                 progress = None if on_step is None else _Progress(on_step, part, pictures)
-                return self._paint(
-                    crop[chunk], text, None if keep is None else keep[chunk], settings, progress
-                )
+                seen, cells = self.encode(crop[chunk]), None if keep is None else keep[chunk]
+                return self.decode(self.paint(seen, text, cells, settings, crop[chunk], progress))
 
             parts, halved = in_chunks(len(crop), settings.chunk, paint)
             notes += halved
@@ -164,28 +159,44 @@ class IP2P:
 
     def _kept(self, works: Sequence[Work]) -> Tensor | None:
         """The latent masks of places with crops of one size, [A, 1, h, w]; None for the whole frame."""
-        masks = [
-            latent_mask(work, work.box.height // self.factor, work.box.width // self.factor) for work in works
-        ]
-        known = [mask for mask in masks if mask is not None]
+        known = [mask for mask in map(self.painted_cells, works) if mask is not None]
         return torch.cat(known) if known else None
 
-    def _paint(
+    def painted_cells(self, work: Work) -> Tensor | None:
+        """[A, 1, h, w] of 0 and 1, the latent cells that are painted; None: all of them."""
+        return latent_mask(work, work.box.height // self.factor, work.box.width // self.factor)
+
+    @torch.no_grad()
+    def paint(
         self,
-        crop: Tensor,
+        picture: Tensor,
         text: Tensor,
         mask: Tensor | None,
         settings: EditSettings,
-        progress: _Progress | None,
+        crop: Tensor | None = None,
+        progress: Callable[[int, int, Tensor], None] | None = None,
+        start: Tensor | None = None,
+        predict: Predict = at_once,
     ) -> Tensor:
-        """The denoising loop.
+        """The denoising loop, in latents.
 
-        crop: [A, h, w, 3] in 0..1. text: [2, T, D]. mask: [A, 1, h/f, w/f], 1 = paint. Returns [A, h, w, 3].
+        Args:
+            picture: [A, C, h, w], what the model looks at, as `encode` gives it.
+            text: [2, T, D], as `read` gives it.
+            mask: [A, 1, h, w], 1 = paint; elsewhere the latents go the way of `start`. None: paint all.
+            settings: its strength and seed count here, too; its chunk does not.
+            crop, progress: with both, progress(step, steps, preview [A, h, w, 3]) is called after each step;
+                crop: [A, H, W, 3] in 0..1, the picture in colours.
+            start: [A, C, h, w], what is kept where nothing is painted, and what a strength below 1 begins
+                from; None: the picture.
+            predict: how the frames go through the model.
+
+        Returns:
+            The latents [A, C, h, w], as `decode` takes them.
         """
         device, dtype = self.unet.device, self.unet.dtype
-        count = len(crop)
-        picture = self._encode(crop)
-        original = picture * self.vae.config.scaling_factor
+        count = len(picture)
+        original = (picture if start is None else start) * self.vae.config.scaling_factor
         scheduler = build_scheduler(settings.scheduler, self.scheduler_config)
         scheduler.set_timesteps(settings.steps, device=device)
         kept_steps = max(round(len(scheduler.timesteps) * settings.strength), 1)
@@ -204,15 +215,19 @@ class IP2P:
         else:
             latents = noise * scheduler.init_noise_sigma
         mask = None if mask is None else mask.to(device, dtype)
+        if mask is not None and start is not None and not skipped:
+            # What is kept is there from the first step on, for the frames that look at it.
+            kept = scheduler.add_noise(original, noise, times[:1].repeat(count))
+            latents = torch.where(mask > 0, latents, kept)
         extra = (
             {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
         )
-        guide = _Guidance(text, picture, settings.guidance, settings.image_guidance)
-        look = None if progress is None else LatentPreview(original, crop)
+        guide = Guidance(text, picture, settings.guidance, settings.image_guidance)
+        look = None if progress is None or crop is None else LatentPreview(original, crop)
 
         for step, time in enumerate(times):
             noisy = scheduler.scale_model_input(latents, time)
-            prediction = guide(self.unet, noisy, time)
+            prediction = predict(guide, self.unet, noisy, time)
             stepped = scheduler.step(prediction, time, latents, **extra)
             latents = stepped.prev_sample
             if mask is not None:  # outside the mask: the original, as noisy as the latents are now
@@ -225,16 +240,18 @@ class IP2P:
                 clean = getattr(stepped, "pred_original_sample", None)
                 seen = latents if clean is None else clean
                 progress(step + 1, len(times), look(seen))
-        return self._decode(latents / self.vae.config.scaling_factor)
+        return latents / self.vae.config.scaling_factor
 
-    def _encode(self, crop: Tensor) -> Tensor:
+    @torch.no_grad()
+    def encode(self, crop: Tensor) -> Tensor:
         """[A, h, w, 3] in 0..1 -> [A, C, h/f, w/f], unscaled: InstructPix2Pix looks at its picture so."""
         pixels = crop.movedim(-1, 1).to(self.vae.device, self.vae.dtype) * 2 - 1
         latents = self.vae.encode(pixels).latent_dist.mode()
         self._check_finite(latents)
         return latents
 
-    def _decode(self, latents: Tensor) -> Tensor:
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
         """[A, C, h/f, w/f] -> [A, h, w, 3] in 0..1, float32 on the CPU."""
         pixels = self.vae.decode(latents).sample.float().cpu()
         self._check_finite(pixels)
@@ -246,15 +263,17 @@ class IP2P:
                 f"the model gave numbers that are not finite in {self.vae.dtype}; load it as bf16 or fp32"
             )
 
-    def _read(self, instruction: str) -> tuple[Tensor, bool]:
-        """[2, T, D]: the instruction and the empty text; and whether the instruction was cut."""
+    @torch.no_grad()
+    def read(self, instruction: str, notes: list[str]) -> Tensor:
+        """[2, T, D]: the instruction and the empty text. notes: that the instruction was cut is added."""
         length = self._text_length
-        texts = [instruction, ""]
-        whole = len(self.tokenizer(instruction).input_ids)
+        if len(self.tokenizer(instruction).input_ids) > length:
+            notes.append(f"the instruction is longer than CLIP's {length} tokens: its end was cut off")
         tokens = self.tokenizer(
-            texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+            [instruction, ""], padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         ).input_ids
-        return self.text_encoder(tokens.to(self.text_encoder.device))[0], whole > length
+        text: Tensor = self.text_encoder(tokens.to(self.text_encoder.device))[0]
+        return text
 
     @property
     def _text_length(self) -> int:
@@ -267,34 +286,6 @@ def _of_one_size(works: Sequence[Work]) -> list[list[int]]:
     for at, work in enumerate(works):
         sizes.setdefault((work.box.height, work.box.width), []).append(at)
     return list(sizes.values())
-
-
-class _Guidance:
-    """The paper's equation 3, with the three predictions in one batch.
-
-        e = e(z, 0, 0) + s_I (e(z, I, 0) - e(z, 0, 0)) + s_T (e(z, I, T) - e(z, I, 0))
-
-    I: the picture's latents (zeros for none), T: the instruction (the empty text for none). It is summed by
-    prediction, so that one whose weight is zero is not computed: without guidance (both 1) one remains.
-    """
-
-    def __init__(self, text: Tensor, picture: Tensor, s_text: float, s_image: float) -> None:
-        instruction, nothing = text[:1], text[1:]
-        terms = [
-            (s_text, instruction, picture),
-            (s_image - s_text, nothing, picture),
-            (1 - s_image, nothing, torch.zeros_like(picture)),
-        ]
-        terms = [term for term in terms if term[0] != 0]
-        self.weights = [weight for weight, _, _ in terms]
-        self.text = torch.cat([words.expand(len(picture), -1, -1) for _, words, _ in terms])
-        self.pictures = torch.cat([seen for _, _, seen in terms])
-
-    def __call__(self, unet: Any, noisy: Tensor, time: Tensor) -> Tensor:
-        """Noisy latents [A, C, h, w] at `time` -> the guided prediction [A, C, h, w]."""
-        batch = torch.cat([torch.cat([noisy] * len(self.weights)), self.pictures], dim=1)
-        predictions = unet(batch, time, encoder_hidden_states=self.text).sample.chunk(len(self.weights))
-        return torch.stack([w * p for w, p in zip(self.weights, predictions, strict=True)]).sum(0)
 
 
 class _Progress:

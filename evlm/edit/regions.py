@@ -48,8 +48,10 @@ def places(on: Tensor, context: float, best_resolution: int, multiple: int, cell
     if not bool(on.any()):
         return []
 
+    height, width = on.shape[1:]
+
     def group(numbers: tuple[int, ...], track: Track) -> _Group:
-        boxes = follow(track, *on.shape[1:], context, best_resolution, multiple, cell)
+        boxes = follow(track, height, width, context, best_resolution, multiple, cell)
         at_work = [frame for frame, corners in enumerate(track) if corners is not None]
         return _Group(numbers, track, dict(zip(at_work, boxes, strict=True)))
 

@@ -109,9 +109,9 @@ def test_a_whole_frame_of_any_size_comes_back_in_its_size(editor: IP2P, height: 
 
 def test_latents_outside_the_mask_follow_the_original(editor: IP2P, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, torch.Tensor] = {}
-    encode, decode = editor._encode, editor._decode
-    monkeypatch.setattr(editor, "_encode", lambda x: seen.setdefault("original", encode(x)))
-    monkeypatch.setattr(editor, "_decode", lambda z: decode(seen.setdefault("result", z)))
+    encode, decode = editor.encode, editor.decode
+    monkeypatch.setattr(editor, "encode", lambda x: seen.setdefault("original", encode(x)))
+    monkeypatch.setattr(editor, "decode", lambda z: decode(seen.setdefault("result", z)))
     mask = torch.zeros(1, 64, 64)
     mask[:, 21:40, 23:41] = 1
     editor.edit(tiny_ip2p.frames(), "make it red", mask, QUICK)
@@ -124,7 +124,7 @@ def test_latents_outside_the_mask_follow_the_original(editor: IP2P, monkeypatch:
 
 def test_less_strength_stays_closer_to_the_original(editor: IP2P) -> None:
     frames = tiny_ip2p.frames(1, SIZE, SIZE)
-    kept = editor._decode(editor._encode(frames))
+    kept = editor.decode(editor.encode(frames))
     far = []
     for strength in (0.1, 1.0):
         chosen = replace(QUICK, steps=10, strength=strength)
