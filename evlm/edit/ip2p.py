@@ -177,6 +177,8 @@ class IP2P:
         progress: Callable[[int, int, Tensor], None] | None = None,
         start: Tensor | None = None,
         predict: Predict = at_once,
+        held: Tensor | None = None,
+        path: list[Tensor] | None = None,
     ) -> Tensor:
         """The denoising loop, in latents.
 
@@ -190,6 +192,9 @@ class IP2P:
             start: [A, C, h, w], what is kept where nothing is painted, and what a strength below 1 begins
                 from; None: the picture.
             predict: how the frames go through the model.
+            held: [S + 1, K, C, h, w], the latents that the first K pictures have before each of the S steps
+                and after the last, as `path` of an earlier painting had them: these are not painted again.
+            path: such latents of all pictures are added, [A, C, h, w] each.
 
         Returns:
             The latents [A, C, h, w], as `decode` takes them.
@@ -215,16 +220,22 @@ class IP2P:
         else:
             latents = noise * scheduler.init_noise_sigma
         mask = None if mask is None else mask.to(device, dtype)
-        if mask is not None and start is not None and not skipped:
-            # What is kept is there from the first step on, for the frames that look at it.
-            kept = scheduler.add_noise(original, noise, times[:1].repeat(count))
-            latents = torch.where(mask > 0, latents, kept)
+
+        def now(latents: Tensor, step: int) -> Tensor:
+            """The latents before a step, with those that are held."""
+            if held is not None:
+                latents = torch.cat([held[step].to(latents), latents[len(held[step]) :]])
+            if path is not None:
+                path.append(latents)
+            return latents
+
         extra = (
             {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
         )
         guide = Guidance(text, picture, settings.guidance, settings.image_guidance)
         look = None if progress is None or crop is None else LatentPreview(original, crop)
 
+        latents = now(latents, 0)
         for step, time in enumerate(times):
             noisy = scheduler.scale_model_input(latents, time)
             prediction = predict(guide, self.unet, noisy, time)
@@ -236,6 +247,7 @@ class IP2P:
                     original if last else scheduler.add_noise(original, noise, times[step + 1].repeat(count))
                 )
                 latents = torch.where(mask > 0, latents, kept)
+            latents = now(latents, step + 1)
             if progress is not None and look is not None:
                 clean = getattr(stepped, "pred_original_sample", None)
                 seen = latents if clean is None else clean

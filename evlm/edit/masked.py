@@ -126,22 +126,28 @@ def latent_mask(work: Work, height: int, width: int) -> Tensor | None:
     return cover(inside.float(), height, width).unsqueeze(1)
 
 
-def put_back(frames: Tensor, work: Work, painted: Tensor, feather: int | None = None) -> Tensor:
+def put_back(
+    frames: Tensor,
+    work: Work,
+    painted: Tensor,
+    feather: int | None = None,
+    steady: Tensor | None = None,
+) -> Tensor:
     """The frames with the painted crops of one place in them.
 
     Args:
         frames: [F, H, W, 3], the original. painted: [A, box.height, box.width, 3] in 0..1.
         feather: pixels over which the paint fades in, inward from the mask's edge; None = 2 % of its
             shorter side.
-
-    The edge from which the paint fades in is that of the mask smoothed over time, so that a trembling mask
-    makes no crawling rim.
+        steady: [A, H, W] bool, the masks smoothed over time, from whose edge the paint fades in, so that a
+            trembling mask makes no crawling rim; None: smoothed here.
 
     Returns:
         [F, H, W, 3]; every pixel outside the mask equals the original bit for bit.
     """
     result = frames.clone()
-    steady = None if work.mask is None else smoothed(work.mask, work.which)
+    if steady is None and work.mask is not None:
+        steady = smoothed(work.mask, work.which)
     for frame, (paint, index) in enumerate(zip(restore(painted, work.box), work.which.tolist(), strict=True)):
         if work.mask is None or steady is None:
             result[index] = paint

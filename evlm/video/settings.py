@@ -1,0 +1,53 @@
+"""How the frames of a clip are edited together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from ..errors import RequestError
+from .together import MODES, Mode
+
+Propagate = Literal["auto", "none", "flow"]
+PROPAGATE: tuple[str, ...] = get_args(Propagate)
+SHORT = 32
+"""Up to so many frames, "auto" paints each of them."""
+
+
+@dataclass(frozen=True)
+class VideoSettings:
+    """How a clip is edited, beside the editor's own settings.
+
+    together: at whom a frame looks while it is painted (together.py).
+    window: frames that belong together. overlap: how many of a window are those that the one before has
+        finished; they stay as they are, and the others go on from them. How many frames are in memory at once
+        is the editor's `chunk`.
+    propagate: "none" paints every frame; "flow" paints keyframes and carries them along the motion; "auto"
+        is "none" for up to 32 frames, else "flow".
+    keyframes: painted for "flow"; "auto", a number of them, or which ones.
+    """
+
+    together: Mode = "anchors"
+    window: int = 8
+    overlap: int = 2
+    propagate: Propagate = "auto"
+    keyframes: Literal["auto"] | int | tuple[int, ...] = "auto"
+
+    def __post_init__(self) -> None:
+        """Raises RequestError for a value outside its range."""
+        for name, value, known in (
+            ("together", self.together, MODES),
+            ("propagate", self.propagate, PROPAGATE),
+        ):
+            if value not in known:
+                raise RequestError(f"{name} {value!r}: expected one of {', '.join(known)}")
+        if not 1 <= self.window <= 4096:
+            raise RequestError(f"window {self.window}: expected 1 to 4096 frames")
+        if not 0 <= self.overlap < self.window:
+            raise RequestError(f"overlap {self.overlap}: expected 0 to {self.window - 1}, below the window")
+        if isinstance(self.keyframes, int) and self.keyframes < 1:
+            raise RequestError(f"{self.keyframes} keyframes: expected 1 or more")
+
+    def carries(self, count: int) -> bool:
+        """Whether keyframes are carried over a clip of `count` frames."""
+        return self.propagate == "flow" or (self.propagate == "auto" and count > SHORT)

@@ -1,0 +1,147 @@
+"""A clip in windows without seams: what one window has finished is what the next begins from.
+
+The frames that two windows share are painted by the first. In the second they are a fixed condition: step by
+step they are what they were in the first, so that the new frames look at them while these are painted, and
+they come out as they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..edit.chunks import in_chunks
+from ..edit.crop import CropBox, extract
+from ..edit.masked import Work
+from ..edit.protocol import EditSettings, OnStep
+from ..edit.regions import Place
+from .settings import VideoSettings
+from .together import SharedAttention, references
+
+
+@dataclass(frozen=True)
+class Span:
+    """Frames start..stop of a clip; those before `new` are finished."""
+
+    start: int
+    new: int
+    stop: int
+
+
+def spans(count: int, window: int, overlap: int) -> list[Span]:
+    """The windows of a clip of `count` frames, in order; every frame is new in one of them."""
+    found = [Span(0, 0, min(window, count))]
+    while found[-1].stop < count:
+        new = found[-1].stop
+        found.append(Span(new - overlap, new, min(new - overlap + window, count)))
+    return found
+
+
+@dataclass(frozen=True)
+class Route:
+    """One place of a clip with the crop that follows it. inside: bool [F, H, W], or None for the whole
+    frame. boxes: by frame, where it is on."""
+
+    inside: Tensor | None
+    boxes: Mapping[int, CropBox]
+
+    @classmethod
+    def of(cls, place: Place) -> Route:
+        frames = place.inside.flatten(1).any(1).nonzero().flatten().tolist()
+        return cls(place.inside, dict(zip(frames, place.boxes, strict=True)))
+
+    def work(self, frames: Tensor, first: int, which: list[int]) -> Work:
+        """The crops of the frames `which` of the clip. frames: [n, H, W, 3], the clip's from `first` on."""
+        boxes = tuple(self.boxes[frame] for frame in which)
+        crops = [
+            extract(frames[frame - first : frame - first + 1], box)
+            for frame, box in zip(which, boxes, strict=True)
+        ]
+        mask = None if self.inside is None else self.inside[which]
+        return Work(boxes, torch.tensor([frame - first for frame in which]), torch.cat(crops), mask)
+
+
+class Progress:
+    """Tells on_step of many paintings one after the other."""
+
+    def __init__(self, on_step: OnStep | None, pictures: int) -> None:
+        self.on_step, self.pictures, self.done = on_step, pictures, 0
+
+    def of(self, count: int) -> Any:
+        """For one painting of `count` pictures."""
+        if self.on_step is None:
+            return None
+        before, on_step = self.done, self.on_step
+        self.done += count
+
+        def tell(step: int, steps: int, preview: Tensor) -> None:
+            on_step(before * steps + step * count, self.pictures * steps, preview[-count:])
+
+        return tell
+
+
+@dataclass
+class WindowPainter:
+    """Paints windows of one place after another with an editor that is open in latents (`IP2P.paint`).
+
+    text: what the editor read. notes: halved chunks are added.
+    """
+
+    editor: Any
+    sharing: SharedAttention
+    text: Tensor
+    settings: EditSettings
+    video: VideoSettings
+    notes: list[str]
+    progress: Progress
+
+    def paint(self, work: Work, held: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(the latents [S + 1, A, C, h, w] before each step and at the end, the new frames' crops
+        [A - K, h, w, 3] in 0..1).
+
+        work: the window's crops, those of finished frames first. held: their latents [S + 1, K, C, h, w].
+        """
+        count, fixed = len(work.which), 0 if held is None else held.shape[1]
+        new = tuple(range(fixed, count))
+        refs = references(self.video.together, count)
+        predict = self.sharing.window(refs, self.settings.chunk, self.notes, new)
+        picture = self.encode(work.crop)
+        path: list[Tensor] = []
+        latents = self.editor.paint(
+            picture,
+            self.text,
+            self.editor.painted_cells(work),
+            self.settings,
+            work.crop,
+            self.progress.of(count - fixed),
+            predict=predict,
+            held=held,
+            path=path,
+        )
+        return torch.stack(path), self.decode(latents[fixed:])
+
+    def encode(self, crop: Tensor) -> Tensor:
+        """As the editor's, in its chunks."""
+        return self._in_chunks(self.editor.encode, crop)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """As the editor's, in its chunks."""
+        return self._in_chunks(self.editor.decode, latents)
+
+    def _in_chunks(self, work: Any, tensor: Tensor) -> Tensor:
+        parts, halved = in_chunks(len(tensor), self.settings.chunk, lambda piece: work(tensor[piece]))
+        self.notes += halved
+        return torch.cat(parts)
+
+
+def windows_of(route: Route, count: int, video: VideoSettings) -> Iterator[tuple[Span, list[int], list[int]]]:
+    """(span, finished frames in it, new frames in it) of each window of a clip in which the place is on."""
+    overlap = 0 if video.together == "per-frame" else video.overlap
+    for span in spans(count, video.window, overlap):
+        old = [frame for frame in range(span.start, span.new) if frame in route.boxes]
+        new = [frame for frame in range(span.new, span.stop) if frame in route.boxes]
+        yield span, old if new else [], new
