@@ -25,10 +25,13 @@ def available() -> bool:
     return importlib.util.find_spec("sam2") is not None and importlib.util.find_spec("hydra") is not None
 
 
-def build_native(state: Mapping[str, Tensor], config: str | os.PathLike[str] | None = None) -> Any:
+def build_native(
+    state: Mapping[str, Tensor], config: str | os.PathLike[str] | None = None, video: bool = False
+) -> Any:
     """A `SAM2Base` with a Meta checkpoint's weights, in fp32. Raises ModelError where they do not fit.
 
     config: a sam2 YAML; without one, the package's own for the size and version that the tensors show.
+    video: a `SAM2VideoPredictor`, which is one that tracks.
     """
     if config is None:
         name = shape_of(state).name
@@ -47,6 +50,9 @@ def build_native(state: Mapping[str, Tensor], config: str | os.PathLike[str] | N
     }
     given = parts.get("sam_mask_decoder_extra_args") or {}
     parts = {**parts, "sam_mask_decoder_extra_args": {**extra, **given}}
+    if video:  # as the package's builder does
+        predictor = "sam2.sam2_video_predictor.SAM2VideoPredictor"
+        parts = {**parts, "_target_": predictor, "binarize_mask_from_pts_for_mem_enc": True}
     try:
         model = instantiate(OmegaConf.create(parts), _recursive_=True)
         model.load_state_dict(dict(state))

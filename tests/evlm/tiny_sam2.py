@@ -121,8 +121,12 @@ def make_meta(folder: Path) -> dict[str, Path]:
     return paths
 
 
-def make_folder(folder: Path) -> Path:
-    """Writes a folder with a `Sam2VideoModel`, which is what Meta's own repositories on the hub hold."""
+def make_folder(folder: Path, width: int = 32, memory: int = 16) -> Path:
+    """Writes a folder with a `Sam2VideoModel`, which is what Meta's own repositories on the hub hold.
+
+    width, memory: transformers runs the memory part only with a memory of 64 and a width that is a larger
+    multiple of it.
+    """
     from transformers import Sam2VideoConfig, Sam2VideoModel
 
     torch.manual_seed(2)
@@ -140,21 +144,21 @@ def make_folder(folder: Path) -> Path:
         vision_config={
             "model_type": "sam2_vision_model",
             "backbone_config": backbone,
-            "fpn_hidden_size": 32,
+            "fpn_hidden_size": width,
             "backbone_channel_list": [128, 64, 32, 16],
             "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
         },
-        prompt_encoder_config={"hidden_size": 32, "image_size": SIDE},
-        mask_decoder_config={"hidden_size": 32, "mlp_dim": 64, "iou_head_hidden_dim": 32},
+        prompt_encoder_config={"hidden_size": width, "image_size": SIDE},
+        mask_decoder_config={"hidden_size": width, "mlp_dim": 64, "iou_head_hidden_dim": 32},
         image_size=SIDE,
-        memory_attention_hidden_size=32,
+        memory_attention_hidden_size=width,
         memory_attention_num_layers=1,
         memory_attention_feed_forward_hidden_size=32,
         memory_attention_rope_feat_sizes=[4, 4],
-        memory_encoder_hidden_size=32,
-        memory_encoder_output_channels=16,
-        mask_downsampler_embed_dim=32,
-        memory_fuser_embed_dim=32,
+        memory_encoder_hidden_size=width,
+        memory_encoder_output_channels=memory,
+        mask_downsampler_embed_dim=width,
+        memory_fuser_embed_dim=width,
         memory_fuser_intermediate_dim=32,
     )
     model = Sam2VideoModel(config)
