@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -25,9 +25,11 @@ from .place import (
     segment_plan,
     segment_steps,
 )
+from .place_clip import place_clip_steps
 from .plan.doubt import doubt
-from .plan.trace import Plan, Trace
+from .plan.trace import Plan
 from .request import Request
+from .results import Changes, Planned, PlannedStep, Result
 from .segment.region import NO_CHANGE, fitted, plan_region, rectangles
 
 __all__ = [
@@ -49,85 +51,8 @@ if TYPE_CHECKING:
     from .boxes import Box
     from .edit.protocol import Editor, EditSettings
     from .reason.reasoner import Reasoned, Sampling
-
-
-@dataclass(frozen=True)
-class PlannedStep:
-    """One edit of a plan and its place. boxes: of its targets, in pixels. mask: float [F, H, W] in 0..1, or
-    None for the whole frame."""
-
-    plan: Plan
-    boxes: tuple[Box, ...]
-    mask: Tensor | None
-
-
-@dataclass(frozen=True)
-class Result:
-    """One edit with everything in between.
-
-    text: what the reasoner wrote, as it wrote it. boxes: in pixels, those that agreed with the plan.
-    object_masks: float [N, F, H, W], or None where nothing was segmented. mask: float [F, H, W] in 0..1;
-    None: the whole frame. edited: float [F, H, W, 3] in 0..1, equal to the original bit for bit where the
-    mask is 0.
-    crops: what the editor cut out and worked on. seconds: of each step that ran. notes: decisions, in words.
-    held_back: why nothing was painted (`plan.doubt`), and edited is the original; empty: it was.
-    steps: each edit of the plan with its own boxes and mask.
-    """
-
-    trace: Trace
-    plan: Plan
-    text: str
-    boxes: tuple[Box, ...]
-    object_masks: Tensor | None
-    mask: Tensor | None
-    edited: Tensor
-    crops: Tensor | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    held_back: str = ""
-    steps: tuple[PlannedStep, ...] = ()
-
-
-@dataclass(frozen=True)
-class Planned:
-    """Everything before the edit: where it goes and what was decided. Fields as `Result`'s.
-
-    doubt: why nothing should be painted by this plan unless somebody says so (`plan.doubt`), or empty.
-    """
-
-    trace: Trace
-    text: str
-    boxes: tuple[Box, ...]
-    object_masks: Tensor | None
-    mask: Tensor | None
-    seconds: dict[str, float] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    doubt: str = ""
-    steps: tuple[PlannedStep, ...] = ()
-
-
-@dataclass(frozen=True)
-class Changes:
-    """What somebody who looked at a plan wants otherwise; what is empty stays the plan's.
-
-    instruction: in place of the plan's. targets: labels in place of the plan's, whose own place is then not
-    asked. boxes: in pixels, in place of the detector's.
-    """
-
-    instruction: str = ""
-    targets: tuple[str, ...] = ()
-    boxes: tuple[Box, ...] | None = None
-
-    def applied(self, trace: Trace) -> Trace:
-        """The trace with its plan changed."""
-        plan = trace.plan
-        if self.instruction:
-            plan = plan.as_one(instruction=self.instruction, confidence=None)
-        if self.targets:
-            plan = plan.as_one(targets=self.targets, scope="local", mask_text=None, confidence=None)
-        elif self.boxes is not None:
-            plan = plan.as_one(scope="local", mask_text=None)
-        return replace(trace, plan=plan)
+    from .segment.tracker import Tracker
+    from .video.settings import VideoSettings
 
 
 class AnyReasoner(Protocol):
@@ -144,7 +69,8 @@ class AnyReasoner(Protocol):
 
 class Pipeline:
     """Holds the models and runs them one after the other. Grounder and segmenter may be None: the plan's own
-    box and mask then do their work, more coarsely."""
+    box and mask then do their work, more coarsely. tracker: follows things through a clip; None: the
+    segmenter draws them in every frame."""
 
     def __init__(
         self,
@@ -152,8 +78,10 @@ class Pipeline:
         grounder: AnyGrounder | None,
         segmenter: AnySegmenter | None,
         editor: Editor,
+        tracker: Tracker | None = None,
     ) -> None:
         self.reasoner, self.grounder, self.segmenter, self.editor = reasoner, grounder, segmenter, editor
+        self.tracker = tracker
 
     @classmethod
     def load(
@@ -215,6 +143,7 @@ class Pipeline:
         grow: float = 0.03,
         on_event: OnEvent | None = None,
         anyway: bool = False,
+        video: VideoSettings | None = None,
     ) -> Result:
         """Run the five steps.
 
@@ -222,6 +151,8 @@ class Pipeline:
         grow: how far a silhouette grows where the plan has no mask, as a share of the frame's shorter side.
         on_event: sees every `Event`; what it raises (`Cancelled`) stops the work and passes through.
         anyway: paint by a plan that is doubted, too (`Result.held_back`).
+        video: how the frames of a clip are edited together; None: `VideoSettings()`. Its things are
+            followed by the tracker, else drawn in every frame (`place_clip`).
         The places of all steps of a plan are found in the original, then it is edited step after step
         (`edit_steps`). A plan that asks for no change gives the original back, and a note says so. Raises
         TraceError when the reasoner's text holds no plan, RefusalError when it says that it will not.
@@ -229,7 +160,7 @@ class Pipeline:
         watch = Watch(on_event)
         reasoned = self._reason(request, sampling, watch)
         planned = self._plan(request, reasoned, threshold, grow, Changes(), None, watch)
-        return self._paint(request, planned, edit, watch, anyway)
+        return self._paint(request, planned, edit, watch, anyway, video)
 
     def reason(
         self, request: Request, sampling: Sampling | None = None, on_event: OnEvent | None = None
@@ -263,9 +194,10 @@ class Pipeline:
         edit: EditSettings | None = None,
         on_event: OnEvent | None = None,
         anyway: bool = False,
+        video: VideoSettings | None = None,
     ) -> Result:
-        """The last step alone, as often as one likes, inside the planned mask. anyway: as `run`'s."""
-        return self._paint(request, planned, edit, Watch(on_event), anyway)
+        """The last step alone, as often as one likes, inside the planned mask. anyway, video: as `run`'s."""
+        return self._paint(request, planned, edit, Watch(on_event), anyway, video)
 
     def _reason(self, request: Request, sampling: Sampling | None, watch: Watch) -> Reasoned:
         watch.note("reason", list(request.notes))
@@ -319,6 +251,8 @@ class Pipeline:
     ) -> tuple[tuple[PlannedStep, ...], Tensor | None]:
         """(each step with its place, silhouettes [N, F, H, W] of all that was segmented)."""
         count, height, width = frames.shape[:3]
+        if count > 1:
+            return self._clip_places(frames, plan, threshold, grow, given, watch)
         looks = any(step.scope == "local" and not step.changes_nothing for step in plan.steps)
         regions = [plan_region(step, height, width) for step in plan.steps]
         boxes: list[Box] = []
@@ -354,8 +288,44 @@ class Pipeline:
         ]
         return tuple(steps), objects
 
+    def _clip_places(
+        self,
+        frames: Tensor,
+        plan: Plan,
+        threshold: float | None,
+        grow: float,
+        given: tuple[Box, ...] | None,
+        watch: Watch,
+    ) -> tuple[tuple[PlannedStep, ...], Tensor | None]:
+        """As `_places`, followed through a clip."""
+        with watch.step("segment") as done:
+            placed = place_clip_steps(
+                plan,
+                frames,
+                given,
+                grounder=self.grounder,
+                tracker=self.tracker,
+                segmenter=self.segmenter,
+                threshold=threshold,
+                grow=grow,
+            )
+            objects = torch.cat([each.objects for each in placed])
+            done(f"{len(objects)} object{'s' * (len(objects) != 1)} in {len(frames)} frames")
+        watch.note("segment", [note for each in placed for note in each.notes])
+        steps = [
+            PlannedStep(step, tuple(each.boxes), each.mask)
+            for step, each in zip(plan.steps, placed, strict=True)
+        ]
+        return tuple(steps), objects if len(objects) else None
+
     def _paint(
-        self, request: Request, planned: Planned, edit: EditSettings | None, watch: Watch, anyway: bool
+        self,
+        request: Request,
+        planned: Planned,
+        edit: EditSettings | None,
+        watch: Watch,
+        anyway: bool,
+        video: VideoSettings | None = None,
     ) -> Result:
         frames, plan = request.original, planned.trace.plan
         watch.notes = list(planned.notes)
@@ -370,8 +340,11 @@ class Pipeline:
             elif held_back:
                 watch.note("edit", [f"nothing was painted: {held_back}"])
             else:
+                from .video.clip import ClipEditor
+
+                clip: Any = ClipEditor(self.editor, video)
                 result = edit_steps(
-                    self.editor,
+                    clip if len(frames) > 1 else self.editor,
                     frames,
                     [(step.plan, step.mask) for step in planned.steps],
                     edit,

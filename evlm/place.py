@@ -11,6 +11,7 @@ from torch import Tensor
 from .ground.which import find, which
 from .plan.trace import Plan
 from .segment.base_region import decide_by_found, detect
+from .segment.clip_region import decide_clip
 from .segment.region import (
     PlanRegion,
     Region,
@@ -153,7 +154,11 @@ def decide_place(
     shape: tuple[int, int, int],
     grow: float,
 ) -> Region:
-    """By the rule that the plan's trust calls for."""
+    """By the rule that the plan's trust calls for; in a clip each frame by what is there."""
+    if shape[0] > 1:
+        prompted = sorted({box.frame for box in boxes})
+        found = any(not box.by_plan for box in boxes)
+        return decide_clip(plan, region, objects, prompted, found, shape, grow)
     if plan.trust == "base":
         return decide_by_found(plan, region, boxes, objects, shape, grow)
     return decide(plan, region, objects, shape, grow)

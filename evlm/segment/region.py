@@ -105,11 +105,13 @@ def corrected(boxes: Sequence[Box], region: PlanRegion, targets: int) -> PlanReg
 
 
 def clip_to_boxes(objects: Tensor, boxes: Sequence[Box], margin: float = 0.15) -> tuple[Tensor, list[str]]:
-    """Silhouettes [N, F, H, W] cut off where they run away from the boxes that asked for them.
+    """Silhouettes [N, F, H, W] cut off where they run away from the boxes that asked for them, in the frames
+    that have any; in others they were followed.
 
     margin: how far beyond a box is still near, as a share of its sides. A note says when much was cut off.
     """
-    allowed = torch.zeros(objects.shape[1:])
+    allowed = torch.ones(objects.shape[1:])
+    allowed[sorted({box.frame for box in boxes})] = 0
     for box in boxes:
         reach = box.grown(margin * (box.x1 - box.x0), margin * (box.y1 - box.y0))
         allowed[box.frame] = torch.maximum(allowed[box.frame], box_mask(reach, *objects.shape[2:]))

@@ -90,6 +90,35 @@ def edit_clip(
     return Edited(torch.cat([each.frames for each in done]), crops, box, tuple(dict.fromkeys(notes)))
 
 
+class ClipEditor:
+    """An editor whose frames are edited together, where one is asked for that edits frames."""
+
+    def __init__(self, editor: Any, video: VideoSettings | None = None) -> None:
+        self.editor, self.video = editor, video
+        self.steps: bool = getattr(editor, "steps", True)
+
+    @property
+    def defaults(self) -> EditSettings:
+        defaults: EditSettings = self.editor.defaults
+        return defaults
+
+    @property
+    def modules(self) -> Sequence[Any]:
+        modules: Sequence[Any] = self.editor.modules
+        return modules
+
+    def edit(
+        self,
+        frames: Tensor,
+        instruction: str,
+        mask: Tensor | None = None,
+        settings: EditSettings | None = None,
+        on_step: OnStep | None = None,
+    ) -> Edited:
+        """As `edit_clip`."""
+        return edit_clip(self.editor, frames, instruction, mask, settings, on_step, self.video)
+
+
 _ALONE = "this editor paints each frame by itself: its frames cannot look at each other"
 
 

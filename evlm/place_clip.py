@@ -1,0 +1,156 @@
+"""Where a plan's edits go in a clip: their targets looked for in keyframes and followed into all others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from .boxes import Box, box_iou
+from .ground.which import find
+from .place import AnyGrounder, AnySegmenter, of_step
+from .plan.trace import Plan
+from .segment.base_region import detect
+from .segment.clip_region import decide_clip
+from .segment.region import AGREE, PlanRegion, agreeing, clip_to_boxes, corrected, decide, plan_region
+
+if TYPE_CHECKING:
+    from .segment.tracker import OnFrame, Tracker
+
+
+@dataclass(frozen=True)
+class ClipPlace:
+    """mask: float [F, H, W] of 0 and 1, or None for the whole frame. objects: float [N, F, H, W]. boxes:
+    those that were prompted with, each in its frame. notes: decisions, in words."""
+
+    mask: Tensor | None
+    objects: Tensor
+    boxes: list[Box]
+    notes: list[str]
+
+
+def place_clip_steps(
+    plan: Plan, frames: Tensor, given: Sequence[Box] | None = None, **how: Any
+) -> list[ClipPlace]:
+    """As `place_clip`, for each step of a plan. Boxes say to which step they belong, and notes of several
+    steps say so too."""
+    placed = []
+    for number, step in enumerate(plan.steps, 1):
+        own = None if given is None else [box for box in given if box.step == number or not plan.several]
+        each = place_clip(step, frames, given=own, **how)
+        boxes = [replace(box, step=number) for box in each.boxes]
+        placed.append(replace(each, boxes=boxes, notes=of_step(plan, number, each.notes)))
+    return placed
+
+
+def place_clip(
+    plan: Plan,
+    frames: Tensor,
+    grounder: AnyGrounder | None,
+    tracker: Tracker | None,
+    segmenter: AnySegmenter | None,
+    threshold: float | None = None,
+    grow: float = 0.03,
+    given: Sequence[Box] | None = None,
+    on_frame: OnFrame | None = None,
+) -> ClipPlace:
+    """Where a plan of one edit goes in frames [F, H, W, 3].
+
+    By a tracker, else by the segmenter on every frame, else by the plan's own mask. given: boxes in place of
+    the detector's. threshold, grow: as in `Pipeline.run`. on_frame: of the tracker.
+    """
+    count, height, width = frames.shape[:3]
+    region = plan_region(plan, height, width)
+    empty = frames.new_zeros(0, count, height, width)
+    if plan.changes_nothing or plan.scope == "global":
+        decided = decide(plan, region, None, (count, height, width), grow)
+        return ClipPlace(decided.mask, empty, [], decided.notes)
+    look = _Look(plan, region, grounder, threshold)
+    boxes: list[Box] = []
+    objects, notes = None, list[str]()
+    if tracker is not None:
+        from .segment.tracker import box_prompts
+
+        if given is None and look.can:
+            tracks = tracker.track(frames, find=lambda frame: look.at(frames, [frame]), on_frame=on_frame)
+            boxes, objects, notes = look.found, tracks.masks, tracks.notes
+        if not boxes:
+            boxes = list(given) if given is not None else look.plans_own(height, width)
+            objects, notes = None, []
+            if boxes:
+                tracks = tracker.track(frames, box_prompts(boxes), on_frame=on_frame)
+                objects, notes = tracks.masks, tracks.notes
+    else:
+        boxes = list(given) if given is not None else look.at(frames, range(count))
+        if not boxes and given is None:
+            own = look.plans_own(height, width)
+            boxes = [replace(box, frame=frame) for box in own for frame in range(count)]
+        if boxes and segmenter is not None:
+            objects, notes = clip_to_boxes(segmenter.segment(frames, boxes=boxes).masks, boxes)
+    prompted = sorted({box.frame for box in boxes})
+    found = any(not box.by_plan for box in boxes)
+    decided = decide_clip(plan, region, objects, prompted, found, (count, height, width), grow)
+    return ClipPlace(
+        decided.mask,
+        empty if objects is None else objects,
+        boxes,
+        list(dict.fromkeys([*look.notes, *notes, *decided.notes])),
+    )
+
+
+@dataclass
+class _Look:
+    """The detector, asked in some frames, and what it found that the plan means."""
+
+    plan: Plan
+    region: PlanRegion
+    grounder: AnyGrounder | None
+    threshold: float | None
+
+    def __post_init__(self) -> None:
+        self.found: list[Box] = []
+        self.notes: list[str] = []
+
+    @property
+    def can(self) -> bool:
+        return self.grounder is not None and bool(self.plan.targets)
+
+    def at(self, frames: Tensor, which: Sequence[int]) -> list[Box]:
+        """The boxes in the frames `which` of a clip that are about the plan's region there."""
+        if not self.can:
+            return []
+        targets, some = self.plan.targets, frames[list(which)]
+        if self.plan.trust == "base":
+            kept, said = detect(self.grounder, some, self.plan, self.region, self.threshold)
+        else:
+            detected, said = find(self.grounder, some, targets, self.threshold)
+            kept, last = [], dict[str, Box]()
+            for frame in range(len(some)):
+                here = [box for box in detected if box.frame == frame]
+                # One target more than there are: a thing is somewhere in the region of the whole clip.
+                place = corrected(here, self.region, len(targets))
+                agreed, more = agreeing(here, place, len(targets) + 1)
+                agreed += [box for box in here if box not in agreed and _goes_on(last.get(box.label), box)]
+                last = {box.label: box for box in agreed}
+                kept += agreed
+                said += [*place.notes[len(self.region.notes) :], *more][: 3 if frame == 0 else 0]
+        self.notes += said
+        boxes = [replace(box, frame=which[box.frame]) for box in kept]
+        self.found += boxes
+        return boxes
+
+    def plans_own(self, height: int, width: int) -> list[Box]:
+        """The plan's own box, in the first frame."""
+        from .ground.grounder import plan_boxes
+
+        if self.can:
+            names = " or ".join(self.plan.targets)
+            self.notes.append(f"the detector found no {names} that the plan means, in no frame")
+        return [] if self.region.mask is None else plan_boxes(self.plan, height, width)
+
+
+def _goes_on(last: Box | None, box: Box) -> bool:
+    """Whether a box is the one of the frame before, a little further."""
+    return last is not None and box_iou(last.corners, box.corners) >= AGREE

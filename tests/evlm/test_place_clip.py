@@ -1,0 +1,169 @@
+"""Where an edit goes in a clip: targets followed, the plan's one mask held against them, roomy boxes that go
+along."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from evlm.boxes import Box, bounding_box
+from evlm.place_clip import place_clip, place_clip_steps
+from evlm.plan.mask_codec import BoxSpans
+from evlm.plan.trace import Plan
+from evlm.segment.clip_region import decide_clip, moved
+from evlm.segment.region import PlanRegion, clip_to_boxes
+from evlm.segment.segmenter import Segmentation
+from evlm.segment.tracks import Tracks
+
+SIZE, COUNT = 48, 6
+
+
+def path(step: int, y: int = 10, side: int = 12, notch: int = 3) -> Tensor:
+    """A square without a corner that goes right by `step` pixels a frame, float [COUNT, SIZE, SIZE]."""
+    on = torch.zeros(COUNT, SIZE, SIZE)
+    for frame in range(COUNT):
+        on[frame, y : y + side, 2 + step * frame : 2 + step * frame + side] = 1
+        on[frame, y : y + notch, 2 + step * frame : 2 + step * frame + notch] = 0
+    return on
+
+
+def plan(mask: Tensor, targets: tuple[str, ...] = ("cup",)) -> Plan:
+    return Plan("make it red", targets, BoxSpans().encode(mask), "local")
+
+
+def boxes_of(mask: Tensor, label: str = "cup", frames: Any = None) -> list[Box]:
+    found = []
+    for frame in range(COUNT) if frames is None else frames:
+        corners = bounding_box(mask[frame])
+        if corners is not None:
+            found.append(Box(label, 0.9, *map(float, corners), frame=frame))
+    return found
+
+
+class Finds:
+    """A detector that knows where things are; a frame says which one it is by its brightness."""
+
+    def __init__(self, boxes: list[Box]) -> None:
+        self.boxes = boxes
+
+    def ground(self, frames: Tensor, labels: Any, threshold: Any = None, **_: Any) -> list[Box]:
+        numbers = [round(float(frame.mean()) * COUNT) for frame in frames]
+        return [
+            Box(box.label, box.score, *box.corners, frame=at)
+            for at, number in enumerate(numbers)
+            for box in self.boxes
+            if box.frame == number and box.label in labels
+        ]
+
+
+class Cuts:
+    """A segmenter that cuts the true silhouettes out, in the frames that have a box."""
+
+    def __init__(self, truth: Tensor) -> None:
+        self.truth = truth
+
+    def segment(self, frames: Tensor, boxes: Any = None) -> Segmentation:
+        masks = torch.zeros(1, *frames.shape[:3])
+        for box in boxes:
+            masks[0, box.frame] = self.truth[box.frame]
+        return Segmentation(masks, torch.ones(1))
+
+
+class Follows:
+    """A tracker that follows the truth from the first frame in which it is shown."""
+
+    def __init__(self, truth: Tensor) -> None:
+        self.truth, self.asked = truth, list[int]()
+
+    def track(self, frames: Tensor, prompts: Any = None, find: Any = None, on_frame: Any = None) -> Tracks:
+        tracks = Tracks(*frames.shape[:3])
+        shown = dict(prompts or {})
+        if find is not None:
+            self.asked.append(0)
+            shown = {0: boxes} if (boxes := find(0)) else {}
+        if shown:
+            number = tracks.add("cup")
+            for frame in range(len(frames)):
+                tracks.put(number, frame, self.truth[frame] > 0, 1.0)
+        return tracks
+
+
+FRAMES = (torch.arange(COUNT) / COUNT)[:, None, None, None].expand(-1, SIZE, SIZE, 3).contiguous()
+
+
+@pytest.mark.parametrize("by", ["tracker", "segmenter"])
+def test_what_moves_is_followed_though_the_plan_has_one_mask_for_all_frames(by: str) -> None:
+    truth = path(6)
+    tracker: Any = Follows(truth) if by == "tracker" else None
+    place = place_clip(plan(truth.amax(0)), FRAMES, Finds(boxes_of(truth)), tracker, Cuts(truth))
+    assert place.mask is not None and torch.equal(place.mask, truth)
+    assert torch.equal(place.objects[0], truth)
+    assert {box.frame for box in place.boxes} == ({0} if by == "tracker" else set(range(COUNT)))
+
+
+def test_a_plan_of_one_frame_is_followed_too() -> None:
+    truth = path(6)
+    place = place_clip(plan(truth[0]), FRAMES, Finds(boxes_of(truth)), Follows(truth), None)  # type: ignore
+    assert place.mask is not None and torch.equal(place.mask, truth)
+
+
+def test_frames_without_a_detection_are_not_emptied_when_they_were_followed() -> None:
+    truth = path(2)
+    kept, notes = clip_to_boxes(truth[None], boxes_of(truth, frames=[0]))
+    assert torch.equal(kept[0], truth) and not notes
+    far = boxes_of(path(2, y=36), frames=[0])
+    kept, notes = clip_to_boxes(truth[None], far)
+    assert not kept[0, 0].any() and torch.equal(kept[0, 1:], truth[1:])
+
+
+def test_what_was_followed_elsewhere_does_not_take_the_plans_place() -> None:
+    asked, other = path(0)[0], path(0, y=34)
+    region = decide_clip(plan(asked), PlanRegion(asked), other[None], [0], True, other.shape, 0.03)  # type: ignore
+    assert region.mask is not None and torch.equal(region.mask, asked.expand_as(other))
+    assert "is not the plan's" in region.notes[-1]
+
+
+def test_without_a_detector_the_plans_own_box_is_followed() -> None:
+    truth = path(1)
+    place = place_clip(plan(truth[0]), FRAMES, None, Follows(truth), None)  # type: ignore[arg-type]
+    assert place.mask is not None and torch.equal(place.mask, truth)
+    assert [box.by_plan for box in place.boxes] == [True]
+
+
+def test_without_any_model_the_plans_mask_is_taken() -> None:
+    asked = path(0)[0]
+    place = place_clip(plan(asked), FRAMES, None, None, None)
+    assert place.mask is not None and torch.equal(place.mask, asked.expand(COUNT, -1, -1))
+    assert len(place.objects) == 0 and any("plan's own mask" in note for note in place.notes)
+
+
+def test_a_plan_that_asks_for_room_gets_it_where_the_thing_is() -> None:
+    truth, roomy = path(4), path(4, y=8, side=16, notch=0)
+    place = place_clip(plan(roomy[0]), FRAMES, Finds(boxes_of(truth)), None, Cuts(truth))
+    assert place.mask is not None and torch.equal(place.mask, roomy)
+
+
+def test_a_roomy_box_goes_along() -> None:
+    truth, roomy = path(4), path(4, y=8, side=16, notch=0)
+    of_frame = moved(roomy[0], truth, [0])
+    assert torch.equal(of_frame[:, 8:24], roomy[:, 8:24])
+    of_clip = moved(roomy.amax(0), truth, [0])  # a union in, the frames' own boxes out
+    assert torch.equal(of_clip, roomy)
+    gone = truth.clone()
+    gone[3] = 0
+    assert not moved(roomy[0], gone, [0])[3].any()
+    still = path(0)
+    assert torch.equal(moved(roomy[0], still, [0]), roomy[0].expand_as(still))
+
+
+def test_steps_have_their_own_places_and_say_so() -> None:
+    one, two = path(3), path(0, y=30)
+    cup, ball = plan(one.amax(0)), plan(two[0], targets=("ball",))
+    both = Plan.of_steps([cup, ball])
+    boxes = [*boxes_of(one), *boxes_of(two, "ball")]
+    placed = place_clip_steps(both, FRAMES, grounder=Finds(boxes), tracker=None, segmenter=Cuts(one + two))
+    assert [box.step for each in placed for box in each.boxes] == [1] * COUNT + [2] * COUNT
+    assert placed[1].mask is not None and torch.equal(placed[1].mask[:, 26:], two[:, 26:])
