@@ -9,6 +9,8 @@ __all__, __getattr__, __dir__ = hand_on(
     depth="load_depth",
     edited_still="SavedStill edited_suffix save_edited",
     clips="load_frames",
+    clip_sound="Sound",
+    clip_writer="write_clip",
     append="append_lines",
     safe_paths="Inside inside",
 )

@@ -6,7 +6,6 @@ playlist that names other files or addresses is none of them).
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,21 +13,27 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from ..errors import PictureError
 from .pictures import MAX_PIXELS
 from .selection import Selection, Shot, Taken, spread
+from .video_pixels import (
+    bits_of,
+    display_matrix,
+    has_alpha,
+    pixel_ratio,
+    pixels,
+    shown_size,
+    square_size,
+    turn,
+)
 
 _CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg,mxf,nut,ivf,h264,hevc,obu,m4v,"
     "dv,yuv4mpegpipe,rm,wtv,mp3,flac"
 )
-_OPEN = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none"}
+OPEN = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none"}
 _STILL_CODECS = ("mjpeg", "png", "bmp", "gif", "webp", "tiff")  # what a cover picture is stored as
 _HDR = {16: "PQ (HDR10)", 18: "HLG"}  # ITU-T H.273, transfer characteristics
-_WIDEST = 16  # sample aspect ratios beyond this, either way, are a damaged header
 
 
 @dataclass
@@ -53,7 +58,7 @@ def read_video(path: Path, selection: Selection) -> VideoFile:
         height, width = stream.codec_context.height, stream.codec_context.width
         if height * width > MAX_PIXELS:
             raise PictureError(f"frames of {width} x {height}: at most {MAX_PIXELS:,} pixels are read")
-        selection.check(len(scan.times), *_square_size(height, width, _pixel_ratio(stream)), scan.seconds)
+        selection.check(len(scan.times), *shown_size(stream), scan.seconds)
     with _opened(path) as (container, stream):
         reading = _Reading(container, stream, scan)
         shots = reading.spread(selection.at_most) if selection.at_most else reading.shots()
@@ -84,7 +89,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     except ImportError:
         raise PictureError(f"{path}: reading a video file needs the package av: pip install av") from None
     try:
-        with path.open("rb") as file, av.open(file, container_options=dict(_OPEN)) as container:
+        with path.open("rb") as file, av.open(file, container_options=dict(OPEN)) as container:
             yield container, _video_stream(container)
     except PictureError as error:
         raise type(error)(
@@ -241,23 +246,23 @@ class _Reading:
             yield from frames
 
     def _shot(self, frame: Any, start: Fraction, end: Fraction) -> Shot:
-        return Shot(start, end, lambda: _pixels(frame, self.stream))
+        return Shot(start, end, lambda: pixels(frame, self.stream))
 
     def notes(self, stream: Any) -> list[str]:
         """What was done to the frames, or lost, in words."""
         notes, frame = [], self.first
-        matrix = _display_matrix(frame)
-        if matrix is not None and _turn(matrix) is None:
+        matrix = display_matrix(frame)
+        if matrix is not None and turn(matrix) is None:
             notes.append(
                 "the video is turned by an angle that is no quarter turn; its frames are taken as stored"
             )
-        elif matrix is not None and _turn(matrix) != (False, False, False):
+        elif matrix is not None and turn(matrix) != (False, False, False):
             notes.append(
                 "the video's frames are stored turned or mirrored; they are read as players show them"
             )
-        ratio = _pixel_ratio(stream)
+        ratio = pixel_ratio(stream)
         if ratio != 1:
-            height, width = _square_size(frame.height, frame.width, ratio)
+            height, width = square_size(frame.height, frame.width, ratio)
             notes.append(
                 f"the video's pixels are not square ({ratio.numerator}:{ratio.denominator}): "
                 f"{frame.width} x {frame.height} is stretched to {width} x {height}"
@@ -268,11 +273,9 @@ class _Reading:
                 f"the video is {_HDR[transfer]}, high dynamic range; its values are taken as they are and "
                 "look flat, turn it into SDR first for true colours"
             )
-        components = frame.format.components
-        bits = max((each.bits for each in components), default=8)
-        if bits > 8:
+        if (bits := bits_of(frame)) > 8:
             notes.append(f"the video has {bits} bits a channel; 8 are kept")
-        if any(each.is_alpha for each in components) or stream.metadata.get("alpha_mode") == "1":
+        if has_alpha(frame) or stream.metadata.get("alpha_mode") == "1":
             notes.append("the video's transparency is not kept")
         if frame.interlaced_frame:
             notes.append("the video is interlaced; both fields of a frame are edited as one picture")
@@ -283,46 +286,3 @@ class _Reading:
         if self.damaged or self.scan.lacking:
             notes.append("the video is damaged or cut off; what could be decoded is taken")
         return notes
-
-
-def _pixels(frame: Any, stream: Any) -> Tensor:
-    """uint8 [H, W, 3], upright, pixels square."""
-    matrix = _display_matrix(frame)
-    height, width = _square_size(frame.height, frame.width, _pixel_ratio(stream))
-    rgb = frame.reformat(width=width, height=height, format="rgb24", interpolation="BICUBIC")
-    pixels = torch.from_numpy(rgb.to_ndarray())
-    transpose, mirror, flip = (_turn(matrix) if matrix is not None else None) or (False, False, False)
-    if transpose:
-        pixels = pixels.transpose(0, 1)
-    dims = [axis for axis, wanted in ((1, mirror), (0, flip)) if wanted]
-    return pixels.flip(dims) if dims else pixels
-
-
-def _display_matrix(frame: Any) -> tuple[int, ...] | None:
-    """(a, b, c, d) of a frame's display matrix, in 16.16 fixed point: x' = a x + c y, y' = b x + d y."""
-    data = frame.side_data.get("DISPLAYMATRIX")
-    if data is None:
-        return None
-    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data)[:36])
-    return a, b, c, d
-
-
-def _turn(matrix: tuple[int, ...]) -> tuple[bool, bool, bool] | None:
-    """(transpose, then mirror left and right, then upside down); None for what is no quarter turn."""
-    a, b, c, d = matrix
-    tolerance = max(abs(value) for value in matrix) / 50  # about one degree
-    if min(abs(a), abs(d)) > tolerance >= max(abs(b), abs(c)):
-        return False, a < 0, d < 0
-    if min(abs(b), abs(c)) > tolerance >= max(abs(a), abs(d)):
-        return True, c < 0, b < 0
-    return None
-
-
-def _pixel_ratio(stream: Any) -> Fraction:
-    ratio = stream.sample_aspect_ratio or 1
-    return Fraction(ratio) if Fraction(1, _WIDEST) <= ratio <= _WIDEST else Fraction(1)
-
-
-def _square_size(height: int, width: int, ratio: Fraction) -> tuple[int, int]:
-    """The size with square pixels: one side grows, none shrinks."""
-    return (height, round(width * ratio)) if ratio >= 1 else (round(height / ratio), width)
