@@ -155,6 +155,7 @@ class QuickEdit(io.ComfyNode):
         ]
         ask = partial(watch.reasoned, pipeline, requests)
         answers = pipe.answered([_key(each) for each in requests], ask)
+        watch.recalled(answers)
         for frames, request, answer, place in zip(pictures, requests, answers, places, strict=True):
             plan = pipeline.plan(request, reasoned=answer, changes=changes, mask=place, on_event=watch.event)
             everywhere = torch.ones(frames.shape[:3])
@@ -226,14 +227,25 @@ class _Watch:
         self._total, self._done = 1000 * paintings, 0
         self._bar, self._typing = host.Progress(self._total), host.Typing(STORY.write)
         self._remember: Callable[[int, Any], None] = lambda number, answer: None
+        self._written: list[int] = []
 
     def reasoned(
         self, pipeline: Any, requests: list[Any], numbers: list[int], remember: Callable[[int, Any], None]
     ) -> None:
         from ..evlm.reason.batch import reason_all
 
-        self._remember = remember
+        self._remember, self._written = remember, numbers
         reason_all(pipeline.reasoner, requests, listener=self, numbers=numbers)
+
+    def recalled(self, answers: list[Any]) -> None:
+        """Shows at once the traces that nobody writes, their questions answered in an earlier run."""
+        from ..evlm.plan.trace import render
+
+        for number, answer in enumerate(answers):
+            if number not in self._written:
+                typing = host.Typing(STORY.write)
+                typing(render(answer.trace))
+                typing.done()
 
     def piece(self, number: int, text: str) -> None:
         self._typing(text)

@@ -1,15 +1,14 @@
 // What the frontend shows of a node while it runs, taken away when its result is there: else Nodes 2.0 shows both.
 
 import { app } from "../../scripts/app.js"
+import { numberOf } from "./runs.js"
 
 const TEXT = "$$node-text-preview" // the widget that holds a node's progress text
 
 /** The last live picture of a node gives way to its output. Older frontends do that by themselves. */
 export function endPicture(node) {
   // The frontend has no door for this but the store that keeps the pictures.
-  const store = app.extensionManager?._p?._s?.get?.("nodeOutput")
-  const isRoot = !node.graph || node.graph === (app.rootGraph ?? app.graph)
-  store?.revokePreviewsByLocatorId?.(isRoot ? String(node.id) : `${node.graph.id}:${node.id}`)
+  app.extensionManager?._p?._s?.get?.("nodeOutput")?.revokePreviewsByExecutionId?.(numberOf(node))
 }
 
 /** Its progress text too, as newer frontends do at a run's end. */

@@ -5,10 +5,13 @@
 
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
+import { earlierOutput } from "./history.js"
 import { findNode, Pages, readMessage } from "./trace.js"
 
 const told = new Map() // id -> { type, graph, prompt, pages, note, traces, ended }
+const mute = new Set() // types of nodes that have nothing to show, as far as was seen
 let running = null // the prompt's id
+let cached = new Set() // ids of nodes that did not run in it
 
 const root = () => app.rootGraph ?? app.graph
 const nodeOf = (id) => findNode(root(), id)
@@ -21,6 +24,9 @@ const isOurs = (node) => String(node?.comfyClass ?? "").startsWith("EVLM_")
 export function followRuns({ isTraced, show, finish }) {
   api.addEventListener("execution_start", ({ detail }) => {
     running = detail?.prompt_id ?? null
+  })
+  api.addEventListener("execution_cached", ({ detail }) => {
+    cached = new Set(detail?.nodes)
   })
   api.addEventListener("executing", ({ detail }) => begin(detail))
   api.addEventListener("evlm.trace", ({ detail }) => write(detail ?? {}))
@@ -76,7 +82,7 @@ export function followRuns({ isTraced, show, finish }) {
     if (isTraced(node) && Array.isArray(output?.evlm_trace)) {
       const state = stateOf(numberOf(node))
       if (!state) return
-      Object.assign(state, { ended: true, note: "", traces: output.evlm_trace.map(readMessage), pages: new Pages() })
+      Object.assign(state, { ended: true, prompt: running, note: "", traces: output.evlm_trace.map(readMessage), pages: new Pages() })
       show(node, state)
     }
     finish(node, output)
@@ -102,7 +108,7 @@ export function followRuns({ isTraced, show, finish }) {
     for (const [id, { type, output, texts }] of Object.entries(said.nodes ?? {})) {
       const node = nodeOf(id)
       if (node?.comfyClass !== type) continue
-      if (output) sayAgain(id, node, output, said.prompt_id)
+      if (output) isBlank(id, node) && sayAgain(id, output, said.prompt_id)
       else if (Array.isArray(texts)) {
         told.delete(id)
         for (const text of texts.slice(0, -1)) write({ node: id, text, done: true })
@@ -111,26 +117,39 @@ export function followRuns({ isTraced, show, finish }) {
     }
   }
 
-  /** At a run's end: what was cached (of that ComfyUI 0.3 tells only at the chain's end), or came while nobody
-   * listened. */
+  /** At a run's end: what was cached, or came while nobody listened. Of what was cached ComfyUI 0.3 tells only at the
+   * chain's end, and its fork not even then. */
   async function lookUp(prompt) {
-    const blank = ours().filter(([id, node]) => isBlank(id, node))
-    if (!prompt || !blank.length) return
+    const left = () => ours().filter(([id, node]) => isBlank(id, node) || isOlder(id, node, prompt))
+    if (!prompt || !left().length) return
     const entry = (await ask(`/history/${encodeURIComponent(prompt)}`))?.[prompt]
-    for (const [id, node] of blank) {
-      const output = entry?.outputs?.[id]
-      if (output && entry.prompt?.[2]?.[id]?.class_type === node.comfyClass) sayAgain(id, node, output, prompt)
+    const graph = entry?.prompt?.[2] ?? {}
+    for (const [id, node] of left()) {
+      const isIn = graph[id]?.class_type === node.comfyClass
+      if (isIn && entry.outputs?.[id]) sayAgain(id, entry.outputs[id], prompt)
+    }
+    const silent = left().filter(([id, node]) => graph[id] && cached.has(id) && !mute.has(node.comfyClass))
+    if (!silent.length) return
+    const history = await ask("/history?max_items=64")
+    for (const [id, node] of silent) {
+      const output = graph[id].class_type === node.comfyClass && earlierOutput(history, graph, id)
+      if (output) sayAgain(id, output, prompt)
+      else if (!isTraced(node)) mute.add(node.comfyClass)
     }
   }
 
-  function sayAgain(id, node, output, prompt) {
-    if (!isBlank(id, node)) return
+  function sayAgain(id, output, prompt) {
     const detail = { node: id, display_node: id, output, prompt_id: prompt }
     api.dispatchEvent(new CustomEvent("executed", { detail }))
   }
 
   function isBlank(id, node) {
     return isTraced(node) ? !told.get(id)?.ended : !app.nodeOutputs?.[locatorOf(node)]
+  }
+
+  /** Whether a node's trace is not of this run. */
+  function isOlder(id, node, prompt) {
+    return isTraced(node) && told.get(id)?.prompt !== prompt
   }
 
   return { end, restore, catchUp }
@@ -147,7 +166,8 @@ function ours(graph = root(), before = "") {
   return found
 }
 
-function numberOf(node) {
+/** As the server names a node: "7", "5:3" inside subgraph node 5. */
+export function numberOf(node) {
   return ours().find(([, each]) => each === node)?.[0] ?? String(node.id)
 }
 

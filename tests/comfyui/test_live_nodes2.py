@@ -237,6 +237,32 @@ def test_a_page_loaded_anew_shows_the_trace_so_far_and_the_end(
     assert not page.ours()
 
 
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("nodes_2", [True, False], ids=["nodes2", "classic"])
+def test_a_remembered_plan_shows_its_trace_while_it_is_painted(page: frontend.Page, nodes_2: bool) -> None:
+    """Quick Edit is not asked again for another seed; the trace stands there before the picture does."""
+    opened(page, "quickstart")
+    if not nodes_2:
+        nodes2.evaluate(page, "await app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")
+    seed(page, 41 if nodes_2 else 42)
+    assert page.click_run(240) == "success"
+    shown = [text for text in page.texts(".evlm-instruction") if text.strip()]
+    assert len(shown) == 1
+    seed(page, 51 if nodes_2 else 52)
+    nodes2.evaluate(
+        page,
+        """app.graph.nodes.find(each => each.comfyClass === "EVLM_QuickEdit").widgets
+          .find(each => each.name === "steps").value = 200
+        window.evlmSeen = []
+        const api = app.api ?? window.comfyAPI.api.api
+        api.addEventListener("progress", ({ detail }) => detail.value < detail.max && window.evlmSeen.push(
+          all(document, ".evlm-instruction").map(each => each.innerText.trim()).filter(Boolean)))""",
+    )
+    assert page.click_run(400) == "success"
+    seen = page.page.evaluate("() => window.evlmSeen")
+    assert len(seen) > 3 and all(each == shown for each in seen[1:]), seen[:9]
+
+
 @pytest.mark.timeout(600)
 def test_a_cached_run_shows_its_traces_and_pictures_again(page: frontend.Page) -> None:
     """All of it is cached, and the page was loaded anew (N6)."""
@@ -248,6 +274,7 @@ def test_a_cached_run_shows_its_traces_and_pictures_again(page: frontend.Page) -
     seed(page, 31)
     assert not [text for text in page.texts(".evlm-instruction") if text.strip()]
     assert page.click_run(240) == "success"
+    assert page.says(".evlm-instruction")
     assert len([text for text in page.texts(".evlm-instruction") if text.strip()]) == 1
     assert {"EVLM_Ground", "EVLM_Segment", "EVLM_Edit"} <= set(kinds_with_pictures(page))
 

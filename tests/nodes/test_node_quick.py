@@ -9,7 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import server
 import torch
+from comfy_execution.utils import CurrentNodeContext
 from standin import call, part
 
 
@@ -72,6 +74,34 @@ def test_it_stops_at_the_plan_and_goes_on_without_reasoning_again(
     assert worded.args[2][0].plan.instruction == "make it green" and len(asked) == 1
     call("EVLM_QuickEdit", pipe=pipe, **{**example, "prompt": "remove it"})
     assert asked[1:] == ["remove it"], "another question is asked"
+
+
+def test_a_remembered_plan_shows_its_trace_before_it_is_painted(
+    pipe: Any, example: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasoned = call("EVLM_QuickEdit", pipe=pipe, stop="stop at the plan", **example)
+    said: list[str] = []
+
+    def send(self: Any, event: str, data: Any, client: Any) -> None:
+        said.extend([data["text"]] if event == "evlm.trace" and data["done"] else [])
+
+    def paint(self: Any, *rest: Any, **more: Any) -> Any:
+        said.append("painted")
+        return edit(self, *rest, **more)
+
+    quiet = {"send_progress_text": lambda *said: None}
+    made = type("Server", (), {"client_id": "me", "send_sync": send, **quiet})()
+    monkeypatch.setattr(server.PromptServer, "instance", made)
+    editor = type(pipe.editor._need())
+    edit = editor.edit
+    monkeypatch.setattr(editor, "edit", paint)
+    with CurrentNodeContext("quick-1", "5"):
+        call("EVLM_QuickEdit", pipe=pipe, steps=2, **example)
+    assert said == [part("evlm.plan.trace").render(reasoned.args[2][0]), "painted"]
+    pipe.answers.clear()
+    with CurrentNodeContext("quick-2", "5"):
+        call("EVLM_QuickEdit", pipe=pipe, stop="stop at the plan", **example)
+    assert len(said) == 3, "what was written just now is not said twice"
 
 
 def test_by_a_doubtful_plan_nothing_is_painted_unless_it_is_asked(

@@ -14,6 +14,7 @@ from evlm.plan.trace import Plan, Trace, parse, render
 
 ROOT = Path(__file__).resolve().parents[2]
 NODE = shutil.which("node")
+MODULES = ("trace", "history", "strings", "readable", "labels")
 
 RENDERED = [
     Trace("two cars , one red", "paint it", "which ?", Plan("paint the red car blue", ("red car",), "none")),
@@ -85,12 +86,7 @@ def test_the_browser_reads_a_trace_as_python_does(tmp_path: Path) -> None:
         "loose": [{"text": text, "trace": as_read(parse(text))} for text in LOOSE],
     }
     (tmp_path / "cases.json").write_text(json.dumps(cases), encoding="utf-8")
-    for name in (
-        "trace",
-        "strings",
-        "readable",
-        "labels",
-    ):  # by this ending node takes them for modules, whatever its version
+    for name in MODULES:  # by this ending node takes them for modules, whatever its version
         shutil.copy(ROOT / "web" / f"{name}.js", tmp_path / f"{name}.mjs")
     shutil.copy(Path(__file__).with_name("trace_checks.mjs"), tmp_path)
     assert NODE is not None

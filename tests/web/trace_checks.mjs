@@ -2,6 +2,7 @@
 import assert from "node:assert/strict"
 import { readFileSync } from "node:fs"
 
+import { earlierOutput } from "./history.mjs"
 import { STRINGS, translator } from "./strings.mjs"
 import { labelled } from "./labels.mjs"
 import { readable } from "./readable.mjs"
@@ -123,6 +124,26 @@ const checks = {
     assert.equal(findNode(root, "0f-uuid:3"), inner)
     for (const id of ["4", "5:4", "3:1", "", ":", null, undefined, "nope:3", {}]) assert.equal(findNode(root, id), null)
     assert.equal(findNode(undefined, "3"), null)
+  },
+
+  "a cached node shows what it showed when it ran with the same inputs"() {
+    const graph = (seed, prompt = "a") => ({
+      1: { class_type: "Load", inputs: { name: prompt } },
+      2: { class_type: "Reason", inputs: { image: ["1", 0], again: ["1", 0], size: [3, 4] } },
+      3: { class_type: "Edit", inputs: { plan: ["2", 0], seed } },
+    })
+    const run = (made, outputs) => ({ prompt: [0, "id", made], outputs })
+    const history = {
+      p1: run(graph(1), { 2: "older", 3: "one" }),
+      p2: run(graph(2), { 2: "newer", 3: "two" }),
+      p3: run(graph(2, "b"), { 2: "other words", 3: "other words" }),
+      p4: run(graph(2), {}),
+    }
+    assert.equal(earlierOutput(history, graph(1), "2"), "newer") // its own seed is not among what it needs
+    assert.equal(earlierOutput(history, graph(1), "3"), "one")
+    assert.equal(earlierOutput(history, graph(3), "3"), undefined)
+    assert.equal(earlierOutput({ odd: null, empty: {} }, graph(1), "2"), undefined)
+    assert.equal(earlierOutput(null, { 1: { inputs: { self: ["1", 0] } } }, "1"), undefined)
   },
 
   "a trace is shown in sentences, without the model's marks"() {
