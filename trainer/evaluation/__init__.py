@@ -4,6 +4,7 @@ from evlm.lazy import hand_on
 
 __all__, __getattr__, __dir__ = hand_on(
     __name__,
-    accuracy="Outcome evaluate summary world_questions",
+    accuracy="Outcome evaluate summary",
+    questions="world_questions",
     results="cells read_csv",
 )

@@ -13,8 +13,8 @@ from evlm.errors import ConfigError
 from ..world.scene import SPLITS
 
 if TYPE_CHECKING:
-    from .accuracy import Question
     from .judges import Panel
+    from .questions import Question
 
 ROWS = 500  # of the world, which has no end
 
@@ -108,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _questions(options: argparse.Namespace) -> list[Question]:
-    from .accuracy import dataset_questions, world_questions
+    from .questions import dataset_questions, world_questions
 
     if not 0 <= options.lamp <= 1 or (options.lamp and options.data is not None):
         raise ConfigError(f"--lamp {options.lamp:g}: expected 0 to 1, and 0 for a dataset")

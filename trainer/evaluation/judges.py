@@ -37,7 +37,8 @@ from evlm.reason.messages import FULL, Chat, build_messages, sample_clip
 from evlm.reason.reasoner import Sampling
 from evlm.reason.remote import HOSTS_VARIABLE, RemoteReasoner, openai_messages
 
-from .accuracy import Outcome, Question
+from .accuracy import Outcome
+from .questions import Question
 
 FAILURES = 5  # answers in a row that do not come; then a judge is given up
 _ROOM = Sampling(max_new_tokens=1024)  # one word, and what a model may think before it

@@ -15,8 +15,9 @@ from evlm.errors import RecordError
 from evlm.files.pictures import write_atomically
 
 from ..statistics import Interval, cohen_kappa, fleiss_kappa, interval, percent_agreement
-from .accuracy import METRICS, Line, Outcome, Question
+from .accuracy import METRICS, Line, Outcome
 from .judges import Verdict
+from .questions import Question
 
 TITLES = {
     "exact": "plan exact",

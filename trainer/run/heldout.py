@@ -13,7 +13,8 @@ import torch
 from evlm.errors import ConfigError, RecordError
 
 from ..config.recipe import Config, Source
-from ..evaluation.accuracy import Question, batched, dataset_questions, evaluate, world_questions
+from ..evaluation.accuracy import batched, evaluate
+from ..evaluation.questions import Question, dataset_questions, world_questions
 from ..learner.learner import Learner
 from ..learner.rows import Example, open_rows
 from ..model.logprobs import sequence_logps

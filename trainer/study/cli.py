@@ -26,7 +26,8 @@ from evlm.errors import ConfigError, TrainingError
 from ..config.arguments import check_folder, check_whole
 from ..config.recipe import RECIPES, Config
 from ..config.settings import build, override, read_yaml
-from ..evaluation.accuracy import evaluate, load, world_questions
+from ..evaluation.accuracy import evaluate, load
+from ..evaluation.questions import world_questions
 from .arms import ARMS, BASE, SAME_STEPS, STUDIES
 from .figure import figures
 from .page import page

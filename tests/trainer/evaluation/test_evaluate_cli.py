@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from trainer.__main__ import main
-from trainer.evaluation.accuracy import dataset_questions, world_questions
+from trainer.evaluation.questions import dataset_questions, world_questions
 from trainer.report.page import report
 
 HEAD = "|  | questions | plan exact | targets right | mask IoU | malformed | tokens |"

@@ -19,8 +19,9 @@ from PIL import Image
 from evlm.errors import EndpointError
 from evlm.request import Reference, Request
 from trainer.__main__ import main
-from trainer.evaluation.accuracy import Outcome, Question
+from trainer.evaluation.accuracy import Outcome
 from trainer.evaluation.judges import Case, Judge, Panel, Verdict, judge_chat, read_verdict
+from trainer.evaluation.questions import Question
 from trainer.evaluation.results import answer_lines, judged, judges_table
 
 Reply = Callable[[dict[str, Any]], tuple[int, str]]
