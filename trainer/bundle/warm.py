@@ -27,7 +27,7 @@ MIX = Mix(doubles=0.2, conflicts=0.05, whatif=0.2)  # the rest are ordinary ques
 LOOKS = 300  # steps in which a new head learns to name what the tower sees; the tower is not touched
 # Half the rates of a training from nothing, and a longer way up: the optimiser's moments begin at nothing.
 RECIPE = SFTConfig(
-    steps=2500, batch=32, lr_muon=0.005, lr_adam=1e-3, warmup=200, cooldown=0.4, save_every=250
+    steps=1500, batch=32, lr_muon=0.005, lr_adam=1e-3, warmup=200, cooldown=0.4, save_every=250
 )
 
 
@@ -66,7 +66,8 @@ def train_on(
         )
     except (OSError, ValueError) as error:
         raise ConfigError(f"{begin}: no reasoner to begin with ({error!s:.120}); give its folder") from None
-    model.set_attn_implementation("eager")  # on a CPU its backward is the faster one in bf16
+    # On a CPU eager's backward is the faster one in bf16; in float32 SDPA takes a quarter less.
+    model.set_attn_implementation("eager" if config.autocast else "sdpa")
     old = processor.tokenizer
     processor.tokenizer = grown_bpe(old, all_words())
     carry_reasoner(model, old, processor.tokenizer)
