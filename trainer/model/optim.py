@@ -160,8 +160,8 @@ def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
     """Nearest semi-orthogonal matrix of each [..., rows, columns], roughly: singular values end up in about
     0.7..1.2.
 
-    The quintic Newton-Schulz iteration of Muon. bf16 is enough for it, but on a CPU it is mostly emulated (12 to
-    20 times slower than float32 on one without AVX-512), so there it is float32.
+    The quintic Newton-Schulz iteration of Muon. bf16 is enough for it, but a CPU mostly emulates it (12 to
+    20 times slower than float32 without AVX-512), so there it is float32.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrices.shape[-2] > matrices.shape[-1]
