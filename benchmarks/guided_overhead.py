@@ -24,7 +24,7 @@ def main(rounds: int, tokens: int, folder: str | None) -> int:
     import torch
 
     from evlm.reason.backbone import Backbone
-    from evlm.reason.guide import LEAST_OUTPUT, Budgets
+    from evlm.reason.budgets import LEAST_OUTPUT, Budgets
     from evlm.reason.messages import SHORT
     from evlm.reason.reasoner import Guided, Reasoner, Sampling
     from evlm.request import Request

@@ -207,7 +207,7 @@ def _check(options: argparse.Namespace) -> None:
                 f"--{flag} is for a reasoner on this machine, and --endpoint names another: leave one out"
             )
     if options.budgets is not None:
-        from ..reason.guide import Budgets
+        from ..reason.budgets import Budgets
 
         Budgets(*options.budgets).check()
     if options.adapter and not _exists(options.adapter):
@@ -253,7 +253,7 @@ def _pipeline(options: argparse.Namespace) -> tuple[dict[str, Path], Pipeline]:
 
 
 def _sampling(options: argparse.Namespace) -> Any:
-    from ..reason.guide import DEFAULT_BUDGETS, Budgets
+    from ..reason.budgets import DEFAULT_BUDGETS, Budgets
     from ..reason.reasoner import Sampling
 
     return Sampling(

@@ -9,7 +9,8 @@ judged by its text alone, so that a vocabulary need not be looked through:
     NO      nothing of the form goes on like this
 
 A part that has spent its budget is closed. `<output>` is filled field by field: one line of instruction,
-labels parted by ";", the scope, and where the edit is local its place (`place_grammar`).
+labels parted by ";", the scope, and where the edit is local its place (`place_grammar`). Behind it the model
+may begin the next edit, as long as the budget has room for one.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
 
-from ..errors import RequestError
-from ..plan.form import NO_LABEL, PARTS, PROSE, is_exact_list
+from ..errors import TraceError
+from ..plan.form import MOST_STEPS, NO_LABEL, PARTS, PROSE, is_exact_list, parse_exact
+from .budgets import LEAST_OUTPUT, Budgets
 from .place_grammar import PlaceGrammar
 
 
@@ -29,44 +30,7 @@ class Verdict(Enum):
     KEEP, CLOSE, END, NO = range(4)
 
 
-class Budgets(NamedTuple):
-    """Tokens that the model may write into each part; what the form writes is not counted. The prose parts
-    may have none, then they stay empty; `output` needs room for a plan."""
-
-    thinking: int = 256
-    intermediate: int = 96
-    reflection: int = 128
-    output: int = 160
-
-    def check(self) -> None:
-        """Raises RequestError for a budget out of range."""
-        for part, budget in zip(PARTS, self, strict=True):
-            least = LEAST_OUTPUT if part == "output" else 0
-            if not least <= budget <= MOST:
-                raise RequestError(f"budget of <{part}> {budget}: expected {least} to {MOST:,} tokens")
-
-    def of(self, part: str) -> int:
-        """Of one part; "think" stands for all of the prose."""
-        return sum(self[:3]) if part == "think" else self[PARTS.index(part)]
-
-    def within(self, total: int) -> Budgets:
-        """As they are where their sum is at most `total`; else in like shares of it, `output` with what it
-        needs."""
-        if sum(self) <= total:
-            return self
-        output = min(self.output, max(LEAST_OUTPUT, total * self.output // sum(self)))
-        left, prose = max(0, total - output), max(1, sum(self[:3]))
-        thinking, intermediate, reflection = (min(each, each * left // prose) for each in self[:3])
-        return Budgets(thinking, intermediate, reflection, output)
-
-
-DEFAULT_BUDGETS = Budgets()
-LEAST_OUTPUT = 48
-"""Tokens of `<output>` in which a plan with its place fits."""
-
-MOST = 8192
-
-# The shares of <output> that its words may take, so that room is left for the place.
+# The shares that an edit's words may take of what <output> has left for it, so that its place has room.
 _INSTRUCTION, _TARGETS = 0.4, 0.15
 _SCOPES = (" local", " global")
 
@@ -97,9 +61,11 @@ class Guide:
         self.done = False
         self.notes: list[str] = []  # what was closed because its budget was used up
         self._part = -1
-        self._field = ""  # of <output>: "instruction", "targets", "scope", "next", "mask"
+        self._field = ""  # of <output>: "instruction", "targets", "scope", "next", "mask", "more"
         self._value = ""
         self._used = self._used_in_field = 0
+        self._edits, self._before = 1, 0  # begun so far; tokens that those before this one have used
+        self._said: str | None = None  # what is said for what is held, once the choice behind it is made
         self._labels = ""  # those of the targets, as they are written
         self._options: tuple[str, ...] = ()
         self.opening = self._open("")
@@ -130,7 +96,17 @@ class Guide:
 
     def _resume_output(self, text: str) -> Step | None:
         """Behind what there is of `<output>`."""
-        *done, last = text.removeprefix("\n").split("\n")
+        lines = text.removeprefix("\n").split("\n")
+        edit = max((at for at, line in enumerate(lines) if line.startswith("instruction:")), default=0)
+        if edit:
+            try:
+                before = parse_exact("\n".join(["<output>", *lines[:edit], "</output>"]), PARTS[-1:])
+            except TraceError:
+                return None
+            self._edits += len(before.plan.steps)
+            if self._edits > MOST_STEPS:
+                return None
+        *done, last = lines[edit:]
         leads = ("instruction:", "targets:", "scope:")
         if len(done) >= len(leads) or any(
             not line.startswith(lead) or not line[len(lead) :].strip()
@@ -159,12 +135,12 @@ class Guide:
     @property
     def holds(self) -> bool:
         """Whether what is written now is said only when it is whole, because the form may leave it out."""
-        return self._field in ("targets", "next", "mask")
+        return self._field in ("targets", "next", "mask", "more")
 
     @property
     def state(self) -> Hashable | None:
         """Tokens are judged alike in equal states; None where each token makes another."""
-        if self._field in ("scope", "next", "mask"):
+        if self._field in ("scope", "next", "mask", "more"):
             return None
         return self._field, self._begun(), self._field == "targets" and self._at_label()
 
@@ -179,7 +155,7 @@ class Guide:
         """text: of one token. stop: whether it is one that ends an answer."""
         if not self._field:
             return self._judge_prose(text, stop)
-        if self._field in ("scope", "next"):
+        if self._field in ("scope", "next", "more"):
             return self._judge_choice(text, stop)
         return self._judge_place(text, stop) if self._field == "mask" else self._judge_line(text, stop)
 
@@ -191,7 +167,7 @@ class Guide:
             self._value += text
         if verdict is not Verdict.KEEP:
             return self._close()
-        if self._field in ("scope", "next"):
+        if self._field in ("scope", "next", "more"):
             left = [each for each in self._options if each.startswith(self._value)]
             return self._chosen(left[0]) if len(left) == 1 else self._go_on()
         return self._go_on()
@@ -241,7 +217,7 @@ class Guide:
 
     def _judge_choice(self, text: str, stop: bool) -> Verdict:
         if stop:
-            return Verdict.END if self._field == "next" and not self._value else Verdict.NO
+            return Verdict.END if self._field != "scope" and not self._value else Verdict.NO
         wanted = self._value + text
         return Verdict.KEEP if any(each.startswith(wanted) for each in self._options) else Verdict.NO
 
@@ -262,10 +238,11 @@ class Guide:
 
     def _go_on(self) -> Step:
         budget = self._limits[self._part]
+        room = budget - self._before
         if self._field == "instruction":
-            budget = int(budget * _INSTRUCTION)
+            budget = self._before + int(room * _INSTRUCTION)
         elif self._field == "targets":
-            if self._used_in_field < int(budget * _TARGETS):
+            if self._used_in_field < int(room * _TARGETS):
                 return Step()
             budget = 0
         if self._used < budget:
@@ -274,7 +251,8 @@ class Guide:
             return self._chosen(_SCOPES[self._labels == ""], place=False)
         if self._field in ("next", "mask"):
             self.notes.append(f"mask left out: <output> has used up its {self.budgets.output} tokens")
-            return self._end(keeps=False)
+            self.done = True
+            return Step(_CLOSING, says=True, instead="")
         name = self._field or f"<{self._parts[self._part]}>"
         self.notes.append(f"{name} closed after {self._used_in_field} tokens")
         return self._close()
@@ -294,12 +272,12 @@ class Guide:
             self._begin("scope")
             words = " none" if end else " none\n"
             return Step(f"{end}scope:", says=True, instead=words if none else None)
-        return self._end(keeps=True)
+        return self._behind_place() if self._field == "mask" else self._chosen(self._options[-1])
 
     def _open(self, form: str) -> str:
         """The next part, or the one behind it where that has no budget."""
         while True:
-            self._part, self._used = self._part + 1, 0
+            self._part, self._used, self._before = self._part + 1, 0, 0
             part = self._parts[self._part]
             self._begin("instruction" if part == "output" else "")
             form += f"<{part}>\n"
@@ -316,32 +294,54 @@ class Guide:
         """Writes the rest of the only option that is left, and what it leads to. place: whether there is room
         for one."""
         rest = option[len(self._value) :]
-        if self._field == "next":
-            if option == _CLOSING:
+        if self._field in ("next", "more"):
+            said, self._said = self._said, None
+            instead = None if said is None else said + self._value
+            if option.endswith(_CLOSING[1:]):
                 self.done = True
-                return Step(rest, says=True)
-            self._begin("mask")
-            return Step(held=rest)
+            elif option.endswith(_AGAIN[1:]):
+                self._edits, self._before = self._edits + 1, self._used
+                self._begin("instruction")
+            else:
+                self._begin("mask")
+                return Step(held=rest)
+            return Step(rest, says=True, instead=instead)
         if place and self.place.optional:
-            self._options = (self.place.lead(self._labels), _CLOSING)
+            again = [_AGAIN] * self._has_room()
+            self._options = (self.place.lead(self._labels), *again, _CLOSING)
             self._begin("next")
             return Step(rest)
         if place and option == _SCOPES[0]:
             self._begin("mask")
             return Step(rest, self.place.lead(self._labels or "object"))
-        self.done = True
-        return Step(rest + _CLOSING)
+        return self._more(rest)
 
-    def _end(self, keeps: bool) -> Step:
-        """keeps: whether the place is whole."""
-        whole = keeps and self._field == "mask"
-        self.done = True
-        said = self.place.said(self._value) if whole else None
+    def _behind_place(self) -> Step:
+        said = self.place.said(self._value)
         if said is not None:  # written in the model's own form, said in ours
             note = self.place.note(self._value)
             self.notes += [note] if note else []
-            return Step(_CLOSING, says=True, instead=said)
-        return Step((self.place.ending if whole else "") + _CLOSING, says=True, instead=None if keeps else "")
+        return self._more(self.place.ending, says=True, said=said)
+
+    def _more(self, form: str, says: bool = False, said: str | None = None) -> Step:
+        """Behind an edit: the choice between the next one and the end, or the end where there is no room.
+        form: what closes the edit; says: whether something is held, and said: in which words it is said."""
+        if not self._has_room():
+            self.done = True
+            return Step((form if said is None else "") + _CLOSING, says=says, instead=said)
+        # A line's end is written for a model that was never tuned: it costs no forward. One that was may know
+        # a token for the end and the tag behind it.
+        lead = "" if self.place.optional else "\n"
+        self._options = (_AGAIN.removeprefix(lead), _CLOSING.removeprefix(lead))
+        self._begin("more")
+        if said is None:
+            return Step(form + lead, says=says)
+        self._said = said + lead
+        return Step(held=form + lead)
+
+    def _has_room(self) -> bool:
+        """Whether another edit may follow."""
+        return self._edits < MOST_STEPS and self._limits[self._part] - self._used >= LEAST_OUTPUT
 
 
 def begins_tag(text: str) -> bool:
@@ -354,9 +354,10 @@ def begins_tag(text: str) -> bool:
 
 
 _CLOSING = "\n</output>"
+_AGAIN = "\ninstruction:"
 WHOLE_FORM = (
     "".join(f"<{part}>\n\n</{part}>\n" for part in PARTS)
-    + "instruction:\ntargets: none\nscope: local\nmask: box full"
+    + "instruction:\ntargets: none\nscope: local\nmask: box full\n" * MOST_STEPS
 )
 """All that the form writes at most, to count its tokens."""
 

@@ -18,15 +18,17 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError, RequestError, TraceError
+from ..plan.form import MOST_STEPS
 from ..plan.mask_codec import get_codec
 from ..plan.native_boxes import OWN, Size, in_our_form
 from ..plan.trace import Trace, Trust, parse
 from ..request import Request
 from .backbone import Backbone, load_backbone
+from .budgets import DEFAULT_BUDGETS, Budgets
 from .compiled import CompiledStep
 from .confidence import Written, confidence
 from .decoding import Chooser, Decoder, OnToken, Words, log_probability, silent_ids, stop_ids
-from .guide import DEFAULT_BUDGETS, WHOLE_FORM, Budgets, Guide
+from .guide import WHOLE_FORM, Guide
 from .guided import Vocabulary, write
 from .messages import FULL, Chat, PromptStyle, build_messages, encode, seen_size
 from .place_grammar import PlaceGrammar
@@ -279,7 +281,7 @@ class Reasoner:
         inputs = encode(self.processor, [chat], [guide.opening])
         guide.place = self._place(self._seen(chat, inputs))
         lead = vocabulary.encode(guide.place.lead("")) if self.style.boxes is not OWN else []
-        form = len(vocabulary.encode(WHOLE_FORM)) + (len(lead) + budgets.output if lead else 0)
+        form = len(vocabulary.encode(WHOLE_FORM)) + (MOST_STEPS * len(lead) + budgets.output if lead else 0)
         self._check_context(inputs["input_ids"].shape[1], sum(budgets) + form)
         opening = vocabulary.encode(guide.opening)
         for token in opening:

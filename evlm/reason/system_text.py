@@ -2,7 +2,8 @@
 
 The texts for models that were tuned on them are held by a hash: one other token, and they answer worse. The
 others are for models that never were: in English, for the editor's CLIP and the detector's BERT read nothing
-else; a rectangle in the model's own form, because rows of cells are learned or wrong. The paper's baselines
+else; a rectangle in the model's own form, because rows of cells are learned or wrong; and how several
+edits are written. The paper's baselines
 (EVLM v2, arXiv 2412.10566: few-shot prompting, two-step thinking, the plan alone) are told no more.
 """
 
@@ -22,9 +23,12 @@ def untuned_text(style: str, boxes: BoxForm = OWN) -> str:
     parts = {
         "{form}": boxes.write(("X0", "Y0", "X1", "Y1"), "..."),
         "{example}": boxes.write(("120", "80", "310", "240"), "cap"),
+        "{second}": boxes.write(("0", "640", "95", "890"), "dog"),
         "{unit}": "in pixels of the original" if boxes.pixels else _THOUSANDTHS,
     }
-    text = _TASK + (_FEW_SHOT if style == "few-shot" else _ANSWERS.get(style, _FOUR_PARTS) + _OUTPUT)
+    text = _TASK.replace("single edit", "edit") + (
+        _FEW_SHOT if style == "few-shot" else _ANSWERS.get(style, _FOUR_PARTS) + _OUTPUT
+    )
     for name, part in parts.items():
         text = text.replace(name, part)
     return text
@@ -92,7 +96,7 @@ _ANSWERS = {
 Answer with exactly these two parts and nothing else, {_ENGLISH}:
 
 <think>
-What is in the original and in each reference, what they have in common, and which single edit that means.
+What is in the original and in each reference, what they have in common, and which edit that means.
 </think>
 """,
 }
@@ -107,17 +111,22 @@ mask: {form}
 </output>
 
 The scope is local when a region changes; its box is the rectangle around all that may change: left, top, \
-right and bottom, integers {unit}. The scope is global when the \
-whole picture changes (style, weather, light); it has no mask and "targets: none". Two examples:
+right, bottom, integers {unit}. It is global when the whole picture changes (style, weather, light), with \
+"targets: none" and no mask. If several edits are meant (at most 4), repeat these lines for each. Two \
+examples:
 
 <output>
-instruction: make the cap of the man on the left red
+instruction: make the left man's cap red
 targets: left cap
 scope: local
 mask: {example}
 </output>
 
 <output>
+instruction: remove the dog
+targets: dog
+scope: local
+mask: {second}
 instruction: turn the street into a rainy evening
 targets: none
 scope: global
@@ -127,11 +136,12 @@ scope: global
 _FEW_SHOT = f"""\
 Answer with exactly the four parts of these examples and nothing else, {_ENGLISH}. "targets" are short noun \
 phrases separated by "; ". The scope is local when a region changes: "mask: {{form}}" is the rectangle \
-around all that may change, left, top, right and bottom, integers {{unit}}. It is global when the whole \
-picture changes (style, weather, light).
+around all that may change, left, top, right, bottom, integers {{unit}}. It is global when the whole \
+picture changes (style, weather, light). If several edits are meant (at most 4), repeat these lines \
+for each.
 
 <thinking>
-The original shows two men with white caps. All four references show red caps.
+Two men with white caps. All references show red caps.
 </thinking>
 <intermediate>
 make the caps red
@@ -140,22 +150,26 @@ make the caps red
 The prompt says the left one: only his cap changes.
 </reflection>
 <output>
-instruction: make the cap of the man on the left red
+instruction: make the left man's cap red
 targets: left cap
 scope: local
 mask: {{example}}
 </output>
 
 <thinking>
-The original shows a street by day. The reference is a street in the rain, at dusk.
+A dog in a street by day. The reference is an empty street in the rain, at dusk.
 </thinking>
 <intermediate>
-add rain to the street
+remove the dog and add rain
 </intermediate>
 <reflection>
-The light differs as well: the whole picture changes.
+The light differs too: the whole picture changes.
 </reflection>
 <output>
+instruction: remove the dog
+targets: dog
+scope: local
+mask: {{second}}
 instruction: turn the street into a rainy evening
 targets: none
 scope: global

@@ -16,8 +16,8 @@ from evlm.errors import ModelError, TraceError
 from evlm.models.zoo import BUNDLED
 from evlm.plan.form import Plan
 from evlm.plan.trace import parse, plan_from_json, plan_to_json
+from evlm.reason.budgets import Budgets
 from evlm.reason.confidence import Written, confidence
-from evlm.reason.guide import Budgets
 from evlm.reason.reasoner import Reasoner, Sampling, understood
 from evlm.request import Request
 

@@ -14,7 +14,8 @@ from evlm.errors import RequestError
 from evlm.plan.form import NO_LABEL, parse_exact
 from evlm.plan.mask_codec import decode_mask, get_codec
 from evlm.plan.native_boxes import QWEN2, QWEN2_5, QWEN3
-from evlm.reason.guide import LEAST_OUTPUT, Budgets, Guide, Step, Verdict, begins_tag
+from evlm.reason.budgets import LEAST_OUTPUT, Budgets
+from evlm.reason.guide import Guide, Step, Verdict, begins_tag
 from evlm.reason.place_grammar import PlaceGrammar
 
 WORDS = [
@@ -54,17 +55,19 @@ def written(guide: Guide, draw: Callable[[], tuple[str, bool]], begun: Step | No
 
 @pytest.mark.parametrize("place", PLACES, ids=str)
 def test_whatever_is_drawn_is_a_plan(place: PlaceGrammar) -> None:
-    rng, masks, instructions = random.Random(0), 0, set()
+    rng, masks, instructions, counts = random.Random(0), 0, set(), set()
     for _ in range(150):
         budgets = Budgets(*(rng.randrange(12) for _ in range(3)), rng.randrange(LEAST_OUTPUT, 120))
         trace = parse_exact(written(Guide(budgets, place), lambda: (rng.choice(WORDS), rng.random() < 0.02)))
         instructions.add(trace.plan.instruction)
-        if trace.plan.mask_text is not None:
-            decode_mask(trace.plan.mask_text, 20, 30)
-            masks += 1
-        labels = trace.plan.targets
-        assert not labels or any(label.lower() not in NO_LABEL for label in labels)
-    assert masks > 15 and len(instructions) > 110
+        counts.add(len(trace.plan.steps))
+        for edit in trace.plan.steps:
+            if edit.mask_text is not None:
+                decode_mask(edit.mask_text, 20, 30)
+                masks += 1
+            labels = edit.targets
+            assert not labels or any(label.lower() not in NO_LABEL for label in labels)
+    assert masks > 15 and len(instructions) > 110 and counts >= {1, 2}
 
 
 @pytest.mark.parametrize("place", PLACES, ids=str)
@@ -125,6 +128,49 @@ def test_a_base_model_places_in_its_own_words_and_it_is_said_in_ours(
     text = texts(guide, "", "", "", " red hat", "\n", " hat;", " brim", "\n", " local", *tokens)
     assert parse_exact(text).plan.mask_text == mask and text.endswith(f"\nmask: {mask}\n</output>")
     assert note in " ".join(guide.notes) and bool(note) == bool(guide.notes)
+
+
+ONE = ("instruction: a hat\ntargets: hat\nscope: local\nmask: box 1 2 30 400 full\n", "one box")
+RAIN = ("instruction: rain\ntargets: none\nscope: global\n", "no place")
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("lines", [ONE, RAIN], ids=lambda lines: lines[1])
+@pytest.mark.parametrize("place", [PlaceGrammar(), PlaceGrammar(8), NATIVE[0], NATIVE[2]], ids=str)
+def test_behind_an_edit_comes_another_as_long_as_the_model_wants_one(
+    place: PlaceGrammar, lines: tuple[str, str], count: int
+) -> None:
+    """Each with a place of its own, in whichever form the model writes it; a fifth is not to be had."""
+    box = {"own": [" 1", " 2", " 30", " 400"], "qwen2-vl": ["1", ",2", "),(", "30", ",400"],
+           "qwen3-vl": ["1, 2", ", 30, 400"]}[place.form.name]  # fmt: skip
+    here = ["\nmask:", " box", *box, " full"] if place.grid else box
+    tokens = [" a hat", "\n", " hat", "\n", " local", *here]
+    if lines is RAIN:
+        tokens = [" rain", "\n", " none", "\n", " global"]
+    ends = ["\n"] * (lines is ONE)  # the place, and is left out
+    if place.grid:  # the line's end is the model's own
+        again, end = [*ends, "\n", "instruction:"], [*ends, "\n</output>"]
+    else:
+        again, end = [*ends, "instruction", ":"], [*ends, "</output>"]
+    written = [*tokens, *(each for _ in range(count - 1) for each in (*again, *tokens))]
+    guide = Guide(Budgets(output=400), place)
+    text = texts(guide, "", "", "", *written, *([] if count == 4 else end))
+    assert text.split("<output>\n")[1] == lines[0] * count + "</output>"
+    assert len(parse_exact(text).plan.steps) == count
+
+
+def test_no_edit_is_begun_that_the_budget_cannot_end() -> None:
+    """And one that was begun has shares of what is left, not of the whole."""
+    first = [" a", "\n", " none", "\n", " global"]  # three tokens, for the form writes the lines' ends
+    for output in (LEAST_OUTPUT + 2, LEAST_OUTPUT + 3):
+        guide = Guide(Budgets(output=output), PlaceGrammar())
+        for token in ("", "", "", *first):
+            guide.take(token, guide.judge(token, stop=not token))
+        assert guide.done is (output == LEAST_OUTPUT + 2)
+    guide = Guide(Budgets(output=100), PlaceGrammar())
+    again = [*first, "instruction:"]
+    trace = parse_exact(texts(guide, "", "", "", *again, *[" b"] * 90, " global"))
+    assert trace.plan.steps[1].instruction == " ".join("b" * int((100 - 4) * 0.4))
 
 
 @pytest.mark.parametrize("place", NATIVE, ids=lambda place: place.form.name)
@@ -205,8 +251,24 @@ def test_a_text_that_was_cut_off_is_brought_to_its_end(end: int) -> None:
     assert trace.thinking.startswith("a hat"[: max(0, end - 11)].strip())
 
 
+def test_a_text_that_was_cut_off_in_its_second_edit_is_brought_to_its_end() -> None:
+    begun = WHOLE + "mask: box 10 20 30 40 full\ninstruction: remove the dog"
+    guide, step = Guide.resume(begun, 60, PlaceGrammar(8)) or pytest.fail("not resumed")
+    left = iter([" dog", "\n", " global", "\n</output>"])
+    plan = parse_exact(begun + written(guide, lambda: (next(left), False), step)).plan
+    assert [edit.instruction for edit in plan.steps] == ["make the hat red", "remove the dog"]
+    assert plan.steps[1].scope == "global" and plan.steps[1].targets == ("dog",)
+
+
+FIVE = WHOLE + ONE[0] * 3 + "instruction: a"
+
+
 @pytest.mark.parametrize(
-    "text", ["", "hello", "<output>\n", "<thinking>\na\n</output>", "x<thinking>", WHOLE + "mask: box"]
+    "text",
+    [
+        *("", "hello", "<output>\n", "<thinking>\na\n</output>", "x<thinking>", WHOLE + "mask: box"),
+        *(FIVE, WHOLE.replace("scope", "mask: box 1 2\nscope") + "instruction: a"),
+    ],
 )
 def test_other_texts_are_left_as_they_are(text: str) -> None:
     assert Guide.resume(text, 60, PlaceGrammar(8)) is None

@@ -16,8 +16,8 @@ from evlm.models.zoo import BUNDLED
 from evlm.plan.form import PARTS, parse_exact
 from evlm.plan.mask_codec import decode_mask
 from evlm.plan.native_boxes import QWEN2, QWEN2_5, QWEN3, BoxForm, resized
+from evlm.reason.budgets import Budgets
 from evlm.reason.decoding import Decoder
-from evlm.reason.guide import Budgets
 from evlm.reason.messages import FULL, build_messages, encode, for_untuned, original_size, seen_size
 from evlm.reason.reasoner import Generated, Reasoner, Sampling, understood
 from evlm.request import Reference, Request
@@ -40,24 +40,32 @@ def ask(number: int) -> Request:
     return Request(torch.rand(1, 32, 48, 3, generator=random), f"{number} like this")
 
 
-def check_plans(reasoner: Reasoner, requests: int, different: int) -> None:
+def check_plans(reasoner: Reasoner, requests: int, different: int, output: int = 48) -> None:
     """Random weights always follow the same few tokens; drawn by their odds, they say what they would."""
     special = reasoner.processor.tokenizer.all_special_tokens
-    instructions = set()
+    instructions, counts = set(), set()
+    budgets = SHORT_PARTS._replace(output=output)
     for number in range(requests):
-        sampling = Sampling(temperature=float(number % 4 > 0), seed=number, budgets=SHORT_PARTS)
+        sampling = Sampling(temperature=float(number % 4 > 0), seed=number, budgets=budgets)
         generated = reasoner.generate(ask(number), sampling)
         plan = parse_exact(generated.text).plan
         assert generated.finished and not any(word in generated.text for word in special)
-        if plan.mask_text is not None:
-            assert decode_mask(plan.mask_text, 32, 48).any()
+        for edit in plan.steps:
+            if edit.mask_text is not None:
+                assert decode_mask(edit.mask_text, 32, 48).any()
         instructions.add(plan.instruction)
+        counts.add(len(plan.steps))
     assert len(instructions) >= different
+    assert (max(counts) > 1) is (output > 48), "as many edits as the budget has room for"
 
 
 @pytest.mark.parametrize("family", tiny_qwen.FAMILIES)
 def test_random_weights_give_a_plan(untuned: dict[str, Reasoner], family: str) -> None:
     check_plans(untuned[family], 4, 3)
+
+
+def test_random_weights_give_plans_of_several_edits(untuned: dict[str, Reasoner]) -> None:
+    check_plans(untuned["qwen2_vl"], 4, 3, output=120)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +141,7 @@ def test_a_style_may_be_asked_for_when_a_model_is_loaded(tmp_path: Path) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("family", tiny_qwen.FAMILIES)
 def test_random_weights_give_two_hundred_plans(untuned: dict[str, Reasoner], family: str) -> None:
-    check_plans(untuned[family], 200, 150)
+    check_plans(untuned[family], 200, 150, output=120)
 
 
 @pytest.mark.parametrize("family", tiny_qwen.FAMILIES)
