@@ -9,6 +9,7 @@ __all__, __getattr__, __dir__ = hand_on(
     depth="load_depth",
     edited_still="SavedStill edited_suffix save_edited",
     clips="load_frames",
+    clip_reader="iter_clip open_clip",
     clip_sound="Sound",
     clip_writer="write_clip",
     append="append_lines",

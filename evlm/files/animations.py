@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -50,14 +50,26 @@ def read_animation(image: Image, path: Path, selection: Selection) -> Animation:
     if count > 1 and _is_transparent(image, first):
         notes.append("the animation's transparency is not kept; its frames lie on white")
 
-    def shots() -> Iterator[Shot]:
-        start = Fraction(0)
-        for index, duration in enumerate(durations):
-            if wanted is None or index in wanted:
-                yield Shot(start, start + duration, partial(_frame, image, first + index))
-            start += duration
+    shots = _shots(image, first, durations, wanted)
+    return Animation(selection.collect(shots, str(path)), count > 1, notes)
 
-    return Animation(selection.collect(shots(), str(path)), count > 1, notes)
+
+def animation_shots(image: Image) -> Iterator[Shot]:
+    """Every frame of an animation that is open, each with its time."""
+    first = 1 if int(getattr(image, "n_frames", 1)) > 1 and image.info.get("default_image") else 0
+    count = int(getattr(image, "n_frames", 1)) - first
+    durations = [Fraction(1, 8)] if count == 1 else list(_durations(image, first, count))
+    return _shots(image, first, durations, None)
+
+
+def _shots(
+    image: Image, first: int, durations: Sequence[Fraction], wanted: set[int] | None
+) -> Iterator[Shot]:
+    start = Fraction(0)
+    for index, duration in enumerate(durations):
+        if wanted is None or index in wanted:
+            yield Shot(start, start + duration, partial(_frame, image, first + index))
+        start += duration
 
 
 def read_folder(folder: Path, selection: Selection) -> Taken:
@@ -67,14 +79,17 @@ def read_folder(folder: Path, selection: Selection) -> Taken:
     """
     paths = picture_files(folder)
     wanted = None if selection.at_most is None else set(spread(len(paths), selection.at_most))
-    shots = (
-        Shot(Fraction(index), Fraction(index + 1), partial(_picture, path))
-        for index, path in enumerate(paths)
-        if wanted is None or index in wanted
-    )
+    shots = folder_shots(paths, Fraction(1), wanted)
     if selection.at_most is None:
         selection.check(len(paths), *load_picture(paths[0]).shape[1:3])
     return selection.collect(shots, str(folder))
+
+
+def folder_shots(paths: Sequence[Path], duration: Fraction, wanted: set[int] | None = None) -> Iterator[Shot]:
+    """The pictures of a folder as frames, each shown so long in seconds."""
+    for index, path in enumerate(paths):
+        if wanted is None or index in wanted:
+            yield Shot(index * duration, (index + 1) * duration, partial(_picture, path))
 
 
 def _durations(image: Image, first: int, count: int) -> Iterator[Fraction]:

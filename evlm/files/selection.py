@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -25,6 +24,15 @@ class Shot(NamedTuple):
     pixels: Callable[[], Tensor]
 
 
+class Picked(NamedTuple):
+    """One frame that is taken. pixels: as Shot's. start: seconds. duration: until the next one that is
+    taken."""
+
+    pixels: Tensor
+    start: Fraction
+    duration: Fraction
+
+
 class Taken(NamedTuple):
     """frames: float32 [F, H, W, 3] in 0..1. durations: seconds that each is shown."""
 
@@ -35,7 +43,8 @@ class Taken(NamedTuple):
 @dataclass(frozen=True)
 class Selection:
     """first, end, step: of the clip's frames, as a slice. fps: at most so many of those a second, the one
-    that is shown at each 1/fps. at_most: so many, spread evenly, the first and the last among them.
+    that is shown at each 1/fps. at_most: so many, spread evenly, the first and the last among them. limit: no
+    more than so many, from the first.
     most_pixels: of all taken frames together."""
 
     first: int = 0
@@ -43,6 +52,7 @@ class Selection:
     step: int = 1
     fps: Fraction | None = None
     at_most: int | None = None
+    limit: int | None = None
     most_pixels: int = 256_000_000  # 3 GB as float
 
     @classmethod
@@ -69,6 +79,7 @@ class Selection:
         taken = len(range(*slice(self.first, self.end, self.step).indices(total)))
         if self.fps is not None and seconds is not None:
             taken = min(taken, math.ceil(seconds * self.fps) + 1)
+        taken = taken if self.limit is None else min(taken, self.limit)
         return taken if self.at_most is None else min(taken, self.at_most)
 
     def check(self, total: int, height: int, width: int, seconds: Fraction | None = None) -> None:
@@ -88,45 +99,62 @@ class Selection:
             text += f" or --fps {rate:g}" if rate > 0 else ""
         raise PictureError(f"{text}, or scale it down first")
 
-    def collect(self, shots: Iterable[Shot], name: str) -> Taken:
-        """Takes what is selected, `at_most` aside: that is the reader's, who knows the count. Raises
-        PictureError."""
-        kept: list[Tensor] = []
-        starts: list[Fraction] = []
+    def take(self, shots: Iterable[Shot], name: str, begin: int = 0) -> Iterator[Picked]:
+        """What is selected of a clip, one frame after the other, `at_most` aside: that is the reader's, who
+        knows the count. begin: so many of what is selected are left out, unseen. Raises PictureError."""
+        held: tuple[Tensor | None, Fraction] | None = None
         origin: Fraction | None = None
-        stop, seen = Fraction(0), 0
+        size: tuple[int, ...] | None = None
+        stop, seen, count = Fraction(0), 0, 0
         for index, shot in enumerate(shots):
             seen = index + 1
             if self.end is not None and index >= self.end:
                 break
             if index < self.first:
                 continue
-            stop, start = shot.end, shot.start
+            start = shot.start
             origin = start if origin is None else origin
-            if (index - self.first) % self.step:
-                continue
-            if self.fps is not None:
+            due = not (index - self.first) % self.step
+            if due and self.fps is not None:
                 slot = math.ceil((start - origin) * self.fps)  # the first 1/fps that falls on this frame
                 start = origin + slot / self.fps
-                if start >= shot.end and kept:
-                    continue
-            pixels = shot.pixels()
-            if kept and pixels.shape != kept[0].shape:
-                sizes = sorted({tuple(kept[0].shape[:2]), tuple(pixels.shape[:2])})
+                due = start < shot.end or not count
+            if due and count == self.limit:
+                break
+            stop = shot.end
+            if not due:
+                continue
+            pixels = shot.pixels() if count >= begin else None
+            if held is not None and held[0] is not None:
+                yield Picked(held[0], held[1], start - held[1])
+            if pixels is not None and size is not None and tuple(pixels.shape[:2]) != size:
                 raise PictureError(
-                    f"{name}: frames of different sizes {sizes} (height, width); the frames of one "
-                    "clip, or the pictures of a folder that is read as one, have one size"
+                    f"{name}: frames of different sizes {sorted({size, tuple(pixels.shape[:2])})} (height, "
+                    "width); the frames of one clip, or the pictures of a folder that is read as one, have "
+                    "one size"
                 )
-            kept.append(pixels)
-            starts.append(start)
-            if len(kept) * pixels.shape[0] * pixels.shape[1] > self.most_pixels:
-                self.check(seen, *pixels.shape[:2])  # more than the file had promised
-        if not kept:
+            size = size if pixels is None else tuple(pixels.shape[:2])
+            held = pixels, start
+            count += 1
+        if held is None:
             raise PictureError(
                 f"{name}: it has {seen or 'no'} frame{'s' * (seen != 1)}; nothing is left to take"
             )
-        durations = [after - before for before, after in pairwise(starts)]
-        return Taken(_stacked(kept), (*durations, max(stop - starts[-1], Fraction(0))))
+        if held[0] is not None:
+            yield Picked(held[0], held[1], max(stop - held[1], Fraction(0)))
+
+    def collect(self, shots: Iterable[Shot], name: str) -> Taken:
+        """All that `take` gives. Raises PictureError, also for more pixels than are read."""
+        kept: list[Tensor] = []
+        durations: list[Fraction] = []
+        for pixels, _, duration in self.take(shots, name):
+            kept.append(pixels)
+            durations.append(duration)
+            height, width = pixels.shape[:2]
+            if len(kept) * height * width > self.most_pixels:
+                seen = self.first + len(kept) * self.step
+                self.check(seen, height, width)  # more than the file had promised
+        return Taken(as_float(kept), tuple(durations))
 
 
 def spread(total: int, most: int) -> list[int]:
@@ -154,12 +182,13 @@ def _rate(value: str | float | Fraction) -> Fraction:
     return rate
 
 
-def _stacked(kept: list[Tensor]) -> Tensor:
-    """Float frames; each picture is let go as soon as it is copied, so that they never lie there twice."""
+def as_float(kept: list[Tensor]) -> Tensor:
+    """Float frames [F, H, W, C] in 0..1 of pictures in integers or floats; each is let go as soon as it is
+    copied, so that they never lie there twice."""
     frames = torch.empty(len(kept), *kept[0].shape)
     while kept:
         pixels, at = kept.pop(), len(kept)
         frames[at] = pixels
-        if pixels.dtype == torch.uint8:
-            frames[at] /= 255
+        if not pixels.is_floating_point():
+            frames[at] /= 255 if pixels.dtype == torch.uint8 else 65535
     return frames

@@ -22,6 +22,7 @@ from .video_pixels import (
     has_alpha,
     pixel_ratio,
     pixels,
+    says_alpha,
     shown_size,
     square_size,
     turn,
@@ -66,6 +67,51 @@ def read_video(path: Path, selection: Selection) -> VideoFile:
         sound = bool(container.streams.audio)
         rate = Fraction(stream.average_rate) if stream.average_rate else None
         return VideoFile(taken, rate, sound, reading.notes(stream))
+
+
+@dataclass(frozen=True)
+class VideoStream:
+    """A video that is open, to be read from its beginning on. count: its frames, as the file has it. height,
+    width: as they are stored, pixels square. begin: the file's second of its first frame. rate, sound: as
+    VideoFile's. seconds: in all, None where unknown. reading: decodes it."""
+
+    count: int
+    height: int
+    width: int
+    begin: Fraction
+    rate: Fraction | None
+    sound: bool
+    seconds: Fraction | None
+    reading: _Reading
+
+    def shots(self) -> Iterator[Shot]:
+        """Every frame with all that it has, as `pixels(whole=True)` gives it."""
+        return self.reading.shots()
+
+    def notes(self) -> list[str]:
+        """What was done to the frames that were read, or lost, in words."""
+        return self.reading.notes(self.reading.stream)
+
+
+@contextmanager
+def video_stream(path: Path) -> Iterator[VideoStream]:
+    """A video file of any length, open. Raises PictureError."""
+    with _opened(path) as (container, stream):
+        scan = _scan(container, stream)
+        height, width = shown_size(stream)
+        if height * width > MAX_PIXELS:
+            raise PictureError(f"frames of {width} x {height}: at most {MAX_PIXELS:,} pixels are read")
+    with _opened(path) as (container, stream):
+        yield VideoStream(
+            len(scan.times),
+            height,
+            width,
+            Fraction((scan.times[0] if scan.times else 0) or 0) * stream.time_base,
+            Fraction(stream.average_rate) if stream.average_rate else None,
+            bool(container.streams.audio),
+            scan.seconds,
+            _Reading(container, stream, scan, whole=True),
+        )
 
 
 def is_video(path: Path) -> bool:
@@ -116,6 +162,19 @@ def _is_cover(container: Any, stream: Any) -> bool:
         return bool(disposition & type(disposition).attached_pic)
     still = stream.codec_context.name in _STILL_CODECS
     return still and bool(container.streams.audio) and stream.frames <= 1 and stream.start_time in (None, 0)
+
+
+def _alpha_decoder(stream: Any) -> Any:
+    """FFmpeg's own decoder of VP8 and VP9 drops the opacity that is stored beside; libvpx keeps it."""
+    name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.name.replace("libvpx-", ""))
+    if name is None or not says_alpha(stream):
+        return None
+    import av
+
+    try:
+        return av.CodecContext.create(name, "r")
+    except Exception:  # not in this FFmpeg: a note says that the opacity is lost
+        return None
 
 
 # --- what the packets say, before anything is decoded ---
@@ -171,9 +230,11 @@ def _scan(container: Any, stream: Any) -> _Scan:
 class _Reading:
     """Decodes one stream, and remembers what was odd about it."""
 
-    def __init__(self, container: Any, stream: Any, scan: _Scan) -> None:
+    def __init__(self, container: Any, stream: Any, scan: _Scan, whole: bool = False) -> None:
         self.container, self.stream, self.scan = container, stream, scan
         self.base = stream.time_base
+        self.whole = whole
+        self.decoder = _alpha_decoder(stream) if whole else None
         self.damaged = 0
         self.guessed = False
         self.first: Any = None
@@ -185,7 +246,7 @@ class _Reading:
         length = self.scan.last or Fraction(1, 25)
         for frame in self._decoded():
             self.first = self.first or frame
-            time = None if frame.pts is None else Fraction(frame.pts) * (frame.time_base or self.base)
+            time = None if frame.pts is None else Fraction(frame.pts) * self._base(frame)
             origin = time if origin is None else origin
             start = Fraction(0) if time is None or origin is None else time - origin
             if held is not None:
@@ -239,14 +300,23 @@ class _Reading:
             if packet is None:
                 return
             try:
-                frames = packet.decode()
+                frames = self._decode(packet)
             except av.error.InvalidDataError:
                 self.damaged += 1
                 continue
             yield from frames
 
+    def _decode(self, packet: Any) -> Any:
+        if self.decoder is None:
+            return packet.decode()
+        return self.decoder.decode(packet if packet.size else None)
+
+    def _base(self, frame: Any) -> Fraction:
+        base = None if self.decoder is not None else frame.time_base
+        return Fraction(base or self.base)
+
     def _shot(self, frame: Any, start: Fraction, end: Fraction) -> Shot:
-        return Shot(start, end, lambda: pixels(frame, self.stream))
+        return Shot(start, end, lambda: pixels(frame, self.stream, self.whole))
 
     def notes(self, stream: Any) -> list[str]:
         """What was done to the frames, or lost, in words."""
@@ -273,9 +343,10 @@ class _Reading:
                 f"the video is {_HDR[transfer]}, high dynamic range; its values are taken as they are and "
                 "look flat, turn it into SDR first for true colours"
             )
-        if (bits := bits_of(frame)) > 8:
+        if not self.whole and (bits := bits_of(frame)) > 8:
             notes.append(f"the video has {bits} bits a channel; 8 are kept")
-        if has_alpha(frame) or stream.metadata.get("alpha_mode") == "1":
+        alpha = has_alpha(frame)
+        if (alpha or says_alpha(stream)) and not (alpha and self.whole):
             notes.append("the video's transparency is not kept")
         if frame.interlaced_frame:
             notes.append("the video is interlaced; both fields of a frame are edited as one picture")

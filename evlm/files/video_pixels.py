@@ -43,6 +43,11 @@ def has_alpha(frame: Any) -> bool:
     return any(each.is_alpha for each in frame.format.components)
 
 
+def says_alpha(stream: Any) -> bool:
+    """Whether opacity is stored beside the picture, as VP8 and VP9 do."""
+    return any(name.lower() == "alpha_mode" and value == "1" for name, value in stream.metadata.items())
+
+
 def bits_of(frame: Any) -> int:
     """Of a channel."""
     return max((each.bits for each in frame.format.components), default=8)

@@ -1,0 +1,145 @@
+"""Clips of any length in windows: every frame once, at its time, and never more than a window in memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from clip_maker import draw, number, write_video
+
+from evlm.errors import PictureError
+from evlm.files.clip_reader import iter_clip, open_clip
+from evlm.files.clip_writer import write_clip
+from evlm.files.clips import read_clip, save_animation
+from evlm.files.pictures import save_picture
+from evlm.files.selection import Selection
+
+av = pytest.importorskip("av")
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_video(tmp_path_factory.mktemp("clip") / "a.mp4", "libx264", 14, rate=Fraction(30000, 1001))
+
+
+@pytest.mark.parametrize(("window", "overlap"), [(4, 0), (5, 2), (14, 3), (20, 1), (1, 0)])
+@pytest.mark.parametrize("frames", [None, "3:11", "0:14:2", "13:"])
+def test_windows_hold_what_the_whole_clip_holds(video: Path, window: int, overlap: int, frames: str) -> None:
+    selection = Selection.parse(frames)
+    clip = read_clip(video, selection)
+    found, durations = [], []
+    for part in iter_clip(video, window, overlap, selection):
+        assert len(part.frames) <= window and part.alpha is None
+        assert torch.equal(part.frames, clip.frames[part.first : part.first + len(part.frames)])
+        assert part.first + len(part.frames) - part.new == len(found)
+        found += list(part.frames[-part.new :])
+        durations += part.durations[-part.new :]
+    assert len(found) == len(clip.frames) == open_clip(video, selection).count
+    assert tuple(durations) == clip.durations
+
+
+def test_from_any_frame_on(video: Path) -> None:
+    clip = open_clip(video)
+    windows = list(clip.windows(4, 1, begin=6))
+    assert [part.first for part in windows] == [6, 9, 12]
+    assert [number(each.numpy()) for each in windows[0].frames] == [6, 7, 8, 9]
+    frames, rate = clip.some(4)
+    assert [number(each.numpy()) for each in frames] == [0, 4, 9, 13]
+    assert rate == Fraction(4, 14) * Fraction(30000, 1001)
+
+
+def test_a_limit_and_a_rate(video: Path) -> None:
+    selection = Selection(first=2, limit=5)
+    (part,) = iter_clip(video, 9, 0, selection)
+    assert [number(each.numpy()) for each in part.frames] == [2, 3, 4, 5, 6]
+    assert open_clip(video, selection).count == 5
+    assert open_clip(video, selection).begin == 2 * Fraction(1001, 30000)
+    slow = Selection.parse(None, "10")
+    (part,) = iter_clip(video, 9, 0, slow)
+    assert torch.equal(part.frames, read_clip(video, slow).frames)
+
+
+def test_depth_and_opacity_come_with_the_frames(tmp_path: Path) -> None:
+    alpha = torch.arange(48 * 64).reshape(1, 48, 64, 1) % 256 / 255
+    colours = torch.from_numpy(draw(3)).float()[None] / 255
+    frames = torch.cat([colours, alpha], -1).expand(3, -1, -1, -1)
+    write_clip(tmp_path / "a.mkv", frames, "ffv1")
+    write_clip(tmp_path / "a.webm", frames, "vp9")
+    for name, most in (("a.mkv", 0.0), ("a.webm", 0.1)):
+        (part,) = iter_clip(tmp_path / name, 5)
+        assert part.alpha is not None and open_clip(tmp_path / name).alpha
+        assert (part.alpha - frames[..., 3]).abs().mean() <= most
+    deep = torch.arange(48 * 64 * 3).reshape(1, 48, 64, 3) * 7 % 65536 / 65535
+    write_clip(tmp_path / "deep.mkv", deep, "ffv1", bits=16)
+    clip = open_clip(tmp_path / "deep.mkv")
+    (part,) = clip.windows(5)
+    assert torch.equal(part.frames, deep) and clip.bits == 16 and clip.notes == []
+
+
+def test_animations_and_folders_are_clips_too(tmp_path: Path) -> None:
+    frames = torch.from_numpy(np.stack([draw(each) for each in range(5)])).float() / 255
+    save_animation(tmp_path / "a.webp", frames, durations=[Fraction(1, 10), *[Fraction(1, 20)] * 4])
+    for index, frame in enumerate(frames):
+        save_picture(tmp_path / "folder" / f"{index}.png", frame)
+    for name in ("a.webp", "folder"):
+        clip = open_clip(tmp_path / name)
+        windows = list(clip.windows(2))
+        assert torch.equal(torch.cat([part.frames for part in windows]), frames) and clip.count == 5
+    assert "8 a second" in clip.notes[0]
+
+
+@pytest.mark.parametrize("cut", ["nothing", "text", "half", "sound", "no frames", "gone"])
+def test_what_is_no_clip_is_said_in_one_line(tmp_path: Path, cut: str) -> None:
+    path = write_video(tmp_path / "a.mp4", "libx264", 6, sound=0.3)
+    data = path.read_bytes()
+    if cut == "sound":
+        path = tmp_path / "a.m4a"
+        with av.open(str(path), "w", format="mp4") as container:
+            tone = container.add_stream("aac", rate=48000)
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 4800), np.float32), format="fltp", layout="mono")
+            frame.sample_rate = 48000
+            container.mux([*tone.encode(frame), *tone.encode()])
+    elif cut == "gone":
+        path.unlink()
+    elif cut != "no frames":
+        path.write_bytes({"nothing": b"", "text": b"a clip " * 99, "half": data[: len(data) // 2]}[cut])
+    selection = Selection(first=100) if cut == "no frames" else None
+    with pytest.raises(PictureError, match=path.name) as error:
+        list(iter_clip(path, 4, 0, selection))
+    assert "\n" not in str(error.value)
+
+
+def test_a_clip_cut_inside_a_window_gives_what_there_is(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mkv", "ffv1", 12, pix_fmt="bgr0")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    clip = open_clip(path)
+    numbers = [number(each.numpy()) for part in clip.windows(4) for each in part.frames[-part.new :]]
+    assert numbers == list(range(len(numbers))) and 5 <= len(numbers) < 12
+    assert any("damaged or cut off" in note for note in clip.notes)
+
+
+def test_memory_does_not_grow_with_the_clip(tmp_path: Path) -> None:
+    """Peak of 300 frames of 256 px against that of 32."""
+    peaks = []
+    for count in (32, 300):
+        path = write_video(
+            tmp_path / f"{count}.mp4", "libx264", numbers=[3] * count, size=(256, 256), preset="ultrafast"
+        )
+        code = (
+            "import resource, sys; from evlm.files.clip_reader import iter_clip\n"
+            "n = sum(part.new for part in iter_clip(sys.argv[1], 8, 2))\n"
+            "print(n, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(path)], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        frames, peak = map(int, done.stdout.split())
+        assert frames == count
+        peaks.append(peak)
+    assert peaks[1] <= 1.1 * peaks[0]
