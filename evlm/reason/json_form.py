@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Any
 
 from ..plan.boxes_text import boxes_text, to_box
-from ..plan.form import NO_LABEL, PROSE, Plan, plan_lines
+from ..plan.form import MOST_STEPS, NO_LABEL, PROSE, Plan, plan_lines
 from ..plan.native_boxes import OWN, WHOLE, BoxForm, Size
 from ..plan.parts import THOUGHT_END, THOUGHTS
 
@@ -34,16 +34,18 @@ def schema(most: int = WHOLE) -> dict[str, Any]:
     """most: the greatest coordinate of a box."""
     side = {"type": "integer", "minimum": 0, "maximum": most}
     box = {"type": "array", "items": side, "minItems": 4, "maxItems": 4}
-    output = _object({**_FIELDS, "box": {"anyOf": [box, {"type": "null"}]}})
-    return _object({**{part: {"type": "string"} for part in PROSE}, "output": output})
+    step = _object({**_FIELDS, "box": {"anyOf": [box, {"type": "null"}]}})
+    steps = {"type": "array", "items": step, "minItems": 1, "maxItems": MOST_STEPS}
+    return _object({**{part: {"type": "string"} for part in PROSE}, "output": _object({"steps": steps})})
 
 
 SCHEMA = schema()
 
 _ASKS = """
 Write the four parts as one JSON object, in this order: {"thinking": "...", "intermediate": "...", \
-"reflection": "...", "output": {"instruction": "...", "targets": ["..."], "scope": "local", \
-"box": [X0, Y0, X1, Y1]}}. Where the scope is global, targets is [] and box is null.
+"reflection": "...", "output": {"steps": [{"instruction": "...", "targets": ["..."], "scope": "local", \
+"box": [X0, Y0, X1, Y1]}]}}, with an object in steps for each edit. Where its scope is global, targets is [] \
+and box is null.
 """
 
 
@@ -186,8 +188,8 @@ class JsonReader:
 
 
 class _State(Enum):
-    """LEAD: it is open whether JSON begins. FREE: it does not. JSON: its strings, up to the instruction's.
-    TAIL: the fields behind. LEFT: JSON that is not of the form after all."""
+    """LEAD: it is open whether JSON begins. FREE: it does not. JSON: its strings, up to the first
+    instruction's. TAIL: the fields and steps behind. LEFT: JSON that is not of the form after all."""
 
     LEAD, FREE, JSON, TAIL, LEFT = range(5)
 
@@ -198,12 +200,12 @@ _STEPS = (
     ((",", '"intermediate"', ":", '"'), "\n</thinking>\n<intermediate>\n"),
     ((",", '"reflection"', ":", '"'), "\n</intermediate>\n<reflection>\n"),
     (
-        (",", '"output"', ":", "{", '"instruction"', ":", '"'),
+        (",", '"output"', ":", "{", '"steps"', ":", "[", "{", '"instruction"', ":", '"'),
         "\n</reflection>\n<output>\ninstruction: ",
     ),
 )
 _OPENINGS = tuple((*fence, *_STEPS[0][0]) for fence in ((), ("```",), ("```json",)))
-_CLOSING = re.compile(r"\s*\}\s*(?:```\s*)?")
+_CLOSING = re.compile(r"\s*\}\s*\}\s*(?:```\s*)?")
 _PROSE_ESCAPES = {"\\": "\\\\", "<": "\\<"}
 _LINE_ESCAPES = {**_PROSE_ESCAPES, "\n": "\\n", "\r": "\\r"}
 _THOUGHT_END = re.compile(THOUGHT_END, re.IGNORECASE)
@@ -293,17 +295,35 @@ _LETTERS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", '"': '"', "/"
 
 
 def _rest_of_plan(tail: str, boxes: BoxForm, seen: Size | None) -> list[str] | None:
-    """The lines of <output> behind the instruction, from the JSON behind it; None where it has not the
-    form."""
-    text = '{"instruction":0' + tail
+    """The lines of <output> behind the first instruction, from the JSON behind it; None where it has not the
+    form. A further step without words is none."""
+    text = '[{"instruction":""' + tail
     try:
-        fields, end = json.JSONDecoder().raw_decode(text)
+        steps, end = json.JSONDecoder().raw_decode(text)
     except (ValueError, RecursionError):
         return None
-    if fields.keys() != {*_FIELDS, "box"} or fields["instruction"] != 0 or not _CLOSING.fullmatch(text, end):
+    if not _CLOSING.fullmatch(text, end) or len(steps) > MOST_STEPS:
         return None
-    targets, scope, box = fields["targets"], fields["scope"], fields["box"]
-    if not isinstance(targets, list) or not all(isinstance(each, str) for each in targets):
+    lines: list[str] = []
+    for number, step in enumerate(steps):
+        fields = _lines_of(step, boxes, seen)
+        if fields is None:
+            return None
+        if number == 0:
+            lines += fields[1:]
+        elif fields[0] != _NO_WORDS:
+            lines += fields
+    return lines
+
+
+def _lines_of(step: Any, boxes: BoxForm, seen: Size | None) -> list[str] | None:
+    """The lines of one step; None where it has not the form."""
+    if not isinstance(step, dict) or step.keys() != {*_FIELDS, "box"}:
+        return None
+    instruction, targets, scope, box = (step[name] for name in (*_FIELDS, "box"))
+    if not isinstance(instruction, str) or not isinstance(targets, list):
+        return None
+    if not all(isinstance(each, str) for each in targets):
         return None
     if scope not in ("local", "global") or not (box is None or _is_box(box)):
         return None
@@ -311,7 +331,11 @@ def _rest_of_plan(tail: str, boxes: BoxForm, seen: Size | None) -> list[str] | N
     if len(labels) == 1 and labels[0].lower() in NO_LABEL:
         labels = []
     mask = None if box is None or scope == "global" else _mask_text(box, boxes, seen)
-    return plan_lines(Plan("of the string before", tuple(labels), mask, scope))[1:]
+    words = _HALF.sub("\ufffd", instruction).strip().translate(str.maketrans(_LINE_ESCAPES))
+    return [_NO_WORDS + words, *plan_lines(Plan("any", tuple(labels), mask, scope))[1:]]
+
+
+_NO_WORDS = "instruction: "
 
 
 def _is_box(value: Any) -> bool:

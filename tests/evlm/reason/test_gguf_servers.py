@@ -32,10 +32,14 @@ ANSWER = {
     "intermediate": "paint it",
     "reflection": "yes",
     "output": {
-        "instruction": "make the hat red",
-        "targets": ["hat"],
-        "scope": "local",
-        "box": [0, 10, 500, 900],
+        "steps": [
+            {
+                "instruction": "make the hat red",
+                "targets": ["hat"],
+                "scope": "local",
+                "box": [0, 10, 500, 900],
+            }
+        ]
     },
 }
 THOUGHTS = "The user wants <output> red."

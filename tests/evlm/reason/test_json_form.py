@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from trace_texts import ANY, FILLED
 
 from evlm.errors import TraceError
+from evlm.plan.form import MOST_STEPS
 from evlm.plan.mask_codec import decode_mask
 from evlm.plan.trace import TraceStream, parse, render
 from evlm.reason.json_form import SCHEMA, JsonReader
@@ -29,10 +30,14 @@ ANSWERS = st.builds(
     ANY,
     ANY,
     ANY,
-    OUTPUTS,
+    st.lists(OUTPUTS, min_size=1, max_size=4).map(lambda steps: {"steps": steps}),
 )
 OUTPUT = {"instruction": "make the hat red", "targets": ["hat"], "scope": "local", "box": [10, 20, 300, 400]}
-ANSWER = {"thinking": "a hat", "intermediate": "paint it", "reflection": "yes", "output": OUTPUT}
+ANSWER = {"thinking": "a hat", "intermediate": "paint it", "reflection": "yes", "output": {"steps": [OUTPUT]}}
+
+
+def with_steps(*steps: Any) -> str:
+    return json.dumps({**ANSWER, "output": {"steps": steps}})
 
 
 def read(text: str, sizes: list[int] | None = None, whole: bool = True) -> tuple[str, JsonReader]:
@@ -62,8 +67,8 @@ def test_any_answer_of_the_schema_is_the_exact_form(
         written = "".join("\ufffd" if "\ud800" <= letter < "\ue000" else letter for letter in written)
     shown, reader = read(written, sizes)
     assert reader.in_form and shown == reader.text
-    output = answer["output"]
-    if not as_text(output["instruction"]):
+    first, *others = answer["output"]["steps"]
+    if not as_text(first["instruction"]):
         return
     try:
         trace = parse(shown, repair=False)
@@ -72,11 +77,12 @@ def test_any_answer_of_the_schema_is_the_exact_form(
         return
     for part in ("thinking", "intermediate", "reflection"):
         assert getattr(trace, part) == as_text(answer[part])
-    plan = trace.plan
-    assert plan.instruction == as_text(output["instruction"]) and plan.scope == output["scope"]
-    labels = tuple(label for each in output["targets"] if (label := as_text(each)))
-    assert plan.targets == labels or (len(labels) == 1 and labels[0].lower() in ("none", "null", "-"))
-    assert (plan.mask_text is None) == (output["box"] is None or output["scope"] == "global")
+    meant = [first, *(each for each in others if as_text(each["instruction"]))]
+    for step, output in zip(trace.plan.steps, meant, strict=True):
+        assert step.instruction == as_text(output["instruction"]) and step.scope == output["scope"]
+        labels = tuple(label for each in output["targets"] if (label := as_text(each)))
+        assert step.targets == labels or (len(labels) == 1 and labels[0].lower() in ("none", "null", "-"))
+        assert (step.mask_text is None) == (output["box"] is None or output["scope"] == "global")
     stream = TraceStream()
     heard = [event for each in shown for event in stream.feed(each)]
     assert "".join(each.text for each in heard if each.part == "thinking") == trace.thinking
@@ -122,10 +128,15 @@ def test_thoughts_and_a_fence_may_stand_around_it(before: str) -> None:
         "",
         "   ",
         '{"thinking": "a", "output": {"instruction": "make the hat red"}, "reflection": "b"}',
-        json.dumps({**ANSWER, "output": {**OUTPUT, "targets": [{"label": "hat", "bbox": [1, 2, 3, 4]}]}}),
-        json.dumps({**ANSWER, "output": {**OUTPUT, "box": [1, 2, 3]}}),
-        json.dumps({**ANSWER, "output": {**OUTPUT, "scope": "here"}}),
-        json.dumps({**ANSWER, "output": {**OUTPUT, "more": 1}}),
+        json.dumps({**ANSWER, "output": OUTPUT}),
+        with_steps({**OUTPUT, "targets": [{"label": "hat", "bbox": [1, 2, 3, 4]}]}),
+        with_steps({**OUTPUT, "box": [1, 2, 3]}),
+        with_steps({**OUTPUT, "scope": "here"}),
+        with_steps({**OUTPUT, "more": 1}),
+        with_steps(OUTPUT, {**OUTPUT, "instruction": 3}),
+        with_steps(OUTPUT, "and a dog"),
+        with_steps(*[OUTPUT] * 5),
+        json.dumps({**ANSWER, "output": {"steps": [OUTPUT], "more": 1}}),
         json.dumps(ANSWER) + json.dumps(ANSWER),
         json.dumps(ANSWER)[:-1],
     ],
@@ -137,10 +148,22 @@ def test_what_is_not_of_the_form_stays_as_it_came(text: str) -> None:
 
 
 def test_other_json_is_read_as_before() -> None:
-    text = json.dumps({**ANSWER, "output": {**OUTPUT, "targets": [{"label": "cap", "bbox": [1, 2, 30, 40]}]}})
-    trace = parse(read(text)[1].text)
-    assert trace.plan.targets == ("cap",) and trace.thinking == "a hat"
-    assert "JSON read as the plan" in trace.plan.repairs
+    """One edit without steps, and steps that are not quite of the schema."""
+    boxed = {**OUTPUT, "targets": [{"label": "cap", "bbox": [1, 2, 30, 40]}]}
+    for text, count in ((json.dumps({**ANSWER, "output": boxed}), 1), (with_steps(boxed, OUTPUT), 2)):
+        trace = parse(read(text)[1].text)
+        assert trace.plan.steps[0].targets == ("cap",) and trace.thinking == "a hat"
+        assert "JSON read as the plan" in trace.plan.repairs and len(trace.plan.steps) == count
+
+
+def test_several_edits_are_the_lines_of_each() -> None:
+    rain = {"instruction": "make it \ud83d rain\n", "targets": [], "scope": "global", "box": None}
+    shown, reader = read(with_steps(OUTPUT, rain, {**rain, "instruction": " "}), [5])
+    assert reader.in_form and shown.endswith(
+        "instruction: make the hat red\ntargets: hat\nscope: local\nmask: box 10 20 300 400 full\n"
+        "instruction: make it \ufffd rain\ntargets: none\nscope: global\n</output>"
+    ), "an edit without words is none"
+    assert len(parse(shown, repair=False).plan.steps) == 2
 
 
 @pytest.mark.parametrize(
@@ -156,7 +179,7 @@ def test_other_json_is_read_as_before() -> None:
     ],
 )
 def test_boxes(box: Any, scope: str, mask: str | None) -> None:
-    text = json.dumps({**ANSWER, "output": {**OUTPUT, "box": box, "scope": scope}})
+    text = with_steps({**OUTPUT, "box": box, "scope": scope})
     plan = parse(read(text)[0], repair=False).plan
     assert plan.mask_text == mask and plan.scope == scope
     if mask is not None and max(box) <= 1000 and min(box) >= 0 and len(set(box)) > 1:
@@ -185,7 +208,7 @@ def test_it_streams() -> None:
 
 
 def test_halves_of_a_character_in_labels_are_no_text() -> None:
-    text = json.dumps({**ANSWER, "output": {**OUTPUT, "targets": ["\ud800 hat", "\U0001f642"]}})
+    text = with_steps({**OUTPUT, "targets": ["\ud800 hat", "\U0001f642"]})
     assert parse(read(text)[0], repair=False).plan.targets == ("\ufffd hat", "\U0001f642")
 
 
@@ -216,9 +239,12 @@ def test_hostile_text_takes_linear_time(piece: str, opening: str) -> None:
 def test_the_schema_is_strict_and_in_order() -> None:
     """OpenAI's strict form: all is required, nothing else may come; the model reasons before it plans."""
     assert list(SCHEMA["properties"]) == ["thinking", "intermediate", "reflection", "output"]
-    for each in (SCHEMA, SCHEMA["properties"]["output"]):
+    output = SCHEMA["properties"]["output"]
+    steps = output["properties"]["steps"]
+    for each in (SCHEMA, output, steps["items"]):
         assert each["required"] == list(each["properties"]) and each["additionalProperties"] is False
-    assert list(SCHEMA["properties"]["output"]["properties"]) == ["instruction", "targets", "scope", "box"]
+    assert list(steps["items"]["properties"]) == ["instruction", "targets", "scope", "box"]
+    assert (steps["minItems"], steps["maxItems"]) == (1, MOST_STEPS)
 
 
 def test_text_is_as_the_form_writes_it_but_for_the_signs_of_tags() -> None:

@@ -84,7 +84,8 @@ class Model:
         form = asked.get(SETTING)
         if self.heeds and form is not None:
             answer = of_schema(form["json_schema"]["schema"], chance, in_range=chance.random() < 0.7)
-            answer["output"]["instruction"] += words(chance, PLAIN, 1, 4)
+            for step in answer["output"]["steps"]:
+                step["instruction"] += words(chance, PLAIN, 1, 4)
             self.said.append(answer)
             text = json.dumps(answer, ensure_ascii=chance.random() < 0.5, indent=chance.choice([None, 2]))
         else:
@@ -95,6 +96,10 @@ class Model:
             )
             self.said.append(plan)
             text = FORMS[len(self.said) % len(FORMS)](plan)
+            if len(self.said) % 5 == 0:  # two edits, as the form writes them or as a list
+                second = Plan(words(chance, PLAIN, 2, 8), ("hat",), "box 1 2 30 40 full")
+                plan = self.said[-1] = Plan.of_steps([plan, second])
+                text = SEVERAL[len(self.said) // 5 % len(SEVERAL)](plan)
         stream(text, chance.randint(1, 30))(handler)
 
 
@@ -148,6 +153,13 @@ FORMS = (
 )
 
 
+SEVERAL = (
+    lambda plan: f"{PROSE}<output>\n" + "\n".join(fields(each) for each in plan.steps) + "\n</output>",
+    lambda plan: json.dumps({"steps": [as_dict(each) for each in plan.steps]}, ensure_ascii=False),
+    lambda plan: f"{PROSE}<output>{json.dumps([as_dict(each) for each in plan.steps])}</output>",
+)
+
+
 @pytest.fixture(autouse=True)
 def owned(server: Server) -> None:
     server.http.owner = server  # type: ignore[attr-defined]
@@ -162,11 +174,12 @@ def test_two_hundred_with_a_schema_are_exact(server: Server) -> None:
     model = server.reply = Model(heeds=True)
     understood = asked(RemoteReasoner(server.url, "m"), model)
     for answer, reasoned in understood:
-        plan, output = reasoned.trace.plan, answer["output"]
-        assert not plan.repairs and plan.instruction == output["instruction"].strip()
-        assert plan.scope == output["scope"] and reasoned.trace.thinking == answer["thinking"].strip()
-        assert (plan.mask_text is not None) == (output["box"] is not None and plan.scope == "local")
+        assert not reasoned.trace.plan.repairs and reasoned.trace.thinking == answer["thinking"].strip()
+        for plan, output in zip(reasoned.trace.plan.steps, answer["output"]["steps"], strict=True):
+            assert plan.instruction == output["instruction"].strip() and plan.scope == output["scope"]
+            assert (plan.mask_text is not None) == (output["box"] is not None and plan.scope == "local")
     assert len(understood) == REQUESTS
+    assert {len(reasoned.trace.plan.steps) for _, reasoned in understood} == {1, 2, 3, 4}
     assert len({reasoned.trace.plan.instruction for _, reasoned in understood}) >= 150
     assert server.seen[0][SETTING]["json_schema"]["schema"] == SCHEMA
 
@@ -178,11 +191,13 @@ def test_each_familys_own_numbers_become_ours(server: Server, name: str) -> None
     remote = RemoteReasoner(server.url, name)
     places = 0
     for _ in range(40):
-        plan = remote.reason(REQUEST).trace.plan
-        sides = (model.said[-1]["output"]["box"] or [0]) if plan.scope == "local" else [0]
-        most = server.seen[-1][SETTING]["json_schema"]["schema"]["properties"]["output"]["properties"]["box"]
+        whole = remote.reason(REQUEST).trace.plan
+        plan = whole.steps[-1]
+        sides = (model.said[-1]["output"]["steps"][-1]["box"] or [0]) if plan.scope == "local" else [0]
+        output = server.seen[-1][SETTING]["json_schema"]["schema"]["properties"]["output"]["properties"]
+        most = output["steps"]["items"]["properties"]["box"]
         highest = most["anyOf"][0]["items"]["maximum"]
-        assert not plan.repairs
+        assert not whole.repairs
         if max(sides) <= highest and len(sides) == 4 and sides[0] != sides[2] and sides[1] != sides[3]:
             places += 1
             assert plan.mask_text and all(0 <= int(each) <= 1000 for each in plan.mask_text.split()[1:5])
@@ -277,8 +292,8 @@ def test_thoughts_before_the_schema_are_thoughts(server: Server) -> None:
     """What a thinking model says in its own field is no answer, whatever it holds."""
     output = {"instruction": "make it red", "targets": [], "scope": "global", "box": None}
     prose = {"thinking": "", "intermediate": "b", "reflection": "c"}
-    answer = {**prose, "output": output}
-    drafted = json.dumps({**prose, "output": {**output, "instruction": "a draft"}})
+    answer = {**prose, "output": {"steps": [output]}}
+    drafted = json.dumps({**prose, "output": {"steps": [{**output, "instruction": "a draft"}]}})
     for thought in (
         {"reasoning_content": drafted},
         {"reasoning": drafted},
@@ -309,7 +324,9 @@ def test_what_is_thought_is_the_thinking(server: Server, name: str, heeds: bool)
     thought = 'Perhaps <output>\ninstruction: draft\n</output> or {"instruction": "draft"}'
     said = f"<think>\n{thought}\n</think>\n" if name == "content" else thought
     output = {"instruction": "make it red", "targets": ["hat"], "scope": "local", "box": None}
-    answer = json.dumps({"thinking": " ", "intermediate": "b", "reflection": "c", "output": output})
+    answer = json.dumps(
+        {"thinking": " ", "intermediate": "b", "reflection": "c", "output": {"steps": [output]}}
+    )
     if not heeds:
         answer = (
             "<intermediate>b</intermediate><reflection>c</reflection><output>\ninstruction: make it red\n"
