@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import EVLMError, one_line
 from ..plan.native_boxes import FORMS
 from . import arguments as kinds
+from .ask import at_terminal
 from .originals import (
     Original,
     clip_record,
@@ -66,6 +67,11 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         "picture unasked"
     )
     add("--anyway", action="store_true", help=text)
+    text = (
+        "show a plan of which the model is less sure than this, 0 to 1, and ask before it is painted; where "
+        "nobody can be asked, paint nothing; 0: never"
+    )
+    add("--ask-below", type=kinds.number(0, 1), default=0.0, metavar="X", help=text)
     text = "LoRA for the reasoner: PEFT folder or .safetensors of ours"
     add("--adapter", metavar="PATH", type=kinds.path, help=text)
     add("--quantize", choices=["4bit"], help="the reasoner in 4 bits; needs bitsandbytes and CUDA")
@@ -116,7 +122,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Edit one picture or video; write the picture, the mask, the trace and a contact sheet.
 
-    Returns 3 where nothing was painted because the plan is doubted."""
+    Returns 3 where nothing was painted because the plan is doubted, or not sure enough."""
     from .terminal import Terminal, quiet_libraries
 
     _check(options)
@@ -151,6 +157,7 @@ def run(options: argparse.Namespace) -> int:
         threshold=options.threshold,
         on_event=terminal.event,
         anyway=options.anyway,
+        confirm=at_terminal(options.ask_below, terminal),
     )
     terminal.summary(result)
     record = _record(options, models, request, result)
@@ -162,9 +169,8 @@ def run(options: argparse.Namespace) -> int:
         outputs.release(files)
     terminal.line(f"{'wrote':8}  {', '.join(map(str, files))}")
     if result.held_back:
-        terminal.line(
-            f"{'held':8}  nothing was painted: {result.held_back}; say it otherwise, or add --anyway"
-        )
+        remedy = "lower --ask-below" if "--ask-below" in result.held_back else "add --anyway"
+        terminal.line(f"{'held':8}  nothing was painted: {result.held_back}; say it otherwise, or {remedy}")
     return 3 if result.held_back else 0
 
 
