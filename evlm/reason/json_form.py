@@ -208,6 +208,7 @@ _OPENINGS = tuple((*fence, *_STEPS[0][0]) for fence in ((), ("```",), ("```json"
 _CLOSING = re.compile(r"\s*\}\s*\}\s*(?:```\s*)?")
 _PROSE_ESCAPES = {"\\": "\\\\", "<": "\\<"}
 _LINE_ESCAPES = {**_PROSE_ESCAPES, "\n": "\\n", "\r": "\\r"}
+_AS_LINE = str.maketrans(dict(_LINE_ESCAPES))
 _THOUGHT_END = re.compile(THOUGHT_END, re.IGNORECASE)
 _LONGEST = max(len(end) for _, end in THOUGHTS) - 1
 
@@ -331,7 +332,7 @@ def _lines_of(step: Any, boxes: BoxForm, seen: Size | None) -> list[str] | None:
     if len(labels) == 1 and labels[0].lower() in NO_LABEL:
         labels = []
     mask = None if box is None or scope == "global" else _mask_text(box, boxes, seen)
-    words = _HALF.sub("\ufffd", instruction).strip().translate(str.maketrans(_LINE_ESCAPES))
+    words = _HALF.sub("\ufffd", instruction).strip().translate(_AS_LINE)
     return [_NO_WORDS + words, *plan_lines(Plan("any", tuple(labels), mask, scope))[1:]]
 
 
