@@ -164,10 +164,12 @@ def test_a_qwen_behind_an_endpoint_writes_boxes_in_its_own_form(server: Server) 
     with pytest.raises(ModelError, match="expected one of own"):
         RemoteReasoner(server.url, "mine", boxes="pixels")
     plan = {"instruction": "x", "targets": ["hat"], "scope": "local", "box": [61, 30, 305, 151]}
-    server.reply = stream(json.dumps({"thinking": "", "intermediate": "", "reflection": "", "output": plan}))
+    prose = {"thinking": "", "intermediate": "", "reflection": ""}
+    server.reply = stream(json.dumps({**prose, "output": {"steps": [plan]}}))
     held = RemoteReasoner(server.url, "qwen2.5-vl").reason(request)
     assert held.trace.plan.mask_text == "box 104 97 519 490 full" and held.trace.plan.mask_text in held.text
-    limit = server.seen[-1]["response_format"]["json_schema"]["schema"]["properties"]["output"]["properties"]
+    output = server.seen[-1]["response_format"]["json_schema"]["schema"]["properties"]["output"]
+    limit = output["properties"]["steps"]["items"]["properties"]
     assert limit["box"]["anyOf"][0]["items"]["maximum"] == 588
 
 
