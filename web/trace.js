@@ -2,6 +2,8 @@
 
 export const PARTS = ["thinking", "intermediate", "reflection", "output"]
 const FIELDS = ["instruction", "targets", "scope", "mask"]
+const MOST_STEPS = 4
+const COMPOUND = " ; then " // between the instructions of several steps
 
 const NAMES = "thinking|think|intermediate|reflection|output"
 const TOKEN = new RegExp(String.raw`\\[^]|<[ \t]{0,3}(/?)[ \t]{0,3}(${NAMES})[ \t]{0,3}>`, "gi")
@@ -34,7 +36,8 @@ const LONGEST_TAIL = 32
  * text: everything that the model has written. done: nothing will follow; else a beginning of a tag at the end is
  * held back until it is decided.
  * Returns thinking, intermediate, reflection and output (each trimmed, "" where it has not begun), instruction,
- * targets (a list), scope and mask as far as <output> names them, outside (text that stands in no part), repairs
+ * targets (a list), scope and mask as far as <output> names them, steps (the same of each edit, where there are
+ * several; else empty), outside (text that stands in no part), repairs
  * (none: only the server mends), confidence (null: only the server knows), and writing: the part that is being written, "" when there is none.
  */
 export function splitTrace(text, done = false) {
@@ -147,23 +150,31 @@ function findParts(text) {
 /** A trace as the server sends it with a finished node, made safe: every value of the type that is expected. */
 export function readMessage(value) {
   const trace = value !== null && typeof value === "object" ? value : {}
-  const fields = {
-    instruction: asText(trace.instruction),
-    targets: Array.isArray(trace.targets) ? trace.targets.map(asText) : splitLabels(asText(trace.targets)),
-    scope: asText(trace.scope),
-    mask: asText(trace.mask),
-  }
+  const fields = readStep(trace)
+  const several = (Array.isArray(trace.steps) ? trace.steps : []).slice(0, MOST_STEPS).map(readStep)
+  const steps = several.length > 1 ? several : []
   const sure = trace.confidence
   return {
     thinking: asText(trace.thinking),
     intermediate: asText(trace.intermediate),
     reflection: asText(trace.reflection),
-    output: renderFields(fields),
+    output: (steps.length ? steps : [fields]).map(renderFields).join("\n"),
     ...fields,
+    steps,
     outside: "",
     repairs: Array.isArray(trace.repairs) ? trace.repairs.map(asText) : [],
     confidence: typeof sure === "number" && sure >= 0 && sure <= 1 ? sure : null,
     writing: "",
+  }
+}
+
+function readStep(value) {
+  const step = value !== null && typeof value === "object" ? value : {}
+  return {
+    instruction: asText(step.instruction),
+    targets: Array.isArray(step.targets) ? step.targets.map(asText) : splitLabels(asText(step.targets)),
+    scope: asText(step.scope),
+    mask: asText(step.mask),
   }
 }
 
@@ -229,16 +240,28 @@ function isEscaped(text, at) {
 }
 
 function readFields(output) {
-  const values = {}
+  const lines = [{}]
   for (const line of output.split(/\r\n|[\n\r\u2028]/)) {
     const found = FIELD_LINE.exec(line)
-    if (found) values[found[1].toLowerCase()] ??= found[2].trim()
+    if (!found) continue
+    const name = found[1].toLowerCase()
+    const whole = ["instruction", "targets", "scope"].every((each) => each in lines.at(-1))
+    if (name === "instruction" && whole && lines.length < MOST_STEPS) lines.push({})
+    lines.at(-1)[name] ??= found[2].trim()
   }
-  return {
+  const steps = lines.map((values) => ({
     instruction: unescape(values.instruction ?? ""),
     targets: splitLabels(values.targets ?? ""),
     scope: values.scope ?? "",
     mask: unescapeList(values.mask ?? ""),
+  }))
+  if (steps.length === 1) return { ...steps[0], steps: [] }
+  return {
+    instruction: steps.map((step) => step.instruction).join(COMPOUND),
+    targets: [...new Set(steps.flatMap((step) => step.targets))],
+    scope: steps.some((step) => step.scope === "global") ? "global" : steps[0].scope,
+    mask: "",
+    steps,
   }
 }
 

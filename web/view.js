@@ -1,6 +1,7 @@
 // A trace, drawn. Everything a model wrote goes into the page as text, never as markup.
 
 import { readable } from "./readable.js"
+import { drawSteps } from "./steps.js"
 import { PARTS } from "./trace.js"
 
 const FOLDED_AT_FIRST = ["output"] // what it says stands on top already
@@ -20,6 +21,7 @@ export function createTraceView({ t, folded, onFold }) {
   const next = button(pager, "›", t("next"), () => turn(1))
   const hint = make("div", "evlm-hint", element)
   const instruction = make("div", "evlm-instruction", element)
+  const steps = make("ol", "evlm-steps", element)
   const chips = make("div", "evlm-chips", element)
   const outside = make("div", "evlm-text evlm-outside", element)
   const parts = Object.fromEntries(PARTS.map((name) => [name, makePart(name)]))
@@ -70,7 +72,9 @@ export function createTraceView({ t, folded, onFold }) {
     place.textContent = t("page", page + 1, traces.length)
     previous.disabled = page <= 0
     next.disabled = page >= traces.length - 1
-    put(instruction, trace?.instruction)
+    const several = trace?.steps ?? []
+    put(instruction, several.length ? "" : trace?.instruction)
+    drawSteps(steps, several, { t, make })
     drawChips(trace)
     put(outside, trace?.outside)
     for (const name of PARTS) {
@@ -83,8 +87,8 @@ export function createTraceView({ t, folded, onFold }) {
   }
 
   function drawChips(trace) {
-    const labels = trace?.targets ?? []
-    const scope = { local: t("local"), global: t("wholePicture") }[trace?.scope] ?? trace?.scope ?? ""
+    const labels = trace?.steps.length ? [] : (trace?.targets ?? []) // each step names its own
+    const scope = trace?.steps.length ? "" : { local: t("local"), global: t("wholePicture") }[trace?.scope] ?? trace?.scope ?? ""
     const sure = trace?.confidence == null ? "" : t("sure", Math.round(100 * trace.confidence))
     const key = JSON.stringify([labels, scope, trace?.mask, sure])
     if (chips.dataset.key === key) return

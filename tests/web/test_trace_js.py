@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from evlm.errors import MaskTextError
+from evlm.plan.mask_codec import decode_mask
 from evlm.plan.trace import Plan, Trace, parse, render
 
 ROOT = Path(__file__).resolve().parents[2]
 NODE = shutil.which("node")
-MODULES = ("trace", "history", "strings", "readable", "labels")
+MODULES = ("trace", "history", "strings", "readable", "labels", "places", "steps")
 
 RENDERED = [
     Trace("two cars , one red", "paint it", "which ?", Plan("paint the red car blue", ("red car",), "none")),
@@ -33,6 +36,31 @@ RENDERED = [
         "scope: local",
         Plan("ändere es", ("Kreis",)),
     ),
+]
+
+
+RENDERED += [
+    Trace(
+        "two",
+        "edits",
+        "at once",
+        Plan.of_steps(
+            [
+                Plan("paint the car blue", ("car",), "box 1 2 3 4 full"),
+                Plan("remove the dog", ("dog", "car")),
+                Plan("make it snow", (), None, scope),
+            ]
+        ),
+    )
+    for scope in ("local", "global")
+]
+PLACES = [
+    "box 100 200 500 600 full",
+    "box 0 0 1000 1000 rows 0-7 0-3 4-7 . 0-0+7-7 0-2+1-5 3-3 0-7",
+    "box 200 100 600 900 rows " + " ".join(["0-15", ".", "3-3+5-6", "8-15"] * 4),
+    *("none", "", "box 1 2", "box 500 0 100 500 full", "box 0 0 500 500 full x", "box 0 0 500 2000 full"),
+    *("box 0 0 500 500 rows 0-7", "box 0 0 500 500 rows" + " 0-8" * 8, "box 0 0 500 500 rows" + " 4-3" * 8),
+    "[0, 0, 500, 500]",
 ]
 
 
@@ -76,7 +104,25 @@ def as_read(trace: Trace) -> dict[str, Any]:
         "targets": list(plan.targets),
         "scope": plan.scope,
         "mask": plan.mask_text or "",
+        "steps": [
+            {
+                "instruction": step.instruction,
+                "targets": list(step.targets),
+                "scope": step.scope,
+                "mask": step.mask_text or "",
+            }
+            for step in plan.several
+        ],
     }
+
+
+def place(text: str) -> dict[str, Any]:
+    """A mask text whose corners lie between the pixels, and what Python decodes of it."""
+    try:
+        mask = decode_mask(text, 40, 40)
+    except MaskTextError:
+        mask = torch.zeros(40, 40)
+    return {"text": text, "mask": mask.int().tolist()}
 
 
 @pytest.mark.skipif(NODE is None, reason="node is not installed; web/trace.js is checked where it is")
@@ -84,10 +130,12 @@ def test_the_browser_reads_a_trace_as_python_does(tmp_path: Path) -> None:
     cases = {
         "rendered": [{"text": render(trace), "trace": as_read(trace)} for trace in RENDERED],
         "loose": [{"text": text, "trace": as_read(parse(text))} for text in LOOSE],
+        "places": [place(text) for text in PLACES],
     }
     (tmp_path / "cases.json").write_text(json.dumps(cases), encoding="utf-8")
     for name in MODULES:  # by this ending node takes them for modules, whatever its version
-        shutil.copy(ROOT / "web" / f"{name}.js", tmp_path / f"{name}.mjs")
+        code = (ROOT / "web" / f"{name}.js").read_text(encoding="utf-8").replace('.js"', '.mjs"')
+        (tmp_path / f"{name}.mjs").write_text(code, encoding="utf-8")
     shutil.copy(Path(__file__).with_name("trace_checks.mjs"), tmp_path)
     assert NODE is not None
     done = subprocess.run(

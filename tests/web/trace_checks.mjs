@@ -3,18 +3,20 @@ import assert from "node:assert/strict"
 import { readFileSync } from "node:fs"
 
 import { earlierOutput } from "./history.mjs"
+import { drawSteps } from "./steps.mjs"
 import { STRINGS, translator } from "./strings.mjs"
 import { labelled } from "./labels.mjs"
+import { placeOf } from "./places.mjs"
 import { readable } from "./readable.mjs"
 import { findNode, Pages, PARTS, readMessage, splitTrace } from "./trace.mjs"
 
-const { rendered, loose } = JSON.parse(readFileSync(process.argv[2], "utf8"))
+const { rendered, loose, places } = JSON.parse(readFileSync(process.argv[2], "utf8"))
 
 const checks = {
   "a finished trace reads as Python reads it"() {
     for (const { text, trace } of [...rendered, ...loose]) {
-      const { thinking, intermediate, reflection, instruction, targets, scope, mask } = splitTrace(text, true)
-      assert.deepEqual({ thinking, intermediate, reflection, instruction, targets, scope, mask }, trace)
+      const { thinking, intermediate, reflection, instruction, targets, scope, mask, steps } = splitTrace(text, true)
+      assert.deepEqual({ thinking, intermediate, reflection, instruction, targets, scope, mask, steps }, trace)
     }
   },
 
@@ -93,6 +95,64 @@ const checks = {
     assert.deepEqual(trace.targets, ["car", "2"])
     assert.deepEqual(trace.repairs, ["r"])
     assert.equal(trace.output, "instruction: make it red\ntargets: car; 2\nscope: local\nmask: none")
+  },
+
+  "the steps of a plan, as the server sends them"() {
+    const step = { instruction: "make it red", targets: ["car"], scope: "local", mask: "box 0 0 500 500 full" }
+    const other = { instruction: "remove it", targets: "dog; cat", scope: 3, mask: null }
+    const trace = readMessage({ instruction: "both", steps: [step, other] })
+    assert.deepEqual(trace.steps, [step, { instruction: "remove it", targets: ["dog", "cat"], scope: "3", mask: "" }])
+    assert.equal(trace.output.split("instruction: ").length, 3)
+    assert.deepEqual(readMessage({ steps: [step] }).steps, [])
+    assert.equal(readMessage({ steps: Array(99).fill(step) }).steps.length, 4)
+    for (const wrong of [null, {}, 7, [null, []], "x"]) assert.ok(Array.isArray(readMessage({ steps: wrong }).steps))
+  },
+
+  "a place is what Python decodes of it"() {
+    for (const { text, mask } of places) {
+      const size = mask.length
+      const found = placeOf(text)
+      const on = (x, y) => found.some(([x0, y0, x1, y1]) => x0 <= x && x < x1 && y0 <= y && y < y1)
+      const middle = (at) => ((at + 0.5) * 1000) / size
+      const drawn = mask.map((row, y) => row.map((_, x) => Number(on(middle(x), middle(y)))))
+      assert.deepEqual(drawn, mask, text)
+    }
+  },
+
+  "steps are drawn with number, words and place, and drawn anew only when they change"() {
+    const element = (tag) => ({
+      tag,
+      dataset: {},
+      attributes: {},
+      children: [],
+      append(child) { this.children.push(child) },
+      setAttribute(name, value) { this.attributes[name] = value },
+      replaceChildren() { this.children = [] },
+    })
+    globalThis.document = { createElementNS: (_, tag) => element(tag) }
+    const make = (tag, className, parent, text) => {
+      const made = Object.assign(element(tag), { className, textContent: text })
+      parent?.append(made)
+      return made
+    }
+    const texts = (each) => [each.textContent ?? "", ...each.children.map(texts)].filter(Boolean).join(" ")
+    const list = element("ol")
+    const steps = [
+      { instruction: "make it <b>red</b>", targets: ["car"], scope: "local", mask: "box 0 0 500 500 full" },
+      { instruction: "make it snow", targets: [], scope: "global", mask: "" },
+    ]
+    drawSteps(list, steps, { t: translator("en"), make })
+    assert.deepEqual(list.children.map(texts), ["1 make it <b>red</b> car", "2 make it snow whole picture"])
+    const maps = list.children.map((item) => item.children[1])
+    assert.deepEqual(maps.map((map) => map.children.length), [1, 0])
+    assert.deepEqual(maps[0].children[0].attributes, { x: "0", y: "0", width: "500", height: "500" })
+    assert.deepEqual(maps.map((map) => map.attributes["aria-label"]), ["place of step 1", "place of step 2"])
+    assert.equal(new Set(list.children.map((item) => item.className)).size, 2)
+    const before = list.children
+    drawSteps(list, [...steps], { t: translator("en"), make })
+    assert.equal(list.children, before)
+    drawSteps(list, [], { t: translator("en"), make })
+    assert.ok(list.hidden && !list.children.length)
   },
 
   "pages: one for each picture, the last growing"() {
