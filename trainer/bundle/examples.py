@@ -1,14 +1,21 @@
-"""The three requests of `make demo`, drawn from the world's test split: no model saw these compositions in
-training."""
+"""The requests of `make demo`, drawn from the world's test split: no model saw these compositions in
+training. Three are asked; the fourth, two edits in one, comes with its trace, which the world wrote.
+"""
 
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
+from typing import Any
 
 from evlm.files.pictures import save_picture, write_atomically
-from evlm.request import EXAMPLES
+from evlm.plan.trace import render
+from evlm.request import EXAMPLES, PLANNED
+from trainer.world.doubles import ask_double
+from trainer.world.question import Question
 from trainer.world.rows import Recipe, question_at, to_request
+from trainer.world.traces import write_trace
 
 # (name, title, operation, category, number of the question)
 CHOSEN = (
@@ -17,26 +24,35 @@ CHOSEN = (
     ("3-removal", "what is in the reference shall go", "remove", "image", 3),
 )
 SEED = 7
+TWO_EDITS = ("two-edits", "two edits in one request", "double example 14")
 
 
 def write_examples(folder: Path = EXAMPLES) -> list[Path]:
-    """Write the pictures and one JSON for each request (see `evlm.request.load_example`); returns the JSON
-    files."""
+    """Write the pictures and one JSON for each request (see `evlm.request.load_example`), and in the folder
+    `planned` the one with its trace (`load_planned`); returns the JSON files."""
+    asked = [
+        _write(folder, name, title, question_at(Recipe(SEED, "test", op=op, category=category), number))
+        for name, title, op, category, number in CHOSEN
+    ]
+    name, title, seed = TWO_EDITS
+    question = ask_double(random.Random(seed), "test", "image")
+    trace = render(write_trace(random.Random(seed), question))
+    return [*asked, _write(folder / PLANNED, name, title, question, trace=trace)]
+
+
+def _write(folder: Path, name: str, title: str, question: Question, **more: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name, title, op, category, number in CHOSEN:
-        request = to_request(question_at(Recipe(SEED, "test", op=op, category=category), number))
-        save_picture(folder / f"{name}.png", request.original)
-        references = []
-        for index, reference in enumerate(request.references):
-            if reference.frames is None:
-                references.append({"kind": "text", "text": reference.text})
-                continue
-            path = f"{name}-reference-{index + 1}.png"
-            save_picture(folder / path, reference.frames)
-            references.append({"kind": reference.kind, "path": path})
-        row = {"title": title, "image": f"{name}.png", "prompt": request.prompt, "references": references}
-        text = json.dumps(row, indent=2) + "\n"
-        write_atomically(folder / f"{name}.json", lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
-        written.append(folder / f"{name}.json")
-    return written
+    request = to_request(question)
+    save_picture(folder / f"{name}.png", request.original)
+    references = []
+    for index, reference in enumerate(request.references):
+        if reference.frames is None:
+            references.append({"kind": "text", "text": reference.text})
+            continue
+        path = f"{name}-reference-{index + 1}.png"
+        save_picture(folder / path, reference.frames)
+        references.append({"kind": reference.kind, "path": path})
+    row: dict[str, Any] = {"title": title, "image": f"{name}.png", "prompt": request.prompt}
+    text = json.dumps({**row, "references": references, **more}, indent=2) + "\n"
+    write_atomically(folder / f"{name}.json", lambda file: file.write(text.encode()))
+    return folder / f"{name}.json"
