@@ -18,7 +18,8 @@ class Box:
     """A labelled box in pixels of its frame; x1 and y1 are exclusive edges.
 
     score: in 0..1. by_plan: the plan's own box, whose score is 0 as no detector vouches for it; not part of
-        its identity. step: of a plan of several edits, which one it belongs to, from 1.
+        its identity. step: of a plan of several edits, which one it belongs to, from 1; 0: not known
+        (`place.for_steps`).
     """
 
     label: str

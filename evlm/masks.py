@@ -135,6 +135,33 @@ def fit_mask(
     return mask
 
 
+def fit_step_masks(
+    mask: Tensor,
+    frames: Tensor,
+    steps: int,
+    name: str = "mask",
+    notes: list[str] | None = None,
+) -> list[Tensor | None]:
+    """A mask for each of a plan's steps, as `fit_mask` gives them.
+
+    mask: [steps * F, H, W], step after step with all its frames, as EVLM Segment gives them; or as `fit_mask`
+        takes it, and then it counts for every step.
+    frames: [F, H, W, C]. Raises PictureError.
+    """
+    mask, count = check_mask(mask, name, notes), len(frames)
+    if steps == 1 or len(mask) in (1, count):
+        return [fit_mask(mask, frames, name, notes)] * steps
+    if len(mask) != steps * count:
+        raise PictureError(
+            f"{name}: {len(mask)} masks for {count} frames and {steps} steps; give {count} for all steps, or "
+            f"{steps * count}, those of each step"
+        )
+    return [
+        fit_mask(each, frames, f"{name} of step {number}", notes)
+        for number, each in enumerate(mask.split(count), 1)
+    ]
+
+
 def _say(decided: list[str], notes: list[str] | None) -> None:
     if notes is not None:
         notes.extend(decided)

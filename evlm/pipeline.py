@@ -19,6 +19,8 @@ from .place import (
     AnySegmenter,
     Grounded,
     decide_place,
+    doubt_steps,
+    for_steps,
     ground_plan,
     ground_steps,
     of_step,
@@ -26,7 +28,6 @@ from .place import (
     segment_steps,
 )
 from .place_clip import place_clip_steps
-from .plan.doubt import doubt
 from .plan.trace import Plan
 from .request import Request
 from .results import Changes, Planned, PlannedStep, Result
@@ -261,7 +262,7 @@ class Pipeline:
         regions = [plan_region(step, height, width) for step in plan.steps]
         boxes: list[Box] = []
         if given is not None:
-            boxes = list(given)
+            boxes = for_steps(plan, given)
         elif looks:
             with watch.step("ground") as done:
                 found = ground_steps(self.grounder, frames, plan, threshold)
@@ -283,8 +284,10 @@ class Pipeline:
                 decide_place(step, region, [box for box in boxes if box.step == number], objects, shape, grow)
                 for number, (step, region) in enumerate(zip(plan.steps, regions, strict=True), 1)
             ]
-            for number, each in enumerate(decided, 1):
-                each.notes = of_step(plan, number, each.notes)
+            decided = [
+                replace(each, notes=of_step(plan, number, each.notes))
+                for number, each in enumerate(decided, 1)
+            ]
         watch.note("segment", [note for each in decided for note in each.notes])
         steps = [
             PlannedStep(step, tuple(box for box in boxes if box.step == number), each.mask)
@@ -368,9 +371,4 @@ def _caption(box: Box) -> str:
 
 def _doubt(plan: Plan, steps: Sequence[PlannedStep]) -> str:
     """Why nothing is painted by this plan, of several steps the first reason."""
-    reasons = (
-        (number, doubt(replace(step.plan, repairs=plan.repairs), step.mask is None))
-        for number, step in enumerate(steps, 1)
-        if not step.plan.changes_nothing
-    )
-    return next((" ".join(of_step(plan, number, [why])) for number, why in reasons if why), "")
+    return doubt_steps(plan, [step.mask is None for step in steps])

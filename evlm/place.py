@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor
 
 from .ground.which import find, which
+from .plan.doubt import doubt
 from .plan.trace import Plan
 from .segment.base_region import decide_by_found, detect
 from .segment.clip_region import decide_clip
@@ -97,6 +98,36 @@ def of_step(plan: Plan, number: int, notes: Sequence[str]) -> list[str]:
     return [f"step {number}: {note}" for note in notes] if plan.several else list(notes)
 
 
+def for_steps(plan: Plan, boxes: Sequence[Box]) -> list[Box]:
+    """Boxes from anywhere, each with the step that it belongs to.
+
+    One whose step is not known (0, or more than there are) belongs to the steps that have its label among
+    their targets; where none has, to all of them: it comes back once for each.
+    """
+    if not plan.several:
+        return [replace(box, step=1) for box in boxes]
+    numbers = range(1, len(plan.steps) + 1)
+    named = [
+        {each.lower() for label in step.targets for each in (label, which(label).name)} for step in plan.steps
+    ]
+    placed: list[Box] = []
+    for box in boxes:
+        known = [box.step] if box.step in numbers else []
+        own = known or [number for number in numbers if box.label.lower() in named[number - 1]] or numbers
+        placed += [replace(box, step=number) for number in own]
+    return placed
+
+
+def doubt_steps(plan: Plan, whole_frame: Sequence[bool], looked: bool = True) -> str:
+    """As `doubt`, for each step of a plan with its own `whole_frame`; the first reason, and of which step."""
+    reasons = (
+        (number, doubt(replace(step, repairs=plan.repairs), whole, looked))
+        for number, (step, whole) in enumerate(zip(plan.steps, whole_frame, strict=True), 1)
+        if not step.changes_nothing
+    )
+    return next((" ".join(of_step(plan, number, [why])) for number, why in reasons if why), "")
+
+
 def segment_plan(
     segmenter: AnySegmenter,
     frames: Tensor,
@@ -136,10 +167,11 @@ def segment_steps(
     grow: float = 0.03,
     regions: Sequence[PlanRegion] | None = None,
 ) -> list[tuple[Region, Tensor]]:
-    """As `segment_plan`, for each step of a plan, from the boxes that belong to it."""
+    """As `segment_plan`, for each step of a plan, from the boxes that belong to it (`for_steps`)."""
     placed = []
+    boxes = for_steps(plan, boxes)
     for number, step in enumerate(plan.steps, 1):
-        own = [box for box in boxes if box.step == number or not plan.several]
+        own = [box for box in boxes if box.step == number]
         region = None if regions is None else regions[number - 1]
         decided, objects = segment_plan(segmenter, frames, step, own, grow, region)
         placed.append((replace(decided, notes=of_step(plan, number, decided.notes)), objects))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .boxes import Box, box_iou
 from .ground.which import find
-from .place import AnyGrounder, AnySegmenter, of_step
+from .place import AnyGrounder, AnySegmenter, for_steps, of_step
 from .plan.trace import Plan
 from .segment.base_region import detect
 from .segment.clip_region import decide_clip
@@ -37,8 +37,9 @@ def place_clip_steps(
     """As `place_clip`, for each step of a plan. Boxes say to which step they belong, and notes of several
     steps say so too."""
     placed = []
+    known = None if given is None else for_steps(plan, given)
     for number, step in enumerate(plan.steps, 1):
-        own = None if given is None else [box for box in given if box.step == number or not plan.several]
+        own = None if known is None else [box for box in known if box.step == number]
         each = place_clip(step, frames, given=own, **how)
         boxes = [replace(box, step=number) for box in each.boxes]
         placed.append(replace(each, boxes=boxes, notes=of_step(plan, number, each.notes)))

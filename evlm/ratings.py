@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from .masks import union_of
 from .plan.trace import Plan, Trace
 from .records import Row, step_rows
 from .request import Reference
@@ -19,14 +20,15 @@ def rated_row(
     prompt: str,
     good: bool,
     note: str = "",
-    mask: Tensor | None = None,
+    mask: Tensor | Sequence[Tensor | None] | None = None,
     references: Sequence[Reference] = (),
 ) -> tuple[Row, dict[str, Tensor]]:
     """The row, and its pictures by their paths, as `RowWriter.append` takes both.
 
     original: [F, H, W, 3] in 0..1.
     edited: [F, H, W, 3] in 0..1.
-    mask: [F, H, W] or [H, W] in 0..1; the row keeps the union of the frames.
+    mask: [F, H, W] or [H, W] in 0..1; or one for each of the plan's steps, None for the whole frame. The row
+        keeps the union of the frames, and of several steps each one's own, too.
     note: why, in the rater's words; kept in `meta`.
 
     Pictures are named by their content, and a rating of the same edit has the same id, so that who rates
@@ -43,10 +45,17 @@ def rated_row(
         return tuple(paths)
 
     sources, results = keep(original), keep(edited)
-    outline = None
-    if mask is not None:
-        union = (mask.float().amax(0) if mask.ndim == 3 else mask.float()).cpu().ge(0.5).float()
-        outline = keep(union[None])[0]
+    plan = trace.plan
+    given = [mask] if mask is None or isinstance(mask, Tensor) else list(mask)
+    places = [None if each is None else _outline(each) for each in given]
+    union = union_of(places)
+    outline = None if union is None else keep(union[None])[0]
+    steps = step_rows(plan)
+    if len(steps) == len(places):
+        steps = tuple(
+            step if place is None else {**step, "mask": keep(place[None])[0]}
+            for step, place in zip(steps, places, strict=True)
+        )
     kept = tuple(
         {
             "kind": each.kind,
@@ -57,7 +66,6 @@ def rated_row(
         }
         for each in references
     )
-    plan = trace.plan
     question = _hash(repr((sources, prompt, kept)).encode())
     prose = (trace.thinking, trace.intermediate, trace.reflection)
     completion = _hash(repr((*prose, _Said(plan), results, good, note)).encode())
@@ -83,9 +91,14 @@ def rated_row(
         references=kept,
         raters=(good,),
         meta={"note": note} if note else {},
-        steps=step_rows(plan),
+        steps=steps,
     )
     return row, pictures
+
+
+def _outline(mask: Tensor) -> Tensor:
+    """[H, W] of 0 and 1: on where it is in one of the frames of [F, H, W] or [H, W]."""
+    return (mask.float().amax(0) if mask.ndim == 3 else mask.float()).cpu().ge(0.5).float()
 
 
 class _Said:

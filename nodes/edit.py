@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..evlm.edit.protocol import EditSettings
-    from ..evlm.plan.trace import Trace
+    from ..evlm.plan.trace import Plan, Trace
 
+ONE_MASK = (
+    "each step may paint in all of the mask; with `step_masks` of EVLM Segment as the mask each has its own"
+)
 REMEDY = "Write the instruction here, connect a mask of the place, or turn `anyway` on to paint all the same"
 
 
@@ -28,7 +31,8 @@ class Edit(io.ComfyNode):
             display_name="EVLM Edit (IP2P)",
             category=sockets.CATEGORY,
             description="Edits by InstructPix2Pix inside the mask; outside it every pixel stays as it is. A "
-            "crop around the mask is painted at the model's best size. Without a mask, the whole frame.",
+            "crop around the mask is painted at the model's best size. Without a mask, the whole frame. A "
+            "plan of several edits is painted step after step.",
             inputs=[
                 sockets.Editor.Input("editor", tooltip="From Load IP2P or EVLM Native Editor."),
                 io.Image.Input("image", tooltip="What is edited."),
@@ -96,13 +100,27 @@ class Edit(io.ComfyNode):
                 sockets.Plan.Input(
                     "plan", optional=True, tooltip="Its instruction counts where none is written here."
                 ),
-                io.Mask.Input("mask", optional=True, tooltip="Where to edit; without it everywhere."),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Where to edit; without it everywhere. For a plan of several edits the "
+                    "step_masks of EVLM Segment; any other mask counts for all steps.",
+                ),
                 io.Boolean.Input(
                     "anyway",
                     default=False,
                     optional=True,  # graphs of 0.1.0 in API form lack it
                     tooltip="Paint by a doubtful plan, too: one of many repairs, or one that would repaint "
                     "the whole picture unasked.",
+                ),
+                io.Int.Input(
+                    "step",
+                    default=0,
+                    min=0,
+                    max=4,
+                    optional=True,
+                    tooltip="Of a plan of several edits: 0 paints all, one after the other; 1 to 4 that one "
+                    "alone.",
                 ),
             ],
             outputs=[
@@ -134,39 +152,34 @@ class Edit(io.ComfyNode):
         plan: Trace | None = None,
         mask: Tensor | None = None,
         anyway: bool = False,
+        step: int = 0,
     ) -> io.NodeOutput:
         from dataclasses import replace
 
         from ..evlm.edit.schedulers import SCHEDULERS
+        from ..evlm.edit.steps import edit_steps
         from ..evlm.errors import RequestError
-        from ..evlm.masks import fit_mask
-        from ..evlm.plan.answers import asks_for_no_change
-        from ..evlm.plan.doubt import doubt
+        from ..evlm.place import doubt_steps
         from ..evlm.request import MAX_PROMPT
         from ..evlm.segment.region import NO_CHANGE
 
-        frames = image
-        prompt = instruction.strip() or (plan.plan.instruction if plan else "")
+        frames, own = image, instruction.strip()
         sockets.choice("scheduler", scheduler, ["model", *SCHEDULERS])
-        if len(prompt) > MAX_PROMPT:
-            raise RequestError(f"instruction: {len(prompt):,} characters, at most {MAX_PROMPT:,} are taken")
-        if not prompt:
-            raise RequestError("no instruction: write one, or connect a plan")
-        if asks_for_no_change(prompt):
+        work = _work(plan, own, step)
+        if len(work.instruction) > MAX_PROMPT:
+            said = len(work.instruction)
+            raise RequestError(f"instruction: {said:,} characters, at most {MAX_PROMPT:,} are taken")
+        if work.changes_nothing:
             host.tell([NO_CHANGE])
             return io.NodeOutput(frames, frames, ui=host.preview(frames, cls))
         sockets.check_pair(plan, frames)
         notes: list[str] = []
-        mask = None if mask is None else fit_mask(mask, frames, notes=notes)
-        host.tell(notes)
-        connected = mask is not None
-        if mask is not None and bool((mask >= 0.5).all()):
-            mask = None  # everywhere is no place: the whole frame, at the model's size for whole frames
+        places, connected = _places(plan, work, step, mask, frames, notes)
         held_back = ""
-        if plan is not None and not anyway and not instruction.strip():
-            held_back = doubt(plan.plan, mask is None, looked=connected)
+        if not anyway and not own:
+            held_back = doubt_steps(work, [place is None for place in places], looked=connected)
         if held_back:
-            host.tell([f"nothing was painted: {held_back}. {REMEDY}"])
+            host.tell([*notes, f"nothing was painted: {held_back}. {REMEDY}"])
             return io.NodeOutput(frames, frames, ui=host.preview(frames, cls))
         progress = host.Progress(1)
         with editor.use() as engine:
@@ -183,12 +196,54 @@ class Edit(io.ComfyNode):
                 feather=None if feather < 0 else feather,
                 chunk=chunk,
             )
-            result = engine.edit(frames, prompt, mask, settings, progress)
+            steps_at_work = list(zip(work.steps, places, strict=True))
+            if (
+                mask is not None
+                and work.several
+                and len(mask) <= len(frames)
+                and getattr(engine, "steps", True)
+            ):
+                notes.append(ONE_MASK)
+            result = edit_steps(engine, frames, steps_at_work, settings, progress)
         progress.end(result.frames)
-        host.tell(result.notes)
+        host.tell([*notes, *result.notes])
         crop = result.crops if len(result.crops) else frames
         ui = {**host.preview(result.frames, cls).as_dict(), "evlm_own_values": [own_values(defaults)]}
         return io.NodeOutput(result.frames, crop, ui=ui)
+
+
+def _work(plan: Trace | None, own: str, step: int) -> Plan:
+    """What is painted: the plan, one of its steps, or an instruction of one's own. Raises RequestError."""
+    from ..evlm.errors import RequestError
+    from ..evlm.plan.form import Plan
+
+    if plan is not None:
+        chosen = sockets.step_of(plan.plan, step)
+        return chosen.as_one(instruction=own) if own else chosen
+    if not own:
+        raise RequestError("no instruction: write one, or connect a plan")
+    if step:
+        raise RequestError(f"step {step!r:.40}: no plan is connected whose step that is; set it to 0")
+    return Plan(own)
+
+
+def _places(
+    plan: Trace | None, work: Plan, step: int, mask: Tensor | None, frames: Tensor, notes: list[str]
+) -> tuple[list[Tensor | None], bool]:
+    """(where each step at work may paint, None for everywhere; whether a mask was given)."""
+    from ..evlm.masks import fit_step_masks, union_of
+
+    if mask is None:
+        return [None] * len(work.steps), False
+    count = 1 if plan is None else len(plan.plan.steps)
+    each = fit_step_masks(mask, frames, count, notes=notes)
+    connected = each[0] is not None
+    if step:
+        each = [each[step - 1]]
+    elif not work.several:
+        each = [union_of(each)]
+    # Everywhere is no place: the whole frame, at the model's size for whole frames.
+    return [None if at is None or bool((at >= 0.5).all()) else at for at in each], connected
 
 
 def own_values(defaults: EditSettings) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,8 @@ class Ground(io.ComfyNode):
                 sockets.BoxesOut.Output(
                     "boxes",
                     display_name="boxes",
-                    tooltip="Where the targets are, in pixels, with label and score.",
+                    tooltip="Where the targets are, in pixels, with label and score; of a plan of several "
+                    "edits with the step, too.",
                 ),
                 io.Float.Output(
                     "scores",
@@ -93,7 +95,7 @@ class Ground(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..evlm.errors import RequestError
         from ..evlm.ground.which import find
-        from ..evlm.pipeline import ground_plan
+        from ..evlm.place import ground_steps
 
         frames, labels = image, sockets.split_labels(targets)
         sockets.check_pair(plan, frames)
@@ -106,22 +108,27 @@ class Ground(io.ComfyNode):
                     raise RequestError(f"targets {targets!r:.80} need a detector; connect Load EVLM Detector")
                 boxes, notes = find(grounder, frames, labels, least, **how)
             elif plan is not None:
-                grounded = ground_plan(grounder, frames, plan.plan, least, **how)
-                boxes, notes = grounded.boxes, grounded.notes
+                grounded = ground_steps(grounder, frames, plan.plan, least, **how)
+                boxes = [box for each in grounded for box in each.boxes]
+                notes = [note for each in grounded for note in each.notes]
             else:
                 raise RequestError("nothing to look for: connect a plan, or write labels into `targets`")
         host.tell(notes)
         preview = drawn(frames, None, boxes)
+        several = plan is not None and bool(plan.plan.several) and not labels
         return io.NodeOutput(
-            sockets.from_boxes(boxes, len(frames)),
+            sockets.from_boxes(boxes, len(frames), several),
             [box.score for box in boxes],
             preview,
             ui=host.preview(preview, cls),
         )
 
 
-def drawn(frames: Tensor, mask: Tensor | None, boxes: list[Box]) -> Tensor:
-    """Frames [F, H, W, 3] with boxes, and what lies outside the mask [F, H, W] darkened: [F, S, S, 3]."""
+def drawn(
+    frames: Tensor, mask: Tensor | None, boxes: list[Box], steps: Sequence[Tensor | None] = ()
+) -> Tensor:
+    """Frames [F, H, W, 3] with boxes, and what lies outside the mask [F, H, W] darkened: [F, S, S, 3]. steps:
+    of a plan of several edits the mask of each, None for the whole frame."""
     from ..evlm.files.pictures import from_pil
     from ..evlm.viz.sheet import overlay
 
@@ -129,5 +136,7 @@ def drawn(frames: Tensor, mask: Tensor | None, boxes: list[Box]) -> Tensor:
     tiles = []
     for f, frame in enumerate(frames):
         here = [replace(box, frame=0) for box in boxes if box.frame == f]
-        tiles.append(from_pil(overlay(frame, None if mask is None else mask[f], here, side, unmasked="")))
+        outlines = [None if step is None else step[f] for step in steps]
+        place = None if mask is None else mask[f]
+        tiles.append(from_pil(overlay(frame, place, here, side, unmasked="", steps=outlines)))
     return torch.cat(tiles)

@@ -66,18 +66,31 @@ class PlanToText(io.ComfyNode):
                     options=FORMS,
                     tooltip="json to keep, trace to read, instruction for other editors.",
                 ),
+                io.Int.Input(
+                    "step",
+                    default=0,
+                    min=0,
+                    max=4,
+                    optional=True,
+                    tooltip="Of a plan of several edits: 0 is all of it, its instruction one sentence; 1 to "
+                    "4 is that step alone.",
+                ),
             ],
             outputs=[io.String.Output("text", display_name="text", tooltip="The plan in the chosen form.")],
         )
 
     @classmethod
     @checked
-    def execute(cls, plan: Trace, form: str) -> io.NodeOutput:
+    def execute(cls, plan: Trace, form: str, step: int = 0) -> io.NodeOutput:
+        from dataclasses import replace
+
         from ..evlm.plan.trace import plan_to_json, render
 
+        chosen = sockets.step_of(plan.plan, step)
         if sockets.choice("form", form, FORMS) == "instruction":
-            return io.NodeOutput(plan.plan.instruction)
-        return io.NodeOutput(render(plan) if form == "trace" else plan_to_json(plan.plan))
+            return io.NodeOutput(chosen.instruction)
+        trace = replace(plan, plan=chosen)
+        return io.NodeOutput(render(trace) if form == "trace" else plan_to_json(chosen))
 
 
 def _read(text: str, targets: tuple[str, ...], plain: bool, mask: Tensor | None) -> Trace:
@@ -106,5 +119,7 @@ def _read(text: str, targets: tuple[str, ...], plain: bool, mask: Tensor | None)
         plan = plan.as_one(targets=targets, scope="local", confidence=None)
     if mask is not None:
         text = get_codec("box-spans-16").encode(mask[0])
-        plan = plan.as_one(mask_text=text, scope="local", trust="tuned")  # a person's: it is obeyed
+        drawn = [step.as_one(mask_text=text, scope="local", trust="tuned") for step in plan.steps]
+        known = {"repairs": plan.repairs, "confidence": plan.confidence}
+        plan = replace(Plan.of_steps(drawn), **known)  # the place is a person's: it is obeyed
     return replace(trace, plan=plan)

@@ -109,6 +109,13 @@ class QuickEdit(io.ComfyNode):
                     "plan", display_name="plan", is_output_list=True, tooltip="One for each picture."
                 ),
                 io.Image.Output("preview", display_name="preview", tooltip="Boxes and mask on the picture."),
+                io.Mask.Output(
+                    "step_masks",
+                    display_name="step_masks",
+                    is_output_list=True,
+                    tooltip="For each picture the place of each step of its plan, one behind the other; for "
+                    "the mask of EVLM Rate Edit.",
+                ),
             ],
         )
 
@@ -145,7 +152,7 @@ class QuickEdit(io.ComfyNode):
             boxes=None if boxes is None else tuple(sockets.to_boxes(boxes)),
         )
         pipeline, watch = pipe.pipeline(), _Watch(len(pictures) * (variations if paint else 1))
-        edited, masks, planned, previews = [], [], [], []
+        edited, masks, planned, previews, step_masks = [], [], [], [], []
         notes: list[str] = []
         own = None
         requests = [Request(frames, prompt, references or ()) for frames in pictures]
@@ -161,7 +168,9 @@ class QuickEdit(io.ComfyNode):
             everywhere = torch.ones(frames.shape[:3])
             planned.append(plan)
             masks.append(everywhere if plan.mask is None else plan.mask)
-            previews.append(drawn(frames, plan.mask, list(plan.boxes)))
+            each_step = [everywhere if step.mask is None else step.mask for step in plan.steps]
+            step_masks.append(torch.cat(each_step))
+            previews.append(drawn(frames, plan.mask, list(plan.boxes), [step.mask for step in plan.steps]))
             if not paint:
                 notes += plan.notes
                 edited.append(frames)
@@ -184,7 +193,7 @@ class QuickEdit(io.ComfyNode):
             each.trace.for_picture(len(frames), len(pictures))
             for each, frames in zip(planned, pictures, strict=True)
         ]
-        return io.NodeOutput(pictures_out, torch.cat(masks), plans, drawings, ui=ui)
+        return io.NodeOutput(pictures_out, torch.cat(masks), plans, drawings, step_masks, ui=ui)
 
 
 def _settings(defaults: Any, seed: int, steps: int, guidance: float, image_guidance: float) -> Any:

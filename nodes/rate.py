@@ -41,7 +41,12 @@ class RateEdit(io.ComfyNode):
                 ),
                 io.String.Input("note", default="", tooltip="Why, in your words."),
                 io.String.Input("dataset", default="evlm_ratings", tooltip="A folder in the output folder."),
-                io.Mask.Input("mask", optional=True, tooltip="Where it was edited."),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Where it was edited; of a plan of several edits the step_masks, so that each "
+                    "keeps its own.",
+                ),
                 sockets.References.Input("references", optional=True, tooltip="What the reasoner saw."),
             ],
             outputs=[
@@ -77,18 +82,28 @@ class RateEdit(io.ComfyNode):
         mask: Tensor | None = None,
         references: tuple[Reference, ...] | None = None,
     ) -> io.NodeOutput:
-        from ..evlm.masks import fit_mask
+        from ..evlm.masks import fit_step_masks
         from ..evlm.ratings import rated_row
         from ..evlm.records import RowWriter
 
         folder = folders.dataset(dataset)
         notes: list[str] = []
-        mask = None if mask is None else fit_mask(mask, original, notes=notes)
+        count = len(plan.plan.steps)
+        places = [None] if mask is None else fit_step_masks(mask, original, count, notes=notes)
         host.tell(notes)
+        # One mask for all steps is none of them's own.
+        each_its_own = mask is not None and len(mask) > len(original)
         written = False
         if sockets.choice("verdict", verdict, VERDICTS) != UNRATED:
             row, pictures = rated_row(
-                plan, original, edited, prompt, verdict == "good", note, mask, references or ()
+                plan,
+                original,
+                edited,
+                prompt,
+                verdict == "good",
+                note,
+                places if each_its_own else places[0],
+                references or (),
             )
             if row.id not in {each.id for each in _rows(folder)}:
                 RowWriter(folder).append(row, pictures)

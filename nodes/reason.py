@@ -315,6 +315,15 @@ def as_json(trace: Trace) -> dict[str, Any]:
         "mask": plan.mask_text,
         "repairs": list(plan.repairs),
         "confidence": plan.confidence,
+        "steps": [
+            {
+                "instruction": step.instruction,
+                "targets": list(step.targets),
+                "scope": step.scope,
+                "mask": step.mask_text,
+            }
+            for step in plan.several
+        ],
     }
 
 
@@ -331,10 +340,9 @@ def _asks(plans: list[Plan], below: float) -> tuple[list[str], bool]:
 
 
 def _mask(trace: Trace, frames: Tensor) -> Tensor:
-    """The plan's own mask [F, H, W]; all on where it names no place."""
+    """The plan's own mask [F, H, W], of all its steps; all on where one of them names no place."""
+    from ..evlm.masks import union_of
     from ..evlm.segment.region import plan_region
 
-    region = plan_region(trace.plan, *frames.shape[1:3])
-    if region.mask is None:
-        return torch.ones(frames.shape[:3])
-    return region.mask.expand(len(frames), -1, -1).clone()
+    mask = union_of([plan_region(step, *frames.shape[1:3]).mask for step in trace.plan.steps])
+    return torch.ones(frames.shape[:3]) if mask is None else mask.expand(len(frames), -1, -1).clone()

@@ -67,6 +67,12 @@ class Segment(io.ComfyNode):
                 io.Image.Output(
                     "preview", display_name="preview", tooltip="The picture, darkened outside the mask."
                 ),
+                io.Mask.Output(
+                    "step_masks",
+                    display_name="step_masks",
+                    tooltip="The place of each step of a plan of several edits, one behind the other: for "
+                    "the mask of EVLM Edit. Else the mask.",
+                ),
             ],
         )
 
@@ -84,7 +90,7 @@ class Segment(io.ComfyNode):
         plan: Trace | None = None,
     ) -> io.NodeOutput:
         from ..evlm import masks
-        from ..evlm.pipeline import segment_plan
+        from ..evlm.place import segment_steps
 
         frames = image
         sockets.check_pair(plan, frames)
@@ -96,20 +102,24 @@ class Segment(io.ComfyNode):
         with segmenter.use() as engine:
             host.check_cancelled()
             if plan is not None and clicks is None and rough is None:
-                region, objects = segment_plan(engine, frames, plan.plan, prompt_boxes or [])
-                host.tell(region.notes)
-                mask = torch.ones(frames.shape[:3]) if region.mask is None else region.mask
+                placed = segment_steps(engine, frames, plan.plan, prompt_boxes or [])
+                host.tell([note for region, _ in placed for note in region.notes])
+                everywhere = torch.ones(frames.shape[:3])
+                each_step = [everywhere if region.mask is None else region.mask for region, _ in placed]
+                objects = torch.cat([found for _, found in placed])
             else:
                 prompt = None if rough is None else rough.expand(len(frames), -1, -1)
                 objects = engine.segment(frames, boxes=prompt_boxes, points=clicks, mask=prompt).masks
-                mask = masks.union(objects)
-        if fill_holes and bool(mask.any()):
-            mask = masks.fill_holes(mask)
+                each_step = [masks.union(objects)] * (1 if plan is None else len(plan.plan.steps))
+        if fill_holes:
+            each_step = [masks.fill_holes(each) if bool(each.any()) else each for each in each_step]
         if grow:
-            mask = masks.grow(mask, grow)
+            each_step = [masks.grow(each, grow) for each in each_step]
+        mask = torch.stack(each_step).amax(0)
         each = objects.flatten(0, 1) if len(objects) else torch.zeros_like(mask)
-        preview = drawn(frames, mask, prompt_boxes or [])
-        return io.NodeOutput(mask.contiguous(), each, preview, ui=host.preview(preview, cls))
+        preview = drawn(frames, mask, prompt_boxes or [], each_step)
+        step_masks = torch.cat(each_step)
+        return io.NodeOutput(mask, each, preview, step_masks, ui=host.preview(preview, cls))
 
 
 def _rows(text: str) -> Any:

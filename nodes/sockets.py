@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..evlm.boxes import Box
+    from ..evlm.plan.trace import Plan as EnginePlan
     from ..evlm.plan.trace import Trace
 
 _log = logging.getLogger(__name__)
@@ -34,10 +36,10 @@ Choice = io.Custom("COMBO")
 CATEGORY = "EVLM"
 
 
-def from_boxes(boxes: Sequence[Box], frames: int) -> list[Any]:
-    """Boxes as ComfyUI's bounding boxes (x, y, width, height in pixels), with label, score and frame, and
-    `by_plan` where no detector gave them: a list for each of the frames where core has a type for boxes, for
-    so its nodes take them; else one for all."""
+def from_boxes(boxes: Sequence[Box], frames: int, several: bool = False) -> list[Any]:
+    """Boxes as ComfyUI's bounding boxes (x, y, width, height in pixels), with label, score and frame, with
+    `by_plan` where no detector gave them, and with `step` where the plan has several: a list for each of the
+    frames where core has a type for boxes, for so its nodes take them; else one for all."""
     made = [
         {
             "x": box.x0,
@@ -48,6 +50,7 @@ def from_boxes(boxes: Sequence[Box], frames: int) -> list[Any]:
             "score": box.score,
             "frame": box.frame,
             **({"by_plan": True} if box.by_plan else {}),
+            **({"step": box.step} if several else {}),
         }
         for box in boxes
     ]
@@ -56,7 +59,7 @@ def from_boxes(boxes: Sequence[Box], frames: int) -> list[Any]:
 
 def to_boxes(value: Any) -> list[Box]:
     """Any pack's boxes: dicts as above, core's drawn boxes (their description is the label), [x0, y0, x1, y1]
-    in pixels, or one such list for each frame.
+    in pixels, or one such list for each frame. One that does not say its step gets step 0.
 
     Raises RequestError.
     """
@@ -72,11 +75,11 @@ def to_boxes(value: Any) -> list[Box]:
                 sides = (x, y, x + wide, y + high)
                 label, score = _label(each), float(each.get("score", 1.0))
                 frame = int(each.get("frame", frame))
-                by_plan = each.get("by_plan") is True
+                by_plan, step = each.get("by_plan") is True, int(each.get("step", 0))
             except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise RequestError(f"box {each!r:.100}: expected x, y, width, height in pixels") from error
         else:
-            label, score, by_plan = "", 1.0, False
+            label, score, by_plan, step = "", 1.0, False, 0
             sides = (float(each[0]), float(each[1]), float(each[2]), float(each[3]))
         finite = all(map(math.isfinite, (*sides, score)))
         if (
@@ -89,7 +92,7 @@ def to_boxes(value: Any) -> list[Box]:
             continue
         if not finite or sides[2] <= sides[0] or sides[3] <= sides[1]:
             raise RequestError(f"box {each!r:.100}: expected finite numbers and a box that is not empty")
-        boxes.append(Box(label, score, *sides, frame=frame, by_plan=by_plan))
+        boxes.append(Box(label, score, *sides, frame=frame, by_plan=by_plan, step=step))
     if empty:
         _log.warning("%d of %d boxes are empty and left out", empty, len(flat))
     return boxes
@@ -170,6 +173,17 @@ def check_pair(plan: Trace | None, frames: Tensor) -> None:
             "Move this wire to the `image` output of EVLM Reason: each plan's own picture comes out there. "
             "For plans of EVLM Quick Edit put core's Rebatch Images (batch_size 1) into this wire"
         )
+
+
+def step_of(plan: EnginePlan, step: int) -> EnginePlan:
+    """One of a plan's steps, from 1; 0 is the whole plan. Raises RequestError."""
+    from ..evlm.errors import RequestError
+
+    if not 0 <= step <= len(plan.steps):
+        count = len(plan.steps)
+        has = f"the plan has {count} step{'s' * (count > 1)}"
+        raise RequestError(f"step {step!r:.40}: {has}; give 1 to {count}, or 0 for all")
+    return replace(plan.steps[step - 1], repairs=plan.repairs) if step else plan
 
 
 def split_labels(text: str) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PAPER, INK, FAINT, FRAME = (250, 249, 246), (32, 33, 36), (120, 122, 128), (225, 223, 217)
 ACCENT, SHADE = (255, 106, 43), (24, 26, 32)
+STEP_COLOURS = ((0, 165, 132), (255, 0, 0), (112, 76, 255), (177, 119, 216))  # as in web/evlm.css
 HEADINGS = ("original", "reference", "boxes and mask", "edited")
 GAP, MARGIN, HEAD = 16, 28, 52
 
@@ -54,38 +55,66 @@ def draw_sheet(rows: Sequence[SheetRow], side: int = 256) -> Image:
 
 
 def overlay(
-    frame: Tensor, mask: Tensor | None, boxes: Sequence[Box], side: int = 256, unmasked: str = "whole frame"
+    frame: Tensor,
+    mask: Tensor | None,
+    boxes: Sequence[Box],
+    side: int = 256,
+    unmasked: str = "whole frame",
+    steps: Sequence[Tensor | None] = (),
 ) -> Image:
     """The frame [H, W, 3] as a tile: what lies outside the mask [H, W] darkened, its outline and the boxes
-    drawn. unmasked: what is written on it where there is no mask; "" for nothing."""
-    from PIL import Image, ImageChops, ImageDraw, ImageFilter
+    drawn.
+
+    unmasked: what is written on it where there is no mask; "" for nothing.
+    steps: of a plan of several edits the mask [H, W] of each, None for the whole frame; each gets its outline
+        in its own colour, and the boxes their step's number.
+    """
+    from PIL import Image, ImageChops, ImageDraw
 
     tile, scale, (left, top), size = _fit(to_pil(frame), side)
     if mask is None:
         if unmasked:
             _tag(tile, unmasked)
     else:
-        cut = to_pil((mask > 0).float()[..., None].expand(-1, -1, 3)).convert("L")
-        inside = Image.new("L", tile.size, 0)
-        inside.paste(cut.resize(size, Image.Resampling.NEAREST), (left, top))
+        inside = _inside(mask, tile.size, size, (left, top))
         picture = Image.new("L", tile.size, 0)
         picture.paste(255, (left, top, left + size[0], top + size[1]))
         dark = Image.blend(tile, Image.new("RGB", tile.size, SHADE), 0.62)
         tile.paste(dark, mask=ImageChops.subtract(picture, inside))
-        edge = ImageChops.subtract(inside, inside.filter(ImageFilter.MinFilter(3)))
-        tile.paste(ACCENT, mask=edge)
+        if len(steps) < 2:
+            tile.paste(ACCENT, mask=_edge(inside))
+    for colour, step in zip(STEP_COLOURS, steps if len(steps) > 1 else (), strict=False):
+        if step is not None:
+            tile.paste(colour, mask=_edge(_inside(step, tile.size, size, (left, top))))
+    numbered = len(steps) > 1 or any(box.step > 1 for box in boxes)
     draw, font = ImageDraw.Draw(tile), Lettering(13)
     for box in (b for b in boxes if b.frame == 0):
         x0, y0 = left + box.x0 * scale, top + box.y0 * scale
         x1, y1 = left + box.x1 * scale - 1, top + box.y1 * scale - 1
         corners = [x0, y0, max(x0, x1), max(y0, y1)]
         draw.rectangle(corners, outline=(255, 255, 255), width=2)
-        text = box.caption
+        text = f"{box.step}: {box.caption}" if numbered else box.caption
         x = min(max(corners[0], 2), max(2, side - font.length(text) - 8))
         y = corners[1] - 19 if corners[1] >= 21 else min(corners[3] + 2, side - 19)
         draw.rectangle((x, y, x + font.length(text) + 7, y + 17), fill=(255, 255, 255))
         font.draw(tile, (x + 4, y + 1), text, INK)
     return tile
+
+
+def _inside(mask: Tensor, tile: tuple[int, int], size: tuple[int, int], corner: tuple[int, int]) -> Image:
+    """A mask [H, W] on a tile, 255 where it is on; size, corner: of the picture there."""
+    from PIL import Image as Images
+
+    cut = to_pil((mask > 0).float()[..., None].expand(-1, -1, 3)).convert("L")
+    inside = Images.new("L", tile, 0)
+    inside.paste(cut.resize(size, Images.Resampling.NEAREST), corner)
+    return inside
+
+
+def _edge(inside: Image) -> Image:
+    from PIL import ImageChops, ImageFilter
+
+    return ImageChops.subtract(inside, inside.filter(ImageFilter.MinFilter(3)))
 
 
 def _block(row: SheetRow, side: int) -> Image:
@@ -96,7 +125,13 @@ def _block(row: SheetRow, side: int) -> Image:
     tiles = [
         _fit(to_pil(request.original[0]), side)[0],
         _references(request.references, side),
-        overlay(request.original[0], mask, result.boxes, side),
+        overlay(
+            request.original[0],
+            mask,
+            result.boxes,
+            side,
+            steps=[None if step.mask is None else step.mask[0] for step in result.steps],
+        ),
         _fit(to_pil(result.edited[0]), side)[0],
     ]
     width = 2 * MARGIN + len(tiles) * side + (len(tiles) - 1) * GAP

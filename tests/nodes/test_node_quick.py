@@ -50,9 +50,10 @@ def test_two_nodes_give_what_the_pipeline_gives(edited: Any, example: dict[str, 
     pipeline = part("evlm.pipeline").Pipeline.load(part("evlm.models.zoo").choose(["bundled"]), device="cpu")
     request = part("evlm.request").Request(example["image"], example["prompt"], example["references"])
     result = pipeline.run(request)
-    image, mask, plans, preview = edited.args
+    image, mask, plans, preview, step_masks = edited.args
     assert torch.equal(image, result.edited) and torch.equal(mask, result.mask)
     assert plans == [result.trace] and preview.shape[0] == 1
+    assert len(step_masks) == 1 and torch.equal(step_masks[0], mask), "a plan of one edit"
     assert torch.equal(image[mask == 0], example["image"][mask == 0])
     assert edited.ui["evlm_trace"][0]["instruction"] == result.plan.instruction
     own = pipeline.editor.defaults
@@ -130,12 +131,12 @@ def test_variations_are_the_pictures_of_their_seeds(pipe: Any, example: dict[str
 def test_a_given_mask_and_given_boxes_are_where_the_edit_is(pipe: Any, example: dict[str, Any]) -> None:
     mask = torch.zeros(1, 64, 64)
     mask[:, 4:20, 8:30] = 1
-    image, used, _, _ = call("EVLM_QuickEdit", pipe=pipe, mask=mask, steps=2, **example).args
+    image, used, *_ = call("EVLM_QuickEdit", pipe=pipe, mask=mask, steps=2, **example).args
     assert torch.equal(used, mask) and torch.equal(image[mask == 0], example["image"][mask == 0])
     assert not torch.equal(image, example["image"])
     box = {"x": 6, "y": 6, "width": 20, "height": 24}
     bare = call("EVLM_LoadAll", detector="none", segmenter="none").args[0]
-    _, used, plans, _ = call(
+    _, used, plans, *_ = call(
         "EVLM_QuickEdit", pipe=bare, boxes=[box], stop="stop at the plan", **example
     ).args
     rows, columns = used[0].any(1).nonzero().flatten(), used[0].any(0).nonzero().flatten()
@@ -145,10 +146,11 @@ def test_a_given_mask_and_given_boxes_are_where_the_edit_is(pipe: Any, example: 
 
 def test_a_batch_has_a_plan_each(pipe: Any, example: dict[str, Any]) -> None:
     both = torch.cat([example["image"], example["image"].flip(2)])
-    image, mask, plans, preview = call(
+    image, mask, plans, preview, step_masks = call(
         "EVLM_QuickEdit", pipe=pipe, steps=2, **{**example, "image": both}
     ).args
     assert len(image) == len(mask) == len(plans) == len(preview) == 2
+    assert torch.equal(torch.cat(step_masks), mask), "one for each picture"
     assert [plan.planned_for for plan in plans] == [(1, 2), (1, 2)]
     wrong = part("evlm.errors").RequestError
     with pytest.raises(wrong, match="3 masks for 2 pictures"):

@@ -333,7 +333,7 @@ def _quick(
 
 def _rate(graph: Graph, column: int, example: Node, edit: Node, **more: str) -> Node:
     asked: dict[str, Any] = {"references": example["references"], "prompt": example["prompt"], **more}
-    made: dict[str, Any] = {"plan": edit["plan"], "edited": edit["image"], "mask": edit["mask"]}
+    made: dict[str, Any] = {"plan": edit["plan"], "edited": edit["image"], "mask": edit["step_masks"]}
     return graph.add(column, "EVLM_RateEdit", original=example["image"], **made, **asked)
 
 
@@ -349,19 +349,19 @@ def _reason(
     return graph.add(column, "EVLM_Reason", model=model["model"], image=image, prompt=prompt, **given)
 
 
-def _found(graph: Graph, column: int, image: Link, plan: Link, chain: Chain) -> Link:
-    """The mask by Ground and Segment. Each one's loader stands below the node before it."""
+def _found(graph: Graph, column: int, image: Link, plan: Link, chain: Chain) -> Node:
+    """Segment behind Ground. Each one's loader stands below the node before it."""
     given: dict[str, Any] = {"image": image, "plan": plan}
     detector = graph.add(column - 1, "EVLM_LoadDetector", **chain["detector"])
     ground = graph.add(column, "EVLM_Ground", detector=detector["detector"], **given)
     segmenter = graph.add(column, "EVLM_LoadSegmenter", **chain["segmenter"])
     given |= {"boxes": ground["boxes"], "segmenter": segmenter["segmenter"]}
-    return graph.add(column + 1, "EVLM_Segment", **given)["mask"]
+    return graph.add(column + 1, "EVLM_Segment", **given)
 
 
 def _edit(graph: Graph, column: int, image: Link, plan: Link, chain: Chain = TOY) -> None:
     """The mask, Edit, and the edited picture, shown large."""
-    mask = _found(graph, column, image, plan, chain)
+    mask = _found(graph, column, image, plan, chain)["step_masks"]
     editor = graph.add(column + 1, "EVLM_LoadEditor", **chain["editor"])
     given: dict[str, Any] = {"image": image, "plan": plan, "mask": mask, "editor": editor["editor"]}
     edited = graph.add(column + 2, "EVLM_Edit", **given)["image"]
@@ -372,7 +372,7 @@ def _plan_and_mask(graph: Graph, column: int, image: Link) -> tuple[Node, Link]:
     """(Reason, mask) by real models, for an editor that is not ours."""
     model = graph.add(column, "EVLM_LoadModel", model="qwen2-vl-7b", models=QWEN2_VL_7B)
     reason = _reason(graph, column + 1, model, image, "autumn")
-    return reason, _found(graph, column + 2, reason["image"], reason["plan"], REAL)
+    return reason, _found(graph, column + 2, reason["image"], reason["plan"], REAL)["mask"]
 
 
 def _sample(
