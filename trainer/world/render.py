@@ -6,6 +6,7 @@ difference between machines survives.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -15,6 +16,7 @@ from .scene import LATTICE, SHAPES, STYLES, TEXTURES, WEATHERS, Scene, Thing
 
 Array = NDArray[np.float64]
 SUPER = 4
+REACH = 1.35  # a turned shape reaches beyond its radius: the triangle's feet by so much
 MARGIN = 1  # units of room left around a thing when its whole place is edited
 
 RGB = {
@@ -169,13 +171,17 @@ def _pool(samples: Array) -> Array:
 
 @lru_cache(maxsize=4096)
 def stamp(
-    shape: str, texture: str, radius: int, fx: float, fy: float, scale: float
+    shape: str, texture: str, radius: float, fx: float, fy: float, scale: float, angle: float = 0.0
 ) -> tuple[Array, Array, Array]:
     """A thing's (coverage, share of dark paint, share of white paint), each [n, n], around a centre that lies
-    (fx, fy) pixels into the patch's middle pixel. Coverage counts sixteenths."""
-    half = int(np.ceil(radius * scale)) + 1
+    (fx, fy) pixels into the patch's middle pixel. Coverage counts sixteenths. angle: by which shape and
+    pattern are turned, clockwise, in radians."""
+    half = _half(radius * scale, angle)
     at = (np.arange((2 * half + 1) * SUPER) + 0.5) / SUPER - half
     u, v = np.broadcast_arrays((at[None, :] - fx) / (radius * scale), (at[:, None] - fy) / (radius * scale))
+    if angle:
+        cos, sin = round(math.cos(angle), 6), round(math.sin(angle), 6)  # six digits: alike on every machine
+        u, v = cos * u + sin * v, cos * v - sin * u
     dark = light = np.zeros(u.shape)
     if texture == "striped":
         dark = (np.floor((v + 1) * 3.0) % 2 == 1).astype(float)
@@ -194,17 +200,29 @@ def place(
 ) -> tuple[tuple[float, float], tuple[slice, slice], tuple[slice, slice]]:
     """Where a thing's stamp lies: (fraction of a pixel, slices of the picture, slices of the stamp), rows
     first."""
+    return place_at(*thing.centre(frame), thing.radius, size)
+
+
+def place_at(
+    x: float, y: float, radius: float, size: int, angle: float = 0.0
+) -> tuple[tuple[float, float], tuple[slice, slice], tuple[slice, slice]]:
+    """`place` of a stamp of this radius and angle at a centre, all in lattice units."""
     scale = size / LATTICE
-    x, y = (v * scale for v in thing.centre(frame))
+    x, y = x * scale, y * scale
     ix, iy = int(np.floor(x)), int(np.floor(y))
-    half = int(np.ceil(thing.radius * scale)) + 1
-    low = [max(0, c - half) for c in (iy, ix)]
+    half = _half(radius * scale, angle)
+    low = [min(size, max(0, c - half)) for c in (iy, ix)]
     high = [min(size, c + half + 1) for c in (iy, ix)]
     cut = tuple(
         slice(lo - c + half, max(lo, hi) - c + half) for lo, hi, c in zip(low, high, (iy, ix), strict=True)
     )
     into = tuple(slice(lo, max(lo, hi)) for lo, hi in zip(low, high, strict=True))
     return (round(x - ix, 6), round(y - iy, 6)), into, cut  # type: ignore[return-value]
+
+
+def _half(radius: float, angle: float) -> int:
+    """Pixels from a stamp's middle to its edge."""
+    return int(np.ceil(radius * (REACH if angle else 1))) + 1
 
 
 def paint_of(colour: str, dark: Array, light: Array) -> Array:
@@ -221,14 +239,20 @@ def thing_alpha(thing: Thing, size: int, frame: int = 0) -> Array:
     return alpha
 
 
+def painted_at(
+    thing: Thing, x: float, y: float, radius: float, size: int, angle: float = 0.0
+) -> tuple[tuple[slice, slice], Array, Array]:
+    """A thing drawn at a centre, with a radius and an angle of its own: (slices of the picture, rows first;
+    coverage [h, w, 1]; paint [h, w, 3])."""
+    (fx, fy), into, cut = place_at(x, y, radius, size, angle)
+    stamped = stamp(thing.shape, thing.texture, radius, fx, fy, size / LATTICE, angle)
+    alpha, dark, light = (part[cut] for part in stamped)
+    return into, alpha[..., None], paint_of(thing.colour, dark, light)
+
+
 def _draw_thing(canvas: Array, thing: Thing, size: int, frame: int) -> None:
-    (fx, fy), into, cut = place(thing, size, frame)
-    alpha, dark, light = (
-        a[cut] for a in stamp(thing.shape, thing.texture, thing.radius, fx, fy, size / LATTICE)
-    )
-    canvas[into] = (
-        canvas[into] * (1 - alpha[..., None]) + paint_of(thing.colour, dark, light) * alpha[..., None]
-    )
+    into, alpha, paint = painted_at(thing, *thing.centre(frame), thing.radius, size)
+    canvas[into] = canvas[into] * (1 - alpha) + paint * alpha
 
 
 @lru_cache(maxsize=16)
