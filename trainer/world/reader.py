@@ -100,7 +100,7 @@ def read_place(picture: Picture, scene: Scene, where: Thing, frame: int = 0) -> 
     bare = _bare(scene.ground, scene.sign, scene.sign_large, size)[box]
     alpha, paint = _stamps(where, size, frame)
     looks = bare * (1 - alpha) + paint * alpha
-    gain, offset = (part[box] for part in _weather(scene.weather, size))
+    gain, offset = (part[box] for part in weather_of(scene.weather, size))
     drawn = np.concatenate([looks, bare[None]]) * gain + offset
     best = int(np.square(np.clip(drawn, 0, 1) - pixels[box]).mean((1, 2, 3)).argmin())
     return LOOKS[best] if best < len(LOOKS) else None
@@ -132,7 +132,7 @@ def _bare(ground: str, sign: str | None, sign_large: bool, size: int) -> Floats:
 
 
 @lru_cache(maxsize=16)
-def _weather(weather: str, size: int) -> tuple[Floats, Floats]:
+def weather_of(weather: str, size: int) -> tuple[Floats, Floats]:
     """A weather as gain and offset of each pixel: it is pointwise and affine. Each [S, S, 3]."""
     offset = under_weather(np.zeros((size, size, 3)), weather)
     gain = under_weather(np.ones((size, size, 3)), weather) - offset
