@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, serialization
 from torch.nn import functional as F
 
 from ..errors import ModelError
@@ -98,7 +98,7 @@ def _build(weights: Path) -> Any:
     small = LARGE not in weights.name
     model = (optical_flow.raft_small if small else optical_flow.raft_large)(weights=None, progress=False)
     try:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
+        state = serialization.load(weights, map_location="cpu", weights_only=True)
         model.load_state_dict(state)
     except FileNotFoundError as error:
         raise ModelError(f"{weights}: there is no such file") from error
