@@ -7,4 +7,5 @@ __all__, __getattr__, __dir__ = hand_on(
     flow="lk warp consistent",
     affine="fit_affine affine_flow object_flow",
     estimator="load_estimator Estimator",
+    steady="Steadiness steadiness",
 )

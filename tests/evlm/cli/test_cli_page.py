@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from test_pipeline import Paints, Says, circle, trace
 
 from evlm.cli.main import COMMANDS, build_parser, main
@@ -37,6 +38,10 @@ def test_the_examples_run(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     shutil.copy(EXAMPLES / "1-reference.png", "photo.png")
     shutil.copy(EXAMPLES / "1-reference-reference-1.png", "like_this.png")
+    clip = [Image.new("RGB", (24, 20), (60 * i, 90, 30)) for i in range(4)]
+    for name in ("clip.gif", "edited.gif"):
+        clip[0].save(name, save_all=True, append_images=clip[1:])
+    Image.new("L", (24, 20), 255).save("mask.png")
     asked: list[Any] = []
 
     def load(*given: Any, **_: Any) -> Pipeline:

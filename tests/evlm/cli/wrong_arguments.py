@@ -112,6 +112,17 @@ WRONG: dict[str, list[list[str]]] = {
         ["doctor", "--folder"],
         *(["doctor", "--folder", value] for value in _FOLDERS),
     ],
+    "steadiness": [
+        ["steadiness"],
+        ["steadiness", "FILE"],
+        ["steadiness", "FILE", "FILE"],
+        ["steadiness", "FILE", "FILE", "FILE"],
+        ["steadiness", "nowhere.gif", "nowhere.gif"],
+        *(["steadiness", "FILE", "FILE", "--border", value] for value in ("0", "-1", "x", "")),
+        ["steadiness", "FILE", "FILE", "--flow", "dis"],
+        ["steadiness", "FILE", "FILE", "--mask"],
+        ["steadiness", "FILE", "FILE", "--out", "FILE/deep"],
+    ],
     "demo": [
         ["demo", "more"],
         ["demo", "--out"],
