@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evlm.records import ROWS_FILE, RowWriter, read_rows
+from torch import Tensor
 
+from evlm.errors import RecordError
+from evlm.records import ROWS_FILE, Row, RowWriter, read_rows
+
+from .clip_rows import clip_rows
 from .edits import OPERATIONS
 from .mix import Mix
 from .questions import CATEGORIES
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
 
 SHEET_ROWS = 24
 SHEET_SIDE = 264  # 64 px at four times their size, at twice where two references share a tile
+Rows = Callable[[Recipe, int, int], Iterator[tuple[Row, dict[str, Tensor]]]]
 CHUNK = 64  # rows that become durable together
 
 
@@ -32,6 +38,13 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--rows", type=_count, default=1000, metavar="N", help="rows in all (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--clips",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="instead, N rows whose originals are clips: things cross the picture, turn, hide each other",
     )
     parser.add_argument("--seed", type=int, default=recipe.seed, metavar="S", help="default: %(default)s")
     parser.add_argument("--split", choices=SPLITS, default=recipe.split, help="default: %(default)s")
@@ -69,7 +82,10 @@ def run(options: argparse.Namespace) -> int:
     """Writes the rows that are missing and, if asked to, the sheet. Raises RecordError, ConfigError."""
     kind = (options.op, options.category, Mix(options.doubles, options.conflicts, options.whatif))
     recipe = Recipe(options.seed, options.split, options.size, options.undesired, *kind)
-    count = write_rows(options.out, recipe, options.rows)
+    if options.clips and (recipe.mix or options.category is not None or options.op == "move"):
+        raise RecordError("--clips: no --category, doubles, conflicts, whatif or --op move; leave them out")
+    wanted, make = (options.clips, clip_rows) if options.clips else (options.rows, rows)
+    count = write_rows(options.out, recipe, wanted, make)
     share = f", {count['liked'] / count['rows']:.0%} of them liked by the raters" if count["rows"] else ""
     print(f"{options.out}: {count['rows']:,} rows written{share}, {count['kept']:,} were there")
     if options.sheet is not None:
@@ -79,10 +95,11 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def write_rows(out: Path, recipe: Recipe, count: int) -> Counter[str]:
+def write_rows(out: Path, recipe: Recipe, count: int, make: Rows = rows) -> Counter[str]:
     """Makes sure that a dataset has rows 0 ... count - 1 of a recipe.
 
-    Returns how many "rows" were written, how many of them the raters "liked", how many were "kept".
+    make: `rows`, or `clip_rows`. Returns how many "rows" were written, how many of them the raters "liked",
+    how many were "kept".
     Raises RecordError.
     """
     from tqdm import tqdm
@@ -91,7 +108,7 @@ def write_rows(out: Path, recipe: Recipe, count: int) -> Counter[str]:
     there = {row.id for row in read_rows(out, check_files=False)} if (out / ROWS_FILE).exists() else set()
     with tqdm(total=count, unit="row", disable=None) as bar:
         for start in range(0, count, CHUNK):
-            chunk = list(rows(recipe, start, min(count, start + CHUNK)))
+            chunk = list(make(recipe, start, min(count, start + CHUNK)))
             new = [(row, pictures) for row, pictures in chunk if row.id not in there]
             writer.append_all(new)
             done += Counter(rows=len(new), liked=sum(row.label for row, _ in new), kept=len(chunk) - len(new))

@@ -153,7 +153,7 @@ def edit_from_json(data: Mapping[str, Any]) -> Edit:
     """The edit that `edit_to_json` described, for the exact reader. Raises RecordError."""
     try:
         graph = dict(data["scene"])
-        scene = Scene(**{**graph, "things": tuple(_thing(thing) for thing in graph["things"])})
+        scene = Scene(**{**graph, "things": tuple(thing_from_json(thing) for thing in graph["things"])})
         if "steps" in data:
             if any("steps" in step for step in data["steps"]):
                 raise ValueError("a step of several steps")
@@ -281,7 +281,7 @@ def _again(op: str, scene: Scene, cell: int | None, outcome: Mapping[str, Any] |
     whole = {"weather": edits.change_weather, "ground": edits.change_ground, "restyle": edits.restyle}
     if op in whole:
         return whole[op](scene, value)
-    new = _thing(outcome) if outcome is not None else None
+    new = thing_from_json(outcome) if outcome is not None else None
     if op == "add" and new is not None:
         return edits.add(scene, new)
     thing = scene.at(cell) if cell is not None else None
@@ -297,7 +297,8 @@ def _again(op: str, scene: Scene, cell: int | None, outcome: Mapping[str, Any] |
     return changes[op](scene, thing, value)
 
 
-def _thing(data: Mapping[str, Any]) -> Thing:
+def thing_from_json(data: Mapping[str, Any]) -> Thing:
+    """A thing that `asdict` described. Raises TypeError, ValueError."""
     thing = Thing(**data)
     known = (thing.shape in SHAPES, thing.colour in COLOURS, thing.texture in TEXTURES, thing.size in SIZES)
     if not all(known) or thing.cell not in range(9):
