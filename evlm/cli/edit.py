@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from ..errors import EVLMError, one_line
 from ..plan.native_boxes import FORMS
 from . import arguments as kinds
 from .ask import at_terminal
+from .edit_clip import add_flags, check_flags, run_clip
 from .originals import (
     Original,
     clip_record,
@@ -37,13 +39,17 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     add = parser.add_argument
     text = "picture, animation or video to edit; - reads a picture from standard input"
-    add("--image", required=True, metavar="FILE", type=kinds.path, help=text)
+    original = parser.add_mutually_exclusive_group(required=True)
+    original.add_argument("--image", metavar="FILE", type=kinds.path, help=text)
+    text = "video to edit, of any length, with its sound; an animation or a folder of pictures, too"
+    original.add_argument("--video", metavar="FILE", type=kinds.path, help=text)
     add(
         "--frames",
         metavar="FIRST:END",
         help="of a clip, only these frames, from 0; FIRST:END:STEP skips some",
     )
     add("--fps", metavar="N", help="of a clip, only so many frames a second; of a folder, its rate")
+    add_flags(parser)
     add("--prompt", default="", help="a few words, or none when there is a reference")
     for kind, metavar, text in (
         ("reference", "FILE", "picture to look at, or a folder of them"),
@@ -126,11 +132,15 @@ def run(options: argparse.Namespace) -> int:
     from .terminal import Terminal, quiet_libraries
 
     _check(options)
-    inputs = [options.image, *options.reference, *options.reference_video, *options.reference_depth]
-    outputs = Outputs(options.out, options.overwrite, [*inputs, options.adapter or options.image])
+    inputs = [
+        options.image or options.video,
+        *options.reference,
+        *options.reference_video,
+        *options.reference_depth,
+    ]
+    outputs = Outputs(options.out, options.overwrite, [*inputs, options.adapter or inputs[0]])
     quiet_libraries()
     from ..models.loading import pick_device
-    from ..models.zoo import BUNDLED
     from ..request import Request
 
     device = pick_device(options.device)
@@ -138,16 +148,17 @@ def run(options: argparse.Namespace) -> int:
         raise EVLMError(
             f"--quantize {options.quantize} works on a CUDA device, not on {device}: leave it out"
         )
+    if options.video is not None:
+        terminal = Terminal()
+        return run_clip(options, outputs, terminal, _loaded(terminal), _sampling(options), _settings)
     original = read_original(options.image, options.frames, options.fps)
     references, notes = read_references(options)
     notes[:0] = original.notes
     request = Request(original.frames, options.prompt, references, original.fps)
     names = [*edited_names(original), "trace.json", "sheet.png"]
     outputs.check(names)
-    models, pipeline = _pipeline(options)
     terminal = Terminal()
-    if models.get("reasoner") == BUNDLED / "reasoner":
-        terminal.note(TOY)
+    models, pipeline = _loaded(terminal)(options)
     for note in notes:
         terminal.note(note)
     result = pipeline.run(
@@ -201,8 +212,23 @@ def _write(
         terminal.line(f"{'':10}{clip_summary(files[0], original)}")
 
 
+def _loaded(terminal: Terminal) -> Callable[[argparse.Namespace], tuple[dict[str, Path], Pipeline]]:
+    """Loads the models, and says of the bundled ones what they know."""
+
+    def load(options: argparse.Namespace) -> tuple[dict[str, Path], Pipeline]:
+        from ..models.zoo import BUNDLED
+
+        models, pipeline = _pipeline(options)
+        if models.get("reasoner") == BUNDLED / "reasoner":
+            terminal.note(TOY)
+        return models, pipeline
+
+    return load
+
+
 def _check(options: argparse.Namespace) -> None:
     """What can be seen to be wrong from the flags alone."""
+    check_flags(options)
     if options.endpoint and not options.endpoint_model:
         raise EVLMError("--endpoint needs --endpoint-model, the model's name there")
     if options.endpoint_model and not options.endpoint:

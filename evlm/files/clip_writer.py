@@ -308,7 +308,10 @@ def write_folder(path: Path, pictures: Iterable[Tensor], form: ClipForm) -> list
 
 
 def take_place(work: Path, path: Path) -> None:
-    """Gives a folder of frames that is whole its name. Raises PictureError where other files lie there."""
+    """Gives a folder of frames that is whole its name, also that of an empty file which only holds the name.
+    Raises PictureError where other files lie there."""
+    if path.is_file() and not path.stat().st_size:
+        path.unlink()
     if not path.exists():
         work.rename(path)
         return

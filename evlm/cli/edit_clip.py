@@ -1,0 +1,308 @@
+"""`python -m evlm edit --video`: a clip of any length, which goes on where an earlier run was stopped."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import time
+from dataclasses import asdict
+from fractions import Fraction
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import EVLMError, one_line
+from . import arguments as kinds
+from .outputs import Outputs
+
+if TYPE_CHECKING:
+    from ..clips.job import ClipJob
+    from ..clips.masks import MaskStore
+    from ..files.clip_reader import ClipFile
+    from ..reason.reasoner import Reasoned
+    from .terminal import Terminal
+
+CODECS = ("h264", "vp9", "ffv1", "png")
+TOGETHER = ("per-frame", "sparse", "tav", "anchors", "all")
+_SUFFIX = {"h264": ".mp4", "vp9": ".webm", "ffv1": ".mkv", "png": ".frames"}
+_CLAIMED = "names.json"
+_EVERY = 20.0  # seconds between two lines of progress where nobody watches a bar
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of `edit` that a clip has besides."""
+    add = parser.add_argument
+    text = "with --video, no more than so many frames, from the first"
+    add("--max-frames", type=kinds.whole(1, 10**7), metavar="N", help=text)
+    text = (
+        "with --video, what is written: h264 (.mp4, nearly lossless), vp9 (.webm), ffv1 (.mkv, lossless) or "
+        "png (folders of pictures, lossless); h264 by default"
+    )
+    add("--codec", choices=CODECS, help=text)
+    text = "with --video, at whom a frame looks while it is painted; anchors by default"
+    add("--together", choices=TOGETHER, help=text)
+    sound = parser.add_mutually_exclusive_group()
+    text = "with --video, the sound goes along, its packets as they are where they fit; so by default"
+    sound.add_argument("--keep-audio", dest="audio", action="store_true", default=None, help=text)
+    text = "with --video, without the sound"
+    sound.add_argument("--no-audio", dest="audio", action="store_false", help=text)
+
+
+def check_flags(options: argparse.Namespace) -> None:
+    """Raises EVLMError for a clip's flag without a clip."""
+    if options.video is not None:
+        return
+    for flag in ("max_frames", "codec", "together", "audio"):
+        if getattr(options, flag) is not None:
+            name = flag.replace("_", "-") if flag != "audio" else "keep-audio and --no-audio"
+            raise EVLMError(f"--{name} is for --video; --image reads and writes no sound and no video file")
+
+
+def run_clip(
+    options: argparse.Namespace,
+    outputs: Outputs,
+    terminal: Terminal,
+    load: Any,
+    sampling: Any,
+    settings_of: Any,
+) -> int:
+    """Edit a clip; write the clip, its mask, the trace and a strip. Returns as `edit.run`.
+
+    load: makes (models, Pipeline). settings_of: the editor's settings of a pipeline.
+    """
+    from dataclasses import replace
+
+    from ..clips.job import ClipJob
+    from ..files.clip_codecs import form_of
+    from ..files.clip_reader import open_clip
+    from ..files.selection import Selection
+    from ..reason.messages import MAX_FRAMES
+    from ..request import Request
+    from ..video.settings import VideoSettings
+    from .originals import read_references
+
+    selection = replace(Selection.parse(options.frames, options.fps), limit=options.max_frames)
+    clip = open_clip(options.video, selection)
+    codec = options.codec or "h264"
+    names = [f"edited{_SUFFIX[codec]}", f"mask{_SUFFIX[codec]}", "trace.json", "sheet.png"]
+    outputs.check(names if codec != "png" else names[2:])
+    form, notes = form_of(codec, clip.height, clip.width, _rate(clip), clip.alpha, clip.bits)
+    references, more = read_references(options)
+    video = VideoSettings() if options.together is None else VideoSettings(together=options.together)
+    frames, rate = _looked_at(clip, MAX_FRAMES)
+    request = Request(frames, options.prompt, references, None if rate is None else min(float(rate), 1000.0))
+    models, pipeline = load(options)
+    settings = settings_of(options, pipeline)
+    work = _work_folder(outputs.folder, options, clip, models, settings, sampling, video)
+    progress = _Progress(terminal)
+    notes[:0] = [*clip.notes, *more]
+    for note in notes:
+        terminal.note(note)
+    job = ClipJob(
+        clip, pipeline, request, settings, video, form, work, sampling, options.threshold, options.anyway,
+        terminal.event, progress, notes,
+    )  # fmt: skip
+    seconds: dict[str, float] = {}
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        begun = time.perf_counter()
+        reasoned = job.reason()
+        seconds["reason"] = time.perf_counter() - begun
+        begun = time.perf_counter()
+        store = job.places(reasoned)
+        seconds["places"] = time.perf_counter() - begun
+        for note in dict.fromkeys(note for piece in store.pieces for note in piece.notes):
+            terminal.note(note)
+        doubt = store.pieces[0].doubt
+        held = doubt if doubt and not options.anyway and not reasoned.trace.plan.changes_nothing else ""
+        begun = time.perf_counter()
+        if not held:
+            job.paint(reasoned, store)
+        seconds["edit"] = time.perf_counter() - begun
+    except KeyboardInterrupt:
+        terminal.line(f"{'stopped':8}  what is done is kept: the same command goes on from there")
+        raise
+    record = _record(options, models, job, reasoned, store, held, seconds)
+    if held:
+        names = names[2:3]
+    files = _claimed(outputs, names, work)
+    try:
+        if not held:
+            terminal.line(f"{'writing':8}  {files[0]}: {store.count} frames of {clip.width} x {clip.height}")
+            sound = job.sound(store) if options.audio is not False else None
+            lost = job.write(store, files[0], files[1], sound)
+            for note in lost:
+                terminal.note(note)
+            record["notes"] += lost
+            record["clip"]["sound_kept"] = sound is not None
+            _write_strip(files[3], job, reasoned, store, options.prompt)
+        _write_text(files[0] if held else files[2], json.dumps(record, ensure_ascii=False, indent=2) + "\n")
+    except Exception:
+        outputs.release([path for path in files if path.is_file()])
+        (work / _CLAIMED).unlink(missing_ok=True)
+        raise
+    shutil.rmtree(work, ignore_errors=True)
+    terminal.line(f"{'wrote':8}  {', '.join(map(str, files))}")
+    if held:
+        terminal.line(f"{'held':8}  nothing was painted: {held}; say it otherwise, or add --anyway")
+    return 3 if held else 0
+
+
+def _claimed(outputs: Outputs, names: list[str], work: Path) -> list[Path]:
+    """Where the results go: the names that an earlier run of the same command had taken for them, or new
+    ones."""
+    note = work / _CLAIMED
+    if note.is_file():
+        return [outputs.folder / name for name in json.loads(note.read_text(encoding="utf-8"))]
+    files = outputs.claim(names)
+    _write_text(note, json.dumps([path.name for path in files]))
+    return files
+
+
+def _rate(clip: ClipFile) -> Fraction | None:
+    if clip.selection.fps is not None:
+        return clip.selection.fps
+    return None if clip.rate is None else clip.rate / clip.selection.step
+
+
+def _looked_at(clip: ClipFile, most: int) -> tuple[Any, Fraction | None]:
+    """(the frames that the reasoner sees, their rate). Of a whole video only those are decoded."""
+    from ..files.clips import read_clip
+    from ..files.selection import Selection
+
+    if clip.selection == Selection() and not clip.path.is_dir():
+        seen = read_clip(clip.path, Selection(at_most=most))
+        return seen.frames, seen.rate
+    return clip.some(most)
+
+
+class _Progress:
+    """How far it is, and how long it still takes: a bar where a person watches, else a line now and then."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self.terminal = terminal
+        self.what, self.begun, self.first, self.told = "", 0.0, 0, 0.0
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = time.perf_counter()
+        if what != self.what:
+            self.what, self.begun, self.first, self.told = what, now, done, now
+        left = ""
+        if done > self.first and done < total:
+            left = f", {_duration((now - self.begun) / (done - self.first) * (total - done))} left"
+        self.terminal.bar(what, done, total, f" frames{left}")
+        if not self.terminal.live and now - self.told >= _EVERY:
+            self.told = now
+            self.terminal.line(f"{what:8}  {done} of {total} frames{left}")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _work_folder(
+    folder: Path,
+    options: argparse.Namespace,
+    clip: ClipFile,
+    models: dict[str, Path],
+    settings: Any,
+    sampling: Any,
+    video: Any,
+) -> Path:
+    """Where what is done lies: the same for the same command on the same files, and for no other."""
+    from .. import __version__
+
+    read = [str(clip.path), *options.reference, *options.reference_video, *options.reference_depth]
+    read += [str(path) for path in models.values()] + ([options.adapter] if options.adapter else [])
+    said = {
+        "evlm": __version__,
+        "files": [_state_of(path) for path in read],
+        "options": {
+            name: value
+            for name, value in sorted(vars(options).items())
+            if name not in ("out", "overwrite", "audio", "folder")
+        },
+        "settings": [repr(settings), repr(sampling), repr(video)],
+    }
+    key = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return folder / f".evlm-{key}"
+
+
+def _state_of(path: str) -> list[Any]:
+    try:
+        found = Path(path).expanduser().resolve()
+        return [str(found), found.stat().st_size, found.stat().st_mtime_ns]
+    except OSError:
+        return [path]
+
+
+def _record(
+    options: argparse.Namespace,
+    models: dict[str, Path],
+    job: ClipJob,
+    reasoned: Reasoned,
+    store: MaskStore,
+    held: str,
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    from .. import __version__
+    from ..plan.trace import TRACE_VERSION
+
+    flags = ("reference", "reference_video", "reference_depth", "reference_text")
+    durations = store.durations
+    times = accumulate(durations[:-1], initial=Fraction(0))
+    notes = [*job.notes, *(note for piece in store.pieces for note in piece.notes)]
+    return {
+        "evlm": __version__,
+        "trace_version": TRACE_VERSION,
+        "video": one_line(options.video),
+        "size": [store.count, store.height, store.width],
+        "prompt": options.prompt,
+        "references": [one_line(each) for flag in flags for each in getattr(options, flag)],
+        "models": {role: one_line(str(path)) for role, path in models.items()},
+        "trace": asdict(reasoned.trace),
+        "text": reasoned.text,
+        "boxes": [_box(box) for piece in store.pieces for box in piece.boxes],
+        "held_back": held,
+        "seconds": {step: round(value, 3) for step, value in seconds.items()},
+        "notes": list(dict.fromkeys(notes)),
+        "clip": {
+            "times": [str(time) for time in times],
+            "seconds": str(sum(durations, Fraction(0))),
+            "codec": job.form.codec.name,
+            "sound": job.clip.sound,
+        },
+    }
+
+
+def _box(box: dict[str, Any]) -> dict[str, Any]:
+    return {**box, "score": None} if box.get("by_plan") else box
+
+
+def _write_strip(path: Path, job: ClipJob, reasoned: Reasoned, store: MaskStore, prompt: str) -> None:
+    from ..files.pictures import load_mask, load_picture, write_atomically
+    from ..viz.strip import StripFrame, draw_strip
+
+    starts = list(accumulate(store.durations[:-1], initial=Fraction(0)))
+    frames = [
+        StripFrame(
+            load_picture(pictures["original"])[0],
+            load_mask(pictures["mask"])[0],
+            load_picture(pictures["edited"])[0],
+            f"frame {number} · {float(starts[number]):.2f} s",
+        )
+        for number, pictures in job.keyframes()
+    ]
+    asked = f"asked: “{prompt}”" if prompt.strip() else "asked: no words, only the reference"
+    image = draw_strip(frames, reasoned.trace.plan.instruction, asked)
+    write_atomically(path, lambda file: image.save(file, format="PNG"))
+
+
+def _write_text(path: Path, text: str) -> None:
+    from ..files.pictures import write_atomically
+
+    write_atomically(path, lambda file: file.write(text.encode("utf-8")))

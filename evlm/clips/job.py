@@ -1,0 +1,206 @@
+"""A clip of any length from a request to files: plan, places, painting, window by window.
+
+What is done lies in a folder of its own, each piece there whole or not at all: a run that was stopped, at any
+moment, goes on there and gives the same bytes as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..errors import PictureError
+from ..files.clip_codecs import ClipForm, values_of
+from ..files.clip_reader import ClipFile
+from ..files.clip_sound import Sound
+from ..files.clip_writer import join_segments, take_place, write_segment
+from ..files.pictures import save_picture, write_atomically
+from ..files.png import write_png
+from ..files.selection import spread
+from ..plan.trace import Trace, plan_from_json, plan_to_json
+from ..reason.reasoner import Reasoned
+from .frames import FileFrames
+from .masks import MaskStore
+from .steps import StepChain, clip_steps
+
+if TYPE_CHECKING:
+    from ..edit.protocol import EditSettings
+    from ..events import OnEvent
+    from ..pipeline import Pipeline
+    from ..reason.reasoner import Sampling
+    from ..request import Request
+    from ..video.settings import VideoSettings
+
+KEYFRAMES = 6  # shown of the clip
+_PLACED = 24_000_000  # pixels of the frames in which places are looked for together: 288 MB as float
+OnProgress = Callable[[str, int, int], None]
+"""(what is done: "places" or "edit", frames that are finished, all frames)."""
+
+
+@dataclass
+class ClipJob:
+    """One edit of one clip. work: the folder for what is done; nothing else lies in it.
+
+    request: what is asked; its original are the frames that the reasoner looks at. form: how the clip is
+    written. anyway: paint by a plan that is doubted, too. notes: grows with what a user should know.
+    """
+
+    clip: ClipFile
+    pipeline: Pipeline
+    request: Request
+    settings: EditSettings
+    video: VideoSettings
+    form: ClipForm
+    work: Path
+    sampling: Sampling | None = None
+    threshold: float | None = None
+    anyway: bool = False
+    on_event: OnEvent | None = None
+    on_progress: OnProgress | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def reason(self) -> Reasoned:
+        """The plan; that of an earlier run where there is one."""
+        path = self.work / "plan.json"
+        if path.is_file():
+            data = json.loads(path.read_text(encoding="utf-8"))
+            plan = plan_from_json(data["plan"])
+            return Reasoned(data["text"], 0, 0.0, trace=Trace(**data["thoughts"], plan=plan))
+        reasoned = self.pipeline.reason(self.request, self.sampling, self.on_event)
+        trace = reasoned.trace
+        thoughts = {name: getattr(trace, name) for name in ("thinking", "intermediate", "reflection")}
+        _write_json(path, {"plan": plan_to_json(trace.plan), "text": reasoned.text, "thoughts": thoughts})
+        return reasoned
+
+    def places(self, reasoned: Reasoned) -> MaskStore:
+        """Where the steps of the plan go in every frame: those that are not known yet are looked for.
+
+        This is the one place where things are looked for in a clip: `Pipeline.plan` follows them through as
+        many frames as are in memory at once.
+        """
+        store = MaskStore(self.work, len(reasoned.trace.plan.steps), self.clip.height, self.clip.width)
+        whole = self.work / "places.done"
+        if whole.is_file():
+            return store
+        size = max(_PLACED // (self.clip.height * self.clip.width), 2)
+        for window in self.clip.windows(size, begin=store.count):
+            request = replace(self.request, original=window.frames)
+            planned = self.pipeline.plan(request, reasoned, self.threshold)
+            store.add(
+                [step.mask for step in planned.steps],
+                window.durations,
+                [replace(box, frame=box.frame + window.first) for box in planned.boxes],
+                planned.notes,
+                planned.doubt,
+            )
+            if store.pieces[0].doubt and not self.anyway:
+                return store
+            self._tell("places", store.count)
+        write_atomically(whole, lambda file: file.write(b"1"))
+        return store
+
+    def paint(self, reasoned: Reasoned, store: MaskStore) -> None:
+        """Paints every window that is not painted yet."""
+        begin, state = self._state()
+        if begin >= store.count:
+            return
+        steps = clip_steps(reasoned.trace.plan, self.pipeline.editor)
+        source = FileFrames(self.clip, max(begin - self.video.overlap, 0))
+        chain = StepChain(self.pipeline.editor, steps, store, self.settings, self.video, source, begin, state)
+        every = [at for at, step in enumerate(reasoned.trace.plan.steps) if not step.changes_nothing]
+        shown = spread(store.count, KEYFRAMES)
+        for first, frames in chain.windows():
+            stop = first + len(frames)
+            original = source.read(first, stop)
+            masks = store.some(every, range(first, stop))[..., None].float()
+            alpha = source.opacity(first, stop)
+            self._segment(
+                "window", first, frames if alpha is None else torch.cat([frames, alpha], -1), self.form
+            )
+            self._segment("mask", first, masks.expand(-1, -1, -1, 3), self.mask_form)
+            for at in (each for each in shown if first <= each < stop):
+                for kind, picture in (("original", original), ("edited", frames), ("mask", masks)):
+                    name = self.work / f"key-{at:08}-{kind}.png"
+                    save_picture(name, picture[at - first].expand(-1, -1, 3))
+            chain.save(self.work / f"state-{stop:08}.safetensors", stop)
+            if state is not None:
+                state.unlink(missing_ok=True)
+            state = self.work / f"state-{stop:08}.safetensors"
+            self._tell("edit", stop, store.count)
+        self.notes += chain.notes
+
+    @property
+    def mask_form(self) -> ClipForm:
+        return replace(self.form, alpha=False, deep=False)
+
+    def write(self, store: MaskStore, edited: Path, mask: Path, sound: Sound | None) -> list[str]:
+        """The clip and its mask from what is painted, each with its name only when it is whole. Returns what
+        was done to the sound. Raises PictureError."""
+        notes: list[str] = []
+        try:
+            for kind, path, form in (("mask", mask, self.mask_form), ("window", edited, self.form)):
+                if not form.codec.encoder:
+                    if (self.work / kind).is_dir() or not path.is_dir():  # else an earlier run did it
+                        take_place(self.work / kind, path)
+                    continue
+                segments = sorted(self.work.glob(f"{kind}-*.mkv"))
+                heard = sound if kind == "window" else None
+                notes += join_segments(path, segments, form, store.durations, heard)
+        except OSError as error:
+            raise PictureError(f"{edited}: cannot be written ({error.strerror or error})") from error
+        return notes
+
+    def keyframes(self) -> Iterator[tuple[int, dict[str, Path]]]:
+        """(number, the pictures "original", "edited" and "mask") of each frame that is shown of the clip."""
+        for path in sorted(self.work.glob("key-*-original.png")):
+            head = path.name.removesuffix("original.png")
+            yield (
+                int(head.split("-")[1]),
+                {kind: self.work / f"{head}{kind}.png" for kind in ("original", "edited", "mask")},
+            )
+
+    def sound(self, store: MaskStore) -> Sound | None:
+        """What is heard of the file: all of it where the clip is whole, else its own part."""
+        if not self.clip.sound:
+            return None
+        selection = self.clip.selection
+        whole = selection.first == 0 and selection.end is None and selection.limit is None
+        seconds = None if whole else sum(store.durations, Fraction(0))
+        return Sound(self.clip.path, self.clip.begin, seconds)
+
+    def _segment(self, kind: str, first: int, frames: Tensor, form: ClipForm) -> None:
+        try:
+            if form.codec.encoder:
+                write_segment(self.work / f"{kind}-{first:08}.mkv", frames, form)
+                return
+            for number, picture in enumerate(frames, first):
+                path, values = self.work / kind / f"{number:08}.png", values_of(picture, form)
+                write_atomically(path, lambda file, values=values: write_png(file, values))  # type: ignore[misc]
+        except OSError as error:
+            raise PictureError(
+                f"{self.work}: cannot be written ({error.strerror or error}); make room, and the same "
+                "command goes on from there"
+            ) from error
+
+    def _state(self) -> tuple[int, Path | None]:
+        """(the first frame that is not painted yet, the state there)."""
+        states: Sequence[Path] = sorted(self.work.glob("state-*.safetensors"))
+        if not states:
+            return 0, None
+        return int(states[-1].stem.split("-")[1]), states[-1]
+
+    def _tell(self, what: str, done: int, total: int | None = None) -> None:
+        if self.on_progress is not None:
+            self.on_progress(what, done, max(total or self.clip.count, done))
+
+
+def _write_json(path: Path, data: dict[str, Any]) -> None:
+    text = json.dumps(data, ensure_ascii=False)
+    write_atomically(path, lambda file: file.write(text.encode("utf-8")))

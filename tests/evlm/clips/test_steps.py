@@ -1,0 +1,110 @@
+"""A plan's steps over a clip, window by window: as in memory, and the same from wherever a run goes on."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_ip2p
+import torch
+from torch import Tensor
+
+from evlm.clips import steps as clip_steps_file
+from evlm.clips.frames import FileFrames
+from evlm.clips.masks import MaskStore
+from evlm.clips.steps import ClipStep, StepChain
+from evlm.files.clip_reader import open_clip
+from evlm.files.clip_writer import write_clip
+from evlm.video.clip import edit_clip
+from evlm.video.settings import VideoSettings
+
+pytest.importorskip("av")
+COUNT, SIDE = 9, 48
+VIDEO = VideoSettings(window=4, overlap=1, propagate="none")
+
+
+@pytest.fixture(scope="module")
+def editor(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return tiny_ip2p.load(
+        tiny_ip2p.save_folder(tiny_ip2p.build(), tmp_path_factory.mktemp("ip2p") / "folder")
+    )
+
+
+@pytest.fixture(scope="module")
+def frames() -> Tensor:
+    noise = torch.rand(COUNT, SIDE, SIDE, 3, generator=torch.Generator().manual_seed(0))
+    return (noise * 255).round() / 255
+
+
+@pytest.fixture(scope="module")
+def clip(frames: Tensor, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    path = tmp_path_factory.mktemp("clip") / "a.mkv"
+    write_clip(path, frames, "ffv1")
+    return open_clip(path)
+
+
+def masks(shift: int) -> Tensor:
+    """A square that moves, float [F, H, W]; in frame 4 it is not there."""
+    on = torch.zeros(COUNT, SIDE, SIDE)
+    for frame in range(COUNT):
+        on[frame, 10:26, 2 + shift + 2 * frame : 18 + shift + 2 * frame] = float(frame != 4)
+    return on
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> MaskStore:
+    """Of two steps, in two pieces."""
+    store = MaskStore(tmp_path, 2, SIDE, SIDE)
+    for part in (slice(0, 5), slice(5, COUNT)):
+        durations = [Fraction(1, 8)] * len(range(*part.indices(COUNT)))
+        store.add([masks(0)[part], masks(8)[part]], durations)
+    return MaskStore(tmp_path, 2, SIDE, SIDE)
+
+
+def chain(
+    editor: Any, clip: Any, store: MaskStore, steps: int, begin: int = 0, state: Any = None
+) -> StepChain:
+    at_work = [ClipStep("make it red", (0,)), ClipStep("make it round", (1,))][:steps]
+    settings = editor.defaults.with_kwargs(steps=2)
+    source = FileFrames(clip, max(begin - VIDEO.overlap, 0))
+    return StepChain(editor, at_work, store, settings, VIDEO, source, begin, state)
+
+
+def test_masks_come_back_as_they_were_given(store: MaskStore) -> None:
+    assert store.count == COUNT and store.durations == [Fraction(1, 8)] * COUNT
+    assert torch.equal(store.some([0], range(COUNT)), masks(0) > 0)
+    assert torch.equal(store.some([0, 1], [7, 2]), ((masks(0) + masks(8)) > 0)[[7, 2]])
+    track = store.track([0, 1])
+    assert track[4] is None and track[1] == (4, 10, 28, 26) and not store.whole([0])
+
+
+@pytest.mark.parametrize("lazily", [False, True])
+def test_one_step_is_what_it_is_in_memory(
+    editor: Any, clip: Any, store: MaskStore, frames: Tensor, lazily: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if lazily:
+        monkeypatch.setattr(clip_steps_file, "_AT_ONCE", 0)
+    found = torch.cat([each for _, each in chain(editor, clip, store, 1).windows()])
+    settings = editor.defaults.with_kwargs(steps=2)
+    wanted = edit_clip(editor, frames, "make it red", masks(0), settings, video=VIDEO)
+    assert torch.equal(found, wanted.frames) and not torch.equal(found, frames)
+    assert torch.equal(found[masks(0) == 0], frames[masks(0) == 0])
+
+
+def test_two_steps_go_on_from_every_window_with_the_same_bits(
+    editor: Any, clip: Any, store: MaskStore, tmp_path: Path
+) -> None:
+    whole = chain(editor, clip, store, 2)
+    found, states = {}, {}
+    for first, edited in whole.windows():
+        found[first] = edited
+        stop = first + len(edited)
+        states[stop] = tmp_path / f"state-{stop}"
+        whole.save(states[stop], stop)
+    assert list(found) == [0, 4, 7]
+    for begin in (4, 7):
+        later = dict(chain(editor, clip, store, 2, begin, states[begin]).windows())
+        assert list(later) == [first for first in found if first >= begin]
+        assert all(torch.equal(later[first], found[first]) for first in later)
