@@ -28,10 +28,15 @@ class FileFrames:
         """float32 [stop - start, H, W, 3]."""
         return self._span(start, stop)[..., :3]
 
+    def one(self, frame: int) -> Tensor:
+        """float32 [H, W, 3], of a frame that was read last."""
+        return as_float([self._held[frame - self._first]])[0, ..., :3]
+
     def opacity(self, start: int, stop: int) -> Tensor | None:
         """[stop - start, H, W, 1] of frames that were read last; None where all is opaque."""
-        frames = self._span(start, stop)
-        return frames[..., 3:] if frames.shape[-1] == 4 else None
+        if self._held[0].shape[-1] == 3:
+            return None
+        return self._span(start, stop)[..., 3:]
 
     def _span(self, start: int, stop: int) -> Tensor:
         while self._first + len(self._held) < stop:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ..video.settings import VideoSettings
 
 KEYFRAMES = 6  # shown of the clip
-_PLACED = 24_000_000  # pixels of the frames in which places are looked for together: 288 MB as float
+_PLACED = 12_000_000  # pixels of the frames in which places are looked for together: 144 MB as float
 OnProgress = Callable[[str, int, int], None]
 """(what is done: "places" or "edit", frames that are finished, all frames)."""
 
@@ -118,7 +118,6 @@ class ClipJob:
         shown = spread(store.count, KEYFRAMES)
         for first, frames in chain.windows():
             stop = first + len(frames)
-            original = source.read(first, stop)
             masks = store.some(every, range(first, stop))[..., None].float()
             alpha = source.opacity(first, stop)
             self._segment(
@@ -126,9 +125,9 @@ class ClipJob:
             )
             self._segment("mask", first, masks.expand(-1, -1, -1, 3), self.mask_form)
             for at in (each for each in shown if first <= each < stop):
-                for kind, picture in (("original", original), ("edited", frames), ("mask", masks)):
-                    name = self.work / f"key-{at:08}-{kind}.png"
-                    save_picture(name, picture[at - first].expand(-1, -1, 3))
+                pictures = (source.one(at), frames[at - first], masks[at - first])
+                for kind, picture in zip(("original", "edited", "mask"), pictures, strict=True):
+                    save_picture(self.work / f"key-{at:08}-{kind}.png", picture.expand(-1, -1, 3))
             chain.save(self.work / f"state-{stop:08}.safetensors", stop)
             if state is not None:
                 state.unlink(missing_ok=True)
