@@ -285,7 +285,7 @@ def _box(box: dict[str, Any]) -> dict[str, Any]:
 
 def _write_strip(path: Path, job: ClipJob, reasoned: Reasoned, store: MaskStore, prompt: str) -> None:
     from ..files.pictures import load_mask, load_picture, write_atomically
-    from ..viz.strip import StripFrame, draw_strip
+    from ..viz.clip_sheet import StripFrame, draw_clip_sheet
 
     starts = list(accumulate(store.durations[:-1], initial=Fraction(0)))
     frames = [
@@ -298,7 +298,7 @@ def _write_strip(path: Path, job: ClipJob, reasoned: Reasoned, store: MaskStore,
         for number, pictures in job.keyframes()
     ]
     asked = f"asked: “{prompt}”" if prompt.strip() else "asked: no words, only the reference"
-    image = draw_strip(frames, reasoned.trace.plan.instruction, asked)
+    image = draw_clip_sheet(frames, reasoned.trace.plan.instruction, asked)
     write_atomically(path, lambda file: image.save(file, format="PNG"))
 
 
