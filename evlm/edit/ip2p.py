@@ -221,6 +221,9 @@ class IP2P:
             latents = noise * scheduler.init_noise_sigma
         mask = None if mask is None else mask.to(device, dtype)
 
+        # A painting that begins later holds the later part of a path.
+        held = None if held is None else held[-len(times) - 1 :]
+
         def now(latents: Tensor, step: int) -> Tensor:
             """The latents before a step, with those that are held."""
             if held is not None:

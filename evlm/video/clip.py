@@ -72,8 +72,11 @@ def edit_clip(
     routes = route(frames[:1], len(frames), mask, editor, settings or editor.defaults, notes)
     if not routes:
         return unchanged(frames, notes)
+    manner = edit_windows
+    if video.carries(len(frames)):
+        from .carried import edit_carried as manner  # type: ignore[assignment]
     done = list(
-        edit_windows(
+        manner(
             editor,
             lambda start, stop: frames[start:stop],
             len(frames),
@@ -86,7 +89,7 @@ def edit_clip(
         )
     )
     crops = torch.cat([each.crops for each in done if len(each.crops)])
-    box = next(iter(_largest(routes).boxes.values()))
+    box = next(iter(largest(routes).boxes.values()))
     return Edited(torch.cat([each.frames for each in done]), crops, box, tuple(dict.fromkeys(notes)))
 
 
@@ -176,7 +179,7 @@ def edit_windows(
     finished = [dict(each) for each in carry] or [{} for _ in routes]
     pictures = sum(frame >= begin for each in routes for frame in each.boxes)
     progress = Progress(on_step, pictures)
-    largest = routes.index(_largest(routes))
+    shown = routes.index(largest(routes))
     with shared(editor.unet) as sharing:
         painter = WindowPainter(editor, sharing, text, settings, video, notes, progress)
         for steps in zip(*(windows_of(each, count, video) for each in routes), strict=True):
@@ -190,19 +193,19 @@ def edit_windows(
                 if not new:
                     finished[number] = {}
                     continue
-                work = each.work(frames, span.start, old + new)
+                work = each.work(frames[[frame - span.start for frame in old + new]], old + new)
                 held = torch.stack([finished[number][frame] for frame in old], 1) if old else None
                 path, painted = painter.paint(work, held)
                 last = (old + new)[-video.overlap :] if video.overlap else []
                 paths = path[:, len(path[0]) - len(last) :].cpu().unbind(1)
                 finished[number] = dict(zip(last, paths, strict=True))
-                result = _put(result, span.new, each, new, work, painted, settings.feather)
-                if number == largest:
+                result = put(result, span.new, each, new, work, painted, settings.feather)
+                if number == shown:
                     crops = painted
             yield Finished(span.new, result, crops, tuple(dict(each) for each in finished))
 
 
-def _put(
+def put(
     frames: Tensor,
     first: int,
     route: Route,
@@ -232,7 +235,7 @@ def steady(route: Route, which: list[int]) -> Tensor | None:
     return masks[begin : begin + len(which)]
 
 
-def _largest(routes: Sequence[Route]) -> Route:
+def largest(routes: Sequence[Route]) -> Route:
     def size(route: Route) -> int:
         box = next(iter(route.boxes.values()))
         return (box.x1 - box.x0) * (box.y1 - box.y0)

@@ -7,15 +7,15 @@ they come out as they were.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..edit.chunks import in_chunks
-from ..edit.crop import CropBox, extract
+from ..edit.crop import CropBox, cover, extract
 from ..edit.masked import Work
 from ..edit.protocol import EditSettings, OnStep
 from ..edit.regions import Place
@@ -54,15 +54,12 @@ class Route:
         frames = place.inside.flatten(1).any(1).nonzero().flatten().tolist()
         return cls(place.inside, dict(zip(frames, place.boxes, strict=True)))
 
-    def work(self, frames: Tensor, first: int, which: list[int]) -> Work:
-        """The crops of the frames `which` of the clip. frames: [n, H, W, 3], the clip's from `first` on."""
+    def work(self, frames: Tensor, which: Sequence[int]) -> Work:
+        """The crops of the frames `which` of the clip. frames: those [n, H, W, 3]."""
         boxes = tuple(self.boxes[frame] for frame in which)
-        crops = [
-            extract(frames[frame - first : frame - first + 1], box)
-            for frame, box in zip(which, boxes, strict=True)
-        ]
-        mask = None if self.inside is None else self.inside[which]
-        return Work(boxes, torch.tensor([frame - first for frame in which]), torch.cat(crops), mask)
+        crops = [extract(frame[None], box) for frame, box in zip(frames, boxes, strict=True)]
+        mask = None if self.inside is None else self.inside[list(which)]
+        return Work(boxes, torch.arange(len(boxes)), torch.cat(crops), mask)
 
 
 class Progress:
@@ -82,6 +79,12 @@ class Progress:
             on_step(before * steps + step * count, self.pictures * steps, preview[-count:])
 
         return tell
+
+    def skip(self, count: int, steps: int) -> None:
+        """So many pictures needed no painting."""
+        self.done += count
+        if self.on_step is not None:
+            self.on_step(self.done * steps, self.pictures * steps, None)
 
 
 @dataclass
@@ -123,6 +126,35 @@ class WindowPainter:
             path=path,
         )
         return torch.stack(path), self.decode(latents[fixed:])
+
+    def repaint(
+        self, crops: Tensor, keys: Sequence[Any], begin: Tensor, missing: Tensor, strength: float
+    ) -> Tensor:
+        """What is missing in some crops, painted while they look at keyframes: [n, h, w, 3] in 0..1.
+
+        crops: [n, h, w, 3], the source. keys: with their source and path (`propagate.Key`); none without a
+        path is looked at. begin: [n, h, w, 3], where painting begins, noised to `strength`, and what is kept.
+        missing: bool [n, h, w].
+        """
+        seen = [key for key in keys if key.path is not None and self.video.together != "per-frame"]
+        count, extra = len(crops), len(seen)
+        picture = self.encode(torch.cat([*(key.source[None] for key in seen), crops]))
+        start = torch.cat([picture[:extra], self.encode(begin)])
+        cells = cover(missing.float(), *picture.shape[-2:]).unsqueeze(1)
+        cells = torch.cat([cells.new_zeros(extra, *cells.shape[1:]), cells])
+        anchors = tuple(range(extra))
+        refs = tuple(anchors if i < extra else (*anchors, i) for i in range(extra + count))
+        new = tuple(range(extra, extra + count))
+        latents = self.editor.paint(
+            picture,
+            self.text,
+            cells,
+            replace(self.settings, strength=strength * self.settings.strength),
+            start=start,
+            predict=self.sharing.window(refs, self.settings.chunk, self.notes, new),
+            held=torch.stack([key.path for key in seen], 1) if seen else None,
+        )
+        return self.decode(latents[extra:])
 
     def encode(self, crop: Tensor) -> Tensor:
         """As the editor's, in its chunks."""

@@ -1,0 +1,166 @@
+"""Keyframes carried along the motion: which they are, what is carried, what is painted anew."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import tiny_ip2p
+import torch
+from torch import Tensor
+
+from evlm.edit.crop import CropBox
+from evlm.edit.ip2p import IP2P
+from evlm.edit.masked import Work
+from evlm.edit.protocol import EditSettings
+from evlm.video.carried import nearness
+from evlm.video.clip import edit_clip
+from evlm.video.propagate import Key, carry, keyframes
+from evlm.video.settings import VideoSettings
+from evlm.video.windows import Route
+
+QUICK = EditSettings(steps=2, scheduler="ddim", seed=5)
+FLOW = VideoSettings(propagate="flow", window=4)
+
+
+@pytest.fixture(scope="module")
+def editor(tmp_path_factory: pytest.TempPathFactory) -> IP2P:
+    folder = tiny_ip2p.save_folder(tiny_ip2p.build(), tmp_path_factory.mktemp("ip2p") / "folder")
+    return tiny_ip2p.load(folder)
+
+
+def route_of(inside: Tensor) -> Route:
+    box = CropBox(0, 0, inside.shape[2], inside.shape[1], inside.shape[1], inside.shape[2])
+    frames = inside.flatten(1).any(1).nonzero().flatten().tolist()
+    return Route(inside, dict.fromkeys(frames, box))
+
+
+def squares(*sides: int) -> Tensor:
+    on = torch.zeros(len(sides), 32, 32, dtype=torch.bool)
+    for frame, side in enumerate(sides):
+        on[frame, :side, :side] = True
+    return on
+
+
+def test_keyframes_are_the_ends_the_changes_and_one_in_sixteen() -> None:
+    assert keyframes([route_of(squares(*[10] * 40))]) == [0, 16, 32, 39]
+    assert keyframes([route_of(squares(*[10] * 5, *[12] * 5))]) == [0, 5, 9]  # 44 % larger
+    assert keyframes([route_of(squares(10, 10, 10, 0, 0, 10, 10, 10))]) == [0, 2, 5, 7]
+    assert keyframes([route_of(squares(10, 10, 10, 0)), route_of(squares(0, 0, 10, 10))]) == [0, 2, 3]
+    route = route_of(squares(0, *[10] * 9))
+    assert keyframes([route], 3) == [1, 5, 9] and keyframes([route], 99) == list(range(1, 10))
+    assert keyframes([route], (0, 4, 7)) == [4, 7]
+    assert keyframes([], "auto") == []
+
+
+def moving(count: int, step: float, noise: int = 0) -> tuple[Tensor, Tensor]:
+    """(frames [count, 48, 48, 3], inside bool): a textured square that goes right on a still ground."""
+    generator = torch.Generator().manual_seed(noise)
+    ground = torch.full((48, 48, 3), 0.4)
+    thing = torch.nn.functional.interpolate(
+        torch.rand(1, 3, 6, 6, generator=generator), (16, 16), mode="bicubic"
+    )
+    frames, inside = ground.expand(count, -1, -1, -1).clone(), torch.zeros(count, 48, 48, dtype=torch.bool)
+    for frame in range(count):
+        x = 4 + round(step * frame)
+        frames[frame, 16:32, x : x + 16] = thing[0].movedim(0, -1).clamp(0, 1)
+        inside[frame, 16:32, x : x + 16] = True
+    return frames, inside
+
+
+def keys_of(frames: Tensor, inside: Tensor, which: tuple[int, ...]) -> list[Key]:
+    return [Key(frames[f], 1 - frames[f], inside[f].float()) for f in which]
+
+
+def work_of(frames: Tensor, inside: Tensor) -> Work:
+    box = CropBox(0, 0, 48, 48, 48, 48)
+    return Work((box,) * len(frames), torch.arange(len(frames)), frames, inside)
+
+
+def test_what_was_painted_goes_with_the_thing() -> None:
+    """The truth: the same paint, an inverted thing, in every frame."""
+    frames, inside = moving(7, 2)
+    work = work_of(frames[1:6], inside[1:6])
+    keys = keys_of(frames, inside, (0, 6))
+    crops, anew = carry(work, nearness((0, 6), range(1, 6)), keys, None)
+    error = (crops - (1 - frames[1:6])).abs().mean(-1)[inside[1:6]]
+    assert float(error.mean()) < 0.02 and anew == 0
+    still = (torch.stack([keys[0].painted] * 5) - (1 - frames[1:6])).abs().mean(-1)[inside[1:6]]
+    assert float(still.mean()) > 0.08  # what it would be without the motion
+
+
+def test_nearness_is_linear_in_time() -> None:
+    assert torch.allclose(nearness((2, 6), [3, 4]), torch.tensor([[0.75, 0.5], [0.25, 0.5]]))
+    assert nearness((2,), [3, 9]).tolist() == [[1.0, 1.0]]
+
+
+class Paints:
+    """A painter that remembers what it was asked for, and paints white."""
+
+    video = VideoSettings(window=4)
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    def repaint(self, crops: Tensor, keys: Any, begin: Tensor, missing: Tensor, strength: float) -> Tensor:
+        self.asked.append((len(crops), len(keys), missing, strength))
+        return torch.ones_like(crops)
+
+
+def test_what_no_keyframe_reaches_is_painted_and_much_of_it_means_all() -> None:
+    frames, inside = moving(5, 2)
+    masks = inside.clone()
+    masks[2, 12:16, :] = inside[2, 16:20, :]  # something more, that was in no keyframe: 20 % of it
+    masks[3, 2:16, :] = inside[3, 18:32, :]  # and so much more that all is uncertain
+    painter: Any = Paints()
+    keys = keys_of(frames, inside, (0, 4))
+    crops, anew = carry(work_of(frames[1:4], masks[1:4]), nearness((0, 4), (1, 2, 3)), keys, painter)
+    assert anew == 2 and [each[:2] for each in painter.asked] == [(2, 2)]
+    _, _, missing, strength = painter.asked[0]
+    assert strength == 0.6 and torch.equal(missing[1], masks[3])
+    assert 0 < missing[0].sum() < masks[2].sum() and not (missing[0] & ~masks[2]).any()
+    assert (crops[1][missing[0]] == 1).all() and not (crops[1][masks[2] & ~missing[0]] == 1).all()
+
+
+def test_on_equal_frames_the_keyframes_paint_is_the_single_pictures(editor: IP2P) -> None:
+    frame, mask = tiny_ip2p.frames(1), torch.zeros(1, 64, 64)
+    mask[:, 20:40, 20:41] = 1
+    alone = editor.edit(frame, "make it red", mask, QUICK).frames
+    clip = edit_clip(editor, frame.expand(6, -1, -1, -1), "make it red", mask, QUICK, video=FLOW)
+    assert float((clip.frames - alone).abs().max()) <= 2e-5
+    assert clip.notes[0].startswith("2 of 6 frames are keyframes")
+
+
+def test_fewer_frames_go_through_the_model_and_the_outside_stays(
+    editor: IP2P, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames, inside = moving(9, 2)
+    calls: list[int] = []
+    paint = editor.paint
+    monkeypatch.setattr(editor, "paint", lambda *a, **k: calls.append(len(a[0])) or paint(*a, **k))
+    seen: list[tuple[int, int]] = []
+    edited = edit_clip(
+        editor, frames, "make it red", inside.float(), QUICK, lambda a, b, _: seen.append((a, b)), FLOW
+    )
+    assert torch.equal(edited.frames[~inside], frames[~inside]) and edited.frames.shape == frames.shape
+    assert bool((edited.frames != frames).any(-1)[inside].float().mean() > 0.9)
+    assert calls[0] == 2 and sum(calls) < 9
+    assert seen[-1] == (18, 18) and seen == sorted(seen)
+
+
+def test_auto_carries_long_clips_only_and_given_keyframes_are_taken(editor: IP2P) -> None:
+    assert VideoSettings().carries(33) and not VideoSettings().carries(32)
+    assert not VideoSettings(propagate="none").carries(99) and FLOW.carries(2)
+    frames, inside = moving(8, 2)
+    chosen = replace(FLOW, keyframes=(4,))
+    edited = edit_clip(editor, frames, "make it red", inside.float(), QUICK, video=chosen)
+    assert edited.notes[0].startswith("1 of 8 frames") and len(edited.crops) == 8
+
+
+def test_frames_by_themselves_are_carried_without_looking_at_each_other(editor: IP2P) -> None:
+    frames, inside = moving(6, 2)
+    alone = replace(FLOW, together="per-frame")
+    edited = edit_clip(editor, frames, "make it red", inside.float(), QUICK, video=alone).frames
+    single = editor.edit(frames[:1], "make it red", inside[:1].float(), QUICK).frames
+    assert torch.allclose(edited[:1], single, atol=1e-4)
