@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -83,6 +84,7 @@ class Pipeline:
     ) -> None:
         self.reasoner, self.grounder, self.segmenter, self.editor = reasoner, grounder, segmenter, editor
         self.tracker = tracker
+        self._load_tracker: Callable[[], Tracker] | None = None
 
     @classmethod
     def load(
@@ -133,7 +135,14 @@ class Pipeline:
             segmenter = Segmenter.load(models["segmenter"], dtype=dtype, device=device)
         from .edit.load import load_editor
 
-        return cls(reasoner, grounder, segmenter, load_editor(models["editor"], dtype, device))
+        pipeline = cls(reasoner, grounder, segmenter, load_editor(models["editor"], dtype, device))
+        if "segmenter" in models:
+            from .segment.tracker import Tracker, can_track
+
+            source = Path(models["segmenter"])
+            if can_track(source):  # its other half, loaded when the first clip comes
+                pipeline._load_tracker = lambda: Tracker.load(source, dtype, device)
+        return pipeline
 
     def run(
         self,
@@ -162,7 +171,7 @@ class Pipeline:
         """
         watch = Watch(on_event)
         reasoned = self._reason(request, sampling, watch)
-        planned = self._plan(request, reasoned, threshold, grow, Changes(), None, watch)
+        planned = self._plan(request, reasoned, threshold, grow, Changes(), None, watch, video)
         if stopped := confirm(planned) if confirm is not None else "":
             planned, anyway = replace(planned, doubt=stopped), False
         return self._paint(request, planned, edit, watch, anyway, video)
@@ -182,15 +191,17 @@ class Pipeline:
         changes: Changes | None = None,
         mask: Tensor | None = None,
         on_event: OnEvent | None = None,
+        video: VideoSettings | None = None,
     ) -> Planned:
         """Where the edit goes: the steps "ground" and "segment" of an answer that `reason` gave.
 
         changes: what somebody who looked at the plan wants otherwise.
         mask: [F, H, W] or [1, H, W] in 0..1, at the original's size; takes the place of both steps.
+        video: its `track` says how things are followed through a clip.
         """
         watch = Watch(on_event)
         watch.notes += request.notes
-        return self._plan(request, reasoned, threshold, grow, changes or Changes(), mask, watch)
+        return self._plan(request, reasoned, threshold, grow, changes or Changes(), mask, watch, video)
 
     def paint(
         self,
@@ -220,6 +231,7 @@ class Pipeline:
         changes: Changes,
         mask: Tensor | None,
         watch: Watch,
+        video: VideoSettings | None = None,
     ) -> Planned:
         frames = request.original
         trace = changes.applied(reasoned.trace)
@@ -231,7 +243,8 @@ class Pipeline:
             place = fitted(mask, frames)
             steps, objects = tuple(PlannedStep(step, (), place) for step in plan.steps), None
         else:
-            steps, objects = self._places(frames, plan, threshold, grow, changes.boxes, watch)
+            look = self._places if len(frames) == 1 else partial(self._clip_places, video)
+            steps, objects = look(frames, plan, threshold, grow, changes.boxes, watch)
         looked_at = mask is not None or changes != Changes()
         return Planned(
             trace,
@@ -256,8 +269,6 @@ class Pipeline:
     ) -> tuple[tuple[PlannedStep, ...], Tensor | None]:
         """(each step with its place, silhouettes [N, F, H, W] of all that was segmented)."""
         count, height, width = frames.shape[:3]
-        if count > 1:
-            return self._clip_places(frames, plan, threshold, grow, given, watch)
         looks = any(step.scope == "local" and not step.changes_nothing for step in plan.steps)
         regions = [plan_region(step, height, width) for step in plan.steps]
         boxes: list[Box] = []
@@ -297,6 +308,7 @@ class Pipeline:
 
     def _clip_places(
         self,
+        video: VideoSettings | None,
         frames: Tensor,
         plan: Plan,
         threshold: float | None,
@@ -305,14 +317,18 @@ class Pipeline:
         watch: Watch,
     ) -> tuple[tuple[PlannedStep, ...], Tensor | None]:
         """As `_places`, followed through a clip."""
+        how = "auto" if video is None else video.track
+        if self.tracker is None and self._load_tracker is not None and how == "auto":
+            self.tracker = self._load_tracker()
+        by_plan = how == "plan"
         with watch.step("segment") as done:
             placed = place_clip_steps(
                 plan,
                 frames,
                 given,
-                grounder=self.grounder,
-                tracker=self.tracker,
-                segmenter=self.segmenter,
+                grounder=None if by_plan else self.grounder,
+                tracker=self.tracker if how == "auto" else None,
+                segmenter=None if by_plan else self.segmenter,
                 threshold=threshold,
                 grow=grow,
             )

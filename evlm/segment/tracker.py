@@ -151,6 +151,19 @@ class Tracker:
         return pixels
 
 
+def can_track(source: Path) -> bool:
+    """Whether `Tracker.load` takes what a segmenter is loaded from: a folder of sam2_video, or a file with
+    Meta's names where the `sam2` package is installed."""
+    if source.is_dir():
+        try:
+            return bool(read_json(source / "config.json", "a SAM 2 folder").get("model_type") == "sam2_video")
+        except ModelError:
+            return False
+    from .sam2_native import available
+
+    return source.is_file() and available()
+
+
 def box_prompts(boxes: Sequence[Box]) -> dict[int, list[Prompt]]:
     """Boxes as prompts by frame; the n-th of a label in each frame is one object, as `Segmenter` has it."""
     prompts: dict[int, list[Prompt]] = {}

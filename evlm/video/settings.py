@@ -10,6 +10,8 @@ from .together import MODES, Mode
 
 Propagate = Literal["auto", "none", "flow"]
 PROPAGATE: tuple[str, ...] = get_args(Propagate)
+Track = Literal["auto", "every-frame", "plan"]
+TRACK: tuple[str, ...] = get_args(Track)
 SHORT = 32
 """Up to so many frames, "auto" paints each of them."""
 
@@ -25,6 +27,8 @@ class VideoSettings:
     propagate: "none" paints every frame; "flow" paints keyframes and carries them along the motion; "auto"
         is "none" for up to 32 frames, else "flow".
     keyframes: painted for "flow"; "auto", a number of them, or which ones.
+    track: how things are followed: "auto" by SAM 2 where it can track, else as "every-frame", by detector and
+        segmenter in each; "plan" takes the plan's own mask for all frames.
     """
 
     together: Mode = "anchors"
@@ -32,12 +36,14 @@ class VideoSettings:
     overlap: int = 2
     propagate: Propagate = "auto"
     keyframes: Literal["auto"] | int | tuple[int, ...] = "auto"
+    track: Track = "auto"
 
     def __post_init__(self) -> None:
         """Raises RequestError for a value outside its range."""
         for name, value, known in (
             ("together", self.together, MODES),
             ("propagate", self.propagate, PROPAGATE),
+            ("track", self.track, TRACK),
         ):
             if value not in known:
                 raise RequestError(f"{name} {value!r}: expected one of {', '.join(known)}")

@@ -3,6 +3,7 @@ along."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,13 +11,18 @@ import torch
 from torch import Tensor
 
 from evlm.boxes import Box, bounding_box
+from evlm.pipeline import Pipeline
 from evlm.place_clip import place_clip, place_clip_steps
 from evlm.plan.mask_codec import BoxSpans
-from evlm.plan.trace import Plan
+from evlm.plan.trace import Plan, Trace
+from evlm.reason.reasoner import Reasoned
+from evlm.request import Request
 from evlm.segment.clip_region import decide_clip, moved
 from evlm.segment.region import PlanRegion, clip_to_boxes
 from evlm.segment.segmenter import Segmentation
+from evlm.segment.tracker import can_track
 from evlm.segment.tracks import Tracks
+from evlm.video.settings import VideoSettings
 
 SIZE, COUNT = 48, 6
 
@@ -157,6 +163,28 @@ def test_a_roomy_box_goes_along() -> None:
     assert not moved(roomy[0], gone, [0])[3].any()
     still = path(0)
     assert torch.equal(moved(roomy[0], still, [0]), roomy[0].expand_as(still))
+
+
+def test_the_pipeline_follows_as_it_is_told() -> None:
+    truth = path(6)
+    follows: Any = Follows(truth)
+    pipe = Pipeline(None, Finds(boxes_of(truth)), Cuts(truth), None)  # type: ignore[arg-type]
+    pipe._load_tracker = lambda: follows
+    request = Request(FRAMES, "make it red")
+    reasoned: Any = Reasoned("", 0, 0.0, trace=Trace("a cup", "red", "no", plan(truth.amax(0))))
+    for how, asked in (("every-frame", 0), ("auto", 1)):
+        planned = pipe.plan(request, reasoned, video=VideoSettings(track=how))  # type: ignore[arg-type]
+        assert planned.mask is not None and torch.equal(planned.mask, truth)
+        assert len(follows.asked) == asked
+    planned = pipe.plan(request, reasoned, video=VideoSettings(track="plan"))
+    assert planned.mask is not None and torch.equal(planned.mask, truth.amax(0).expand(COUNT, -1, -1))
+
+
+def test_what_can_track_is_told_without_loading_it(tmp_path: Path) -> None:
+    for kind in ("sam2_video", "sam2"):
+        (tmp_path / "config.json").write_text(f'{{"model_type": "{kind}"}}')
+        assert can_track(tmp_path) == (kind == "sam2_video")
+    assert not can_track(tmp_path / "nothing.pt")
 
 
 def test_steps_have_their_own_places_and_say_so() -> None:
