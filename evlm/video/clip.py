@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -118,8 +119,10 @@ class ClipEditor:
         settings: EditSettings | None = None,
         on_step: OnStep | None = None,
     ) -> Edited:
-        """As `edit_clip`."""
-        return edit_clip(self.editor, frames, instruction, mask, settings, on_step, self.video)
+        """As `edit_clip`. An editor whose weights somebody else manages is lent for that time (`use`)."""
+        lend = getattr(self.editor, "use", None)
+        with nullcontext(self.editor) if lend is None else lend() as editor:
+            return edit_clip(editor, frames, instruction, mask, settings, on_step, self.video)
 
 
 _ALONE = "this editor paints each frame by itself: its frames cannot look at each other"

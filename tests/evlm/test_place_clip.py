@@ -3,6 +3,7 @@ along."""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from evlm.boxes import Box, bounding_box
+from evlm.edit.protocol import Edited, unchanged
 from evlm.pipeline import Pipeline
 from evlm.place_clip import place_clip, place_clip_steps
 from evlm.plan.mask_codec import BoxSpans
@@ -22,6 +24,7 @@ from evlm.segment.region import PlanRegion, clip_to_boxes
 from evlm.segment.segmenter import Segmentation
 from evlm.segment.tracker import can_track
 from evlm.segment.tracks import Tracks
+from evlm.video.clip import ClipEditor
 from evlm.video.settings import VideoSettings
 
 SIZE, COUNT = 48, 6
@@ -178,6 +181,25 @@ def test_the_pipeline_follows_as_it_is_told() -> None:
         assert len(follows.asked) == asked
     planned = pipe.plan(request, reasoned, video=VideoSettings(track="plan"))
     assert planned.mask is not None and torch.equal(planned.mask, truth.amax(0).expand(COUNT, -1, -1))
+
+
+def test_an_editor_that_is_lent_is_asked_while_it_is() -> None:
+    lent: list[bool] = []
+
+    class Inner:
+        def edit(self, frames: Tensor, *_: Any, **__: Any) -> Edited:
+            assert lent == [True]
+            return unchanged(frames, ("painted",))
+
+    class Lender:
+        @contextmanager
+        def use(self) -> Any:
+            lent.append(True)
+            yield Inner()
+            lent.clear()
+
+    edited = ClipEditor(Lender()).edit(FRAMES, "make it red", path(0))
+    assert not lent and edited.notes[0] == "painted" and "by itself" in edited.notes[1]
 
 
 def test_what_can_track_is_told_without_loading_it(tmp_path: Path) -> None:
