@@ -44,7 +44,7 @@ def thing_flow(first: Tensor, second: Tensor, mask: Tensor, later: Tensor) -> Te
 
 def _middle(mask: Tensor) -> Tensor:
     """[B, H, W] -> [B, 2], (x, y) in pixels."""
-    at = centres(*mask.shape[1:], mask)
+    at = centres(mask.shape[1], mask.shape[2], mask)
     return (mask[..., None] * at).sum((1, 2)) / mask.sum((1, 2)).clamp(min=1e-6)[:, None]
 
 
