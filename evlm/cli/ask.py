@@ -10,6 +10,7 @@ from ..plan.form import plan_lines
 
 if TYPE_CHECKING:
     from ..pipeline import Planned
+    from ..plan.form import Plan
     from .terminal import Terminal
 
 UNKNOWN = (
@@ -27,7 +28,10 @@ class Ask:
         self.below, self.terminal, self.answer = below, terminal, answer
 
     def __call__(self, planned: Planned) -> str:
-        plan = planned.trace.plan
+        return self.about(planned.trace.plan)
+
+    def about(self, plan: Plan) -> str:
+        """As the call, of a plan whose places are no matter."""
         if not self.below or plan.changes_nothing:
             return ""
         if plan.confidence is None:
@@ -47,3 +51,8 @@ class Ask:
 def at_terminal(below: float, terminal: Terminal) -> Ask:
     """Asks where a person sees what is written and can type."""
     return Ask(below, terminal, sys.stdin.readline if terminal.live and sys.stdin.isatty() else None)
+
+
+def remedy(held: str) -> str:
+    """What somebody can do about the reason why nothing was painted."""
+    return "lower --ask-below" if "--ask-below" in held else "add --anyway"

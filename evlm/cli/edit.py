@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import EVLMError, one_line
 from ..plan.native_boxes import FORMS
 from . import arguments as kinds
-from .ask import at_terminal
+from .ask import at_terminal, remedy
 from .edit_clip import add_flags, check_flags, run_clip
 from .originals import (
     Original,
@@ -180,8 +180,8 @@ def run(options: argparse.Namespace) -> int:
         outputs.release(files)
     terminal.line(f"{'wrote':8}  {', '.join(map(str, files))}")
     if result.held_back:
-        remedy = "lower --ask-below" if "--ask-below" in result.held_back else "add --anyway"
-        terminal.line(f"{'held':8}  nothing was painted: {result.held_back}; say it otherwise, or {remedy}")
+        why = result.held_back
+        terminal.line(f"{'held':8}  nothing was painted: {why}; say it otherwise, or {remedy(why)}")
     return 3 if result.held_back else 0
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import EVLMError, one_line
 from . import arguments as kinds
+from .ask import at_terminal, remedy
 from .outputs import Outputs
 
 if TYPE_CHECKING:
@@ -116,7 +117,10 @@ def run_clip(
         for note in dict.fromkeys(note for piece in store.pieces for note in piece.notes):
             terminal.note(note)
         doubt = store.pieces[0].doubt
-        held = doubt if doubt and not options.anyway and not reasoned.trace.plan.changes_nothing else ""
+        plan = reasoned.trace.plan
+        held = at_terminal(options.ask_below, terminal).about(plan)
+        if doubt and not options.anyway and not plan.changes_nothing:
+            held = held or doubt
         begun = time.perf_counter()
         if not held:
             job.paint(reasoned, store)
@@ -146,7 +150,7 @@ def run_clip(
     shutil.rmtree(work, ignore_errors=True)
     terminal.line(f"{'wrote':8}  {', '.join(map(str, files))}")
     if held:
-        terminal.line(f"{'held':8}  nothing was painted: {held}; say it otherwise, or add --anyway")
+        terminal.line(f"{'held':8}  nothing was painted: {held}; say it otherwise, or {remedy(held)}")
     return 3 if held else 0
 
 

@@ -125,7 +125,10 @@ def export(model: Any, processor: Any, out: Path) -> None:
     import copy
     import json
 
-    copy.deepcopy(model).half().save_pretrained(out)
+    half = copy.deepcopy(model).half()
+    for part in (half.config.text_config, half.config.vision_config):
+        part.dtype = None  # where the model was loaded it is what it was loaded as
+    half.save_pretrained(out)
     processor.save_pretrained(out)
     notes = {
         "prompt": "short",

@@ -27,7 +27,7 @@ MIX = Mix(doubles=0.2, conflicts=0.05, whatif=0.2)  # the rest are ordinary ques
 LOOKS = 300  # steps in which a new head learns to name what the tower sees; the tower is not touched
 # Half the rates of a training from nothing, and a longer way up: the optimiser's moments begin at nothing.
 RECIPE = SFTConfig(
-    steps=1500, batch=32, lr_muon=0.005, lr_adam=1e-3, warmup=200, cooldown=0.4, save_every=250
+    steps=1000, batch=32, lr_muon=0.005, lr_adam=1e-3, warmup=200, cooldown=0.4, save_every=250
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,25 @@ def test_by_default_it_is_an_mp4_with_the_same_times_and_sound(edit: EditCommand
     assert after.durations == read_clip(source).durations and after.rate == NTSC
     assert sound_of(edit.out / "edited.mp4") == sound_of(source)
     assert run(edit, source) == 0 and (edit.out / "edited-2.mp4").is_file()
+
+
+def test_of_a_plan_that_is_not_sure_enough_only_the_trace_is_written(
+    edit: EditCommand, source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from evlm.clips.job import ClipJob
+
+    says = ClipJob.reason
+
+    def unsure(job: ClipJob) -> Any:
+        said = says(job)
+        plan = replace(said.trace.plan, confidence=0.25)
+        return replace(said, trace=replace(said.trace, plan=plan))
+
+    monkeypatch.setattr(ClipJob, "reason", unsure)
+    assert run(edit, source, "--ask-below", "0.6") == 3
+    assert capsys.readouterr().err.rstrip().endswith("or lower --ask-below")
+    assert [path.name for path in edit.out.iterdir()] == ["trace.json"]
+    assert run(edit, source, "--ask-below", "0.2") == 0
 
 
 def test_some_frames_without_sound_as_pictures(edit: EditCommand, source: Path) -> None:
