@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import EVLMError
-from ..request import EXAMPLES, PLANNED
+from ..models.zoo import BUNDLED
 from . import arguments as kinds
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from ..viz.sheet import SheetRow
     from .terminal import Terminal
 
-GIVEN = "the plan is given: the bundled reasoner does not know two edits in one request yet"
+EXAMPLES = BUNDLED / "examples"
+GIVEN = "the plan is given: the bundled reasoner often misses one of two edits in one request"
 OUT = "out/demo.png"
 
 
@@ -55,7 +56,7 @@ def _run(path: Path, terminal: Terminal) -> int:
     from ..files.pictures import write_atomically
     from ..models.zoo import choose
     from ..pipeline import Pipeline
-    from ..request import load_example
+    from ..request import PLANNED, load_example
     from ..viz.sheet import SheetRow, draw_sheet
     from .outputs import Outputs, free_name
 

@@ -18,7 +18,7 @@ from .terminal import fail
 COMMANDS = {
     "edit": "edit one picture or video and write the picture, the mask, the trace and a contact sheet",
     "steadiness": "measure how steady an edited clip is: a table, and a strip to look at",
-    "demo": "three bundled requests through all five steps, with no network; writes one picture",
+    "demo": "bundled requests through all five steps, with no network; writes one picture",
     "models": "list the models, or fetch some of them",
     "doctor": "say what is installed, what it runs on, and what is missing",
 }

@@ -135,7 +135,7 @@ def test_nothing_found_is_no_crash(models: dict[str, Any]) -> None:
         "EVLM_Ground", image=image, detector=models["EVLM_LoadDetector"], targets="elephant", threshold=1.0
     ).args
     assert boxes == [] and scores == [] and preview.shape[0] == 1
-    mask, objects, _ = call(
+    mask, objects, *_ = call(
         "EVLM_Segment", segmenter=models["EVLM_LoadSegmenter"], image=image, boxes=boxes
     ).args
     assert mask.shape == objects.shape == (1, 48, 80) and not mask.any()

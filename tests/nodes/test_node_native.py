@@ -208,7 +208,7 @@ def test_it_is_the_editor_of_load_all(sampled: list[dict[str, Any]]) -> None:
     pipe = call("EVLM_LoadAll", custom_editor=native("qwen-image-edit")).args[0]
     quick: dict[str, Any] = {"pipe": pipe, "image": picture, "references": references, "prompt": prompt}
     made = call("EVLM_QuickEdit", **quick, seed=7)
-    edited, mask, plans, _ = made.args
+    edited, mask, plans, *_ = made.args
     assert torch.equal(edited[mask == 0], picture[mask == 0]) and not torch.equal(edited, picture)
     assert sampled[0]["positive"]["text"] == plans[0].plan.instruction and sampled[0]["seed"] == 7
     assert made.ui["evlm_own_values"] == [{"steps": 3, "guidance": 2.5, "image_guidance": 1.0}]

@@ -41,7 +41,7 @@ def setting(learner: Learner, **rkto):  # type: ignore[no-untyped-def]
     phase = replace(
         config.phases[1],
         rkto=RKTOConfig(**{"lambda_ref": 0.0, "reinforce": "mask", **rkto}),
-        rewards=RewardConfig(samples=2, temperature=2.0, similarity="slots"),
+        rewards=RewardConfig(samples=2, temperature=1.3, similarity="slots"),
         eta0=Eta0Config("pairs"),
     )
     examples = learner.rows(config, phase).batch(3)
