@@ -23,7 +23,7 @@ from ..errors import ModelError, RequestError
 from ..files.pictures import check_frames, to_pil
 from ..masks import check_mask
 from ..models.families import GROUNDING_DINO, OWL
-from ..models.load_report import check_report
+from ..models.load_report import load_folder
 from ..models.loading import pick_device, pick_dtype, read_json, read_notes
 from ..models.quantized import check_unquantised
 from ..plan.mask_codec import decode_mask
@@ -67,18 +67,11 @@ class Grounder:
             raise ModelError(f"{folder / 'evlm.json'}: threshold {threshold!r}, expected a number in 0..1")
         from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
+        model = load_folder(AutoModelForZeroShotObjectDetection, folder, "the detector", pick_dtype(dtype))
         try:
-            model, report = AutoModelForZeroShotObjectDetection.from_pretrained(
-                folder,
-                dtype=pick_dtype(dtype),
-                local_files_only=True,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
             processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
         except Exception as error:  # a damaged folder makes the libraries raise nearly anything
             raise ModelError(f"the detector in {folder} cannot be loaded: {error}") from error
-        check_report(folder, report)
         return cls(model.to(pick_device(device)), processor, threshold)
 
     @property

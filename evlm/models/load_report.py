@@ -6,10 +6,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..errors import ModelError
 from .quantized import check_plain
 
 _COMPUTED = ("inv_freq", "position_ids")  # buffers that older versions saved, and every model computes
+
+
+def load_folder(kind: Any, folder: Path, what: str, dtype: torch.dtype = torch.float32) -> Any:
+    """The model of a folder in transformers' layout, complete, from safetensors of this disk alone.
+
+    kind: its class, with `from_pretrained`. what: "the segmenter", for messages. Raises ModelError.
+    """
+    try:
+        model, report = kind.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    except Exception as error:  # a damaged folder makes the libraries raise nearly anything
+        raise ModelError(f"{what} in {folder} cannot be loaded: {error}") from error
+    check_report(folder, report)
+    return model
 
 
 def check_report(folder: Path, report: Mapping[str, Any], strict: bool = False) -> None:

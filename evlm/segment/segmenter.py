@@ -22,7 +22,7 @@ from ..errors import ModelError, RequestError
 from ..files.pictures import check_frames
 from ..masks import check_mask
 from ..models.families import SAM2
-from ..models.load_report import check_report
+from ..models.load_report import load_folder
 from ..models.loading import half_dtype, pick_device, pick_dtype, read_json
 from ..models.quantized import check_unquantised
 from .sam2_meta import build_transformers, read_meta, shape_of
@@ -338,16 +338,6 @@ def _load_folder(folder: Path) -> Any:
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # it warns that sam2 reads a sam2_video folder, which is what is meant
     try:
-        model, report = Sam2Model.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    except Exception as error:  # a damaged folder makes the libraries raise nearly anything
-        raise ModelError(f"the segmenter in {folder} cannot be loaded: {error}") from error
+        return load_folder(Sam2Model, folder, "the segmenter")
     finally:
         logging.set_verbosity(level)
-    check_report(folder, report)
-    return model

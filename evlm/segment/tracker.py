@@ -18,7 +18,7 @@ from torch.amp import autocast
 
 from ..boxes import Box, Corners, bounding_box
 from ..errors import ModelError, RequestError
-from ..models.load_report import check_report
+from ..models.load_report import load_folder
 from ..models.loading import half_dtype, pick_device, pick_dtype, read_json
 from ..models.quantized import check_unquantised
 from .memory import HfMemory, Memory, MetaMemory, Session
@@ -325,15 +325,4 @@ def _load_folder(folder: Path) -> Any:
     check_unquantised(folder, config, "a tracker")
     from transformers import Sam2VideoModel
 
-    try:
-        model, report = Sam2VideoModel.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    except Exception as error:  # a damaged folder makes the libraries raise nearly anything
-        raise ModelError(f"the tracker in {folder} cannot be loaded: {error}") from error
-    check_report(folder, report)
-    return model
+    return load_folder(Sam2VideoModel, folder, "the tracker")

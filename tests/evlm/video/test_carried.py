@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import tiny_ip2p
 import torch
-from torch import Tensor
+from moving_square import moving
 
 from evlm.edit.ip2p import IP2P
 from evlm.edit.protocol import EditSettings
@@ -22,21 +22,6 @@ FLOW = VideoSettings(propagate="flow", window=4)
 def editor(tmp_path_factory: pytest.TempPathFactory) -> IP2P:
     folder = tiny_ip2p.save_folder(tiny_ip2p.build(), tmp_path_factory.mktemp("ip2p") / "folder")
     return tiny_ip2p.load(folder)
-
-
-def moving(count: int, step: float, noise: int = 0) -> tuple[Tensor, Tensor]:
-    """(frames [count, 48, 48, 3], inside bool): a textured square that goes right on a still ground."""
-    generator = torch.Generator().manual_seed(noise)
-    ground = torch.full((48, 48, 3), 0.4)
-    thing = torch.nn.functional.interpolate(
-        torch.rand(1, 3, 6, 6, generator=generator), (16, 16), mode="bicubic"
-    )
-    frames, inside = ground.expand(count, -1, -1, -1).clone(), torch.zeros(count, 48, 48, dtype=torch.bool)
-    for frame in range(count):
-        x = 4 + round(step * frame)
-        frames[frame, 16:32, x : x + 16] = thing[0].movedim(0, -1).clamp(0, 1)
-        inside[frame, 16:32, x : x + 16] = True
-    return frames, inside
 
 
 def test_on_equal_frames_the_keyframes_paint_is_the_single_pictures(editor: IP2P) -> None:
