@@ -13,7 +13,6 @@ from ..edit.protocol import EditSettings, OnStep
 from .clip import Finished, Read, largest, put
 from .propagate import Flow, Key, carry, key_of, keyframes, runs, thing_flow
 from .settings import VideoSettings
-from .together import shared
 from .windows import Progress, Route, WindowPainter, spans
 
 
@@ -38,33 +37,32 @@ def edit_carried(
     alone = video.together == "per-frame"
     text = editor.read(instruction, notes)
     progress = Progress(on_step, sum(len(route.boxes) for route in routes))
-    with shared(editor.unet) as sharing:
-        together = video if alone else replace(video, together="all")
-        painter = WindowPainter(editor, sharing, text, settings, together, notes, progress)
-        known: list[dict[int, Key]] = [{} for _ in routes]
-        windows, position, again = spans(len(keys), video.window, min(1, video.window - 1)), 0, 0
-        for span in windows:
-            here = keys[span.start : span.stop]
+    together = video if alone else replace(video, together="all")
+    painter = WindowPainter(editor, text, settings, together, notes, progress)
+    known: list[dict[int, Key]] = [{} for _ in routes]
+    windows, position, again = spans(len(keys), video.window, min(1, video.window - 1)), 0, 0
+    for span in windows:
+        here = keys[span.start : span.stop]
+        for route, painted in zip(routes, known, strict=True):
+            _paint_keys(painter, read, route, [frame for frame in here if frame in route.boxes], painted)
+        stop = count if span is windows[-1] else here[-1]
+        while position < stop:
+            end = min(position + video.window, stop)
+            frames = read(position, end)
+            result, crops = frames.clone(), frames.new_zeros(0, 0, 0, 3)
             for route, painted in zip(routes, known, strict=True):
-                _paint_keys(painter, read, route, [frame for frame in here if frame in route.boxes], painted)
-            stop = count if span is windows[-1] else here[-1]
-            while position < stop:
-                end = min(position + video.window, stop)
-                frames = read(position, end)
-                result, crops = frames.clone(), frames.new_zeros(0, 0, 0, 3)
-                for route, painted in zip(routes, known, strict=True):
-                    which = [frame for frame in range(position, end) if frame in route.boxes]
-                    if not which:
-                        continue
-                    found, anew = _between(painter, frames, position, route, which, painted, flow)
-                    again += anew
-                    work = route.work(frames[[frame - position for frame in which]], which)
-                    result = put(result, position, route, which, work, found, settings.feather)
-                    if route is largest(routes):
-                        crops = found
-                yield Finished(position, result, crops, ())
-                position = end
-            known = [{f: key for f, key in each.items() if f >= stop} for each in known]
+                which = [frame for frame in range(position, end) if frame in route.boxes]
+                if not which:
+                    continue
+                found, anew = _between(painter, frames, position, route, which, painted, flow)
+                again += anew
+                work = route.work(frames[[frame - position for frame in which]], which)
+                result = put(result, position, route, which, work, found, settings.feather)
+                if route is largest(routes):
+                    crops = found
+            yield Finished(position, result, crops, ())
+            position = end
+        known = [{f: key for f, key in each.items() if f >= stop} for each in known]
     if again:
         notes.append(f"in {again} frames the motion did not reach everything: painted there")
 

@@ -18,7 +18,6 @@ from ..errors import PictureError
 from ..files.pictures import check_frames
 from ..masks import fit_mask
 from .settings import VideoSettings
-from .together import shared
 from .windows import Progress, Route, WindowPainter, windows_of
 
 Read = Callable[[int, int], Tensor]
@@ -183,29 +182,28 @@ def edit_windows(
     pictures = sum(frame >= begin for each in routes for frame in each.boxes)
     progress = Progress(on_step, pictures)
     shown = routes.index(largest(routes))
-    with shared(editor.unet) as sharing:
-        painter = WindowPainter(editor, sharing, text, settings, video, notes, progress)
-        for steps in zip(*(windows_of(each, count, video) for each in routes), strict=True):
-            span = steps[0][0]
-            if span.new < begin:
+    painter = WindowPainter(editor, text, settings, video, notes, progress)
+    for steps in zip(*(windows_of(each, count, video) for each in routes), strict=True):
+        span = steps[0][0]
+        if span.new < begin:
+            continue
+        frames = read(span.start, span.stop)
+        result = frames[span.new - span.start :].clone()
+        crops = frames.new_zeros(0, 0, 0, 3)
+        for number, (each, (_, old, new)) in enumerate(zip(routes, steps, strict=True)):
+            if not new:
+                finished[number] = {}
                 continue
-            frames = read(span.start, span.stop)
-            result = frames[span.new - span.start :].clone()
-            crops = frames.new_zeros(0, 0, 0, 3)
-            for number, (each, (_, old, new)) in enumerate(zip(routes, steps, strict=True)):
-                if not new:
-                    finished[number] = {}
-                    continue
-                work = each.work(frames[[frame - span.start for frame in old + new]], old + new)
-                held = torch.stack([finished[number][frame] for frame in old], 1) if old else None
-                path, painted = painter.paint(work, held)
-                last = (old + new)[-video.overlap :] if video.overlap else []
-                paths = path[:, len(path[0]) - len(last) :].cpu().unbind(1)
-                finished[number] = dict(zip(last, paths, strict=True))
-                result = put(result, span.new, each, new, work, painted, settings.feather)
-                if number == shown:
-                    crops = painted
-            yield Finished(span.new, result, crops, tuple(dict(each) for each in finished))
+            work = each.work(frames[[frame - span.start for frame in old + new]], old + new)
+            held = torch.stack([finished[number][frame] for frame in old], 1) if old else None
+            path, painted = painter.paint(work, held)
+            last = (old + new)[-video.overlap :] if video.overlap else []
+            paths = path[:, len(path[0]) - len(last) :].cpu().unbind(1)
+            finished[number] = dict(zip(last, paths, strict=True))
+            result = put(result, span.new, each, new, work, painted, settings.feather)
+            if number == shown:
+                crops = painted
+        yield Finished(span.new, result, crops, tuple(dict(each) for each in finished))
 
 
 def put(

@@ -20,7 +20,7 @@ from ..edit.masked import Work
 from ..edit.protocol import EditSettings, OnStep
 from ..edit.regions import Place
 from .settings import VideoSettings
-from .together import SharedAttention, references
+from .together import references, shared
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,11 @@ class Progress:
 class WindowPainter:
     """Paints windows of one place after another with an editor that is open in latents (`IP2P.paint`).
 
-    text: what the editor read. notes: halved chunks are added.
+    text: what the editor read. notes: halved chunks are added. The model's processors are exchanged for one
+    painting at a time: whoever asks for windows may stop between them, or paint with the same model himself.
     """
 
     editor: Any
-    sharing: SharedAttention
     text: Tensor
     settings: EditSettings
     video: VideoSettings
@@ -111,20 +111,20 @@ class WindowPainter:
         count, fixed = len(work.which), 0 if held is None else held.shape[1]
         new = tuple(range(fixed, count))
         refs = references(self.video.together, count)
-        predict = self.sharing.window(refs, self.settings.chunk, self.notes, new)
         picture = self.encode(work.crop)
         path: list[Tensor] = []
-        latents = self.editor.paint(
-            picture,
-            self.text,
-            self.editor.painted_cells(work),
-            self.settings,
-            work.crop,
-            self.progress.of(count - fixed),
-            predict=predict,
-            held=held,
-            path=path,
-        )
+        with shared(self.editor.unet) as sharing:
+            latents = self.editor.paint(
+                picture,
+                self.text,
+                self.editor.painted_cells(work),
+                self.settings,
+                work.crop,
+                self.progress.of(count - fixed),
+                predict=sharing.window(refs, self.settings.chunk, self.notes, new),
+                held=held,
+                path=path,
+            )
         return torch.stack(path), self.decode(latents[fixed:])
 
     def repaint(
@@ -145,15 +145,16 @@ class WindowPainter:
         anchors = tuple(range(extra))
         refs = tuple(anchors if i < extra else (*anchors, i) for i in range(extra + count))
         new = tuple(range(extra, extra + count))
-        latents = self.editor.paint(
-            picture,
-            self.text,
-            cells,
-            replace(self.settings, strength=strength * self.settings.strength),
-            start=start,
-            predict=self.sharing.window(refs, self.settings.chunk, self.notes, new),
-            held=torch.stack([key.path for key in seen], 1) if seen else None,
-        )
+        with shared(self.editor.unet) as sharing:
+            latents = self.editor.paint(
+                picture,
+                self.text,
+                cells,
+                replace(self.settings, strength=strength * self.settings.strength),
+                start=start,
+                predict=sharing.window(refs, self.settings.chunk, self.notes, new),
+                held=torch.stack([key.path for key in seen], 1) if seen else None,
+            )
         return self.decode(latents[extra:])
 
     def encode(self, crop: Tensor) -> Tensor:

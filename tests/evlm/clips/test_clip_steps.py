@@ -108,3 +108,21 @@ def test_two_steps_go_on_from_every_window_with_the_same_bits(
         later = dict(chain(editor, clip, store, 2, begin, states[begin]).windows())
         assert list(later) == [first for first in found if first >= begin]
         assert all(torch.equal(later[first], found[first]) for first in later)
+
+
+def test_between_windows_the_model_has_its_own_attention(editor: Any, clip: Any, store: MaskStore) -> None:
+    """Runs that are left half way, in any order, change nothing for those that come after."""
+    stock = dict(editor.unet.attn_processors)
+
+    def own() -> bool:
+        now = editor.unet.attn_processors
+        return all(now[name] is each for name, each in stock.items())
+
+    left = chain(editor, clip, store, 2).windows()
+    first = next(left)[1]
+    assert own()
+    other = chain(editor, clip, store, 2).windows()
+    assert torch.equal(next(other)[1], first) and own()
+    second = next(other)[1]
+    left.close()
+    assert own() and torch.equal(dict(chain(editor, clip, store, 2).windows())[4], second)
