@@ -51,7 +51,8 @@ ADVANCED: dict[str, frozenset[str]] = {
     "EVLM_NativeEditor": frozenset(
         ("image_guidance", "sampler", "scheduler", "denoise", "negative", "resolution")
     ),
-    "EVLM_Reason": frozenset(("max_new_tokens", "top_p", "repair", "guided", "ask_below")),
+    "EVLM_QuickEdit": frozenset(("ask_below",)),
+    "EVLM_Reason": frozenset(("max_new_tokens", "top_p", "repair", "guided", "ask_below", "style")),
     "EVLM_PlanFromText": frozenset(("plain",)),
     "EVLM_Ground": frozenset(("text_threshold",)),
     "EVLM_Edit": frozenset(("scheduler", "context", "feather", "chunk")),

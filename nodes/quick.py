@@ -11,6 +11,7 @@ import torch
 from comfy_api.latest import io
 
 from . import host, sockets
+from .asking import asks
 from .checks import checked
 from .edit import own_values
 from .ground import drawn
@@ -27,6 +28,10 @@ STOP = ["paint", "stop at the plan", "paint anyway"]
 MOST_VARIATIONS = 16
 REMEDY = (
     "to paint all the same, name what is meant in `targets`, draw a mask, or choose 'paint anyway' in `stop`"
+)
+ASK = (
+    "Say more in the prompt or add a reference; 'stop at the plan' in `stop` shows its place, 'paint anyway' "
+    "paints it, and so does an `instruction` of your own"
 )
 
 
@@ -101,6 +106,17 @@ class QuickEdit(io.ComfyNode):
                 sockets.References.Input("references", optional=True, tooltip="Things to look at."),
                 sockets.BoxesIn.Input("boxes", optional=True, tooltip="Instead of the detector's."),
                 io.Mask.Input("mask", optional=True, tooltip="Where to edit, instead of the plan's place."),
+                io.Float.Input(
+                    "ask_below",
+                    display_name="ask below",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="Paint nothing where the model is less sure of its plan than this, 0 to 1, and "
+                    "say what to do; 0: never. Local models only.",
+                ),
             ],
             outputs=[
                 io.Image.Output("edited", display_name="image", tooltip="The original where stopped."),
@@ -138,12 +154,14 @@ class QuickEdit(io.ComfyNode):
         references: tuple[EngineReference, ...] | None = None,
         boxes: Any = None,
         mask: Tensor | None = None,
+        ask_below: float = 0.0,
     ) -> io.NodeOutput:
         from ..evlm.pipeline import Changes
         from ..evlm.request import Request
 
         sockets.choice("batch", batch, BATCH)
         sockets.within("variations", variations, 1, MOST_VARIATIONS)
+        sockets.within("ask_below", ask_below, 0, 1)
         paint = sockets.choice("stop", stop, STOP) != STOP[1]
         pictures = [image] if batch == "video" else list(image.split(1))
         changes = Changes(
@@ -163,6 +181,14 @@ class QuickEdit(io.ComfyNode):
         ask = partial(watch.reasoned, pipeline, requests)
         answers = pipe.answered([_key(each) for each in requests], ask)
         watch.recalled(answers)
+        doubtful = [] if changes.instruction else [each.trace.plan for each in answers]
+        said, stops = asks([plan for plan in doubtful if not plan.changes_nothing], ask_below)
+        if stops and stop == STOP[0]:
+            said = f"stopped: {said}. {ASK}"
+            host.tell([said])
+            written = {"evlm_trace": [as_json(each.trace) for each in answers]}
+            return io.NodeOutput(ui=written, block_execution=said)
+        notes += [said] if said else []
         for frames, request, answer, place in zip(pictures, requests, answers, places, strict=True):
             plan = pipeline.plan(request, reasoned=answer, changes=changes, mask=place, on_event=watch.event)
             everywhere = torch.ones(frames.shape[:3])

@@ -9,23 +9,22 @@ import torch
 from comfy_api.latest import io
 
 from . import host, sockets
+from .asking import asks
 from .checks import checked
 from .story import STORY
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..evlm.plan.trace import Plan, Trace
+    from ..evlm.plan.trace import Trace
     from ..evlm.request import Reference as EngineReference
 
 KINDS = ["image", "video", "text", "depth"]
 BATCH = ["pictures", "video"]
 GUIDED = ["auto", "always", "never"]
+STYLES = ["auto", "full", "few-shot", "two_step", "direct"]
 ASK = (
     "Say more in the prompt, add a reference, try another seed at a temperature above 0, or lower `ask below`"
-)
-UNKNOWN = (
-    "`ask below` has no effect: nothing is known of how sure this model is (one behind an endpoint, say)"
 )
 PROMPT = "What shall change? One to four words are enough, or none when a reference says it."
 
@@ -171,6 +170,14 @@ class Reason(io.ComfyNode):
                     tooltip="Stop here where the model is less sure of its plan than this, 0 to 1, and say "
                     "what to do; 0: never. Local models only.",
                 ),
+                io.Combo.Input(
+                    "style",
+                    options=STYLES,
+                    optional=True,
+                    tooltip="How a model that was never tuned on the form is asked: with all four parts "
+                    "explained, by two whole examples, with one part of thought, or for the plan alone. "
+                    "'auto': in the model's own style, which a tuned one cannot do without.",
+                ),
             ],
             outputs=[
                 sockets.Plan.Output(
@@ -225,16 +232,18 @@ class Reason(io.ComfyNode):
         references: tuple[EngineReference, ...] | None = None,
         guided: str = GUIDED[0],
         ask_below: float = 0.0,
+        style: str = STYLES[0],
     ) -> io.NodeOutput:
         from ..evlm.reason.batch import reason_all
         from ..evlm.reason.reasoner import Sampling
         from ..evlm.request import Request
 
         sockets.choice("batch", batch, BATCH)
+        sockets.within("ask_below", ask_below, 0, 1)
         frames = image
         pictures = [frames] if batch == "video" else list(frames.split(1))
         requests = [Request(each, prompt, references or ()) for each in pictures]
-        sampling = Sampling(max_new_tokens, temperature, top_p, seed, guided)
+        sampling = Sampling(max_new_tokens, temperature, top_p, seed, guided, style=style)
         watch = Watch(len(requests), max_new_tokens)
         with model.use() if isinstance(model, host.Managed) else nullcontext(model) as reasoner:
             reasoned = reason_all(reasoner, requests, sampling, repair, watch)
@@ -246,10 +255,12 @@ class Reason(io.ComfyNode):
         host.tell(note for request in requests for note in request.notes)
         plans = [trace.plan for trace in traces]
         ui = {"evlm_trace": [as_json(trace) for trace in traces]}
-        notes, stops = _asks(plans, ask_below)
-        host.tell(notes)
+        said, stops = asks(plans, ask_below)
         if stops:
-            return io.NodeOutput(ui=ui, block_execution=notes[0])
+            said = f"stopped: {said}. {ASK}"
+        host.tell([said] if said else [])
+        if stops:
+            return io.NodeOutput(ui=ui, block_execution=said)
         masks = [_mask(trace, each) for trace, each in zip(traces, pictures, strict=True)]
         return io.NodeOutput(
             traces,
@@ -325,18 +336,6 @@ def as_json(trace: Trace) -> dict[str, Any]:
             for step in plan.several
         ],
     }
-
-
-def _asks(plans: list[Plan], below: float) -> tuple[list[str], bool]:
-    """What is said where the model is less sure of a plan than that, and whether to stop."""
-    known = [(plan.confidence, plan.instruction) for plan in plans if plan.confidence is not None]
-    if below and not known:
-        return [UNKNOWN], False
-    sure, instruction = min(known, default=(1.0, ""))
-    if sure >= below:
-        return [], False
-    said = f"the model is sure of {instruction!r:.200} by {sure:.4g}, and `ask below` is {below:g}"
-    return [f"stopped: {said}. {ASK}"], True
 
 
 def _mask(trace: Trace, frames: Tensor) -> Tensor:

@@ -117,6 +117,11 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     )
     add("--guided", choices=["auto", "always", "never"], default="auto", help=text)
     text = (
+        "how a reasoner that was never tuned on the form is asked: all four parts explained, by two whole "
+        "examples, one part of thought, the plan alone; auto: its own, the only one for a tuned model"
+    )
+    add("--style", choices=["auto", "full", "few-shot", "two_step", "direct"], default="auto", help=text)
+    text = (
         "tokens that each part of a text that is held to its form may have: thinking, intermediate, "
         "reflection, output; 256,96,128,160 by default"
     )
@@ -293,6 +298,7 @@ def _sampling(options: argparse.Namespace) -> Any:
         temperature=options.temperature,
         seed=options.seed,
         guided=options.guided,
+        style=options.style,
         budgets=DEFAULT_BUDGETS if options.budgets is None else Budgets(*options.budgets),
     )
 

@@ -71,6 +71,22 @@ def for_untuned(style: PromptStyle, boxes: BoxForm = OWN) -> PromptStyle:
 
 
 UNTUNED = for_untuned(FULL)
+STYLES = ("auto", FULL.name, *(style.name for style in BASELINES))
+"""What somebody may choose for one request; "auto" is the model's own."""
+
+
+def chosen_style(own: PromptStyle, name: str) -> PromptStyle:
+    """The style of that name, one of STYLES, for a model whose own is known. Raises RequestError for a model
+    that was tuned on its own: the parts of another are not in it, and its answer would not be what it is
+    measured by."""
+    if name in (STYLES[0], own.name):
+        return own
+    if not own.untuned:
+        raise RequestError(
+            f"style {name!r:.40} is for a model that was never tuned on the form; this one counts as tuned "
+            f"on {own.name!r} and is asked in no other: leave the style at 'auto'"
+        )
+    return for_untuned(get_style(name, baselines=True), own.boxes)
 
 
 @dataclass(frozen=True)

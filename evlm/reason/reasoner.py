@@ -30,7 +30,16 @@ from .confidence import Written, confidence
 from .decoding import Chooser, Decoder, OnToken, Words, log_probability, silent_ids, stop_ids
 from .guide import WHOLE_FORM, Guide
 from .guided import Vocabulary, write
-from .messages import FULL, Chat, PromptStyle, build_messages, encode, seen_size
+from .messages import (
+    FULL,
+    STYLES,
+    Chat,
+    PromptStyle,
+    build_messages,
+    chosen_style,
+    encode,
+    seen_size,
+)
 from .place_grammar import PlaceGrammar
 from .prefix_cache import PREFIX_BYTES, PrefixCache
 
@@ -45,7 +54,8 @@ class Sampling:
 
     guided: whether the engine writes the form itself, so that any model gives a plan (`guided.write`); "auto"
     does it for models that were never tuned on the form. budgets: tokens a part then; together at most
-    max_new_tokens, without what the form writes.
+    max_new_tokens, without what the form writes. style: how the question is put to a model that was never
+    tuned on the form, one of `messages.STYLES`.
     """
 
     max_new_tokens: int = 768
@@ -54,6 +64,7 @@ class Sampling:
     seed: int = 0
     guided: Guided = "auto"
     budgets: Budgets = DEFAULT_BUDGETS
+    style: str = STYLES[0]
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_new_tokens <= 65536:
@@ -68,6 +79,8 @@ class Sampling:
             raise RequestError(f"seed {self.seed}: expected 0 to 2^63 - 1")
         if self.guided not in get_args(Guided):
             raise RequestError(f"guided {self.guided!r:.40}: expected {', '.join(get_args(Guided))}")
+        if self.style not in STYLES:
+            raise RequestError(f"style {self.style!r:.40}: expected {', '.join(STYLES)}")
         Budgets(*self.budgets).check()
 
 
@@ -192,8 +205,10 @@ class Reasoner:
         and comes out here. `repair`: mend near misses of the grammar (`trace.parse`). Raises
         TraceError when the text holds no plan, RequestError when the request does not fit into the
         model's context."""
+        sampling = sampling or Sampling()
+        style = chosen_style(self.style, sampling.style)
         generated = self.generate(request, sampling, on_token)
-        how = (self.backbone.trust, self.style, self.backbone.temperature)
+        how = (self.backbone.trust, style, self.backbone.temperature)
         return understood(generated, repair, *how)
 
     @torch.inference_mode()
@@ -204,9 +219,10 @@ class Reasoner:
         sampling = sampling or Sampling()
         start = time.perf_counter()
         words = Words(self.processor.tokenizer, self._silent, on_token)
-        chat = build_messages(request, self.codec, self.style, self.backbone.max_frames)
+        style = chosen_style(self.style, sampling.style)
+        chat = build_messages(request, self.codec, style, self.backbone.max_frames)
         if self.is_guided(sampling):
-            tokens, notes = self._guided(chat, sampling, words)
+            tokens, notes = self._guided(chat, style, sampling, words)
             seconds = time.perf_counter() - start
             return Generated(words.finish(), tokens, seconds, notes=notes, written=words.written())
         inputs = encode(self.processor, [chat])
@@ -273,11 +289,13 @@ class Reasoner:
         """The original's size as the model sees it, where its boxes are in pixels of that."""
         return seen_size(self.processor, chat, inputs) if self.style.boxes.pixels else None
 
-    def _guided(self, chat: Chat, sampling: Sampling, words: Words) -> tuple[int, tuple[str, ...]]:
+    def _guided(
+        self, chat: Chat, style: PromptStyle, sampling: Sampling, words: Words
+    ) -> tuple[int, tuple[str, ...]]:
         """Writes the form with the model. Gives the tokens of the answer, and notes."""
         vocabulary = self._known_words()
         budgets = Budgets(*sampling.budgets).within(sampling.max_new_tokens)
-        guide = Guide(budgets, self._place(), self.style.parts)
+        guide = Guide(budgets, self._place(), style.parts)
         inputs = encode(self.processor, [chat], [guide.opening])
         guide.place = self._place(self._seen(chat, inputs))
         lead = vocabulary.encode(guide.place.lead("")) if self.style.boxes is not OWN else []

@@ -36,6 +36,7 @@ from .messages import (
     Chat,
     PromptStyle,
     build_messages,
+    chosen_style,
     for_untuned,
     original_size,
 )
@@ -116,8 +117,10 @@ class RemoteReasoner:
         """As `Reasoner.reason`. Raises EndpointError, and TraceError when the answer holds no plan.
 
         May be called from several threads. calls: which of them belong together (`batch.reason_all`)."""
+        sampling = sampling or Sampling()
+        style = chosen_style(self.style, sampling.style)
         generated = self.generate(request, sampling, on_token, calls)
-        return understood(generated, repair, self.trust, self.style)
+        return understood(generated, repair, self.trust, style)
 
     def generate(
         self,
@@ -129,9 +132,10 @@ class RemoteReasoner:
         """As `reason`, but the text is returned whether or not it is a trace; what the model thought before
         it stands there inside <think> ... </think>. `tokens` is what the server says, or the number of pieces
         it sent."""
-        chat = build_messages(request, self.codec, self.style, self.max_frames)
         sampling = sampling or Sampling()
-        four = self.style.untuned and self.style.parts == PARTS  # which is what the schema has
+        style = chosen_style(self.style, sampling.style)
+        chat = build_messages(request, self.codec, style, self.max_frames)
+        four = style.untuned and style.parts == PARTS  # which is what the schema has
         schema, seen = four and sampling.guided != "never", self._seen(chat)
         answer, generated = self._ask(chat, sampling, on_token, calls, schema, seen)
         closing = answer.closing(generated.finished)

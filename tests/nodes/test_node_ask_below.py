@@ -1,4 +1,4 @@
-"""EVLM Reason stops where the model is less sure of a plan than it is asked to be, and says what to do."""
+"""Reason and Quick Edit stop where the model is less sure of a plan than wanted, and say what to do."""
 
 from __future__ import annotations
 
@@ -59,3 +59,51 @@ def test_of_a_model_behind_an_endpoint_nothing_is_known(texts_shown: list[str]) 
     plan = call("EVLM_Reason", model=Elsewhere(), image=torch.rand(1, 32, 32, 3), prompt="red", ask_below=0.9)
     assert plan.block_execution is None and plan.args[1] == ["make it red"]
     assert "has no effect" in texts_shown[-1]
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Any:
+    return call("EVLM_LoadAll").args[0]
+
+
+@pytest.fixture(scope="module")
+def example() -> dict[str, Any]:
+    image, references, prompt, _ = call("EVLM_Example", which="1-reference").args
+    return {"image": image, "references": references, "prompt": prompt, "steps": 1}
+
+
+def test_quick_edit_stops_below_with_the_plan_shown(
+    pipe: Any, example: dict[str, Any], texts_shown: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = call("EVLM_QuickEdit", pipe=pipe, **example)
+    sure = free.args[2][0].plan.confidence
+    assert 0 < sure < 1
+    assert call("EVLM_QuickEdit", pipe=pipe, **example, ask_below=sure).block_execution is None
+    assert not any("sure of" in text for text in texts_shown)
+
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError("nothing is looked for in a plan that is asked about")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(part("evlm.pipeline").Pipeline, "plan", never)
+        stopped = call("EVLM_QuickEdit", pipe=pipe, **example, ask_below=(1 + sure) / 2)
+    assert not stopped.args and stopped.ui == {"evlm_trace": free.ui["evlm_trace"]}
+    assert "sure of" in stopped.block_execution and "'paint anyway'" in stopped.block_execution
+    assert stopped.block_execution in texts_shown[-1]
+
+
+@pytest.mark.parametrize("said", [{"stop": "paint anyway"}, {"stop": "stop at the plan"}])
+def test_quick_edit_goes_on_where_somebody_says_so(
+    pipe: Any, example: dict[str, Any], texts_shown: list[str], said: dict[str, str]
+) -> None:
+    edited = call("EVLM_QuickEdit", pipe=pipe, **example, **said, ask_below=1.0)
+    assert edited.block_execution is None and len(edited.args[0]) == 1
+    assert "sure of" in texts_shown[-1]
+
+
+def test_quick_edit_does_not_ask_about_somebodys_own_words(
+    pipe: Any, example: dict[str, Any], texts_shown: list[str]
+) -> None:
+    edited = call("EVLM_QuickEdit", pipe=pipe, **example, instruction="make it blue", ask_below=1.0)
+    assert edited.args[2][0].plan.instruction == "make it blue"
+    assert not any("sure of" in text for text in texts_shown)

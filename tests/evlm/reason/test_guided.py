@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,15 @@ from evlm.plan.mask_codec import decode_mask
 from evlm.plan.native_boxes import QWEN2, QWEN2_5, QWEN3, BoxForm, resized
 from evlm.reason.budgets import Budgets
 from evlm.reason.decoding import Decoder
-from evlm.reason.messages import FULL, build_messages, encode, for_untuned, original_size, seen_size
+from evlm.reason.messages import (
+    FULL,
+    STYLES,
+    build_messages,
+    encode,
+    for_untuned,
+    original_size,
+    seen_size,
+)
 from evlm.reason.reasoner import Generated, Reasoner, Sampling, understood
 from evlm.request import Reference, Request
 
@@ -129,6 +138,30 @@ def test_the_papers_baselines_are_held_to_their_own_parts(
         assert reasoned.trace.plan.repairs == () and parse_exact(reasoned.text, parts) == reasoned.trace
         thoughts += reasoned.trace.thinking
     assert bool(thoughts) is (style != "direct")
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_style_chosen_for_one_request_asks_as_a_model_of_that_style(
+    untuned: dict[str, Reasoner], tmp_path: Path, style: str
+) -> None:
+    own = untuned["qwen2_5_vl"]
+    said = Sampling(temperature=1, seed=3, budgets=SHORT_PARTS)
+    chosen = own.reason(ask(1), replace(said, style=style))
+    name = "full" if style == "auto" else style
+    other = Reasoner.load(tiny_qwen.save_folder(tmp_path / "model", "qwen2_5_vl"), device="cpu", style=name)
+    expected = other.reason(ask(1), said)
+    assert (chosen.text, chosen.trace) == (expected.text, expected.trace)
+    assert chosen.trace.plan.repairs == () and own.style == untuned["qwen2_5_vl"].backbone.request_style
+
+
+def test_a_tuned_model_refuses_a_style_that_is_not_its_own() -> None:
+    tuned = Reasoner.load(BUNDLED / "reasoner", device="cpu")
+    for name in STYLES[1:]:
+        if name != tuned.style.name:
+            with pytest.raises(RequestError, match=f"style '{name}' .* tuned on '{tuned.style.name}'"):
+                tuned.reason(ask(0), Sampling(style=name))
+    with pytest.raises(RequestError, match="expected auto, full, few-shot, two_step, direct"):
+        Sampling(style="cot")
 
 
 def test_a_style_may_be_asked_for_when_a_model_is_loaded(tmp_path: Path) -> None:

@@ -17,12 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from evlm.errors import Cancelled, EndpointError, ModelError, TraceError
+from evlm.errors import Cancelled, EndpointError, ModelError, RequestError, TraceError
 from evlm.plan.trace import render
 from evlm.reason.endpoint import is_public
-from evlm.reason.messages import build_messages
+from evlm.reason.messages import build_messages, get_style
 from evlm.reason.reasoner import Sampling
 from evlm.reason.remote import RemoteReasoner, openai_messages
+from evlm.reason.system_text import untuned_text
 from evlm.request import Reference, Request
 
 
@@ -56,6 +57,21 @@ def test_the_prompt_is_that_of_the_local_model(server: Server) -> None:
     assert texts == [item["text"] for item in chat.messages[1]["content"] if item["type"] == "text"]
     picture = next(part for part in user["content"] if part["type"] == "image_url")["image_url"]["url"]
     assert torch.equal(decoded(picture), chat.images[0])
+
+
+@pytest.mark.parametrize("style", ["few-shot", "two_step", "direct"])
+def test_a_style_chosen_for_one_request(server: Server, style: str) -> None:
+    parts = get_style(style, baselines=True).parts
+    text = "".join(f"<{part}>\nIt is red.\n</{part}>\n" for part in parts[:-1])
+    written = f"{text}<output>\ninstruction: make it red\ntargets: car\nscope: local\n</output>"
+    server.reply = stream(written)
+    remote = RemoteReasoner(server.url, "qwen")
+    reasoned = remote.reason(REQUEST, Sampling(style=style))
+    assert reasoned.trace.plan.instruction == "make it red" and reasoned.trace.plan.repairs == ()
+    assert server.seen[0]["messages"][0]["content"].startswith(untuned_text(style))
+    assert ("response_format" in server.seen[0]) is (style == "few-shot"), "the schema has the four parts"
+    with pytest.raises(RequestError, match="tuned on 'full'"):
+        RemoteReasoner(server.url, "qwen", trust="tuned").reason(REQUEST, Sampling(style=style))
 
 
 def test_videos_go_as_frames_with_times_and_pictures_within_the_budget() -> None:
