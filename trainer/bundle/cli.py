@@ -16,7 +16,7 @@ from evlm.errors import ConfigError
 from ..config.arguments import SEEDS, check_folder, check_whole
 
 ROOT = Path(__file__).resolve().parents[2]
-MODELS = ("reasoner", "detector", "segmenter", "editor")
+MODELS = ("reasoner", "detector", "segmenter", "tracker", "editor")
 
 
 def add_parser(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +34,8 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FOLDER",
         help="reasoner: train this one on, with the words of every wing, doubles, conflicts and what-ifs "
-        "(default: from nothing)",
+        "(default: from nothing); tracker: the segmenter that it begins with (default: the one in --out, "
+        "whose place it takes)",
     )
     parser.add_argument(
         "--float32",
@@ -62,10 +63,10 @@ def run(args: argparse.Namespace) -> int:
     check_folder("--out", args.out)
     if args.what in MODELS or args.what == "all":
         check_folder("--work", args.work)
-    if args.begin is not None and args.what != "reasoner":
-        raise ConfigError(f"--begin is for the reasoner, not for {args.what}: leave it out")
-    if args.float32 and args.begin is None:
-        raise ConfigError("--float32 is for a training with --begin: add that, or leave it out")
+    if args.begin is not None and args.what not in ("reasoner", "tracker"):
+        raise ConfigError(f"--begin is for the reasoner and the tracker, not for {args.what}: leave it out")
+    if args.float32 and (args.begin is None or args.what != "reasoner"):
+        raise ConfigError("--float32 is for the reasoner with --begin: add that, or leave it out")
     if args.what == "check":
         from .check import check_all
 
@@ -81,7 +82,8 @@ def run(args: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)  # small layers: two recipes side by side beat one on two cores
     began, cpu = time.time(), time.process_time()
-    _train(args.what, args.out / args.what, args.work, args.seed, args.begin, args.float32)
+    folder = "segmenter" if args.what == "tracker" else args.what  # one model, for stills and for clips
+    _train(args.what, args.out / folder, args.work, args.seed, args.begin, args.float32)
     minutes, cpu = (time.time() - began) / 60, (time.process_time() - cpu) / 60
     print(f"{args.what}: {minutes:.1f} minutes, {cpu:.1f} CPU-minutes")
     return 0
@@ -109,6 +111,10 @@ def _train(
         from .segmenter import train as train_segmenter
 
         train_segmenter(out, seed=seed, log=log)
+    elif model == "tracker":
+        from .tracker import train as train_tracker
+
+        train_tracker(out, work / "tracker", begin or out, seed, log)
     else:
         from .editor import train as train_editor
 
@@ -116,7 +122,7 @@ def _train(
 
 
 def _train_all(args: argparse.Namespace) -> int:
-    """Two processes of one thread each: the editor's recipe is as long as the other three together."""
+    """Two processes of one thread each: the editor's recipe is as long as the others together."""
     began = time.time()
     command = [sys.executable, "-m", "trainer", "bundle"]
     options = ["--out", str(args.out), "--work", str(args.work), "--seed", str(args.seed)]
@@ -124,11 +130,13 @@ def _train_all(args: argparse.Namespace) -> int:
     editor = subprocess.Popen([*command, "editor", *options], cwd=ROOT, env=environment)
     try:
         codes = [
-            subprocess.run([*command, m, *options], cwd=ROOT, env=environment).returncode for m in MODELS[:3]
+            subprocess.run([*command, m, *options], cwd=ROOT, env=environment).returncode
+            for m in MODELS
+            if m != "editor"
         ]
         codes.append(editor.wait())
     finally:
         if editor.poll() is None:
             editor.terminate()
-    print(f"all four models: {(time.time() - began) / 60:.1f} minutes")
+    print(f"all five models: {(time.time() - began) / 60:.1f} minutes")
     return max(codes)

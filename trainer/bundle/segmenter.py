@@ -174,28 +174,36 @@ def at_torchs_scale(module: nn.Module) -> None:
 
 
 def step_loss(
-    model: Any, batch: list[Sample], kind: str, rng: random.Random
+    model: Any, batch: list[Sample], kind: str, rng: random.Random, half: bool = True
 ) -> tuple[Tensor, dict[str, str]]:
-    """Cross-entropy, Dice and score losses of one kind of prompt, in the pictures' own pixels."""
+    """Cross-entropy, Dice and score losses of one kind of prompt, in the pictures' own pixels. half: compute
+    in bfloat16."""
     each = (
         1 if kind == "masks" else EACH
     )  # the library adds a mask prompt to the picture, not to an object of it
     chosen = [[rng.choice(targets(sample.things, "train")) for _ in range(each)] for sample in batch]
     truth = torch.from_numpy(np.stack([s.silhouettes[c] for s, c in zip(batch, chosen, strict=True)])).float()
-    logits, scores = _forward(model, batch, chosen, truth, kind, rng)
+    with autocast("cpu", torch.bfloat16, enabled=half):
+        logits, scores = _forward(model, batch, chosen, truth, kind, rng)
     truth = truth[:, :, None].expand_as(logits)
+    entropy, dice, iou = where_losses(logits.flatten(0, 2), truth.flatten(0, 2))
+    guess = F.mse_loss(scores.flatten(), iou)
+    loss = entropy.mean() + dice.mean() + 0.2 * guess
+    parts = {"loss": f"{loss.item():.3f}", "iou": f"{iou.mean().item():.3f}", "guess": f"{guess.item():.4f}"}
+    return loss, {**parts, "prompts": kind}
+
+
+def where_losses(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(cross-entropy, Dice loss, IoU), each [N], of mask logits against truth of 0 and 1, both [N, H, W]."""
     entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
     # A thing is a twentieth of the picture: weigh what lies near it as much as all the rest.
-    near = F.max_pool2d(truth.flatten(0, 1), 7, 1, 3).view_as(truth)
-    entropy = ((entropy * near).sum((-1, -2)) / near.sum((-1, -2)) + entropy.mean((-1, -2))).mean()
+    near = F.max_pool2d(truth[:, None], 7, 1, 3)[:, 0]
+    entropy = (entropy * near).sum((-1, -2)) / near.sum((-1, -2)) + entropy.mean((-1, -2))
     share = logits.sigmoid()
     dice = 1 - (2 * (share * truth).sum((-1, -2)) + 1) / (share.sum((-1, -2)) + truth.sum((-1, -2)) + 1)
     hard = logits.detach() > 0
     iou = (hard & (truth > 0)).sum((-1, -2)) / (hard | (truth > 0)).sum((-1, -2)).clamp(min=1)
-    guess = F.mse_loss(scores, iou)
-    loss = entropy + dice.mean() + 0.2 * guess
-    parts = {"loss": f"{loss.item():.3f}", "iou": f"{iou.mean().item():.3f}", "guess": f"{guess.item():.4f}"}
-    return loss, {**parts, "prompts": kind}
+    return entropy, dice, iou
 
 
 def _forward(
@@ -221,8 +229,7 @@ def _forward(
         signed = (torch.stack(moved)[:, None] * 2 - 1) * MASK_LOGIT
         side = model.prompt_encoder.mask_input_size
         prompts["input_masks"] = F.interpolate(signed, side, mode="bilinear", antialias=True)
-    with autocast("cpu", torch.bfloat16):
-        out = model(pixel_values=normalise(batch), multimask_output=ambiguous, **prompts)
+    out = model(pixel_values=normalise(batch), multimask_output=ambiguous, **prompts)
     logits = out.pred_masks.float()
     full = F.interpolate(logits.flatten(0, 1), (SIZE, SIZE), mode="bilinear")
     return full.view(*logits.shape[:3], SIZE, SIZE), out.iou_scores.float()

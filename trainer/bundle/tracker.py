@@ -1,10 +1,10 @@
 """The bundled tracker: a SAM 2 for clips of about 1.7 million parameters, trained on the moving world.
 
-It begins with the bundled segmenter's Hiera; neck, prompt encoder and decoder are new, for they are of
-another width. Two stages: stills, by the segmenter's own step, until the image half is as good as the
-segmenter; then clips of eight frames, every other step still a still one, Hiera frozen for the first half.
-Every step's draws are a function of (seed, step), so that a run which was stopped goes on from its newest
-state to the same weights.
+Its image half begins as the bundled segmenter at twice its width (widen.py), which knows things in the cells
+of stills alone. Two stages: pictures, half of them frames of clips, where things stand anywhere, turned and
+half hidden; then clips, at first of three frames and at last of eight, every third step still one of
+pictures. Every step's draws are a function of (seed, step), so that a run which was stopped goes on from its
+newest state to the same weights.
 """
 
 from __future__ import annotations
@@ -23,66 +23,100 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from evlm.segment.segmenter import MEAN, STD
-from trainer.model.optim import make_optimizer, schedule
+from evlm.segment.tracker import Prompt, Tracker
+from trainer.model.optim import MATRIX_MODULES, MuonAdamW, schedule
 
-from ..world.clips import FRAMES, random_film
+from ..world.clips import FRAMES, Film, random_film
 from ..world.scene import Split, random_scene, scene_split
 from .objects import Sample, samples, targets, tight_box
-from .segmenter import INPUT, KINDS, SIZE, off_box, step_loss
-from .tracker_model import Frame, make_tracker, stills, unroll
+from .segmenter import INPUT, KINDS, SIZE, off_box, random_point, step_loss, where_losses
+from .tracker_model import Frame, Points, make_tracker, stills, unroll
 from .tracker_state import resume, save_state
 
-LENGTH = 8  # frames of a training clip
 LEAST = 20  # pixels of a thing that are seen in the first frame, in which it is prompted
 PRESENT = 6  # pixels from which a thing is there
-FOCAL, DICE, GUESS, THERE = 20.0, 1.0, 1.0, 1.0  # weights of SAM 2's training (Ravi et al., 2024, appendix)
-STATE_EVERY = 250
+MOST = 3  # things of a clip that are followed in a step
+GUESS, THERE = 0.2, 0.5  # weights of the guessed IoU and of being there
+STATE_EVERY = 100
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Steps of each stage, pictures and clips in a step, learning rates of matrices (Muon) and of the
-    rest."""
+    """Steps of pictures and then of clips, pictures in a step, learning rates of matrices (Muon) and of the
+    rest, and by how much the image half's are lower.
 
-    stills: int = 2000
-    clips: int = 3000
-    batch: int = 16
-    clip_batch: int = 6
-    rate: float = 0.006
-    other_rate: float = 1.5e-3
+    lengths: (share of the clips' steps at which it ends, clips in a step, frames of each).
+    """
+
+    pictures: int = 200
+    clips: int = 1400
+    batch: int = 12
+    lengths: tuple[tuple[float, int, int], ...] = ((0.3, 8, 3), (0.6, 5, 5), (1.0, 4, 8))
+    rate: float = 0.008
+    other_rate: float = 2e-3
+    image: float = 0.5
+
+    def clip_size(self, step: int) -> tuple[int, int] | None:
+        """(clips, frames) of a step, None for one of pictures."""
+        at = step - self.pictures
+        if at < 0 or at % 3 == 2:
+            return None
+        return next((count, frames) for end, count, frames in self.lengths if at < end * self.clips)
 
 
 @dataclass(frozen=True)
 class ClipSample:
-    """frames: uint8 [T, S, S, 3]. masks: bool [T, S, S], where the thing is seen. box: float32 [4], around it
-    in the first frame. hidden: something hides a part of it, or it leaves."""
+    """frames: uint8 [T, S, S, 3]. masks: bool [K, T, S, S], where each thing is seen. boxes: float32 [K, 4],
+    around them in the first frame. hidden: bool [K], something hides a part of it, or it leaves."""
 
     frames: NDArray[np.uint8]
     masks: NDArray[np.bool_]
-    box: NDArray[np.float32]
-    hidden: bool
+    boxes: NDArray[np.float32]
+    hidden: NDArray[np.bool_]
 
 
-def clip_sample(rng: random.Random, split: Split, length: int = LENGTH, size: int = SIZE) -> ClipSample:
-    """A clip with a thing of that split, prompted where it is well seen; up to twice the speed of the world,
-    half of them backwards."""
+def clip_sample(rng: random.Random, split: Split, length: int, most: int = 1) -> ClipSample:
+    """A clip with up to `most` things of that split, prompted where they are well seen; up to twice the speed
+    of the world, half of them backwards."""
     while True:
-        scene = random_scene(rng)
-        wanted = targets(scene.things, split)
-        if scene_split(scene) != split or not wanted:
-            continue
-        film = random_film(rng, scene, rng.randrange(5))
-        thing = scene.things[rng.choice(wanted)]
+        film = _film(rng, split)
         stride = rng.choice((1, 2)) if length * 2 <= FRAMES else 1
         first = rng.randint(0, film.frames - (length - 1) * stride - 1)
         which = [first + stride * i for i in range(length)]
         which = which[::-1] if length < FRAMES and rng.random() < 0.5 else which
-        visible, whole = (masks[which] for masks in film.masks(thing, size))
-        if visible[0].sum() < LEAST:
+        wanted = targets(film.scene.things, split)
+        kept: list[tuple[NDArray[np.bool_], bool]] = []
+        for index in rng.sample(wanted, min(most, len(wanted))):
+            visible, whole = film.masks(film.scene.things[index], SIZE, which)
+            if visible[0].sum() >= LEAST:
+                kept.append((visible, bool((visible.sum((1, 2)) < 0.9 * whole[0].sum()).any())))
+        if not kept:
             continue
-        frames = np.stack([film.render_frame(frame, size) for frame in which])
-        hidden = bool((visible.sum((1, 2)) < 0.9 * whole[0].sum()).any())
-        return ClipSample(frames, visible, tight_box(visible[0]), hidden)
+        frames = np.stack([film.render_frame(frame, SIZE) for frame in which])
+        masks = np.stack([visible for visible, _ in kept])
+        boxes = np.stack([tight_box(visible[0]) for visible in masks])
+        return ClipSample(frames, masks, boxes, np.array([hidden for _, hidden in kept]))
+
+
+def _film(rng: random.Random, split: Split) -> Film:
+    while True:
+        scene = random_scene(rng)
+        if scene_split(scene) == split and targets(scene.things, split):
+            return random_film(rng, scene, rng.randrange(5))
+
+
+def picture_sample(rng: random.Random) -> Sample:
+    """A frame of a clip of the training split as a picture, with what is seen of its things."""
+    while True:
+        film = _film(rng, "train")
+        frame = rng.randrange(film.frames if film.cut is None else film.cut)
+        owners = film.owners(frame, SIZE)
+        seen = [i for i in range(len(film.scene.things)) if (owners == i).sum() >= LEAST]
+        things = tuple(film.scene.things[i] for i in seen)
+        if targets(things, "train"):
+            masks = np.stack([owners == i for i in seen])
+            boxes = np.stack([tight_box(mask) for mask in masks])
+            return Sample(film.render_frame(frame, SIZE), things, masks, boxes)
 
 
 def train(
@@ -95,96 +129,126 @@ def train(
 ) -> Any:
     """Trains the tracker, or goes on from the newest state in `work`, and returns the model.
 
-    out: where `save` puts it. segmenter: folder whose Hiera begins. Raises ConfigError where the state is of
-    another recipe.
+    out: where `save` puts it. segmenter: folder that its image half begins with. Raises ConfigError where the
+    state is of another recipe.
     """
     from .tracker_state import save
 
     recipe = recipe or Recipe()
-    torch.manual_seed(seed)
-    model = make_tracker(segmenter).train()
+    model = make_tracker(segmenter, seed).train()
     view = stills(model).train()
-    optimizer = make_optimizer(model, recipe.rate, recipe.other_rate)
+    optimizer = _optimizer(model, recipe)
     about = f"{recipe} seed {seed}"
     first = resume(work, model, optimizer, about)
-    total = recipe.stills + recipe.clips
-    began = time.monotonic()
+    total = recipe.pictures + recipe.clips
+    began, said = time.monotonic(), {}
     for step in range(first, total):
-        on_clips = step >= recipe.stills and step % 2 == 0
-        freeze = recipe.stills <= step < recipe.stills + recipe.clips // 2
-        model.vision_encoder.backbone.requires_grad_(not freeze)
-        optimizer.set_lr(_rate(recipe, step))
+        optimizer.set_lr(schedule(step, total, warmup=50, cooldown=0.5))
         rng = random.Random(f"tracker {seed} {step}")
-        if on_clips:
-            batch = [clip_sample(rng, "train") for _ in range(recipe.clip_batch)]
+        size = recipe.clip_size(step)
+        if size is not None:
+            clips, frames = size
+            batch = [clip_sample(rng, "train", frames, MOST) for _ in range(clips)]
             loss, parts = clip_loss(model, batch, rng)
         else:
-            stream = samples("train", rng.randrange(2**31), SIZE)
-            pictures: list[Sample] = []
-            while len(pictures) < recipe.batch:
-                sample = next(stream)
-                pictures += [sample] if targets(sample.things, "train") else []
-            loss, parts = step_loss(view, pictures, rng.choice(KINDS), rng)
+            loss, parts = step_loss(view, _pictures(recipe.batch, rng), rng.choice(KINDS), rng, half=False)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if step % 100 == 0 or step == total - 1:
-            text = " ".join(f"{name} {value}" for name, value in parts.items())
+        said[size is None] = " ".join(f"{name} {value}" for name, value in parts.items())
+        if step % 20 == 0 or step == total - 1:
+            text = "; ".join(said.values())
             log(f"tracker step {step} of {total}, {(time.monotonic() - began) / 60:.1f} min: {text}")
+            said.clear()
         if (step + 1) % STATE_EVERY == 0:
             save_state(work, model, optimizer, step + 1, about)
     save_state(work, model, optimizer, total, about)
-    save(model, out, {"stills": recipe.stills, "clips": recipe.clips, "seed": seed})
+    save(model, out, {"pictures": recipe.pictures, "clips": recipe.clips, "seed": seed})
     return model
 
 
-def _rate(recipe: Recipe, step: int) -> float:
-    """Each stage warms up and cools down by itself."""
-    if step < recipe.stills:
-        return schedule(step, recipe.stills, warmup=50)
-    return schedule(step - recipe.stills, recipe.clips, warmup=50)
+def _optimizer(model: Any, recipe: Recipe) -> MuonAdamW:
+    """As `make_optimizer` has it, with lower rates for the image half, which begins trained."""
+    matrices = {id(m.weight) for m in model.modules() if isinstance(m, MATRIX_MODULES)}
+    groups: dict[tuple[bool, bool], list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            image = name.startswith(("vision_encoder.", "prompt_encoder.", "mask_decoder."))
+            groups.setdefault((id(parameter) in matrices, image), []).append(parameter)
+    return MuonAdamW(
+        {
+            "params": params,
+            "lr": (recipe.rate if matrix else recipe.other_rate) * (recipe.image if image else 1),
+            "muon": matrix,
+        }
+        for (matrix, image), params in groups.items()
+    )
+
+
+def _pictures(count: int, rng: random.Random) -> list[Sample]:
+    stream = samples("train", rng.randrange(2**31), SIZE)
+    found: list[Sample] = []
+    while len(found) < count // 2:
+        sample = next(stream)
+        found += [sample] if targets(sample.things, "train") else []
+    return found + [picture_sample(rng) for _ in range(count - len(found))]
 
 
 def clip_loss(model: Any, batch: list[ClipSample], rng: random.Random) -> tuple[Tensor, dict[str, str]]:
-    """SAM 2's losses over all frames of a batch of clips: focal, Dice and the guess of the IoU where the
-    thing is there and not taken for absent, and whether it is there."""
-    clips, masks = normalised(batch), torch.from_numpy(np.stack([each.masks for each in batch])).float()
-    boxes = torch.tensor([off_box(each.box, rng) for each in batch]) * (INPUT / SIZE)
-    return losses(unroll(model, clips, boxes), masks)
+    """The losses over all frames of a batch of clips. What shows a thing first is a box or two clicks; now
+    and then a click corrects it in a later frame."""
+    masks = torch.from_numpy(np.concatenate([each.masks for each in batch])).float()
+    whose = torch.tensor([at for at, each in enumerate(batch) for _ in each.masks])
+    boxes = np.concatenate([each.boxes for each in batch])
+    if rng.random() < 0.75:
+        places = torch.tensor([off_box(box, rng) for box in boxes]).view(-1, 2, 2)
+        points = places * (INPUT / SIZE), torch.tensor([[2, 3]] * len(boxes), dtype=torch.int32)
+    else:
+        inside, second = masks[:, 0] > 0, rng.choice((0, 1))
+        pairs = [[random_point(m, rng), random_point(m if second else ~m, rng)] for m in inside.numpy()]
+        points = (
+            torch.tensor(pairs) * (INPUT / SIZE),
+            torch.tensor([[1, second]] * len(pairs), dtype=torch.int32),
+        )
+    corrected: dict[int, Callable[[Frame], Points]] = {}
+    if rng.random() < 0.3:
+        at = rng.randrange(1, masks.shape[1])
+        corrected[at] = lambda frame: correction(frame, masks[:, at], rng)
+    return losses(unroll(model, normalised(batch), points, whose, corrected), masks)
+
+
+def correction(frame: Frame, truth: Tensor, rng: random.Random) -> Points:
+    """A click on each thing where most is wrong: on what was missed, or off what was taken; none where the
+    mask is right. truth: [N, S, S] of 0 and 1."""
+    told = F.interpolate(frame.logits[:, None], truth.shape[-2:], mode="bilinear")[:, 0] > 0
+    places, kinds = [], []
+    for got, true in zip(told.numpy(), truth.numpy() > 0, strict=True):
+        missed, taken = true & ~got, got & ~true
+        wrong = missed if missed.sum() >= taken.sum() else taken
+        found = bool(wrong.any())
+        places.append([random_point(wrong, rng) if found else [0.0, 0.0]])
+        kinds.append([int(wrong is missed) if found else -1])
+    return torch.tensor(places) * (INPUT / SIZE), torch.tensor(kinds, dtype=torch.int32)
 
 
 def losses(frames: list[Frame], truth: Tensor) -> tuple[Tensor, dict[str, str]]:
-    """frames: of the model. truth: [B, T, S, S] of 0 and 1. Returns the loss and its parts as text."""
-    size = truth.shape[-2:]
-    sums: dict[str, Tensor] = {name: truth.new_zeros(()) for name in ("focal", "dice", "guess", "there")}
-    overlaps, right = [], []
-    for t, frame in enumerate(frames):
-        mask = truth[:, t]
-        there = mask.sum((1, 2)) >= PRESENT
-        sums["there"] = sums["there"] + F.binary_cross_entropy_with_logits(frame.present, there.float())
-        right.append(((frame.present > 0) == there).float().mean())
-        told = there & (frame.present.detach() > 0)  # an absent thing's mask is a constant of the library
-        if not told.any():
-            continue
-        logits = F.interpolate(frame.logits[told][:, None], size, mode="bilinear")[:, 0]
-        wanted = mask[told]
-        share = logits.sigmoid()
-        entropy = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
-        missed = share * (1 - wanted) + (1 - share) * wanted
-        weight = 0.25 * wanted + 0.75 * (1 - wanted)
-        sums["focal"] = sums["focal"] + (weight * missed.square() * entropy).mean()
-        both = (share * wanted).sum((1, 2))
-        dice = 1 - (2 * both + 1) / (share.sum((1, 2)) + wanted.sum((1, 2)) + 1)
-        sums["dice"] = sums["dice"] + dice.mean()
-        hard, true = logits.detach() > 0, wanted > 0
-        iou = (hard & true).sum((1, 2)) / (hard | true).sum((1, 2)).clamp(min=1)
-        sums["guess"] = sums["guess"] + F.mse_loss(frame.iou[told], iou)
-        overlaps.append(iou.mean())
-    weights = {"focal": FOCAL, "dice": DICE, "guess": GUESS, "there": THERE}
-    loss = torch.stack([weights[name] * value for name, value in sums.items()]).sum() / len(frames)
-    iou = torch.stack(overlaps).mean() if overlaps else truth.new_zeros(())
-    parts = {"loss": loss, "iou": iou, "present": torch.stack(right).mean()}
+    """frames: of the model. truth: [N, T, S, S] of 0 and 1. Returns the loss and its parts as text: where the
+    thing is, and is not taken for absent, cross-entropy, Dice and the guess of the IoU; and whether it is
+    there."""
+    present = torch.stack([frame.present for frame in frames], 1)
+    there = truth.sum((2, 3)) >= PRESENT
+    known = F.binary_cross_entropy_with_logits(present, there.float())
+    loss, overlap = THERE * known, truth.new_zeros(())
+    told = there & (present.detach() > 0)  # an absent thing's mask is a constant of the library
+    if told.any():
+        logits = torch.stack([frame.logits for frame in frames], 1)[told]
+        full = F.interpolate(logits[:, None], truth.shape[-2:], mode="bilinear")[:, 0]
+        entropy, dice, iou = where_losses(full, truth[told])
+        guess = F.mse_loss(torch.stack([frame.iou for frame in frames], 1)[told], iou)
+        loss, overlap = loss + entropy.mean() + dice.mean() + GUESS * guess, iou.mean()
+    right = ((present > 0) == there).float().mean()
+    parts = {"loss": loss, "iou": overlap, "present": right}
     return loss, {name: f"{float(value.detach()):.3f}" for name, value in parts.items()}
 
 
@@ -196,24 +260,21 @@ def normalised(batch: list[ClipSample]) -> Tensor:
     return shown.view(*clips.shape[:3], INPUT, INPUT)
 
 
-def check(model: Any, clips: int = 50, seed: int = 1) -> dict[str, float]:
-    """On clips of 16 frames of the test split, from the true box: mean IoU over the frames in which the thing
-    is there (`j`: clips in which nothing hides it, `j_hidden`: the others), and `present`: how often it is
-    said rightly whether it is there. Bars: .93, .85, .95."""
+def check(tracker: Tracker, clips: int = 50, seed: int = 1) -> dict[str, float]:
+    """Through the public Tracker on clips of 16 frames of the test split, from the true box: mean IoU over
+    the frames in which the thing is there (`j`: clips in which nothing hides it, `j_hidden`: the others), and
+    `present`: how often it is said rightly whether it is there."""
     rng = random.Random(f"tracker check {seed}")
     found: dict[str, list[float]] = {"j": [], "j_hidden": [], "present": []}
-    model = model.float().eval()
     for _ in range(clips):
         sample = clip_sample(rng, "test", FRAMES)
-        with torch.inference_mode():
-            box = torch.from_numpy(sample.box)[None] * (INPUT / SIZE)
-            frames = unroll(model, normalised([sample]), box)
-        for frame, mask in zip(frames, sample.masks, strict=True):
-            there = int(mask.sum()) >= PRESENT
-            found["present"].append(float((float(frame.present) > 0) == there))
+        x0, y0, x1, y1 = sample.boxes[0].tolist()
+        frames = torch.from_numpy(sample.frames).float() / 255
+        tracks = tracker.track(frames, {0: [Prompt("it", (x0, y0, x1, y1))]})
+        for frame, mask in enumerate(torch.from_numpy(sample.masks[0])):
+            there, got = int(mask.sum()) >= PRESENT, tracks.mask(0, frame)
+            found["present"].append(float(bool(got.any()) == there))
             if there:
-                logits = F.interpolate(frame.logits[:, None], (SIZE, SIZE), mode="bilinear")[0, 0]
-                got, true = logits > 0, torch.from_numpy(mask)
-                overlap = float((got & true).sum() / (got | true).sum().clamp(min=1))
-                found["j_hidden" if sample.hidden else "j"].append(overlap)
+                overlap = float((got & mask).sum() / (got | mask).sum())
+                found["j_hidden" if sample.hidden[0] else "j"].append(overlap)
     return {"clips": float(clips), **{name: float(np.mean(v)) for name, v in found.items() if v}}

@@ -8,6 +8,7 @@ moves, also when the camera pans.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -83,15 +84,17 @@ class Film:
             shown[silhouette_at(thing, film.pose(index, frame), size)] = index
         return shown
 
-    def masks(self, thing: Thing, size: int = 64) -> tuple[Masks, Masks]:
+    def masks(self, thing: Thing, size: int = 64, which: Sequence[int] | None = None) -> tuple[Masks, Masks]:
         """(visible, whole) of a thing of the scene, bool [frames, size, size]; after the cut it is
-        nowhere."""
+        nowhere. which: only of these frames."""
         index = self.scene.things.index(thing)
-        whole = np.zeros((self.frames, size, size), bool)
+        chosen = range(self.frames) if which is None else which
+        whole = np.zeros((len(chosen), size, size), bool)
         visible = whole.copy()
-        for frame in range(self.frames if self.cut is None else self.cut):
-            whole[frame] = silhouette_at(thing, self.pose(index, frame), size)
-            visible[frame] = self.owners(frame, size) == index
+        for at, frame in enumerate(chosen):
+            if self.cut is None or frame < self.cut:
+                whole[at] = silhouette_at(thing, self.pose(index, frame), size)
+                visible[at] = self.owners(frame, size) == index
         return visible, whole
 
     def flow(self, start: int, end: int, size: int = 64) -> tuple[NDArray[np.float32], Masks]:

@@ -80,4 +80,4 @@ def test_what_it_cannot_begin_with_is_said(tmp_path: Path, capsys) -> None:
     assert main(["bundle", "detector", *options]) != 0
     assert "--begin is for the reasoner" in capsys.readouterr().err
     assert main(["bundle", "reasoner", *options[:-2], "--float32"]) != 0
-    assert "--float32 is for a training with --begin" in capsys.readouterr().err
+    assert "--float32 is for the reasoner with --begin" in capsys.readouterr().err
