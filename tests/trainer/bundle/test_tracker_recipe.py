@@ -222,8 +222,8 @@ def test_the_check_gives_the_bars_figures(model: Any) -> None:
 
 def test_the_command_trains_the_segmenters_folder_on(tmp_path: Path, capsys: Any) -> None:
     """As a tracker it serves both; the check measures it against its bars, and a still one is passed over."""
-    from trainer.bundle.check import check_all
     from trainer.__main__ import main
+    from trainer.bundle.check import check_all
 
     options = ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
     assert main(["bundle", "tracker", *options]) == 2
