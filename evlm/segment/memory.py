@@ -25,7 +25,8 @@ class Session(Protocol):
 
     def prompt(self, frame: int, points: tuple[Tensor, Tensor] | None, mask: Tensor | None) -> None:
         """In the frame that is stepped into next. points: (xy [P, 2] in the model's pixels, kinds [P]: 1 in,
-        0 out, 2 and 3 a box's corners); or mask: float [S, S] of 0 and 1, in their place."""
+        0 out, 2 and 3 a box's corners); or mask: float [S, S] of 0 and 1, in their place. Points without a
+        box correct what is remembered; anything else, and what comes first, shows the object anew."""
 
     def step(self, frame: int, reverse: bool = False) -> tuple[Tensor, float]:
         """(mask logits [h, w], logit of being there) in a frame. Neighbours in time follow each other."""
@@ -74,13 +75,17 @@ class _HfSession:
         self.session.cache = cache
         self.session.obj_id_to_idx(0)
         self.session.processed_frames = {}
+        self.corrected = -1
 
     def prompt(self, frame: int, points: tuple[Tensor, Tensor] | None, mask: Tensor | None) -> None:
-        session = self.session
-        # A frame that was passed before is begun anew: a correction there is a condition like the first one.
-        session.frames_tracked_per_obj[0].pop(frame, None)
+        session, tracked = self.session, self.session.frames_tracked_per_obj[0]
         for outputs in session.output_dict_per_obj[0].values():
             outputs.pop(frame, None)
+        # Only in a frame that it takes for passed the model looks at its memories beside the points.
+        if _corrects(points, session.output_dict_per_obj[0]["cond_frame_outputs"]):
+            self.corrected, tracked[frame] = frame, {"reverse": False}
+        else:
+            tracked.pop(frame, None)
         if mask is not None:
             session.add_mask_inputs(0, frame, mask[None, None])
         else:
@@ -93,6 +98,8 @@ class _HfSession:
     def step(self, frame: int, reverse: bool = False) -> tuple[Tensor, float]:
         session, outputs = self.session, self.session.output_dict_per_obj[0]
         out = self.model(session, frame=self.pixels(frame)[None], frame_idx=frame, reverse=reverse)
+        if frame == self.corrected:  # as SAM 2 was trained: it is a condition, as what was shown first
+            outputs["cond_frame_outputs"][frame] = outputs["non_cond_frame_outputs"].pop(frame)
         session.processed_frames.clear()
         session.point_inputs_per_obj[0].clear()
         session.mask_inputs_per_obj[0].clear()
@@ -120,6 +127,7 @@ class MetaMemory:
 
     def __init__(self, model: Any) -> None:
         self.model = model.eval()
+        model.add_all_frames_to_correct_as_cond = True  # as it was trained
         self.image_size: int = model.image_size
 
     def begin(self, pixels: Pixels, count: int) -> Callable[[], Session]:
@@ -170,9 +178,13 @@ class _MetaSession:
         model._obj_id_to_idx(self.state, 0)
 
     def prompt(self, frame: int, points: tuple[Tensor, Tensor] | None, mask: Tensor | None) -> None:
-        self.state["frames_tracked_per_obj"][0].pop(frame, None)
+        tracked = self.state["frames_tracked_per_obj"][0]
         for outputs in self.state["output_dict_per_obj"][0].values():
             outputs.pop(frame, None)
+        if _corrects(points, self.state["output_dict_per_obj"][0]["cond_frame_outputs"]):
+            tracked[frame] = {"reverse": False}
+        else:
+            tracked.pop(frame, None)
         with self._features():
             if mask is not None:
                 self.model.add_new_mask(self.state, frame, 0, mask)
@@ -237,6 +249,11 @@ class _MetaSession:
 
     def size(self) -> int:
         return _numbers(self.state["output_dict_per_obj"]) + len(self.state["frames_tracked_per_obj"][0])
+
+
+def _corrects(points: tuple[Tensor, Tensor] | None, conditions: dict[int, Any]) -> bool:
+    """Whether a prompt adds to what is remembered: clicks, where something is."""
+    return points is not None and bool(conditions) and not bool((points[1] > 1).any())
 
 
 def _forget(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from ..errors import ModelError, RequestError
 from ..models.load_report import load_folder
 from ..models.loading import half_dtype, pick_device, pick_dtype, read_json
 from ..models.quantized import check_unquantised
+from .clip_frames import Frames
 from .memory import HfMemory, Memory, MetaMemory, Session
 from .segmenter import MEAN, STD
 from .tracks import Tracks, colours, is_cut, match
@@ -104,17 +105,20 @@ class Tracker:
 
     def track(
         self,
-        frames: Tensor,
+        frames: Frames,
         prompts: Mapping[int, Sequence[Prompt]] | None = None,
         find: Find | None = None,
         on_frame: OnFrame | None = None,
     ) -> Tracks:
-        """Follow objects through frames [F, H, W, 3] in 0..1.
+        """Follow objects through frames [F, H, W, 3] in 0..1, a tensor or a file's (`ReadFrames`).
 
-        prompts: by frame. find: a detector, asked in keyframes. At least one of the two. An object that is
-        first shown in the middle of a shot is followed backward, too: to the shot's first frame where a
-        prompt showed it, to the keyframe before where the detector found it.
-        Raises RequestError for prompts outside the clip.
+        prompts: by frame; several with one name in a frame are one, of the last box and all points. find: a
+        detector, asked in keyframes. At least one of the two. An object that is first shown in the middle of
+        a shot is followed backward, too: to the shot's first frame where a prompt showed it, to the keyframe
+        before where the detector found it. In a later frame points alone correct what is followed there, a
+        box or a mask shows the object anew; either holds from that frame on, and those before it keep every
+        bit: without the last prompt, the same call takes it back.
+        Raises RequestError for prompts outside the clip, and for a mask that has company.
         """
         prompts = prompts or {}
         if not prompts and find is None:
@@ -134,7 +138,7 @@ class Tracker:
         run.tell()
         return run.tracks
 
-    def _pixels(self, frames: Tensor) -> Callable[[int], Tensor]:
+    def _pixels(self, frames: Frames) -> Callable[[int], Tensor]:
         size, last = self.memory.image_size, dict[int, Tensor]()
 
         def pixels(frame: int) -> Tensor:
@@ -164,6 +168,30 @@ def can_track(source: Path) -> bool:
     return source.is_file() and available()
 
 
+def together(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The prompts of a frame, those with one name as one: the last box, and all points. Raises RequestError
+    for a mask beside others of its name."""
+    found: dict[str, Prompt] = {}
+    for prompt in prompts:
+        before = found.get(prompt.name)
+        if before is None:
+            found[prompt.name] = prompt
+            continue
+        if before.mask is not None or prompt.mask is not None:
+            raise RequestError(
+                f"two prompts of {prompt.name!r} in one frame, and one is a mask: give it alone"
+            )
+        points = [each.points for each in (before, prompt) if each.points is not None]
+        found[prompt.name] = replace(
+            before,
+            box=before.box if prompt.box is None else prompt.box,
+            points=(torch.cat([each[0] for each in points]), torch.cat([each[1] for each in points]))
+            if points
+            else None,
+        )
+    return list(found.values())
+
+
 def box_prompts(boxes: Sequence[Box]) -> dict[int, list[Prompt]]:
     """Boxes as prompts by frame; the n-th of a label in each frame is one object, as `Segmenter` has it."""
     prompts: dict[int, list[Prompt]] = {}
@@ -180,7 +208,7 @@ def box_prompts(boxes: Sequence[Box]) -> dict[int, list[Prompt]]:
 class _Run:
     """One clip on its way."""
 
-    frames: Tensor
+    frames: Frames
     pixels: Callable[[int], Tensor]
     memory: Memory
     dtype: torch.dtype
@@ -206,7 +234,7 @@ class _Run:
             self.live.clear()
             self.numbers.clear()
             self.shot = frame
-        first = [self._show(prompt, frame) for prompt in given]
+        first = [self._show(prompt, frame) for prompt in together(given)]
         for number in list(self.live):
             self._step(number, frame)
         for number, prompt, new in first:

@@ -13,10 +13,13 @@ import torch
 from torch import Tensor
 
 from evlm.boxes import Box
-from evlm.errors import Cancelled, ModelError, RequestError
+from evlm.errors import Cancelled, ModelError, PictureError, RequestError
+from evlm.files.clip_reader import open_clip
+from evlm.files.pictures import save_picture
+from evlm.segment.clip_frames import ReadFrames
 from evlm.segment.memory import _forget
 from evlm.segment.segmenter import MEAN, STD
-from evlm.segment.tracker import Prompt, Tracker, box_prompts
+from evlm.segment.tracker import Prompt, Tracker, box_prompts, together
 from evlm.segment.tracks import Tracks, colours, is_cut, match
 
 SIDE, COUNT = tiny_sam2.SIDE, 18
@@ -36,9 +39,12 @@ def meta(tmp_path_factory: pytest.TempPathFactory) -> Tracker:
 
 
 def calmed(tracker: Tracker) -> Tracker:
-    """Smaller random weights: what a frame looks at shows in its mask, and no mask is all or nothing."""
-    for parameter in tracker.model.parameters():
+    """Smaller random weights: what a frame looks at shows in its mask, and no mask is all or nothing. It
+    takes its object for present, for the mask of an absent one is a constant."""
+    for name, parameter in tracker.model.named_parameters():
         parameter.data *= 0.5
+        if "pred_obj_score_head" in name and parameter.numel() == 1:
+            parameter.data += 1
     return tracker
 
 
@@ -141,6 +147,85 @@ def test_a_mask_and_points_prompt_too_and_a_later_prompt_corrects(hf: Tracker) -
     corrected = hf.track(frames, {0: [Prompt("a", points=points)], 3: [Prompt("a", mask=mask)]})
     assert torch.equal(corrected.masks[:, :3], other.masks[:, :3])
     assert float(corrected.mask(0, 3).float().sub(mask).abs().mean()) < 0.05 and len(corrected) == 1
+
+
+@pytest.mark.parametrize("name", ["hf", pytest.param("meta", marks=needs_sam2)])
+def test_clicks_in_a_later_frame_correct_what_is_followed(
+    name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They hold from there on, beside what is remembered; taken back, all is as it was."""
+    tracker, frames = request.getfixturevalue(name), clip(7)
+    seen = seen_by(tracker, monkeypatch)
+
+    def logits(prompts: dict[int, list[Prompt]]) -> list[Tensor]:
+        seen.clear()
+        assert len(tracker.track(frames, prompts)) == 1
+        return [each for _, _, each in sorted((frame, at, each) for at, (frame, each, _) in enumerate(seen))]
+
+    on, off = ((torch.tensor([[x, 40.0]]), torch.tensor([kind])) for x, kind in ((44.0, 1), (12.0, 0)))
+    both = torch.cat([on[0], off[0]]), torch.cat([on[1], off[1]])
+    shown, clicks = {0: [Prompt("a", BOX)]}, [Prompt("a", points=on), Prompt("a", points=off)]
+    plain, corrected = logits(shown), logits(shown | {4: clicks})
+    assert all(torch.equal(corrected[f], plain[f]) for f in range(4))
+    assert not torch.equal(corrected[4], plain[4])
+    assert not all(map(torch.equal, corrected[5:], plain[5:]))
+    assert not torch.equal(corrected[4], logits({4: clicks})[4])  # it remembers the box
+    assert all(map(torch.equal, corrected, logits(shown | {4: [Prompt("a", points=both)]})))
+    assert not torch.equal(corrected[4], logits(shown | {4: clicks[:1]})[4])
+    assert all(map(torch.equal, plain, logits(shown)))
+
+
+def test_transformers_own_correction_gives_the_same(hf: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame that it has passed already, and then a click there."""
+    from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
+
+    seen, frames = seen_by(hf, monkeypatch), clip(7)
+    click = torch.tensor([[44.0, 40.0]]), torch.tensor([1])
+    hf.track(frames, {0: [Prompt("a", BOX)], 4: [Prompt("a", points=click)]})
+    session = Sam2VideoInferenceSession(
+        video=pixels(frames), video_height=SIDE, video_width=SIDE, dtype=torch.float32
+    )
+    session.obj_id_to_idx(0)
+    points = {"point_coords": torch.tensor(BOX).reshape(1, 1, 2, 2), "point_labels": torch.tensor([[[2, 3]]])}
+    session.add_point_inputs(0, 0, points)
+    session.obj_with_new_inputs = [0]
+    for frame in range(5):
+        hf.model(session, frame_idx=frame)
+    session.add_point_inputs(
+        0, 4, {"point_coords": click[0][None, None], "point_labels": click[1][None, None]}
+    )
+    session.obj_with_new_inputs = [0]
+    out = hf.model(session, frame_idx=4)
+    assert torch.allclose(seen[4][1], out.pred_masks[0, 0], atol=1e-4)
+
+
+def test_prompts_of_one_name_in_a_frame_are_one() -> None:
+    points = torch.tensor([[1.0, 2.0]]), torch.tensor([1])
+    merged = together(
+        [Prompt("a", BOX), Prompt("b", BOX), Prompt("a", points=points), Prompt("a", points=points)]
+    )
+    assert [each.name for each in merged] == ["a", "b"] and merged[0].box == BOX
+    assert merged[0].points is not None and merged[0].points[0].shape == (2, 2)
+    with pytest.raises(RequestError, match="one is a mask"):
+        together([Prompt("a", BOX), Prompt("a", mask=torch.ones(4, 4))])
+
+
+def test_a_files_frames_are_tracked_as_a_tensors_and_few_are_held(hf: Tracker, tmp_path: Path) -> None:
+    frames = (clip(20) * 255).round() / 255
+    for number, frame in enumerate(frames):
+        save_picture(tmp_path / f"{number:02}.png", frame)
+    read = ReadFrames(open_clip(tmp_path), held=4)
+    assert tuple(read.shape) == tuple(frames.shape)
+    shown = {9: [Prompt("a", BOX)]}  # followed backward to the first frame, too
+    held: list[int] = []
+    tracks = hf.track(read, shown, on_frame=lambda *_: held.append(len(read._held)))
+    assert torch.equal(tracks.masks, hf.track(frames, shown).masks) and bool(tracks.present[0].all())
+    assert max(held) == 4
+    with pytest.raises(IndexError):
+        read[20]
+    (tmp_path / "19.png").unlink()
+    with pytest.raises(PictureError, match="frame 19 cannot be read, it ends at 19"):
+        ReadFrames(read._clip)[19]
 
 
 class Scripted:
