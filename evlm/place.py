@@ -16,7 +16,7 @@ from .segment.clip_region import decide_clip
 from .segment.region import (
     PlanRegion,
     Region,
-    agreeing,
+    agreeing_in_frames,
     clip_to_boxes,
     corrected,
     decide,
@@ -70,7 +70,7 @@ def ground_plan(
             if len(frames) == 1:
                 region = corrected(detected, region, len(plan.targets))
             several = any(which(label).count != 1 for label in plan.targets)
-            kept, notes = agreeing(detected, region, len(plan.targets) + several)
+            kept, notes = agreeing_in_frames(detected, region, len(plan.targets) + several)
             notes = said + notes
             if not kept:
                 notes.append(f"the detector found no {' or '.join(plan.targets)} that the plan means")

@@ -40,7 +40,11 @@ def decide_clip(
     if region.rectangle and plan.trust != "base":
         return Region(
             moved(asked, silhouette, prompted),
-            [*notes, "the plan asks for a rectangle: it goes along with what is followed"],
+            [
+                *notes,
+                "the plan asks for a rectangle: it goes along with what is followed",
+                *_empty(silhouette),
+            ],
         )
     if plan.trust == "base" and found:
         return Region(silhouette, [*notes, "what was found and followed decides"])
@@ -50,6 +54,15 @@ def decide_clip(
         why = f"what is followed is not the plan's (IoU {agreement:.2f}): the plan's own mask is taken"
         return Region(asked.expand(*shape), [*notes, why])
     return Region(silhouette, [*notes, f"what the plan means is followed (IoU {agreement:.2f})"])
+
+
+def _empty(silhouette: Tensor) -> list[str]:
+    """A note of the frames in which nothing was followed."""
+    lost = [number for number, frame in enumerate(silhouette, 1) if not bool(frame.any())]
+    if not lost:
+        return []
+    which = f"frame {lost[0]}" if len(lost) == 1 else f"{len(lost)} frames, the first of them {lost[0]},"
+    return [f"in {which} it was not found: nothing is edited there"]
 
 
 def moved(rectangle: Tensor, silhouette: Tensor, prompted: Sequence[int]) -> Tensor:

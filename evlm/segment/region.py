@@ -84,6 +84,35 @@ def agreeing(boxes: Sequence[Box], region: PlanRegion, targets: int) -> tuple[li
     return kept, notes
 
 
+def agreeing_in_frames(boxes: Sequence[Box], region: PlanRegion, targets: int) -> tuple[list[Box], list[str]]:
+    """As `agreeing`, of boxes in several frames. The plan's region is where a thing begins: one that was
+    there in a frame is followed to the nearest box of its label in those that come behind it."""
+    kept: list[Box] = []
+    notes: list[str] = []
+    last: dict[str, Box] = {}
+    for frame in sorted({box.frame for box in boxes}):
+        here = [box for box in boxes if box.frame == frame]
+        there = {box.label for box in agreeing(here, region, targets)[0]}
+        followed = [_nearest(here, box) for label, box in last.items() if label not in there]
+        gone_on = [box for box in followed if box is not None]
+        agreed, said = agreeing([box for box in here if box not in gone_on], region, targets)
+        notes += said
+        notes += [f"the {box.label!r} is followed to where it goes" for box in gone_on]
+        last |= {box.label: box for box in (*agreed, *gone_on)}
+        kept += [box for box in here if box in agreed or box in gone_on]
+    return kept, list(dict.fromkeys(notes))
+
+
+def _nearest(boxes: Sequence[Box], last: Box) -> Box | None:
+    """The box of the same label whose middle is nearest; None where there is none."""
+    own = [box for box in boxes if box.label == last.label]
+    return min(own, key=lambda box: _squared(box, last), default=None)
+
+
+def _squared(a: Box, b: Box) -> float:
+    return (a.x0 + a.x1 - b.x0 - b.x1) ** 2 + (a.y0 + a.y1 - b.y0 - b.y1) ** 2
+
+
 def corrected(boxes: Sequence[Box], region: PlanRegion, targets: int) -> PlanRegion:
     """The plan's region, moved to a detected box when the detector is sure and the plan points elsewhere.
 

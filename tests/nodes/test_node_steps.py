@@ -87,11 +87,14 @@ def test_frames_keep_their_own_places_in_each_step(
 ) -> None:
     clip = torch.cat([image, image.roll(8, 1)])
     boxes = call("EVLM_Ground", image=clip, detector=models["detector"], plan=plan).args[0]
-    assert {(box["step"], box["frame"]) for box in boxes} == {(1, 0), (1, 1), (2, 0)}
+    assert {(box["step"], box["frame"]) for box in boxes} == {(1, 0), (1, 1), (2, 0), (2, 1)}
     mask, _, _, step_masks = segmented(models, clip, plan).args
     assert torch.equal(mask, step_masks.reshape(2, *mask.shape).amax(0))
     ring = step_masks[:2]  # 8 rows further down in the second frame
     assert bool(ring[0].any()) and bool(ring[1].any()) and not torch.equal(*ring)
+    star = step_masks[2:]  # the step's rectangle goes along
+    rows = [each.any(1).nonzero().flatten() for each in star]
+    assert len(rows[0]) == len(rows[1]) and 6 <= int(rows[1][0] - rows[0][0]) <= 9
     painted = edited(models, clip, plan, mask=step_masks, steps=2)
     first = edited(models, clip, plan, mask=step_masks, step=1, steps=2)
     assert torch.equal(painted, edited(models, first, plan, mask=step_masks, step=2, steps=2))

@@ -172,6 +172,7 @@ def test_a_style_may_be_asked_for_when_a_model_is_loaded(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # five minutes of a core at rest
 @pytest.mark.parametrize("family", tiny_qwen.FAMILIES)
 def test_random_weights_give_two_hundred_plans(untuned: dict[str, Reasoner], family: str) -> None:
     check_plans(untuned[family], 200, 150, output=120)
@@ -254,6 +255,7 @@ def test_the_bundled_reasoner_writes_the_same_guided() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)  # half an hour of a core at rest
 def test_the_bundled_reasoner_writes_the_same_guided_five_hundred_times() -> None:
     assert same_plans(500) >= 495
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from evlm.boxes import Box
 from evlm.plan.mask_codec import BoxSpans
 from evlm.plan.trace import Plan
-from evlm.segment.region import agreeing, clip_to_boxes, corrected, decide, plan_region
+from evlm.segment.region import agreeing, agreeing_in_frames, clip_to_boxes, corrected, decide, plan_region
 
 SIZE = 64
 
@@ -138,3 +140,15 @@ def test_a_sure_detector_moves_the_region_and_an_unsure_or_inner_box_does_not() 
     assert corrected([unsure], asked, 1) is asked and corrected([sure], asked, 2) is asked
     inner = Box("dot", 0.9, 3, 3, 8, 8)
     assert corrected([inner], asked, 1) is asked
+
+
+def test_a_thing_that_was_where_the_plan_says_is_followed_through_the_frames() -> None:
+    region = plan_region(plan(rectangle(10, 10, 30, 30)), SIZE, SIZE)
+    begins, other = Box("dot", 0.9, 11, 9, 31, 29), Box("dot", 0.8, 40, 40, 60, 60)
+    away, wrong = Box("dot", 0.9, 18, 28, 38, 48, frame=1), Box("dot", 0.9, 0, 50, 14, 64, frame=1)
+    far = Box("dot", 0.7, 30, 40, 50, 60, frame=3)
+    kept, notes = agreeing_in_frames([begins, other, away, wrong, far], region, 1)
+    assert kept == [begins, away, far]
+    assert sum("is followed" in note for note in notes) == 1 and sum("dropped" in note for note in notes) == 2
+    assert agreeing_in_frames([other, replace(far, frame=1)], region, 1)[0] == [], "it was never there"
+    assert agreeing_in_frames([begins, other], region, 1) == agreeing([begins, other], region, 1)
