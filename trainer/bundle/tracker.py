@@ -1,10 +1,9 @@
 """The bundled tracker: a SAM 2 for clips of about 1.7 million parameters, trained on the moving world.
 
 Its image half begins as the bundled segmenter at twice its width (widen.py), which knows things in the cells
-of stills alone. Two stages: pictures, half of them frames of clips, where things stand anywhere, turned and
-half hidden; then clips, at first of three frames and at last of eight, every third step still one of
-pictures. Every step's draws are a function of (seed, step), so that a run which was stopped goes on from its
-newest state to the same weights.
+of stills alone: it learns from pictures, many of them frames of clips, where things stand anywhere, turned
+and half hidden; between them clips, at first of three frames and at last of twelve. Every step's draws are a
+function of (seed, step), so that a run which was stopped goes on from its newest state to the same weights.
 """
 
 from __future__ import annotations
@@ -41,27 +40,81 @@ STATE_EVERY = 100
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Steps of pictures and then of clips, pictures in a step, learning rates of matrices (Muon) and of the
-    rest, and by how much the image half's are lower.
+class Stage:
+    """Steps of one kind after the other: `c` in `order` is one of clips, `p` one of pictures.
 
-    lengths: (share of the clips' steps at which it ends, clips in a step, frames of each).
+    clips, frames: how many clips a step has, and of how many frames each.
     """
 
-    pictures: int = 200
-    clips: int = 1400
-    batch: int = 12
-    lengths: tuple[tuple[float, int, int], ...] = ((0.3, 8, 3), (0.6, 5, 5), (1.0, 4, 8))
-    rate: float = 0.008
-    other_rate: float = 2e-3
-    image: float = 0.5
+    steps: int
+    order: str
+    clips: int = 0
+    frames: int = 0
 
-    def clip_size(self, step: int) -> tuple[int, int] | None:
-        """(clips, frames) of a step, None for one of pictures."""
-        at = step - self.pictures
-        if at < 0 or at % 3 == 2:
-            return None
-        return next((count, frames) for end, count, frames in self.lengths if at < end * self.clips)
+
+@dataclass(frozen=True)
+class Round:
+    """Stages over which the learning rates rise, stay and fall to nothing: a finished tracker is left.
+
+    pictures, moving: in a step, and the share of them that are frames of clips. rate, other_rate: of matrices
+    (Muon) and of the rest. image: how much lower the image half's are.
+    """
+
+    stages: tuple[Stage, ...]
+    pictures: int
+    moving: float
+    rate: float
+    other_rate: float
+    image: float
+
+    @property
+    def steps(self) -> int:
+        return sum(stage.steps for stage in self.stages)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Rounds, each sharper than the one before."""
+
+    rounds: tuple[Round, ...]
+
+    @property
+    def steps(self) -> int:
+        return sum(each.steps for each in self.rounds)
+
+    def at(self, step: int) -> tuple[Round, int, tuple[int, int] | None]:
+        """(the round of a step, its number in it, (clips, frames) or None where it is of pictures)."""
+        for each in self.rounds:
+            if step < each.steps:
+                break
+            step -= each.steps
+        number = step
+        for stage in each.stages:
+            if step < stage.steps:
+                break
+            step -= stage.steps
+        clips = stage.order[step % len(stage.order)] == "c"
+        return each, number, (stage.clips, stage.frames) if clips else None
+
+
+FIRST = Round(
+    (Stage(200, "p"), Stage(420, "ccp", 8, 3), Stage(420, "ccp", 5, 5), Stage(560, "ccp", 4, 8)),
+    pictures=12,
+    moving=0.5,
+    rate=0.008,
+    other_rate=2e-3,
+    image=0.5,
+)
+# After the first the image half is what holds it back: from true boxes it is no better on the same frames.
+SECOND = Round(
+    (Stage(1200, "cpp", 4, 8), Stage(1002, "ccp", 4, 8), Stage(999, "ccp", 3, 12)),
+    pictures=16,
+    moving=0.67,
+    rate=0.005,
+    other_rate=1.2e-3,
+    image=1.0,
+)
+RECIPE = Recipe((FIRST, SECOND))
 
 
 @dataclass(frozen=True)
@@ -134,24 +187,22 @@ def train(
     """
     from .tracker_state import save
 
-    recipe = recipe or Recipe()
+    recipe = recipe or RECIPE
     model = make_tracker(segmenter, seed).train()
     view = stills(model).train()
-    optimizer = _optimizer(model, recipe)
-    about = f"{recipe} seed {seed}"
-    first = resume(work, model, optimizer, about)
-    total = recipe.pictures + recipe.clips
+    optimizer, about = _optimizer(model), f"{recipe} seed {seed}"
+    first, total = resume(work, model, optimizer, about), recipe.steps
     began, said = time.monotonic(), {}
     for step in range(first, total):
-        optimizer.set_lr(schedule(step, total, warmup=50, cooldown=0.5))
+        here, number, size = recipe.at(step)
+        _set_rates(optimizer, here, schedule(number, here.steps, warmup=50, cooldown=0.5))
         rng = random.Random(f"tracker {seed} {step}")
-        size = recipe.clip_size(step)
         if size is not None:
             clips, frames = size
             batch = [clip_sample(rng, "train", frames, MOST) for _ in range(clips)]
             loss, parts = clip_loss(model, batch, rng)
         else:
-            loss, parts = step_loss(view, _pictures(recipe.batch, rng), rng.choice(KINDS), rng, half=False)
+            loss, parts = step_loss(view, _pictures(here, rng), rng.choice(KINDS), rng, half=False)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -164,12 +215,12 @@ def train(
         if (step + 1) % STATE_EVERY == 0:
             save_state(work, model, optimizer, step + 1, about)
     save_state(work, model, optimizer, total, about)
-    save(model, out, {"pictures": recipe.pictures, "clips": recipe.clips, "seed": seed})
+    save(model, out, {"steps": total, "seed": seed})
     return model
 
 
-def _optimizer(model: Any, recipe: Recipe) -> MuonAdamW:
-    """As `make_optimizer` has it, with lower rates for the image half, which begins trained."""
+def _optimizer(model: Any) -> MuonAdamW:
+    """As `make_optimizer` has it, the image half, which begins trained, apart."""
     matrices = {id(m.weight) for m in model.modules() if isinstance(m, MATRIX_MODULES)}
     groups: dict[tuple[bool, bool], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
@@ -177,22 +228,24 @@ def _optimizer(model: Any, recipe: Recipe) -> MuonAdamW:
             image = name.startswith(("vision_encoder.", "prompt_encoder.", "mask_decoder."))
             groups.setdefault((id(parameter) in matrices, image), []).append(parameter)
     return MuonAdamW(
-        {
-            "params": params,
-            "lr": (recipe.rate if matrix else recipe.other_rate) * (recipe.image if image else 1),
-            "muon": matrix,
-        }
+        {"params": params, "lr": 0.0, "muon": matrix, "image": image}
         for (matrix, image), params in groups.items()
     )
 
 
-def _pictures(count: int, rng: random.Random) -> list[Sample]:
+def _set_rates(optimizer: MuonAdamW, here: Round, factor: float) -> None:
+    for group in optimizer.param_groups:
+        rate = here.rate if group["muon"] else here.other_rate
+        group["lr"] = factor * rate * (here.image if group["image"] else 1)
+
+
+def _pictures(here: Round, rng: random.Random) -> list[Sample]:
     stream = samples("train", rng.randrange(2**31), SIZE)
     found: list[Sample] = []
-    while len(found) < count // 2:
+    while len(found) < round(here.pictures * (1 - here.moving)):
         sample = next(stream)
         found += [sample] if targets(sample.things, "train") else []
-    return found + [picture_sample(rng) for _ in range(count - len(found))]
+    return found + [picture_sample(rng) for _ in range(here.pictures - len(found))]
 
 
 def clip_loss(model: Any, batch: list[ClipSample], rng: random.Random) -> tuple[Tensor, dict[str, str]]:

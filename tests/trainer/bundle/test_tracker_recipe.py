@@ -3,6 +3,7 @@ goes on to the same weights."""
 
 from __future__ import annotations
 
+import copy
 import random
 import shutil
 from pathlib import Path
@@ -18,7 +19,10 @@ from evlm.segment.segmenter import Segmenter
 from evlm.segment.tracker import Tracker
 from trainer.bundle.segmenter import INPUT, SIZE
 from trainer.bundle.tracker import (
+    RECIPE,
     Recipe,
+    Round,
+    Stage,
     check,
     clip_loss,
     clip_sample,
@@ -34,10 +38,14 @@ from trainer.bundle.tracker_state import save
 BUNDLED = Path(__file__).resolve().parents[3] / "evlm" / "bundled" / "segmenter"
 
 
-@pytest.fixture
-def model() -> Any:
-    torch.manual_seed(0)
+@pytest.fixture(scope="module")
+def made() -> Any:
     return make_tracker(BUNDLED).eval()
+
+
+@pytest.fixture
+def model(made: Any) -> Any:
+    return copy.deepcopy(made)
 
 
 @pytest.mark.parametrize("prompt", ["boxes", "points", "masks"])
@@ -135,10 +143,19 @@ def test_a_click_corrects_where_most_is_wrong() -> None:
     assert told[1, at[1, 0, 1], at[1, 0, 0]] == 1 and truth[1, at[1, 0, 1], at[1, 0, 0]] == 0
 
 
-def test_a_steps_batch_is_of_its_stage() -> None:
-    recipe = Recipe(pictures=2, clips=10)
-    sizes = [recipe.clip_size(step) for step in range(12)]
-    assert sizes[:6] == [None, None, (8, 3), (8, 3), None, (5, 5)] and sizes[-1] == (4, 8)
+def test_a_steps_batch_is_of_its_stage_and_its_rate_of_its_round() -> None:
+    recipe = Recipe((short(Stage(2, "p"), Stage(3, "ccp", 8, 3)), short(Stage(2, "cp", 4, 8), rate=0.5)))
+    found = [recipe.at(step) for step in range(7)]
+    assert [size for _, _, size in found] == [None, None, (8, 3), (8, 3), None, (4, 8), None]
+    assert [(here.rate, number) for here, number, _ in found] == [(0.1, n) for n in range(5)] + [
+        (0.5, 0),
+        (0.5, 1),
+    ]
+    assert RECIPE.at(RECIPE.steps - 3)[2] == (3, 12)
+
+
+def short(*stages: Stage, rate: float = 0.1) -> Round:
+    return Round(stages, pictures=2, moving=0.5, rate=rate, other_rate=1e-3, image=0.5)
 
 
 def test_losses_are_least_where_mask_and_presence_are_right() -> None:
@@ -191,7 +208,7 @@ def test_the_image_half_is_read_as_a_segmenter(model: Any, tmp_path: Path) -> No
 
 def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.bundle.tracker.STATE_EVERY", 1)
-    recipe = Recipe(pictures=1, clips=2, batch=2, lengths=((1.0, 1, 3),))
+    recipe = Recipe((short(Stage(1, "p"), Stage(2, "c", 1, 3)),))
     lines: list[str] = []
     whole = train(tmp_path / "a", tmp_path / "wa", BUNDLED, 0, lines.append, recipe)
 
@@ -211,7 +228,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: 
     one, two = whole.state_dict(), again.state_dict()
     assert all(torch.equal(one[name], two[name]) for name in one)
     with pytest.raises(ConfigError, match="is of Recipe"):
-        train(tmp_path / "c", tmp_path / "wa", BUNDLED, 0, lines.append, Recipe(pictures=9))
+        train(tmp_path / "c", tmp_path / "wa", BUNDLED, 0, lines.append, RECIPE)
 
 
 def test_the_check_gives_the_bars_figures(model: Any) -> None:
@@ -232,9 +249,8 @@ def test_the_command_trains_the_segmenters_folder_on(tmp_path: Path, capsys: Any
     shutil.copytree(BUNDLED, tmp_path / "out" / "segmenter")
     assert check_all(tmp_path / "out", 5, 1, ("tracker",), tmp_path, said.append) == 0
     assert "`bundle tracker` trains it on" in said[0]
-    recipe = Recipe(pictures=0, clips=1, lengths=((1.0, 1, 2),))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("trainer.bundle.tracker.Recipe", lambda: recipe)
+        patch.setattr("trainer.bundle.tracker.RECIPE", Recipe((short(Stage(1, "c", 1, 2)),)))
         assert main(["bundle", "tracker", *options]) == 0
     check_all(tmp_path / "out", 5, 1, ("tracker",), tmp_path, said.append)
     assert "| tracker: IoU over 16 frames" in said[-1] or "| … where something does" in said[-1]
