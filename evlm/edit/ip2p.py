@@ -210,10 +210,8 @@ class IP2P:
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(skipped)
 
-        # One generator a frame, all with the same seed and on the CPU: neither the chunk nor the device
-        # matters.
-        generators = [torch.Generator("cpu").manual_seed(settings.seed) for _ in range(count)]
-        noise = torch.stack([torch.randn(original.shape[1:], generator=g, dtype=dtype) for g in generators])
+        seeded = generators(settings.seed, count)
+        noise = torch.stack([torch.randn(original.shape[1:], generator=g, dtype=dtype) for g in seeded])
         noise = noise.to(device)
         if skipped:
             latents = scheduler.add_noise(original, noise, times[:1].repeat(count))
@@ -232,9 +230,7 @@ class IP2P:
                 path.append(latents)
             return latents
 
-        extra = (
-            {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
-        )
+        extra = {"generator": seeded} if "generator" in inspect.signature(scheduler.step).parameters else {}
         guide = Guidance(text, picture, settings.guidance, settings.image_guidance)
         look = None if progress is None or crop is None else LatentPreview(original, crop)
 
@@ -293,6 +289,11 @@ class IP2P:
     @property
     def _text_length(self) -> int:
         return int(min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings))
+
+
+def generators(seed: int, count: int) -> list[torch.Generator]:
+    """One a frame, all with the same seed and on the CPU: neither the chunk nor the device matters."""
+    return [torch.Generator("cpu").manual_seed(seed) for _ in range(count)]
 
 
 def _of_one_size(works: Sequence[Work]) -> list[list[int]]:
