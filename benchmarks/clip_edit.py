@@ -106,9 +106,9 @@ def tables(found: dict[str, list[dict[str, Any]]]) -> int:
             pairs = [(line, base[line["clip"]]) for line in lines]
             said = [f"{arm} - before:"]
             for name in ("every", "excess", "flicker"):
-                apart = np.array([one[name] - other[name] for one, other in pairs])
-                low, high = interval(apart)
-                said.append(f"{name} {apart.mean():+.3f} [{low:+.3f}, {high:+.3f}]")
+                more = np.array([one[name] - other[name] for one, other in pairs])
+                low, high = interval(more)
+                said.append(f"{name} {more.mean():+.3f} [{low:+.3f}, {high:+.3f}]")
             ratio = mean([one["seconds"] for one, _ in pairs]) / mean([o["seconds"] for _, o in pairs])
             print(", ".join(said) + f", time {ratio:.2f}x")
             if arm == "now":
@@ -220,6 +220,7 @@ ARMS: dict[str, Arm] = {
     "anchors": arm_of(together="anchors"),
     "all": arm_of(together="all"),
     "flow": arm_of(propagate="flow"),
+    "tokens": arm_of(together="anchors", propagate="tokens"),
     "anchors+flow": arm_of(together="anchors", propagate="flow"),
 }
 

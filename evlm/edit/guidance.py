@@ -17,7 +17,8 @@ class Guidance:
     I: the picture's latents (zeros for none), T: the instruction (the empty text for none). It is summed by
     prediction, so that one whose weight is zero is not computed: without guidance (both 1) one remains.
 
-    text: [2, T, D], the instruction and the empty text. picture: [A, C, h, w].
+    text: [2, T, D], the instruction and the empty text. picture: [A, C, h, w]. plain: which of the copies in
+    the model's batch sees the picture and no words; the first where none does.
     """
 
     def __init__(self, text: Tensor, picture: Tensor, s_text: float, s_image: float) -> None:
@@ -28,6 +29,9 @@ class Guidance:
             (1 - s_image, nothing, torch.zeros_like(picture)),
         ]
         terms = [term for term in terms if term[0] != 0]
+        self.plain = next(
+            (at for at, (_, words, seen) in enumerate(terms) if words is nothing and seen is picture), 0
+        )
         self.weights = [weight for weight, _, _ in terms]
         self.words = [words for _, words, _ in terms]
         self.pictures = [seen for _, _, seen in terms]

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from ..errors import RequestError
 from .together import MODES, Mode
 
-Propagate = Literal["auto", "none", "flow"]
+Propagate = Literal["auto", "none", "flow", "tokens"]
 PROPAGATE: tuple[str, ...] = get_args(Propagate)
 Track = Literal["auto", "every-frame", "plan"]
 TRACK: tuple[str, ...] = get_args(Track)
@@ -24,8 +24,9 @@ class VideoSettings:
     window: frames that belong together. overlap: how many of a window are those that the one before has
         finished; they stay as they are, and the others go on from them. How many frames are in memory at once
         is the editor's `chunk`.
-    propagate: "none" paints every frame; "flow" paints keyframes and carries them along the motion; "auto"
-        is "none" for up to 32 frames, else "flow".
+    propagate: "none" paints every frame; "flow" paints keyframes and carries them along the motion; "tokens"
+        paints every frame, most of them with what the attention of a few gave at the most similar places
+        (tokens.py; `together` does not count then); "auto" is "none" for up to 32 frames, else "flow".
     keyframes: painted for "flow"; "auto", a number of them, or which ones.
     track: how things are followed: "auto" by SAM 2 where it can track, else as "every-frame", by detector and
         segmenter in each; "plan" takes the plan's own mask for all frames.

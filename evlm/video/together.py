@@ -15,7 +15,7 @@ once, and the result is the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..edit.chunks import in_chunks
-from ..edit.guidance import Guidance
+from ..edit.guidance import Guidance, Predict
 from ..errors import ModelError, RequestError
 
 Mode = Literal["per-frame", "sparse", "tav", "anchors", "all"]
@@ -52,15 +52,15 @@ def references(mode: Mode, count: int) -> Refs:
 
 
 @contextmanager
-def shared(unet: Any) -> Iterator[SharedAttention]:
+def shared(unet: Any, sharing: SharedAttention | None = None) -> Iterator[SharedAttention]:
     """The model with shared attention in every `attn1`; afterwards, also after an exception, it has its own
-    processors again."""
+    processors again. sharing: of another manner than at whom frames look."""
     stock = dict(unet.attn_processors)
-    sharing = SharedAttention()
+    sharing = SharedAttention() if sharing is None else sharing
     try:
         unet.set_attn_processor(
             {
-                name: _Processor(name, sharing, processor) if ".attn1." in name else processor
+                name: sharing.processor(name, processor) if ".attn1." in name else processor
                 for name, processor in stock.items()
             }
         )
@@ -71,7 +71,7 @@ def shared(unet: Any) -> Iterator[SharedAttention]:
 
 
 @dataclass
-class _Call:
+class Call:
     """Frames that go through the model in one batch. keep: those of them that later calls look at."""
 
     frames: tuple[int, ...]
@@ -84,10 +84,16 @@ class SharedAttention:
     """What the processors of one model share. call: the batch that is in the model now; None: attention is
     as ever. kept: keys and values [copies, L, D] of frames of this step, by layer."""
 
-    call: _Call | None = None
+    call: Call | None = None
     kept: dict[str, dict[int, tuple[Tensor, Tensor]]] = field(default_factory=dict)
 
-    def window(self, refs: Refs, chunk: int, notes: list[str], needed: Sequence[int] | None = None) -> Window:
+    def processor(self, name: str, stock: Any) -> Processor:
+        """Of the self-attention `name`, whose own is `stock`."""
+        return Processor(name, self, stock)
+
+    def window(
+        self, refs: Refs, chunk: int, notes: list[str], needed: Sequence[int] | None = None
+    ) -> Predict:
         """How the frames of a window go through the model (an editor's `predict`).
 
         refs: at whom each frame looks. chunk: frames in one batch. needed: the frames whose prediction
@@ -116,7 +122,7 @@ class Window:
         def through(frames: tuple[int, ...]) -> int:
             keep = {ref for other, refs in self.refs.items() if other not in frames for ref in refs}
             refs = tuple(self.refs[frame] for frame in frames)
-            self.sharing.call = _Call(frames, refs, frozenset(keep & set(frames)))
+            self.sharing.call = Call(frames, refs, frozenset(keep & set(frames)))
             try:
                 prediction[list(frames)] = guidance(unet, noisy[list(frames)], time, frames)
             finally:
@@ -125,26 +131,36 @@ class Window:
 
         for part in self.parts:
             if part.mutual:
-                self._in_one(through, part.frames)
-                continue
-            row = part.frames
-            sizes, halved = in_chunks(len(row), self.chunk, lambda piece: through(row[piece]))  # noqa: B023
-            if halved:  # the next steps begin with what fits
-                self.notes += halved
-                self.chunk = max(sizes[-2:])
+                in_one(through, part.frames)
+            else:
+                self.chunk = in_pieces(through, part.frames, self.chunk, self.notes)
         self.sharing.kept.clear()
         return prediction
 
-    def _in_one(self, through: Any, frames: tuple[int, ...]) -> None:
-        try:
-            in_chunks(1, 1, lambda _: through(frames))
-        except ModelError as error:
-            if "out of memory" not in str(error):
-                raise
-            raise ModelError(
-                f"out of memory with the {len(frames)} frames that look at each other; give a smaller "
-                "window, or together='sparse'"
-            ) from error
+
+Through = Callable[[tuple[int, ...]], int]
+"""Frames through the model in one batch; gives how many they are."""
+
+
+def in_pieces(through: Through, frames: tuple[int, ...], chunk: int, notes: list[str]) -> int:
+    """Frames through the model, at most `chunk` in a batch. Gives the size to begin with next time: what did
+    fit. notes: halved chunks are added."""
+    sizes, halved = in_chunks(len(frames), chunk, lambda piece: through(frames[piece]))
+    notes += halved
+    return max(sizes[-2:]) if halved else chunk
+
+
+def in_one(through: Through, frames: tuple[int, ...]) -> None:
+    """Frames that look at each other, in one batch. Raises ModelError where they do not fit into memory."""
+    try:
+        in_chunks(1, 1, lambda _: through(frames))
+    except ModelError as error:
+        if "out of memory" not in str(error):
+            raise
+        raise ModelError(
+            f"out of memory with the {len(frames)} frames that look at each other; give a smaller "
+            "window, or together='sparse'"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -187,7 +203,7 @@ def _closed(refs: dict[int, tuple[int, ...]], left: list[int], done: set[int]) -
     return min((reach(frame) for frame in left), key=len)
 
 
-class _Processor:
+class Processor:
     """Stands in for diffusers' AttnProcessor2_0 in one self-attention."""
 
     def __init__(self, name: str, sharing: SharedAttention, stock: Any) -> None:
@@ -203,7 +219,7 @@ class _Processor:
         output: Tensor = attn.to_out[1](attn.to_out[0](mixed.to(query.dtype)))
         return output / attn.rescale_output_factor
 
-    def _look(self, call: _Call, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    def _look(self, call: Call, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
         """[copies * n, L, D] each -> [copies * n, L, D], n the frames of the call."""
         count = len(call.frames)
         by_frame = [each.reshape(-1, count, *each.shape[1:]) for each in (key, value)]

@@ -21,6 +21,7 @@ from ..edit.protocol import EditSettings, OnStep
 from ..edit.regions import Place
 from .settings import VideoSettings
 from .together import references, shared
+from .tokens import TokenAttention
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ class WindowPainter:
         refs = references(self.video.together, count)
         picture = self.encode(work.crop)
         path: list[Tensor] = []
-        with shared(self.editor.unet) as sharing:
+        manner = TokenAttention(seed=self.settings.seed) if self.video.propagate == "tokens" else None
+        with shared(self.editor.unet, manner) as sharing:
             latents = self.editor.paint(
                 picture,
                 self.text,
