@@ -62,9 +62,14 @@ def feather_inward(mask: Tensor, pixels: float) -> Tensor:
         raise PictureError(f"feather of {pixels} pixels: expected 0 or more; it always lies inside the mask")
 
     def feathered(on: NDArray[np.bool_]) -> NDArray[np.float32]:
+        soft = on.astype(np.float32)
         if pixels == 0 or on.all() or not on.any():
-            return on.astype(np.float32)
-        return np.minimum(1, distance_transform_edt(on) / (pixels + 1)).astype(np.float32)
+            return soft
+        rows, columns = (np.flatnonzero(on.any(axis)) for axis in (1, 0))
+        # The nearest off pixel of each lies at most one row or column beside all that is on.
+        here = tuple(slice(max(each[0] - 1, 0), each[-1] + 2) for each in (rows, columns))
+        soft[here] = np.minimum(1, distance_transform_edt(on[here]) / (pixels + 1))
+        return soft
 
     return _each_frame(mask, feathered)
 

@@ -155,6 +155,7 @@ class Pipeline:
         anyway: bool = False,
         video: VideoSettings | None = None,
         confirm: Callable[[Planned], str] | None = None,
+        mask: Tensor | None = None,
     ) -> Result:
         """Run the five steps.
 
@@ -165,13 +166,14 @@ class Pipeline:
         video: how the frames of a clip are edited together; None: `VideoSettings()`. Its things are
             followed by the tracker, else drawn in every frame (`place_clip`).
         confirm: sees what is planned; gives why nothing is to be painted, whatever anyway says, or "".
+        mask: as `plan`'s.
         The places of all steps of a plan are found in the original, then it is edited step after step
         (`edit_steps`). A plan that asks for no change gives the original back, and a note says so. Raises
         TraceError when the reasoner's text holds no plan, RefusalError when it says that it will not.
         """
         watch = Watch(on_event)
         reasoned = self._reason(request, sampling, watch)
-        planned = self._plan(request, reasoned, threshold, grow, Changes(), None, watch, video)
+        planned = self._plan(request, reasoned, threshold, grow, Changes(), mask, watch, video)
         if stopped := confirm(planned) if confirm is not None else "":
             planned, anyway = replace(planned, doubt=stopped), False
         return self._paint(request, planned, edit, watch, anyway, video)

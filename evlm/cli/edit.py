@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import EVLMError, one_line
 from ..plan.native_boxes import FORMS
 from . import arguments as kinds
+from . import given
 from .ask import at_terminal, remedy
 from .edit_clip import add_flags, check_flags, run_clip
 from .originals import (
@@ -28,6 +29,7 @@ from .outputs import Outputs
 if TYPE_CHECKING:
     from ..boxes import Box
     from ..pipeline import Pipeline, Result
+    from ..reason.given import GivenPlan
     from ..request import Request
     from .terminal import Terminal
 
@@ -78,6 +80,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         "nobody can be asked, paint nothing; 0: never"
     )
     add("--ask-below", type=kinds.number(0, 1), default=0.0, metavar="X", help=text)
+    given.add_flags(parser)
     text = "LoRA for the reasoner: PEFT folder or .safetensors of ours"
     add("--adapter", metavar="PATH", type=kinds.path, help=text)
     add("--quantize", choices=["4bit"], help="the reasoner in 4 bits; needs bitsandbytes and CUDA")
@@ -142,8 +145,9 @@ def run(options: argparse.Namespace) -> int:
         *options.reference,
         *options.reference_video,
         *options.reference_depth,
+        *(path for path in (options.adapter, options.plan, options.mask) if path),
     ]
-    outputs = Outputs(options.out, options.overwrite, [*inputs, options.adapter or inputs[0]])
+    outputs = Outputs(options.out, options.overwrite, inputs)
     quiet_libraries()
     from ..models.loading import pick_device
     from ..request import Request
@@ -153,17 +157,20 @@ def run(options: argparse.Namespace) -> int:
         raise EVLMError(
             f"--quantize {options.quantize} works on a CUDA device, not on {device}: leave it out"
         )
+    plan = given.plan_of(options)
     if options.video is not None:
         terminal = Terminal()
-        return run_clip(options, outputs, terminal, _loaded(terminal), _sampling(options), _settings)
+        load = _loaded(terminal, plan)
+        return run_clip(options, outputs, terminal, load, _sampling(options), _settings)
     original = read_original(options.image, options.frames, options.fps)
     references, notes = read_references(options)
     notes[:0] = original.notes
+    mask = None if options.mask is None else given.mask_of(options.mask, original.frames, notes)
     request = Request(original.frames, options.prompt, references, original.fps)
     names = [*edited_names(original), "trace.json", "sheet.png"]
     outputs.check(names)
     terminal = Terminal()
-    models, pipeline = _loaded(terminal)(options)
+    models, pipeline = _loaded(terminal, plan)(options)
     for note in notes:
         terminal.note(note)
     result = pipeline.run(
@@ -174,6 +181,7 @@ def run(options: argparse.Namespace) -> int:
         on_event=terminal.event,
         anyway=options.anyway,
         confirm=at_terminal(options.ask_below, terminal),
+        mask=mask,
     )
     terminal.summary(result)
     record = _record(options, models, request, result)
@@ -217,13 +225,15 @@ def _write(
         terminal.line(f"{'':10}{clip_summary(files[0], original)}")
 
 
-def _loaded(terminal: Terminal) -> Callable[[argparse.Namespace], tuple[dict[str, Path], Pipeline]]:
+def _loaded(
+    terminal: Terminal, plan: GivenPlan | None
+) -> Callable[[argparse.Namespace], tuple[dict[str, Path], Pipeline]]:
     """Loads the models, and says of the bundled ones what they know."""
 
     def load(options: argparse.Namespace) -> tuple[dict[str, Path], Pipeline]:
         from ..models.zoo import BUNDLED
 
-        models, pipeline = _pipeline(options)
+        models, pipeline = _pipeline(options, plan)
         if models.get("reasoner") == BUNDLED / "reasoner":
             terminal.note(TOY)
         return models, pipeline
@@ -238,6 +248,7 @@ def _check(options: argparse.Namespace) -> None:
         raise EVLMError("--endpoint needs --endpoint-model, the model's name there")
     if options.endpoint_model and not options.endpoint:
         raise EVLMError("--endpoint-model needs --endpoint, the address")
+    given.check_flags(options)
     for flag in ("adapter", "quantize", "compile"):
         if options.endpoint and getattr(options, flag):
             raise EVLMError(
@@ -258,13 +269,17 @@ def _exists(path: str) -> bool:
         return False
 
 
-def _pipeline(options: argparse.Namespace) -> tuple[dict[str, Path], Pipeline]:
+def _pipeline(options: argparse.Namespace, plan: GivenPlan | None) -> tuple[dict[str, Path], Pipeline]:
     from ..models.zoo import choose
     from ..pipeline import Pipeline
 
     chosen = choose(options.models, options.folder)
-    remote: Any = None
-    if options.endpoint:
+    for role in ("detector", "segmenter") if options.mask else ():
+        chosen.pop(role, None)
+    remote: Any = plan
+    if plan is not None:
+        chosen.pop("reasoner", None)
+    elif options.endpoint:
         from ..reason.remote import RemoteReasoner
 
         chosen.pop("reasoner", None)

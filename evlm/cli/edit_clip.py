@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from ..clips.masks import MaskStore
     from ..files.clip_reader import ClipFile
     from ..reason.reasoner import Reasoned
+    from ..request import Request
     from .terminal import Terminal
 
 CODECS = ("h264", "vp9", "ffv1", "png")
 TOGETHER = ("per-frame", "sparse", "tav", "anchors", "all")
+TRACK = ("auto", "every-frame", "plan")
+PROPAGATE = ("auto", "none", "flow")
 _SUFFIX = {"h264": ".mp4", "vp9": ".webm", "ffv1": ".mkv", "png": ".frames"}
 _CLAIMED = "names.json"
 _EVERY = 20.0  # seconds between two lines of progress where nobody watches a bar
@@ -75,25 +78,23 @@ def run_clip(
     """
     from dataclasses import replace
 
+    from ..clips.given_mask import GivenMask
     from ..clips.job import ClipJob
     from ..files.clip_codecs import form_of
     from ..files.clip_reader import open_clip
     from ..files.selection import Selection
-    from ..reason.messages import MAX_FRAMES
-    from ..request import Request
     from ..video.settings import VideoSettings
     from .originals import read_references
 
     selection = replace(Selection.parse(options.frames, options.fps), limit=options.max_frames)
     clip = open_clip(options.video, selection)
+    mask = None if options.mask is None else GivenMask.open(options.mask, clip)
     codec = options.codec or "h264"
     names = [f"edited{_SUFFIX[codec]}", f"mask{_SUFFIX[codec]}", "trace.json", "sheet.png"]
     outputs.check(names if codec != "png" else names[2:])
     form, notes = form_of(codec, clip.height, clip.width, _rate(clip), clip.alpha, clip.bits)
     references, more = read_references(options)
     video = VideoSettings() if options.together is None else VideoSettings(together=options.together)
-    frames, rate = _looked_at(clip, MAX_FRAMES)
-    request = Request(frames, options.prompt, references, None if rate is None else min(float(rate), 1000.0))
     models, pipeline = load(options)
     settings = settings_of(options, pipeline)
     work = _work_folder(outputs.folder, options, clip, models, settings, sampling, video)
@@ -102,9 +103,21 @@ def run_clip(
     for note in notes:
         terminal.note(note)
     job = ClipJob(
-        clip, pipeline, request, settings, video, form, work, sampling, options.threshold, options.anyway,
-        terminal.event, progress, notes,
-    )  # fmt: skip
+        clip=clip,
+        pipeline=pipeline,
+        request=_request(options, clip, references),
+        settings=settings,
+        video=video,
+        form=form,
+        work=work,
+        sampling=sampling,
+        threshold=options.threshold,
+        anyway=options.anyway,
+        on_event=terminal.event,
+        on_progress=progress,
+        notes=notes,
+        mask=mask,
+    )
     seconds: dict[str, float] = {}
     try:
         work.mkdir(parents=True, exist_ok=True)
@@ -171,6 +184,15 @@ def _rate(clip: ClipFile) -> Fraction | None:
     return None if clip.rate is None else clip.rate / clip.selection.step
 
 
+def _request(options: argparse.Namespace, clip: ClipFile, references: Any) -> Request:
+    """What the reasoner is asked."""
+    from ..reason.messages import MAX_FRAMES
+    from ..request import Request
+
+    frames, rate = _looked_at(clip, MAX_FRAMES)
+    return Request(frames, options.prompt, references, None if rate is None else min(float(rate), 1000.0))
+
+
 def _looked_at(clip: ClipFile, most: int) -> tuple[Any, Fraction | None]:
     """(the frames that the reasoner sees, their rate). Of a whole video only those are decoded."""
     from ..files.clips import read_clip
@@ -221,7 +243,8 @@ def _work_folder(
     from .. import __version__
 
     read = [str(clip.path), *options.reference, *options.reference_video, *options.reference_depth]
-    read += [str(path) for path in models.values()] + ([options.adapter] if options.adapter else [])
+    read += [str(path) for path in models.values()]
+    read += [path for path in (options.adapter, options.plan, options.mask) if path]
     said = {
         "evlm": __version__,
         "files": [_state_of(path) for path in read],

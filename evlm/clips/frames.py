@@ -13,7 +13,7 @@ from ..files.selection import as_float
 
 if TYPE_CHECKING:
     from ..files.clip_reader import ClipFile
-    from ..video.clip import Finished
+    from ..video.clip import Carry, Finished
 
 
 class FileFrames:
@@ -58,29 +58,34 @@ class FileFrames:
 
 
 class FinishedFrames:
-    """What a step has finished, for the one after it.
+    """What a step has finished, for the one after it, window by window.
 
-    source: gives the frames in order. first, frames: those that are there from an earlier run, [n, H, W, 3]
-    from number `first` on.
+    source: gives the frames in order. overlap: so many of those that were read last are kept: the next window
+    begins with them. first, frames: those that are there from an earlier run, [n, H, W, 3] from number
+    `first` on.
     """
 
-    def __init__(self, source: Iterator[Finished], first: int = 0, frames: Tensor | None = None) -> None:
-        self._source = source
+    def __init__(
+        self, source: Iterator[Finished], overlap: int = 0, first: int = 0, frames: Tensor | None = None
+    ) -> None:
+        self._source, self._overlap = source, overlap
         self._first = first
-        self._held = [] if frames is None else list(frames)
-        self.last: Finished | None = None
+        self._held = [] if frames is None else [frames]
+        self.carry: Carry = ()
 
     def read(self, start: int, stop: int) -> Tensor:
         """float32 [stop - start, H, W, 3]."""
-        while self._first + len(self._held) < stop:
-            self.last = next(self._source)
-            self._held += list(self.last.frames)
-        del self._held[: max(start - self._first, 0)]
-        self._first = max(self._first, start)
-        begin = start - self._first
-        return torch.stack(self._held[begin : begin + stop - start])
+        while self._first + sum(map(len, self._held)) < stop:
+            finished = next(self._source)
+            self._held.append(finished.frames)
+            self.carry = finished.carry
+            del finished
+        whole = self._held[0] if len(self._held) == 1 else torch.cat(self._held)
+        begin, end = start - self._first, stop - self._first
+        kept = whole[max(end - self._overlap, 0) :].clone()  # a view would keep all of the window
+        self._held, self._first = [kept], self._first + len(whole) - len(kept)
+        return whole[begin:end]
 
-    def tail(self, stop: int, overlap: int) -> Tensor:
+    def tail(self, stop: int) -> Tensor:
         """The last frames before `stop`, at most `overlap`, for a run that goes on from there."""
-        at = stop - self._first
-        return torch.stack(self._held[max(at - overlap, 0) : at]) if overlap and at else torch.empty(0)
+        return self._held[0][: stop - self._first] if self._held else torch.empty(0)

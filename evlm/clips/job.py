@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..edit.crop import resize
 from ..errors import PictureError
 from ..files.clip_codecs import ClipForm, values_of
 from ..files.clip_reader import ClipFile
@@ -37,8 +38,10 @@ if TYPE_CHECKING:
     from ..reason.reasoner import Sampling
     from ..request import Request
     from ..video.settings import VideoSettings
+    from .given_mask import GivenMask
 
 KEYFRAMES = 6  # shown of the clip
+_SHOWN = 448  # longer side in pixels: twice a tile of the strip
 _PLACED = 12_000_000  # pixels of the frames in which places are looked for together: 144 MB as float
 OnProgress = Callable[[str, int, int], None]
 """(what is done: "places" or "edit", frames that are finished, all frames)."""
@@ -49,7 +52,8 @@ class ClipJob:
     """One edit of one clip. work: the folder for what is done; nothing else lies in it.
 
     request: what is asked; its original are the frames that the reasoner looks at. form: how the clip is
-    written. anyway: paint by a plan that is doubted, too. notes: grows with what a user should know.
+    written. anyway: paint by a plan that is doubted, too. notes: grows with what a user should know. mask:
+    where the edit goes, given by somebody.
     """
 
     clip: ClipFile
@@ -65,15 +69,19 @@ class ClipJob:
     on_event: OnEvent | None = None
     on_progress: OnProgress | None = None
     notes: list[str] = field(default_factory=list)
+    mask: GivenMask | None = None
 
     def reason(self) -> Reasoned:
         """The plan; that of an earlier run where there is one."""
         path = self.work / "plan.json"
+        request = self.request
+        # What the reasoner looks at is as much as a window of frames: here it is forgotten.
+        self.request = replace(request, original=request.original[:1].clone())
         if path.is_file():
             data = json.loads(path.read_text(encoding="utf-8"))
             plan = plan_from_json(data["plan"])
             return Reasoned(data["text"], 0, 0.0, trace=Trace(**data["thoughts"], plan=plan))
-        reasoned = self.pipeline.reason(self.request, self.sampling, self.on_event)
+        reasoned = self.pipeline.reason(request, self.sampling, self.on_event)
         trace = reasoned.trace
         thoughts = {name: getattr(trace, name) for name in ("thinking", "intermediate", "reflection")}
         _write_json(path, {"plan": plan_to_json(trace.plan), "text": reasoned.text, "thoughts": thoughts})
@@ -90,9 +98,13 @@ class ClipJob:
         if whole.is_file():
             return store
         size = max(_PLACED // (self.clip.height * self.clip.width), 2)
+        masks = None if self.mask is None else self.mask.windows(size, store.count)
         for window in self.clip.windows(size, begin=store.count):
             request = replace(self.request, original=window.frames)
-            planned = self.pipeline.plan(request, reasoned, self.threshold)
+            mask = None if masks is None else next(masks, None)
+            if self.mask is not None and (mask is None or len(mask) not in (1, len(window.frames))):
+                self.mask.check(window.first + len(window.frames))
+            planned = self.pipeline.plan(request, reasoned, self.threshold, mask=mask, video=self.video)
             store.add(
                 [step.mask for step in planned.steps],
                 window.durations,
@@ -103,6 +115,9 @@ class ClipJob:
             if store.pieces[0].doubt and not self.anyway:
                 return store
             self._tell("places", store.count)
+            del window, request, planned, mask  # before the next window is read
+        if self.mask is not None:
+            self.mask.check(store.count)
         write_atomically(whole, lambda file: file.write(b"1"))
         return store
 
@@ -127,12 +142,13 @@ class ClipJob:
             for at in (each for each in shown if first <= each < stop):
                 pictures = (source.one(at), frames[at - first], masks[at - first])
                 for kind, picture in zip(("original", "edited", "mask"), pictures, strict=True):
-                    save_picture(self.work / f"key-{at:08}-{kind}.png", picture.expand(-1, -1, 3))
+                    save_picture(self.work / f"key-{at:08}-{kind}.png", _small(picture.expand(-1, -1, 3)))
             chain.save(self.work / f"state-{stop:08}.safetensors", stop)
             if state is not None:
                 state.unlink(missing_ok=True)
             state = self.work / f"state-{stop:08}.safetensors"
             self._tell("edit", stop, store.count)
+            del frames, masks, alpha  # before the next window is painted
         self.notes += chain.notes
 
     @property
@@ -198,6 +214,13 @@ class ClipJob:
     def _tell(self, what: str, done: int, total: int | None = None) -> None:
         if self.on_progress is not None:
             self.on_progress(what, done, max(total or self.clip.count, done))
+
+
+def _small(picture: Tensor) -> Tensor:
+    """A picture [H, W, 3] as it is shown in the strip."""
+    height, width = picture.shape[:2]
+    share = _SHOWN / max(height, width, _SHOWN)
+    return resize(picture[None], max(round(height * share), 1), max(round(width * share), 1))[0]
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:

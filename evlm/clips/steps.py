@@ -72,7 +72,8 @@ class StepChain:
             carry = tuple(_carry(kept, number, place) for place in range(len(routes)))
             frames = self._painted(editor, step, masks, settings, routes, read, carry)
             tail = kept.get(f"tail.{number}")
-            finished = FinishedFrames(frames, begin - (0 if tail is None else len(tail)), tail)
+            overlap = self._overlap if number < len(steps) - 1 else 0  # nobody reads on from the last one
+            finished = FinishedFrames(frames, overlap, begin - (0 if tail is None else len(tail)), tail)
             self._steps.append((finished, routes))
             read = finished.read
         self._read, self._count = read, masks.count
@@ -89,10 +90,9 @@ class StepChain:
 
         tensors: dict[str, Tensor] = {"stop": torch.tensor(stop)}
         for number, (frames, _) in enumerate(self._steps):
-            if frames.last is not None:
-                for place, latents in enumerate(frames.last.carry):
-                    tensors |= {f"{number}.{place}.{frame}": each for frame, each in latents.items()}
-            tail = frames.tail(stop, self._overlap)
+            for place, latents in enumerate(frames.carry):
+                tensors |= {f"{number}.{place}.{frame}": each for frame, each in latents.items()}
+            tail = frames.tail(stop)
             if number < len(self._steps) - 1 and len(tail):
                 tensors[f"tail.{number}"] = tail
         data = save({name: each.contiguous().clone() for name, each in tensors.items()})
@@ -153,15 +153,25 @@ class StepChain:
         for span in spans(masks.count, self.video.window, self._overlap):
             if span.new < self.begin:
                 continue
-            frames = read(span.new, span.stop)
-            crops = frames[:0]
-            if not opens(editor):
-                which = range(span.new, span.stop)
-                mask = None if masks.whole(step.steps) else masks.some(step.steps, which).float()
-                edited = editor.edit(frames, step.instruction, mask, settings=settings)
-                self.notes += edited.notes
-                frames, crops = edited.frames, edited.crops
-            yield Finished(span.new, frames, crops, ())
+            yield self._alone(editor, step, masks, settings, read(span.new, span.stop), span.new)
+
+    def _alone(
+        self,
+        editor: Any,
+        step: ClipStep,
+        masks: MaskStore,
+        settings: EditSettings,
+        frames: Tensor,
+        first: int,
+    ) -> Finished:
+        """Frames that need no others: of an editor that is not open in latents, or with nothing to paint."""
+        if opens(editor):
+            return Finished(first, frames, frames[:0], ())
+        which = range(first, first + len(frames))
+        mask = None if masks.whole(step.steps) else masks.some(step.steps, which).float()
+        edited = editor.edit(frames, step.instruction, mask, settings=settings)
+        self.notes += edited.notes
+        return Finished(first, edited.frames, edited.crops, ())
 
 
 def _load(path: Path | None) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from ..errors import PictureError
 from ..files.pictures import check_frames
 from ..masks import fit_mask
 from .settings import VideoSettings
-from .windows import Progress, Route, WindowPainter, windows_of
+from .windows import Progress, Route, Span, WindowPainter, windows_of
 
 Read = Callable[[int, int], Tensor]
 """(start, stop) -> frames [stop - start, H, W, 3] in 0..1 of a clip."""
@@ -187,23 +187,38 @@ def edit_windows(
         span = steps[0][0]
         if span.new < begin:
             continue
-        frames = read(span.start, span.stop)
-        result = frames[span.new - span.start :].clone()
-        crops = frames.new_zeros(0, 0, 0, 3)
-        for number, (each, (_, old, new)) in enumerate(zip(routes, steps, strict=True)):
-            if not new:
-                finished[number] = {}
-                continue
-            work = each.work(frames[[frame - span.start for frame in old + new]], old + new)
-            held = torch.stack([finished[number][frame] for frame in old], 1) if old else None
-            path, painted = painter.paint(work, held)
-            last = (old + new)[-video.overlap :] if video.overlap else []
-            paths = path[:, len(path[0]) - len(last) :].cpu().unbind(1)
-            finished[number] = dict(zip(last, paths, strict=True))
-            result = put(result, span.new, each, new, work, painted, settings.feather)
-            if number == shown:
-                crops = painted
-        yield Finished(span.new, result, crops, tuple(dict(each) for each in finished))
+        # What a window has in memory is gone before the next one is read.
+        yield _window(painter, read, span, routes, [(old, new) for _, old, new in steps], finished, shown)
+
+
+def _window(
+    painter: WindowPainter,
+    read: Read,
+    span: Span,
+    routes: Sequence[Route],
+    which: Sequence[tuple[list[int], list[int]]],
+    finished: list[dict[int, Tensor]],
+    shown: int,
+) -> Finished:
+    """One window. which: by place, the finished and the new frames in it. finished: the carry by place, which
+    is brought up to date. shown: number of the place whose crops are given."""
+    frames, overlap = read(span.start, span.stop), painter.video.overlap
+    result = frames[span.new - span.start :]
+    crops = frames.new_zeros(0, 0, 0, 3)
+    for number, (each, (old, new)) in enumerate(zip(routes, which, strict=True)):
+        if not new:
+            finished[number] = {}
+            continue
+        work = each.work(frames[[frame - span.start for frame in old + new]], old + new)
+        held = torch.stack([finished[number][frame] for frame in old], 1) if old else None
+        path, painted = painter.paint(work, held)
+        last = (old + new)[-overlap:] if overlap else []
+        paths = path[:, len(path[0]) - len(last) :].cpu().unbind(1)
+        finished[number] = dict(zip(last, paths, strict=True))
+        result = put(result, span.new, each, new, work, painted, painter.settings.feather)
+        if number == shown:
+            crops = painted
+    return Finished(span.new, result, crops, tuple(dict(each) for each in finished))
 
 
 def put(
