@@ -64,7 +64,8 @@ def _trace_of(data: Any) -> Trace:
     trace = data["trace"]
     if not isinstance(trace.get("plan"), dict):
         raise TraceError("json", 0, "the trace has no plan")
-    return Trace(*(trace.get(part, "") for part in PROSE), plan=_plan_of(trace["plan"]))
+    prose = {part: trace.get(part, "") for part in PROSE}
+    return Trace(**prose, plan=_plan_of(trace["plan"]))
 
 
 def _plan_of(data: dict[str, Any]) -> Plan:
