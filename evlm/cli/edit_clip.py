@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 CODECS = ("h264", "vp9", "ffv1", "png")
 TOGETHER = ("per-frame", "sparse", "tav", "anchors", "all")
 TRACK = ("auto", "every-frame", "plan")
-PROPAGATE = ("auto", "none", "flow")
+UNTIL = ("plan", "mask")
 _SUFFIX = {"h264": ".mp4", "vp9": ".webm", "ffv1": ".mkv", "png": ".frames"}
 _CLAIMED = "names.json"
 _EVERY = 20.0  # seconds between two lines of progress where nobody watches a bar
@@ -47,6 +47,16 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--codec", choices=CODECS, help=text)
     text = "with --video, at whom a frame looks while it is painted; anchors by default"
     add("--together", choices=TOGETHER, help=text)
+    text = (
+        "with --video, how things are followed: auto (SAM 2 where it can track), every-frame (detector and "
+        "segmenter in each), plan (the plan's own mask for all frames); auto by default"
+    )
+    add("--track", choices=TRACK, help=text)
+    text = (
+        "with --video, stop behind the plan, or behind the masks, and write these; the same command without "
+        "it goes on from there"
+    )
+    add("--until", choices=UNTIL, help=text)
     sound = parser.add_mutually_exclusive_group()
     text = "with --video, the sound goes along, its packets as they are where they fit; so by default"
     sound.add_argument("--keep-audio", dest="audio", action="store_true", default=None, help=text)
@@ -58,7 +68,7 @@ def check_flags(options: argparse.Namespace) -> None:
     """Raises EVLMError for a clip's flag without a clip."""
     if options.video is not None:
         return
-    for flag in ("max_frames", "codec", "together", "audio"):
+    for flag in ("max_frames", "codec", "together", "track", "until", "audio"):
         if getattr(options, flag) is not None:
             name = flag.replace("_", "-") if flag != "audio" else "keep-audio and --no-audio"
             raise EVLMError(f"--{name} is for --video; --image reads and writes no sound and no video file")
@@ -94,7 +104,8 @@ def run_clip(
     outputs.check(names if codec != "png" else names[2:])
     form, notes = form_of(codec, clip.height, clip.width, _rate(clip), clip.alpha, clip.bits)
     references, more = read_references(options)
-    video = VideoSettings() if options.together is None else VideoSettings(together=options.together)
+    chosen = {name: value for name in ("together", "track") if (value := getattr(options, name)) is not None}
+    video = VideoSettings(**chosen)
     models, pipeline = load(options)
     settings = settings_of(options, pipeline)
     work = _work_folder(outputs.folder, options, clip, models, settings, sampling, video)
@@ -124,11 +135,15 @@ def run_clip(
         begun = time.perf_counter()
         reasoned = job.reason()
         seconds["reason"] = time.perf_counter() - begun
+        if options.until == "plan":
+            return _stop(options, outputs, terminal, models, job, reasoned, None, seconds)
         begun = time.perf_counter()
         store = job.places(reasoned)
         seconds["places"] = time.perf_counter() - begun
         for note in dict.fromkeys(note for piece in store.pieces for note in piece.notes):
             terminal.note(note)
+        if options.until == "mask":
+            return _stop(options, outputs, terminal, models, job, reasoned, store, seconds)
         doubt = store.pieces[0].doubt
         plan = reasoned.trace.plan
         held = at_terminal(options.ask_below, terminal).about(plan)
@@ -165,6 +180,32 @@ def run_clip(
     if held:
         terminal.line(f"{'held':8}  nothing was painted: {held}; say it otherwise, or {remedy(held)}")
     return 3 if held else 0
+
+
+def _stop(
+    options: argparse.Namespace,
+    outputs: Outputs,
+    terminal: Terminal,
+    models: dict[str, Path],
+    job: ClipJob,
+    reasoned: Reasoned,
+    store: MaskStore | None,
+    seconds: dict[str, float],
+) -> int:
+    """Writes what there is for `--until`, and leaves the work where it is. store: None behind the plan."""
+    codec = job.form.codec.name
+    record = _record(options, models, job, reasoned, store, "", seconds)
+    files = outputs.claim(["trace.json"] if store is None else ["trace.json", f"mask{_SUFFIX[codec]}"])
+    try:
+        if store is not None:
+            job.write_mask(reasoned, store, files[1])
+        _write_text(files[0], json.dumps(record, ensure_ascii=False, indent=2) + "\n")
+    except BaseException:
+        outputs.release([path for path in files if path.is_file()])
+        raise
+    terminal.line(f"{'wrote':8}  {', '.join(map(str, files))}")
+    terminal.line(f"{'stopped':8}  the same command without --until goes on from there")
+    return 0
 
 
 def _claimed(outputs: Outputs, names: list[str], work: Path) -> list[Path]:
@@ -251,7 +292,7 @@ def _work_folder(
         "options": {
             name: value
             for name, value in sorted(vars(options).items())
-            if name not in ("out", "overwrite", "audio", "folder")
+            if name not in ("out", "overwrite", "audio", "folder", "until")
         },
         "settings": [repr(settings), repr(sampling), repr(video)],
     }
@@ -272,7 +313,7 @@ def _record(
     models: dict[str, Path],
     job: ClipJob,
     reasoned: Reasoned,
-    store: MaskStore,
+    store: MaskStore | None,
     held: str,
     seconds: dict[str, float],
 ) -> dict[str, Any]:
@@ -280,20 +321,20 @@ def _record(
     from ..plan.trace import TRACE_VERSION
 
     flags = ("reference", "reference_video", "reference_depth", "reference_text")
-    durations = store.durations
-    times = accumulate(durations[:-1], initial=Fraction(0))
-    notes = [*job.notes, *(note for piece in store.pieces for note in piece.notes)]
+    pieces, durations = ([], []) if store is None else (store.pieces, store.durations)
+    times = accumulate(durations[:-1], initial=Fraction(0)) if durations else ()
+    notes = [*job.notes, *(note for piece in pieces for note in piece.notes)]
     return {
         "evlm": __version__,
         "trace_version": TRACE_VERSION,
         "video": one_line(options.video),
-        "size": [store.count, store.height, store.width],
+        "size": [len(durations) or job.clip.count, job.clip.height, job.clip.width],
         "prompt": options.prompt,
         "references": [one_line(each) for flag in flags for each in getattr(options, flag)],
         "models": {role: one_line(str(path)) for role, path in models.items()},
         "trace": asdict(reasoned.trace),
         "text": reasoned.text,
-        "boxes": [_box(box) for piece in store.pieces for box in piece.boxes],
+        "boxes": [_box(box) for piece in pieces for box in piece.boxes],
         "held_back": held,
         "seconds": {step: round(value, 3) for step, value in seconds.items()},
         "notes": list(dict.fromkeys(notes)),

@@ -21,7 +21,7 @@ from ..errors import PictureError
 from ..files.clip_codecs import ClipForm, values_of
 from ..files.clip_reader import ClipFile
 from ..files.clip_sound import Sound
-from ..files.clip_writer import join_segments, take_place, write_segment
+from ..files.clip_writer import join_segments, take_place, write_clip, write_segment
 from ..files.pictures import save_picture, write_atomically
 from ..files.png import write_png
 from ..files.selection import spread
@@ -129,7 +129,7 @@ class ClipJob:
         steps = clip_steps(reasoned.trace.plan, self.pipeline.editor)
         source = FileFrames(self.clip, max(begin - self.video.overlap, 0))
         chain = StepChain(self.pipeline.editor, steps, store, self.settings, self.video, source, begin, state)
-        every = [at for at, step in enumerate(reasoned.trace.plan.steps) if not step.changes_nothing]
+        every = _at_work(reasoned)
         shown = spread(store.count, KEYFRAMES)
         for first, frames in chain.windows():
             stop = first + len(frames)
@@ -154,6 +154,16 @@ class ClipJob:
     @property
     def mask_form(self) -> ClipForm:
         return replace(self.form, alpha=False, deep=False)
+
+    def write_mask(self, reasoned: Reasoned, store: MaskStore, path: Path) -> None:
+        """The places alone, before anything is painted. Raises PictureError."""
+        size = self.video.window
+        masks = (
+            store.some(_at_work(reasoned), range(first, min(first + size, store.count)))[..., None].float()
+            for first in range(0, store.count, size)
+        )
+        pictures = (each.expand(-1, -1, -1, 3) for each in masks)
+        write_clip(path, pictures, self.form.codec.name, store.durations)
 
     def write(self, store: MaskStore, edited: Path, mask: Path, sound: Sound | None) -> list[str]:
         """The clip and its mask from what is painted, each with its name only when it is whole. Returns what
@@ -214,6 +224,11 @@ class ClipJob:
     def _tell(self, what: str, done: int, total: int | None = None) -> None:
         if self.on_progress is not None:
             self.on_progress(what, done, max(total or self.clip.count, done))
+
+
+def _at_work(reasoned: Reasoned) -> list[int]:
+    """The steps of the plan that change something."""
+    return [at for at, step in enumerate(reasoned.trace.plan.steps) if not step.changes_nothing]
 
 
 def _small(picture: Tensor) -> Tensor:

@@ -103,6 +103,27 @@ def test_a_drawn_mask_of_another_size_is_for_all_frames(asked: Plans, source: Pa
     assert bool(mask[:, :, :32].all()) and not bool(mask[:, :, 32:].any())
 
 
+def test_a_run_that_stops_behind_plan_or_masks_goes_on_from_there(
+    asked: Plans, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--video", source, tmp_path / "whole", "--prompt", "x") == 0
+    out, asked_before = tmp_path / "out", len(asked.requests)
+
+    def written() -> list[str]:
+        return sorted(each.name for each in out.iterdir() if each.name[0] != ".")
+
+    assert run("--video", source, out, "--prompt", "x", "--until", "plan") == 0
+    assert written() == ["trace.json"]
+    assert "without --until goes on" in capsys.readouterr().err
+    assert run("--video", source, out, "--prompt", "x", "--until", "mask", "--overwrite") == 0
+    assert written() == ["mask.mkv", "trace.json"]
+    assert (out / "mask.mkv").read_bytes() == (tmp_path / "whole" / "mask.mkv").read_bytes()
+    assert json.loads((out / "trace.json").read_text())["size"] == [COUNT, 48, 64]
+    assert run("--video", source, out, "--prompt", "x") == 0
+    assert len(asked.requests) == asked_before + 1 and not list(out.glob(".evlm-*"))
+    assert (out / "edited-2.mkv").read_bytes() == (tmp_path / "whole" / "edited.mkv").read_bytes()
+
+
 @pytest.mark.parametrize("frames", [None, "1:5"])
 def test_masks_of_another_length_name_both_numbers(
     asked: Plans, source: Path, tmp_path: Path, frames: str | None, capsys: pytest.CaptureFixture[str]
