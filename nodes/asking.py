@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from ..evlm.plan.trace import Plan
 
 UNKNOWN = (
-    "`ask below` has no effect: nothing is known of how sure this model is (one behind an endpoint, say)"
+    "`ask below` has no effect: nothing is known of how sure this model is (a server without logprobs, say)"
 )
 
 

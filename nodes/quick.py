@@ -115,7 +115,7 @@ class QuickEdit(io.ComfyNode):
                     step=0.05,
                     optional=True,
                     tooltip="Paint nothing where the model is less sure of its plan than this, 0 to 1, and "
-                    "say what to do; 0: never. Local models only.",
+                    "say what to do; 0: never.",
                 ),
             ],
             outputs=[

@@ -168,7 +168,7 @@ class Reason(io.ComfyNode):
                     step=0.05,
                     optional=True,
                     tooltip="Stop here where the model is less sure of its plan than this, 0 to 1, and say "
-                    "what to do; 0: never. Local models only.",
+                    "what to do; 0: never.",
                 ),
                 io.Combo.Input(
                     "style",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .terminal import Terminal
 
 UNKNOWN = (
-    "--ask-below has no effect: nothing is known of how sure this model is (one behind an endpoint, say)"
+    "--ask-below has no effect: nothing is known of how sure this model is (a server without logprobs, say)"
 )
 
 

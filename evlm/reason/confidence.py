@@ -31,7 +31,7 @@ def confidence(plan: Plan, written: Sequence[Written], temperature: float | None
     share of right plans, fitted for a model (`evlm.json`). Without it the geometric mean, which tells a
     model's plans apart and is no share of anything.
     """
-    spans = _spans(plan, "".join(each.text for each in written))
+    spans = _spans(plan, _ESCAPE.sub("  ", "".join(each.text for each in written)))
     logs, at = [], 0
     for token, end in zip(written, accumulate(len(each.text) for each in written), strict=True):
         begin = end - len(token.text)
@@ -55,6 +55,7 @@ def _spans(plan: Plan, text: str) -> list[tuple[int, int]]:
         place = text.rfind(mask) if mask else -1
         if mask and place >= 0:
             found.append((place, place + len(mask)))
+    found += [match.span(1) for match in _JSON_BOX.finditer(text)]
     return sorted(found)
 
 
@@ -63,3 +64,5 @@ def _words(text: str) -> list[str]:
 
 
 _WORD = re.compile(r"\w+")
+_ESCAPE = re.compile(r"\\[nrt]")  # in JSON: no letter of theirs begins a word
+_JSON_BOX = re.compile(r'"box"\s{0,9}:\s{0,9}(\[[^\]]{0,200}\])')  # the place, in an endpoint's schema

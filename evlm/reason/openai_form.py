@@ -18,6 +18,7 @@ from .endpoint import Address
 from .event_stream import DONE, words_of
 from .json_form import SETTING, JsonReader, without_schema
 from .messages import Chat
+from .token_logs import LOGS, TOP, TokenLogs, without_logs
 
 MAX_PIXELS = 1280 * 28 * 28
 """Of a picture on its way out."""
@@ -57,6 +58,8 @@ class Answer:
         self.where, self.reader = where, reader
         self.pieces: list[str] = []
         self.thoughts: list[str] = []
+        self.logs = TokenLogs()
+        self._raw: list[str] = []
         self.refusals: list[str] = []
         self.ended: str | None = None
         self.tokens = 0
@@ -66,6 +69,11 @@ class Answer:
     @property
     def text(self) -> str:
         return self.reader.text if self.reader is not None else "".join(self.pieces)
+
+    @property
+    def raw(self) -> str:
+        """The answer as the server sent it."""
+        return "".join(self._raw)
 
     @property
     def count(self) -> int:
@@ -160,7 +168,9 @@ class Answer:
         if thought and not self.pieces:
             piece = thought if self.thoughts else f"<think>\n{thought}"
             self.thoughts.append(thought)
+        self.logs.add(choice.get(LOGS))
         if text:
+            self._raw.append(text)
             shown = text if self.reader is None else self.reader.feed(text)
             piece += (_THOUGHT_END if self.thoughts and not self.pieces else "") + shown
             self.pieces.append(shown)
@@ -191,7 +201,17 @@ def _first_text(message: dict[str, Any], *names: str) -> str:
     return next((value for name in names if isinstance(value := message.get(name), str) and value), "")
 
 
-OPTIONAL = ("max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stream", SETTING)
+OPTIONAL = (
+    "max_tokens",
+    "max_completion_tokens",
+    "temperature",
+    "top_p",
+    "seed",
+    "stream",
+    SETTING,
+    LOGS,
+    TOP,
+)
 _NOT_KNOWN = re.compile(
     r"unsupported|not support|unrecogni[sz]ed|unknown|not permitted|not allowed|extra|unexpected|verif",
     re.IGNORECASE,
@@ -212,6 +232,9 @@ def refused_setting(payload: dict[str, Any], status: int, body: bytes) -> tuple[
     """
     text = body[:65536].decode("utf-8", "replace")
     bad_question = status in (400, 422)
+    may_be_logs = LOGS in payload and (bad_question or status in (500, 501))
+    if may_be_logs and _refused_name(payload, body, text) in (LOGS, TOP):
+        return LOGS, f"the server refuses {LOGS}: how sure the model is, is not known"
     if SETTING in payload and (bad_question or status in (500, 501)) and _OF_THE_SCHEMA.search(text):
         return SETTING, f"the server refuses {SETTING}: asked for the text form instead"
     name = _refused_name(payload, body, text) if bad_question else None
@@ -229,6 +252,8 @@ def without_setting(payload: dict[str, Any], name: str) -> dict[str, Any]:
     """The payload without a setting; `max_tokens` goes under its newer name."""
     if name == SETTING:
         return without_schema(payload)
+    if name == LOGS:
+        return without_logs(payload)
     changed = {key: value for key, value in payload.items() if key != name}
     return changed | ({_RENAMED: payload[name]} if name == "max_tokens" else {})
 

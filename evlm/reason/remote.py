@@ -52,9 +52,10 @@ from .openai_form import (
     without_setting,
 )
 from .reasoner import Generated, OnToken, Reasoned, Sampling, understood
+from .token_logs import ASKED
 
 HOSTS_VARIABLE = "EVLM_API_HOSTS"
-_MAX_ANSWER = 16 << 20  # bytes of all events
+_MAX_ANSWER = 64 << 20  # bytes of all events
 
 
 class RemoteReasoner:
@@ -137,7 +138,7 @@ class RemoteReasoner:
         chat = build_messages(request, self.codec, style, self.max_frames)
         four = style.untuned and style.parts == PARTS  # which is what the schema has
         schema, seen = four and sampling.guided != "never", self._seen(chat)
-        answer, generated = self._ask(chat, sampling, on_token, calls, schema, seen)
+        answer, generated = self._ask(chat, sampling, on_token, calls, schema, seen, logs=True)
         closing = answer.closing(generated.finished)
         if closing and on_token is not None:
             on_token(closing)
@@ -147,7 +148,8 @@ class RemoteReasoner:
         in_form = answer.reader is not None and answer.reader.in_form
         if sampling.guided == "always" and not in_form:
             notes = (*notes, "guided: always, but the endpoint wrote freely: no schema held it to the form")
-        return replace(generated, text=text, notes=notes, seen=None if in_form else seen)
+        written = answer.logs.of(answer.raw)
+        return replace(generated, text=text, notes=notes, seen=None if in_form else seen, written=written)
 
     def _seen(self, chat: Chat) -> Size | None:
         """The original's size as the model sees it, where its boxes are in pixels of that: the server's
@@ -169,9 +171,10 @@ class RemoteReasoner:
         calls: Calls | None = None,
         schema: bool = False,
         seen: Size | None = None,
+        logs: bool = False,
     ) -> tuple[Answer, Generated]:
         """schema: ask for JSON of the trace's schema, as long as the server takes it. seen: `_seen` of the
-        chat."""
+        chat. logs: ask for the tokens' probabilities, likewise."""
         sampling, calls = sampling or Sampling(), calls or Calls()
         start = time.perf_counter()
         payload = {
@@ -182,6 +185,7 @@ class RemoteReasoner:
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "seed": sampling.seed,
+            **(ASKED if logs else {}),
         }
         if schema:
             payload = with_schema(payload, max(self.style.boxes.limits(seen)))
