@@ -84,13 +84,14 @@ class PlanToText(io.ComfyNode):
     def execute(cls, plan: Trace, form: str, step: int = 0) -> io.NodeOutput:
         from dataclasses import replace
 
-        from ..evlm.plan.trace import plan_to_json, render
+        from ..evlm.plan.trace import plan_to_json, render, with_trust
 
         chosen = sockets.step_of(plan.plan, step)
         if sockets.choice("form", form, FORMS) == "instruction":
             return io.NodeOutput(chosen.instruction)
         trace = replace(plan, plan=chosen)
-        return io.NodeOutput(render(trace) if form == "trace" else plan_to_json(chosen))
+        whole = with_trust(render(trace), chosen)
+        return io.NodeOutput(whole if form == "trace" else plan_to_json(chosen))
 
 
 def _read(text: str, targets: tuple[str, ...], plain: bool, mask: Tensor | None) -> Trace:

@@ -234,6 +234,7 @@ class Reason(io.ComfyNode):
         ask_below: float = 0.0,
         style: str = STYLES[0],
     ) -> io.NodeOutput:
+        from ..evlm.plan.trace import with_trust
         from ..evlm.reason.batch import reason_all
         from ..evlm.reason.reasoner import Sampling
         from ..evlm.request import Request
@@ -248,7 +249,7 @@ class Reason(io.ComfyNode):
         with model.use() if isinstance(model, host.Managed) else nullcontext(model) as reasoner:
             reasoned = reason_all(reasoner, requests, sampling, repair, watch)
         traces: list[Trace] = [each.trace for each in reasoned]
-        texts = [each.text for each in reasoned]
+        texts = [with_trust(each.text, each.trace.plan) for each in reasoned]
         traces = [
             trace.for_picture(len(each), len(pictures)) for trace, each in zip(traces, pictures, strict=True)
         ]
@@ -308,9 +309,10 @@ class ShowTrace(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, plan: Trace) -> io.NodeOutput:
-        from ..evlm.plan.trace import render
+        from ..evlm.plan.trace import render, with_trust
 
-        return io.NodeOutput(plan, ui={"evlm_trace": [as_json(plan)], "text": [render(plan)]})
+        text = with_trust(render(plan), plan.plan)
+        return io.NodeOutput(plan, ui={"evlm_trace": [as_json(plan)], "text": [text]})
 
 
 def as_json(trace: Trace) -> dict[str, Any]:

@@ -31,6 +31,7 @@ __all__ = [
     "plan_from_json",
     "plan_to_json",
     "render",
+    "with_trust",
 ]
 
 
@@ -43,8 +44,17 @@ def parse(text: str, repair: bool = True, finished: bool = True, parts: Sequence
     finished: False where the model was cut off; only a plan that was done by then is taken.
     parts: those that the model was asked for, of which none is missed otherwise.
     Raises TraceError, and nothing else; of these RefusalError where the model says that it will not. The mask
-    text is not checked here: decoding it is up to `mask_codec`.
+    text is not checked here: decoding it is up to `mask_codec`. A last line as `with_trust` adds it is the
+    plan's trust; without one it is "tuned".
     """
+    if isinstance(text, str) and (said := _TRUST.search(text)):
+        trace = _parse(text[: said.start()], repair, finished, parts)
+        trust: Trust = "base" if said[1] == "base" else "tuned"
+        return replace(trace, plan=replace(trace.plan, trust=trust))
+    return _parse(text, repair, finished, parts)
+
+
+def _parse(text: str, repair: bool, finished: bool, parts: Sequence[str]) -> Trace:
     try:
         trace = parse_exact(text, parts)
     except TraceError:
@@ -55,6 +65,16 @@ def parse(text: str, repair: bool = True, finished: bool = True, parts: Sequence
         offset = text.rindex("instruction:")
         raise RefusalError("instruction", offset, f"the model refuses: {trace.plan.instruction!r:.200}")
     return trace
+
+
+def with_trust(text: str, plan: Plan) -> str:
+    """A trace's text, as `render` or the model wrote it, with a line behind it where the plan's trust is
+    "base". Of other plans, and so of all that a model is trained on, the text stays as it is."""
+    bare = _TRUST.sub("", text)
+    return f"{bare.rstrip()}\ntrust: base" if plan.trust == "base" else bare
+
+
+_TRUST = re.compile(r"\n[ \t]{0,9}trust:[ \t]{0,9}(base|tuned)\s{0,99}\Z")
 
 
 class StreamEvent(NamedTuple):
