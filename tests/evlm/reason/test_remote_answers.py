@@ -17,6 +17,7 @@ from evlm.plan.trace import parse, render
 from evlm.reason.json_form import SETTING
 from evlm.reason.reasoner import Reasoned, Sampling
 from evlm.reason.remote import RemoteReasoner
+from evlm.reason.token_logs import ASKED
 
 TEXT = render(TRACE)
 STOP = event(finish_reason="stop")
@@ -263,7 +264,8 @@ def test_several_refused_settings_are_left_out_one_after_the_other(server: Serve
     server.reply = picky(*refused)
     reasoned = answered(server)
     assert reasoned.trace == TRACE and len(reasoned.notes) == 3 and len(server.seen) == 4
-    assert set(server.seen[-1]) == {"model", "messages", "stream", "top_p", "max_completion_tokens", SETTING}
+    kept = {"model", "messages", "stream", "top_p", "max_completion_tokens", SETTING, *ASKED}
+    assert set(server.seen[-1]) == kept
 
 
 @pytest.mark.parametrize(
