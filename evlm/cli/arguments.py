@@ -82,6 +82,16 @@ def numbers(count: int) -> Callable[[str], tuple[int, ...]]:
     return read
 
 
+def keyframes(text: str) -> str | int | tuple[int, ...]:
+    """ "auto", how many, or which ones, parted by commas."""
+    if text == "auto":
+        return text
+    if not re.fullmatch(r"[0-9]{1,7}(?:,[0-9]{1,7})*,?", text, re.ASCII) or text.strip("0") == "":
+        raise _refused(text, "auto, a number from 1, or frames parted by commas, such as 0,40,80")
+    which = tuple(sorted({int(each) for each in text.split(",") if each}))
+    return which if "," in text else which[0]
+
+
 def path(text: str) -> str:
     """A path that an operating system can take: not empty, no NUL."""
     if not text.strip() or "\0" in text:

@@ -14,7 +14,8 @@ from ..plan.native_boxes import FORMS
 from . import arguments as kinds
 from . import given
 from .ask import at_terminal, remedy
-from .edit_clip import add_flags, check_flags, run_clip
+from .clip_flags import add_flags, check_flags
+from .edit_clip import run_clip
 from .originals import (
     Original,
     clip_record,

@@ -13,9 +13,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import EVLMError, one_line
-from . import arguments as kinds
+from ..errors import one_line
 from .ask import at_terminal, remedy
+from .clip_flags import video_settings
 from .outputs import Outputs
 
 if TYPE_CHECKING:
@@ -26,52 +26,9 @@ if TYPE_CHECKING:
     from ..request import Request
     from .terminal import Terminal
 
-CODECS = ("h264", "vp9", "ffv1", "png")
-TOGETHER = ("per-frame", "sparse", "tav", "anchors", "all")
-TRACK = ("auto", "every-frame", "plan")
-UNTIL = ("plan", "mask")
 _SUFFIX = {"h264": ".mp4", "vp9": ".webm", "ffv1": ".mkv", "png": ".frames"}
 _CLAIMED = "names.json"
 _EVERY = 20.0  # seconds between two lines of progress where nobody watches a bar
-
-
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of `edit` that a clip has besides."""
-    add = parser.add_argument
-    text = "with --video, no more than so many frames, from the first"
-    add("--max-frames", type=kinds.whole(1, 10**7), metavar="N", help=text)
-    text = (
-        "with --video, what is written: h264 (.mp4, nearly lossless), vp9 (.webm), ffv1 (.mkv, lossless) or "
-        "png (folders of pictures, lossless); h264 by default"
-    )
-    add("--codec", choices=CODECS, help=text)
-    text = "with --video, at whom a frame looks while it is painted; anchors by default"
-    add("--together", choices=TOGETHER, help=text)
-    text = (
-        "with --video, how things are followed: auto (SAM 2 where it can track), every-frame (detector and "
-        "segmenter in each), plan (the plan's own mask for all frames); auto by default"
-    )
-    add("--track", choices=TRACK, help=text)
-    text = (
-        "with --video, stop behind the plan, or behind the masks, and write these; the same command without "
-        "it goes on from there"
-    )
-    add("--until", choices=UNTIL, help=text)
-    sound = parser.add_mutually_exclusive_group()
-    text = "with --video, the sound goes along, its packets as they are where they fit; so by default"
-    sound.add_argument("--keep-audio", dest="audio", action="store_true", default=None, help=text)
-    text = "with --video, without the sound"
-    sound.add_argument("--no-audio", dest="audio", action="store_false", help=text)
-
-
-def check_flags(options: argparse.Namespace) -> None:
-    """Raises EVLMError for a clip's flag without a clip."""
-    if options.video is not None:
-        return
-    for flag in ("max_frames", "codec", "together", "track", "until", "audio"):
-        if getattr(options, flag) is not None:
-            name = flag.replace("_", "-") if flag != "audio" else "keep-audio and --no-audio"
-            raise EVLMError(f"--{name} is for --video; --image reads and writes no sound and no video file")
 
 
 def run_clip(
@@ -104,8 +61,7 @@ def run_clip(
     outputs.check(names if codec != "png" else names[2:])
     form, notes = form_of(codec, clip.height, clip.width, _rate(clip), clip.alpha, clip.bits)
     references, more = read_references(options)
-    chosen = {name: value for name in ("together", "track") if (value := getattr(options, name)) is not None}
-    video = VideoSettings(**chosen)
+    video = VideoSettings(**video_settings(options, clip))
     models, pipeline = load(options)
     settings = settings_of(options, pipeline)
     work = _work_folder(outputs.folder, options, clip, models, settings, sampling, video)

@@ -27,6 +27,8 @@ from ..files.png import write_png
 from ..files.selection import spread
 from ..plan.trace import Trace, plan_from_json, plan_to_json
 from ..reason.reasoner import Reasoned
+from ..video.clip import opens
+from .carried import CarriedChain
 from .frames import FileFrames
 from .masks import MaskStore
 from .steps import StepChain, clip_steps
@@ -44,7 +46,7 @@ KEYFRAMES = 6  # shown of the clip
 _SHOWN = 448  # longer side in pixels: twice a tile of the strip
 _PLACED = 12_000_000  # pixels of the frames in which places are looked for together: 144 MB as float
 OnProgress = Callable[[str, int, int], None]
-"""(what is done: "places" or "edit", frames that are finished, all frames)."""
+"""(what is done: "places", "keyframes" or "edit", frames that are finished, all of them)."""
 
 
 @dataclass
@@ -127,8 +129,18 @@ class ClipJob:
         if begin >= store.count:
             return
         steps = clip_steps(reasoned.trace.plan, self.pipeline.editor)
-        source = FileFrames(self.clip, max(begin - self.video.overlap, 0))
-        chain = StepChain(self.pipeline.editor, steps, store, self.settings, self.video, source, begin, state)
+        chain: StepChain | CarriedChain
+        if opens(self.pipeline.editor) and self.video.carries(store.count):
+            source = FileFrames(self.clip, begin)
+            chain = CarriedChain(
+                self.pipeline.editor, steps, store, self.settings, self.video, self.clip, source, self.work,
+                begin, lambda done, keys: self._tell("keyframes", done, keys),
+            )  # fmt: skip
+        else:
+            source = FileFrames(self.clip, max(begin - self.video.overlap, 0))
+            chain = StepChain(
+                self.pipeline.editor, steps, store, self.settings, self.video, source, begin, state
+            )
         every = _at_work(reasoned)
         shown = spread(store.count, KEYFRAMES)
         for first, frames in chain.windows():

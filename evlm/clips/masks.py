@@ -139,7 +139,9 @@ class MaskView:
     store: MaskStore
     steps: tuple[int, ...]
 
-    def __getitem__(self, frames: Sequence[int]) -> Tensor:
+    def __getitem__(self, frames: int | Sequence[int]) -> Tensor:
+        if isinstance(frames, int):
+            return self.store.some(self.steps, [frames])[0]
         return self.store.some(self.steps, frames)
 
 

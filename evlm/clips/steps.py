@@ -68,7 +68,7 @@ class StepChain:
         kept = _load(state)
         read: Read = source.read
         for number, step in enumerate(steps):
-            routes = self._routes(editor, step, masks, settings)
+            routes = step_routes(editor, step, masks, settings, self.notes)
             carry = tuple(_carry(kept, number, place) for place in range(len(routes)))
             frames = self._painted(editor, step, masks, settings, routes, read, carry)
             tail = kept.get(f"tail.{number}")
@@ -101,29 +101,6 @@ class StepChain:
     @property
     def _overlap(self) -> int:
         return 0 if self.video.together == "per-frame" else self.video.overlap
-
-    def _routes(self, editor: Any, step: ClipStep, masks: MaskStore, settings: EditSettings) -> list[Route]:
-        if not opens(editor):
-            return []
-        count, height, width = masks.count, masks.height, masks.width
-        blank = torch.empty(1, height, width, 3)
-        if masks.whole(step.steps):
-            return route(blank, count, None, editor, settings, self.notes)
-        if count * height * width <= _AT_ONCE:
-            on = masks.some(step.steps, range(count)).float()
-            return route(blank, count, on, editor, settings, self.notes)
-        track = masks.track(step.steps)
-        at_work = [frame for frame, corners in enumerate(track) if corners is not None]
-        if not at_work:
-            self.notes.append("the mask is empty: nothing to edit")
-            return []
-        if len(at_work) < count:
-            self.notes.append(f"{count - len(at_work)} of {count} frames have an empty mask and stay as is")
-        boxes = follow(
-            track, height, width, settings.context, editor.best_resolution, editor.multiple, editor.factor
-        )
-        view = cast("Tensor", MaskView(masks, step.steps))  # a route asks it for frames, and for no more
-        return [Route(view, dict(zip(at_work, boxes, strict=True)))]
 
     def _painted(
         self,
@@ -172,6 +149,33 @@ class StepChain:
         edited = editor.edit(frames, step.instruction, mask, settings=settings)
         self.notes += edited.notes
         return Finished(first, edited.frames, edited.crops, ())
+
+
+def step_routes(
+    editor: Any, step: ClipStep, masks: MaskStore, settings: EditSettings, notes: list[str]
+) -> list[Route]:
+    """The places of a step in the whole clip; of a long one their masks stay on the disk. notes: grows."""
+    if not opens(editor):
+        return []
+    count, height, width = masks.count, masks.height, masks.width
+    blank = torch.empty(1, height, width, 3)
+    if masks.whole(step.steps):
+        return route(blank, count, None, editor, settings, notes)
+    if count * height * width <= _AT_ONCE:
+        on = masks.some(step.steps, range(count)).float()
+        return route(blank, count, on, editor, settings, notes)
+    track = masks.track(step.steps)
+    at_work = [frame for frame, corners in enumerate(track) if corners is not None]
+    if not at_work:
+        notes.append("the mask is empty: nothing to edit")
+        return []
+    if len(at_work) < count:
+        notes.append(f"{count - len(at_work)} of {count} frames have an empty mask and stay as is")
+    boxes = follow(
+        track, height, width, settings.context, editor.best_resolution, editor.multiple, editor.factor
+    )
+    view = cast("Tensor", MaskView(masks, step.steps))  # a route asks it for frames, and for no more
+    return [Route(view, dict(zip(at_work, boxes, strict=True)))]
 
 
 def _load(path: Path | None) -> dict[str, Tensor]:

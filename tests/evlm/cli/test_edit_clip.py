@@ -194,6 +194,13 @@ def test_interrupted_it_says_that_it_goes_on(
         (["--video", "SOURCE", "--frames", "90:"], "nothing is left to take"),
         (["--video", "SOURCE", "--codec", "h266"], "invalid choice"),
         (["--video", "SOURCE", "--max-frames", "0"], "a whole number from 1"),
+        (
+            ["--video", "SOURCE", "--keyframes", "0,20"],
+            "--keyframes 20: 20 frames are taken of the clip, 0 to 19",
+        ),
+        (["--video", "SOURCE", "--keyframes", "0"], "such as 0,40,80"),
+        (["--video", "SOURCE", "--keyframes", "4", "--propagate", "none"], "leave one out"),
+        (["--image", "a.png", "--propagate", "flow"], "--propagate is for --video"),
         (["--video", "TEXT"], "text.mp4"),
         (["--video", "SOUND"], "sound.mp4: it has no video in it"),
     ],

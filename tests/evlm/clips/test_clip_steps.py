@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from evlm.clips import steps as clip_steps_file
+from evlm.clips.carried import CarriedChain
 from evlm.clips.frames import FileFrames
 from evlm.clips.masks import MaskStore
 from evlm.clips.steps import ClipStep, StepChain
@@ -126,3 +127,51 @@ def test_between_windows_the_model_has_its_own_attention(editor: Any, clip: Any,
     second = next(other)[1]
     left.close()
     assert own() and torch.equal(dict(chain(editor, clip, store, 2).windows())[4], second)
+
+
+CARRIED = VideoSettings(window=4, overlap=1, propagate="flow", keyframes=(0, 2, 3, 5, 7, 8))
+
+
+def carried(
+    editor: Any, clip: Any, store: MaskStore, folder: Path, steps: int, begin: int = 0
+) -> CarriedChain:
+    at_work = [ClipStep("make it red", (0,)), ClipStep("make it round", (1,))][:steps]
+    settings = editor.defaults.with_kwargs(steps=2)
+    source = FileFrames(clip, begin)
+    return CarriedChain(editor, at_work, store, settings, CARRIED, clip, source, folder, begin)
+
+
+@pytest.mark.parametrize("lazily", [False, True])
+def test_keyframes_carried_over_a_file_are_as_in_memory(
+    editor: Any,
+    clip: Any,
+    store: MaskStore,
+    frames: Tensor,
+    tmp_path: Path,
+    lazily: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if lazily:
+        monkeypatch.setattr(clip_steps_file, "_AT_ONCE", 0)
+    found = torch.cat([each for _, each in carried(editor, clip, store, tmp_path, 1).windows()])
+    settings = editor.defaults.with_kwargs(steps=2)
+    wanted = edit_clip(editor, frames, "make it red", masks(0), settings, video=CARRIED)
+    assert torch.equal(found, wanted.frames) and not torch.equal(found, frames)
+    assert torch.equal(found[masks(0) == 0], frames[masks(0) == 0])
+
+
+def test_carried_runs_go_on_from_every_file_with_the_same_bits(
+    editor: Any, clip: Any, store: MaskStore, tmp_path: Path
+) -> None:
+    found = dict(carried(editor, clip, store, tmp_path, 2).windows())
+    written = {path.name: path.read_bytes() for path in sorted(tmp_path.glob("keys-*"))}
+    assert len(written) == 2 and next(iter(found)) == 0 and sum(map(len, found.values())) == COUNT
+    for name in written:
+        (tmp_path / name).unlink()
+        again = dict(carried(editor, clip, store, tmp_path, 2).windows())
+        assert all(torch.equal(again[first], found[first]) for first in found)
+        assert {path.name: path.read_bytes() for path in tmp_path.glob("keys-*")} == written
+    for begin in list(found)[1:]:
+        later = dict(carried(editor, clip, store, tmp_path, 2, begin).windows())
+        assert list(later) == [first for first in found if first >= begin]
+        assert all(torch.equal(later[first], found[first]) for first in later)

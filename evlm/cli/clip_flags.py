@@ -1,0 +1,82 @@
+"""The flags of `python -m evlm edit` that a clip has besides."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from ..errors import EVLMError
+from . import arguments as kinds
+
+if TYPE_CHECKING:
+    from ..files.clip_reader import ClipFile
+
+CODECS = ("h264", "vp9", "ffv1", "png")
+TOGETHER = ("per-frame", "sparse", "tav", "anchors", "all")
+TRACK = ("auto", "every-frame", "plan")
+PROPAGATE = ("auto", "none", "flow", "tokens")
+UNTIL = ("plan", "mask")
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of `edit` that a clip has besides."""
+    add = parser.add_argument
+    text = "with --video, no more than so many frames, from the first"
+    add("--max-frames", type=kinds.whole(1, 10**7), metavar="N", help=text)
+    text = (
+        "with --video, what is written: h264 (.mp4, nearly lossless), vp9 (.webm), ffv1 (.mkv, lossless) or "
+        "png (folders of pictures, lossless); h264 by default"
+    )
+    add("--codec", choices=CODECS, help=text)
+    text = "with --video, at whom a frame looks while it is painted; anchors by default"
+    add("--together", choices=TOGETHER, help=text)
+    text = (
+        "with --video: none paints every frame, flow paints keyframes and carries them along the motion, "
+        "tokens carries what attention saw in some frames; auto: none up to 32 frames, else flow; auto by default"
+    )
+    add("--propagate", choices=PROPAGATE, help=text)
+    text = "with --video, keyframes of flow: auto, so many, or which ones, such as 0,40,80; auto by default"
+    add("--keyframes", type=kinds.keyframes, metavar="KEYS", help=text)
+    text = (
+        "with --video, how things are followed: auto (SAM 2 where it can track), every-frame (detector and "
+        "segmenter in each), plan (the plan's own mask for all frames); auto by default"
+    )
+    add("--track", choices=TRACK, help=text)
+    text = (
+        "with --video, stop behind the plan, or behind the masks, and write these; the same command without "
+        "it goes on from there"
+    )
+    add("--until", choices=UNTIL, help=text)
+    sound = parser.add_mutually_exclusive_group()
+    text = "with --video, the sound goes along, its packets as they are where they fit; so by default"
+    sound.add_argument("--keep-audio", dest="audio", action="store_true", default=None, help=text)
+    text = "with --video, without the sound"
+    sound.add_argument("--no-audio", dest="audio", action="store_false", help=text)
+
+
+def check_flags(options: argparse.Namespace) -> None:
+    """Raises EVLMError for a clip's flag without a clip."""
+    if options.video is not None:
+        return
+    for flag in ("max_frames", "codec", "together", "track", "propagate", "keyframes", "until", "audio"):
+        if getattr(options, flag) is not None:
+            name = flag.replace("_", "-") if flag != "audio" else "keep-audio and --no-audio"
+            raise EVLMError(f"--{name} is for --video; --image reads and writes no sound and no video file")
+
+
+def video_settings(options: argparse.Namespace, clip: ClipFile) -> dict[str, Any]:
+    """What was said of `VideoSettings`. Raises EVLMError for keyframes that the clip does not have."""
+    names = ("together", "track", "propagate", "keyframes")
+    chosen = {name: value for name in names if (value := getattr(options, name)) is not None}
+    if "keyframes" not in chosen:
+        return chosen
+    if chosen.setdefault("propagate", "flow") not in ("flow", "auto"):
+        raise EVLMError(
+            f"--keyframes are painted for --propagate flow, not {options.propagate}: leave one out"
+        )
+    keys = chosen["keyframes"]
+    if isinstance(keys, tuple) and max(keys) >= clip.count:
+        raise EVLMError(
+            f"--keyframes {max(keys)}: {clip.count} frames are taken of the clip, 0 to {clip.count - 1}"
+        )
+    return chosen
