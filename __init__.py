@@ -22,6 +22,7 @@ async def comfy_entrypoint() -> Any:
             from .nodes import folders, story
 
             folders.register()
+            folders.put_sample()
             story.register()
 
         async def get_node_list(self) -> list[Any]:

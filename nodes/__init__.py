@@ -7,8 +7,10 @@ from comfy_api.latest import io
 from . import (
     discover,
     edit,
+    edit_video,
     example,
     ground,
+    keyframes,
     load,
     load_all,
     native,
@@ -17,6 +19,8 @@ from . import (
     rate,
     reason,
     segment,
+    steady,
+    track,
     train,
 )
 
@@ -41,5 +45,10 @@ NODES: list[type[io.ComfyNode]] = [
     load_all.LoadAll,
     quick.QuickEdit,
     native.Native,
+    track.Track,
+    edit_video.EditVideo,
+    steady.Steadiness,
+    keyframes.Keyframes,
+    keyframes.Propagate,
 ]
 NODES = [discover.discoverable(node) for node in NODES]

@@ -82,6 +82,10 @@ def _check(name: str, value: Any, kind: str) -> Any:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         fits = number and math.isfinite(value) and (kind == "float" or value == int(value))
         return _expect(name, value, fits, "a finite number" if kind == "float" else "a whole number")
+    if kind == "Keys":
+        from ..evlm.video.handed_out import Keys
+
+        return _expect(name, value, isinstance(value, Keys), "a link to EVLM Keyframes")
     if kind == "Pipe":
         from .load_all import Pipe
 
@@ -94,6 +98,10 @@ def _check(name: str, value: Any, kind: str) -> Any:
         does, what = MODELS[role]
         fits = value.role == role if isinstance(value, host.Managed) else hasattr(value, does)
         return _expect(name, value, fits, f"a link to {what}")
+    if kind.startswith("Clip"):
+        if isinstance(value, torch.Tensor):
+            return _image(name, value)
+        return _expect(name, value, hasattr(value, "get_components"), "a link to a video or to images")
     if name == "video":
         return _expect(name, value, hasattr(value, "get_components"), "a link to a video")
     return value

@@ -38,6 +38,11 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "EVLM_Example": ("demo", "sample request"),
     "EVLM_RateEdit": ("thumbs up", "feedback", "dataset", "label"),
     "EVLM_Train": ("train lora", "finetune", "fine-tune", "learn from ratings"),
+    "EVLM_Track": ("sam2 video", "video mask", "follow", "rotoscope", "segment video", "tracking"),
+    "EVLM_EditVideo": ("video edit", "vid2vid", "video to video", "edit by words", "ip2p", "tune-a-video"),
+    "EVLM_Keyframes": ("video frames", "extract keyframes", "qwen image edit video", "ebsynth"),
+    "EVLM_PropagateKeyframes": ("ebsynth", "interpolate", "video from keyframes", "optical flow"),
+    "EVLM_Steadiness": ("flicker", "warp error", "temporal consistency", "video metrics"),
 }
 ESSENTIALS = {"EVLM_QuickEdit": "Image Tools"}
 # What few need: folded away until it is asked for.
@@ -56,11 +61,28 @@ ADVANCED: dict[str, frozenset[str]] = {
     "EVLM_PlanFromText": frozenset(("plain",)),
     "EVLM_Ground": frozenset(("text_threshold",)),
     "EVLM_Edit": frozenset(("scheduler", "context", "feather", "chunk")),
+    "EVLM_EditVideo": frozenset(("together", "window", "context", "feather", "chunk")),
+    "EVLM_Track": frozenset(("points", "frame")),
+    "EVLM_Steadiness": frozenset(("flow",)),
 }
 # No end of a chain, but their pictures and texts are said again with a cached run, as an output node's are.
 SHOWN = frozenset(
     f"EVLM_{name}"
-    for name in ("QuickEdit", "NativeEditor", "Reason", "Ground", "Segment", "Edit", "Composite", "Example")
+    for name in (
+        "QuickEdit",
+        "NativeEditor",
+        "Reason",
+        "Ground",
+        "Segment",
+        "Edit",
+        "Composite",
+        "Example",
+        "Track",
+        "EditVideo",
+        "Steadiness",
+        "Keyframes",
+        "PropagateKeyframes",
+    )
 )
 
 

@@ -165,7 +165,7 @@ class Edit(io.ComfyNode):
 
         frames, own = image, instruction.strip()
         sockets.choice("scheduler", scheduler, ["model", *SCHEDULERS])
-        work = _work(plan, own, step)
+        work = work_of(plan, own, step)
         if len(work.instruction) > MAX_PROMPT:
             said = len(work.instruction)
             raise RequestError(f"instruction: {said:,} characters, at most {MAX_PROMPT:,} are taken")
@@ -174,7 +174,7 @@ class Edit(io.ComfyNode):
             return io.NodeOutput(frames, frames, ui=host.preview(frames, cls))
         sockets.check_pair(plan, frames)
         notes: list[str] = []
-        places, connected = _places(plan, work, step, mask, frames, notes)
+        places, connected = places_of(plan, work, step, mask, frames, notes)
         held_back = ""
         if not anyway and not own:
             held_back = doubt_steps(work, [place is None for place in places], looked=connected)
@@ -212,7 +212,7 @@ class Edit(io.ComfyNode):
         return io.NodeOutput(result.frames, crop, ui=ui)
 
 
-def _work(plan: Trace | None, own: str, step: int) -> Plan:
+def work_of(plan: Trace | None, own: str, step: int) -> Plan:
     """What is painted: the plan, one of its steps, or an instruction of one's own. Raises RequestError."""
     from ..evlm.errors import RequestError
     from ..evlm.plan.form import Plan
@@ -227,7 +227,7 @@ def _work(plan: Trace | None, own: str, step: int) -> Plan:
     return Plan(own)
 
 
-def _places(
+def places_of(
     plan: Trace | None, work: Plan, step: int, mask: Tensor | None, frames: Tensor, notes: list[str]
 ) -> tuple[list[Tensor | None], bool]:
     """(where each step at work may paint, None for everywhere; whether a mask was given)."""

@@ -11,8 +11,10 @@ looked up in lists that are made here; none of them is ever taken for a path.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
+import shutil
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -31,7 +33,9 @@ RUNS = "evlm_train"  # folder in the output folder for their states and logs
 NO_ADAPTER = "none"
 PACK = Path(__file__).resolve().parent.parent
 WHOLE = 64 << 20  # bytes up to which a file is hashed whole
+SAMPLE = "evlm_moving.mp4"  # a clip of the drawn world
 LISTING = Listing()
+_log = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 
 
@@ -229,6 +233,29 @@ def _hash(path: str, size: int, changed: int) -> str:
             file.seek(-(1 << 20), os.SEEK_END)
             digest.update(file.read())
     return digest.hexdigest()
+
+
+def put_sample() -> None:
+    """Puts the clip of the workflow edit_video into ComfyUI's input folder, where core's Load Video looks;
+    once it is there, it is the user's."""
+    import folder_paths
+
+    folder = Path(folder_paths.get_input_directory())
+    if not folder.is_dir() or (folder / SAMPLE).exists():
+        return
+    try:
+        shutil.copyfile(PACK / "evlm" / "bundled" / "examples" / SAMPLE, folder / SAMPLE)
+    except OSError as error:
+        _log.warning("%s could not be put into the input folder: %s", SAMPLE, error)
+
+
+def temp() -> Path:
+    """ComfyUI's folder for what is shown and forgotten: it is emptied when ComfyUI starts."""
+    import folder_paths
+
+    folder = Path(folder_paths.get_temp_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _output() -> Path:

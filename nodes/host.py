@@ -347,6 +347,13 @@ def client_id() -> str | None:
     return client if isinstance(client, str) else None
 
 
+def blocked(why: str) -> Any:
+    """In the place of an output: nodes behind it do not run, and the reason is shown."""
+    from comfy_execution.graph_utils import ExecutionBlocker
+
+    return ExecutionBlocker(why)
+
+
 class Queued(NamedTuple):
     """workflow: its id, where the page sent one. kinds: the nodes' numbers -> their types."""
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 from comfy_api.latest import io
 
 from . import folders, host, load, sockets
+from .borrowed import Borrowed
 from .checks import checked
+from .tracking import tracker_of
 
 OF_THE_SET, NONE = "of the set", "none"
 BUNDLED = "bundled"
@@ -31,15 +32,18 @@ class Pipe:
     editor: Any
     answers: OrderedDict[str, Any] = field(default_factory=OrderedDict)
 
-    def pipeline(self) -> Any:
-        """A `Pipeline` whose models come to their device when their step begins."""
+    def pipeline(self, clip: bool = False) -> Any:
+        """A `Pipeline` whose models come to their device when their step begins. clip: with a tracker, where
+        the segmenter can be one."""
         from ..evlm.pipeline import Pipeline
 
+        tracker = tracker_of(self.segmenter) if clip else None
         return Pipeline(
-            _Borrowed(self.reasoner, "reason"),
-            None if self.detector is None else _Borrowed(self.detector, "ground"),
-            None if self.segmenter is None else _Borrowed(self.segmenter, "segment"),
-            _Borrowed(self.editor, "edit"),
+            Borrowed(self.reasoner, "reason"),
+            None if self.detector is None else Borrowed(self.detector, "ground"),
+            None if self.segmenter is None else Borrowed(self.segmenter, "segment"),
+            Borrowed(self.editor, "edit"),
+            None if tracker is None else Borrowed(tracker, "track"),
         )
 
     def answered(
@@ -58,35 +62,6 @@ class Pipe:
         while len(self.answers) > max(KEPT, len(keys)):
             self.answers.popitem(last=False)
         return answers
-
-
-class _Borrowed:
-    """A model under ComfyUI's memory with the one method that its step calls."""
-
-    def __init__(self, model: Any, method: str) -> None:
-        self._model = model
-        setattr(self, method, self._call(method))
-
-    @property
-    def at_once(self) -> int:
-        """How many requests an endpoint gets together; a model on this machine gets one."""
-        return int(getattr(self._model, "at_once", 1))
-
-    def use(self) -> Any:
-        return self._model.use() if hasattr(self._model, "use") else nullcontext(self._model)
-
-    def _call(self, method: str) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            host.check_cancelled()
-            with self.use() as engine:
-                return getattr(engine, method)(*args, **kwargs)
-
-        return call
-
-    @property
-    def defaults(self) -> Any:
-        with self.use() as engine:
-            return engine.defaults
 
 
 class LoadAll(io.ComfyNode):

@@ -169,7 +169,10 @@ class QuickEdit(io.ComfyNode):
             targets=sockets.split_labels(targets),
             boxes=None if boxes is None else tuple(sockets.to_boxes(boxes)),
         )
-        pipeline, watch = pipe.pipeline(), _Watch(len(pictures) * (variations if paint else 1))
+        pipeline, watch = (
+            pipe.pipeline(batch == "video"),
+            _Watch(len(pictures) * (variations if paint else 1)),
+        )
         edited, masks, planned, previews, step_masks = [], [], [], [], []
         notes: list[str] = []
         own = None

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from comfy_api.latest import io
 
-from . import host, sockets
+from . import clips, host, sockets
 from .asking import asks
 from .checks import checked
+from .clips import Clip
 from .story import STORY
 
 if TYPE_CHECKING:
@@ -107,7 +108,9 @@ class Reason(io.ComfyNode):
             "gives a precise instruction, the labels of what is to change, and a rough mask.",
             inputs=[
                 sockets.Model.Input("model", tooltip="From Load EVLM or Remote EVLM."),
-                io.Image.Input("image", tooltip="What is to be edited."),
+                clips.clip_input(
+                    "image", "What is to be edited. Of a video some frames are looked at, spread evenly."
+                ),
                 io.String.Input("prompt", default="", multiline=True, tooltip=PROMPT),
                 io.Combo.Input(
                     "batch",
@@ -211,7 +214,8 @@ class Reason(io.ComfyNode):
                     "planned_image",
                     display_name="image",
                     is_output_list=True,
-                    tooltip="The picture each plan is for: connect this one when you plan a batch.",
+                    tooltip="The picture each plan is for: connect this one when you plan a batch. "
+                    "Of a video the frames that were looked at.",
                 ),
             ],
         )
@@ -221,7 +225,7 @@ class Reason(io.ComfyNode):
     def execute(
         cls,
         model: Any,
-        image: Tensor,
+        image: Clip,
         prompt: str,
         batch: str,
         max_new_tokens: int,
@@ -236,14 +240,17 @@ class Reason(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..evlm.plan.trace import with_trust
         from ..evlm.reason.batch import reason_all
+        from ..evlm.reason.messages import MAX_FRAMES
         from ..evlm.reason.reasoner import Sampling
         from ..evlm.request import Request
 
         sockets.choice("batch", batch, BATCH)
         sockets.within("ask_below", ask_below, 0, 1)
-        frames = image
+        frames, rate = image, None
+        if not isinstance(image, torch.Tensor):
+            batch, (frames, rate) = "video", clips.looked_at(image, "image", MAX_FRAMES)
         pictures = [frames] if batch == "video" else list(frames.split(1))
-        requests = [Request(each, prompt, references or ()) for each in pictures]
+        requests = [Request(each, prompt, references or (), rate) for each in pictures]
         sampling = Sampling(max_new_tokens, temperature, top_p, seed, guided, style=style)
         watch = Watch(len(requests), max_new_tokens)
         with model.use() if isinstance(model, host.Managed) else nullcontext(model) as reasoner:

@@ -133,22 +133,34 @@ def _rows(text: str) -> Any:
             raise ValueError(str(error)) from error
 
 
-def _points(text: str) -> tuple[Tensor, Tensor] | None:
-    """(xy [1, P, 2], labels [1, P]) from JSON; None for an empty text. Raises RequestError."""
+def rows_of(text: str, frame: int = 0) -> dict[int, tuple[Tensor, Tensor]]:
+    """Clicks from JSON, by frame: (xy [P, 2], labels [P]); none for an empty text. frame: of a click that
+    names none. Raises RequestError."""
     from ..evlm.errors import RequestError
 
     if not text.strip():
-        return None
+        return {}
     expected = 'expected [{"x": 10, "y": 20, "on": true}, ...] in pixels'
     try:
         rows = _rows(text)
         xy = [[float(row["x"]), float(row["y"])] for row in rows]
         on = [bool(row.get("on", True)) for row in rows]
-        prompts = torch.tensor([xy]), torch.tensor([on]).long()
+        at = [int(row.get("frame", frame)) for row in rows]
+        places, kinds = torch.tensor(xy), torch.tensor(on).long()
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise RequestError(f"points {text!r:.100}: {expected} ({type(error).__name__})") from error
-    if not xy or prompts[0].abs().max() > 1e6:
+    if not xy or not places.abs().max() <= 1e6:
         raise RequestError(f"points {text!r:.100}: {expected}")
     if len(xy) > MOST_POINTS:
         raise RequestError(f"points: {len(xy):,} of them, at most {MOST_POINTS:,} are taken")
-    return prompts
+    frames = {each: [n for n, other in enumerate(at) if other == each] for each in dict.fromkeys(at)}
+    return {each: (places[which], kinds[which]) for each, which in frames.items()}
+
+
+def _points(text: str) -> tuple[Tensor, Tensor] | None:
+    """(xy [1, P, 2], labels [1, P]) from JSON; None for an empty text. Raises RequestError."""
+    clicks = rows_of(text)
+    if not clicks:
+        return None
+    xy, labels = (torch.cat(each) for each in zip(*clicks.values(), strict=True))
+    return xy[None], labels[None]

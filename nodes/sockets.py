@@ -25,6 +25,7 @@ Plan = io.Custom("EVLM_PLAN")  # carries an evlm.plan.trace.Trace: the plan with
 Detector = io.Custom("EVLM_DETECTOR")
 Segmenter = io.Custom("EVLM_SEGMENTER")
 Editor = io.Custom("EVLM_EDITOR")
+Keys = io.Custom("EVLM_KEYS")  # carries an evlm.video.handed_out.Keys
 Pipe = io.Custom("EVLM_PIPE")  # carries a nodes.quick.Pipe: a model for each role
 # Core has a type of its own for boxes since 0.14; what older packs make and take is BBOX.
 CORE_BOXES = hasattr(io, "BoundingBox")

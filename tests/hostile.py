@@ -57,6 +57,14 @@ LINKS: dict[str, tuple[str, dict[str, Any]]] = {
                                  "references": ["reference", "references"], "prompt": "like this",
                                  "steps": 2}),
     "native": ("EVLM_NativeEditor", {"steps": 1, "resolution": 64}),
+    "track": ("EVLM_Track", {"clip": ["example", "image"], "segmenter": ["segmenter", "segmenter"],
+                             "detector": ["detector", "detector"], "plan": ["plan", "plan"]}),
+    "edit_video": ("EVLM_EditVideo", {"editor": ["editor", "editor"], "plan": ["plan", "plan"],
+                                      "mask": ["track", "mask"], "steps": 2}),
+    "steadiness": ("EVLM_Steadiness", {"flow": "lk"}),
+    "keyframes": ("EVLM_Keyframes", {"clip": ["example", "image"]}),
+    "propagate": ("EVLM_PropagateKeyframes", {"clip": ["example", "image"], "keys": ["keyframes", "keys"],
+                                              "edited": ["keyframes", "image"]}),
 }  # fmt: skip
 # Which node shows the result of which. An output node of core takes pictures and texts.
 SHOWN = {
@@ -77,6 +85,11 @@ SHOWN = {
     "pipe": ("PreviewImage", {"images": ["quick", "image"]}),
     "quick": ("PreviewImage", {"images": ["quick", "image"]}),
     "native": ("PreviewImage", {"images": ["edit", "image"]}),
+    "track": ("PreviewImage", {"images": ["track", "preview"]}),
+    "edit_video": ("PreviewImage", {"images": ["edit_video", "image"]}),
+    "keyframes": ("PreviewImage", {"images": ["keyframes", "image"]}),
+    "propagate": ("PreviewImage", {"images": ["propagate", "image"]}),
+    "steadiness": ("PreviewImage", {"images": ["steadiness", "strip"]}),
 }
 
 
@@ -122,6 +135,12 @@ def healthy(definitions: Definitions, name: str) -> GraphDict:
         graph["tiny"] = {"class_type": "TinyCoreModels", "inputs": {"which": "instruct-pix2pix"}}
         graph[name]["inputs"] |= {each: ["tiny", slot] for slot, each in enumerate(("model", "clip", "vae"))}
         graph["edit"]["inputs"]["editor"] = [name, 0]
+    if name == "edit_video":
+        graph["clip"] = {"class_type": "CreateVideo", "inputs": {"images": ["example", 0], "fps": 8.0}}
+        graph[name]["inputs"]["video"] = ["clip", 0]
+    if name == "steadiness":
+        graph["two"] = {"class_type": "RepeatImageBatch", "inputs": {"image": ["example", 0], "amount": 2}}
+        graph[name]["inputs"] |= {"original": ["two", 0], "edited": ["two", 0]}
     if name in SHOWN:
         graph["out"] = _node({**definitions, **_CORE}, *SHOWN[name])
     graph["rate"]["inputs"]["dataset"] = "evlm_healthy"  # nothing hostile was rated there

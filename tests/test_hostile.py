@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import hostile
 import pytest
 import standin
 import torch
+from comfy_api.input_impl import VideoComponents, VideoFromComponents
 from hostile_server import CANARY, SECRET, TRAINED, judge, lay_out
 
 TESTS = Path(__file__).resolve().parent
@@ -68,7 +70,7 @@ class Miniature:
                     outputs and not -len(outputs) <= value[1] < len(outputs)
                 ):
                     raise Refused(f"bad linked input, there is no such output: {key}")
-                if outputs and outputs[value[1]] != io_type:
+                if outputs and outputs[value[1]] not in io_type.split(","):
                     raise Refused(f"return type mismatch between linked nodes: {key}")
                 given[key] = None
                 continue
@@ -118,6 +120,10 @@ def _of_core(kind: str, given: dict[str, Any]) -> Any:
         return torch.full((1, given["height"], given["width"]), given["value"])
     if kind == "EmptyImage":
         return torch.full((given["batch_size"], given["height"], given["width"], 3), 0.5)
+    if kind == "CreateVideo":
+        return VideoFromComponents(VideoComponents(given["images"], Fraction(given["fps"])))
+    if kind == "RepeatImageBatch":
+        return given["image"].repeat(given["amount"], 1, 1, 1)
     return None  # a preview
 
 

@@ -3,7 +3,7 @@
 import { app } from "../../scripts/app.js"
 import { labelled } from "./labels.js"
 
-const NODES = ["EVLM_Edit", "EVLM_QuickEdit", "EVLM_NativeEditor"]
+const NODES = ["EVLM_Edit", "EVLM_QuickEdit", "EVLM_NativeEditor", "EVLM_EditVideo"]
 
 app.registerExtension({
   name: "evlmreflectiveediting.own_values",

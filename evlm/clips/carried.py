@@ -28,7 +28,7 @@ from .steps import step_routes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..edit.protocol import EditSettings
+    from ..edit.protocol import EditSettings, OnStep
     from ..files.clip_reader import ClipFile
     from ..video.settings import VideoSettings
     from .masks import MaskStore
@@ -65,7 +65,8 @@ class CarriedChain:
     """All steps over a clip by keyframes; as `StepChain`, from frame `begin` on, where a window begins.
 
     clip: read once for the keyframes, and once more by `source`. folder: for the painted keyframes.
-    on_keys: (keyframes that are painted, all of them).
+    on_keys: (keyframes that are painted, all of them). on_step: of each step's paintings, as `edit_windows`
+    has it.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class CarriedChain:
         folder: Path,
         begin: int = 0,
         on_keys: Callable[[int, int], None] | None = None,
+        on_step: OnStep | None = None,
     ) -> None:
         self.notes: list[str] = []
         self.clip, self.source, self.folder, self.begin, self.on_keys = clip, source, folder, begin, on_keys
@@ -89,7 +91,8 @@ class CarriedChain:
         for step in steps:
             routes = step_routes(editor, step, masks, settings, self.notes)
             text = editor.read(step.instruction, self.notes)
-            painter = WindowPainter(editor, text, settings, together, self.notes, Progress(None, 0))
+            progress = Progress(on_step, sum(len(route.boxes) for route in routes))
+            painter = WindowPainter(editor, text, settings, together, self.notes, progress)
             self.steps.append((painter, routes))
         found = {key for _, routes in self.steps for key in keyframes(routes, video.keyframes)}
         self.keys = sorted(found)

@@ -34,9 +34,10 @@ from .masks import MaskStore
 from .steps import StepChain, clip_steps
 
 if TYPE_CHECKING:
-    from ..edit.protocol import EditSettings
+    from ..edit.protocol import EditSettings, OnStep
     from ..events import OnEvent
     from ..pipeline import Pipeline
+    from ..plan.trace import Plan
     from ..reason.reasoner import Sampling
     from ..request import Request
     from ..video.settings import VideoSettings
@@ -47,6 +48,8 @@ _SHOWN = 448  # longer side in pixels: twice a tile of the strip
 _PLACED = 12_000_000  # pixels of the frames in which places are looked for together: 144 MB as float
 OnProgress = Callable[[str, int, int], None]
 """(what is done: "places", "keyframes" or "edit", frames that are finished, all of them)."""
+OnFrames = Callable[[int, Tensor], None]
+"""(number of the first, frames [n, H, W, 3] in 0..1 that are finished)."""
 
 
 @dataclass
@@ -55,7 +58,8 @@ class ClipJob:
 
     request: what is asked; its original are the frames that the reasoner looks at. form: how the clip is
     written. anyway: paint by a plan that is doubted, too. notes: grows with what a user should know. mask:
-    where the edit goes, given by somebody.
+    where the edit goes, given by somebody. on_step: of each painting, as `edit_windows` has it. on_frames:
+    sees the frames as they are before a codec.
     """
 
     clip: ClipFile
@@ -72,6 +76,8 @@ class ClipJob:
     on_progress: OnProgress | None = None
     notes: list[str] = field(default_factory=list)
     mask: GivenMask | None = None
+    on_step: OnStep | None = None
+    on_frames: OnFrames | None = None
 
     def reason(self) -> Reasoned:
         """The plan; that of an earlier run where there is one."""
@@ -123,6 +129,24 @@ class ClipJob:
         write_atomically(whole, lambda file: file.write(b"1"))
         return store
 
+    def given(self, plan: Plan, masks: Sequence[Tensor | None]) -> MaskStore:
+        """As `places`, where masks are given: for each step of the plan [F or 1, H, W] in 0..1, or None for
+        the whole frame. Raises PictureError where the clip has another number of frames."""
+        store = MaskStore(self.work, len(plan.steps), self.clip.height, self.clip.width)
+        counts = {len(mask) for mask in masks if mask is not None} - {1}
+        size = max(_PLACED // (self.clip.height * self.clip.width), 2)
+        for window in self.clip.windows(size, begin=store.count):
+            part = slice(window.first, window.first + len(window.frames))
+            here = [mask if mask is None or len(mask) == 1 else mask[part] for mask in masks]
+            if any(mask is not None and len(mask) not in (1, len(window.frames)) for mask in here):
+                break  # fewer masks than frames
+            store.add(here, window.durations)
+        if counts and counts != {store.count}:
+            raise PictureError(
+                f"mask: {max(counts)} masks for a clip of {self.clip.count} frames; give one, or one each"
+            )
+        return store
+
     def paint(self, reasoned: Reasoned, store: MaskStore) -> None:
         """Paints every window that is not painted yet."""
         begin, state = self._state()
@@ -134,18 +158,28 @@ class ClipJob:
             source = FileFrames(self.clip, begin)
             chain = CarriedChain(
                 self.pipeline.editor, steps, store, self.settings, self.video, self.clip, source, self.work,
-                begin, lambda done, keys: self._tell("keyframes", done, keys),
+                begin, lambda done, keys: self._tell("keyframes", done, keys), self.on_step,
             )  # fmt: skip
         else:
             source = FileFrames(self.clip, max(begin - self.video.overlap, 0))
             chain = StepChain(
-                self.pipeline.editor, steps, store, self.settings, self.video, source, begin, state
+                self.pipeline.editor,
+                steps,
+                store,
+                self.settings,
+                self.video,
+                source,
+                begin,
+                state,
+                self.on_step,
             )
         every = _at_work(reasoned)
         shown = spread(store.count, KEYFRAMES)
         for first, frames in chain.windows():
             stop = first + len(frames)
             masks = store.some(every, range(first, stop))[..., None].float()
+            if self.on_frames is not None:
+                self.on_frames(first, frames)
             alpha = source.opacity(first, stop)
             self._segment(
                 "window", first, frames if alpha is None else torch.cat([frames, alpha], -1), self.form

@@ -19,7 +19,7 @@ from .frames import FileFrames, FinishedFrames
 from .masks import MaskStore, MaskView
 
 if TYPE_CHECKING:
-    from ..edit.protocol import Editor, EditSettings
+    from ..edit.protocol import Editor, EditSettings, OnStep
     from ..plan.trace import Plan
     from ..video.settings import VideoSettings
 
@@ -48,7 +48,7 @@ def clip_steps(plan: Plan, editor: Editor) -> list[ClipStep]:
 class StepChain:
     """All steps over a clip, from frame `begin` on, which is where a window begins to be new.
 
-    state: what `save` wrote when that window was reached.
+    state: what `save` wrote when that window was reached. on_step: as `edit_windows` has it.
     """
 
     def __init__(
@@ -61,9 +61,10 @@ class StepChain:
         source: FileFrames,
         begin: int = 0,
         state: Path | None = None,
+        on_step: OnStep | None = None,
     ) -> None:
         self.notes: list[str] = []
-        self.video, self.begin = video, begin
+        self.video, self.begin, self._on_step = video, begin, on_step
         self._steps: list[tuple[FinishedFrames, list[Route]]] = []
         kept = _load(state)
         read: Read = source.read
@@ -120,7 +121,7 @@ class StepChain:
                 step.instruction,
                 routes,
                 settings,
-                None,
+                self._on_step,
                 self.video,
                 self.notes,
                 self.begin,

@@ -9,7 +9,8 @@ from typing import Any
 from live import PACK, Graph
 
 TWINS = PACK / "tests" / "workflows_api"
-PLAIN = {"PreviewImage", "PreviewAny", "SaveImage", "MaskToImage", "RepeatImageBatch", "PreviewMask"}
+PLAIN = {"PreviewImage", "PreviewAny", "SaveImage", "MaskToImage", "RepeatImageBatch", "PreviewMask",
+         "LoadVideo", "SaveVideo"}  # fmt: skip
 
 
 def load(name: str) -> Graph:

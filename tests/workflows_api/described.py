@@ -10,6 +10,7 @@ from ui_graph import Definitions, Graph, Link, Node
 
 Chain = dict[str, dict[str, Any]]
 
+SAMPLE, SAMPLE_PROMPT = "evlm_moving.mp4", "pink heart"  # in ComfyUI's input folder
 REFERENCE, WORDS, REMOVAL = "1-reference", "2-words", "3-removal"  # the bundled examples
 TOY: Chain = {"detector": {}, "segmenter": {}, "editor": {}}
 REAL: Chain = {
@@ -290,6 +291,91 @@ def plan_by_hand(definitions: Definitions) -> Graph:
     return graph
 
 
+def edit_video(definitions: Definitions) -> Graph:
+    """A clip: one plan, a mask that follows, an edit that does not flicker."""
+    graph = Graph(
+        "edit_video",
+        "## Edit a clip\n\nPress *Run*: a thing on its way gets another colour, and nothing else changes. It "
+        "takes about a minute on a CPU.\n\n"
+        "**Reason** looks at some frames and plans; **Track** gives a mask that follows the thing; **Edit "
+        "Video** paints inside it, the frames together. Each frame keeps its time, and the sound goes "
+        "along.\n\n"
+        "**Your own clip:** choose it in **Load Video**, and real models in the loaders, as in "
+        "*edit_2d_qwen2vl_sam2_ip2p*. A SAM 2 that can track (a `sam2_video` folder) follows things through "
+        "what hides them.\n\n"
+        "**A long clip:** take **Track** out and connect its loaders to **Edit Video**, which then looks for "
+        "the thing by itself, window by window.\n\n"
+        "**Files:** none; `evlm_moving.mp4` lies in the input folder.",
+        definitions,
+        note_height=560,
+    )
+    clip = graph.add(1, "LoadVideo", file=SAMPLE)
+    model = graph.add(1, "EVLM_LoadModel")
+    reason = _reason(graph, 2, model, clip["video"], SAMPLE_PROMPT)
+    track = _tracked(graph, 3, clip["video"], reason["plan"], TOY)
+    editor = graph.add(3, "EVLM_LoadEditor")
+    edit = graph.add(
+        4,
+        "EVLM_EditVideo",
+        video=clip["video"],
+        plan=reason["plan"],
+        mask=track["step_masks"],
+        editor=editor["editor"],
+    )
+    graph.add(5, "SaveVideo", video=edit["video"], filename_prefix="video/evlm", size=RESULT_SIZE)
+    return graph
+
+
+def video_native_keyframes(definitions: Definitions) -> Graph:
+    """An editor of core that knows no video edits one: keyframes, and their motion."""
+    graph = Graph(
+        "video_native_keyframes",
+        "## A clip by Qwen-Image-Edit\n\n**Keyframes** gives some frames of the clip out, Qwen-Image-Edit "
+        "edits them inside the mask that **Track** made, and **Propagate Keyframes** carries them over the "
+        "clip along its motion; times and sound go along.\n\n"
+        "Any other editor fits between the two: Flux Kontext in **Native Editor**, or nodes that make "
+        "pictures of the same number and size.\n\n"
+        "**Files:**\n- qwen_image_edit_fp8_e4m3fn.safetensors \u2192 `models/diffusion_models`\n"
+        "- qwen_2.5_vl_7b_fp8_scaled.safetensors \u2192 `models/text_encoders`\n"
+        f"- qwen_image_vae.safetensors \u2192 `models/vae`\n{OUR_FILES}\n{ABSENT}",
+        definitions,
+        note_height=560,
+    )
+    clip = graph.add(1, "LoadVideo", file=SAMPLE)
+    model = graph.add(1, "EVLM_LoadModel", model="qwen2-vl-7b", models=QWEN2_VL_7B)
+    reason = _reason(graph, 2, model, clip["video"], "autumn")
+    track = _tracked(graph, 3, clip["video"], reason["plan"], REAL)
+    keys = graph.add(4, "EVLM_Keyframes", clip=clip["video"], mask=track["mask"])
+    unet, texts, coder = QWEN_IMAGE_EDIT
+    native = graph.add(
+        4,
+        "EVLM_NativeEditor",
+        model=graph.add(3, "UNETLoader", unet_name=unet["name"], weight_dtype="default", models=[unet])[
+            "model"
+        ],
+        clip=graph.add(3, "CLIPLoader", clip_name=texts["name"], type="qwen_image", models=[texts])["clip"],
+        vae=graph.add(3, "VAELoader", vae_name=coder["name"], models=[coder])["vae"],
+    )
+    edited = graph.add(
+        5,
+        "EVLM_Edit",
+        image=keys["image"],
+        plan=reason["plan"],
+        mask=keys["mask"],
+        editor=native["editor"],
+    )
+    carried = graph.add(
+        6,
+        "EVLM_PropagateKeyframes",
+        clip=clip["video"],
+        edited=edited["image"],
+        keys=keys["keys"],
+        mask=track["mask"],
+    )
+    graph.add(7, "SaveVideo", video=carried["video"], filename_prefix="video/evlm", size=RESULT_SIZE)
+    return graph
+
+
 WORKFLOWS: tuple[Callable[[Definitions], Graph], ...] = (
     quickstart,
     step_by_step,
@@ -301,6 +387,8 @@ WORKFLOWS: tuple[Callable[[Definitions], Graph], ...] = (
     rate_and_collect,
     train_from_ratings,
     plan_by_hand,
+    edit_video,
+    video_native_keyframes,
 )
 BUNDLED = (
     "quickstart",
@@ -309,6 +397,7 @@ BUNDLED = (
     "rate_and_collect",
     "train_from_ratings",
     "plan_by_hand",
+    "edit_video",
 )  # need no file
 
 
@@ -357,6 +446,14 @@ def _found(graph: Graph, column: int, image: Link, plan: Link, chain: Chain) -> 
     segmenter = graph.add(column, "EVLM_LoadSegmenter", **chain["segmenter"])
     given |= {"boxes": ground["boxes"], "segmenter": segmenter["segmenter"]}
     return graph.add(column + 1, "EVLM_Segment", **given)
+
+
+def _tracked(graph: Graph, column: int, clip: Link, plan: Link, chain: Chain) -> Node:
+    """Track; its loaders stand below the node before it."""
+    detector = graph.add(column - 1, "EVLM_LoadDetector", **chain["detector"])
+    segmenter = graph.add(column - 1, "EVLM_LoadSegmenter", **chain["segmenter"])
+    given: dict[str, Any] = {"detector": detector["detector"], "segmenter": segmenter["segmenter"]}
+    return graph.add(column, "EVLM_Track", clip=clip, plan=plan, **given)
 
 
 def _edit(graph: Graph, column: int, image: Link, plan: Link, chain: Chain = TOY) -> None:

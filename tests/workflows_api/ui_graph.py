@@ -19,13 +19,25 @@ LEFT, TOP, GAP_X, GAP_Y, TITLE = 0, 0, 60, 60, 30
 WIDTH = 320
 DRAWN = {
     "LoadImage": 300,
+    "LoadVideo": 300,
+    "SaveVideo": 300,
     "EVLM_Example": 230,
     "EVLM_Reason": 280,
     "EVLM_QuickEdit": 380,
     "EVLM_RateEdit": 130,
     "EVLM_Train": 300,
 } | dict.fromkeys(
-    ("EVLM_Ground", "EVLM_Segment", "EVLM_Edit", "EVLM_Composite"), 260
+    (
+        "EVLM_Ground",
+        "EVLM_Segment",
+        "EVLM_Edit",
+        "EVLM_Composite",
+        "EVLM_Track",
+        "EVLM_EditVideo",
+        "EVLM_Keyframes",
+        "EVLM_PropagateKeyframes",
+    ),
+    260,
 )  # pixels that a node needs for what is drawn in it
 NOTE = "MarkdownNote"
 OPTIONAL, LIST = 7, 6  # LiteGraph's shapes of slots
@@ -209,7 +221,7 @@ def extra(spec: Any) -> str | None:
     options = spec[1] if len(spec) > 1 else {}
     if options.get(AFTER):
         return "fixed"
-    return "image" if options.get("image_upload") else None
+    return "image" if options.get("image_upload") or options.get("video_upload") else None
 
 
 def default(spec: Any) -> Any:

@@ -1,0 +1,53 @@
+"""A model under ComfyUI's memory, for a step of the engine that knows nothing of that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+
+from . import host
+
+
+class Borrowed:
+    """A model under ComfyUI's memory with the one method that its step calls."""
+
+    def __init__(self, model: Any, method: str) -> None:
+        self._model = model
+        setattr(self, method, self._call(method))
+
+    @property
+    def at_once(self) -> int:
+        """How many requests an endpoint gets together; a model on this machine gets one."""
+        return int(getattr(self._model, "at_once", 1))
+
+    def use(self) -> Any:
+        return self._model.use() if hasattr(self._model, "use") else nullcontext(self._model)
+
+    def _call(self, method: str) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            host.check_cancelled()
+            with self.use() as engine, cancelling(engine):
+                return getattr(engine, method)(*args, **kwargs)
+
+        return call
+
+    @property
+    def defaults(self) -> Any:
+        with self.use() as engine:
+            return engine.defaults
+
+
+@contextmanager
+def cancelling(engine: Any) -> Iterator[None]:
+    """A cancel ends the work of an engine before its model's next part is called."""
+    model = getattr(engine, "model", None)
+    parts = [model, *model.children()] if isinstance(model, torch.nn.Module) else []
+    hooks = [part.register_forward_pre_hook(lambda *_: host.check_cancelled()) for part in parts]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

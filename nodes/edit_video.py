@@ -1,0 +1,310 @@
+"""A clip edited inside a mask that follows: VIDEO in, VIDEO out, of any length."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from comfy_api.latest import io
+
+from . import clips, host, outputs, sockets
+from .borrowed import Borrowed
+from .checks import checked
+from .edit import ONE_MASK, REMEDY, own_values, places_of, work_of
+from .tracking import tracker_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..evlm.clips.job import ClipJob
+    from ..evlm.clips.masks import MaskStore
+    from ..evlm.plan.trace import Plan, Trace
+    from ..evlm.reason.reasoner import Reasoned
+
+TOGETHER = ["anchors", "sparse", "tav", "all", "per-frame"]
+IMAGES = 1  # the output's place
+TOO_LONG = (
+    "the `image` output holds all frames at once, and this clip is too long for that: use the `video` "
+    "output, whose frames are in a file"
+)
+
+
+class EditVideo(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EVLM_EditVideo",
+            display_name="EVLM Edit Video",
+            category=sockets.CATEGORY,
+            description="Edits a clip inside the mask and nowhere else, its frames together so that nothing "
+            "flickers; each frame keeps its time, and the sound goes along. A file is read and written "
+            "window by window, however long it is.",
+            inputs=[
+                sockets.Editor.Input("editor", tooltip="From Load IP2P or EVLM Native Editor."),
+                io.Video.Input("video", tooltip="What is edited."),
+                io.String.Input(
+                    "instruction", default="", multiline=True, tooltip="Empty: the plan's instruction."
+                ),
+                io.Int.Input("steps", default=0, min=0, max=1000, tooltip="0 is the model's own."),
+                io.Float.Input(
+                    "guidance",
+                    default=0.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="Weight of the instruction; 0 is the model's own (7.5 for Stable Diffusion's).",
+                ),
+                io.Float.Input(
+                    "image_guidance",
+                    default=0.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.05,
+                    tooltip="Weight of the original: higher stays closer to it; 0 is the model's own (1.5).",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**63 - 1,
+                    control_after_generate=True,
+                    tooltip="Where chance begins; the same in every frame.",
+                ),
+                io.Combo.Input(
+                    "together",
+                    options=TOGETHER,
+                    tooltip="At whom a frame looks while it is painted: the window's first and middle one, "
+                    "neighbours (sparse, tav), all of the window, or nobody.",
+                ),
+                io.Int.Input(
+                    "window",
+                    default=8,
+                    min=2,
+                    max=256,
+                    tooltip="Frames that are painted together; the next window begins from the last two.",
+                ),
+                io.Float.Input(
+                    "context",
+                    default=1.2,
+                    min=1.0,
+                    max=16.0,
+                    step=0.05,
+                    tooltip="How much larger than the mask the crop that follows it is, per side.",
+                ),
+                io.Int.Input(
+                    "feather",
+                    default=-1,
+                    min=-1,
+                    max=4096,
+                    tooltip="Pixels over which the edit fades in, inward from the mask's edge; -1: 2 %.",
+                ),
+                io.Int.Input(
+                    "chunk",
+                    default=8,
+                    min=1,
+                    max=4096,
+                    tooltip="Frames at once; halved by itself when memory runs out.",
+                ),
+                io.Boolean.Input(
+                    "anyway",
+                    default=False,
+                    tooltip="Paint by a doubtful plan, too: one of many repairs, or one that would repaint "
+                    "the whole clip unasked.",
+                ),
+                sockets.Plan.Input(
+                    "plan", optional=True, tooltip="Its instruction counts where none is written here."
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Where to edit, from EVLM Track: one for each frame. One mask alone counts for "
+                    "all.",
+                ),
+                sockets.Detector.Input(
+                    "detector",
+                    optional=True,
+                    tooltip="Without a mask: finds the plan's targets, in clips too long for EVLM Track.",
+                ),
+                sockets.Segmenter.Input(
+                    "segmenter", optional=True, tooltip="Without a mask: follows the plan's targets."
+                ),
+            ],
+            hidden=[io.Hidden.prompt],
+            outputs=[
+                io.Video.Output(
+                    "edited",
+                    display_name="video",
+                    tooltip="The clip, edited, with its times and sound; nearly lossless (h264).",
+                ),
+                io.Image.Output(
+                    "frames",
+                    display_name="image",
+                    tooltip="Its frames before they were written: outside the mask equal to the bit.",
+                ),
+            ],
+        )
+
+    @classmethod
+    @checked
+    def execute(
+        cls,
+        editor: Any,
+        video: Any,
+        instruction: str,
+        steps: int,
+        guidance: float,
+        image_guidance: float,
+        seed: int,
+        together: str,
+        window: int,
+        context: float,
+        feather: int,
+        chunk: int,
+        anyway: bool,
+        plan: Trace | None = None,
+        mask: Tensor | None = None,
+        detector: Any = None,
+        segmenter: Any = None,
+    ) -> io.NodeOutput:
+        from ..evlm.segment.region import NO_CHANGE
+
+        own = instruction.strip()
+        work = work_of(plan, own, 0)
+        sockets.choice("together", together, TOGETHER)
+        sockets.within("window", window, 2, 256)
+        with clips.opened(video) as source:
+            if outputs.is_linked(getattr(cls.hidden, "prompt", None), IMAGES):
+                source.check(TOO_LONG)
+            fits = source.fits
+            job = _job(source, editor, work, together, window)
+            defaults = job.settings
+            said = {"steps": steps, "guidance": guidance, "image_guidance": image_guidance}
+            job.settings = replace(
+                defaults,
+                seed=seed,
+                context=context,
+                feather=None if feather < 0 else feather,
+                chunk=chunk,
+                **{name: value for name, value in said.items() if value},
+            )
+            store, doubt = _places(
+                job, work, plan, mask, detector, segmenter, source.like(), not (own or anyway)
+            )
+            if work.changes_nothing or doubt:
+                host.tell([NO_CHANGE if not doubt else f"nothing was painted: {doubt}. {REMEDY}"])
+                return io.NodeOutput(video, source.together("")[0] if fits else host.blocked(TOO_LONG))
+            kept = _painted(job, work, store, editor, fits)
+            path = clips.new_file("edited")
+            notes = job.write(store, path, source.work / "mask.mp4", source.sound(store.durations))
+            length = float(sum(store.durations))
+            host.tell([*dict.fromkeys(job.notes), *notes, f"{store.count} frames, {length:.2f} s"])
+        images = host.blocked(TOO_LONG) if kept is None else kept
+        ui = {**clips.playing(path), "evlm_own_values": [own_values(defaults)]}
+        return io.NodeOutput(clips.video_of(path), images, ui=ui)
+
+
+def _job(source: clips.Opened, editor: Any, work: Plan, together: str, window: int) -> ClipJob:
+    """The edit of a clip, with the editor's own settings. Raises PictureError."""
+    from ..evlm.clips.job import ClipJob
+    from ..evlm.files.clip_codecs import form_of
+    from ..evlm.pipeline import Pipeline
+    from ..evlm.request import Request
+    from ..evlm.video.settings import VideoSettings
+
+    clip = source.file
+    form, notes = form_of("h264", clip.height, clip.width, clip.rate, clip.alpha, clip.bits)
+    host.tell(note.partition(";")[0] for note in (*notes, *clip.notes))  # behind it the command line's remedy
+    with editor.use() as engine:
+        defaults = engine.defaults
+    nothing: Any = None
+    video = VideoSettings(together=together, window=window, overlap=min(2, window - 1))
+    blank = torch.zeros(1, 8, 8, 3)  # nobody is asked: the plan is there
+    job = ClipJob(
+        clip,
+        Pipeline(nothing, None, None, nothing),
+        Request(blank, work.instruction),
+        defaults,
+        video,
+        form,
+        source.work,
+    )
+    watch = clips.Watch()
+    several = len(work.steps) > 1
+
+    def stepped(done: int, total: int, preview: Tensor | None) -> None:
+        host.check_cancelled()
+        if not several:
+            watch("painting", done, total)
+
+    def finished(what: str, done: int, total: int) -> None:
+        host.check_cancelled()
+        if what == "places" or several or not job.on_step:
+            watch("looking" if what == "places" else "painting", done, total)
+
+    job.on_step, job.on_progress = stepped, finished
+    return job
+
+
+def _places(
+    job: ClipJob,
+    work: Plan,
+    plan: Trace | None,
+    mask: Tensor | None,
+    detector: Any,
+    segmenter: Any,
+    like: Tensor,
+    looks: bool,
+) -> tuple[MaskStore, str]:
+    """(where each step goes in every frame, why nothing should be painted or ""). like: of the clip's size.
+    looks: whether a doubt counts. Raises PictureError."""
+    from ..evlm.clips.masks import MaskStore
+    from ..evlm.place import doubt_steps
+
+    if work.changes_nothing:
+        return MaskStore(job.work, 1, job.clip.height, job.clip.width), ""
+    if mask is None and (detector is not None or segmenter is not None):
+        tracker = tracker_of(segmenter)
+        job.pipeline.grounder = None if detector is None else Borrowed(detector, "ground")
+        job.pipeline.segmenter = None if segmenter is None else Borrowed(segmenter, "segment")
+        job.pipeline.tracker = None if tracker is None else Borrowed(tracker, "track")
+        job.anyway = not looks
+        store = job.places(_reasoned(work))
+        host.tell(dict.fromkeys(note for piece in store.pieces for note in piece.notes))
+        return store, store.pieces[0].doubt if looks else ""
+    notes: list[str] = []
+    masks, connected = places_of(plan, work, 0, mask, like, notes)
+    if connected and work.several and mask is not None and len(mask) <= job.clip.count:
+        notes.append(ONE_MASK)
+    host.tell(notes)
+    doubt = doubt_steps(work, [each is None for each in masks], looked=connected) if looks else ""
+    if doubt:
+        return MaskStore(job.work, len(masks), job.clip.height, job.clip.width), doubt
+    return job.given(work, masks), ""
+
+
+def _painted(job: ClipJob, work: Plan, store: MaskStore, editor: Any, fits: bool) -> Tensor | None:
+    """Paints every window; the frames [F, H, W, 3] where they fit into memory."""
+    from ..evlm.video.clip import opens
+
+    kept = torch.empty(store.count, job.clip.height, job.clip.width, 3) if fits else None
+
+    def keep(first: int, frames: Tensor) -> None:
+        if kept is not None:
+            kept[first : first + len(frames)] = frames
+
+    job.on_frames = keep
+    with editor.use() as engine:
+        job.pipeline.editor = engine
+        if not opens(engine):
+            job.on_step = None
+        job.paint(_reasoned(work), store)
+    return kept
+
+
+def _reasoned(work: Plan) -> Reasoned:
+    """A plan as if a reasoner had just written it."""
+    from ..evlm.plan.trace import Trace
+    from ..evlm.reason.reasoner import Reasoned
+
+    return Reasoned("", 0, 0.0, trace=Trace("", "", "", work))

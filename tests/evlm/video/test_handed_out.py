@@ -1,0 +1,83 @@
+"""Keyframes out and back: the same clip where nothing was edited, what was edited where it was."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+import torch
+from torch import Tensor
+
+from evlm.errors import PictureError
+from evlm.video.handed_out import carry_over, hand_out
+
+COUNT, SIDE = 20, 64
+DURATIONS = [Fraction(1, 24)] * COUNT
+
+
+@pytest.fixture(scope="module")
+def clip() -> tuple[Tensor, Tensor]:
+    """(frames, mask): a textured square that goes to the right over noise, away in frames 8 and 9."""
+    draw = torch.Generator().manual_seed(0)
+    ground = 0.4 + 0.1 * torch.rand(SIDE, SIDE, 3, generator=draw)
+    coarse = torch.rand(1, 3, 6, 6, generator=draw)
+    square = torch.nn.functional.interpolate(coarse, (24, 24), mode="bicubic").clamp(0, 1)[0].movedim(0, -1)
+    frames, mask = ground.repeat(COUNT, 1, 1, 1), torch.zeros(COUNT, SIDE, SIDE)
+    for frame in range(COUNT):
+        if frame not in (8, 9):
+            frames[frame, 20:44, 4 + frame : 28 + frame] = square
+            mask[frame, 20:44, 4 + frame : 28 + frame] = 1
+    return frames, mask
+
+
+def test_keyframes_that_come_back_as_they_went_give_the_clip(clip: tuple[Tensor, Tensor]) -> None:
+    frames, mask = clip
+    picked, keys, _ = hand_out(frames, DURATIONS, mask)
+    assert keys.indices == (0, 7, 10, 19) and keys.times[1] == Fraction(7, 24)
+    assert torch.equal(picked, frames[list(keys.indices)])
+    carried, _ = carry_over(frames, picked, keys, mask)
+    assert torch.equal(carried[mask < 0.5], frames[mask < 0.5])
+    assert torch.equal(carried[list(keys.indices)], picked)
+    assert (carried - frames).abs()[mask > 0.5].mean() < 0.01
+
+
+def test_an_edit_goes_with_the_thing_and_stays_in_the_mask(clip: tuple[Tensor, Tensor]) -> None:
+    frames, mask = clip
+    picked, keys, _ = hand_out(frames, DURATIONS, mask, 4)
+    carried, _ = carry_over(frames, picked.flip(-1), keys, mask, feather=0)  # other colours, everywhere
+    assert torch.equal(carried[mask < 0.5], frames[mask < 0.5])
+    wanted = frames.flip(-1)
+    there = mask > 0.5
+    assert (carried - wanted).abs()[there].mean() < 0.02 < (frames - wanted).abs()[there].mean()
+
+
+def test_a_stretch_without_a_keyframe_stays_and_is_told(clip: tuple[Tensor, Tensor]) -> None:
+    frames, mask = clip
+    picked, keys, _ = hand_out(frames, DURATIONS, mask, 1)
+    assert keys.indices == (0,)
+    carried, notes = carry_over(frames, picked.flip(-1), keys, mask)
+    assert torch.equal(carried[10:], frames[10:]) and not torch.equal(carried[:8], frames[:8])
+    assert "frames 10 to 19 have no keyframe and stay as they are" in notes
+
+
+def test_without_a_mask_the_whole_frame_is_carried(clip: tuple[Tensor, Tensor]) -> None:
+    frames = clip[0][:1].expand(COUNT, -1, -1, -1)  # nothing moves
+    picked, keys, _ = hand_out(frames, DURATIONS)
+    assert keys.indices == (0, 16, 19)
+    carried, _ = carry_over(frames, 1 - picked, keys)
+    assert (carried - (1 - frames)).abs().mean() < 0.01
+
+
+def test_what_does_not_belong_together_is_refused_by_number(clip: tuple[Tensor, Tensor]) -> None:
+    frames, mask = clip
+    picked, keys, _ = hand_out(frames, DURATIONS, mask)
+    with pytest.raises(PictureError, match=r"3 edited keyframes came back of 4"):
+        carry_over(frames, picked[:3], keys, mask)
+    with pytest.raises(PictureError, match=r"are 32 x 64, and the clip is 64 x 64"):
+        carry_over(frames, picked[:, :, :32], keys, mask)
+    with pytest.raises(PictureError, match=r"of 20 frames of 64 x 64, and this one has 19 of 64 x 64"):
+        carry_over(frames[:19], picked, keys, mask[:19])
+    with pytest.raises(PictureError, match="another clip"):
+        carry_over(1 - frames, picked, keys, mask)
+    with pytest.raises(PictureError, match="no pixel"):
+        hand_out(frames, DURATIONS, torch.zeros_like(mask))
