@@ -194,7 +194,7 @@ def test_a_mask_of_another_length_names_both_numbers(clip: VideoFromFile, editor
 def test_a_doubtful_plan_and_one_that_changes_nothing_give_the_clip_back(
     clip: VideoFromFile, editor: Any, plan: Any
 ) -> None:
-    nothing = call("EVLM_PlanFromText", text="change nothing").args[0]
+    nothing = call("EVLM_PlanFromText", text="no change needed").args[0]
     for each in (plan, nothing):  # the first has a target, and nobody says where it is
         video, images = edit(editor=editor, video=clip, plan=each).args
         assert video is clip and torch.equal(images, reread(clip).frames)
