@@ -1,19 +1,28 @@
 """The requests of `make demo`, drawn from the world's test split: no model saw these compositions in
-training. Three are asked; the fourth, two edits in one, comes with its trace, which the world wrote.
+training. Three are asked; the fourth, two edits in one, comes with its trace, which the world wrote. And a
+clip, for the video template.
 """
 
 from __future__ import annotations
 
 import json
 import random
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from evlm.files.clip_writer import write_clip
 from evlm.files.pictures import save_picture, write_atomically
 from evlm.plan.trace import render
 from evlm.request import EXAMPLES, PLANNED
+from trainer.world.clips import Film
 from trainer.world.doubles import ask_double
+from trainer.world.paths import Path as Way
 from trainer.world.question import Question
+from trainer.world.questions import ask
 from trainer.world.rows import Recipe, question_at, to_request
 from trainer.world.traces import write_trace
 
@@ -25,11 +34,15 @@ CHOSEN = (
 )
 SEED = 7
 TWO_EDITS = ("two-edits", "two edits in one request", "double example 14")
+CLIP = ("evlm_moving.mp4", "sample clip 38")
+FRAMES, RATE, SIDE = 16, 12, 256  # of the clip: frames, frames a second, pixels
 
 
 def write_examples(folder: Path = EXAMPLES) -> list[Path]:
-    """Write the pictures and one JSON for each request (see `evlm.request.load_example`), and in the folder
-    `planned` the one with its trace (`load_planned`); returns the JSON files."""
+    """Write the pictures and one JSON for each request (see `evlm.request.load_example`), in the folder
+    `planned` the one with its trace (`load_planned`), and the clip; returns the JSON files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_clip(folder / CLIP[0], sample_clip(), "h264", [Fraction(1, RATE)] * FRAMES)
     asked = [
         _write(folder, name, title, question_at(Recipe(SEED, "test", op=op, category=category), number))
         for name, title, op, category, number in CHOSEN
@@ -38,6 +51,21 @@ def write_examples(folder: Path = EXAMPLES) -> list[Path]:
     question = ask_double(random.Random(seed), "test", "image")
     trace = render(write_trace(random.Random(seed), question))
     return [*asked, _write(folder / PLANNED, name, title, question, trace=trace)]
+
+
+def sample_clip() -> Tensor:
+    """Float32 [FRAMES, SIDE, SIDE, 3] in 0..1: one thing of a scene that goes up and down on its way, the
+    others at rest."""
+    question = ask(random.Random(CLIP[1]), "test", "recolour", "text")
+    scene, target = question.edit.source, question.edit.target
+    assert target is not None  # a recolouring has one
+    ways = []
+    for thing in scene.things:
+        x, y = map(float, thing.centre())
+        ways.append(Way("sine", (x - 3, y + 2), wave=1.0) if thing is target else Way("still", (x, y)))
+    film = Film(scene, tuple(ways), FRAMES)
+    frames = [torch.from_numpy(film.render_frame(frame, SIDE)) for frame in range(FRAMES)]
+    return torch.stack(frames).float() / 255
 
 
 def _write(folder: Path, name: str, title: str, question: Question, **more: str) -> Path:
