@@ -23,11 +23,13 @@ from .reasoner import PRACTICE, export, open_eyes
 from .sft import SFTConfig, run_sft
 from .vision_warmup import Eyes, shown_in
 
-MIX = Mix(doubles=0.2, conflicts=0.05, whatif=0.2)  # the rest are ordinary questions, as they were practised
+# The rest are ordinary questions, as they were practised.
+MIX = Mix(doubles=0.25, conflicts=0.05, whatif=0.35)
 LOOKS = 300  # steps in which a new head learns to name what the tower sees; the tower is not touched
-# Half the rates of a training from nothing, and a longer way up: the optimiser's moments begin at nothing.
+# Four fifths of the rates of a training from nothing, and a longer way up: the optimiser's moments begin at
+# nothing.
 RECIPE = SFTConfig(
-    steps=1000, batch=32, lr_muon=0.005, lr_adam=1e-3, warmup=200, cooldown=0.4, save_every=250
+    steps=1900, batch=32, lr_muon=0.008, lr_adam=1.5e-3, warmup=150, cooldown=0.4, save_every=250
 )
 
 
