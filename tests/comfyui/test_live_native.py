@@ -12,7 +12,7 @@ from typing import Any
 import live
 import numpy as np
 import pytest
-from graphs import changed
+from graphs import changed, load, node_of
 from PIL import Image
 
 TINY = live.PACK / "tests" / "comfyui" / "tiny_core.py"
@@ -97,6 +97,28 @@ def test_qwen_image_edit_paints_variations(server: live.Comfy) -> None:
         made = graph(server, "qwen-image-edit", kind=kind, steps=1)
         _, quick, _ = held(server, changed(made, "EVLM_QuickEdit", variations=2))
         assert len(quick) == 2 and (quick[0] != quick[1]).any()
+
+
+def test_keyframes_of_a_clip_are_edited_by_it_and_carried(server: live.Comfy) -> None:
+    """The template, with the bundled models for the plan and a tiny one for the picture."""
+    made = load("video_native_keyframes")
+    for kind in ("EVLM_LoadModel", "EVLM_LoadDetector", "EVLM_LoadSegmenter"):
+        made = changed(made, kind, model="bundled")
+    made = changed(made, "EVLM_Reason", prompt="pink heart")
+    native, save = node_of(made, "EVLM_NativeEditor"), node_of(made, "SaveVideo")
+    for kind in ("UNETLoader", "CLIPLoader", "VAELoader"):
+        del made[node_of(made, kind)]
+    made["tiny"] = {"class_type": "TinyCoreModels", "inputs": {"which": "instruct-pix2pix"}}
+    wires = {"model": ["tiny", 0], "clip": ["tiny", 1], "vae": ["tiny", 2]}
+    made[native]["inputs"].update({**wires, "resolution": 128, "steps": STEPS})
+    keys, carried = node_of(made, "EVLM_Keyframes"), node_of(made, "EVLM_PropagateKeyframes")
+    for name, images in (("clip", [carried, 1]), ("keys", [keys, 0])):
+        inputs = {"images": images, "filename_prefix": name}
+        made[f"{name}-file"] = {"class_type": "SaveImage", "inputs": inputs}
+    run = server.run(made, 600)
+    assert run.status == "success", run.error
+    assert run.outputs[save]
+    assert 2 <= len(run.outputs["keys-file"]["images"]) < len(run.outputs["clip-file"]["images"]) == 16
 
 
 def test_a_model_that_does_not_edit_is_refused_by_its_name(server: live.Comfy) -> None:
