@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from . import host, sockets
 from .checks import checked
+from .painting import guidance_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,23 +40,7 @@ class Edit(io.ComfyNode):
                 io.String.Input(
                     "instruction", default="", multiline=True, tooltip="Empty: the plan's instruction."
                 ),
-                io.Int.Input("steps", default=0, min=0, max=1000, tooltip="0 is the model's own."),
-                io.Float.Input(
-                    "guidance",
-                    default=0.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    tooltip="Weight of the instruction; 0 is the model's own (7.5 for Stable Diffusion's).",
-                ),
-                io.Float.Input(
-                    "image_guidance",
-                    default=0.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.05,
-                    tooltip="Weight of the original: higher stays closer to it; 0 is the model's own (1.5).",
-                ),
+                *guidance_inputs(),
                 io.Float.Input(
                     "strength",
                     default=1.0,

@@ -12,6 +12,7 @@ from . import clips, host, outputs, sockets
 from .borrowed import Borrowed
 from .checks import checked
 from .edit import ONE_MASK, REMEDY, own_values, places_of, work_of
+from .painting import clip_outputs, guidance_inputs
 from .tracking import tracker_of
 
 if TYPE_CHECKING:
@@ -46,23 +47,7 @@ class EditVideo(io.ComfyNode):
                 io.String.Input(
                     "instruction", default="", multiline=True, tooltip="Empty: the plan's instruction."
                 ),
-                io.Int.Input("steps", default=0, min=0, max=1000, tooltip="0 is the model's own."),
-                io.Float.Input(
-                    "guidance",
-                    default=0.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    tooltip="Weight of the instruction; 0 is the model's own (7.5 for Stable Diffusion's).",
-                ),
-                io.Float.Input(
-                    "image_guidance",
-                    default=0.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.05,
-                    tooltip="Weight of the original: higher stays closer to it; 0 is the model's own (1.5).",
-                ),
+                *guidance_inputs(),
                 io.Int.Input(
                     "seed",
                     default=0,
@@ -131,18 +116,7 @@ class EditVideo(io.ComfyNode):
                 ),
             ],
             hidden=[io.Hidden.prompt],
-            outputs=[
-                io.Video.Output(
-                    "edited",
-                    display_name="video",
-                    tooltip="The clip, edited, with its times and sound; nearly lossless (h264).",
-                ),
-                io.Image.Output(
-                    "frames",
-                    display_name="image",
-                    tooltip="Its frames before they were written: outside the mask equal to the bit.",
-                ),
-            ],
+            outputs=clip_outputs("edited"),
         )
 
     @classmethod

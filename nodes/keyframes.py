@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from . import clips, host, sockets
 from .checks import checked
 from .clips import Clip
+from .painting import clip_outputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,18 +99,7 @@ class Propagate(io.ComfyNode):
                     "mask", optional=True, tooltip="Where it was edited, from EVLM Track; else everywhere."
                 ),
             ],
-            outputs=[
-                io.Video.Output(
-                    "video",
-                    display_name="video",
-                    tooltip="The clip, edited, with its times and sound; nearly lossless (h264).",
-                ),
-                io.Image.Output(
-                    "frames",
-                    display_name="image",
-                    tooltip="Its frames before they were written: outside the mask equal to the bit.",
-                ),
-            ],
+            outputs=clip_outputs("video"),
         )
 
     @classmethod

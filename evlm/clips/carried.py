@@ -18,7 +18,7 @@ from torch import Tensor
 from ..edit.crop import extract
 from ..edit.masked import Work
 from ..files.pictures import write_atomically
-from ..video.carried import _between
+from ..video.carried import between
 from ..video.clip import put
 from ..video.propagate import Key, key_of, keyframes, thing_flow
 from ..video.windows import Progress, Route, WindowPainter, spans
@@ -172,7 +172,7 @@ class CarriedChain:
             for route, keys in zip(routes, places, strict=True):
                 which = [frame for frame in range(first, stop) if frame in route.boxes]
                 if which:
-                    found, _ = _between(painter, frames, first, route, which, keys, thing_flow)
+                    found, _ = between(painter, frames, first, route, which, keys, thing_flow)
                     result = self._put(result, first, route, which, found)
             frames = result
         return frames

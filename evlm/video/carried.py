@@ -54,7 +54,7 @@ def edit_carried(
                 which = [frame for frame in range(position, end) if frame in route.boxes]
                 if not which:
                     continue
-                found, anew = _between(painter, frames, position, route, which, painted, flow)
+                found, anew = between(painter, frames, position, route, which, painted, flow)
                 again += anew
                 work = route.work(frames[[frame - position for frame in which]], which)
                 result = put(result, position, route, which, work, found, settings.feather)
@@ -83,7 +83,7 @@ def _paint_keys(
         known[frame] = key_of(work, len(old) + at, painted[at], path[:, len(old) + at])
 
 
-def _between(
+def between(
     painter: WindowPainter,
     frames: Tensor,
     first: int,
