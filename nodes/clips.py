@@ -70,11 +70,16 @@ class Opened:
         return clip.frames, list(durations)
 
     @property
+    def pixels(self) -> int:
+        """Of all frames."""
+        return self.file.count * self.file.height * self.file.width
+
+    @property
     def fits(self) -> bool:
         """Whether all frames together would fit into memory."""
         from ..evlm.files.clips import MAX_TOTAL_PIXELS
 
-        return self.file.count * self.file.height * self.file.width <= MAX_TOTAL_PIXELS
+        return self.pixels <= MAX_TOTAL_PIXELS
 
     def like(self) -> Tensor:
         """[F, H, W, 3] of the clip's size, for what asks for nothing but that; it takes no memory."""

@@ -29,6 +29,13 @@ TOO_LONG = (
     "the `image` output holds all frames at once, and this clip is too long for that: use the `video` "
     "output, whose frames are in a file"
 )
+HELD = (
+    64_000_000  # pixels of all frames, 768 MB: so many are kept for the `image` output though nobody takes it
+)
+NOT_HELD = (
+    "the `image` output holds all frames at once, and nobody took it when this clip was edited: change the "
+    "seed or any other input, and queue again"
+)
 
 
 class EditVideo(io.ComfyNode):
@@ -148,9 +155,11 @@ class EditVideo(io.ComfyNode):
         sockets.choice("together", together, TOGETHER)
         sockets.within("window", window, 2, 256)
         with clips.opened(video) as source:
-            if outputs.is_linked(getattr(cls.hidden, "prompt", None), IMAGES):
+            taken = outputs.is_linked(getattr(cls.hidden, "prompt", None), IMAGES)
+            if taken:
                 source.check(TOO_LONG)
-            fits = source.fits
+            held = source.fits and (taken or source.pixels <= HELD)
+            missing = host.blocked(NOT_HELD if source.fits else TOO_LONG)
             job = _job(source, editor, work, together, window)
             defaults = job.settings
             said = {"steps": steps, "guidance": guidance, "image_guidance": image_guidance}
@@ -167,13 +176,13 @@ class EditVideo(io.ComfyNode):
             )
             if work.changes_nothing or doubt:
                 host.tell([NO_CHANGE if not doubt else f"nothing was painted: {doubt}. {REMEDY}"])
-                return io.NodeOutput(video, source.together("")[0] if fits else host.blocked(TOO_LONG))
-            kept = _painted(job, work, store, editor, fits)
+                return io.NodeOutput(video, source.together("")[0] if held else missing)
+            kept = _painted(job, work, store, editor, held)
             path = clips.new_file("edited")
             notes = job.write(store, path, source.work / "mask.mp4", source.sound(store.durations))
             length = float(sum(store.durations))
             host.tell([*dict.fromkeys(job.notes), *notes, f"{store.count} frames, {length:.2f} s"])
-        images = host.blocked(TOO_LONG) if kept is None else kept
+        images = missing if kept is None else kept
         ui = {**clips.playing(path), "evlm_own_values": [own_values(defaults)]}
         return io.NodeOutput(clips.video_of(path), images, ui=ui)
 
@@ -257,11 +266,11 @@ def _places(
     return job.given(work, masks), ""
 
 
-def _painted(job: ClipJob, work: Plan, store: MaskStore, editor: Any, fits: bool) -> Tensor | None:
-    """Paints every window; the frames [F, H, W, 3] where they fit into memory."""
+def _painted(job: ClipJob, work: Plan, store: MaskStore, editor: Any, held: bool) -> Tensor | None:
+    """Paints every window; the frames [F, H, W, 3] where they are to be held."""
     from ..evlm.video.clip import opens
 
-    kept = torch.empty(store.count, job.clip.height, job.clip.width, 3) if fits else None
+    kept = torch.empty(store.count, job.clip.height, job.clip.width, 3) if held else None
 
     def keep(first: int, frames: Tensor) -> None:
         if kept is not None:

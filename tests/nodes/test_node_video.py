@@ -186,6 +186,21 @@ def test_an_image_output_that_cannot_be_is_refused_at_once(
         edit(editor=editor, video=clip, plan=plan)
 
 
+def test_frames_of_a_long_clip_are_held_only_where_somebody_takes_them(
+    clip: VideoFromFile, squares: torch.Tensor, editor: Any, plan: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from types import SimpleNamespace
+
+    monkeypatch.setattr(part("nodes.edit_video"), "HELD", 4 * SIDE * SIDE)
+    taken = {"9": {"inputs": {"images": ["7", 1]}}}
+    found = []
+    for graph in ({}, taken):
+        monkeypatch.setattr(nodes()["EVLM_EditVideo"], "hidden", SimpleNamespace(prompt=graph))
+        with CurrentNodeContext("run", "7"):
+            found.append(edit(editor=editor, video=clip, plan=plan, mask=squares).args[1])
+    assert "change the seed" in found[0].message and found[1].shape == (COUNT, SIDE, SIDE, 3)
+
+
 def test_a_mask_of_another_length_names_both_numbers(clip: VideoFromFile, editor: Any, plan: Any) -> None:
     with pytest.raises(part("evlm.errors").PictureError, match="3 masks for 5 frames"):
         edit(editor=editor, video=clip, plan=plan, mask=torch.ones(3, SIDE, SIDE))
