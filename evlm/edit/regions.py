@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -24,9 +25,9 @@ class Place:
     boxes: tuple[CropBox, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Group:
-    """Pieces that share a crop. boxes: by frame."""
+    """Pieces that share a crop; each group is itself alone. boxes: by frame."""
 
     numbers: tuple[int, ...]
     track: Track
@@ -62,21 +63,24 @@ def places(on: Tensor, context: float, best_resolution: int, multiple: int, cell
     if not 1 < len(tracks) <= _MOST_PIECES:
         return [Place(on, tuple(whole.boxes.values()))]
     groups = [group((number,), track) for number, track in enumerate(tracks, 1)]
+    # Asked again and again of the same two: many small pieces would take minutes.
+    overlap = cache(_overlap)
+
+    @cache
+    def together(a: _Group, b: _Group) -> _Group:
+        return group(a.numbers + b.numbers, _around(a.track, b.track))
+
+    def growth(pair: tuple[_Group, _Group]) -> int:
+        return together(*pair).area - pair[0].area - pair[1].area
+
     while len(groups) > 1:
-        pairs = [(a, b) for b in range(len(groups)) for a in range(b)]
-        both = {
-            (a, b): group(groups[a].numbers + groups[b].numbers, _around(groups[a].track, groups[b].track))
-            for a, b in pairs
-        }
-        growth = {(a, b): both[a, b].area - groups[a].area - groups[b].area for a, b in pairs}
-        a, b = next(
-            (pair for pair in pairs if _overlap(groups[pair[0]], groups[pair[1]])),
-            min(pairs, key=lambda pair: growth[pair]),
-        )
-        shared = _overlap(groups[a], groups[b]) or growth[a, b] <= 0
-        if not shared and len(groups) <= MOST_CROPS:
-            break
-        groups = [each for at, each in enumerate(groups) if at not in (a, b)] + [both[a, b]]
+        pairs = [(groups[a], groups[b]) for b in range(len(groups)) for a in range(b)]
+        nearest = next((pair for pair in pairs if overlap(*pair)), None)
+        if nearest is None:
+            nearest = min(pairs, key=growth)
+            if growth(nearest) > 0 and len(groups) <= MOST_CROPS:
+                break
+        groups = [each for each in groups if each not in nearest] + [together(*nearest)]
     found = [
         Place(torch.isin(labels, torch.tensor(each.numbers)), tuple(each.boxes.values())) for each in groups
     ]
