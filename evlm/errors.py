@@ -17,6 +17,10 @@ class PictureError(EVLMError):
     """A picture, video or frame tensor that cannot be read, written or used."""
 
 
+class SceneError(EVLMError):
+    """A 3D scene, a camera, or a file of either, that cannot be read, written or used."""
+
+
 class TraceError(EVLMError):
     """A text that is not a trace.
 

@@ -1,0 +1,61 @@
+"""A scene: Gaussians, the cameras that saw it, their photographs, and what of it is selected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..errors import SceneError
+from .camera import Camera
+from .gaussians import Gaussians
+
+
+@dataclass(frozen=True, eq=False)
+class SplatScene:
+    """What nodes call EVLM_SCENE.
+
+    gaussians: [N]. cameras: none for a scene that came alone. photographs: for each camera a function that
+    gives its picture [H, W, 3] in 0..1 when it is asked for (so that a folder of photographs is never held
+    whole), or None: then the scene's own renderings take their place. selection: bool [N] or None, what an
+    edit may change. notes: what was dropped or guessed on the way, in words.
+
+    Raises SceneError: a selection of another length, photographs of another count than cameras.
+    """
+
+    gaussians: Gaussians
+    cameras: tuple[Camera, ...] = ()
+    photographs: tuple[Callable[[], Tensor], ...] | None = None
+    selection: Tensor | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        n = len(self.gaussians)
+        if self.selection is not None and (
+            self.selection.dtype != torch.bool or tuple(self.selection.shape) != (n,)
+        ):
+            raise SceneError(
+                f"the selection is {list(self.selection.shape)} {self.selection.dtype}, the scene has "
+                f"{n} Gaussians: select again in this scene"
+            )
+        if self.photographs is not None and len(self.photographs) != len(self.cameras):
+            raise SceneError(f"{len(self.photographs)} photographs for {len(self.cameras)} cameras")
+
+    def __len__(self) -> int:
+        return len(self.gaussians)
+
+    def with_cameras(
+        self, cameras: Sequence[Camera], photographs: Sequence[Callable[[], Tensor]] | None = None
+    ) -> SplatScene:
+        """The same Gaussians seen by other cameras."""
+        pictures = None if photographs is None else tuple(photographs)
+        return replace(self, cameras=tuple(cameras), photographs=pictures)
+
+    def with_selection(self, selection: Tensor | None) -> SplatScene:
+        return replace(self, selection=selection)
+
+    def noted(self, *notes: str) -> SplatScene:
+        """With further notes, each once."""
+        return replace(self, notes=tuple(dict.fromkeys([*self.notes, *notes])))
