@@ -1,41 +1,62 @@
 """Solids to pictures with their truth: ray tracing in numpy, 4 x 4 samples, the same bytes on every machine.
 
 What a ray meets is found in each solid's own coordinates, in which it fills [-1, 1]^3; textures are solid,
-too, so a view from behind continues the one from the front. Every colour passes through uint8 once, at the
-end.
+too, so a view from behind continues the one from the front. Weather belongs to the surfaces, not to the
+picture, so that all views agree about it. Every colour passes through uint8 once, at the end.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .render import paint_of, to_bytes
-from .solid import Camera, Solid, SolidScene
+from evlm.scene import Camera
+
+from .render import GROUND_RGB, paint_of, to_bytes
+from .solid import Solid, SolidScene
 
 Array = NDArray[np.float64]
 SUPER = 4
-SKY = (0.62, 0.74, 0.88)
-GROUND = ((0.42, 0.42, 0.42), (0.58, 0.58, 0.58))  # of the checks
+SKY_RGB = {
+    "blue": (0.62, 0.74, 0.88),
+    "orange": (0.95, 0.74, 0.52),
+    "pink": (0.94, 0.72, 0.80),
+    "purple": (0.62, 0.52, 0.76),
+}
+CHECK = (-0.13, 0.03)  # what the checks of the ground are darker and lighter than the flat world's ground
 REACH = 2.0  # the ground's half side
 LIGHT = np.array([0.36, -0.48, 0.8])  # towards the light; of length 1
 AMBIENT = 0.45
+SNOWY = 0.6  # of a normal's upward part, from which on snow lies
 TUBE = 0.38  # of a torus whose whole radius is 1
 MARCHES, NEAR = 48, 1e-4  # steps along a ray to a torus, and how near is met
+NOTHING, GROUND = -2, -1  # owners of rays that meet no solid
 
 
 @dataclass(frozen=True)
 class View:
-    """What a camera sees. picture: uint8 [S, S, 3]. coverage: [N, S, S], the share of each pixel's samples on
-    each solid. depth: [S, S] along the view, of the pixel's middle samples; infinite in the sky. normals:
-    [S, S, 3], 0 there."""
+    """What a camera sees. picture: uint8 [H, W, 3]. coverage: [N, H, W], the share of each pixel's samples on
+    each solid. depth: [H, W], z in the camera's coordinates at the pixel's centre; infinite in the sky.
+    normals: [H, W, 3] of the world, there too; 0 in the sky."""
 
     picture: NDArray[np.uint8]
     coverage: Array
     depth: Array
     normals: Array
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Points on what cameras see, as structure from motion would give them. points, normals: [P, 3], world
+    units. colours: [P, 3] in 0..1. owners: int [P], the number of the solid, or GROUND."""
+
+    points: Array
+    normals: Array
+    colours: Array
+    owners: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -48,38 +69,97 @@ class _Hits:
     local: Array
 
 
-def view(scene: SolidScene, camera: Camera, size: int = 64) -> View:
-    """Traces one picture. Raises ValueError for a size that is not positive."""
-    if size < 1:
-        raise ValueError(f"size {size}: expected at least 1 pixel")
-    eye, rays, along = _rays(camera, size)
-    nearest, normals = np.full(len(rays), np.inf), np.zeros((len(rays), 3))
-    colour, owner = np.tile(np.array(SKY), (len(rays), 1)), np.full(len(rays), -1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ground = -eye[2] / rays[:, 2]
-        points = eye + ground[:, None] * rays
-        met = (ground > 0) & (np.abs(points[:, :2]) <= REACH).all(1)
-    nearest[met], normals[met] = ground[met], (0.0, 0.0, 1.0)
-    checks = np.floor(points[met, :2] + REACH).sum(1).astype(int) % 2
-    colour[met] = np.array(GROUND)[checks]
-    for number, solid in enumerate(scene.solids):
-        hits = meet(solid, eye, rays)
-        met = hits.distance < nearest
-        nearest[met], normals[met], owner[met] = hits.distance[met], hits.normals[met], number
-        colour[met] = paint(solid, hits.local[met])
-    lit = owner >= 0
-    shade = AMBIENT + (1 - AMBIENT) * np.clip(normals[lit] @ LIGHT, 0, 1)
-    colour[lit] *= shade[:, None]
-    coverage = np.stack([_pool((owner == n).astype(float), size) for n in range(len(scene.solids))])
-    middle = np.s_[SUPER // 2 :: SUPER, SUPER // 2 :: SUPER]
-    side = size * SUPER
-    picture = to_bytes(np.stack([_pool(colour[:, c], size) for c in range(3)], -1))
+def view(scene: SolidScene, camera: Camera) -> View:
+    """Traces one picture, of the camera's size. Raises ValueError for a lens with distortion."""
+    shape = camera.height, camera.width
+    seen = trace(scene, *rays(camera, SUPER))
+    middle_rays = rays(camera)
+    middle = trace(scene, *middle_rays)
+    solids = range(len(scene.solids))
+    coverage = [_pool((seen.owners == n).astype(float), *shape) for n in solids]
+    _, ways = middle_rays
+    along = ways @ camera.direction.numpy()
     return View(
-        picture,
-        coverage,
-        (nearest * along).reshape(side, side)[middle],
-        normals.reshape(side, side, 3)[middle],
+        to_bytes(np.stack([_pool(seen.colours[:, c], *shape) for c in range(3)], -1)),
+        np.stack(coverage) if coverage else np.zeros((0, *shape)),
+        (middle.distance * along).reshape(shape),
+        middle.normals.reshape(*shape, 3),
     )
+
+
+def surface(
+    scene: SolidScene,
+    cameras: Sequence[Camera],
+    count: int | None = None,
+    noise: float = 0.0,
+    seed: int = 0,
+) -> Surface:
+    """The points at the middle of the cameras' pixels: all, or `count` drawn among them (or all there are).
+    noise: standard deviation of their places, in units."""
+    parts = []
+    for camera in cameras:
+        eye, ways = rays(camera)
+        seen = trace(scene, eye, ways)
+        met = seen.owners != NOTHING
+        points = eye + seen.distance[met, None] * ways[met]
+        parts.append((points, seen.normals[met], seen.colours[met], seen.owners[met]))
+    points, normals, colours, owners = (np.concatenate(column) for column in zip(*parts, strict=True))
+    draw = np.random.default_rng(seed)
+    if count is not None and count < len(points):
+        chosen = np.sort(draw.choice(len(points), count, replace=False))
+        points, normals, colours, owners = (each[chosen] for each in (points, normals, colours, owners))
+    if noise:
+        points = points + draw.normal(size=points.shape) * noise
+    return Surface(points, normals, colours, owners)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What rays [R] from one eye meet first. distance: [R], infinite for nothing. normals: [R, 3], 0 there.
+    colours: [R, 3], lit, under the weather. owners: int [R], the number of a solid, GROUND or NOTHING."""
+
+    distance: Array
+    normals: Array
+    colours: Array
+    owners: NDArray[np.int64]
+
+
+def trace(scene: SolidScene, eye: Array, ways: Array) -> Traced:
+    """eye: [3], above the ground and outside every solid. ways: [R, 3] of length 1."""
+    nearest, normals = np.full(len(ways), np.inf), np.zeros((len(ways), 3))
+    colours, owners = np.tile(np.array(SKY_RGB[scene.sky]), (len(ways), 1)), np.full(len(ways), NOTHING)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        distance = -eye[2] / ways[:, 2]
+        points = eye + distance[:, None] * ways
+        met = (distance > 0) & (np.abs(points[:, :2]) <= REACH).all(1)
+    nearest[met], normals[met], owners[met] = distance[met], (0.0, 0.0, 1.0), GROUND
+    checks = np.floor(points[met, :2] + REACH).sum(1).astype(int) % 2
+    colours[met] = np.array(GROUND_RGB[scene.ground]) + np.array(CHECK)[checks, None]
+    for number, solid in enumerate(scene.solids):
+        hits = meet(solid, eye, ways)
+        met = hits.distance < nearest
+        nearest[met], normals[met], owners[met] = hits.distance[met], hits.normals[met], number
+        colours[met] = paint(solid, hits.local[met])
+    lit = owners >= 0
+    shade = AMBIENT + (1 - AMBIENT) * np.clip(normals[lit] @ LIGHT, 0, 1)
+    colours[lit] *= shade[:, None]
+    return Traced(nearest, normals, _under(scene.weather, colours, normals), owners)
+
+
+def _under(weather: str, colours: Array, normals: Array) -> Array:
+    """Lit colours [R, 3] under a weather."""
+    if weather == "clear":
+        return colours
+    if weather == "night":
+        return colours * np.array([0.38, 0.40, 0.60])
+    if weather == "fog":
+        return colours * 0.55 + np.array([0.82, 0.84, 0.86]) * 0.45
+    if weather == "rain":
+        return colours * np.array([0.58, 0.66, 0.78]) + np.array([0.02, 0.05, 0.10])
+    if weather == "snow":
+        lies = normals[:, 2:] > SNOWY
+        return np.where(lies, np.array([0.93, 0.95, 0.98]), colours * 0.85 + 0.12)
+    raise ValueError(f"unknown weather {weather!r}")
 
 
 def meet(solid: Solid, eye: Array, rays: Array) -> _Hits:
@@ -114,35 +194,20 @@ def paint(solid: Solid, local: Array) -> Array:
     return paint_of(solid.colour, dark, light)
 
 
-def surface(
-    scene: SolidScene, cameras: tuple[Camera, ...], size: int = 64
-) -> tuple[Array, NDArray[np.int64]]:
-    """Points [P, 3] of the solids' surfaces, one for each pixel whose middle sample meets one, and the number
-    of the solid that each is of."""
-    points, owners = [], []
-    for camera in cameras:
-        eye, rays, _ = _rays(camera, size, 1)
-        distances = np.stack([meet(solid, eye, rays).distance for solid in scene.solids])
-        first = distances.argmin(0)
-        best = distances.min(0)
-        met = np.isfinite(best)
-        points.append(eye + best[met, None] * rays[met])
-        owners.append(first[met])
-    return np.concatenate(points), np.concatenate(owners)
+def rays(camera: Camera, samples: int = 1) -> tuple[Array, Array]:
+    """(eye [3], ways [R, 3] of length 1): samples x samples of each pixel, row by row. Raises ValueError for
+    a lens with distortion."""
+    if camera.distortion:
+        raise ValueError("the tracer knows pinholes alone: no distortion")
+    across = (np.arange(camera.width * samples) + 0.5) / samples
+    down = (np.arange(camera.height * samples) + 0.5) / samples
+    x, y = np.meshgrid((across - camera.cx) / camera.fx, (down - camera.cy) / camera.fy)
+    ways = np.stack([x.ravel(), y.ravel(), np.ones(x.size)], 1) @ camera.rotation.numpy()
+    return camera.centre.numpy(), ways / np.sqrt((ways * ways).sum(1))[:, None]
 
 
-def _rays(camera: Camera, size: int, samples: int = SUPER) -> tuple[Array, Array, Array]:
-    """(eye [3], ways [R, 3] of length 1, how much of each is along the view [R]), row by row."""
-    eye, axes = camera.pose()
-    at = ((np.arange(size * samples) + 0.5) / (size * samples) * 2 - 1) / camera.focal
-    across, down = np.meshgrid(at, at)
-    ways = np.stack([across.ravel(), down.ravel(), np.ones(across.size)], 1) @ axes
-    length = np.sqrt((ways * ways).sum(1))
-    return eye, ways / length[:, None], 1 / length
-
-
-def _pool(samples: Array, size: int) -> Array:
-    return samples.reshape(size, SUPER, size, SUPER).mean((1, 3))
+def _pool(samples: Array, height: int, width: int) -> Array:
+    return samples.reshape(height, SUPER, width, SUPER).mean((1, 3))
 
 
 def _height(solid: Solid) -> float:

@@ -1,4 +1,4 @@
-"""Scenes of solids and the cameras around them. Pure data, seeded, no pixels.
+"""Scenes of solids. Pure data, seeded, no pixels.
 
 The solids stand on a checkered ground of 4 x 4 units around the origin, z up. Their shapes are a list of
 their own, never of SHAPES: splits and readers of the flat world index that.
@@ -6,23 +6,18 @@ their own, never of SHAPES: splits and readers of the flat world index that.
 
 from __future__ import annotations
 
-import math
+import hashlib
+import json
 import random
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
-from .scene import COLOURS, SIZES, TEXTURES, Split, label_of
+from .scene import COLOURS, GROUNDS, SIZES, TEXTURES, WEATHERS, Split, label_of
 
 SOLIDS = ("ball", "box", "cylinder", "cone", "torus")
 RADIUS = {"small": 0.38, "large": 0.55}
 PLACES = (-1.25, 0.0, 1.25)  # of a 3 x 3 grid, along either axis
 JITTER = 0.07
-HEIGHTS = (0.35, 0.75)  # elevation of the two rings that are seen, in radians
-HELD_OUT = 0.55  # and of the ring that is not
-DISTANCE, FOCAL = 5.2, 1.25  # of a camera from what it looks at; in halves of the picture's side
-LOOK_AT = (0.0, 0.0, 0.3)
+SKIES = ("blue", "orange", "pink", "purple")
 
 
 @dataclass(frozen=True)
@@ -52,9 +47,12 @@ class Solid:
 
 @dataclass(frozen=True)
 class SolidScene:
-    """What stands on the ground. No two solids touch, nor are two called alike."""
+    """What stands on the ground, and under which sky. No two solids touch, nor are two called alike."""
 
     solids: tuple[Solid, ...]
+    ground: str = "grey"
+    sky: str = "blue"
+    weather: str = "clear"
 
     def swap(self, old: Solid, new: Solid | None) -> SolidScene:
         """The scene with one solid changed, or taken away (new is None)."""
@@ -63,44 +61,14 @@ class SolidScene:
         return replace(self, solids=tuple(new if s is old else s for s in self.solids))
 
 
-@dataclass(frozen=True)
-class Camera:
-    """A pinhole that looks at the scene's middle. azimuth, elevation: radians; focal: in halves of a side."""
-
-    azimuth: float
-    elevation: float
-    distance: float = DISTANCE
-    focal: float = FOCAL
-
-    def pose(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(eye [3], axes [3, 3]): its place, and its right, down and forward axes as rows, in the world's
-        units."""
-        a, e = self.azimuth, self.elevation
-        forward = -np.array([math.cos(e) * math.cos(a), math.cos(e) * math.sin(a), math.sin(e)])
-        right = np.array([-math.sin(a), math.cos(a), 0.0])
-        return np.array(LOOK_AT) - self.distance * forward, np.stack(
-            [right, np.cross(forward, right), forward]
-        )
-
-    def project(self, points: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-        """Points [N, 3] as pixels (x, y) and depth along the view: [N, 3]."""
-        eye, axes = self.pose()
-        seen = (points - eye) @ axes.T
-        half = size / 2
-        return np.stack(
-            [*(half + half * self.focal * seen[:, i] / seen[:, 2] for i in (0, 1)), seen[:, 2]], 1
-        )
+def solid_hash(scene: SolidScene) -> str:
+    """Content hash, equal on every machine. What stands at its default is left out, so that a new field moves
+    no scene to another split."""
+    content = {name: value for name, value in asdict(scene).items() if value != _DEFAULTS[name]}
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def ring(views: int, held_out: bool = False) -> tuple[Camera, ...]:
-    """Cameras all around: at two heights in turn, or, between them in angle and height, those held out.
-    Raises ValueError for fewer than two."""
-    if views < 2:
-        raise ValueError(f"{views} views: expected 2 or more")
-    step = 2 * math.pi / views
-    if held_out:
-        return tuple(Camera((n + 0.5) * step, HELD_OUT) for n in range(views))
-    return tuple(Camera(n * step, HEIGHTS[n % 2]) for n in range(views))
+_DEFAULTS = {each.name: None if each.default is MISSING else each.default for each in fields(SolidScene)}
 
 
 def random_solids(rng: random.Random, count: int | None = None) -> SolidScene:
@@ -125,3 +93,15 @@ def solid_split(look: tuple[str, str, str]) -> Split:
     the solids' own list."""
     s, c, t = SOLIDS.index(look[0]), COLOURS.index(look[1]), TEXTURES.index(look[2])
     return {0: "test", 1: "validation"}.get((s + c + 2 * t) % 8, "train")  # type: ignore[return-value]
+
+
+def solid_scene_split(scene: SolidScene) -> Split:
+    """Scenes are dealt to splits by their hash, as the flat world's are."""
+    bucket = int(solid_hash(scene), 16) % 10
+    return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
+
+
+def random_setting(rng: random.Random, scene: SolidScene) -> SolidScene:
+    """The scene on another ground, under another sky and mostly clear weather."""
+    weather = "clear" if rng.random() < 0.6 else rng.choice(WEATHERS[1:])
+    return replace(scene, ground=rng.choice(GROUNDS), sky=rng.choice(SKIES), weather=weather)

@@ -33,6 +33,9 @@ WHAT_IF = """
 
 SOLID = "view views above beside front behind turned solid scene"
 
+SKY = "sky"
+"""What a scene of solids has besides ground and weather."""
+
 
 def known_words() -> tuple[str, ...]:
     """What the scenes and the canonical instructions of a flat world are made of."""
@@ -42,12 +45,12 @@ def known_words() -> tuple[str, ...]:
 
 def all_words() -> tuple[str, ...]:
     """Every word of every wing, sorted."""
-    return _distinct((*known_words(), *SOLIDS, STEPS, DOUBLE, CONFLICT, WHAT_IF, SOLID))
+    return _distinct((*known_words(), *SOLIDS, SKY, STEPS, DOUBLE, CONFLICT, WHAT_IF, SOLID))
 
 
 def editor_words() -> tuple[str, ...]:
     """What the editor is told: canonical instructions of every wing, and how steps are joined."""
-    return _distinct((*known_words(), *SOLIDS, STEPS))
+    return _distinct((*known_words(), *SOLIDS, SKY, STEPS))
 
 
 def _distinct(texts: Iterable[str]) -> tuple[str, ...]:
