@@ -11,6 +11,8 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,9 @@ TORCH_LOAD = {"torch.load", "serialization.load", "torch.serialization.load"}
 COMFY = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "server", "execution", "nodes"}
 
 
+@lru_cache(maxsize=None)
 def parsed(path: Path) -> ast.Module:
+    """One tree for all who ask; nobody changes it (`at_import` copies)."""
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
@@ -66,7 +70,13 @@ def at_import(tree: ast.Module) -> ast.Module:
         def visit_If(self, node: ast.If) -> ast.AST | None:
             return None if "TYPE_CHECKING" in ast.unparse(node.test) else self.generic_visit(node)
 
-    return Strip().visit(tree)
+    return Strip().visit(deepcopy(tree))
+
+
+@lru_cache(maxsize=None)
+def imported(path: Path) -> tuple[tuple[str, int], ...]:
+    """What `imports` gives of a whole file."""
+    return tuple(imports(parsed(path), path))
 
 
 def found(rule: dict[str, set[str]]) -> list[str]:
@@ -74,8 +84,9 @@ def found(rule: dict[str, set[str]]) -> list[str]:
     return [
         f"{path.relative_to(ROOT)}:{line} imports {name}"
         for path in FILES
-        for name, line in imports(parsed(path), path)
-        if name.split(".")[0] in rule.get(part(path), set())
+        if part(path) in rule
+        for name, line in imported(path)
+        if name.split(".")[0] in rule[part(path)]
     ]
 
 
@@ -186,7 +197,7 @@ def test_a_room_uses_only_rooms_below_it(package: str) -> None:
     bad = []
     for path in (path for path in FILES if part(path) == package):
         here = path.relative_to(ROOT).with_suffix("").parts[1]
-        for name, line in imports(parsed(path), path):
+        for name, line in imported(path):
             there = name.split(".")
             if here in DOORS or there[0] != package or len(there) < 2 or there[1] == "__version__":
                 continue
@@ -200,7 +211,7 @@ def test_the_trainer_uses_the_engine_but_not_its_command_line() -> None:
         f"{path.relative_to(ROOT)}:{line}"
         for path in FILES
         if part(path) == "trainer"
-        for name, line in imports(parsed(path), path)
+        for name, line in imported(path)
         if name.startswith("evlm.cli")
     ]
     assert not bad
@@ -273,7 +284,7 @@ def test_only_host_knows_comfyuis_inside() -> None:
         f"{path.name}:{line} imports {name}"
         for path in FILES
         if part(path) == "nodes"
-        for name, line in imports(parsed(path), path)
+        for name, line in imported(path)
         if name.split(".")[0]
         in (COMFY | {"comfy_execution"}) - {"comfy_api", "nodes"} - allowed.get(path.name, set())
     ]
