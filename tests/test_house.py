@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from copy import deepcopy
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,7 +30,7 @@ TORCH_LOAD = {"torch.load", "serialization.load", "torch.serialization.load"}
 COMFY = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "server", "execution", "nodes"}
 
 
-@lru_cache(maxsize=None)
+@cache
 def parsed(path: Path) -> ast.Module:
     """One tree for all who ask; nobody changes it (`at_import` copies)."""
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
@@ -73,7 +73,7 @@ def at_import(tree: ast.Module) -> ast.Module:
     return Strip().visit(deepcopy(tree))
 
 
-@lru_cache(maxsize=None)
+@cache
 def imported(path: Path) -> tuple[tuple[str, int], ...]:
     """What `imports` gives of a whole file."""
     return tuple(imports(parsed(path), path))

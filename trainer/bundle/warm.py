@@ -24,7 +24,7 @@ from .sft import SFTConfig, run_sft
 from .vision_warmup import Eyes, shown_in
 
 # The rest are ordinary questions, as they were practised.
-MIX = Mix(doubles=0.25, conflicts=0.05, whatif=0.35)
+MIX = Mix(doubles=0.15, conflicts=0.05, whatif=0.5)
 LOOKS = 300  # steps in which a new head learns to name what the tower sees; the tower is not touched
 # Four fifths of the rates of a training from nothing, and a longer way up: the optimiser's moments begin at
 # nothing.

@@ -28,6 +28,9 @@ WHAT_IF = """
     below nothing free to stays stay stands beside small large things sink ones have no room up goes turns
     keeps fades paler colour both are give gives passes it rolls moves each as moved one cell from more falls
     already makes went left leave again story
+    drop slips nothing holds lost let put sea a over in weighs more is heavy as lead wait one when at morning
+    once year on moment gets shoves got were leaves spilled some rubbed rub take under rest pulled somebody
+    pulls below gone rains goes it happens go came here
 """
 """Of the hypothetical wordings, and of the facts that their traces state."""
 

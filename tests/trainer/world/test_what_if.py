@@ -23,7 +23,7 @@ from trainer.world.reader import edit_right
 from trainer.world.rows import Recipe, edit_from_json, edit_to_json
 from trainer.world.scene import Scene, Thing, random_scene
 from trainer.world.traces import FAULTS, plan_of, write_trace, write_undesired
-from trainer.world.whatif.ask import NULL_RULES, PLANNED, WORDS, ask_what_if
+from trainer.world.whatif.ask import MORE, NULL_RULES, PLANNED, WORDS, ask_what_if
 from trainer.world.whatif.question import WhatIf
 from trainer.world.whatif.reader import outcome_right
 from trainer.world.whatif.rules import RULES, SCENARIOS
@@ -137,6 +137,19 @@ def test_wordings_and_kinds_that_only_the_test_asks(split: str) -> None:
     assert all(question.edit.split == split for question in questions)
     assert any(question.unseen for question in questions) == (split == "test")
     assert any(question.held_out for question in questions) == (split == "test")
+
+
+def test_training_has_many_wordings_and_none_of_the_tests() -> None:
+    """The test's own sentence is new, its words are not: nothing else could teach them."""
+    assert set(MORE) == set(WORDS)
+    kept = {text for name in WORDS for text in (*WORDS[name][:2], *MORE[name])}
+    for name, (first, _, unseen) in WORDS.items():
+        gaps = {text.count("{}") for text in (*WORDS[name], *MORE[name])}
+        assert gaps == {first.count("{}")} and unseen not in kept
+    told = {word for text in kept for word in text.split()}
+    assert not {word for wordings in WORDS.values() for word in wordings[2].split()} - told
+    asked = {ask_what_if(random.Random(seed), "train", "flood").prompt for seed in range(60)}
+    assert asked == {*WORDS["flood"][:2], *MORE["flood"]}
 
 
 def test_scenarios_are_asked_alike_and_every_rule_of_them() -> None:

@@ -11,7 +11,8 @@ from .question import WhatIf
 from .rules import RULES, SCENARIOS, Outcome
 
 UNSEEN = 2  # of each rule's wordings this one is asked by the test alone
-NULLS = 0.15  # of the questions of a rule that has null twins, how many are one
+NULLS = {"train": 0.3, "validation": 0.15, "test": 0.15}
+"""Of the questions of a rule that has null twins, how many are one; more in training, where they are hard."""
 STORY = ("and then ?", "the next panel", "what comes next ?")
 WORDS: dict[str, tuple[str, str, str]] = {
     "fall": ("what if the {} were dropped ?", "let go of the {}", "the {} loses its hold"),
@@ -41,6 +42,108 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "vanish": STORY,
     "day": STORY,
 }
+AND_THEN = (
+    "and next ?",
+    "what then ?",
+    "go on",
+    "then what comes ?",
+    "the panel after",
+    "what happens next ?",
+)
+MORE: dict[str, tuple[str, ...]] = {
+    "fall": (
+        "drop the {}",
+        "the {} slips",
+        "nothing holds the {}",
+        "what if the {} lost its hold ?",
+        "the {} loses all hold",
+        "what if the {} were let go ?",
+    ),
+    "sink": (
+        "put all this under water",
+        "the sea comes in",
+        "what if a flood came ?",
+        "a flood over all this",
+        "flood all of this",
+        "let the water in",
+    ),
+    "balance": (
+        "the {} weighs more",
+        "what if the {} weighed more ?",
+        "a ton on the {}",
+        "the {} is heavy as lead",
+        "make the {} a ton",
+        "what if the {} were heavy ?",
+    ),
+    "clock hour": (
+        "wait an hour",
+        "in an hour",
+        "one hour on",
+        "when the hour is over",
+        "what if it is an hour on ?",
+    ),
+    "clock tonight": ("at dusk", "when night comes", "until night", "dusk comes", "wait until it is night"),
+    "clock morning": (
+        "in the morning",
+        "wait until morning",
+        "when morning comes",
+        "the morning that comes after",
+    ),
+    "clock midwinter": (
+        "wait until midwinter",
+        "when midwinter comes",
+        "midwinter is here",
+        "at midwinter",
+        "until it is midwinter",
+    ),
+    "clock spring": ("when spring comes", "wait until spring", "spring is here", "once it is spring"),
+    "fade": (
+        "leave the {} in the sun for years",
+        "sun on the {} , year after year",
+        "the {} in the sun , years later",
+        "after years of sun , the {}",
+        "what if the sun were on the {} for years ?",
+    ),
+    "drift": ("a moment on", "in a moment", "one moment more", "when a moment is over"),
+    "push": (
+        "shove the {} {}",
+        "the {} gets a shove {}",
+        "give the {} a push {}",
+        "someone shoves the {} {}",
+        "what if the {} were pushed {} ?",
+        "what if the {} got a shove {} ?",
+    ),
+    "mix": (
+        "the {} leaves paint on the {}",
+        "the {} spills over the {}",
+        "paint from the {} gets on the {}",
+        "some of the {} is rubbed on the {}",
+        "the paint of the {} is on the {}",
+        "rub the {} on the {}",
+    ),
+    "support": (
+        "pull the {} away",
+        "take the {} from under the rest",
+        "what if the {} were pulled out ?",
+        "somebody pulls the {} from below",
+        "the {} is pulled away",
+        "what if the {} were gone ?",
+    ),
+    "flood": (
+        "rain for weeks and weeks",
+        "it rains for weeks",
+        "a week of rain",
+        "what if the rain went on ?",
+        "the rain goes on and on",
+        "it never stops to rain",
+    ),
+    "march": AND_THEN,
+    "cycle": AND_THEN,
+    "vanish": AND_THEN,
+    "day": AND_THEN,
+}
+"""Further wordings that the test never asks. They have the words of its unseen wording, in other sentences: a
+small model that has read nothing else cannot know what "dusk" is, but can learn that its place may change."""
 STORY_CATEGORIES = ("image", "video")
 PLANNED = tuple(rule for rule in RULES if rule != "drift")  # those that a plan can say
 NULL_RULES = ("fall", "balance", "clock", "fade", "push", "mix", "flood")
@@ -67,8 +170,8 @@ def ask_what_if(
             f"rule {rule!r}, null {null}: expected one of {', '.join(RULES)}; null: {NULL_RULES}"
         )
     if null is None:
-        null = rule in NULL_RULES and rng.random() < NULLS
-    wording = rng.randrange(3) if split == "test" else rng.randrange(UNSEEN)
+        null = rule in NULL_RULES and rng.random() < NULLS[split]
+    wording = None if split == "train" else rng.randrange(3 if split == "test" else UNSEEN)
     while True:
         sign = rng.choice(COLOURS) if rng.random() < 0.05 else None
         moving = rule == "drift"
@@ -81,8 +184,13 @@ def ask_what_if(
         return _question(rng, rule, found, wording, category)
 
 
-def _question(rng: random.Random, rule: str, found: Outcome, wording: int, category: str | None) -> WhatIf:
-    words = WORDS[f"{rule} {found.phrase}".strip()][wording].format(*found.names)
+def _question(
+    rng: random.Random, rule: str, found: Outcome, wording: int | None, category: str | None
+) -> WhatIf:
+    """wording: which of the rule's; None: one of those for training."""
+    name = f"{rule} {found.phrase}".strip()
+    said = rng.choice((*WORDS[name][:UNSEEN], *MORE[name])) if wording is None else WORDS[name][wording]
+    words = said.format(*found.names)
     refs: tuple[Ref, ...] = ()
     asked = "image->video" if rule == "drift" else "text"
     if found.panels:
