@@ -82,12 +82,18 @@ def numbers(count: int) -> Callable[[str], tuple[int, ...]]:
     return read
 
 
-def keyframes(text: str) -> str | int | tuple[int, ...]:
-    """ "auto", how many, or which ones, parted by commas."""
+def keyframes(text: str) -> str | int | tuple[int, ...] | Path:
+    """ "auto", how many, or which ones, parted by commas; else the folder that has edited ones."""
     if text == "auto":
         return text
+    if not re.fullmatch(r"[0-9,]*", text, re.ASCII) and is_dir(path(text)):
+        return Path(text).expanduser()
     if not re.fullmatch(r"[0-9]{1,7}(?:,[0-9]{1,7})*,?", text, re.ASCII) or text.strip("0") == "":
-        raise _refused(text, "auto, a number from 1, or frames parted by commas, such as 0,40,80")
+        raise _refused(
+            text,
+            "auto, a number from 1, frames parted by commas, such as 0,40,80, or a folder of "
+            "edited keyframes",
+        )
     which = tuple(sorted({int(each) for each in text.split(",") if each}))
     return which if "," in text else which[0]
 

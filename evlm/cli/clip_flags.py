@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EVLMError
 from . import arguments as kinds
 
 if TYPE_CHECKING:
+    from ..clips.handed import HandedKeys
     from ..files.clip_reader import ClipFile
 
 CODECS = ("h264", "vp9", "ffv1", "png")
 TOGETHER = ("per-frame", "sparse", "tav", "anchors", "all")
 TRACK = ("auto", "every-frame", "plan")
 PROPAGATE = ("auto", "none", "flow", "tokens")
-UNTIL = ("plan", "mask")
+UNTIL = ("plan", "mask", "keyframes")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +37,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "tokens carries what attention saw; auto: none up to 32 frames, else flow; auto by default"
     )
     add("--propagate", choices=PROPAGATE, help=text)
-    text = "with --video, keyframes of flow: auto, so many, or which ones, such as 0,40,80; auto by default"
+    text = (
+        "with --video, keyframes of flow: auto, so many, or which ones, such as 0,40,80; auto by default. "
+        "Or a folder that --until keyframes wrote: its pictures, edited anywhere, are carried over the clip"
+    )
     add("--keyframes", type=kinds.keyframes, metavar="KEYS", help=text)
     text = (
         "with --video, how things are followed: auto (SAM 2 where it can track), every-frame (detector and "
@@ -43,8 +48,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     add("--track", choices=TRACK, help=text)
     text = (
-        "with --video, stop behind the plan, or behind the masks, and write these; the same command without "
-        "it goes on from there"
+        "with --video, stop behind the plan, the masks or the keyframes that are painted, and write these; "
+        "the same command without it goes on from there"
     )
     add("--until", choices=UNTIL, help=text)
     sound = parser.add_mutually_exclusive_group()
@@ -64,11 +69,37 @@ def check_flags(options: argparse.Namespace) -> None:
             raise EVLMError(f"--{name} is for --video; --image reads and writes no sound and no video file")
 
 
+def handed_keys(options: argparse.Namespace) -> HandedKeys | None:
+    """The edited keyframes of --keyframes FOLDER, in whose place then stands which ones were asked for: so
+    the plan and the masks are those of the command that handed them out. Raises EVLMError."""
+    if not isinstance(options.keyframes, Path):
+        return None
+    from ..clips.handed import HandedKeys
+
+    if options.until is not None:
+        raise EVLMError(f"--until {options.until} goes with no edited keyframes: leave one out")
+    if options.propagate not in (None, "auto", "flow"):
+        raise EVLMError(
+            f"--keyframes are carried along the motion, not by --propagate {options.propagate}: leave one out"
+        )
+    handed = HandedKeys.read(options.keyframes)
+    options.keyframes = handed.asked
+    return handed
+
+
 def video_settings(options: argparse.Namespace, clip: ClipFile) -> dict[str, Any]:
-    """What was said of `VideoSettings`. Raises EVLMError for keyframes that the clip does not have."""
+    """What was said of `VideoSettings`. Raises EVLMError for keyframes that the clip does not have, or has
+    not because each frame is painted."""
+    from ..video.settings import VideoSettings
+
     names = ("together", "track", "propagate", "keyframes")
     chosen = {name: value for name in names if (value := getattr(options, name)) is not None}
     if "keyframes" not in chosen:
+        if options.until == "keyframes" and not VideoSettings(**chosen).carries(clip.count):
+            raise EVLMError(
+                f"--until keyframes: each of the {clip.count} frames is painted, so there are none; say "
+                "--propagate flow"
+            )
         return chosen
     if chosen.setdefault("propagate", "flow") not in ("flow", "auto"):
         raise EVLMError(

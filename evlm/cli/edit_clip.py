@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import one_line
 from .ask import at_terminal, remedy
-from .clip_flags import video_settings
+from .clip_flags import handed_keys, video_settings
 from .outputs import Outputs
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def run_clip(
     from ..video.settings import VideoSettings
     from .originals import read_references
 
+    handed = handed_keys(options)
     selection = replace(Selection.parse(options.frames, options.fps), limit=options.max_frames)
     clip = open_clip(options.video, selection)
     mask = None if options.mask is None else GivenMask.open(options.mask, clip)
@@ -84,6 +85,7 @@ def run_clip(
         on_progress=progress,
         notes=notes,
         mask=mask,
+        handed=handed,
     )
     seconds: dict[str, float] = {}
     try:
@@ -106,6 +108,13 @@ def run_clip(
         if doubt and not options.anyway and not plan.changes_nothing:
             held = held or doubt
         begun = time.perf_counter()
+        if not held and options.until == "keyframes":
+            folder = job.hand_out(reasoned, store, options.keyframes)
+            seconds["edit"] = time.perf_counter() - begun
+            return _stop(options, outputs, terminal, models, job, reasoned, store, seconds, folder)
+        if handed is not None:  # what is painted of them is none of the work that goes on without them
+            job.work = work / f"handed-{handed.digest}"
+            job.work.mkdir(exist_ok=True)
         if not held:
             job.paint(reasoned, store)
         seconds["edit"] = time.perf_counter() - begun
@@ -115,7 +124,7 @@ def run_clip(
     record = _record(options, models, job, reasoned, store, held, seconds)
     if held:
         names = names[2:3]
-    files = _claimed(outputs, names, work)
+    files = _claimed(outputs, names, job.work)
     try:
         if not held:
             terminal.line(f"{'writing':8}  {files[0]}: {store.count} frames of {clip.width} x {clip.height}")
@@ -129,7 +138,7 @@ def run_clip(
         _write_text(files[0] if held else files[2], json.dumps(record, ensure_ascii=False, indent=2) + "\n")
     except Exception:
         outputs.release([path for path in files if path.is_file()])
-        (work / _CLAIMED).unlink(missing_ok=True)
+        (job.work / _CLAIMED).unlink(missing_ok=True)
         raise
     shutil.rmtree(work, ignore_errors=True)
     terminal.line(f"{'wrote':8}  {', '.join(map(str, files))}")
@@ -147,12 +156,18 @@ def _stop(
     reasoned: Reasoned,
     store: MaskStore | None,
     seconds: dict[str, float],
+    keyframes: Path | None = None,
 ) -> int:
-    """Writes what there is for `--until`, and leaves the work where it is. store: None behind the plan."""
-    codec = job.form.codec.name
+    """Writes what there is for `--until`, and leaves the work where it is. store: None behind the plan.
+    keyframes: the folder with them, None before they are painted."""
+    from ..files.clip_writer import take_place
+
     record = _record(options, models, job, reasoned, store, "", seconds)
-    files = outputs.claim(["trace.json"] if store is None else ["trace.json", f"mask{_SUFFIX[codec]}"])
+    names = ["trace.json", f"mask{_SUFFIX[job.form.codec.name]}", "keyframes"]
+    files = outputs.claim(names[: 1 + (store is not None) + (keyframes is not None)])
     try:
+        if keyframes is not None:
+            take_place(keyframes, files[2])
         if store is not None:
             job.write_mask(reasoned, store, files[1])
         _write_text(files[0], json.dumps(record, ensure_ascii=False, indent=2) + "\n")
@@ -161,6 +176,10 @@ def _stop(
         raise
     terminal.line(f"{'wrote':8}  {', '.join(map(str, files))}")
     terminal.line(f"{'stopped':8}  the same command without --until goes on from there")
+    if keyframes is not None:
+        terminal.line(
+            f"{'':8}  with --keyframes {files[2]} in its place it carries these, edited by whomever"
+        )
     return 0
 
 

@@ -89,8 +89,10 @@ def expanded(folder: str) -> Path:
 
 
 def _numbered(name: str, number: int) -> str:
+    if number == 1:
+        return name
     stem, dot, suffix = name.rpartition(".")
-    return name if number == 1 else f"{stem}-{number}{dot}{suffix}"
+    return f"{stem}-{number}.{suffix}" if dot else f"{name}-{number}"
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:

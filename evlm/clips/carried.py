@@ -112,6 +112,15 @@ class CarriedChain:
                 known = known or self._load(number)
                 yield first, self._carried(first, min(first + self.window, stretch.stop), known)
 
+    def painted(self) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """(number, the clip's frame, the one that all steps have painted, [H, W, 3]) of each keyframe."""
+        self._paint_keys()
+        for number, stretch in enumerate(self.stretches):
+            known = self._load(number)
+            for key in stretch.keys[stretch.shared :]:
+                edited = self._carried(key, key + 1, known)[0]
+                yield key, self.source.one(key), edited
+
     def save(self, path: Path, stop: int) -> None:
         """Marks that a later run goes on at frame `stop`: it needs nothing but the keyframes."""
         from safetensors.torch import save

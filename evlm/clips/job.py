@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..edit.crop import resize
-from ..errors import PictureError
+from ..errors import EVLMError, PictureError
 from ..files.clip_codecs import ClipForm, values_of
 from ..files.clip_reader import ClipFile
 from ..files.clip_sound import Sound
@@ -30,6 +30,7 @@ from ..reason.reasoner import Reasoned
 from ..video.clip import opens
 from .carried import CarriedChain
 from .frames import FileFrames
+from .handed import Asked, HandedChain, HandedKeys, write_keys
 from .masks import MaskStore
 from .steps import StepChain, clip_steps
 
@@ -59,7 +60,8 @@ class ClipJob:
     request: what is asked; its original are the frames that the reasoner looks at. form: how the clip is
     written. anyway: paint by a plan that is doubted, too. notes: grows with what a user should know. mask:
     where the edit goes, given by somebody. on_step: of each painting, as `edit_windows` has it. on_frames:
-    sees the frames as they are before a codec.
+    sees the frames as they are before a codec. handed: edited keyframes, which are carried over the clip
+    though nothing is painted.
     """
 
     clip: ClipFile
@@ -78,6 +80,7 @@ class ClipJob:
     mask: GivenMask | None = None
     on_step: OnStep | None = None
     on_frames: OnFrames | None = None
+    handed: HandedKeys | None = None
 
     def reason(self) -> Reasoned:
         """The plan; that of an earlier run where there is one."""
@@ -152,19 +155,21 @@ class ClipJob:
         begin, state = self._state()
         if begin >= store.count:
             return
-        steps = clip_steps(reasoned.trace.plan, self.pipeline.editor)
-        chain: StepChain | CarriedChain
-        if opens(self.pipeline.editor) and self.video.carries(store.count):
+        every = _at_work(reasoned)
+        chain: StepChain | CarriedChain | HandedChain
+        if self.handed is not None:
             source = FileFrames(self.clip, begin)
-            chain = CarriedChain(
-                self.pipeline.editor, steps, store, self.settings, self.video, self.clip, source, self.work,
-                begin, lambda done, keys: self._tell("keyframes", done, keys), self.on_step,
-            )  # fmt: skip
+            chain = HandedChain(
+                self.handed, every, store, self.clip, source, self.video.window, self.settings.feather, begin
+            )
+        elif opens(self.pipeline.editor) and self.video.carries(store.count):
+            source = FileFrames(self.clip, begin)
+            chain = self._carried(reasoned, store, source, begin)
         else:
             source = FileFrames(self.clip, max(begin - self.video.overlap, 0))
             chain = StepChain(
                 self.pipeline.editor,
-                steps,
+                clip_steps(reasoned.trace.plan, self.pipeline.editor),
                 store,
                 self.settings,
                 self.video,
@@ -173,7 +178,6 @@ class ClipJob:
                 state,
                 self.on_step,
             )
-        every = _at_work(reasoned)
         shown = spread(store.count, KEYFRAMES)
         for first, frames in chain.windows():
             stop = first + len(frames)
@@ -196,6 +200,29 @@ class ClipJob:
             self._tell("edit", stop, store.count)
             del frames, masks, alpha  # before the next window is painted
         self.notes += chain.notes
+
+    def hand_out(self, reasoned: Reasoned, store: MaskStore, asked: Asked = None) -> Path:
+        """Paints the keyframes that are not painted yet; the folder with them and their list. asked: which
+        were asked for. Raises EVLMError where every frame of this clip is painted by itself."""
+        if not opens(self.pipeline.editor):
+            raise EVLMError("this editor paints each frame by itself: there are no keyframes")
+        if not self.video.carries(store.count):
+            raise EVLMError(
+                f"each of the {store.count} frames is painted (propagate {self.video.propagate}), so "
+                "there are no keyframes: choose propagate flow"
+            )
+        chain = self._carried(reasoned, store, FileFrames(self.clip), 0)
+        folder = self.work / "keyframes"
+        write_keys(folder, chain.painted(), store.durations, asked)
+        self.notes += chain.notes
+        return folder
+
+    def _carried(self, reasoned: Reasoned, store: MaskStore, source: FileFrames, begin: int) -> CarriedChain:
+        steps = clip_steps(reasoned.trace.plan, self.pipeline.editor)
+        return CarriedChain(
+            self.pipeline.editor, steps, store, self.settings, self.video, self.clip, source, self.work,
+            begin, lambda done, keys: self._tell("keyframes", done, keys), self.on_step,
+        )  # fmt: skip
 
     @property
     def mask_form(self) -> ClipForm:

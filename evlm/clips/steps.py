@@ -155,17 +155,23 @@ class StepChain:
 def step_routes(
     editor: Any, step: ClipStep, masks: MaskStore, settings: EditSettings, notes: list[str]
 ) -> list[Route]:
-    """The places of a step in the whole clip; of a long one their masks stay on the disk. notes: grows."""
-    if not opens(editor):
-        return []
+    """As `place_routes`; none for an editor that is not open in latents."""
+    return place_routes(editor, step.steps, masks, settings, notes) if opens(editor) else []
+
+
+def place_routes(
+    editor: Any, steps: Sequence[int], masks: MaskStore, settings: EditSettings, notes: list[str]
+) -> list[Route]:
+    """The places of steps in the whole clip; of a long one their masks stay on the disk. editor: the sizes
+    that it paints. notes: grows."""
     count, height, width = masks.count, masks.height, masks.width
     blank = torch.empty(1, height, width, 3)
-    if masks.whole(step.steps):
+    if masks.whole(steps):
         return route(blank, count, None, editor, settings, notes)
     if count * height * width <= _AT_ONCE:
-        on = masks.some(step.steps, range(count)).float()
+        on = masks.some(steps, range(count)).float()
         return route(blank, count, on, editor, settings, notes)
-    track = masks.track(step.steps)
+    track = masks.track(steps)
     at_work = [frame for frame, corners in enumerate(track) if corners is not None]
     if not at_work:
         notes.append("the mask is empty: nothing to edit")
@@ -175,7 +181,7 @@ def step_routes(
     boxes = follow(
         track, height, width, settings.context, editor.best_resolution, editor.multiple, editor.factor
     )
-    view = cast("Tensor", MaskView(masks, step.steps))  # a route asks it for frames, and for no more
+    view = cast("Tensor", MaskView(masks, tuple(steps)))  # a route asks it for frames, and for no more
     return [Route(view, dict(zip(at_work, boxes, strict=True)))]
 
 

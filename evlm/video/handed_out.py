@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,10 @@ from .propagate import Flow, carry, key_of, keyframes, runs, thing_flow
 from .windows import Route
 
 _AT_ONCE = 8  # frames that are carried together
-_CONTEXT = 1.2
+AS_LARGE = EditSettings(context=1.2)
+Corners = tuple[int, int, int, int]
+Shown = Callable[[int], tuple[Tensor, Tensor]]
+"""number of a keyframe -> (the clip's frame, the edited one), [H, W, 3] in 0..1."""
 OnFrame = Callable[[int, int], None]
 """(frames done, frames in all); what it raises stops the work."""
 
@@ -59,7 +63,7 @@ def hand_out(
     picked = frames[indices]
     times = tuple(sum(durations[:at], Fraction(0)) for at in indices)
     count, height, width = frames.shape[:3]
-    return picked, Keys(tuple(indices), times, count, height, width, _digest(picked)), notes
+    return picked, Keys(tuple(indices), times, count, height, width, digest_of(picked)), notes
 
 
 def carry_over(
@@ -79,38 +83,68 @@ def carry_over(
     """
     _check(frames, edited, keys)
     notes: list[str] = []
-    result, done = frames.clone(), 0
     routes = _routes(frames, mask, notes)
+    notes += unreached(routes, keys.indices)
+
+    def shown(key: int) -> tuple[Tensor, Tensor]:
+        return frames[key], edited[keys.indices.index(key)]
+
+    result, done = frames.clone(), 0
     total = sum(len(each.boxes) for each in routes)
-    for each in routes:
-        for run in runs(each):
-            mine = [at for at in keys.indices if at in run]
-            if not mine:
-                notes.append(f"frames {run[0]} to {run[-1]} have no keyframe and stay as they are")
-                done += len(run)
-                continue
-            for start in range(0, len(run), _AT_ONCE):
-                which = run[start : start + _AT_ONCE]
-                work = each.work(frames[which], which)
-                crops = _crops(frames, edited, keys, each, mine, which, flow)
-                # Only these frames are copied: `put` gives new ones.
-                part = put(result[which[0] : which[-1] + 1], which[0], each, which, work, crops, feather)
-                result[which[0] : which[-1] + 1] = part
-                done += len(which)
-                if on_frame is not None:
-                    on_frame(done, total)
+    for first in range(0, len(frames), _AT_ONCE):
+        part = slice(first, first + _AT_ONCE)
+        result[part] = carry_window(frames[part], first, routes, keys.indices, shown, feather, flow)
+        done += sum(first <= frame < first + _AT_ONCE for each in routes for frame in each.boxes)
+        if on_frame is not None:
+            on_frame(done, total)
     return result, notes
 
 
-def _crops(
-    frames: Tensor, edited: Tensor, keys: Keys, place: Route, mine: list[int], which: list[int], flow: Flow
+def carry_window(
+    frames: Tensor,
+    first: int,
+    routes: Sequence[Route],
+    indices: Sequence[int],
+    shown: Shown,
+    feather: int | None = None,
+    flow: Flow = thing_flow,
 ) -> Tensor:
-    """The crops [n, h, w, 3] of the frames `which` of one stretch. mine: its keyframes."""
+    """Frames [n, H, W, 3], the clip's from `first` on, with edited keyframes carried over them.
+
+    routes: the places of the whole clip. indices: of all keyframes, in order; `shown` is asked for none but
+    the last one before a frame, itself, and the next one.
+    """
+    result, stop = frames, first + len(frames)
+    for each in routes:
+        for run in runs(each):
+            which = [frame for frame in run if first <= frame < stop]
+            mine = [at for at in indices if run[0] <= at <= run[-1]]
+            if which and mine:
+                here = frames[[frame - first for frame in which]]
+                crops = _crops(here, each, mine, which, shown, flow)
+                result = put(result, first, each, which, each.work(here, which), crops, feather)
+    return result
+
+
+def unreached(routes: Sequence[Route], indices: Sequence[int]) -> list[str]:
+    """In words, the stretches in which a place is on and no keyframe lies."""
+    return [
+        f"frames {run[0]} to {run[-1]} have no keyframe and stay as they are"
+        for each in routes
+        for run in runs(each)
+        if not any(run[0] <= at <= run[-1] for at in indices)
+    ]
+
+
+def _crops(
+    frames: Tensor, place: Route, mine: list[int], which: list[int], shown: Shown, flow: Flow
+) -> Tensor:
+    """The crops [n, h, w, 3] of the frames `which` [n, H, W, 3] of one stretch. mine: its keyframes."""
     found: dict[int, Tensor] = {}
     pairs: dict[tuple[int, ...], list[int]] = {}
     for frame in which:
         if frame in mine:
-            found[frame] = extract(edited[keys.indices.index(frame)][None], place.boxes[frame])[0]
+            found[frame] = extract(shown(frame)[1][None], place.boxes[frame])[0]
             continue
         around = (
             max((k for k in mine if k < frame), default=-1),
@@ -120,9 +154,10 @@ def _crops(
     for pair, between in pairs.items():
         known = []
         for at in pair:
-            painted = extract(edited[keys.indices.index(at)][None], place.boxes[at])[0]
-            known.append(key_of(place.work(frames[[at]], [at]), 0, painted))
-        work = place.work(frames[between], between)
+            source, edited = shown(at)
+            painted = extract(edited[None], place.boxes[at])[0]
+            known.append(key_of(place.work(source[None], [at]), 0, painted))
+        work = place.work(frames[[which.index(frame) for frame in between]], between)
         crops, _ = carry(work, nearness(pair, between), known, None, flow)
         found.update(zip(between, crops, strict=True))
     return torch.stack([found[frame] for frame in which])
@@ -131,15 +166,20 @@ def _crops(
 def _routes(frames: Tensor, mask: Tensor | None, notes: list[str]) -> list[Route]:
     """The places of a clip, each in a crop that follows it, as large as it is there."""
     count, height, width = frames.shape[:3]
-    side = math.sqrt(height * width)
-    if mask is not None:
-        corners = [each for each in track_of(mask >= 0.5) if each is not None]
-        sizes = [((x1 - x0) * _CONTEXT, (y1 - y0) * _CONTEXT) for x0, y0, x1, y1 in corners]
-        side = max((math.sqrt(max(w, h / 2) * max(h, w / 2)) for w, h in sizes), default=side)
-    size = max(8, round(side))
-    whole = max(8, round(math.sqrt(height * width)))
-    editor = SimpleNamespace(best_resolution=size, full_frame_resolution=whole, multiple=1, factor=1)
-    return route(frames[:1], count, mask, editor, EditSettings(context=_CONTEXT), notes)
+    corners = None if mask is None else track_of(mask >= 0.5)
+    return route(frames[:1], count, mask, sizes(corners, height, width), AS_LARGE, notes)
+
+
+def sizes(corners: Sequence[Corners | None] | None, height: int, width: int) -> Any:
+    """What `route` asks of an editor, so that crops are as large as what is in them. corners: of the mask in
+    each frame, or None for the whole frame."""
+    side = whole = max(8, round(math.sqrt(height * width)))
+    around = AS_LARGE.context
+    there = [each for each in corners or () if each is not None]
+    if there:
+        extents = [((x1 - x0) * around, (y1 - y0) * around) for x0, y0, x1, y1 in there]
+        side = max(8, round(max(math.sqrt(max(w, h / 2) * max(h, w / 2)) for w, h in extents)))
+    return SimpleNamespace(best_resolution=side, full_frame_resolution=whole, multiple=1, factor=1)
 
 
 def _check(frames: Tensor, edited: Tensor, keys: Keys) -> None:
@@ -150,7 +190,7 @@ def _check(frames: Tensor, edited: Tensor, keys: Keys) -> None:
             f"has {frames.shape[0]} of {frames.shape[2]} x {frames.shape[1]}: connect the same clip to both "
             "nodes"
         )
-    if _digest(frames[list(keys.indices)]) != keys.source:
+    if digest_of(frames[list(keys.indices)]) != keys.source:
         raise PictureError(
             "the keys are of another clip of the same size: connect the same clip to both nodes"
         )
@@ -166,8 +206,9 @@ def _check(frames: Tensor, edited: Tensor, keys: Keys) -> None:
         )
 
 
-def _digest(frames: Tensor) -> str:
+def digest_of(frames: Iterable[Tensor]) -> str:
+    """Of keyframes [H, W, 3] in 0..1, for `Keys.source`."""
     digest = hashlib.blake2b(digest_size=16)
     for frame in frames:
-        digest.update((frame * 255).round().clamp(0, 255).byte().contiguous().numpy())
+        digest.update((frame * 255).round().clamp(0, 255).byte().numpy().tobytes())
     return digest.hexdigest()
