@@ -1,7 +1,7 @@
 # The two commands of the README are `make demo` and `make test`. Each makes .venv when it is missing, installs
 # into it what it needs, and does its work; the second time the installation is a stamp that is already there.
 #
-#   make demo        three bundled requests through all five steps; writes out/demo.png
+#   make demo        the bundled requests through all five steps; writes out/demo.png
 #   make test        the tests, at most 8 minutes on two cores
 #   make test-slow   the tests behind the `slow` marker
 #   make lint        ruff and mypy

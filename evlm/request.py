@@ -15,7 +15,6 @@ from .files.depth import load_depth
 from .files.pictures import check_frames, load_picture
 
 EXAMPLES = Path(__file__).resolve().parent / "bundled" / "examples"
-PLANNED = "planned"  # the folder in it of those that come with their trace
 ReferenceKind = Literal["image", "video", "text", "depth"]
 MAX_PROMPT = 20_000  # characters; far above any real prompt, far below what would drown a context window
 
@@ -151,12 +150,3 @@ def load_example(path: Path) -> tuple[str, Request]:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RequestError(f"{path} is not an example request: {type(error).__name__} {error}") from error
-
-
-def load_planned(path: Path) -> tuple[str, Request, str]:
-    """As `load_example`, of a request that comes with its trace: the text of it, too. Raises RequestError."""
-    title, request = load_example(path)
-    trace = json.loads(path.read_text(encoding="utf-8")).get("trace")
-    if not isinstance(trace, str):
-        raise RequestError(f"{path} has no trace: expected a text under 'trace', got {trace!r:.40}")
-    return title, request, trace

@@ -1,5 +1,5 @@
-"""`python -m evlm demo`, and `make demo`: three bundled requests through all five steps, and a fourth, of two
-edits, through the last three by a plan that comes with it; with no network.
+"""`python -m evlm demo`, and `make demo`: the bundled requests through all five steps, the last of them two
+edits in one; with no network.
 
 Writes out/demo.png."""
 
@@ -17,12 +17,9 @@ from ..models.zoo import BUNDLED
 from . import arguments as kinds
 
 if TYPE_CHECKING:
-    from ..pipeline import Pipeline
-    from ..viz.sheet import SheetRow
     from .terminal import Terminal
 
 EXAMPLES = BUNDLED / "examples"
-GIVEN = "the plan is given: the bundled reasoner often misses one of two edits in one request"
 OUT = "out/demo.png"
 
 
@@ -56,7 +53,7 @@ def _run(path: Path, terminal: Terminal) -> int:
     from ..files.pictures import write_atomically
     from ..models.zoo import choose
     from ..pipeline import Pipeline
-    from ..request import PLANNED, load_example
+    from ..request import load_example
     from ..viz.sheet import SheetRow, draw_sheet
     from .outputs import Outputs, free_name
 
@@ -77,7 +74,6 @@ def _run(path: Path, terminal: Terminal) -> int:
         result = pipeline.run(request, on_event=terminal.event)
         terminal.summary(result)
         rows.append(SheetRow(request, result, title))
-    rows += [_planned(file, pipeline, terminal) for file in sorted((EXAMPLES / PLANNED).glob("*.json"))]
     image = draw_sheet(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     path = path if path == Path(OUT) else free_name(path)
@@ -85,26 +81,6 @@ def _run(path: Path, terminal: Terminal) -> int:
     terminal.line()
     terminal.line(f"wrote {path}: look at it. Everything together took {time.perf_counter() - began:.1f} s")
     return 0
-
-
-def _planned(file: Path, pipeline: Pipeline, terminal: Terminal) -> SheetRow:
-    """A request whose trace is there: it is grounded, segmented and edited, step after step."""
-    from ..plan.trace import parse
-    from ..reason.reasoner import Reasoned
-    from ..request import load_planned
-    from ..viz.sheet import SheetRow
-
-    title, request, text = load_planned(file)
-    terminal.line()
-    terminal.line(terminal.strong(f"{title}: “{request.prompt}”"))
-    terminal.note(GIVEN)
-    trace = parse(text)
-    for number, step in enumerate(trace.plan.steps, 1):
-        terminal.line(f"{terminal.strong('plan    ')}  step {number}: {step.instruction}")
-    planned = pipeline.plan(request, Reasoned(text, 0, 0.0, trace=trace), on_event=terminal.event)
-    result = pipeline.paint(request, planned, on_event=terminal.event)
-    terminal.summary(result)
-    return SheetRow(request, result, f"{title}; {GIVEN}")
 
 
 if __name__ == "__main__":

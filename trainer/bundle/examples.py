@@ -1,6 +1,5 @@
 """The requests of `make demo`, drawn from the world's test split: no model saw these compositions in
-training. Three are asked; the fourth, two edits in one, comes with its trace, which the world wrote. And a
-clip, for the video template.
+training. The fourth asks for two edits in one. And a clip, for the video template.
 """
 
 from __future__ import annotations
@@ -16,15 +15,13 @@ from torch import Tensor
 
 from evlm.files.clip_writer import write_clip
 from evlm.files.pictures import save_picture, write_atomically
-from evlm.plan.trace import render
-from evlm.request import EXAMPLES, PLANNED
+from evlm.request import EXAMPLES
 from trainer.world.clips import Film
 from trainer.world.doubles import ask_double
 from trainer.world.paths import Path as Way
 from trainer.world.question import Question
 from trainer.world.questions import ask
 from trainer.world.rows import Recipe, question_at, to_request
-from trainer.world.traces import write_trace
 
 # (name, title, operation, category, number of the question)
 CHOSEN = (
@@ -33,14 +30,14 @@ CHOSEN = (
     ("3-removal", "what is in the reference shall go", "remove", "image", 3),
 )
 SEED = 7
-TWO_EDITS = ("two-edits", "two edits in one request", "double example 14")
+TWO_EDITS = ("4-two-edits", "two edits in one request", "double example 14")
 CLIP = ("evlm_moving.mp4", "sample clip 38")
 FRAMES, RATE, SIDE = 16, 12, 256  # of the clip: frames, frames a second, pixels
 
 
 def write_examples(folder: Path = EXAMPLES) -> list[Path]:
-    """Write the pictures and one JSON for each request (see `evlm.request.load_example`), in the folder
-    `planned` the one with its trace (`load_planned`), and the clip; returns the JSON files."""
+    """Write the pictures and one JSON for each request (see `evlm.request.load_example`), and the clip;
+    returns the JSON files."""
     folder.mkdir(parents=True, exist_ok=True)
     write_clip(folder / CLIP[0], sample_clip(), "h264", [Fraction(1, RATE)] * FRAMES)
     asked = [
@@ -48,9 +45,7 @@ def write_examples(folder: Path = EXAMPLES) -> list[Path]:
         for name, title, op, category, number in CHOSEN
     ]
     name, title, seed = TWO_EDITS
-    question = ask_double(random.Random(seed), "test", "image")
-    trace = render(write_trace(random.Random(seed), question))
-    return [*asked, _write(folder / PLANNED, name, title, question, trace=trace)]
+    return [*asked, _write(folder, name, title, ask_double(random.Random(seed), "test", "image"))]
 
 
 def sample_clip() -> Tensor:
@@ -68,8 +63,7 @@ def sample_clip() -> Tensor:
     return torch.stack(frames).float() / 255
 
 
-def _write(folder: Path, name: str, title: str, question: Question, **more: str) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
+def _write(folder: Path, name: str, title: str, question: Question) -> Path:
     request = to_request(question)
     save_picture(folder / f"{name}.png", request.original)
     references = []
@@ -81,6 +75,6 @@ def _write(folder: Path, name: str, title: str, question: Question, **more: str)
         save_picture(folder / path, reference.frames)
         references.append({"kind": reference.kind, "path": path})
     row: dict[str, Any] = {"title": title, "image": f"{name}.png", "prompt": request.prompt}
-    text = json.dumps({**row, "references": references, **more}, indent=2) + "\n"
+    text = json.dumps({**row, "references": references}, indent=2) + "\n"
     write_atomically(folder / f"{name}.json", lambda file: file.write(text.encode()))
     return folder / f"{name}.json"

@@ -19,8 +19,8 @@ from evlm.cli.terminal import Terminal, fail
 from evlm.errors import Cancelled, RequestError
 from evlm.files.pictures import load_mask, load_picture, save_picture
 from evlm.pipeline import Event, Pipeline
-from evlm.plan.trace import Plan, Trace, render
-from evlm.request import load_example, load_planned
+from evlm.plan.trace import render
+from evlm.request import load_example
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -286,20 +286,11 @@ def test_the_demo_draws_every_example(
         picture.parent, picture, "one", references=[{"kind": "image", "path": "a.png", "note": "colour"}]
     )
     write_example(picture.parent, picture, "two", references=[{"kind": "text", "text": "blue"}])
-    (picture.parent / "planned").mkdir()
-    planned = picture.parent / "planned" / "a.png"
-    planned.write_bytes(picture.read_bytes())
-    place = "box 200 200 700 700 full"
-    orders = ("make the ring green", "remove the cross")
-    steps = [Plan(order, ("red circle",), place) for order in orders]
-    text = render(Trace("a", "b", "c", Plan.of_steps(steps)))
-    write_example(planned.parent, planned, "three", trace=text)
     monkeypatch.setattr(demo, "EXAMPLES", picture.parent)
     assert demo.main(tmp_path / "deep" / "demo.png") == 0
     assert load_picture(tmp_path / "deep" / "demo.png").shape[1] > 2 * 256
     shown = capsys.readouterr().out
     assert shown.count("make the red circle blue") == 2 and "Everything together took" in shown
-    assert "the plan is given" in shown and "step 2: remove the cross" in shown
 
 
 def test_the_demo_without_models_or_examples_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,12 +306,6 @@ BROKEN = [
     '{"title":"x","image":"a.png","prompt":3}',
     '{"title":"x","image":"a.png","prompt":"","references":[{"kind":"smell"}]}',
 ]
-
-
-def test_a_planned_example_without_a_trace_is_a_request_error(picture: Path) -> None:
-    write_example(picture.parent, picture, "bare")
-    with pytest.raises(RequestError, match="no trace"):
-        load_planned(picture.parent / "bare.json")
 
 
 @pytest.mark.parametrize("broken", BROKEN)

@@ -3,13 +3,16 @@ training."""
 
 from __future__ import annotations
 
+import random
 from fractions import Fraction
 from pathlib import Path
 
 from evlm.files.clips import read_clip
-from evlm.plan.trace import parse_exact
-from evlm.request import EXAMPLES, PLANNED, load_example, load_planned
-from trainer.bundle.examples import CHOSEN, CLIP, RATE, SEED, sample_clip, write_examples
+from evlm.models.zoo import resolve
+from evlm.reason.reasoner import Reasoner
+from evlm.request import EXAMPLES, load_example
+from trainer.bundle.examples import CHOSEN, CLIP, RATE, SEED, TWO_EDITS, sample_clip, write_examples
+from trainer.world.doubles import ask_double
 from trainer.world.rows import Recipe, question_at
 
 
@@ -30,17 +33,17 @@ def test_the_committed_clip_is_the_one_that_is_drawn() -> None:
     assert float((committed.frames - drawn).abs().mean()) < 0.01
 
 
-def test_the_examples_are_three_requests_of_three_kinds_from_the_test_split() -> None:
+def test_the_examples_are_requests_of_four_kinds_from_the_test_split() -> None:
     requests = [load_example(path)[1] for path in sorted(EXAMPLES.glob("*.json"))]
-    assert requests[0].prompt == "like this" and len(requests) == 3
-    assert [len(r.references) for r in requests] == [1, 0, 1]
+    assert requests[0].prompt == "like this" and len(requests) == 4
+    assert [len(r.references) for r in requests] == [1, 0, 1, 1]
     for _, _, op, category, number in CHOSEN:
         assert question_at(Recipe(SEED, "test", op=op, category=category), number).edit.split == "test"
 
 
-def test_the_request_for_two_edits_comes_with_a_plan_of_two_steps() -> None:
-    (path,) = (EXAMPLES / PLANNED).glob("*.json")
-    _, request, text = load_planned(path)
-    plan = parse_exact(text).plan
-    assert len(plan.steps) == 2 and len(request.references) == 1
-    assert all(step.targets and step.mask_text for step in plan.steps)
+def test_the_bundled_reasoner_answers_both_edits_of_the_last() -> None:
+    question = ask_double(random.Random(TWO_EDITS[2]), "test", "image")
+    reasoner = Reasoner.load(resolve("bundled", "reasoner"), device="cpu")
+    plan = reasoner.reason(load_example(EXAMPLES / f"{TWO_EDITS[0]}.json")[1]).trace.plan
+    assert (plan.instruction, plan.targets) == (question.edit.instruction, question.edit.targets)
+    assert len(plan.steps) == 2 and all(step.mask_text for step in plan.steps)
