@@ -319,17 +319,15 @@ class Pipeline:
         watch: Watch,
     ) -> tuple[tuple[PlannedStep, ...], Tensor | None]:
         """As `_places`, followed through a clip."""
-        how = "auto" if video is None else video.track
-        if self.tracker is None and self._load_tracker is not None and how == "auto":
-            self.tracker = self._load_tracker()
-        by_plan = how == "plan"
+        tracks = self.tracks(video)
+        by_plan = video is not None and video.track == "plan"
         with watch.step("segment") as done:
             placed = place_clip_steps(
                 plan,
                 frames,
                 given,
                 grounder=None if by_plan else self.grounder,
-                tracker=self.tracker if how == "auto" else None,
+                tracker=self.tracker if tracks else None,
                 segmenter=None if by_plan else self.segmenter,
                 threshold=threshold,
                 grow=grow,
@@ -342,6 +340,14 @@ class Pipeline:
             for step, each in zip(plan.steps, placed, strict=True)
         ]
         return tuple(steps), objects if len(objects) else None
+
+    def tracks(self, video: VideoSettings | None = None) -> bool:
+        """Whether a tracker follows things through a clip; it is loaded then."""
+        if video is not None and video.track != "auto":
+            return False
+        if self.tracker is None and self._load_tracker is not None:
+            self.tracker = self._load_tracker()
+        return self.tracker is not None
 
     def _paint(
         self,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from .boxes import Box, box_iou
@@ -13,11 +15,14 @@ from .ground.which import find
 from .place import AnyGrounder, AnySegmenter, for_steps, of_step
 from .plan.trace import Plan
 from .segment.base_region import detect
-from .segment.clip_region import decide_clip
+from .segment.clip_region import decide_clip, decide_followed
+from .segment.kept import Kept
 from .segment.region import AGREE, PlanRegion, agreeing, clip_to_boxes, corrected, decide, plan_region
 
 if TYPE_CHECKING:
+    from .segment.clip_frames import Frames
     from .segment.tracker import OnFrame, Tracker
+    from .segment.tracks import Tracks
 
 
 @dataclass(frozen=True)
@@ -72,17 +77,9 @@ def place_clip(
     boxes: list[Box] = []
     objects, notes = None, list[str]()
     if tracker is not None:
-        from .segment.tracker import box_prompts
-
-        if given is None and look.can:
-            tracks = tracker.track(frames, find=lambda frame: look.at(frames, [frame]), on_frame=on_frame)
-            boxes, objects, notes = look.found, tracks.masks, tracks.notes
-        if not boxes:
-            boxes = list(given) if given is not None else look.plans_own(height, width)
-            objects, notes = None, []
-            if boxes:
-                tracks = tracker.track(frames, box_prompts(boxes), on_frame=on_frame)
-                objects, notes = tracks.masks, tracks.notes
+        tracks, boxes = _followed(look, tracker, frames, given, on_frame)
+        if tracks is not None:
+            objects, notes = tracks.masks, tracks.notes
     else:
         boxes = list(given) if given is not None else look.at(frames, range(count))
         if not boxes and given is None:
@@ -99,6 +96,90 @@ def place_clip(
         boxes,
         list(dict.fromkeys([*look.notes, *notes, *decided.notes])),
     )
+
+
+@dataclass(frozen=True)
+class LongPlace:
+    """As `ClipPlace`, of a clip of any length. masks: (first, stop) -> float [stop - first, H, W] of 0 and 1;
+    None for the whole frame."""
+
+    masks: Callable[[int, int], Tensor] | None
+    boxes: list[Box]
+    notes: list[str]
+
+
+def place_long_steps(plan: Plan, frames: Frames, folder: Path, **how: Any) -> list[LongPlace]:
+    """As `place_long`, for each step of a plan, as `place_clip_steps` has them."""
+    placed = []
+    on_frame: OnFrame | None = how.pop("on_frame", None)
+    for number, step in enumerate(plan.steps, 1):
+        told = None if on_frame is None else _of_all(on_frame, number, len(plan.steps))
+        each = place_long(step, frames, folder, f"follow-{number}", on_frame=told, **how)
+        boxes = [replace(box, step=number) for box in each.boxes]
+        placed.append(replace(each, boxes=boxes, notes=of_step(plan, number, each.notes)))
+    return placed
+
+
+def _of_all(on_frame: OnFrame, number: int, steps: int) -> OnFrame:
+    return lambda done, total: on_frame((number - 1) * total + done, steps * total)
+
+
+def place_long(
+    plan: Plan,
+    frames: Frames,
+    folder: Path,
+    name: str,
+    grounder: AnyGrounder | None,
+    tracker: Tracker,
+    threshold: float | None = None,
+    grow: float = 0.03,
+    on_frame: OnFrame | None = None,
+) -> LongPlace:
+    """As `place_clip` by a tracker, of frames that never lie there all at once: the same masks.
+
+    folder, name: where what is done goes, and with which name; the same call goes on from there.
+    """
+    count, height, width = frames.shape[:3]
+    region = plan_region(plan, height, width)
+    if plan.changes_nothing or plan.scope == "global":
+        decided = decide_followed(plan, region, None, [], False, (count, height, width), grow)
+        return LongPlace(decided.masks, [], decided.notes)
+    look = _Look(plan, region, grounder, threshold)
+    tracks, boxes = _followed(look, tracker, frames, None, on_frame, Kept(folder, name))
+    prompted = sorted({box.frame for box in boxes})
+    found = any(not box.by_plan for box in boxes)
+    silhouettes, notes = None, list[str]()
+    if tracks is not None:
+        count, notes = tracks.count, tracks.notes
+        silhouettes = tracks.silhouette if len(tracks) else None
+    decided = decide_followed(plan, region, silhouettes, prompted, found, (count, height, width), grow)
+    return LongPlace(decided.masks, boxes, list(dict.fromkeys([*look.notes, *notes, *decided.notes])))
+
+
+def _followed(
+    look: _Look,
+    tracker: Tracker,
+    frames: Frames,
+    given: Sequence[Box] | None,
+    on_frame: OnFrame | None,
+    kept: Kept | None = None,
+) -> tuple[Tracks | None, list[Box]]:
+    """(what was followed, the boxes that it was prompted with): those of the detector in keyframes, else the
+    plan's own."""
+    from .segment.tracker import box_prompts
+
+    if given is None and look.can:
+        first = None if kept is None else Kept(kept.folder, f"{kept.name}-found", look.said, look.take)
+        tracks = tracker.track(
+            frames, find=lambda frame: look.at(frames, [frame]), on_frame=on_frame, kept=first
+        )
+        if look.found:
+            return tracks, look.found
+    boxes = list(given) if given is not None else look.plans_own(*frames.shape[1:3])
+    if not boxes:
+        return None, []
+    second = None if kept is None else Kept(kept.folder, f"{kept.name}-own")
+    return tracker.track(frames, box_prompts(boxes), on_frame=on_frame, kept=second), boxes
 
 
 @dataclass
@@ -118,11 +199,18 @@ class _Look:
     def can(self) -> bool:
         return self.grounder is not None and bool(self.plan.targets)
 
-    def at(self, frames: Tensor, which: Sequence[int]) -> list[Box]:
+    def said(self) -> Any:
+        """What was found and noted, for `take`."""
+        return {"found": [asdict(box) for box in self.found], "notes": list(self.notes)}
+
+    def take(self, said: Any) -> None:
+        self.found, self.notes = [Box(**box) for box in said["found"]], said["notes"]
+
+    def at(self, frames: Frames, which: Sequence[int]) -> list[Box]:
         """The boxes in the frames `which` of a clip that are about the plan's region there."""
         if not self.can:
             return []
-        targets, some = self.plan.targets, frames[list(which)]
+        targets, some = self.plan.targets, torch.stack([frames[frame] for frame in which])
         if self.plan.trust == "base":
             kept, said = detect(self.grounder, some, self.plan, self.region, self.threshold)
         else:

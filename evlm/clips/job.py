@@ -32,6 +32,7 @@ from .carried import CarriedChain
 from .frames import FileFrames
 from .handed import Asked, HandedChain, HandedKeys, write_keys
 from .masks import MaskStore
+from .places import follow, look
 from .steps import StepChain, clip_steps
 
 if TYPE_CHECKING:
@@ -101,35 +102,22 @@ class ClipJob:
     def places(self, reasoned: Reasoned) -> MaskStore:
         """Where the steps of the plan go in every frame: those that are not known yet are looked for.
 
-        This is the one place where things are looked for in a clip: `Pipeline.plan` follows them through as
-        many frames as are in memory at once.
+        A tracker goes through the whole clip, so that it gives what `Pipeline.plan` gives of all frames in
+        memory at once.
         """
         store = MaskStore(self.work, len(reasoned.trace.plan.steps), self.clip.height, self.clip.width)
         whole = self.work / "places.done"
         if whole.is_file():
             return store
         size = max(_PLACED // (self.clip.height * self.clip.width), 2)
-        masks = None if self.mask is None else self.mask.windows(size, store.count)
-        for window in self.clip.windows(size, begin=store.count):
-            request = replace(self.request, original=window.frames)
-            mask = None if masks is None else next(masks, None)
-            if self.mask is not None and (mask is None or len(mask) not in (1, len(window.frames))):
-                self.mask.check(window.first + len(window.frames))
-            planned = self.pipeline.plan(request, reasoned, self.threshold, mask=mask, video=self.video)
-            store.add(
-                [step.mask for step in planned.steps],
-                window.durations,
-                [replace(box, frame=box.frame + window.first) for box in planned.boxes],
-                planned.notes,
-                planned.doubt,
-            )
-            if store.pieces[0].doubt and not self.anyway:
-                return store
-            self._tell("places", store.count)
-            del window, request, planned, mask  # before the next window is read
-        if self.mask is not None:
-            self.mask.check(store.count)
-        write_atomically(whole, lambda file: file.write(b"1"))
+        if self.mask is None and self.pipeline.tracks(self.video):
+            follow(self, reasoned, store, size)
+        else:
+            look(self, reasoned, store, size)
+        if self.anyway or not store.pieces[0].doubt:
+            write_atomically(whole, lambda file: file.write(b"1"))
+            for path in self.work.glob("follow-*"):
+                path.unlink()
         return store
 
     def given(self, plan: Plan, masks: Sequence[Tensor | None]) -> MaskStore:
@@ -197,7 +185,7 @@ class ClipJob:
             if state is not None:
                 state.unlink(missing_ok=True)
             state = self.work / f"state-{stop:08}.safetensors"
-            self._tell("edit", stop, store.count)
+            self.tell("edit", stop, store.count)
             del frames, masks, alpha  # before the next window is painted
         self.notes += chain.notes
 
@@ -221,7 +209,7 @@ class ClipJob:
         steps = clip_steps(reasoned.trace.plan, self.pipeline.editor)
         return CarriedChain(
             self.pipeline.editor, steps, store, self.settings, self.video, self.clip, source, self.work,
-            begin, lambda done, keys: self._tell("keyframes", done, keys), self.on_step,
+            begin, lambda done, keys: self.tell("keyframes", done, keys), self.on_step,
         )  # fmt: skip
 
     @property
@@ -294,7 +282,7 @@ class ClipJob:
             return 0, None
         return int(states[-1].stem.split("-")[1]), states[-1]
 
-    def _tell(self, what: str, done: int, total: int | None = None) -> None:
+    def tell(self, what: str, done: int, total: int | None = None) -> None:
         if self.on_progress is not None:
             self.on_progress(what, done, max(total or self.clip.count, done))
 

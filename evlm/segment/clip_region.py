@@ -7,18 +7,52 @@ stands in for a frame in which something was followed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..boxes import bounding_box
+from ..boxes import Corners, bounding_box
 from ..masks import box_mask
 from ..plan.mask_codec import mask_iou
 from ..plan.trace import Plan
 from .region import SHARPENS, PlanRegion, Region, decide
 
 COVERS = 0.9  # share of what was followed that a plan's rectangle holds, to be one for the whole clip
+
+
+Silhouettes = Callable[[int], Tensor]
+"""Frame number -> float [H, W] of 0 and 1, all that was followed there."""
+
+
+@dataclass
+class ClipRegion:
+    """As `Region`, of a clip of any length. masks: (first, stop) -> float [stop - first, H, W] of 0 and 1;
+    None for the whole frame."""
+
+    masks: Callable[[int, int], Tensor] | None
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Way:
+    """Where something was in a clip of `count` frames. corners: of the frames in which it was. sweep: float
+    [H, W], everywhere that it was."""
+
+    count: int
+    corners: dict[int, tuple[int, int, int, int]]
+    sweep: Tensor
+
+    @classmethod
+    def of(cls, silhouettes: Silhouettes, shape: tuple[int, int, int]) -> Way:
+        corners, sweep = {}, torch.zeros(shape[1:])
+        for frame in range(shape[0]):
+            mask = silhouettes(frame)
+            if (found := bounding_box(mask)) is not None:
+                corners[frame] = found
+                sweep = torch.maximum(sweep, mask)
+        return cls(shape[0], corners, sweep)
 
 
 def decide_clip(
@@ -33,68 +67,115 @@ def decide_clip(
     """The final masks. objects: float [N, F, H, W], what was followed, or None. prompted: the frames in which
     it was shown. found: by a detector. The rest as in `region.decide`, which says what happens where nothing
     was followed or the plan has no place."""
-    followed = objects is not None and bool(objects.any())
-    if objects is None or not followed or region.mask is None or not bool(region.mask.any()):
-        return decide(plan, region, objects if followed else None, shape, grow)
-    silhouette, notes, asked = objects.amax(0), list(region.notes), region.mask
+    all_of_them = objects.amax(0) if objects is not None and len(objects) else None
+    silhouettes = None if all_of_them is None else all_of_them.__getitem__
+    decided = decide_followed(plan, region, silhouettes, prompted, found, shape, grow)
+    return Region(None if decided.masks is None else decided.masks(0, shape[0]), decided.notes)
+
+
+def decide_followed(
+    plan: Plan,
+    region: PlanRegion,
+    silhouettes: Silhouettes | None,
+    prompted: Sequence[int],
+    found: bool,
+    shape: tuple[int, int, int],
+    grow: float,
+) -> ClipRegion:
+    """As `decide_clip`, of silhouettes that never lie there all at once."""
+    way = None if silhouettes is None else Way.of(silhouettes, shape)
+    asked, notes = region.mask, list(region.notes)
+    if silhouettes is None or way is None or not way.corners or asked is None or not bool(asked.any()):
+        return _decided_alone(plan, region, silhouettes if way and way.corners else None, shape, grow)
+
+    def followed(first: int, stop: int) -> Tensor:
+        return torch.stack([silhouettes(frame) for frame in range(first, stop)])
+
     if region.rectangle and plan.trust != "base":
-        return Region(
-            moved(asked, silhouette, prompted),
-            [
-                *notes,
-                "the plan asks for a rectangle: it goes along with what is followed",
-                *_empty(silhouette),
-            ],
+        places = along(asked, way, prompted)
+        return ClipRegion(
+            lambda first, stop: _drawn(places, first, stop, *shape[1:]),
+            [*notes, "the plan asks for a rectangle: it goes along with what is followed", *_empty(way)],
         )
     if plan.trust == "base" and found:
-        return Region(silhouette, [*notes, "what was found and followed decides"])
-    here = [mask_iou(silhouette[frame], asked) for frame in prompted if bool(silhouette[frame].any())]
-    agreement = max([*here, mask_iou(silhouette.amax(0), asked)])
+        return ClipRegion(followed, [*notes, "what was found and followed decides"])
+    here = [mask_iou(silhouettes(frame), asked) for frame in prompted if frame in way.corners]
+    agreement = max([*here, mask_iou(way.sweep, asked)])
     if agreement < SHARPENS:
         why = f"what is followed is not the plan's (IoU {agreement:.2f}): the plan's own mask is taken"
-        return Region(asked.expand(*shape), [*notes, why])
-    return Region(silhouette, [*notes, f"what the plan means is followed (IoU {agreement:.2f})"])
+        return ClipRegion(lambda first, stop: asked.expand(stop - first, -1, -1), [*notes, why])
+    return ClipRegion(followed, [*notes, f"what the plan means is followed (IoU {agreement:.2f})"])
 
 
-def _empty(silhouette: Tensor) -> list[str]:
+def _decided_alone(
+    plan: Plan, region: PlanRegion, silhouettes: Silhouettes | None, shape: tuple[int, int, int], grow: float
+) -> ClipRegion:
+    """By the rule of stills, which then is the same in every frame."""
+
+    def decided(first: int, stop: int) -> Region:
+        objects = None
+        if silhouettes is not None:
+            objects = torch.stack([silhouettes(frame) for frame in range(first, stop)])[None]
+        return decide(plan, region, objects, (stop - first, *shape[1:]), grow)
+
+    def masks(first: int, stop: int) -> Tensor:
+        mask = decided(first, stop).mask
+        assert mask is not None
+        return mask
+
+    head = decided(0, 1)
+    return ClipRegion(None if head.mask is None else masks, head.notes)
+
+
+def _empty(way: Way) -> list[str]:
     """A note of the frames in which nothing was followed."""
-    lost = [number for number, frame in enumerate(silhouette, 1) if not bool(frame.any())]
+    lost = [frame + 1 for frame in range(way.count) if frame not in way.corners]
     if not lost:
         return []
     which = f"frame {lost[0]}" if len(lost) == 1 else f"{len(lost)} frames, the first of them {lost[0]},"
     return [f"in {which} it was not found: nothing is edited there"]
 
 
-def moved(rectangle: Tensor, silhouette: Tensor, prompted: Sequence[int]) -> Tensor:
-    """A plan's rectangle, float [H, W], that goes along with what is followed, float [F, H, W].
+def along(rectangle: Tensor, way: Way, prompted: Sequence[int]) -> dict[int, Corners]:
+    """The places, by frame, of a plan's rectangle, float [H, W], that goes along with what is followed.
 
     One that holds all of its way is the place of the whole clip: in each frame it is as much smaller as the
     thing moves, so that all of them together fill it. Any other is the place in the first frame of
     `prompted`. Where nothing is followed in a frame, nothing is edited there.
     """
     asked = bounding_box(rectangle)
-    tracks = {
-        frame: corners for frame, mask in enumerate(silhouette) if (corners := bounding_box(mask)) is not None
-    }
-    if asked is None or not tracks:
-        return rectangle.expand_as(silhouette)
-    middles = {frame: ((c[0] + c[2]) / 2, (c[1] + c[3]) / 2) for frame, c in tracks.items()}
-    sweep = silhouette.amax(0)
-    whole = float((sweep * rectangle).sum()) >= COVERS * float(sweep.sum())
-    start = middles[next((frame for frame in prompted if frame in tracks), min(tracks))]
-    result = torch.zeros_like(silhouette)
-    for frame, corners in tracks.items():
+    if asked is None or not way.corners:
+        return {}
+    middles = {frame: ((c[0] + c[2]) / 2, (c[1] + c[3]) / 2) for frame, c in way.corners.items()}
+    whole = float((way.sweep * rectangle).sum()) >= COVERS * float(way.sweep.sum())
+    start = middles[next((frame for frame in prompted if frame in middles), min(middles))]
+    ranges = [
+        (min(middle[axis] for middle in middles.values()), max(middle[axis] for middle in middles.values()))
+        for axis in (0, 1)
+    ]
+    places: dict[int, Corners] = {}
+    for frame, corners in way.corners.items():
         place: list[float] = []
-        for axis in (0, 1):
+        for axis, (least, most) in enumerate(ranges):
             low, high = float(asked[axis]), float(asked[axis + 2])
             if whole:
-                way = [middle[axis] for middle in middles.values()]
-                size = max(high - low - (max(way) - min(way)), corners[axis + 2] - corners[axis])
-                first = low + middles[frame][axis] - min(way)
+                size = max(high - low - (most - least), corners[axis + 2] - corners[axis])
+                first = low + middles[frame][axis] - least
                 place += [first, first + size]
             else:
                 shift = middles[frame][axis] - start[axis]
                 place += [low + shift, high + shift]
         x0, x1, y0, y1 = place
-        result[frame] = box_mask((x0, y0, x1, y1), *rectangle.shape)
-    return result
+        places[frame] = (x0, y0, x1, y1)
+    return places
+
+
+def _drawn(places: Mapping[int, Corners], first: int, stop: int, height: int, width: int) -> Tensor:
+    """Places by frame as float [stop - first, H, W]; nothing where there is none."""
+    nowhere = torch.zeros(height, width)
+    return torch.stack(
+        [
+            box_mask(places[frame], height, width) if frame in places else nowhere
+            for frame in range(first, stop)
+        ]
+    )

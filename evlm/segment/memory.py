@@ -34,6 +34,12 @@ class Session(Protocol):
     def size(self) -> int:
         """Numbers (tensor elements) that are remembered."""
 
+    def remembered(self) -> Any:
+        """All that is remembered, between two steps: tensors and numbers in dicts and lists."""
+
+    def restore(self, state: Any) -> None:
+        """Takes what `remembered` gave, on any device, in a session that has just begun."""
+
 
 class Memory(Protocol):
     """A SAM 2 that tracks."""
@@ -120,6 +126,16 @@ class _HfSession:
 
     def size(self) -> int:
         return _numbers(self.session.output_dict_per_obj) + len(self.session.frames_tracked_per_obj[0])
+
+    def remembered(self) -> Any:
+        session = self.session
+        return [session.output_dict_per_obj[0], session.frames_tracked_per_obj[0], self.corrected]
+
+    def restore(self, state: Any) -> None:
+        outputs, tracked, self.corrected = state
+        self.session.output_dict_per_obj[0] = _moved(outputs, self.session.inference_device)
+        self.session.frames_tracked_per_obj[0] = tracked
+        self.session.obj_with_new_inputs = []
 
 
 class MetaMemory:
@@ -250,6 +266,13 @@ class _MetaSession:
     def size(self) -> int:
         return _numbers(self.state["output_dict_per_obj"]) + len(self.state["frames_tracked_per_obj"][0])
 
+    def remembered(self) -> Any:
+        return [self.state["output_dict_per_obj"][0], self.state["frames_tracked_per_obj"][0]]
+
+    def restore(self, state: Any) -> None:
+        outputs, self.state["frames_tracked_per_obj"][0] = state
+        self.state["output_dict_per_obj"][0] = _moved(outputs, self.state["device"])
+
 
 def _corrects(points: tuple[Tensor, Tensor] | None, conditions: dict[int, Any]) -> bool:
     """Whether a prompt adds to what is remembered: clicks, where something is."""
@@ -279,6 +302,23 @@ def _forget(
     for output in (*conditions.values(), *others.values()):
         for name in unused:
             output.pop(name, None)
+        for name, value in output.items():  # as it lies when it comes back from the disk
+            output[name] = _dense(value)
+
+
+def _dense(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_dense(each) for each in value]
+    return value.contiguous() if isinstance(value, Tensor) else value
+
+
+def _moved(value: Any, device: Any) -> Any:
+    """Nested tensors on a device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: _moved(each, device) for key, each in value.items()}
+    return [_moved(each, device) for each in value] if isinstance(value, list) else value
 
 
 def _numbers(value: Any) -> int:

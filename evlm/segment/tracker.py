@@ -21,7 +21,8 @@ from ..errors import ModelError, RequestError
 from ..models.load_report import load_folder
 from ..models.loading import half_dtype, pick_device, pick_dtype, read_json
 from ..models.quantized import check_unquantised
-from .clip_frames import Frames
+from .clip_frames import Frames, numbers
+from .kept import EVERY, Kept
 from .memory import HfMemory, Memory, MetaMemory, Session
 from .segmenter import MEAN, STD
 from .tracks import Tracks, colours, is_cut, match
@@ -109,6 +110,7 @@ class Tracker:
         prompts: Mapping[int, Sequence[Prompt]] | None = None,
         find: Find | None = None,
         on_frame: OnFrame | None = None,
+        kept: Kept | None = None,
     ) -> Tracks:
         """Follow objects through frames [F, H, W, 3] in 0..1, a tensor or a file's (`ReadFrames`).
 
@@ -117,7 +119,8 @@ class Tracker:
         a shot is followed backward, too: to the shot's first frame where a prompt showed it, to the keyframe
         before where the detector found it. In a later frame points alone correct what is followed there, a
         box or a mask shows the object anew; either holds from that frame on, and those before it keep every
-        bit: without the last prompt, the same call takes it back.
+        bit: without the last prompt, the same call takes it back. kept: where what is done goes as it comes;
+        the same call goes on from there, with the same bits.
         Raises RequestError for prompts outside the clip, and for a mask that has company.
         """
         prompts = prompts or {}
@@ -127,15 +130,23 @@ class Tracker:
         if outside:
             raise RequestError(f"a prompt in frame {outside[0]}: the clip has {len(frames)} frames")
         run = _Run(frames, self._pixels(frames), self.memory, self.dtype, self.device)
+        done = 0 if kept is None else run.go_on(kept)
+        if run.whole:
+            return run.tracks
         with (
             torch.inference_mode(),
             autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32),
         ):
-            for frame in range(len(frames)):
+            for frame in numbers(frames, done):
                 run.pass_on(frame, prompts.get(frame, ()), find)
+                done = frame + 1
+                if kept is not None and done % EVERY == 0:
+                    run.keep(kept, done)
                 if on_frame is not None:
-                    on_frame(frame + 1, len(frames))
-        run.tell()
+                    on_frame(done, len(frames))
+        run.finish(done)
+        if kept is not None:
+            run.keep(kept, done)
         return run.tracks
 
     def _pixels(self, frames: Frames) -> Callable[[int], Tensor]:
@@ -218,6 +229,7 @@ class _Run:
     shot: int = 0
     asked: int = -1
     histogram: Tensor | None = None
+    whole: bool = False
 
     def __post_init__(self) -> None:
         count, height, width = self.frames.shape[:3]
@@ -327,8 +339,36 @@ class _Run:
         points = torch.cat(places) * scale, torch.cat(kinds).to(torch.int32)
         return (points[0].to(self.device), points[1].to(self.device)), None
 
-    def tell(self) -> None:
-        """Notes on objects that were away."""
+    def keep(self, kept: Kept, done: int) -> None:
+        """All that the frames from number `done` on need, to the disk."""
+        state = {name: getattr(self, name) for name in ("numbers", "shot", "asked", "histogram", "whole")}
+        state["live"] = {number: session.remembered() for number, session in self.live.items()}
+        state |= {"labels": self.tracks.labels, "notes": self.tracks.notes, "frames": done}
+        kept.save(self.tracks.news(), state)
+
+    def go_on(self, kept: Kept) -> int:
+        """What `keep` wrote; how many frames are done."""
+        state = kept.load()
+        if state is None:
+            return 0
+        for name in ("numbers", "shot", "asked", "histogram", "whole"):
+            setattr(self, name, state[name])
+        for label in state["labels"]:
+            self.tracks.add(label)
+        self.tracks.notes = state["notes"]
+        self.tracks.take(state["masks"])
+        for number, each in state["live"].items():
+            self.live[number] = self.begin()
+            self.live[number].restore(each)
+        if self.whole:
+            self.tracks.end(state["frames"])
+        return int(state["frames"])
+
+    def finish(self, count: int) -> None:
+        """The clip has so many frames. Notes on objects that were away."""
+        self.whole = True
+        self.live.clear()
+        self.tracks.end(count)
         there = self.tracks.present
         for number, label in enumerate(self.tracks.labels):
             for first, last in self.tracks.gaps(number):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ class Tracks:
         self.notes: list[str] = []
         self.scores = torch.zeros(0, count)
         self._bits: list[dict[int, bytes]] = []
+        self._new: dict[tuple[int, int], None] = {}
 
     def __len__(self) -> int:
         return len(self._bits)
@@ -45,6 +47,30 @@ class Tracks:
             self._bits[number][frame] = zlib.compress(np.packbits(mask.numpy()).tobytes(), 1)
         else:
             self._bits[number].pop(frame, None)
+        self._new[number, frame] = None
+
+    def end(self, count: int) -> None:
+        """There are only so many frames."""
+        self.count, self.scores = count, self.scores[:, :count]
+
+    def news(self) -> list[Any]:
+        """[number, frame, score, packed mask or None] of all that was put since the time before."""
+        found = [
+            [number, frame, float(self.scores[number, frame]), None if bits is None else _tensor(bits)]
+            for number, frame in self._new
+            for bits in [self._bits[number].get(frame)]
+        ]
+        self._new.clear()
+        return found
+
+    def take(self, news: Iterable[Any]) -> None:
+        """What `news` gave, of objects that are there."""
+        for number, frame, score, bits in news:
+            self.scores[number, frame] = score
+            if bits is None:
+                self._bits[number].pop(frame, None)
+            else:
+                self._bits[number][frame] = bits.numpy().tobytes()
 
     def mask(self, number: int, frame: int) -> Tensor:
         """Bool [H, W]."""
@@ -77,14 +103,23 @@ class Tracks:
         stop = self.count if stop is None else stop
         together = torch.zeros(stop - start, self.height, self.width, dtype=torch.bool)
         for number, frames in enumerate(self._bits):
-            for frame in frames.keys() & set(range(start, stop)):
-                together[frame - start] |= self.mask(number, frame)
+            for frame in range(start, stop):
+                if frame in frames:
+                    together[frame - start] |= self.mask(number, frame)
         return together
+
+    def silhouette(self, frame: int) -> Tensor:
+        """Float [H, W] of 0 and 1: where any object is in a frame."""
+        return self.union(frame, frame + 1)[0].float()
 
     def gaps(self, number: int) -> list[tuple[int, int]]:
         """(first, last) frame of each stretch in which an object is away between two in which it is there."""
         there = sorted(self._bits[number])
         return [(a + 1, b - 1) for a, b in pairwise(there) if b > a + 1]
+
+
+def _tensor(bits: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(bits), dtype=torch.uint8)
 
 
 def colours(frame: Tensor) -> Tensor:

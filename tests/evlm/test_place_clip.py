@@ -19,7 +19,7 @@ from evlm.plan.mask_codec import BoxSpans
 from evlm.plan.trace import Plan, Trace
 from evlm.reason.reasoner import Reasoned
 from evlm.request import Request
-from evlm.segment.clip_region import decide_clip, moved
+from evlm.segment.clip_region import Way, _drawn, along, decide_clip
 from evlm.segment.region import PlanRegion, clip_to_boxes, plan_region
 from evlm.segment.segmenter import Segmentation
 from evlm.segment.tracker import can_track
@@ -87,7 +87,7 @@ class Follows:
     def __init__(self, truth: Tensor) -> None:
         self.truth, self.asked = truth, list[int]()
 
-    def track(self, frames: Tensor, prompts: Any = None, find: Any = None, on_frame: Any = None) -> Tracks:
+    def track(self, frames: Tensor, prompts: Any = None, find: Any = None, **_: Any) -> Tracks:
         tracks = Tracks(*frames.shape[:3])
         shown = dict(prompts or {})
         if find is not None:
@@ -153,6 +153,12 @@ def test_a_plan_that_asks_for_room_gets_it_where_the_thing_is() -> None:
     truth, roomy = path(4), path(4, y=8, side=16, notch=0)
     place = place_clip(plan(roomy[0]), FRAMES, Finds(boxes_of(truth)), None, Cuts(truth))
     assert place.mask is not None and torch.equal(place.mask, roomy)
+
+
+def moved(rectangle: Tensor, silhouette: Tensor, prompted: list[int]) -> Tensor:
+    shape = (len(silhouette), *rectangle.shape)
+    places = along(rectangle, Way.of(silhouette.__getitem__, shape), prompted)  # type: ignore[arg-type]
+    return _drawn(places, 0, *shape)
 
 
 def test_a_roomy_box_goes_along() -> None:

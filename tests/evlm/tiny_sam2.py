@@ -171,3 +171,13 @@ def shake(model: torch.nn.Module) -> None:
     """Random numbers everywhere: a zero left by the initialisation would hide a misplaced tensor."""
     for parameter in model.parameters():
         parameter.data = torch.randn_like(parameter) * 0.2
+
+
+def calmed(tracker: Any) -> Any:
+    """Smaller random weights: what a frame looks at shows in its mask, and no mask is all or nothing. It
+    takes its object for present, for the mask of an absent one is a constant."""
+    for name, parameter in tracker.model.named_parameters():
+        parameter.data *= 0.5
+        if "pred_obj_score_head" in name and parameter.numel() == 1:
+            parameter.data += 1
+    return tracker

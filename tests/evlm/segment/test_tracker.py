@@ -29,23 +29,13 @@ needs_sam2 = pytest.mark.skipif(importlib.util.find_spec("sam2") is None, reason
 @pytest.fixture(scope="module")
 def hf(tmp_path_factory: pytest.TempPathFactory) -> Tracker:
     folder = tiny_sam2.make_folder(tmp_path_factory.mktemp("tracker"), 128, 64)
-    return calmed(Tracker.load(folder, device="cpu"))
+    return tiny_sam2.calmed(Tracker.load(folder, device="cpu"))
 
 
 @pytest.fixture(scope="module")
 def meta(tmp_path_factory: pytest.TempPathFactory) -> Tracker:
     paths = tiny_sam2.make_meta(tmp_path_factory.mktemp("meta"))
-    return calmed(Tracker.load(paths["pt"], device="cpu", config=paths["yaml"]))
-
-
-def calmed(tracker: Tracker) -> Tracker:
-    """Smaller random weights: what a frame looks at shows in its mask, and no mask is all or nothing. It
-    takes its object for present, for the mask of an absent one is a constant."""
-    for name, parameter in tracker.model.named_parameters():
-        parameter.data *= 0.5
-        if "pred_obj_score_head" in name and parameter.numel() == 1:
-            parameter.data += 1
-    return tracker
+    return tiny_sam2.calmed(Tracker.load(paths["pt"], device="cpu", config=paths["yaml"]))
 
 
 def clip(count: int = COUNT) -> Tensor:

@@ -1,0 +1,74 @@
+"""Where the steps of a plan go in every frame of a clip of any length, piece by piece onto the disk."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..place import doubt_steps
+from ..place_clip import place_long_steps
+from ..segment.clip_frames import ReadFrames
+
+if TYPE_CHECKING:
+    from ..reason.reasoner import Reasoned
+    from .job import ClipJob
+    from .masks import MaskStore
+
+
+def follow(job: ClipJob, reasoned: Reasoned, store: MaskStore, size: int) -> None:
+    """By a tracker that goes through the whole clip; then the pieces are written, of `size` frames each.
+
+    What it has done lies in the job's folder while it is on its way. Of a plan that is doubted whatever is
+    found, only the first piece is looked at.
+    """
+    plan = reasoned.trace.plan
+    held = not job.anyway and bool(doubt_steps(plan, [False] * len(plan.steps)))
+    frames = ReadFrames(job.clip, most=size if held else None)
+    tracker = job.pipeline.tracker
+    assert tracker is not None
+    places = place_long_steps(
+        plan,
+        frames,
+        job.work,
+        grounder=job.pipeline.grounder,
+        tracker=tracker,
+        threshold=job.threshold,
+        on_frame=lambda done, total: job.tell("places", done, total),
+    )
+    boxes = [box for place in places for box in place.boxes]
+    doubt = doubt_steps(plan, [place.masks is None for place in places])
+    notes = [*job.request.notes, *(f"repaired: {repair}" for repair in plan.repairs), *reasoned.notes]
+    notes += [note for place in places for note in place.notes]
+    while durations := frames.durations(store.count, store.count + size):
+        first, stop = store.count, store.count + len(durations)
+        store.add(
+            [None if place.masks is None else place.masks(first, stop) for place in places],
+            durations,
+            [box for box in boxes if first <= box.frame < stop],
+            notes if first == 0 else (),
+            doubt,
+        )
+
+
+def look(job: ClipJob, reasoned: Reasoned, store: MaskStore, size: int) -> None:
+    """Window by window, each for itself: by a mask that is given, a segmenter or the plan."""
+    masks = None if job.mask is None else job.mask.windows(size, store.count)
+    for window in job.clip.windows(size, begin=store.count):
+        request = replace(job.request, original=window.frames)
+        mask = None if masks is None else next(masks, None)
+        if job.mask is not None and (mask is None or len(mask) not in (1, len(window.frames))):
+            job.mask.check(window.first + len(window.frames))
+        planned = job.pipeline.plan(request, reasoned, job.threshold, mask=mask, video=job.video)
+        store.add(
+            [step.mask for step in planned.steps],
+            window.durations,
+            [replace(box, frame=box.frame + window.first) for box in planned.boxes],
+            planned.notes,
+            planned.doubt,
+        )
+        job.tell("places", store.count)
+        if store.pieces[0].doubt and not job.anyway:
+            return
+        del window, request, planned, mask  # before the next window is read
+    if job.mask is not None:
+        job.mask.check(store.count)
