@@ -4,9 +4,11 @@ For frame f between keyframes a and b, with the flows of the *source* from f to 
 
     E_f = (w_a c_a warp(E_a, f -> a) + w_b c_b warp(E_b, f -> b)) / (w_a c_a + w_b c_b)
 
-w by nearness in time, c 1 where the way there and back ends where it began (`motion.consistent`). Where
-neither keyframe reaches, E_f is painted: from the warped crop noised to `STRENGTH`, while the frame looks at
-its keyframes; the whole thing where more than `UNREACHED` of it is so.
+w by nearness in time, c 1 where the way there and back ends where it began (`motion.consistent`) and that in
+the keyframe is the thing. Where neither keyframe reaches, that is mostly the rim, a pixel or so wide: it takes
+the paint beside it (`spread`). A frame that misses more than `FEW` of its thing beyond that is painted: from
+the warped crop noised to `STRENGTH`, while it looks at its keyframes; the whole thing where more than
+`UNREACHED` of it is missing.
 
 Everything happens in the crops, which follow the thing: the flow has only to find what is left of its motion.
 """
@@ -18,6 +20,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..edit.crop import extract_mask
 from ..edit.masked import Work
@@ -25,7 +28,10 @@ from ..motion.flow import centres, consistent, lk, warp
 from .windows import Route, WindowPainter
 
 STRENGTH = 0.6
-UNREACHED = 0.2
+FEW, UNREACHED = 0.02, 0.2
+RIM = 64
+"""The share of a crop's shorter side that paint spreads, one in so many, and two pixels at least: one latent
+cell of Stable Diffusion, and of the bundled editor. Finer than that nothing is painted anyway."""
 APART = 16
 """Frames between two keyframes at most."""
 GROWS = 0.25
@@ -124,7 +130,7 @@ def carry(
     """(crops [A, h, w, 3] in 0..1, how many of them were painted in part or whole).
 
     work: the crops of frames between keyframes. nearness: [K, A], how near each of the K keys is, 0..1, the
-    sum 1. painter: None leaves what no key reaches as it was warped.
+    sum 1. painter: None leaves what no key reaches as it was warped, but for what lies beside paint.
     """
     inside = _inside(work)
     carried, reached = torch.zeros_like(work.crop), torch.zeros(work.crop.shape[:3])
@@ -140,15 +146,41 @@ def carry(
         carried += weight[..., None] * painted
         reached += weight
         guess += near[:, None, None, None] * painted
-    known = reached > 0
+    known, on = reached > 0, inside > 0
     crops = torch.where(known[..., None], carried / reached.clamp(min=1e-6)[..., None], guess).clamp(0, 1)
+    crops, beside = spread(crops, known, on, max(2, min(inside.shape[1:]) // RIM))
+    left = _share(on & ~beside, on)
+    few = left <= FEW
+    crops[few], beside[few] = spread(crops[few], beside[few], on[few], max(inside.shape[1:]))
     if painter is None:
         return crops, 0
-    missing = (inside > 0) & ~known
-    share = missing.flatten(1).sum(1) / (inside > 0).flatten(1).sum(1).clamp(min=1)
-    missing = torch.where((share > UNREACHED)[:, None, None], inside > 0, missing)
-    again = missing.flatten(1).any(1).nonzero().flatten()
+    again = (~few).nonzero().flatten()
+    missing = torch.where((left > UNREACHED)[:, None, None], on, on & ~known)
     for piece in again.split(max(painter.video.window - len(keys), 1)) if len(again) else ():
         anew = painter.repaint(work.crop[piece], keys, crops[piece], missing[piece], STRENGTH)
         crops[piece] = torch.where(missing[piece][..., None], anew, crops[piece])
     return crops, len(again)
+
+
+def spread(crops: Tensor, known: Tensor, on: Tensor, reach: int) -> tuple[Tensor, Tensor]:
+    """(crops [A, h, w, 3], bool [A, h, w] what is known then): what is on and not known takes the mean of its
+    known neighbours, at most `reach` pixels far. known, on: bool [A, h, w]."""
+    known = known & on
+    for _ in range(reach):
+        missing = on & ~known
+        if not bool(missing.any()):
+            break
+        weight = known[:, None].float()
+        around = F.avg_pool2d(weight, 3, 1, 1)
+        paint = F.avg_pool2d(crops.movedim(-1, 1) * weight, 3, 1, 1) / around.clamp(min=1e-6)
+        new = missing & (around[:, 0] > 0)
+        if not bool(new.any()):
+            break
+        crops = torch.where(new[..., None], paint.movedim(1, -1), crops)
+        known = known | new
+    return crops, known
+
+
+def _share(some: Tensor, of: Tensor) -> Tensor:
+    """How much of one mask [A, h, w] another is, [A]; 0 of an empty one."""
+    return some.flatten(1).sum(1) / of.flatten(1).sum(1).clamp(min=1)

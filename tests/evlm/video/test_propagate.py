@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from evlm.edit.crop import CropBox
 from evlm.edit.masked import Work
 from evlm.video.carried import nearness
-from evlm.video.propagate import Key, carry, keyframes
+from evlm.video.propagate import Key, carry, keyframes, spread
 from evlm.video.settings import VideoSettings
 from evlm.video.windows import Route
 
@@ -92,3 +93,46 @@ def test_what_no_keyframe_reaches_is_painted_and_much_of_it_means_all() -> None:
     assert strength == 0.6 and torch.equal(missing[1], masks[3])
     assert 0 < missing[0].sum() < masks[2].sum() and not (missing[0] & ~masks[2]).any()
     assert (crops[1][missing[0]] == 1).all() and not (crops[1][masks[2] & ~missing[0]] == 1).all()
+
+
+def test_a_rim_that_no_keyframe_reaches_takes_the_paint_beside_it() -> None:
+    """Nothing is painted for it, and nothing of the keyframe's surroundings comes in."""
+    frames, inside = moving(5, 2)
+    masks = inside.clone()
+    masks[2, 15], masks[2, 32] = inside[2, 16], inside[2, 31]  # a row above and below: an eighth more
+    painter: Any = Paints()
+    keys = keys_of(frames, inside, (0, 4))
+    keys = [replace(key, painted=torch.where(key.inside[..., None] > 0, key.painted, 9.0)) for key in keys]
+    crops, anew = carry(work_of(frames[1:4], masks[1:4]), nearness((0, 4), (1, 2, 3)), keys, painter)
+    assert anew == 0 and not painter.asked
+    for row, beside in ((15, 16), (32, 31)):
+        apart = crops[1, row][masks[2, row]] - (1 - frames[2, beside])[masks[2, row]]
+        assert float(apart.abs().max()) < 0.2
+
+
+def test_specks_that_no_keyframe_reaches_are_not_worth_a_painting() -> None:
+    frames, inside = moving(5, 2)
+    masks = inside.clone()
+    masks[2, 40:42, 40:42] = True  # far from all paint: 1.5 % of the mask
+    painter: Any = Paints()
+    keys = keys_of(frames, inside, (0, 4))
+    crops, anew = carry(work_of(frames[1:4], masks[1:4]), nearness((0, 4), (1, 2, 3)), keys, painter)
+    assert anew == 0 and float((crops[1] - (1 - frames[2])).abs().mean(-1)[inside[2]].mean()) < 0.02
+
+
+def test_paint_spreads_as_pixel_by_pixel() -> None:
+    """The oracle: rounds in which each missing pixel takes the mean of those beside it that are known."""
+    draw = torch.Generator().manual_seed(1)
+    crops = torch.rand(2, 9, 11, 3, generator=draw)
+    on, known = (torch.rand(2, 9, 11, generator=draw) < share for share in (0.8, 0.2))
+    for reach in (0, 1, 2, 20):
+        wanted, there = crops.clone(), known & on
+        for _ in range(reach):
+            before, seen = wanted.clone(), there.clone()
+            for at, y, x in (on & ~seen).nonzero().tolist():
+                part = (at, slice(max(y - 1, 0), y + 2), slice(max(x - 1, 0), x + 2))
+                if seen[part].any():
+                    wanted[at, y, x], there[at, y, x] = before[part][seen[part]].mean(0), True
+        found, reached = spread(crops, known, on, reach)
+        assert torch.equal(reached, there) and torch.allclose(found, wanted, atol=1e-6)
+    assert torch.equal(found[~on], crops[~on]) and torch.equal(found[known], crops[known])
