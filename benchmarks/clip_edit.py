@@ -8,7 +8,8 @@ to FILE (JSON lines) at once; what stands there is not computed again, so a run 
 further arms can be added later.
 
 Arms: before; diffusers (its own loop on the crops that follow); nothing (another noise in every frame, one
-box); and each part added to nothing ("only-...") or to the others. `carried`: keyframes and their motion.
+box); and each part added to nothing ("only-...") or to the others; now: the defaults. flow: keyframes and
+their motion; over 128 frames (--frames 128 --arms noise+follow,flow) it has a bar of its own.
 
 Right: frames, and whole clips, that show what was ordered, by the exact reader. Excess: warp error along the
 true motion, times 1000, less the source's own. Flicker: standard deviation over time of the mean of (edited

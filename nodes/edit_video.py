@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..evlm.plan.trace import Plan, Trace
     from ..evlm.reason.reasoner import Reasoned
 
-TOGETHER = ["anchors", "sparse", "tav", "all", "per-frame"]
+TOGETHER = ["per-frame", "anchors", "sparse", "tav", "all"]
 IMAGES = 1  # the output's place
 TOO_LONG = (
     "the `image` output holds all frames at once, and this clip is too long for that: use the `video` "
@@ -66,15 +66,18 @@ class EditVideo(io.ComfyNode):
                 io.Combo.Input(
                     "together",
                     options=TOGETHER,
-                    tooltip="At whom a frame looks while it is painted: the window's first and middle one, "
-                    "neighbours (sparse, tav), all of the window, or nobody.",
+                    default=TOGETHER[0],
+                    tooltip="At whom a frame looks while it is painted: nobody; or, in half as much time "
+                    "again, the window's first and middle one (anchors), neighbours (sparse, tav) or all "
+                    "of it.",
                 ),
                 io.Int.Input(
                     "window",
                     default=8,
                     min=2,
                     max=256,
-                    tooltip="Frames that are painted together; the next window begins from the last two.",
+                    tooltip="Frames that are painted together; where they look at each other, the next "
+                    "window begins from the last two.",
                 ),
                 io.Float.Input(
                     "context",

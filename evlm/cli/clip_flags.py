@@ -30,7 +30,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "png (folders of pictures, lossless); h264 by default"
     )
     add("--codec", choices=CODECS, help=text)
-    text = "with --video, at whom a frame looks while it is painted; anchors by default"
+    text = "with --video, at whom a frame looks while it is painted; per-frame (nobody) by default"
     add("--together", choices=TOGETHER, help=text)
     text = (
         "with --video: none paints every frame, flow paints keyframes and carries them along the motion, "

@@ -154,7 +154,7 @@ class ClipJob:
             source = FileFrames(self.clip, begin)
             chain = self._carried(reasoned, store, source, begin)
         else:
-            source = FileFrames(self.clip, max(begin - self.video.overlap, 0))
+            source = FileFrames(self.clip, max(begin - self.video.shared, 0))
             chain = StepChain(
                 self.pipeline.editor,
                 clip_steps(reasoned.trace.plan, self.pipeline.editor),

@@ -101,7 +101,7 @@ class StepChain:
 
     @property
     def _overlap(self) -> int:
-        return 0 if self.video.together == "per-frame" else self.video.overlap
+        return self.video.shared
 
     def _painted(
         self,

@@ -202,7 +202,7 @@ def _window(
 ) -> Finished:
     """One window. which: by place, the finished and the new frames in it. finished: the carry by place, which
     is brought up to date. shown: number of the place whose crops are given."""
-    frames, overlap = read(span.start, span.stop), painter.video.overlap
+    frames, overlap = read(span.start, span.stop), painter.video.shared
     result = frames[span.new - span.start :]
     crops = frames.new_zeros(0, 0, 0, 3)
     for number, (each, (old, new)) in enumerate(zip(routes, which, strict=True)):

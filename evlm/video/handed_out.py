@@ -1,6 +1,7 @@
 """Keyframes for an editor that is not ours: handed out, taken back edited, and carried over their clip.
 
-What no keyframe's motion reaches stays as the nearest keyframes have it: nobody is there to paint it.
+What no keyframe's motion reaches takes the paint beside it or, where it is much, stays as the nearest
+keyframes have it: nobody is there to paint it.
 """
 
 from __future__ import annotations

@@ -4,11 +4,11 @@ For frame f between keyframes a and b, with the flows of the *source* from f to 
 
     E_f = (w_a c_a warp(E_a, f -> a) + w_b c_b warp(E_b, f -> b)) / (w_a c_a + w_b c_b)
 
-w by nearness in time, c 1 where the way there and back ends where it began (`motion.consistent`) and that in
-the keyframe is the thing. Where neither keyframe reaches, that is mostly the rim, a pixel or so wide: it takes
-the paint beside it (`spread`). A frame that misses more than `FEW` of its thing beyond that is painted: from
-the warped crop noised to `STRENGTH`, while it looks at its keyframes; the whole thing where more than
-`UNREACHED` of it is missing.
+w by nearness in time, c 1 where the way there and back ends where it began (`motion.consistent`) and the
+thing is there in the keyframe, too. Where neither keyframe reaches, mostly at the rim, a pixel or so wide,
+the paint beside it spreads. A frame of whose thing more than `FEW` is left then is painted where no keyframe
+reaches, from the warped crop noised to `STRENGTH`, looking at its keyframes where frames look at others; the
+whole thing where more than `UNREACHED` is left.
 
 Everything happens in the crops, which follow the thing: the flow has only to find what is left of its motion.
 """

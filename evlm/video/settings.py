@@ -20,10 +20,12 @@ SHORT = 32
 class VideoSettings:
     """How a clip is edited, beside the editor's own settings.
 
-    together: at whom a frame looks while it is painted (together.py).
+    together: at whom a frame looks while it is painted (together.py). Nobody by default: one noise for all
+        frames and a crop that follows hold a clip together, and in the drawn world looking at others adds
+        nothing to that but its time (benchmarks/README.md).
     window: frames that belong together. overlap: how many of a window are those that the one before has
-        finished; they stay as they are, and the others go on from them. How many frames are in memory at once
-        is the editor's `chunk`.
+        finished; they stay as they are, and the others go on from them (`shared`). How many frames are in
+        memory at once is the editor's `chunk`.
     propagate: "none" paints every frame; "flow" paints keyframes and carries them along the motion; "tokens"
         paints every frame, most of them with what the attention of a few gave at the most similar places
         (tokens.py; `together` does not count then); "auto" is "none" for up to 32 frames, else "flow".
@@ -32,7 +34,7 @@ class VideoSettings:
         segmenter in each; "plan" takes the plan's own mask for all frames.
     """
 
-    together: Mode = "anchors"
+    together: Mode = "per-frame"
     window: int = 8
     overlap: int = 2
     propagate: Propagate = "auto"
@@ -54,6 +56,11 @@ class VideoSettings:
             raise RequestError(f"overlap {self.overlap}: expected 0 to {self.window - 1}, below the window")
         if isinstance(self.keyframes, int) and self.keyframes < 1:
             raise RequestError(f"{self.keyframes} keyframes: expected 1 or more")
+
+    @property
+    def shared(self) -> int:
+        """The overlap that counts: none where no frame looks at another."""
+        return self.overlap if self.together != "per-frame" or self.propagate == "tokens" else 0
 
     def carries(self, count: int) -> bool:
         """Whether keyframes are carried over a clip of `count` frames."""

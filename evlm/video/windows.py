@@ -175,8 +175,7 @@ class WindowPainter:
 
 def windows_of(route: Route, count: int, video: VideoSettings) -> Iterator[tuple[Span, list[int], list[int]]]:
     """(span, finished frames in it, new frames in it) of each window of a clip in which the place is on."""
-    overlap = 0 if video.together == "per-frame" else video.overlap
-    for span in spans(count, video.window, overlap):
+    for span in spans(count, video.window, video.shared):
         old = [frame for frame in range(span.start, span.new) if frame in route.boxes]
         new = [frame for frame in range(span.new, span.stop) if frame in route.boxes]
         yield span, old if new else [], new

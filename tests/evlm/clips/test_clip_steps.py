@@ -23,7 +23,7 @@ from evlm.video.settings import VideoSettings
 
 pytest.importorskip("av")
 COUNT, SIDE = 9, 48
-VIDEO = VideoSettings(window=4, overlap=1, propagate="none")
+VIDEO = VideoSettings(together="anchors", window=4, overlap=1, propagate="none")
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_between_windows_the_model_has_its_own_attention(editor: Any, clip: Any,
     assert own() and torch.equal(dict(chain(editor, clip, store, 2).windows())[4], second)
 
 
-CARRIED = VideoSettings(window=4, overlap=1, propagate="flow", keyframes=(0, 2, 3, 5, 7, 8))
+CARRIED = VideoSettings("all", window=4, overlap=1, propagate="flow", keyframes=(0, 2, 3, 5, 7, 8))
 
 
 def carried(

@@ -15,7 +15,7 @@ from evlm.video.clip import edit_clip
 from evlm.video.settings import VideoSettings
 
 QUICK = EditSettings(steps=2, scheduler="ddim", seed=5)
-FLOW = VideoSettings(propagate="flow", window=4)
+FLOW = VideoSettings(together="anchors", propagate="flow", window=4)
 
 
 @pytest.fixture(scope="module")

@@ -132,8 +132,7 @@ def test_how_many_frames_are_in_memory_changes_nothing(exact: IP2P, mode: Any) -
 def test_frames_by_themselves_are_the_same_in_every_window(exact: IP2P) -> None:
     frames = tiny_ip2p.frames(9)
     alone = exact.edit(frames, "make it red", masks(9), QUICK).frames
-    for window in (4, 8, 16):
-        video = VideoSettings(together="per-frame", window=window, overlap=0)
+    for video in (VideoSettings(), VideoSettings(window=4), VideoSettings(window=16, overlap=0)):
         clip = edit_clip(exact, frames, "make it red", masks(9), QUICK, video=video).frames
         assert float((clip - alone).abs().max()) <= 1e-7
 
@@ -163,7 +162,7 @@ def test_a_finished_overlap_is_a_fixed_condition(editor: IP2P, monkeypatch: pyte
 
 
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(editor: IP2P) -> None:
-    frames, video = tiny_ip2p.frames(10), VideoSettings(window=4, overlap=1)
+    frames, video = tiny_ip2p.frames(10), VideoSettings(together="anchors", window=4, overlap=1)
     routes = route(frames[:1], 10, masks(10), editor, QUICK, [])
 
     def run(**how: Any) -> list[Any]:
