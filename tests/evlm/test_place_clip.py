@@ -206,7 +206,7 @@ def test_an_editor_that_is_lent_is_asked_while_it_is() -> None:
             yield Inner()
             lent.clear()
 
-    edited = ClipEditor(Lender()).edit(FRAMES, "make it red", path(0))
+    edited = ClipEditor(Lender(), VideoSettings("anchors")).edit(FRAMES, "make it red", path(0))
     assert not lent and edited.notes[0] == "painted" and "by itself" in edited.notes[1]
 
 
