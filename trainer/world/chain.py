@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from evlm.plan.form import COMPOUND, MOST_STEPS
 
-from .edits import GLOBAL, Edit
+from .edits import GLOBAL, Edit, split_of
 from .render import render_frames
 from .scene import Scene, Split, composition_split, scene_split
 
@@ -53,14 +53,8 @@ class Chain(Edit):
     def split(self) -> Split | None:
         """By the rule of a single edit, with the compositions of all steps and the scene that is asked
         about."""
-        home = scene_split(self.source)
         things = [t for step in self.steps for t in (step.target, step.outcome) if t is not None]
-        looks = {composition_split(thing.look) for thing in things}
-        if not looks:
-            return home
-        if looks == {"train"}:
-            return "train" if home == "train" else None
-        return home if looks <= {"train", home} and home != "train" else None
+        return split_of(scene_split(self.source), {composition_split(thing.look) for thing in things})
 
 
 def chain(op: str, source: Scene, steps: Sequence[Edit]) -> Chain:

@@ -104,15 +104,17 @@ class Edit:
         least one composition held out for test (whole-picture edits have no composition: their scene
         decides).
         """
-        home = scene_split(self.source)
         looks = {composition_split(t.look) for t in (self.target, self.outcome) if t is not None}
-        if not looks:
-            return home
-        if looks == {"train"}:
-            return "train" if home == "train" else None
-        if looks <= {"train", home} and home != "train":
-            return home
-        return None
+        return split_of(scene_split(self.source), looks)
+
+
+def split_of(home: Split, looks: set[Split]) -> Split | None:
+    """Which split may hold an edit, by its scene's split and those of its compositions (`Edit.split`)."""
+    if not looks:
+        return home
+    if looks == {"train"}:
+        return "train" if home == "train" else None
+    return home if looks <= {"train", home} and home != "train" else None
 
 
 def recolour(scene: Scene, thing: Thing, colour: str) -> Edit:

@@ -60,10 +60,11 @@ class Surface:
 
 
 @dataclass(frozen=True)
-class _Hits:
-    """Where rays [R] meet one thing. distance: infinite where they do not. normals [R, 3]. local [R, 3]: its
-    own coordinates of the point."""
+class Hits:
+    """Where rays meet one thing, of those that do. rows: [M], which rays. distance: [M]. normals: [M, 3].
+    local: [M, 3], its own coordinates of the point."""
 
+    rows: NDArray[np.int64]
     distance: Array
     normals: Array
     local: Array
@@ -76,11 +77,11 @@ def view(scene: SolidScene, camera: Camera) -> View:
     middle_rays = rays(camera)
     middle = trace(scene, *middle_rays)
     solids = range(len(scene.solids))
-    coverage = [_pool((seen.owners == n).astype(float), *shape) for n in solids]
+    coverage = [pool((seen.owners == n).astype(float), *shape) for n in solids]
     _, ways = middle_rays
     along = ways @ camera.direction.numpy()
     return View(
-        to_bytes(np.stack([_pool(seen.colours[:, c], *shape) for c in range(3)], -1)),
+        to_bytes(np.stack([pool(seen.colours[:, c], *shape) for c in range(3)], -1)),
         np.stack(coverage) if coverage else np.zeros((0, *shape)),
         (middle.distance * along).reshape(shape),
         middle.normals.reshape(*shape, 3),
@@ -137,16 +138,20 @@ def trace(scene: SolidScene, eye: Array, ways: Array) -> Traced:
     colours[met] = np.array(GROUND_RGB[scene.ground]) + np.array(CHECK)[checks, None]
     for number, solid in enumerate(scene.solids):
         hits = meet(solid, eye, ways)
-        met = hits.distance < nearest
-        nearest[met], normals[met], owners[met] = hits.distance[met], hits.normals[met], number
-        colours[met] = paint(solid, hits.local[met])
-    lit = owners >= 0
-    shade = AMBIENT + (1 - AMBIENT) * np.clip(normals[lit] @ LIGHT, 0, 1)
-    colours[lit] *= shade[:, None]
-    return Traced(nearest, normals, _under(scene.weather, colours, normals), owners)
+        met = hits.distance < nearest[hits.rows]
+        rows = hits.rows[met]
+        nearest[rows], normals[rows], owners[rows] = hits.distance[met], hits.normals[met], number
+        colours[rows] = paint(solid, hits.local[met]) * shade(hits.normals[met])[:, None]
+    return Traced(nearest, normals, under(scene.weather, colours, normals), owners)
 
 
-def _under(weather: str, colours: Array, normals: Array) -> Array:
+def shade(normals: Array) -> Array:
+    """How bright a solid's surface is, [R] in 0..1, by its normals [R, 3]."""
+    lit: Array = AMBIENT + (1 - AMBIENT) * np.clip(normals @ LIGHT, 0, 1)
+    return lit
+
+
+def under(weather: str, colours: Array, normals: Array) -> Array:
     """Lit colours [R, 3] under a weather."""
     if weather == "clear":
         return colours
@@ -162,36 +167,38 @@ def _under(weather: str, colours: Array, normals: Array) -> Array:
     raise ValueError(f"unknown weather {weather!r}")
 
 
-def meet(solid: Solid, eye: Array, rays: Array) -> _Hits:
+def meet(solid: Solid, eye: Array, ways: Array) -> Hits:
     """Where rays [R, 3] of length 1 from `eye` [3] first meet a solid from outside."""
     r = solid.radius
-    start, ways = (eye - np.array([solid.x, solid.y, _height(solid) * r])) / r, rays
-    found = np.full(len(rays), np.inf)
-    normals, local = np.zeros((len(rays), 3)), np.zeros((len(rays), 3))
+    start = (eye - np.array([solid.x, solid.y, _height(solid) * r])) / r
     b = ways @ start
-    near = b * b - (start @ start - 3.0) >= 0  # the sphere around [-1, 1]^3
-    if near.any():
-        with np.errstate(divide="ignore", invalid="ignore"):
-            t, n = _SHAPES[solid.shape](start, ways[near])
-        found[near], normals[near] = t * r, n
-        met = np.isfinite(found)
-        local[met] = start + (found[met] / r)[:, None] * ways[met]
-    return _Hits(found, normals, local)
+    near = np.flatnonzero(b * b - (start @ start - 3.0) >= 0)  # the sphere around [-1, 1]^3
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t, normals = _SHAPES[solid.shape](start, ways[near])
+    met = np.isfinite(t)
+    rows = near[met]
+    return Hits(rows, t[met] * r, normals[met], start + t[met, None] * ways[rows])
 
 
 def paint(solid: Solid, local: Array) -> Array:
     """Colours [N, 3] of points in a solid's own coordinates, before the light."""
+    return paint_of(solid.colour, *shares(solid.texture, local))
+
+
+def shares(texture: str, local: Array) -> tuple[Array, Array]:
+    """How much of the paint is dark and how much is white, [N] each, at points in a solid's own
+    coordinates."""
     dark = light = np.zeros(len(local))
-    if solid.texture == "striped":
+    if texture == "striped":
         dark = (np.floor((local[:, 2] + 1) * 3.0 + 1e-9) % 2 == 1).astype(float)
-    elif solid.texture == "dotted":
+    elif texture == "dotted":
         cells = (local * 2.0 + 0.5) % 1 - 0.5
         dark = ((cells * cells).sum(1) <= 0.1).astype(float)
-    elif solid.texture == "checkered":
+    elif texture == "checkered":
         light = (np.floor((local + 1) * 1.5 + 1e-9).sum(1) % 2 == 1).astype(float)
-    elif solid.texture != "plain":
-        raise ValueError(f"unknown texture {solid.texture!r}")
-    return paint_of(solid.colour, dark, light)
+    elif texture != "plain":
+        raise ValueError(f"unknown texture {texture!r}")
+    return dark, light
 
 
 def rays(camera: Camera, samples: int = 1) -> tuple[Array, Array]:
@@ -206,7 +213,8 @@ def rays(camera: Camera, samples: int = 1) -> tuple[Array, Array]:
     return camera.centre.numpy(), ways / np.sqrt((ways * ways).sum(1))[:, None]
 
 
-def _pool(samples: Array, height: int, width: int) -> Array:
+def pool(samples: Array, height: int, width: int) -> Array:
+    """What pixels [height, width] see, by their SUPER x SUPER samples, row by row."""
     return samples.reshape(height, SUPER, width, SUPER).mean((1, 3))
 
 
@@ -278,7 +286,8 @@ def _torus(start: Array, ways: Array) -> tuple[Array, Array]:
     met = (_to_torus(point) < NEAR * 10) & (t < far)
     radius = np.sqrt(point[:, 0] ** 2 + point[:, 1] ** 2)
     core = (1 - TUBE) / np.maximum(radius, 1e-12)
-    normals = np.stack([point[:, 0] * (1 - core), point[:, 1] * (1 - core), point[:, 2]], 1) / TUBE
+    normals = np.stack([point[:, 0] * (1 - core), point[:, 1] * (1 - core), point[:, 2]], 1)
+    normals /= np.sqrt((normals * normals).sum(1))[:, None]
     return np.where(met, t, np.inf), normals
 
 

@@ -15,7 +15,7 @@ from .scene import COLOURS, GROUNDS, SIZES, TEXTURES, WEATHERS, Split, label_of
 
 SOLIDS = ("ball", "box", "cylinder", "cone", "torus")
 RADIUS = {"small": 0.38, "large": 0.55}
-PLACES = (-1.25, 0.0, 1.25)  # of a 3 x 3 grid, along either axis
+PLACES = (-1.25, 0.0, 1.25)  # of a 3 x 3 grid, along either axis; the first camera has the lowest x far
 JITTER = 0.07
 SKIES = ("blue", "orange", "pink", "purple")
 
@@ -44,6 +44,17 @@ class Solid:
     def radius(self) -> float:
         return RADIUS[self.size]
 
+    @property
+    def cell(self) -> int:
+        """Of the flat world's nine, as the first camera of a ring sees them: 0 is far left, 8 near right."""
+        row, column = (min(range(3), key=lambda n: abs(PLACES[n] - at)) for at in (self.x, self.y))
+        return row * 3 + column
+
+    def at_cell(self, cell: int) -> Solid:
+        """The same solid in another cell, as far from its middle."""
+        dx, dy = (PLACES[b] - PLACES[a] for a, b in zip(divmod(self.cell, 3), divmod(cell, 3), strict=True))
+        return replace(self, x=self.x + dx, y=self.y + dy)
+
 
 @dataclass(frozen=True)
 class SolidScene:
@@ -59,6 +70,10 @@ class SolidScene:
         if new is None:
             return replace(self, solids=tuple(s for s in self.solids if s is not old))
         return replace(self, solids=tuple(new if s is old else s for s in self.solids))
+
+    def free_cells(self) -> list[int]:
+        taken = {solid.cell for solid in self.solids}
+        return [cell for cell in range(9) if cell not in taken]
 
 
 def solid_hash(scene: SolidScene) -> str:

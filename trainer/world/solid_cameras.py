@@ -11,7 +11,7 @@ from evlm.scene.camera import looking_at, pinhole
 
 HEIGHTS = (0.35, 0.75)  # elevation of the two rings that are seen, in radians
 HELD_OUT = 0.55  # and of the ring that is not
-DISTANCE, FOCAL = 5.2, 1.25  # of a camera from what it looks at; in halves of the picture's side
+DISTANCE, FOCAL = 5.2, 2.0  # of a camera from what it looks at; in halves of the picture's side
 LOOK_AT = (0.0, 0.0, 0.3)
 
 

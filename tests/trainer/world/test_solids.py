@@ -68,7 +68,7 @@ def where(camera: Camera, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def test_the_same_scene_is_the_same_picture() -> None:
     pictures = [view(EVERY, camera).picture for camera in (*ring(3), around(0.4, 1.2))]
-    assert hashlib.sha256(b"".join(p.tobytes() for p in pictures)).hexdigest()[:16] == "e412611bd07506d8"
+    assert hashlib.sha256(b"".join(p.tobytes() for p in pictures)).hexdigest()[:16] == "9df6c7885977c70e"
     assert pictures[0].shape == (64, 64, 3) and pictures[0].dtype == np.uint8
     with pytest.raises(ValueError, match="pinholes alone"):
         view(EVERY, replace(around(0, 0.5), distortion=(0.1,)))
@@ -209,7 +209,7 @@ def test_a_ray_that_passes_by_meets_nothing_and_one_at_the_middle_does(shape: st
         at[0] = (0.55 * (1 - TUBE), 0.0, 0.2)  # its tube: the middle is a hole
     ways = (at - eye) / np.linalg.norm(at - eye, axis=1, keepdims=True)
     hits = meet(solid, eye, ways)
-    assert np.isfinite(hits.distance).tolist() == [True, False, False]
+    assert hits.rows.tolist() == [0]
     assert math.isclose(float(np.linalg.norm(hits.normals[0])), 1, abs_tol=1e-3)
     assert float(hits.normals[0] @ ways[0]) < 0 and np.abs(hits.local[0]).max() < 1.01
 
