@@ -7,4 +7,5 @@ __all__, __getattr__, __dir__ = hand_on(
     gaussians="Gaussians",
     camera="Camera",
     splat_scene="SplatScene",
+    points="Points",
 )
