@@ -69,4 +69,6 @@ def test_the_package_holds_no_tests() -> None:
     assert {path.split("/")[0] for path in packed} == KEPT
     assert not [path for path in packed if Path(path).name.startswith("test_")]
     bundled = {path for path in packed if path.startswith("evlm/bundled/")}
-    assert sum((ROOT / path).stat().st_size for path in packed - bundled) < 5_000_000
+    assert (
+        sum((ROOT / path).stat().st_size for path in packed - bundled) < 6_000_000
+    )  # CLIP's tokenizer 1.4, sources 2.3, pictures of workflows and pages 0.9
