@@ -177,18 +177,20 @@ class CarriedChain:
     def _carried(self, first: int, stop: int, known: Known) -> Tensor:
         frames = self.source.read(first, stop)
         for (painter, routes), places in zip(self.steps, known, strict=True):
-            result = frames
+            result = frames if len(routes) == 1 else frames.clone()
             for route, keys in zip(routes, places, strict=True):
                 which = [frame for frame in range(first, stop) if frame in route.boxes]
                 if which:
                     found, _ = between(painter, frames, first, route, which, keys, thing_flow)
-                    result = self._put(result, first, route, which, found)
+                    result = self._put(result, first, route, which, found, own=True)
             frames = result
         return frames
 
-    def _put(self, frames: Tensor, first: int, route: Route, which: list[int], painted: Tensor) -> Tensor:
-        work = route.work(frames[[frame - first for frame in which]], which)
-        return put(frames, first, route, which, work, painted, self.feather)
+    def _put(
+        self, frames: Tensor, first: int, route: Route, which: list[int], painted: Tensor, own: bool = False
+    ) -> Tensor:
+        work = route.work([frames[frame - first] for frame in which], which)
+        return put(frames, first, route, which, work, painted, self.feather, own)
 
     def _nothing(self) -> Known:
         return [[{} for _ in routes] for _, routes in self.steps]

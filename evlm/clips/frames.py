@@ -83,7 +83,8 @@ class FinishedFrames:
         whole = self._held[0] if len(self._held) == 1 else torch.cat(self._held)
         begin, end = start - self._first, stop - self._first
         kept = whole[max(end - self._overlap, 0) :].clone()  # a view would keep all of the window
-        self._held, self._first = [kept], self._first + len(whole) - len(kept)
+        self._first += len(whole) - len(kept)
+        self._held = [kept] if len(kept) else []  # one that is empty would have the next one copied
         return whole[begin:end]
 
     def tail(self, stop: int) -> Tensor:

@@ -7,7 +7,7 @@ moment, goes on there and gives the same bytes as one that was not.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -169,18 +169,18 @@ class ClipJob:
         shown = spread(store.count, KEYFRAMES)
         for first, frames in chain.windows():
             stop = first + len(frames)
-            masks = store.some(every, range(first, stop))[..., None].float()
+            masks = store.some(every, range(first, stop))
             if self.on_frames is not None:
                 self.on_frames(first, frames)
             alpha = source.opacity(first, stop)
             self._segment(
                 "window", first, frames if alpha is None else torch.cat([frames, alpha], -1), self.form
             )
-            self._segment("mask", first, masks.expand(-1, -1, -1, 3), self.mask_form)
+            self._segment("mask", first, map(_drawn, masks), self.mask_form)
             for at in (each for each in shown if first <= each < stop):
-                pictures = (source.one(at), frames[at - first], masks[at - first])
+                pictures = (source.one(at), frames[at - first], _drawn(masks[at - first]))
                 for kind, picture in zip(("original", "edited", "mask"), pictures, strict=True):
-                    save_picture(self.work / f"key-{at:08}-{kind}.png", _small(picture.expand(-1, -1, 3)))
+                    save_picture(self.work / f"key-{at:08}-{kind}.png", _small(picture))
             chain.save(self.work / f"state-{stop:08}.safetensors", stop)
             if state is not None:
                 state.unlink(missing_ok=True)
@@ -261,7 +261,7 @@ class ClipJob:
         seconds = None if whole else sum(store.durations, Fraction(0))
         return Sound(self.clip.path, self.clip.begin, seconds)
 
-    def _segment(self, kind: str, first: int, frames: Tensor, form: ClipForm) -> None:
+    def _segment(self, kind: str, first: int, frames: Iterable[Tensor], form: ClipForm) -> None:
         try:
             if form.codec.encoder:
                 write_segment(self.work / f"{kind}-{first:08}.mkv", frames, form)
@@ -290,6 +290,11 @@ class ClipJob:
 def _at_work(reasoned: Reasoned) -> list[int]:
     """The steps of the plan that change something."""
     return [at for at, step in enumerate(reasoned.trace.plan.steps) if not step.changes_nothing]
+
+
+def _drawn(mask: Tensor) -> Tensor:
+    """A mask, bool [H, W], as a picture [H, W, 3]."""
+    return mask[..., None].float().expand(-1, -1, 3)
 
 
 def _small(picture: Tensor) -> Tensor:

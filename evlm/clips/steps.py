@@ -126,6 +126,7 @@ class StepChain:
                 self.notes,
                 self.begin,
                 carry,
+                own=True,
             )
             return
         for span in spans(masks.count, self.video.window, self._overlap):

@@ -132,6 +132,7 @@ def put_back(
     painted: Tensor,
     feather: int | None = None,
     steady: Tensor | None = None,
+    own: bool = False,
 ) -> Tensor:
     """The frames with the painted crops of one place in them.
 
@@ -141,11 +142,12 @@ def put_back(
             shorter side.
         steady: [A, H, W] bool, the masks smoothed over time, from whose edge the paint fades in, so that a
             trembling mask makes no crawling rim; None: smoothed here.
+        own: the frames themselves are changed, and no copy of them.
 
     Returns:
         [F, H, W, 3]; every pixel outside the mask equals the original bit for bit.
     """
-    result = frames.clone()
+    result = frames if own else frames.clone()
     if steady is None and work.mask is not None:
         steady = smoothed(work.mask, work.which)
     for frame, (paint, index) in enumerate(zip(restore(painted, work.box), work.which.tolist(), strict=True)):

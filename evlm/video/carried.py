@@ -56,8 +56,8 @@ def edit_carried(
                     continue
                 found, anew = between(painter, frames, position, route, which, painted, flow)
                 again += anew
-                work = route.work(frames[[frame - position for frame in which]], which)
-                result = put(result, position, route, which, work, found, settings.feather)
+                work = route.work([frames[frame - position] for frame in which], which)
+                result = put(result, position, route, which, work, found, settings.feather, own=True)
                 if route is largest(routes):
                     crops = found
             yield Finished(position, result, crops, ())
@@ -107,7 +107,7 @@ def between(
         if frame not in known:
             pairs.setdefault(tuple(k for k in around if k >= 0), []).append(frame)
     for pair, carried in pairs.items():
-        work = route.work(frames[[frame - first for frame in carried]], carried)
+        work = route.work([frames[frame - first] for frame in carried], carried)
         if pair:
             found, anew = carry(work, nearness(pair, carried), [known[key] for key in pair], painter, flow)
             painter.progress.skip(len(carried), painter.settings.steps)

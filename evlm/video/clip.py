@@ -169,12 +169,14 @@ def edit_windows(
     notes: list[str],
     begin: int = 0,
     carry: Carry = (),
+    own: bool = False,
 ) -> Iterator[Finished]:
     """Edits a clip window by window; no more than one window of frames is held.
 
     read: gives frames of the clip, `count` in all. routes: as `route` gives them. notes: what a user should
     know is added while it goes on. begin, carry: the first frame of a window and the carry of the one before,
-    to go on where an earlier run stopped; the result is the same bit for bit.
+    to go on where an earlier run stopped; the result is the same bit for bit. own: what is read is nobody
+    else's, and is painted on.
     """
     settings = settings or editor.defaults
     text = editor.read(instruction, notes)
@@ -188,7 +190,8 @@ def edit_windows(
         if span.new < begin:
             continue
         # What a window has in memory is gone before the next one is read.
-        yield _window(painter, read, span, routes, [(old, new) for _, old, new in steps], finished, shown)
+        which = [(old, new) for _, old, new in steps]
+        yield _window(painter, read, span, routes, which, finished, shown, own)
 
 
 def _window(
@@ -199,23 +202,28 @@ def _window(
     which: Sequence[tuple[list[int], list[int]]],
     finished: list[dict[int, Tensor]],
     shown: int,
+    own: bool,
 ) -> Finished:
     """One window. which: by place, the finished and the new frames in it. finished: the carry by place, which
-    is brought up to date. shown: number of the place whose crops are given."""
+    is brought up to date. shown: number of the place whose crops are given. own: as in `edit_windows`."""
     frames, overlap = read(span.start, span.stop), painter.video.shared
+    works = [
+        each.work([frames[frame - span.start] for frame in old + new], old + new) if new else None
+        for each, (old, new) in zip(routes, which, strict=True)
+    ]
     result = frames[span.new - span.start :]
+    result = result if own else result.clone()
     crops = frames.new_zeros(0, 0, 0, 3)
-    for number, (each, (old, new)) in enumerate(zip(routes, which, strict=True)):
-        if not new:
+    for number, (each, work, (old, new)) in enumerate(zip(routes, works, which, strict=True)):
+        if work is None:
             finished[number] = {}
             continue
-        work = each.work(frames[[frame - span.start for frame in old + new]], old + new)
         held = torch.stack([finished[number][frame] for frame in old], 1) if old else None
         path, painted = painter.paint(work, held)
         last = (old + new)[-overlap:] if overlap else []
         paths = path[:, len(path[0]) - len(last) :].cpu().unbind(1)
         finished[number] = dict(zip(last, paths, strict=True))
-        result = put(result, span.new, each, new, work, painted, painter.settings.feather)
+        result = put(result, span.new, each, new, work, painted, painter.settings.feather, own=True)
         if number == shown:
             crops = painted
     return Finished(span.new, result, crops, tuple(dict(each) for each in finished))
@@ -229,15 +237,17 @@ def put(
     work: Work,
     painted: Tensor,
     feather: int | None,
+    own: bool = False,
 ) -> Tensor:
-    """The new frames [n, H, W, 3], the clip's from `first` on, with the painted crops in them."""
+    """The new frames [n, H, W, 3], the clip's from `first` on, with the painted crops in them. own: as in
+    `put_back`."""
     at_work = Work(
         work.boxes[-len(new) :],
         torch.tensor([frame - first for frame in new]),
         painted,
         None if work.mask is None else work.mask[-len(new) :],
     )
-    return put_back(frames, at_work, painted, feather, steady(route, new))
+    return put_back(frames, at_work, painted, feather, steady(route, new), own)
 
 
 def steady(route: Route, which: list[int]) -> Tensor | None:

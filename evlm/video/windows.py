@@ -7,7 +7,7 @@ they come out as they were.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,8 +55,8 @@ class Route:
         frames = place.inside.flatten(1).any(1).nonzero().flatten().tolist()
         return cls(place.inside, dict(zip(frames, place.boxes, strict=True)))
 
-    def work(self, frames: Tensor, which: Sequence[int]) -> Work:
-        """The crops of the frames `which` of the clip. frames: those [n, H, W, 3]."""
+    def work(self, frames: Iterable[Tensor], which: Sequence[int]) -> Work:
+        """The crops of the frames `which` of the clip. frames: those, each [H, W, 3]."""
         boxes = tuple(self.boxes[frame] for frame in which)
         crops = [extract(frame[None], box) for frame, box in zip(frames, boxes, strict=True)]
         mask = None if self.inside is None else self.inside[list(which)]
