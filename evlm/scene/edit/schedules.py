@@ -1,0 +1,198 @@
+"""When which view is painted, and what the scene is fitted to in between."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ..gaussians import Gaussians
+from ..raster import rasterize
+from .journal import Journal, NoJournal
+from .paint_back import paint_back
+from .painters import ViewPainter
+from .rows import Rows
+from .settings import SceneEdit
+from .views import EditView
+
+# (views painted, all that will be as far as is known, the last of them [H, W, 3] or None). An exception that
+# it raises (errors.Cancelled) stops the edit and reaches the caller; what is in the journal is not lost.
+OnProgress = Callable[[int, int, "Tensor | None"], None]
+_FITTED = "fitted"
+
+
+def edit_rows(
+    gaussians: Gaussians,
+    selection: Tensor,
+    views: Sequence[EditView],
+    painter: ViewPainter,
+    settings: SceneEdit | None = None,
+    background: Tensor | None = None,
+    extent: float = 4.0,
+    journal: Journal | None = None,
+    on_progress: OnProgress | None = None,
+) -> tuple[Gaussians, tuple[str, ...]]:
+    """(all Gaussians, the selected ones changed and the others to the bit as they were; notes).
+
+    selection: bool [N]. views: as `edit_views` gives them. background: [3]. extent: of the scene, in units.
+    journal: finished paintings and fits; what it recalls is not done again, and the result has the same bits.
+    """
+    settings = settings or SceneEdit()
+    job = _Job(gaussians, selection, views, painter, settings, background, extent, journal, on_progress)
+    {"consistent": _consistent, "in2n": _in2n, "direct": _direct}[settings.schedule](job)
+    return job.rows.whole().detached(), tuple(job.notes)
+
+
+class _Job:
+    """What the schedules share: the rows, the views, and the work that is counted and kept."""
+
+    def __init__(
+        self,
+        gaussians: Gaussians,
+        selection: Tensor,
+        views: Sequence[EditView],
+        painter: ViewPainter,
+        settings: SceneEdit,
+        background: Tensor | None,
+        extent: float,
+        journal: Journal | None,
+        on_progress: OnProgress | None,
+    ) -> None:
+        self.rows = Rows(gaussians.detached(), selection, extent, settings.anchor)
+        self.views, self.painter, self.settings = list(views), painter, settings
+        self.background, self.journal, self.on_progress = background, journal or NoJournal(), on_progress
+        self.rng = random.Random(settings.seed)
+        self.notes: list[str] = []
+        self.done, self.all = 0, 0
+        self._state = self.journal.recall(_FITTED)
+        self.fitted = 0 if self._state is None else int(self._state.pop("number"))
+        # By round, of what views and paintings disagreed: those before the fit that is in the journal.
+        self._known = [] if self._state is None else self._state.pop("apart").tolist()
+        self.apart: list[float] = []
+
+    def shown(self, view: EditView) -> Tensor:
+        """[H, W, 3] in 0..1: what the scene shows there; outside the mask the source."""
+        with torch.no_grad():
+            image = rasterize(self.rows.whole(), view.camera, self.background).image.clamp(0, 1)
+        return torch.where(view.mask[..., None], image, view.source)
+
+    def paint(self, which: Sequence[int], strength: float, draw: int) -> list[Tensor]:
+        """Those views painted, in float16 as they are kept."""
+        name = f"painted-{draw:04d}-{which[0]:04d}"
+        kept = self.journal.recall(name)
+        if kept is None:
+            views = [self.views[at] for at in which]
+            current = [self.shown(view) for view in views]
+            painted = self.painter.paint(views, current, strength, draw)
+            pictures = [
+                torch.where(view.mask[..., None], picture.to(view.source), view.source).half()
+                for view, picture in zip(views, painted, strict=True)
+            ]
+            kept = {f"{at:04d}": picture for at, picture in zip(which, pictures, strict=True)}
+            self.journal.keep(name, kept)
+        self.tell(len(which), next(iter(kept.values())).float())
+        return [kept[f"{at:04d}"].to(self.views[at].source) for at in which]
+
+    def paint_all(self, strength: float, draw: int) -> list[Tensor]:
+        """Every view, in groups that the painter takes together."""
+        pictures: list[Tensor] = []
+        for first in range(0, len(self.views), self.painter.together):
+            stop = min(len(self.views), first + self.painter.together)
+            pictures += self.paint(range(first, stop), strength, draw)
+        return pictures
+
+    def fit(self, targets: Sequence[Tensor], steps: int, number: int) -> None:
+        """Adam over all views in turn, in an order that is drawn, by least squares (the paper's L2). number:
+        of the fit, from 1; what the journal has of it or of a later one is taken."""
+        order: list[int] = []
+        for step in range(steps):
+            order = order or self.rng.sample(range(len(self.views)), len(self.views))
+            at = order.pop()
+            if number > self.fitted:
+                self.step(at, targets[at], step / steps)
+                self.tell(0, None)
+        self.finish(number)
+
+    def finish(self, number: int) -> None:
+        """Keeps what the rows are after a fit, or takes it from the journal once that is reached."""
+        if number > self.fitted:
+            apart = torch.tensor(self.apart, dtype=torch.float64)
+            self.journal.keep(_FITTED, {**self.rows.state(), "number": torch.tensor(number), "apart": apart})
+        elif number == self.fitted and self._state is not None:
+            self.rows.load(self._state)
+            self._state = None
+
+    def step(self, at: int, target: Tensor, share: float) -> None:
+        view = self.views[at]
+        image = rasterize(self.rows.whole(), view.close, self.background).image
+        self.rows.step((image - view.cut(target)).square().mean(), share, self.settings.decay)
+
+    def disagreement(self, targets: Sequence[Tensor]) -> float:
+        """Mean distance of what the scene shows from the targets, in the masks."""
+        if len(self.apart) < len(self._known):
+            return float(self._known[len(self.apart)])
+        apart = [
+            (self.shown(view) - target)[view.mask].abs().mean()
+            for view, target in zip(self.views, targets, strict=True)
+        ]
+        return float(torch.stack(apart).mean())
+
+    def tell(self, views: int, picture: Tensor | None) -> None:
+        self.done += views
+        if self.on_progress is not None:
+            self.on_progress(self.done, self.all, picture)
+
+
+def _consistent(job: _Job) -> None:
+    """All views are painted, round after round. What the scene is fitted to is the mean of all paintings of
+    a view: each round is another draw of the same edit, and the mean of n draws strays by 1 / sqrt(n) of
+    one."""
+    settings, count = job.settings, len(job.views)
+    job.all = count * len(settings.strengths)
+    total = [torch.zeros_like(view.source) for view in job.views]
+    before = float("inf")
+    for number, strength in enumerate(settings.strengths, 1):
+        for at, picture in enumerate(job.paint_all(strength, number)):
+            total[at] += picture
+        targets = [each / number for each in total]
+        if number == 1 and job.fitted < 1:
+            paint_back(job.rows, job.views, targets, job.background, settings.sweeps)
+        job.rows.forget_moments()
+        job.fit(targets, settings.steps * count, number)
+        now = job.disagreement(targets)
+        job.apart.append(now)
+        if now > (1 - settings.settled) * before:
+            left = len(settings.strengths) - number
+            if left:
+                job.notes.append(f"the views agree as well as they will: {left} further rounds were left out")
+            break
+        before = now
+
+
+def _direct(job: _Job) -> None:
+    """All views are painted once, and the scene is fitted to them."""
+    job.all = len(job.views)
+    targets = job.paint_all(1.0, 1)
+    job.fit(targets, job.settings.steps * len(job.views), 1)
+
+
+def _in2n(job: _Job) -> None:
+    """One view is painted anew every few steps of one fit to the dataset of the newest paintings; it begins
+    from what the scene shows, noised to a level that is drawn (Haque et al. 2023, section 4.2)."""
+    settings, count = job.settings, len(job.views)
+    updates = max(1, round(settings.updates * count))
+    steps, job.all = updates * settings.every, updates
+    targets = [view.source for view in job.views]
+    waiting: list[int] = []
+    for update in range(updates):
+        waiting = waiting or job.rng.sample(range(count), count)
+        at, strength = waiting.pop(), job.rng.uniform(0.02, 0.98)
+        (targets[at],) = job.paint([at], strength, update + 1)
+        for step in range(update * settings.every, (update + 1) * settings.every):
+            drawn = job.rng.randrange(count)
+            if update + 1 > job.fitted:
+                job.step(drawn, targets[drawn], step / steps)
+                job.tell(0, None)
+        job.finish(update + 1)
