@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from comfy_api.latest import io
 
-from . import clips, host, outputs, sockets
+from . import clips, host, outputs, sockets, unfinished
 from .borrowed import Borrowed
 from .checks import checked
 from .edit import ONE_MASK, REMEDY, own_values, places_of, work_of
@@ -174,16 +174,24 @@ class EditVideo(io.ComfyNode):
                 chunk=chunk,
                 **{name: value for name, value in said.items() if value},
             )
-            store, doubt = _places(
-                job, work, plan, mask, detector, segmenter, source.like(), not (own or anyway)
+            looks = not (own or anyway)
+            models = [unfinished.model(each) for each in (editor, detector, segmenter)]
+            key = unfinished.key_of(
+                *source.parts(), work, job.settings, job.video, mask, models, looks, held, job.form
             )
-            if work.changes_nothing or doubt:
-                host.tell([NO_CHANGE if not doubt else f"nothing was painted: {doubt}. {REMEDY}"])
-                return io.NodeOutput(video, source.together("")[0] if held else missing)
-            kept = _painted(job, work, store, editor, held)
-            path = clips.new_file("edited")
-            notes = job.write(store, path, source.work / "mask.mp4", source.sound(store.durations))
-            length = float(sum(store.durations))
+            with unfinished.work_folder(
+                key, lambda folder: unfinished.worth(folder, mask is None)
+            ) as job.work:
+                painting = unfinished.Painting(job, held)
+                store, doubt = _places(job, work, plan, mask, detector, segmenter, source.like(), looks)
+                if work.changes_nothing or doubt:
+                    host.tell([NO_CHANGE if not doubt else f"nothing was painted: {doubt}. {REMEDY}"])
+                    return io.NodeOutput(video, source.together("")[0] if held else missing)
+                with painting.of(store):
+                    _paint(job, work, store, editor)
+                    path = clips.new_file("edited")
+                    notes = job.write(store, path, source.work / "mask.mp4", source.sound(store.durations))
+            kept, length = painting.frames, float(sum(store.durations))
             host.tell([*dict.fromkeys(job.notes), *notes, f"{store.count} frames, {length:.2f} s"])
         images = missing if kept is None else kept
         ui = {**clips.playing(path), "evlm_own_values": [own_values(defaults)]}
@@ -269,23 +277,15 @@ def _places(
     return job.given(work, masks), ""
 
 
-def _painted(job: ClipJob, work: Plan, store: MaskStore, editor: Any, held: bool) -> Tensor | None:
-    """Paints every window; the frames [F, H, W, 3] where they are to be held."""
+def _paint(job: ClipJob, work: Plan, store: MaskStore, editor: Any) -> None:
+    """Paints every window that is not painted yet."""
     from ..evlm.video.clip import opens
 
-    kept = torch.empty(store.count, job.clip.height, job.clip.width, 3) if held else None
-
-    def keep(first: int, frames: Tensor) -> None:
-        if kept is not None:
-            kept[first : first + len(frames)] = frames
-
-    job.on_frames = keep
     with editor.use() as engine:
         job.pipeline.editor = engine
         if not opens(engine):
             job.on_step = None
         job.paint(_reasoned(work), store)
-    return kept
 
 
 def _reasoned(work: Plan) -> Reasoned:

@@ -13,7 +13,7 @@ const FOLDED = "evlm_folded" // in node.properties
 const TRACE_HEIGHT = { EVLM_Reason: 130, EVLM_QuickEdit: 130, EVLM_ShowTrace: 220 }
 const RATING_HEIGHT = 92
 const SAYS_HEIGHT = 64
-const SEEDED = ["EVLM_Reason", "EVLM_QuickEdit", "EVLM_Edit", "EVLM_Train"]
+const SEEDED = ["EVLM_Reason", "EVLM_QuickEdit", "EVLM_Edit", "EVLM_EditVideo", "EVLM_Train"]
 
 const views = new WeakMap() // node -> trace view
 const ratings = new WeakMap() // node -> rating

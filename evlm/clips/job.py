@@ -189,6 +189,11 @@ class ClipJob:
             del frames, masks, alpha  # before the next window is painted
         self.notes += chain.notes
 
+    @property
+    def done(self) -> int:
+        """How many frames are painted, from the first on."""
+        return self._state()[0]
+
     def hand_out(self, reasoned: Reasoned, store: MaskStore, asked: Asked = None) -> Path:
         """Paints the keyframes that are not painted yet; the folder with them and their list. asked: which
         were asked for. Raises EVLMError where every frame of this clip is painted by itself."""
