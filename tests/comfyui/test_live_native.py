@@ -121,6 +121,36 @@ def test_keyframes_of_a_clip_are_edited_by_it_and_carried(server: live.Comfy) ->
     assert 2 <= len(run.outputs["keys-file"]["images"]) < len(run.outputs["clip-file"]["images"]) == 16
 
 
+def test_a_clip_is_painted_by_a_video_model_in_its_mask_and_keeps_the_rest(server: live.Comfy) -> None:
+    """The template, with the bundled models for the plan and a tiny one for the frames."""
+    made = load("video_native_inpaint")
+    for kind in ("EVLM_LoadModel", "EVLM_LoadDetector", "EVLM_LoadSegmenter"):
+        made = changed(made, kind, model="bundled")
+    made = changed(changed(made, "EVLM_Reason", prompt="pink heart"), "KSampler", steps=STEPS)
+    tiny = {"UNETLoader": 0, "CLIPLoader": 1, "VAELoader": 2}
+    loaders = {node_of(made, kind): ["tiny", slot] for kind, slot in tiny.items()}
+    made = {name: node for name, node in made.items() if name not in loaders}
+    for node in made.values():
+        links = {key: value for key, value in node["inputs"].items() if isinstance(value, list)}
+        node["inputs"] |= {key: loaders[link[0]] for key, link in links.items() if link[0] in loaders}
+        if node["class_type"] == "ImageScale" and not isinstance(node["inputs"]["width"], list):
+            node["inputs"] |= {"width": 128, "height": 112}  # of another shape than the clip
+    made["tiny"] = {"class_type": "TinyCoreModels", "inputs": {"which": "wan-vace"}}
+    composite, track, save = (node_of(made, kind) for kind in ("EVLM_Composite", "EVLM_Track", "SaveVideo"))
+    made["masks"] = {"class_type": "MaskToImage", "inputs": {"mask": [track, 0]}}
+    shown = {"before": made[composite]["inputs"]["original"], "after": [composite, 0], "mask": ["masks", 0]}
+    for name, images in shown.items():
+        inputs = {"images": images, "filename_prefix": f"vace-{name}"}
+        made[f"{name}-file"] = {"class_type": "SaveImage", "inputs": inputs}
+    run = server.run(made, 600)
+    assert run.status == "success", run.error
+    before, after, mask = (pictures(server, run, name) for name in ("before", "after", "mask"))
+    off = mask[..., 0] < 128
+    assert len(before) == len(after) == len(mask) == 16 and run.outputs[save]
+    assert (after[off] == before[off]).all(), "outside the mask"
+    assert abs(after[~off] - before[~off]).mean() > 5, "inside it"
+
+
 def test_a_model_that_does_not_edit_is_refused_by_its_name(server: live.Comfy) -> None:
     run = server.run(graph(server, "plain"))
     assert run.status == "error" and run.error["node_type"] == "EVLM_NativeEditor"

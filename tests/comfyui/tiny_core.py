@@ -50,6 +50,10 @@ QWEN_IMAGE = {"image_model": "qwen_image", "in_channels": 64, "num_layers": 1, "
               "num_attention_heads": 2, "joint_attention_dim": 128,
               "axes_dims_rope": (8, 12, 12)}  # fmt: skip
 
+WAN_VACE = {"image_model": "wan2.1", "model_type": "vace", "dim": 48, "ffn_dim": 64, "freq_dim": 32,
+            "text_dim": WIDTH, "num_heads": 2, "num_layers": 2, "vace_layers": 1,
+            "vace_in_dim": 96}  # fmt: skip
+
 
 def randomised(module: torch.nn.Module, seed: int) -> Any:
     """Core leaves what it makes empty, for a file to fill: here weights that keep their input's scale."""
@@ -167,21 +171,31 @@ class TinyWan(torch.nn.Module):
         self.up = torch.nn.ConvTranspose3d(16, 3, (1, 8, 8), (1, 8, 8))
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
-        return self.down(x)
+        return self.down(x[:, :, ::4])
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
-        return self.up(z)
+        return self.up(z.repeat_interleave(4, 2)[:, :, 3:])
 
 
 def qwen() -> tuple[Any, Any, Any]:
     model = patched(supported.QwenImage(dict(QWEN_IMAGE)), comfy.model_base.QwenImage)
     with replaced(qwen_vl, "Qwen2VLVisionTransformer", tiny_vision):
         clip = encoder(qwen_image.QwenImageTokenizer, TinyQwenImage)
+    return model, clip, wan_coder()
+
+
+def wan_coder() -> Any:
     told_by = comfy.ldm.wan.vae.WanVAE(dim=8, z_dim=16, temperal_downsample=[False, True, True]).state_dict()
     with replaced(comfy.ldm.wan.vae, "WanVAE", TinyWan):
         vae = comfy.sd.VAE(sd=told_by)
     randomised(vae.first_stage_model, 3)
-    return model, clip, vae
+    return vae
+
+
+def wan_vace() -> tuple[Any, Any, Any]:
+    """Its own text encoder takes its words from a file of the real one: Flux's are as good."""
+    model = patched(supported.WAN21_Vace(dict(WAN_VACE)), comfy.model_base.WAN21_Vace)
+    return model, encoder(flux.FluxTokenizer, TinyFlux), wan_coder()
 
 
 def plain() -> tuple[Any, Any, Any]:
@@ -194,6 +208,7 @@ MAKERS = {
     "instruct-pix2pix": instruct_pix2pix,
     "flux-kontext": kontext,
     "qwen-image-edit": qwen,
+    "wan-vace": wan_vace,
     "plain": plain,
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from model_files import GROUNDING_DINO, IP2P, QWEN2_VL_7B, QWEN_IMAGE_EDIT, SAM2
+from model_files import GROUNDING_DINO, IP2P, QWEN2_VL_7B, QWEN_IMAGE_EDIT, SAM2, WAN_VACE
 from ui_graph import Definitions, Graph, Link, Node
 
 Chain = dict[str, dict[str, Any]]
@@ -376,6 +376,82 @@ def video_native_keyframes(definitions: Definitions) -> Graph:
     return graph
 
 
+def video_native_inpaint(definitions: Definitions) -> Graph:
+    """A video model of core paints what is in the mask; ours say what and where."""
+    graph = Graph(
+        "video_native_inpaint",
+        "## A clip by Wan VACE\n\nA video model of core paints all frames at once: the plan's instruction is "
+        "its prompt, and what **Track** follows is grey in the clip that it is shown and white in its mask. "
+        "**Composite in Mask** keeps the rest of each frame, bit for bit and at its own size; the sound goes "
+        "along.\n\n"
+        "**Your own clip:** in **Resize** give a size of its shape, both sides multiples of 16; in "
+        "**WanVaceToVideo** a `length` of 4n + 1 that is not below its number of frames, 81 at most. Frames "
+        "follow each other evenly in the result.\n\n"
+        "**Files:**\n- wan2.1_vace_1.3B_fp16.safetensors (or 14B) \u2192 `models/diffusion_models`\n"
+        "- umt5_xxl_fp8_e4m3fn_scaled.safetensors \u2192 `models/text_encoders`\n"
+        f"- wan_2.1_vae.safetensors \u2192 `models/vae`\n{OUR_FILES}\n{ABSENT}",
+        definitions,
+        note_height=680,
+    )
+    clip = graph.add(1, "LoadVideo", file=SAMPLE)
+    parts = graph.add(1, "GetVideoComponents", video=clip["video"])
+    loader = graph.add(1, "EVLM_LoadModel", model="qwen2-vl-7b", models=QWEN2_VL_7B)
+    reason = _reason(graph, 2, loader, clip["video"], "autumn")
+    track = _tracked(graph, 3, clip["video"], reason["plan"], REAL)
+    size: dict[str, Any] = {"upscale_method": "area", "crop": "disabled"}
+    scaled = graph.add(3, "ImageScale", title="Resize", image=parts["images"], width=480, height=480, **size)
+    shape = graph.add(4, "GetImageSize", image=scaled["image"])
+    side: dict[str, Any] = {"width": shape["width"], "height": shape["height"]}
+    drawn = graph.add(4, "MaskToImage", mask=track["mask"])
+    fitted = graph.add(4, "ImageScale", title="Resize the mask", image=drawn["image"], **side, **size)
+    mask = graph.add(4, "ImageToMask", image=fitted["image"], channel="red")
+    grey = graph.add(5, "EmptyImage", title="Grey", width=64, height=64, color=0x7F7F7F)
+    hidden = graph.add(
+        5,
+        "ImageCompositeMasked",
+        title="Grey in the mask",
+        destination=scaled["image"],
+        source=grey["image"],
+        mask=mask["mask"],
+        resize_source=True,
+    )
+    unet, texts, coder = WAN_VACE
+    model = graph.add(5, "UNETLoader", unet_name=unet["name"], weight_dtype="default", models=[unet])
+    words = graph.add(5, "CLIPLoader", clip_name=texts["name"], type="wan", models=[texts])["clip"]
+    vae = graph.add(5, "VAELoader", vae_name=coder["name"], models=[coder])["vae"]
+    shifted = graph.add(6, "ModelSamplingSD3", model=model["model"], shift=8.0)
+    positive = graph.add(6, "CLIPTextEncode", title="Positive", clip=words, text=reason["instruction"])
+    negative = graph.add(6, "CLIPTextEncode", title="Negative", clip=words, text="")
+    vace = graph.add(
+        7,
+        "WanVaceToVideo",
+        positive=positive["conditioning"],
+        negative=negative["conditioning"],
+        vae=vae,
+        **side,
+        length=17,
+        control_video=hidden["image"],
+        control_masks=mask["mask"],
+    )
+    how: dict[str, Any] = {"cfg": 6.0, "sampler_name": "uni_pc", "scheduler": "simple"}
+    given = (vace["positive"], vace["negative"], vace["latent"])
+    sampled = _sample(graph, 8, shifted["model"], *given, **how)
+    trimmed = graph.add(8, "TrimVideoLatent", samples=sampled, trim_amount=vace["trim_latent"])
+    decoded = graph.add(8, "VAEDecode", samples=trimmed["latent"], vae=vae)
+    many = graph.add(
+        8,
+        "ImageFromBatch",
+        title="As many as the clip has",
+        image=decoded["image"],
+        batch_index=0,
+        length=shape["batch_size"],
+    )
+    made = graph.add(9, "EVLM_Composite", original=parts["images"], edited=many["image"], mask=track["mask"])
+    video = graph.add(9, "CreateVideo", images=made["image"], fps=parts["fps"], audio=parts["audio"])
+    graph.add(10, "SaveVideo", video=video["video"], filename_prefix="video/evlm", size=RESULT_SIZE)
+    return graph
+
+
 WORKFLOWS: tuple[Callable[[Definitions], Graph], ...] = (
     quickstart,
     step_by_step,
@@ -389,6 +465,7 @@ WORKFLOWS: tuple[Callable[[Definitions], Graph], ...] = (
     plan_by_hand,
     edit_video,
     video_native_keyframes,
+    video_native_inpaint,
 )
 BUNDLED = (
     "quickstart",

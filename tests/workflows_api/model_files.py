@@ -42,3 +42,9 @@ QWEN_IMAGE_EDIT = (
     ),
     _file("Comfy-Org/Qwen-Image_ComfyUI", "split_files/vae/qwen_image_vae.safetensors", "vae"),
 )
+_WAN = "Comfy-Org/Wan_2.1_ComfyUI_repackaged"
+WAN_VACE = (
+    _file(_WAN, "split_files/diffusion_models/wan2.1_vace_1.3B_fp16.safetensors", "diffusion_models"),
+    _file(_WAN, "split_files/text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors", "text_encoders"),
+    _file(_WAN, "split_files/vae/wan_2.1_vae.safetensors", "vae"),
+)
