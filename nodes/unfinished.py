@@ -155,5 +155,5 @@ class Painting:
 
 def worth(folder: Path, looked: bool) -> bool:
     """Whether what is in a work folder took long. looked: places were looked for, not given."""
-    long = ("state-*", "keys-*", *(["places-*"] if looked else []))
+    long = ("state-*", "keys-*", *(["places-*", "follow-*"] if looked else []))
     return any(next(folder.glob(pattern), None) for pattern in long)

@@ -55,8 +55,9 @@ def editor() -> Any:
 @pytest.fixture
 def edit(mask: torch.Tensor, editor: Any) -> Callable[..., Any]:
     def run(video: Any, **other: Any) -> Any:
-        how = {"editor": editor, "mask": mask, "window": WINDOW, "steps": 1, "instruction": "make it green"}
-        return call("EVLM_EditVideo", video=video, **{**how, **other})
+        how = {"editor": editor, "mask": mask, "window": WINDOW, "steps": 1, "together": "anchors"}
+        asked = {"instruction": "make it green", **how, **other}
+        return call("EVLM_EditVideo", video=video, **asked)
 
     return run
 
