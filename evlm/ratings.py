@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from fractions import Fraction
 
 from torch import Tensor
 
+from .files.selection import rate_of
 from .masks import union_of
 from .plan.trace import Plan, Trace
 from .records import Row, step_rows
@@ -22,6 +24,7 @@ def rated_row(
     note: str = "",
     mask: Tensor | Sequence[Tensor | None] | None = None,
     references: Sequence[Reference] = (),
+    times: Sequence[Fraction] = (),
 ) -> tuple[Row, dict[str, Tensor]]:
     """The row, and its pictures by their paths, as `RowWriter.append` takes both.
 
@@ -30,6 +33,7 @@ def rated_row(
     mask: [F, H, W] or [H, W] in 0..1; or one for each of the plan's steps, None for the whole frame. The row
         keeps the union of the frames, and of several steps each one's own, too.
     note: why, in the rater's words; kept in `meta`.
+    times: of a clip, the second at which each of its frames here begins; kept in `meta`, and the row's rate.
 
     Pictures are named by their content, and a rating of the same edit has the same id, so that who rates
     twice writes once.
@@ -90,7 +94,11 @@ def rated_row(
         edited=results,
         references=kept,
         raters=(good,),
-        meta={"note": note} if note else {},
+        fps=rate_of(times),
+        meta={
+            **({"note": note} if note else {}),
+            **({"times": [round(float(time), 3) for time in times]} if times else {}),
+        },
         steps=steps,
     )
     return row, pictures

@@ -70,6 +70,20 @@ class Opened:
         durations = clip.durations or [1 / (self.file.rate or Fraction(8))] * len(clip.frames)
         return clip.frames, list(durations)
 
+    def some(self, most: int) -> tuple[Tensor, list[Fraction]]:
+        """(at most `most` frames, spread evenly, [n, H, W, 3], the second at which each begins). Of a file
+        only those are decoded. Raises PictureError."""
+        from ..evlm.files.clip_held import HeldClip
+        from ..evlm.files.clips import read_clip
+        from ..evlm.files.selection import Selection, spread
+
+        if isinstance(self.file, HeldClip):
+            which = spread(self.file.count, most)
+            return self.file.held[which], [sum(self.file.durations[:at], Fraction(0)) for at in which]
+        seen = read_clip(self.file.path, Selection(at_most=most))
+        host.tell(seen.notes)
+        return seen.frames, list(seen.times or [Fraction(0)])
+
     def parts(self) -> list[Any]:
         """What tells it from every other clip, as `unfinished.key_of` takes it."""
         from ..evlm.files.clip_held import HeldClip
@@ -184,23 +198,14 @@ def _frames(images: Any, name: str) -> Tensor:
 def looked_at(value: Clip, name: str, most: int) -> tuple[Tensor, float | None]:
     """(at most `most` frames of a VIDEO, spread evenly, [n, H, W, 3], their rate); the node says which. Of a
     file only those are decoded. Raises PictureError."""
-    from ..evlm.files.clip_held import HeldClip
-    from ..evlm.files.clips import read_clip
-    from ..evlm.files.selection import Selection, spread
+    from ..evlm.files.selection import rate_of
 
     with opened(value, name) as source:
-        clip, which = source.file, spread(source.file.count, most)
-        if isinstance(clip, HeldClip):
-            starts = [sum(clip.durations[:at], Fraction(0)) for at in which]
-            frames, times = clip.held[which], starts
-        else:
-            seen = read_clip(clip.path, Selection(at_most=most))
-            host.tell(seen.notes)
-            frames, times = seen.frames, list(seen.times or [Fraction(0)])
+        frames, times = source.some(most)
+        count = source.file.count
     at = ", ".join(f"{float(time):.2f}" for time in times)
-    host.tell([f"{len(frames)} of the clip's {clip.count} frames are looked at, at {at} s"])
-    length = times[-1] - times[0]
-    return frames, min(float((len(times) - 1) / length), 1000.0) if length > 0 else None
+    host.tell([f"{len(frames)} of the clip's {count} frames are looked at, at {at} s"])
+    return frames, rate_of(times)
 
 
 # --- out ---

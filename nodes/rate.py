@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from comfy_api.latest import io
 
-from . import folders, host, sockets
+from . import clips, folders, host, sockets
 from .checks import checked
+from .clips import Clip
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,8 +35,8 @@ class RateEdit(io.ComfyNode):
             "to train from. Unrated, nothing is written.",
             inputs=[
                 sockets.Plan.Input("plan", tooltip="The plan that is rated."),
-                io.Image.Input("original", tooltip="The picture before."),
-                io.Image.Input("edited", tooltip="The picture after."),
+                clips.clip_input("original", "The picture or clip before."),
+                clips.clip_input("edited", "The picture or clip after."),
                 io.String.Input("prompt", default="", tooltip="What was asked."),
                 io.Combo.Input(
                     "verdict",
@@ -44,8 +48,8 @@ class RateEdit(io.ComfyNode):
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="Where it was edited; of a plan of several edits the step_masks, so that each "
-                    "keeps its own.",
+                    tooltip="Where it was edited, of a clip one for each frame; of a plan of several "
+                    "edits the step_masks, so that each keeps its own.",
                 ),
                 sockets.References.Input("references", optional=True, tooltip="What the reasoner saw."),
             ],
@@ -73,8 +77,8 @@ class RateEdit(io.ComfyNode):
     def execute(
         cls,
         plan: Trace,
-        original: Tensor,
-        edited: Tensor,
+        original: Clip,
+        edited: Clip,
         prompt: str,
         verdict: str,
         note: str,
@@ -82,28 +86,26 @@ class RateEdit(io.ComfyNode):
         mask: Tensor | None = None,
         references: tuple[Reference, ...] | None = None,
     ) -> io.NodeOutput:
-        from ..evlm.masks import fit_step_masks
         from ..evlm.ratings import rated_row
         from ..evlm.records import RowWriter
 
         folder = folders.dataset(dataset)
-        notes: list[str] = []
-        count = len(plan.plan.steps)
-        places = [None] if mask is None else fit_step_masks(mask, original, count, notes=notes)
-        host.tell(notes)
+        seen = _seen(original, edited)
+        places = [None] if mask is None else _places(mask, seen, len(plan.plan.steps))
         # One mask for all steps is none of them's own.
-        each_its_own = mask is not None and len(mask) > len(original)
+        each_its_own = mask is not None and len(mask) > seen.count
         written = False
         if sockets.choice("verdict", verdict, VERDICTS) != UNRATED:
             row, pictures = rated_row(
                 plan,
-                original,
-                edited,
+                seen.before,
+                seen.after,
                 prompt,
                 verdict == "good",
                 note,
                 places if each_its_own else places[0],
                 references or (),
+                seen.times,
             )
             if row.id not in {each.id for each in _rows(folder)}:
                 RowWriter(folder).append(row, pictures)
@@ -117,6 +119,50 @@ class RateEdit(io.ComfyNode):
             "written": written,
         }
         return io.NodeOutput(str(folder), ui={"evlm_rating": [counts]})
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the row keeps. before, after: [n, H, W, 3] in 0..1. count: frames that were given. which: of them
+    were taken. times: the second at which each of those begins; empty where nobody says."""
+
+    before: Tensor
+    after: Tensor
+    count: int
+    which: list[int]
+    times: tuple[Fraction, ...] = ()
+
+
+def _seen(original: Clip, edited: Clip) -> _Seen:
+    """Of a VIDEO as many frames as a reasoner sees, the same of both. Raises PictureError, RequestError."""
+    from ..evlm.errors import RequestError
+    from ..evlm.files.selection import spread
+    from ..evlm.reason.messages import MAX_FRAMES
+
+    if isinstance(original, torch.Tensor) and isinstance(edited, torch.Tensor):
+        return _Seen(original, edited, len(original), list(range(len(original))))
+    with clips.opened(original, "original") as first, clips.opened(edited, "edited") as second:
+        sizes = [(each.file.count, each.file.width, each.file.height) for each in (first, second)]
+        if sizes[0] != sizes[1]:
+            texts = [f"{count} frames of {width} x {height}" for count, width, height in sizes]
+            raise RequestError(f"edited: {texts[1]}, but original has {texts[0]}: expected the same")
+        before, times = first.some(MAX_FRAMES)
+        after, others = second.some(MAX_FRAMES)
+        timed = others if isinstance(original, torch.Tensor) else times  # frames alone say no times
+    count = sizes[0][0]
+    host.tell([f"{len(before)} of the clip's {count} frames are kept"])
+    return _Seen(before, after, count, spread(count, MAX_FRAMES), tuple(timed))
+
+
+def _places(mask: Tensor, seen: _Seen, steps: int) -> list[Tensor | None]:
+    """By step, the masks of the frames that were taken. Raises PictureError."""
+    from ..evlm.masks import fit_step_masks
+
+    notes: list[str] = []
+    whole = torch.zeros(1).expand(seen.count, *seen.before.shape[1:])  # for its size; it takes no memory
+    found = fit_step_masks(mask, whole, steps, notes=notes)
+    host.tell(notes)
+    return [each if each is None or len(each) == 1 else each[seen.which] for each in found]
 
 
 def _rows(folder: Path) -> list[Any]:

@@ -164,6 +164,12 @@ def spread(total: int, most: int) -> list[int]:
     return [int(i * step + 0.5) for i in range(count)]
 
 
+def rate_of(times: Sequence[Fraction]) -> float | None:
+    """Frames a second of some that begin at these seconds, 1000 at most; None where no time passes."""
+    length = times[-1] - times[0] if times else 0
+    return min(float((len(times) - 1) / length), 1000.0) if length > 0 else None
+
+
 def frame_rate(durations: Sequence[Fraction]) -> Fraction | None:
     """Frames a second on average; None where no time passes."""
     seconds = sum(durations, Fraction(0))
