@@ -19,6 +19,7 @@ COMMANDS = {
     "edit": "edit one picture or video and write the picture, the mask, the trace and a contact sheet",
     "steadiness": "measure how steady an edited clip is: a table, and a strip to look at",
     "demo": "bundled requests through all five steps, with no network; writes one picture",
+    "scene": "say what a file of 3D Gaussians holds, or write it as another kind",
     "models": "list the models, or fetch some of them",
     "doctor": "say what is installed, what it runs on, and what is missing",
 }
@@ -96,7 +97,7 @@ def build_parser() -> kinds.Parser:
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         import_module(f".{name}", __package__).add_parser(command)
         text = "where models lie besides the hub's cache and EVLM_MODELS; repeatable"
-        if name != "demo":
+        if name not in ("demo", "scene"):
             command.add_argument(
                 "--folder", action="append", default=[], metavar="DIR", type=_folder_of(name), help=text
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 import shutil
@@ -10,12 +11,14 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from splat_examples import some_gaussians
 from test_pipeline import Paints, Says, circle, trace
 
 from evlm.cli.main import COMMANDS, build_parser, main
 from evlm.pipeline import Pipeline
 from evlm.plan.trace import render
 from evlm.request import EXAMPLES
+from evlm.scene.files import save_gaussians
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "cli.md").read_text(encoding="utf-8")
 LINES = [line for block in re.findall(r"^```sh\n(.*?)^```", PAGE, re.M | re.S) for line in block.splitlines()]
@@ -26,10 +29,19 @@ def test_every_command_and_flag_stands_on_the_page() -> None:
     assert set(re.findall(r"^## (.+)", PAGE, re.M)) == set(COMMANDS)
     for command, parser in dict(table.choices or {}).items():
         section = PAGE.split(f"## {command}\n")[1].split("\n## ")[0]
-        flags = {flag for action in parser._actions for flag in action.option_strings} - {"-h", "--help"}
+        flags = _flags(parser) - {"-h", "--help"}
         assert flags == set(re.findall(r"`(--[a-z-]+)", "\n".join(re.findall(r"^\|.*", section, re.M)))), (
             command
         )
+
+
+def _flags(parser: argparse.ArgumentParser) -> set[str]:
+    """Of a command, and of the actions below it."""
+    flags = {flag for action in parser._actions for flag in action.option_strings}
+    for action in parser._actions:
+        if isinstance(action.choices, dict):
+            flags = flags.union(*map(_flags, action.choices.values()))
+    return flags
 
 
 @pytest.mark.parametrize("line", LINES)
@@ -42,6 +54,7 @@ def test_the_examples_run(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     for name in ("clip.gif", "edited.gif"):
         clip[0].save(name, save_all=True, append_images=clip[1:])
     Image.new("L", (24, 20), 255).save("mask.png")
+    save_gaussians("room.ply", some_gaussians())
     asked: list[Any] = []
 
     def load(*given: Any, **_: Any) -> Pipeline:

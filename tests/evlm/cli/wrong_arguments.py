@@ -123,6 +123,22 @@ WRONG: dict[str, list[list[str]]] = {
         ["steadiness", "FILE", "FILE", "--mask"],
         ["steadiness", "FILE", "FILE", "--out", "FILE/deep"],
     ],
+    "scene": [
+        ["scene"],
+        ["scene", "render"],
+        ["scene", "info"],
+        *(
+            ["scene", "info", value]
+            for value in ("FILE", "IMAGE", "nowhere.ply", "", "\0", "~nobody-here/a.ply")
+        ),
+        *(
+            ["scene", "convert", "FILE", value]
+            for value in ("b.ply", "b.glb", "b", "FILE", "IMAGE", "", "\0")
+        ),
+        *(["scene", "convert", "FILE", "b.ply", "--degree", value] for value in ("4", "-1", "x", "1.5", "")),
+        ["scene", "convert", "FILE", "b.ply", "--folder", "OUT"],
+        ["scene", "convert", "FILE", "FILE/deep.ply"],
+    ],
     "demo": [
         ["demo", "more"],
         ["demo", "--out"],

@@ -1,0 +1,67 @@
+"""`python -m evlm scene info | convert` on small files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from splat_examples import columns_of, ply_bytes, same_bits, some_gaussians
+
+from evlm.cli.main import main
+from evlm.scene.files import load_gaussians, save_gaussians
+
+
+@pytest.fixture
+def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A .ply with a property and a comment of its own, and a row that is not finite."""
+    monkeypatch.chdir(tmp_path)
+    columns = columns_of(some_gaussians(9, degree=2))
+    columns["y"][1][4] = torch.nan
+    columns["label"] = ("uchar", columns["x"][1] * 0 + 7)
+    Path("room.ply").write_bytes(ply_bytes(columns))
+    return tmp_path / "room.ply"
+
+
+def test_info_says_what_there_is(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["scene", "info", "room.ply"]) == 0
+    shown = capsys.readouterr().out
+    for words in ("ply, binary_little_endian", "Gaussians       8,", "degree 2", "also properties label",
+                  "comment         by hand", "note            1 of 9 Gaussians"):  # fmt: skip
+        assert words in shown
+    assert main(["scene", "info", "room.ply", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    means = load_gaussians(room).gaussians.means
+    assert facts["gaussians"] == 8 and facts["properties"] == ["label"]
+    assert facts["least"] == means.amin(0).tolist() and facts["most"] == means.amax(0).tolist()
+
+
+def test_convert_goes_to_each_kind_and_says_what_is_lost(
+    room: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, lost in (("a.spz", "rounds"), ("a.splat", "no harmonics"), ("a.compressed.ply", "rounds")):
+        assert main(["scene", "convert", "room.ply", name]) == 0
+        shown = capsys.readouterr().out
+        assert f"{name}: 8 Gaussians" in shown and lost in shown and "left out" in shown
+        assert len(load_gaussians(name).gaussians) == 8
+    assert main(["scene", "convert", "room.ply", "b.ply", "--degree", "1"]) == 0
+    back = load_gaussians("b.ply")
+    assert same_bits(back.gaussians, load_gaussians(room).gaussians.with_degree(1))
+    assert back.source is not None and back.source.rows["label"].tolist() == [7] * 8
+
+
+def test_nothing_is_replaced_unasked_and_what_is_read_never(
+    room: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_gaussians("b.ply", some_gaussians())
+    before = room.read_bytes(), Path("b.ply").read_bytes()
+    for words, said in (
+        (["room.ply", "b.ply"], "b.ply exists: name another file, or add --overwrite"),
+        (["room.ply", "room.ply", "--overwrite"], "room.ply is read by this command"),
+    ):
+        assert main(["scene", "convert", *words]) == 2
+        assert said in capsys.readouterr().err
+    assert (room.read_bytes(), Path("b.ply").read_bytes()) == before
+    assert main(["scene", "convert", "room.ply", "b.ply", "--overwrite"]) == 0
+    assert len(load_gaussians("b.ply").gaussians) == 8
