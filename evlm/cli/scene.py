@@ -10,6 +10,7 @@ from . import arguments as kinds
 ACTIONS = {
     "info": ("scene_info", "say what a file of Gaussians holds"),
     "convert": ("scene_convert", "write a file of Gaussians as another kind"),
+    "page": ("scene_page", "write a page that shows it in any browser, with no network"),
 }
 
 
