@@ -1,0 +1,12 @@
+"""Cameras and their photographs from other programs' files, or around a scene; and which to look from."""
+
+from ...lazy import hand_on
+
+__all__, __getattr__, __dir__ = hand_on(
+    __name__,
+    load="load_cameras",
+    loaded="LoadedCameras",
+    orbits="orbit cone",
+    views="farthest views_that_see",
+    comfy_info="from_comfy_info",
+)

@@ -1,0 +1,171 @@
+"""The one door to cameras: a folder, a file, ComfyUI's camera info, or words for an orbit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ...errors import PictureError, RecordError, SceneError
+from ...files.pictures import picture_files
+from ...files.safe_paths import inside
+from ..camera import Camera
+from ..gaussians import Gaussians
+from ..points import Points
+from .checked import mapping, read_json, rows
+from .colmap import is_colmap, read_colmap
+from .comfy_info import from_comfy_info, is_comfy_info
+from .frames import best_frame, other_frames
+from .inria import is_inria, read_inria
+from .llff import read_llff
+from .loaded import LoadedCameras
+from .nerfstudio import applied_transform, read_transforms
+from .orbits import from_spec, one_sided
+from .photographs import attach
+from .views import must_see
+
+_COLMAP = (".", "sparse/0", "sparse", "colmap/sparse/0")
+_FILES = ("transforms.json", "transforms_train.json", "poses_bounds.npy", "cameras.json")
+_PICTURES = ("images", "../images", "../../images", "../../../images", ".")
+_KINDS = (
+    "a COLMAP model (cameras, images, points3D as .bin or .txt), transforms.json, poses_bounds.npy, "
+    "cameras.json of 3D Gaussian Splatting, ComfyUI's camera info as .json, or orbit:24"
+)
+
+
+_ONE_SIDE = (
+    "the scene lies as one that was made from a single photograph, which falls apart from the sides and from "
+    "behind; cone:12 stays before it"
+)
+
+
+def load_cameras(
+    source: str | os.PathLike[str] | dict[str, Any] | Sequence[dict[str, Any]],
+    gaussians: Gaussians | None = None,
+    images: str | os.PathLike[str] | None = None,
+    size: int = 512,
+) -> LoadedCameras:
+    """Reads cameras, and finds their photographs.
+
+    source: a COLMAP model's folder, or that of a project around it; transforms.json; poses_bounds.npy;
+    cameras.json; ComfyUI's camera info, as a file, an object or several; `orbit:24`, `cone:12`. gaussians:
+    the scene that they are of: an orbit stands around it, and cameras of which none sees it are refused.
+    images: the photographs' folder; None: where the programs put them, and no error where there are none.
+    size: pixels a side where the source says none.
+
+    Raises SceneError: with what was found, what was expected and what to do.
+    """
+    if isinstance(source, dict) or (
+        not isinstance(source, (str, os.PathLike)) and isinstance(source, Sequence)
+    ):
+        found = LoadedCameras(_of_infos(source, size, "camera info"))
+    elif isinstance(source, str) and source.partition(":")[0] in ("orbit", "cone"):
+        around = gaussians is not None and source.startswith("orbit") and one_sided(gaussians)
+        return LoadedCameras(from_spec(source, gaussians, size), notes=(_ONE_SIDE,) if around else ())
+    else:
+        path = Path(source).expanduser()
+        asked = None if images is None else Path(images).expanduser()
+        if asked is not None and not asked.is_dir():
+            raise SceneError(f"{asked}: is no folder; name the one that holds the photographs")
+        found = _from_path(_entry(path), asked, gaussians, size)
+    if gaussians is not None:
+        must_see(found.cameras, gaussians, "camera info" if isinstance(source, (dict, list)) else str(source))
+    return found
+
+
+def _entry(path: Path) -> Path:
+    """The folder of a COLMAP model, or a file of another kind, that a path means. Raises SceneError."""
+    if path.is_dir():
+        for name in _COLMAP:
+            if is_colmap(path / name):
+                return path / name
+        for name in _FILES:
+            if (path / name).is_file():
+                return path / name
+        raise SceneError(f"{path}: holds no cameras; expected {_KINDS}")
+    if not path.is_file():
+        raise SceneError(f"{path}: no such file or folder; expected {_KINDS}")
+    if path.suffix.lower() in (".bin", ".txt") and is_colmap(path.parent):
+        return path.parent
+    if path.suffix.lower() not in (".json", ".npy"):
+        raise SceneError(f"{path}: is no file of cameras; expected {_KINDS}")
+    return path
+
+
+def _from_path(path: Path, images: Path | None, gaussians: Gaussians | None, size: int) -> LoadedCameras:
+    if path.is_dir():
+        cameras, points = read_colmap(path)
+        return _with(cameras, [c.name for c in cameras], path, images, points)
+    if path.suffix.lower() == ".npy":
+        return _llff(path, images)
+    content = read_json(path)
+    if is_inria(content):
+        cameras = read_inria(content, path)
+        return _with(cameras, [c.name for c in cameras], path.parent, images)
+    if is_comfy_info(content) or (isinstance(content, list) and content and is_comfy_info(content[0])):
+        return LoadedCameras(_of_infos(content, size, str(path)))
+    if isinstance(content, dict) and "frames" in content:
+        return _transforms(path, images, gaussians)
+    raise SceneError(f"{path}: is JSON, but of no cameras that are known; expected {_KINDS}")
+
+
+def _transforms(path: Path, images: Path | None, gaussians: Gaussians | None) -> LoadedCameras:
+    cameras, names, cloud = read_transforms(path, images)
+    found = _with(cameras, names, path.parent, images, _cloud(path.parent, cloud))
+    frames = other_frames(applied_transform(path), path.with_name("dataparser_transforms.json"))
+    frame = best_frame(found.cameras, gaussians, frames) if gaussians is not None else None
+    if frame is None:
+        return found
+    return found._replace(
+        cameras=tuple(frame.camera(camera) for camera in found.cameras),
+        points=None if found.points is None else frame.points(found.points),
+        notes=(*found.notes, f"the scene lies in another frame than its cameras' file: {frame.name}"),
+    )
+
+
+def _cloud(folder: Path, name: str | None) -> Points | None:
+    """The points of a .ply that a file names, where it is there. Raises SceneError."""
+    if name is None:
+        return None
+    try:
+        path = inside(folder, name)
+    except RecordError as error:
+        raise SceneError(f"ply_file_path: {error}") from error
+    if not path.is_file():
+        return None
+    from ..files import load_points
+
+    return load_points(path)
+
+
+def _llff(path: Path, images: Path | None) -> LoadedCameras:
+    folder = images or path.parent / "images"
+    try:
+        names = [each.name for each in picture_files(folder)] if folder.is_dir() else []
+    except PictureError as error:
+        if images is not None:
+            raise SceneError(str(error)) from error
+        names = []
+    cameras = read_llff(path, sorted(names))
+    return _with(cameras, [camera.name for camera in cameras], path.parent, images)
+
+
+def _with(
+    cameras: Sequence[Camera],
+    names: Sequence[str],
+    home: Path,
+    images: Path | None,
+    points: Points | None = None,
+) -> LoadedCameras:
+    folders = [images] if images is not None else [home / name for name in _PICTURES]
+    held, pictures, notes = attach(cameras, names, folders, images is not None)
+    return LoadedCameras(held, pictures, points, (*notes, *(points.notes if points is not None else ())))
+
+
+def _of_infos(value: Any, size: int, said: str) -> tuple[Camera, ...]:
+    infos = [value] if isinstance(value, dict) else rows(list(value), said)
+    return tuple(
+        from_comfy_info(mapping(info, f"{said} {at}"), size, size, f"{said} {at}")
+        for at, info in enumerate(infos)
+    )
