@@ -60,6 +60,8 @@ def run_clip(
     codec = options.codec or "h264"
     names = [f"edited{_SUFFIX[codec]}", f"mask{_SUFFIX[codec]}", "trace.json", "sheet.png"]
     outputs.check(names if codec != "png" else names[2:])
+    if options.until == "keyframes":
+        outputs.check(["keyframes"])
     form, notes = form_of(codec, clip.height, clip.width, _rate(clip), clip.alpha, clip.bits)
     references, more = read_references(options)
     video = VideoSettings(**video_settings(options, clip))

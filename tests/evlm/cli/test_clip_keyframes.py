@@ -187,6 +187,8 @@ def test_what_does_not_belong_together_is_one_line(
     assert "2 pictures for the 3 keyframes" in said()
     assert run(source, out, "--keyframes", str(tmp_path / "nothing")) == 2
     assert "or a folder of edited keyframes" in capsys.readouterr().err
+    assert run(source, out, "--until", "keyframes", "--overwrite") == 2  # before anything is painted
+    assert "keyframes is a folder" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert run(source, out, "--keyframes", str(tmp_path / "empty")) == 2
     assert "give the folder that --until keyframes wrote" in capsys.readouterr().err
