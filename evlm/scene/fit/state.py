@@ -1,0 +1,90 @@
+"""A fit on its way, as one safetensors file: all that the next iteration needs, and what it belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ...errors import CheckpointError, SceneError
+from ...models.safetensors_file import read_header
+from ..gaussians import Gaussians
+
+if TYPE_CHECKING:
+    from .fitting import Fitting
+
+FORMAT = "evlm-fit-1"
+
+
+def fingerprint(fitting: Fitting) -> str:
+    """Of what a fit was given: Gaussians, rows, cameras, settings. Photographs are not read for it."""
+    digest = hashlib.blake2b(digest_size=16)
+    for tensor in [*fitting.source.tensors().values(), fitting.moving]:
+        digest.update(str(tuple(tensor.shape)).encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    for camera in fitting.cameras:
+        said = (camera.view.tolist(), camera.intrinsics.tolist(), camera.width, camera.height, camera.name)
+        digest.update(repr(said).encode())
+    digest.update(repr(sorted(asdict(fitting.settings).items())).encode())
+    return digest.hexdigest()
+
+
+def write_state(path: Path, fitting: Fitting, belongs: str) -> None:
+    """Whole or not at all: written beside, then put in its place. Raises SceneError: it cannot be written."""
+    from safetensors.torch import save
+
+    tensors = {"home": fitting.home, "pull": fitting.pull}
+    for name, tensor in fitting.owned.tensors().items():
+        tensors |= {
+            name: tensor,
+            f"{name}.1": fitting.adam.first[name],
+            f"{name}.2": fitting.adam.second[name],
+        }
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    fresh = path.with_name(path.name + ".tmp")
+    try:
+        with open(fresh, "wb") as file:
+            file.write(save(ready, {"format": FORMAT, "of": belongs, "done": str(fitting.done)}))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, path)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        raise SceneError(f"{path}: the fit's state cannot be written: {error.strerror or error}") from error
+
+
+def read_state(path: Path, fitting: Fitting, belongs: str) -> None:
+    """Takes a fit to where the file left it. Raises SceneError: of another fit, or damaged."""
+    from safetensors.torch import load_file
+
+    remedy = "delete it to begin anew"
+    try:
+        said = read_header(path).metadata
+        tensors = load_file(path)
+    except (CheckpointError, OSError) as error:
+        raise SceneError(f"{path}: the fit's state cannot be read ({error}); {remedy}") from error
+    if said.get("format") != FORMAT:
+        raise SceneError(f"{path}: no state of a fit; {remedy}, or name another file")
+    if said.get("of") != belongs:
+        raise SceneError(f"{path}: the state of another fit (other points, cameras or settings); {remedy}")
+    device = fitting.source.means.device
+
+    def taken(name: str) -> Tensor:
+        if name not in tensors:
+            raise SceneError(f"{path}: the fit's state has no {name}; {remedy}")
+        return tensors[name].to(device)
+
+    names = list(fitting.owned.tensors())
+    owned = Gaussians(**{name: taken(name) for name in names})
+    moments = [{name: taken(f"{name}.{which}") for name in names} for which in (1, 2)]
+    home, pull, done = taken("home"), taken("pull"), said.get("done", "")
+    fits = all(m[n].shape == owned.tensors()[n].shape for m in moments for n in names)
+    if not fits or len(home) != len(owned) or len(pull) != len(owned) or not done.isdecimal():
+        raise SceneError(f"{path}: the parts of the fit's state do not fit together; {remedy}")
+    fitting.owned, fitting.home, fitting.pull, fitting.done = owned, home, pull, int(done)
+    fitting.adam.first, fitting.adam.second = moments
