@@ -13,7 +13,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import one_line
+from ..errors import PictureError, one_line
 from .ask import at_terminal, remedy
 from .clip_flags import handed_keys, video_settings
 from .outputs import Outputs
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _SUFFIX = {"h264": ".mp4", "vp9": ".webm", "ffv1": ".mkv", "png": ".frames"}
 _CLAIMED = "names.json"
+_STOPPED = f"{'stopped':8}  what is done is kept: the same command goes on from there"
 _EVERY = 20.0  # seconds between two lines of progress where nobody watches a bar
 
 
@@ -121,12 +122,17 @@ def run_clip(
             job.paint(reasoned, store)
         seconds["edit"] = time.perf_counter() - begun
     except KeyboardInterrupt:
-        terminal.line(f"{'stopped':8}  what is done is kept: the same command goes on from there")
+        terminal.line(_STOPPED)
         raise
+    except OSError as error:
+        raise _full(work, error) from error
     record = _record(options, models, job, reasoned, store, held, seconds)
     if held:
         names = names[2:3]
-    files = _claimed(outputs, names, job.work)
+    try:
+        files = _claimed(outputs, names, job.work)
+    except OSError as error:
+        raise _full(work, error) from error
     try:
         if not held:
             terminal.line(f"{'writing':8}  {files[0]}: {store.count} frames of {clip.width} x {clip.height}")
@@ -138,9 +144,12 @@ def run_clip(
             record["clip"]["sound_kept"] = sound is not None
             _write_strip(files[3], job, reasoned, store, options.prompt)
         _write_text(files[0] if held else files[2], json.dumps(record, ensure_ascii=False, indent=2) + "\n")
-    except Exception:
-        outputs.release([path for path in files if path.is_file()])
-        (job.work / _CLAIMED).unlink(missing_ok=True)
+    except (Exception, KeyboardInterrupt) as error:
+        _give_up(outputs, files, job.work / _CLAIMED)
+        if isinstance(error, KeyboardInterrupt):
+            terminal.line(_STOPPED)
+        if isinstance(error, OSError):
+            raise _full(files[-1], error) from error
         raise
     shutil.rmtree(work, ignore_errors=True)
     terminal.line(f"{'wrote':8}  {', '.join(map(str, files))}")
@@ -192,8 +201,30 @@ def _claimed(outputs: Outputs, names: list[str], work: Path) -> list[Path]:
     if note.is_file():
         return [outputs.folder / name for name in json.loads(note.read_text(encoding="utf-8"))]
     files = outputs.claim(names)
-    _write_text(note, json.dumps([path.name for path in files]))
+    try:
+        _write_text(note, json.dumps([path.name for path in files]))
+    except OSError:
+        outputs.release(files)
+        raise
     return files
+
+
+def _give_up(outputs: Outputs, files: list[Path], note: Path) -> None:
+    """Takes the results' names back, and what has one of them already: it is made again. Pictures are not:
+    they were moved there, and a later run of the same command goes on with the same names."""
+    if any(path.is_dir() for path in files):
+        return
+    if not outputs.overwrite:
+        for path in files:
+            path.unlink(missing_ok=True)
+    note.unlink(missing_ok=True)
+
+
+def _full(path: Path, error: OSError) -> PictureError:
+    return PictureError(
+        f"{path}: cannot be written ({error.strerror or error}); make room, and the same command goes on "
+        "from there"
+    )
 
 
 def _rate(clip: ClipFile) -> Fraction | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ..errors import PictureError
-from ..files.pictures import load_picture, picture_files, save_picture, write_atomically
+from ..files.pictures import load_picture, picture_files, save_picture, unwritten, write_atomically
 from ..video.handed_out import AS_LARGE, Keys, carry_window, digest_of, sizes, unreached
 from .frames import FileFrames
 from .steps import place_routes
@@ -135,7 +135,7 @@ def write_keys(
         text = json.dumps(data, indent=2)
         write_atomically(folder / KEYS_FILE, lambda file: file.write(text.encode()))
     except OSError as error:
-        raise PictureError(f"{folder}: cannot be written ({error.strerror or error})") from error
+        raise unwritten(folder, error) from error
     return len(indices)
 
 

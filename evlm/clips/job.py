@@ -22,7 +22,7 @@ from ..files.clip_codecs import ClipForm, values_of
 from ..files.clip_reader import ClipFile
 from ..files.clip_sound import Sound
 from ..files.clip_writer import join_segments, take_place, write_clip, write_segment
-from ..files.pictures import save_picture, write_atomically
+from ..files.pictures import save_picture, unwritten, write_atomically
 from ..files.png import write_png
 from ..files.selection import spread
 from ..plan.trace import Trace, plan_from_json, plan_to_json
@@ -245,7 +245,7 @@ class ClipJob:
                 heard = sound if kind == "window" else None
                 notes += join_segments(path, segments, form, store.durations, heard)
         except OSError as error:
-            raise PictureError(f"{edited}: cannot be written ({error.strerror or error})") from error
+            raise unwritten(edited, error) from error
         return notes
 
     def keyframes(self) -> Iterator[tuple[int, dict[str, Path]]]:

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING
 from torch import Tensor
 
 from ..errors import PictureError
-from .pictures import check_frames, to_pil, write_atomically
+from .pictures import check_frames, to_pil, unwritten, write_atomically
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -73,7 +73,7 @@ def save_animation(
     try:
         write_atomically(path, write)
     except OSError as error:
-        raise PictureError(f"{path}: cannot be written ({error})") from error
+        raise unwritten(path, error) from error
     if list(times) == list(durations):
         return []
     unit = (

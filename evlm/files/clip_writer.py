@@ -25,7 +25,7 @@ from torch import Tensor
 from ..errors import PictureError
 from .clip_codecs import BT709, LIMITED, ClipForm, form_of, to_frame, values_of
 from .clip_sound import Sound, SoundTrack, sound_tracks
-from .pictures import write_atomically
+from .pictures import unwritten, write_atomically
 
 SIZE_TAG = "evlm-size"
 """Metadata of a clip that is stored with more rows or columns than it has: its "WIDTHxHEIGHT"."""
@@ -76,7 +76,7 @@ def write_clip(
                 )
             notes += join_segments(path, [segment], form, durations, sound)
     except OSError as error:
-        raise PictureError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise unwritten(path, error) from error
     return notes
 
 
@@ -303,7 +303,7 @@ def write_folder(path: Path, pictures: Iterable[Tensor], form: ClipForm) -> list
         finally:
             shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
-        raise PictureError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise unwritten(path, error) from error
     return []
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import PictureError
 from ..ranges import clamped
 from . import colour as profiles
-from .pictures import check_frames, write_atomically
+from .pictures import check_frames, unwritten, write_atomically
 from .png import density_chunk, profile_chunk, write_png
 from .samples import CHANNELS, Samples
 from .still import Still, read_samples
@@ -87,7 +87,7 @@ def save_edited(
     try:
         write_atomically(path, write)
     except OSError as error:
-        raise PictureError(f"{path}: cannot be written ({error})") from error
+        raise unwritten(path, error) from error
     return SavedStill(path, tuple(notes))
 
 

@@ -5,6 +5,7 @@ Frames are float32 [F, H, W, 3] in 0..1 on the CPU (F = 1 for a picture); masks 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -228,7 +229,14 @@ def write_image(path: Path, image: Image, options: dict[str, object]) -> None:
     try:
         write_atomically(path, lambda file: image.save(file, kind, **options))
     except OSError as error:
-        raise PictureError(f"{path}: cannot be written ({error})") from error
+        raise unwritten(path, error) from error
+
+
+def unwritten(path: Path, error: Exception) -> PictureError:
+    """What is said of a file that cannot be written; where the disk takes no more, with the remedy."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    why = getattr(error, "strerror", None) or error
+    return PictureError(f"{path}: cannot be written ({why}){'; make room, and run it again' if full else ''}")
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object], flush: bool = True) -> None:
