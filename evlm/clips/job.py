@@ -34,6 +34,7 @@ from .handed import Asked, HandedChain, HandedKeys, write_keys
 from .masks import MaskStore
 from .places import follow, look
 from .steps import StepChain, clip_steps
+from .trim import trim
 
 if TYPE_CHECKING:
     from ..edit.protocol import EditSettings, OnStep
@@ -187,6 +188,7 @@ class ClipJob:
             state = self.work / f"state-{stop:08}.safetensors"
             self.tell("edit", stop, store.count)
             del frames, masks, alpha  # before the next window is painted
+            trim()
         self.notes += chain.notes
 
     @property

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ..place import doubt_steps
 from ..place_clip import place_long_steps
 from ..segment.clip_frames import ReadFrames
+from .trim import trim
 
 if TYPE_CHECKING:
     from ..reason.reasoner import Reasoned
@@ -70,5 +71,6 @@ def look(job: ClipJob, reasoned: Reasoned, store: MaskStore, size: int) -> None:
         if store.pieces[0].doubt and not job.anyway:
             return
         del window, request, planned, mask  # before the next window is read
+        trim()
     if job.mask is not None:
         job.mask.check(store.count)
