@@ -43,6 +43,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     add("--keyframes", type=kinds.keyframes, metavar="KEYS", help=text)
     text = (
+        "with --video, tune the editor to the clip in so many steps before it paints (Tune-A-Video has 500); "
+        "by default it is not"
+    )
+    add("--tune", type=kinds.whole(1, 10**6), metavar="STEPS", help=text)
+    text = (
         "with --video, how things are followed: auto (SAM 2 where it can track), every-frame (detector and "
         "segmenter in each), plan (the plan's own mask for all frames); auto by default"
     )
@@ -63,7 +68,8 @@ def check_flags(options: argparse.Namespace) -> None:
     """Raises EVLMError for a clip's flag without a clip."""
     if options.video is not None:
         return
-    for flag in ("max_frames", "codec", "together", "track", "propagate", "keyframes", "until", "audio"):
+    flags = ("max_frames", "codec", "together", "track", "propagate", "keyframes", "tune", "until", "audio")
+    for flag in flags:
         if getattr(options, flag) is not None:
             name = flag.replace("_", "-") if flag != "audio" else "keep-audio and --no-audio"
             raise EVLMError(f"--{name} is for --video; --image reads and writes no sound and no video file")

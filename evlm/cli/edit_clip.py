@@ -89,6 +89,7 @@ def run_clip(
         notes=notes,
         mask=mask,
         handed=handed,
+        tune=options.tune or 0,
     )
     seconds: dict[str, float] = {}
     try:
@@ -267,10 +268,11 @@ class _Progress:
         left = ""
         if done > self.first and done < total:
             left = f", {_duration((now - self.begun) / (done - self.first) * (total - done))} left"
-        self.terminal.bar(what, done, total, f" frames{left}")
+        of = "steps" if what == "tune" else "frames"
+        self.terminal.bar(what, done, total, f" {of}{left}")
         if not self.terminal.live and now - self.told >= _EVERY:
             self.told = now
-            self.terminal.line(f"{what:8}  {done} of {total} frames{left}")
+            self.terminal.line(f"{what:8}  {done} of {total} {of}{left}")
 
 
 def _duration(seconds: float) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -50,7 +51,8 @@ KEYFRAMES = 6  # shown of the clip
 _SHOWN = 448  # longer side in pixels: twice a tile of the strip
 _PLACED = 12_000_000  # pixels of the frames in which places are looked for together: 144 MB as float
 OnProgress = Callable[[str, int, int], None]
-"""(what is done: "places", "keyframes" or "edit", frames that are finished, all of them)."""
+"""(what is done: "places", "tune", "keyframes" or "edit", frames that are finished, all of them); of "tune"
+they are steps."""
 OnFrames = Callable[[int, Tensor], None]
 """(number of the first, frames [n, H, W, 3] in 0..1 that are finished)."""
 
@@ -63,7 +65,7 @@ class ClipJob:
     written. anyway: paint by a plan that is doubted, too. notes: grows with what a user should know. mask:
     where the edit goes, given by somebody. on_step: of each painting, as `edit_windows` has it. on_frames:
     sees the frames as they are before a codec. handed: edited keyframes, which are carried over the clip
-    though nothing is painted.
+    though nothing is painted. tune: steps in which the editor is tuned to the clip before it paints.
     """
 
     clip: ClipFile
@@ -83,6 +85,7 @@ class ClipJob:
     on_step: OnStep | None = None
     on_frames: OnFrames | None = None
     handed: HandedKeys | None = None
+    tune: int = 0
 
     def reason(self) -> Reasoned:
         """The plan; that of an earlier run where there is one."""
@@ -142,8 +145,11 @@ class ClipJob:
     def paint(self, reasoned: Reasoned, store: MaskStore) -> None:
         """Paints every window that is not painted yet."""
         begin, state = self._state()
-        if begin >= store.count:
-            return
+        if begin < store.count:
+            with self._tuned(reasoned, store):
+                self._paint(reasoned, store, begin, state)
+
+    def _paint(self, reasoned: Reasoned, store: MaskStore, begin: int, state: Path | None) -> None:
         every = _at_work(reasoned)
         chain: StepChain | CarriedChain | HandedChain
         if self.handed is not None:
@@ -208,9 +214,22 @@ class ClipJob:
             )
         chain = self._carried(reasoned, store, FileFrames(self.clip), 0)
         folder = self.work / "keyframes"
-        write_keys(folder, chain.painted(), store.durations, asked)
+        with self._tuned(reasoned, store):
+            write_keys(folder, chain.painted(), store.durations, asked)
         self.notes += chain.notes
         return folder
+
+    def _tuned(self, reasoned: Reasoned, store: MaskStore) -> AbstractContextManager[None]:
+        """While the editor is tuned to the clip, where that was asked for and it paints."""
+        if not self.tune or self.handed is not None:
+            return nullcontext()
+        from .tuning import tuned_to_clip
+
+        editor = self.pipeline.editor
+        return tuned_to_clip(
+            editor, self.clip, clip_steps(reasoned.trace.plan, editor), store, self.settings, self.video,
+            self.tune, self.work / "tuned.safetensors", lambda done, steps: self.tell("tune", done, steps),
+        )  # fmt: skip
 
     def _carried(self, reasoned: Reasoned, store: MaskStore, source: FileFrames, begin: int) -> CarriedChain:
         steps = clip_steps(reasoned.trace.plan, self.pipeline.editor)
