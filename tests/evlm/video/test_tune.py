@@ -56,7 +56,7 @@ def test_it_is_the_plain_loop(editor: IP2P) -> None:
     for each in own.values():
         each.requires_grad_(True)
     optimiser = torch.optim.AdamW(own.values(), lr=RATE, weight_decay=1e-2)
-    latents = [editor.encode(clip) for clip in clips()]
+    latents = [torch.cat([editor.encode(crop) for crop in clip.split(1)]) for clip in clips()]
     with shared(unet) as sharing:
         for at in range(3):
             clip, draw = latents[at % 2], torch.Generator().manual_seed(tune_file._number(7, at))
