@@ -136,9 +136,10 @@ def test_what_does_not_fit_is_refused(editor: IP2P, tmp_path: Path) -> None:
 
 
 def test_in_fp16_it_is_refused(editor: IP2P) -> None:
+    before = {name: each.clone() for name, each in editor.unet.state_dict().items()}
     editor.unet.half()
     try:
         with pytest.raises(ModelError, match="bf16 or fp32"):
             tune(editor, clips(), 1, ANCHORS)
     finally:
-        editor.unet.float()
+        editor.unet.float().load_state_dict(before)
