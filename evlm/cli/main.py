@@ -19,7 +19,7 @@ COMMANDS = {
     "edit": "edit one picture or video and write the picture, the mask, the trace and a contact sheet",
     "steadiness": "measure how steady an edited clip is: a table, and a strip to look at",
     "demo": "bundled requests through all five steps, with no network; writes one picture",
-    "scene": "say what a file of 3D Gaussians holds, write it as another kind, or as a page to look at",
+    "scene": "make a scene of 3D Gaussians from photographs, draw it, say what it holds, convert it",
     "models": "list the models, or fetch some of them",
     "doctor": "say what is installed, what it runs on, and what is missing",
 }

@@ -8,6 +8,8 @@ from importlib import import_module
 from . import arguments as kinds
 
 ACTIONS = {
+    "fit": ("scene_fit", "make a scene from photographs with cameras"),
+    "render": ("scene_render", "draw a scene as pictures or a clip"),
     "info": ("scene_info", "say what a file of Gaussians holds"),
     "convert": ("scene_convert", "write a file of Gaussians as another kind"),
     "page": ("scene_page", "write a page that shows it in any browser, with no network"),

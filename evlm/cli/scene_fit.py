@@ -1,0 +1,121 @@
+"""`python -m evlm scene fit`: photographs with cameras become a scene of Gaussians."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import EVLMError
+from . import arguments as kinds
+from .outputs import expanded
+from .scene_convert import WRITTEN
+
+if TYPE_CHECKING:
+    from ..scene.fit.fitting import FitStep
+    from ..scene.points import Points
+
+
+def add_parser(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags."""
+    add = parser.add_argument
+    text = "a COLMAP model's folder, transforms.json, poses_bounds.npy or cameras.json"
+    add("cameras", metavar="CAMERAS", type=kinds.path, help=text)
+    add(
+        "out",
+        metavar="OUT",
+        type=kinds.path,
+        help="the scene to write: .ply, .compressed.ply, .splat or .spz",
+    )
+    add("--images", metavar="DIR", type=kinds.folder, help="the photographs, where the cameras do not say it")
+    text = "a .ply of points with colours to begin with, where the cameras bring none"
+    add("--points", metavar="FILE", type=kinds.path, help=text)
+    text = "at most so many points to begin with, spread over all (on a CPU 20,000)"
+    add("--max-gaussians", metavar="N", type=kinds.whole(1, 50_000_000), default=20_000, help=text)
+    text = "photographs' longer side is at most this, in pixels (512)"
+    add("--size", metavar="PIXELS", type=kinds.whole(16, 8192), default=512, help=text)
+    text = "one view each (400); above 2,000 the rates of 3D Gaussian Splatting hold, with growth"
+    add("--iterations", metavar="N", type=kinds.whole(1, 1_000_000), default=400, help=text)
+    text = "of harmonics, 0 to 3 (0: colours are the same from every side)"
+    add("--degree", metavar="N", type=kinds.whole(0, 3), default=0, help=text)
+    text = "what is behind everything, a sky: red,green,blue in 0..255 (0,0,0)"
+    add("--background", metavar="R,G,B", type=kinds.numbers(3), default=(0, 0, 0), help=text)
+    add(
+        "--seed",
+        metavar="N",
+        type=kinds.whole(0, 2**31 - 1),
+        default=0,
+        help="of the views' order and growth",
+    )
+    text = "a picture that is written again at each tenth: the view that was learnt from"
+    add("--preview", metavar="PNG", type=kinds.path, help=text)
+    add("--overwrite", action="store_true", help="replace OUT where it is there")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Read, fit, and write; a fit that was stopped goes on from OUT.fit.safetensors."""
+    out = expanded(options.out)
+    if not out.name.lower().endswith(WRITTEN):
+        raise EVLMError(f"{options.out}: expected a name that ends in {', '.join(WRITTEN)}")
+    if os.path.lexists(out) and (out.is_dir() or not options.overwrite):
+        raise EVLMError(f"{out} exists: name another file, or add --overwrite")
+    import torch
+
+    from ..scene.files import save_gaussians
+    from ..scene.fit import FitSettings, Fitting, Growth, from_points
+    from ..scene.fit.rates import SHORT
+    from ..scene.poses import load_cameras
+
+    found = load_cameras(expanded(options.cameras), images=options.images).within(options.size)
+    if found.photographs is None:
+        raise EVLMError(f"{options.cameras}: no photographs lie there; name their folder by --images")
+    points = _points(options.points, found.points)
+    if len(points) > options.max_gaussians:
+        draw = torch.Generator().manual_seed(options.seed)
+        some = torch.randperm(len(points), generator=draw)[: options.max_gaussians].sort().values
+        points = type(points)(points.positions[some], points.colours[some], points.notes)
+    start = from_points(points, options.degree, seed=options.seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    start = start.to(device)
+    growth = Growth(every=100, share=0.05, limit=4.0) if options.iterations > SHORT else None
+    red, green, blue = (min(value, 255) / 255 for value in options.background)
+    settings = FitSettings(options.iterations, (red, green, blue), growth=growth, seed=options.seed)
+    fitting = Fitting(start, found.cameras, found.photographs, settings)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    state = out.with_name(out.name + ".fit.safetensors")
+    print(
+        f"{len(found.cameras)} photographs, {len(start):,} Gaussians, {options.iterations:,} iterations",
+        flush=True,
+    )
+    for note in found.notes:
+        print(f"note: {note}")
+    preview = None if options.preview is None else expanded(options.preview)
+    fitted = fitting.run(lambda step: _tell(step, preview), state)
+    notes = save_gaussians(out, fitted.to("cpu"))
+    state.unlink(missing_ok=True)
+    print(f"{out}: {len(fitted):,} Gaussians, {out.stat().st_size:,} bytes")
+    for note in notes:
+        print(f"note: {note}")
+    return 0
+
+
+def _points(path: str | None, found: Points | None) -> Points:
+    from ..scene.files import load_points
+
+    if path is not None:
+        return load_points(expanded(path))
+    if found is None:
+        raise EVLMError("the cameras bring no points to begin with: name a .ply of points by --points")
+    return found
+
+
+def _tell(step: FitStep, preview: Path | None) -> None:
+    """A line at each tenth, and the picture."""
+    if step.done * 10 // step.total == (step.done - 1) * 10 // step.total:
+        return
+    print(f"{step.done:,} of {step.total:,}: loss {step.loss:.4f}, {step.count:,} Gaussians", flush=True)
+    if preview is not None:
+        from ..files.pictures import save_picture
+
+        save_picture(preview, step.picture.clamp(0, 1).cpu())
