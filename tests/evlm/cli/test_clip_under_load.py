@@ -178,7 +178,7 @@ def killed(command: list[str], out: Path, pattern: str) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_real_process_killed_at_several_moments_goes_on_with_the_same_bytes(tmp_path: Path) -> None:
-    """With the bundled models, which look for a plan's target and follow it."""
+    """With the bundled models."""
     source = write_video(tmp_path / "a.mp4", "libx264", COUNT, sound=0.6, crf="4")
     plan = {"instruction": "make the square blue", "targets": ["square"], "scope": "local"}
     trace = tmp_path / "plan.json"
@@ -192,7 +192,7 @@ def test_a_real_process_killed_at_several_moments_goes_on_with_the_same_bytes(tm
     wanted = files_of(tmp_path / "whole")
     out = tmp_path / "out"
     command = [str(out) if word == str(tmp_path / "whole") else word for word in command]
-    for pattern in ("follow-*.masks", "places-*.npz", "window-00000000.mkv", "state-*", "window-*[1-9].mkv"):
+    for pattern in ("plan.json", "places-*.npz", "window-00000000.mkv", "state-*", "window-*[1-9].mkv"):
         killed(command, out, f".evlm-*/{pattern}")
     subprocess.run(command, check=True, env=environment(), cwd=ROOT)
     assert files_of(out) == wanted
