@@ -82,6 +82,15 @@ def numbers(count: int) -> Callable[[str], tuple[int, ...]]:
     return read
 
 
+def colour(text: str) -> tuple[float, float, float]:
+    """Three numbers from 0 to 1, parted by commas."""
+    channel = r"(?:0|1|0?\.[0-9]{1,9}|[01]\.0{0,9}|0\.[0-9]{1,9})"
+    if not re.fullmatch(rf"{channel},{channel},{channel}", text, re.ASCII):
+        raise _refused(text, "three numbers from 0 to 1 parted by commas, such as 0.6,0.7,0.9")
+    red, green, blue = map(float, text.split(","))
+    return red, green, blue
+
+
 def keyframes(text: str) -> str | int | tuple[int, ...] | Path:
     """ "auto", how many, or which ones, parted by commas; else the folder that has edited ones."""
     if text == "auto":

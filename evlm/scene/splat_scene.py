@@ -20,7 +20,8 @@ class SplatScene:
     gaussians: [N]. cameras: none for a scene that came alone. photographs: for each camera a function that
     gives its picture [H, W, 3] in 0..1 when it is asked for (so that a folder of photographs is never held
     whole), or None: then the scene's own renderings take their place. selection: bool [N] or None, what an
-    edit may change. notes: what was dropped or guessed on the way, in words.
+    edit may change. background: RGB in 0..1, what is behind everything. notes: what was dropped or guessed on
+    the way, in words.
 
     Raises SceneError: a selection of another length, photographs of another count than cameras.
     """
@@ -29,6 +30,7 @@ class SplatScene:
     cameras: tuple[Camera, ...] = ()
     photographs: tuple[Callable[[], Tensor], ...] | None = None
     selection: Tensor | None = None
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0)
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

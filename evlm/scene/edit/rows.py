@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 
@@ -10,11 +11,13 @@ from torch import Tensor, nn
 
 from ...errors import SceneError
 from ..gaussians import Gaussians
+from ..raster.project import OPACITY_MAX
 
 # Of scenes of about four units, and of a few hundred steps; the means' goes with the scene's extent.
 RATES = {"means": 1e-3, "log_scales": 1e-2, "quats": 5e-3, "logits": 5e-2, "sh": 5e-2}
 HIGHER = 1 / 20  # of the rate of `sh`, for the harmonics that depend on the direction
 UNITS = 4.0
+_OPAQUE = math.log(OPACITY_MAX / (1 - OPACITY_MAX))
 _NAMES = tuple(field.name for field in fields(Gaussians))
 
 
@@ -59,6 +62,8 @@ class Rows:
         self.adam.zero_grad(set_to_none=True)
         loss.backward()
         self.adam.step()
+        with torch.no_grad():  # beyond OPACITY_MAX a logit has no gradient, and would not come back
+            self.parameters["logits"].clamp_(max=_OPAQUE)
 
     def forget_moments(self) -> None:
         """As Adam was at first."""

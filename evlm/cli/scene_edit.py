@@ -1,0 +1,320 @@
+"""`python -m evlm scene edit`: a scene of Gaussians, from a request to files."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import one_line
+from . import arguments as kinds
+from . import given, request_flags
+from .ask import at_terminal, remedy
+from .originals import read_references
+from .outputs import Outputs, expanded
+from .request_flags import check_request, editor_settings, loaded, sampling
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..reason.reasoner import Reasoned
+    from ..scene import SplatScene
+    from ..scene_job import Looks, SceneJob, StepSelection
+    from .terminal import Terminal
+
+NAMES = ["edited.ply", "selection.npz", "before_after.mp4", "trace.json", "sheet.png"]
+SHOWN = 6  # views on the sheet
+ORBIT, RATE = 36, 12  # pictures of the turn around the scene, and how many a second
+
+
+def add_parser(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags."""
+    add = parser.add_argument
+    text = ".ply, .compressed.ply, .splat, .spz or .ksplat to edit"
+    add("--scene", required=True, metavar="FILE", type=kinds.path, help=text)
+    text = (
+        "what it is seen by: a COLMAP model or its project, transforms.json, poses_bounds.npy, cameras.json, "
+        "ComfyUI's camera info, or orbit:24, cone:12"
+    )
+    add("--cameras", default="orbit:24", metavar="PATH", type=kinds.path, help=text)
+    text = "folder of the cameras' photographs; without it the scene's own renderings are edited"
+    add("--images", metavar="DIR", type=kinds.path, help=text)
+    text = "what is behind everything: three numbers from 0 to 1"
+    add("--background", type=kinds.colour, default=(0.0, 0.0, 0.0), metavar="R,G,B", help=text)
+    text = "consistent: all views, in rounds; in2n: one view at a time, the paper's; direct: all views once"
+    add("--schedule", choices=["consistent", "in2n", "direct"], default="consistent", help=text)
+    add(
+        "--views", type=kinds.whole(1, 1000), default=24, metavar="N", help="how many are edited, at the most"
+    )
+    text = "pixels of the longer side of an edited view"
+    add("--longest", type=kinds.whole(16, 4096), default=512, metavar="N", help=text)
+    text = "write the plan, or plan and selection, and paint nothing"
+    add("--until", choices=["plan", "mask"], help=text)
+    request_flags.add_flags(parser)
+    text = "folder in which models lie, beside the cache; repeatable"
+    add("--folder", action="append", default=[], metavar="DIR", type=kinds.folder, help=text)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Edit a scene; write it, its selection, a clip and a sheet of before and after, and the trace.
+
+    Returns 3 where nothing was painted because the plan is doubted, or not sure enough."""
+    from .terminal import Terminal, quiet_libraries
+
+    check_request(options)
+    read = [options.scene, *options.reference, *options.reference_video, *options.reference_depth]
+    read += [path for path in (options.adapter, options.plan, options.mask) if path]
+    outputs = Outputs(options.out, options.overwrite, read)
+    outputs.check(NAMES)
+    quiet_libraries()
+    from ..files.pictures import load_mask
+    from ..scene.edit import SceneEdit
+    from ..scene_job import SceneJob
+
+    terminal = Terminal()
+    scene, source = _scene(options)
+    references, notes = read_references(options)
+    for note in (*scene.notes, *notes):
+        terminal.note(note)
+    models, pipeline = loaded(terminal, given.plan_of(options))(options)
+    settings = SceneEdit(
+        schedule=options.schedule, views=options.views, longest=options.longest, seed=options.seed
+    )
+    edit = editor_settings(options, pipeline)
+    work = _work_folder(outputs.folder, options, models)
+    job = SceneJob(
+        scene,
+        pipeline,
+        options.prompt,
+        references,
+        settings,
+        edit,
+        sampling(options),
+        options.threshold,
+        work,
+        None if options.mask is None else load_mask(options.mask),
+        on_event=terminal.event,
+        on_work=_Progress(terminal),
+        on_step=lambda done, total, _: terminal.bar("paint", done, total, " steps"),
+        notes=notes,
+    )
+    seconds: dict[str, float] = {}
+    begun = time.perf_counter()
+
+    def timed(step: str) -> None:
+        nonlocal begun
+        now = time.perf_counter()
+        seconds[step], begun = now - begun, now
+
+    looks = job.looks()
+    timed("render")
+    reasoned = job.reason(looks)
+    timed("reason")
+    record = {**_record(options, models, reasoned), "seconds": seconds}
+    if options.until == "plan":
+        return _written(outputs, terminal, record, job, None, looks)
+    selections = job.select_all(reasoned, looks)
+    timed("select")
+    record["scene"] = _facts(options, scene, looks, selections)
+    if options.until == "mask":
+        return _written(outputs, terminal, record, job, selections, looks)
+    held = at_terminal(options.ask_below, terminal).about(reasoned.trace.plan)
+    held = held or ("" if options.anyway else job.doubt)
+    record["held_back"] = held
+    if held:
+        _written(outputs, terminal, record, job, selections, looks)
+        terminal.line(f"{'held':8}  nothing was painted: {held}; say it otherwise, or {remedy(held)}")
+        return 3
+    edited = job.paint(selections, looks)
+    timed("edit")
+    _written(outputs, terminal, record, job, selections, looks, edited, source)
+    shutil.rmtree(work, ignore_errors=True)
+    return 0
+
+
+def _scene(options: argparse.Namespace) -> tuple[SplatScene, Any]:
+    """(the scene with its cameras, what its file held beside the Gaussians)."""
+    from ..scene import SplatScene
+    from ..scene.files import load_gaussians
+    from ..scene.poses import load_cameras
+
+    found = load_gaussians(expanded(options.scene))
+    cameras = options.cameras
+    if not cameras.startswith(("orbit", "cone")):
+        cameras = expanded(cameras)
+    images = None if options.images is None else expanded(options.images)
+    looks = load_cameras(cameras, found.gaussians, images, options.longest)
+    scene = SplatScene(
+        found.gaussians,
+        looks.cameras,
+        looks.photographs if images is not None else None,
+        background=options.background,
+    )
+    return scene.noted(*found.notes, *looks.notes), found.source
+
+
+def _written(
+    outputs: Outputs,
+    terminal: Terminal,
+    record: dict[str, Any],
+    job: SceneJob,
+    selections: list[StepSelection] | None,
+    looks: Looks,
+    edited: SplatScene | None = None,
+    source: Any = None,
+) -> int:
+    """Writes what there is."""
+    from ..files.pictures import write_atomically
+
+    names = NAMES if edited is not None else ["trace.json", *(["selection.npz"] if selections else [])]
+    files = dict(zip(names, outputs.claim(names), strict=True))
+    record["notes"] = list(job.notes)
+    try:
+        if edited is not None and selections is not None:
+            from ..scene.files import save_gaussians
+
+            record["notes"] += save_gaussians(files["edited.ply"], edited.gaussians, source)
+            _write_clip(files["before_after.mp4"], job.scene, edited)
+            _write_sheet(files["sheet.png"], job, edited, selections, looks)
+        if selections:
+            _write_selection(files["selection.npz"], selections)
+        text = json.dumps(record, ensure_ascii=False, indent=2) + "\n"
+        write_atomically(files["trace.json"], lambda file: file.write(text.encode("utf-8")))
+    except BaseException:
+        outputs.release(list(files.values()))
+        raise
+    terminal.line(f"{'wrote':8}  {', '.join(map(str, files.values()))}")
+    return 0
+
+
+def _write_selection(path: Path, selections: list[StepSelection]) -> None:
+    """`rows`: bool [N], all that may change; `step_1` and so on: of each step."""
+    import numpy as np
+    import torch
+
+    from ..files.pictures import write_atomically
+
+    rows = {f"step_{n}": each.rows.cpu().numpy() for n, each in enumerate(selections, 1)}
+    rows["rows"] = torch.stack([each.rows for each in selections]).any(0).cpu().numpy()
+    write_atomically(path, lambda file: np.savez_compressed(file, allow_pickle=False, **rows))
+
+
+def _write_clip(path: Path, before: SplatScene, after: SplatScene) -> None:
+    """A turn around the scene, before on the left and after on the right."""
+    from fractions import Fraction
+
+    import torch
+
+    from ..files.clip_writer import write_clip
+    from ..scene.poses import load_cameras
+
+    cameras = load_cameras(f"orbit:{ORBIT}", before.gaussians, size=256).cameras
+
+    def pictures() -> Any:
+        for camera in cameras:
+            yield torch.cat([_shown(scene, camera) for scene in (before, after)], 1)[None]
+
+    write_clip(path, pictures(), "h264", [Fraction(1, RATE)] * len(cameras))
+
+
+def _write_sheet(
+    path: Path, job: SceneJob, edited: SplatScene, selections: list[StepSelection], looks: Looks
+) -> None:
+    from ..files.pictures import write_atomically
+    from ..scene.edit.views import seen
+    from ..viz.clip_sheet import StripFrame, draw_clip_sheet
+
+    some = range(0, len(looks.cameras), -(-len(looks.cameras) // SHOWN))
+    changed = edited.selection
+    assert changed is not None  # `SceneJob.paint` says what changed
+    tiles = [
+        StripFrame(
+            looks.pictures[at].cpu(),
+            seen(job.scene.gaussians, changed, looks.cameras[at]).float().cpu(),
+            _shown(edited, looks.cameras[at]),
+            looks.cameras[at].name or f"view {at}",
+        )
+        for at in some
+    ]
+    orders = " ; then ".join(each.plan.instruction for each in selections)
+    image = draw_clip_sheet(tiles, orders, f"asked: “{job.prompt}”" if job.prompt else "")
+    write_atomically(path, lambda file: image.save(file, format="PNG"))
+
+
+def _shown(scene: SplatScene, camera: Any) -> Tensor:
+    import torch
+
+    from ..scene.raster import rasterize
+
+    background = torch.tensor(scene.background).to(scene.gaussians.means)
+    with torch.no_grad():
+        return rasterize(scene.gaussians, camera, background).image.clamp(0, 1).float().cpu()
+
+
+def _record(options: argparse.Namespace, models: dict[str, Path], reasoned: Reasoned) -> dict[str, Any]:
+    from .. import __version__
+    from ..plan.trace import TRACE_VERSION
+
+    flags = ("reference", "reference_video", "reference_depth", "reference_text")
+    return {
+        "evlm": __version__,
+        "trace_version": TRACE_VERSION,
+        "prompt": options.prompt,
+        "references": [one_line(each) for flag in flags for each in getattr(options, flag)],
+        "models": {role: one_line(str(path)) for role, path in models.items()},
+        "trace": asdict(reasoned.trace),
+        "text": reasoned.text,
+        "held_back": "",
+    }
+
+
+def _facts(
+    options: argparse.Namespace, scene: SplatScene, looks: Looks, selections: list[StepSelection]
+) -> dict[str, Any]:
+    return {
+        "file": one_line(options.scene),
+        "cameras": one_line(options.cameras),
+        "gaussians": len(scene),
+        "views": [camera.name for camera in looks.cameras],
+        "photographs": looks.photographed,
+        "schedule": options.schedule,
+        "steps": [
+            {
+                "instruction": each.plan.instruction,
+                "selected": int(each.rows.sum()),
+                "views_that_voted": sum(mask is not None for mask in each.masks),
+                "notes": list(each.notes),
+            }
+            for each in selections
+        ],
+    }
+
+
+def _work_folder(folder: Path, options: argparse.Namespace, models: dict[str, Path]) -> Path:
+    """Where what is done lies: the same for the same command."""
+    said = {
+        key: str(value) for key, value in sorted(vars(options).items()) if key not in ("until", "overwrite")
+    }
+    said |= {role: str(path) for role, path in models.items()}
+    return folder / f".scene-{hashlib.sha256(json.dumps(said).encode()).hexdigest()[:12]}"
+
+
+class _Progress:
+    """How far it is: a bar where a person watches, else a line now and then."""
+
+    EVERY = 20.0  # seconds
+
+    def __init__(self, terminal: Terminal) -> None:
+        self.terminal, self.told = terminal, time.perf_counter()
+
+    def __call__(self, what: str, done: int, total: int, picture: Tensor | None) -> None:
+        self.terminal.bar(what, done, total, " views")
+        now = time.perf_counter()
+        if not self.terminal.live and now - self.told >= self.EVERY:
+            self.told = now
+            self.terminal.line(f"{what:8}  {done} of {total} views")

@@ -1,0 +1,247 @@
+"""A scene of Gaussians from a request to an edited scene: plan, selection, painting, step after step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .edit.crop import resize
+from .errors import SceneError
+from .plan.trace import Plan, Trace
+from .request import Request
+from .scene import Camera, SplatScene
+from .scene.edit import SceneEdit, edit_rows, edit_views
+from .scene.edit.journal import FolderJournal, digest_of
+from .scene.edit.painters import EditorPainter
+from .scene.edit.views import seen
+from .scene.poses import farthest
+from .scene.raster import rasterize
+from .scene.select import select_rows, vote
+
+if TYPE_CHECKING:
+    from .edit.protocol import EditSettings, OnStep
+    from .events import OnEvent
+    from .pipeline import Pipeline
+    from .reason.reasoner import Reasoned, Sampling
+    from .request import Reference
+
+LEAST = 16  # pixels of a view: less of a thing tells nothing
+SAME = 0.25  # of the smaller of two masks that the other has to have, for both to be of one thing
+OnWork = Callable[[str, int, int, "Tensor | None"], None]
+"""(what is done: "select" or "edit", views that are finished, all as far as is known, one of them)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Looks:
+    """What an edit looks from: cameras of the size in which is painted, and what they show, [H, W, 3] each in
+    0..1. photographed: whether those are photographs, and not the scene's own renderings."""
+
+    cameras: tuple[Camera, ...]
+    pictures: tuple[Tensor, ...]
+    photographed: bool
+
+
+@dataclass(frozen=True, eq=False)
+class StepSelection:
+    """What a step of a plan may change. rows: bool [N]. masks: for each view [H, W] in 0..1, or None where
+    the thing was not found. notes: decisions, in words."""
+
+    plan: Plan
+    rows: Tensor
+    masks: tuple[Tensor | None, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class SceneJob:
+    """One edit of one scene.
+
+    prompt, references: as `Request` has them; its original is the first of the views. settings: which views,
+    and how they are painted and fitted; edit: the editor's. work: a folder for what is done, so that an edit
+    that was stopped goes on there; None keeps nothing. mask: [1, H, W] in 0..1, where the edit goes in the
+    first view, given by somebody. doubt: after `select`, why nothing should be painted by this plan unless
+    somebody says so, or empty. notes: grows with what a user should know.
+
+    Selected rows are all that can change; every other row of the result has the scene's own bits.
+    """
+
+    scene: SplatScene
+    pipeline: Pipeline
+    prompt: str = ""
+    references: tuple[Reference, ...] = ()
+    settings: SceneEdit = field(default_factory=SceneEdit)
+    edit: EditSettings | None = None
+    sampling: Sampling | None = None
+    threshold: float | None = None
+    work: Path | None = None
+    mask: Tensor | None = None
+    on_event: OnEvent | None = None
+    on_work: OnWork | None = None
+    on_step: OnStep | None = None
+    notes: list[str] = field(default_factory=list)
+    doubt: str = ""
+
+    def looks(self) -> Looks:
+        """The views of an edit: those that differ most, and what they show. Raises SceneError: no cameras."""
+        scene, settings = self.scene, self.settings
+        if not scene.cameras:
+            raise SceneError("the scene has no cameras: give its file of cameras, or cameras='orbit:24'")
+        which = farthest(scene.cameras, settings.views)
+        cameras = tuple(scene.cameras[at].within(settings.longest) for at in which)
+        if scene.photographs is None:
+            return Looks(cameras, tuple(self._shown(camera) for camera in cameras), False)
+        pictures = [scene.photographs[at]() for at in which]
+        fitted = [
+            resize(picture[None], camera.height, camera.width)[0].clamp(0, 1)
+            for picture, camera in zip(pictures, cameras, strict=True)
+        ]
+        return Looks(cameras, tuple(fitted), True)
+
+    def request(self, looks: Looks) -> Request:
+        """What the reasoner is asked: the first view, the words and the references."""
+        return Request(looks.pictures[0][None].float().cpu(), self.prompt, self.references)
+
+    def reason(self, looks: Looks) -> Reasoned:
+        """The plan. Errors as `Pipeline.reason`'s."""
+        return self.pipeline.reason(self.request(looks), self.sampling, self.on_event)
+
+    def select(self, plan: Plan, trace: Trace, looks: Looks) -> StepSelection:
+        """Which Gaussians a step may change: those that fill the masks of its targets in the views.
+
+        A step of the whole picture selects all. In the first view the place is the plan's, as for a picture;
+        in the others the detector looks for the targets, and a view counts whose mask is where the first
+        view's selection is seen. Raises SceneError: nothing was found.
+        """
+        gaussians, count = self.scene.gaussians, len(looks.cameras)
+        if plan.scope == "global":
+            rows = torch.ones(len(gaussians), dtype=torch.bool, device=gaussians.means.device)
+            return StepSelection(plan, rows, (None,) * count, ("the whole scene is edited",))
+        first = self._first_mask(plan, trace, looks)
+        masks: list[Tensor | None] = [first, *[None] * (count - 1)]
+        scores, notes = [1.0] * count, list[str]()
+        core = select_rows(gaussians, vote(gaussians, looks.cameras, masks)).rows
+        self._tell("select", 1, count, looks.pictures[0])
+        for at in range(1, count):
+            found = self._find(plan, looks.pictures[at])
+            if found is not None:
+                mask, score = found
+                expected = seen(gaussians, core, looks.cameras[at]).cpu()
+                if int(expected.sum()) >= LEAST and _shared(expected, mask >= 0.5) < SAME:
+                    notes.append(f"view {at}: what was found there is another thing")
+                else:
+                    masks[at], scores[at] = mask, score
+            self._tell("select", at + 1, count, looks.pictures[at])
+        chosen = select_rows(gaussians, vote(gaussians, looks.cameras, masks, scores))
+        if not bool(chosen.rows.any()):
+            raise SceneError(
+                f"no Gaussian lies in the masks of {', '.join(plan.targets) or 'the plan'}: look at the "
+                "views, name the target otherwise, or choose cameras that see it"
+            )
+        alone = all(mask is None for mask in masks[1:])
+        notes += (
+            ["the first view alone says where it is: what it does not see is not selected"] if alone else []
+        )
+        return StepSelection(plan, chosen.rows, tuple(masks), (*notes, *(() if alone else chosen.notes)))
+
+    def paint(self, selections: list[StepSelection], looks: Looks) -> SplatScene:
+        """The edited scene: each step in its turn, its views' sources what the steps before have made."""
+        scene, gaussians = self.scene, self.scene.gaussians
+        background = torch.tensor(scene.background).to(gaussians.means)
+        edited, changed = (
+            gaussians,
+            torch.zeros(len(gaussians), dtype=torch.bool, device=gaussians.means.device),
+        )
+        for number, step in enumerate(selections):
+            photographs = looks.pictures if looks.photographed and not number else None
+            views = edit_views(edited, step.rows, looks.cameras, photographs, background)
+            painter = EditorPainter(
+                self.pipeline.editor, step.plan.instruction, self.edit, on_step=self.on_step
+            )
+            journal = None
+            if self.work is not None:
+                said = (step.plan.instruction, self.settings, painter.settings, scene.background)
+                pictures = [view.source for view in views]
+                journal = FolderJournal(
+                    self.work, digest_of([*edited.tensors().values(), step.rows, *pictures, *said])
+                )
+            edited, notes = edit_rows(
+                edited,
+                step.rows,
+                views,
+                painter,
+                self.settings,
+                background,
+                extent(scene),
+                journal,
+                lambda done, total, picture: self._tell("edit", done, total, picture),
+            )
+            changed |= step.rows
+            self._note([*step.notes, *painter.notes, *notes])
+        return replace(scene, gaussians=edited, selection=changed).noted(*self.notes)
+
+    def select_all(self, reasoned: Reasoned, looks: Looks) -> list[StepSelection]:
+        """`select`, of each step that changes something."""
+        steps = [step for step in reasoned.trace.plan.steps if not step.changes_nothing]
+        return [self.select(step, reasoned.trace, looks) for step in steps]
+
+    def _first_mask(self, plan: Plan, trace: Trace, looks: Looks) -> Tensor:
+        from .reason.reasoner import Reasoned
+
+        alone = replace(trace, plan=plan)
+        reasoned = Reasoned("", 0, 0.0, trace=alone)
+        planned = self.pipeline.plan(
+            self.request(looks), reasoned, self.threshold, mask=self.mask, on_event=self.on_event
+        )
+        self._note(planned.notes)
+        self.doubt = self.doubt or planned.doubt
+        if planned.mask is None:
+            return torch.ones(looks.cameras[0].height, looks.cameras[0].width)
+        return planned.mask[0]
+
+    def _find(self, plan: Plan, picture: Tensor) -> tuple[Tensor, float] | None:
+        """(mask [H, W] in 0..1 of the targets in a view, how sure the least of them is); None: not found."""
+        grounder, segmenter = self.pipeline.grounder, self.pipeline.segmenter
+        if grounder is None or segmenter is None or not plan.targets:
+            return None
+        frames = picture[None].float().cpu()
+        boxes = grounder.ground(frames, plan.targets, self.threshold)
+        best = [max((box for box in boxes if box.label == label), key=lambda box: box.score, default=None)
+                for label in dict.fromkeys(box.label for box in boxes)]  # fmt: skip
+        sure = [box for box in best if box is not None]
+        if not sure:
+            return None
+        objects = segmenter.segment(frames, sure).masks
+        return objects[:, 0].amax(0), min(box.score for box in sure)
+
+    def _shown(self, camera: Camera) -> Tensor:
+        gaussians = self.scene.gaussians
+        background = torch.tensor(self.scene.background).to(gaussians.means)
+        with torch.no_grad():
+            return rasterize(gaussians, camera, background).image.clamp(0, 1)
+
+    def _tell(self, what: str, done: int, total: int, picture: Tensor | None) -> None:
+        if self.on_work is not None:
+            self.on_work(what, done, total, picture)
+
+    def _note(self, notes: list[str] | tuple[str, ...]) -> None:
+        self.notes += [note for note in notes if note not in self.notes]
+
+
+def _shared(one: Tensor, other: Tensor) -> float:
+    """Of two masks, bool [H, W]: how much of the smaller one lies in the other, 0..1."""
+    return float((one & other).sum()) / max(1, min(int(one.sum()), int(other.sum())))
+
+
+def extent(scene: SplatScene) -> float:
+    """Of a scene in world units: how far its cameras stand apart, else how far most of its Gaussians do."""
+    places = [camera.centre for camera in scene.cameras]
+    points = torch.stack(places) if len(places) > 1 else scene.gaussians.means.detach().double().cpu()
+    if not len(points):
+        return 1.0
+    away = (points - points.median(0).values).norm(dim=1)
+    return max(2.0 * float(away.quantile(0.9) if len(away) < 1_000_000 else away.median()), 1e-6)

@@ -1,0 +1,111 @@
+"""`python -m evlm scene edit`: a request and a scene to files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_scene_job import MAKE, RED, Cuts, Greens, Looks, colour_mask, scene
+
+from evlm.cli.main import main
+from evlm.files.clips import read_clip
+from evlm.files.pictures import load_picture
+from evlm.pipeline import Pipeline
+from evlm.plan.trace import Plan, plan_to_json
+from evlm.scene.files import load_gaussians, save_gaussians
+
+
+@pytest.fixture
+def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Two balls in room.ply, a plan in plan.json; small steps in place of the models."""
+    given: dict[str, Any] = {"editor": Greens()}
+    monkeypatch.chdir(tmp_path)
+    save_gaussians("room.ply", scene().gaussians)
+    Path("plan.json").write_text(plan_to_json(MAKE))
+
+    def load(models: Any, reasoner: Any, *_: Any, **__: Any) -> Pipeline:
+        return Pipeline(reasoner, Looks(), Cuts(), given["editor"])
+
+    monkeypatch.setattr("evlm.models.zoo.choose", lambda *_: {})
+    monkeypatch.setattr(Pipeline, "load", load)
+    return given
+
+
+WORDS = [
+    "scene",
+    "edit",
+    "--scene",
+    "room.ply",
+    "--cameras",
+    "orbit:4",
+    "--longest",
+    "48",
+    "--plan",
+    "plan.json",
+]
+WORDS += ["--background", "0.5,0.5,0.5", "--out", "out"]
+
+
+def test_it_writes_the_scene_and_what_to_look_at(
+    room: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(WORDS) == 0
+    assert "wrote     out/edited.ply, out/selection.npz, out/before_after.mp4" in capsys.readouterr().err
+    rows = torch.from_numpy(np.load("out/selection.npz", allow_pickle=False)["rows"])
+    before, after = load_gaussians("room.ply").gaussians, load_gaussians("out/edited.ply").gaussians
+    assert bool(rows[:40].any()) and not bool(rows[40:].any())
+    for name, tensor in after.tensors().items():
+        assert torch.equal(tensor[~rows], before.tensors()[name][~rows])
+    clip = read_clip("out/before_after.mp4").frames
+    left, right = clip[..., :256, :], clip[..., 256:, :]
+    assert clip.shape == (36, 256, 512, 3)
+    red = torch.stack([colour_mask(frame, RED) for frame in left])
+    assert red.sum() > 3 * torch.stack([colour_mask(frame, RED) for frame in right]).sum()
+    assert load_picture("out/sheet.png").shape[1] > 448
+    record = json.loads(Path("out/trace.json").read_text())
+    assert record["scene"]["gaussians"] == 80 and record["scene"]["steps"][0]["selected"] == int(rows.sum())
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        "before_after.mp4", "edited.ply", "selection.npz", "sheet.png", "trace.json",
+    ]  # fmt: skip
+
+
+def test_until_stops_and_the_same_command_goes_on(room: dict[str, Any]) -> None:
+    assert main([*WORDS, "--until", "plan"]) == 0 and [p.name for p in Path("out").iterdir()] == [
+        "trace.json"
+    ]
+    assert main([*WORDS, "--until", "mask"]) == 0 and Path("out/selection-2.npz").exists()
+    assert room["editor"].orders == []
+
+
+def test_a_stopped_edit_goes_on(room: dict[str, Any]) -> None:
+    assert main([*WORDS, "--out", "whole"]) == 0
+    room["editor"] = Greens(1, KeyboardInterrupt)
+    assert main(WORDS) == 130
+    room["editor"] = Greens()
+    assert main(WORDS) == 0 and room["editor"].orders
+    assert Path("out/edited.ply").read_bytes() == Path("whole/edited.ply").read_bytes()
+
+
+def test_a_doubted_plan_is_held_back_and_wrong_words_are_said(
+    room: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("plan.json").write_text(plan_to_json(Plan("make the pink ball green", ("pink ball",))))
+    room["editor"] = Greens()
+    Looks.ground, kept = (lambda *_, **__: []), Looks.ground  # type: ignore[method-assign]
+    try:
+        assert main(WORDS) == 3
+    finally:
+        Looks.ground = kept  # type: ignore[method-assign]
+    assert "nothing was painted" in capsys.readouterr().err and not Path("out/edited.ply").exists()
+    for words, said in (
+        (["--background", "0.5,2,0"], "three numbers from 0 to 1"),
+        (["--cameras", "nowhere"], "nowhere: no such file or folder"),
+        (["--scene", "plan.json"], "plan.json"),
+        (["--views", "0"], "--views"),
+    ):
+        assert main([*WORDS, *words]) == 2
+        assert said in capsys.readouterr().err
