@@ -67,9 +67,8 @@ class EditVideo(io.ComfyNode):
                     "together",
                     options=TOGETHER,
                     default=TOGETHER[0],
-                    tooltip="At whom a frame looks while it is painted: nobody; or, in half as much time "
-                    "again, the window's first and middle one (anchors), neighbours (sparse, tav) or all "
-                    "of it.",
+                    tooltip="At whom a frame looks while it is painted: nobody; the window's first and "
+                    "middle one (anchors, half as much time again); neighbours (sparse, tav); or all of it.",
                 ),
                 io.Int.Input(
                     "window",

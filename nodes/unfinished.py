@@ -1,18 +1,20 @@
 """What is done of an edit that was cancelled or failed: it stays in ComfyUI's temp folder, for the same edit
 queued again.
 
-The folder is named by what goes into the edit. Models are told apart as objects: ComfyUI hands on the same
-one as long as nothing before it has changed, and its temp folder is emptied when it starts.
+The folder is named by what goes into the edit, and by a word of this process: models are told apart as
+objects, which ComfyUI hands on as long as nothing before them has changed. Its temp folder is emptied when it
+starts.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from ..evlm.clips.masks import MaskStore
 
 MOST = 2  # edits of which something is kept; of a third the oldest is forgotten
-_HEAD = "evlm_unfinished_"
+_HEAD = f"evlm_unfinished_{secrets.token_hex(8)}_"  # nobody else can know it, or number models so
 _numbers: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 _next = count()
 _busy: set[Path] = set()
@@ -44,7 +46,7 @@ def key_of(*parts: Any) -> str:
 
 
 def model(value: Any) -> str:
-    """A model in `key_of`: no other has ever had the same words."""
+    """A model in `key_of`: no other of this process has ever had the same words."""
     if value is None:
         return "none"
     return str(_numbers.setdefault(value, next(_next)))
@@ -57,7 +59,11 @@ def work_folder(key: str, worth: Callable[[Path], bool]) -> Iterator[Path]:
     folder = folders.temp() / (_HEAD + key)
     if folder in _busy:  # the same edit runs beside this one
         with tempfile.TemporaryDirectory(prefix=_HEAD, dir=folders.temp()) as other:
-            yield Path(other)
+            _busy.add(Path(other))
+            try:
+                yield Path(other)
+            finally:
+                _busy.discard(Path(other))
         return
     _busy.add(folder)
     try:
@@ -105,8 +111,9 @@ class Painting:
         self.job, self.held = job, held
         self.frames: Tensor | None = None
         if held and job.done and not self._file.is_file():  # its frames were too many for the disk
-            for each in job.work.iterdir():
-                each.unlink()
+            for kind in ("state", "window", "mask", "key"):  # places and keyframes are good
+                for each in job.work.glob(f"{kind}-*"):
+                    each.unlink()
 
     @contextmanager
     def of(self, store: MaskStore) -> Iterator[None]:
@@ -117,7 +124,10 @@ class Painting:
         if self.held:
             self.frames = torch.empty(store.count, job.clip.height, job.clip.width, 3)
             if done:
-                self.frames[:done] = torch.from_numpy(np.load(self._file, allow_pickle=False))[:done]
+                kept = np.load(self._file, mmap_mode="r", allow_pickle=False)
+                for at in range(done):  # one frame at a time: they are held once
+                    self.frames[at] = torch.from_numpy(kept[at].copy())
+                del kept  # Windows unlinks no file that is mapped
         if done:
             host.tell([f"{done} of {store.count} frames are painted from the run before: it goes on there"])
         job.on_frames = self._keep
@@ -141,9 +151,18 @@ class Painting:
             import numpy as np
 
             data = self.frames[:done].numpy()
-            with suppress(OSError):  # then the next run begins anew
+            try:
                 self._file.unlink(missing_ok=True)
                 write_atomically(self._file, lambda file: np.save(file, data))
+            except OSError as error:
+                host.tell(
+                    [
+                        f"{done} of {count} frames were painted, and the disk did not take them "
+                        f"({error.strerror or error}): make room for ComfyUI's temp folder; queued again, they "
+                        "are painted anew"
+                    ]
+                )
+                return
         host.tell(
             [f"{done} of {count} frames are painted, and kept: queue the same again, and it goes on there"]
         )

@@ -152,7 +152,9 @@ def run_clip(
         if isinstance(error, OSError):
             raise _full(files[-1], error) from error
         raise
-    shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(
+        job.work, ignore_errors=True
+    )  # of handed keyframes their own: the rest is another command's
     terminal.line(f"{'wrote':8}  {', '.join(map(str, files))}")
     if held:
         terminal.line(f"{'held':8}  nothing was painted: {held}; say it otherwise, or {remedy(held)}")

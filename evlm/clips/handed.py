@@ -123,6 +123,10 @@ def write_keys(
 
     try:
         source = digest_of(sources())
+        if not indices:
+            raise PictureError(
+                "nothing is to be edited in any frame, so there are no keyframes; see --until mask"
+            )
         data = {
             "indices": indices,
             "times": [str(sum(durations[:at], Fraction(0))) for at in indices],
@@ -141,7 +145,7 @@ def write_keys(
 
 class HandedChain:
     """A clip from keyframes that somebody edited; as `StepChain`, from frame `begin` on. What no keyframe's
-    motion reaches stays as the nearest ones have it: nobody is asked to paint it.
+    motion reaches takes the paint beside it, or stays as the nearest ones have it: nobody paints it.
 
     steps: of the plan, whose places the edit may touch. Raises PictureError where the keyframes are of
     another clip.

@@ -254,8 +254,8 @@ class _Run:
                 self._go_back(number, prompt, frame, self.shot)
         if find is None:
             return
-        there = self.tracks.present
-        fell = frame > 0 and any(bool(there[n, frame - 1] and not there[n, frame]) for n in self.live)
+        is_there = self.tracks.there
+        fell = frame > 0 and any(is_there(n, frame - 1) and not is_there(n, frame) for n in self.live)
         if frame == 0 or cut or fell or frame % KEYFRAME == 0:
             self._ask(frame, find)
             self.asked = frame

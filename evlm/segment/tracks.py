@@ -81,6 +81,10 @@ class Tracks:
         flat = np.unpackbits(packed, count=self.height * self.width).astype(bool)
         return torch.from_numpy(flat).reshape(self.height, self.width)
 
+    def there(self, number: int, frame: int) -> bool:
+        """Whether an object has a mask in a frame."""
+        return frame in self._bits[number]
+
     @property
     def present(self) -> Tensor:
         """Bool [N, F]: where an object has a mask."""

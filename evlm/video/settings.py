@@ -21,8 +21,8 @@ class VideoSettings:
     """How a clip is edited, beside the editor's own settings.
 
     together: at whom a frame looks while it is painted (together.py). Nobody by default: one noise for all
-        frames and a crop that follows hold a clip together, and in the drawn world looking at others adds
-        next to nothing to that, for half as much time again (benchmarks/README.md).
+        frames and a crop that follows hold a clip together, and in the drawn world `anchors` adds next to
+        nothing to that, for half as much time again (benchmarks/README.md).
     window: frames that belong together. overlap: how many of a window are those that the one before has
         finished; they stay as they are, and the others go on from them (`shared`). How many frames are in
         memory at once is the editor's `chunk`.
