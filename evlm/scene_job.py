@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from . import __version__
 from .edit.crop import resize
 from .errors import SceneError
 from .plan.trace import Plan, Trace
@@ -64,7 +65,8 @@ class SceneJob:
     prompt, references: as `Request` has them; its original is the first of the views. settings: which views,
     and how they are painted and fitted; edit: the editor's. work: a folder for what is done, so that an edit
     that was stopped goes on there; None keeps nothing. mask: [1, H, W] in 0..1, where the edit goes in the
-    first view, given by somebody. doubt: after `select`, why nothing should be painted by this plan unless
+    first view, given by somebody. identity: of the editor's weights in words, which tell its work from that
+    of others. doubt: after `select`, why nothing should be painted by this plan unless
     somebody says so, or empty. notes: grows with what a user should know.
 
     Selected rows are all that can change; every other row of the result has the scene's own bits.
@@ -80,6 +82,7 @@ class SceneJob:
     threshold: float | None = None
     work: Path | None = None
     mask: Tensor | None = None
+    identity: str = ""
     on_event: OnEvent | None = None
     on_work: OnWork | None = None
     on_step: OnStep | None = None
@@ -95,10 +98,9 @@ class SceneJob:
         cameras = tuple(scene.cameras[at].within(settings.longest) for at in which)
         if scene.photographs is None:
             return Looks(cameras, tuple(self._shown(camera) for camera in cameras), False)
-        pictures = [scene.photographs[at]() for at in which]
-        fitted = [
-            resize(picture[None], camera.height, camera.width)[0].clamp(0, 1)
-            for picture, camera in zip(pictures, cameras, strict=True)
+        fitted = [  # one photograph at a time in its own size
+            resize(scene.photographs[at]()[None], camera.height, camera.width)[0].clamp(0, 1)
+            for at, camera in zip(which, cameras, strict=True)
         ]
         return Looks(cameras, tuple(fitted), True)
 
@@ -118,25 +120,24 @@ class SceneJob:
         view's selection is seen. Raises SceneError: nothing was found.
         """
         gaussians, count = self.scene.gaussians, len(looks.cameras)
-        if plan.scope == "global":
+        if plan.scope == "global" and self.mask is None:
             rows = torch.ones(len(gaussians), dtype=torch.bool, device=gaussians.means.device)
             return StepSelection(plan, rows, (None,) * count, ("the whole scene is edited",))
         first = self._first_mask(plan, trace, looks)
         masks: list[Tensor | None] = [first, *[None] * (count - 1)]
-        scores, notes = [1.0] * count, list[str]()
+        notes: list[str] = []
         core = select_rows(gaussians, vote(gaussians, looks.cameras, masks)).rows
         self._tell("select", 1, count, looks.pictures[0])
         for at in range(1, count):
-            found = self._find(plan, looks.pictures[at])
-            if found is not None:
-                mask, score = found
+            mask = self._find(plan, looks.pictures[at])
+            if mask is not None:
                 expected = seen(gaussians, core, looks.cameras[at]).cpu()
                 if int(expected.sum()) >= LEAST and _shared(expected, mask >= 0.5) < SAME:
                     notes.append(f"view {at}: what was found there is another thing")
                 else:
-                    masks[at], scores[at] = mask, score
+                    masks[at] = mask
             self._tell("select", at + 1, count, looks.pictures[at])
-        chosen = select_rows(gaussians, vote(gaussians, looks.cameras, masks, scores))
+        chosen = select_rows(gaussians, vote(gaussians, looks.cameras, masks))
         if not bool(chosen.rows.any()):
             raise SceneError(
                 f"no Gaussian lies in the masks of {', '.join(plan.targets) or 'the plan'}: look at the "
@@ -164,8 +165,10 @@ class SceneJob:
             )
             journal = None
             if self.work is not None:
-                said = (step.plan.instruction, self.settings, painter.settings, scene.background)
+                said = [__version__, self.identity, step.plan.instruction, self.settings, painter.settings]
+                said += [scene.background, extent(scene), painter.together]
                 pictures = [view.source for view in views]
+                pictures += [part for view in views for part in (view.camera.view, view.camera.intrinsics)]
                 journal = FolderJournal(
                     self.work, digest_of([*edited.tensors().values(), step.rows, *pictures, *said])
                 )
@@ -203,8 +206,8 @@ class SceneJob:
             return torch.ones(looks.cameras[0].height, looks.cameras[0].width)
         return planned.mask[0]
 
-    def _find(self, plan: Plan, picture: Tensor) -> tuple[Tensor, float] | None:
-        """(mask [H, W] in 0..1 of the targets in a view, how sure the least of them is); None: not found."""
+    def _find(self, plan: Plan, picture: Tensor) -> Tensor | None:
+        """The mask [H, W] in 0..1 of the targets in a view; None: not found."""
         grounder, segmenter = self.pipeline.grounder, self.pipeline.segmenter
         if grounder is None or segmenter is None or not plan.targets:
             return None
@@ -215,8 +218,7 @@ class SceneJob:
         sure = [box for box in best if box is not None]
         if not sure:
             return None
-        objects = segmenter.segment(frames, sure).masks
-        return objects[:, 0].amax(0), min(box.score for box in sure)
+        return segmenter.segment(frames, sure).masks[:, 0].amax(0)
 
     def _shown(self, camera: Camera) -> Tensor:
         gaussians = self.scene.gaussians
@@ -240,8 +242,14 @@ def _shared(one: Tensor, other: Tensor) -> float:
 def extent(scene: SplatScene) -> float:
     """Of a scene in world units: how far its cameras stand apart, else how far most of its Gaussians do."""
     places = [camera.centre for camera in scene.cameras]
-    points = torch.stack(places) if len(places) > 1 else scene.gaussians.means.detach().double().cpu()
-    if not len(points):
-        return 1.0
-    away = (points - points.median(0).values).norm(dim=1)
-    return max(2.0 * float(away.quantile(0.9) if len(away) < 1_000_000 else away.median()), 1e-6)
+    for points in (
+        torch.stack(places) if len(places) > 1 else None,
+        scene.gaussians.means.detach().double().cpu(),
+    ):
+        if points is None or not len(points):
+            continue
+        away = (points - points.median(0).values).norm(dim=1)
+        found = 2.0 * float(away.quantile(0.9) if len(away) < 1_000_000 else away.median())
+        if found > 1e-6:  # cameras of a tripod stand in one place
+            return found
+    return 1.0

@@ -158,8 +158,8 @@ class Painting:
                 host.tell(
                     [
                         f"{done} of {count} frames were painted, and the disk did not take them "
-                        f"({error.strerror or error}): make room for ComfyUI's temp folder; queued again, they "
-                        "are painted anew"
+                        f"({error.strerror or error}): make room for ComfyUI's temp folder; queued again, "
+                        "they are painted anew"
                     ]
                 )
                 return

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import one_line
+from ..errors import EVLMError, one_line
 from . import arguments as kinds
 from . import given, request_flags
 from .ask import at_terminal, remedy
@@ -72,7 +72,6 @@ def run(options: argparse.Namespace) -> int:
     outputs = Outputs(options.out, options.overwrite, read)
     outputs.check(NAMES)
     quiet_libraries()
-    from ..files.pictures import load_mask
     from ..scene.edit import SceneEdit
     from ..scene_job import SceneJob
 
@@ -97,12 +96,13 @@ def run(options: argparse.Namespace) -> int:
         sampling(options),
         options.threshold,
         work,
-        None if options.mask is None else load_mask(options.mask),
+        identity=_identity(models),
         on_event=terminal.event,
         on_work=_Progress(terminal),
         on_step=lambda done, total, _: terminal.bar("paint", done, total, " steps"),
-        notes=notes,
+        notes=[*scene.notes, *notes],
     )
+    told = len(job.notes)
     seconds: dict[str, float] = {}
     begun = time.perf_counter()
 
@@ -112,6 +112,8 @@ def run(options: argparse.Namespace) -> int:
         seconds[step], begun = now - begun, now
 
     looks = job.looks()
+    if options.mask is not None:
+        job.mask = given.mask_of(options.mask, looks.pictures[0][None].float().cpu(), job.notes)
     timed("render")
     reasoned = job.reason(looks)
     timed("reason")
@@ -121,6 +123,12 @@ def run(options: argparse.Namespace) -> int:
     selections = job.select_all(reasoned, looks)
     timed("select")
     record["scene"] = _facts(options, scene, looks, selections)
+    record["held_back"] = "" if options.anyway else job.doubt
+    if not selections:
+        terminal.note("the plan asks for no change: nothing was painted")
+        return _written(outputs, terminal, record, job, None, looks)
+    for note in (note for each in selections for note in each.notes):
+        terminal.note(note)
     if options.until == "mask":
         return _written(outputs, terminal, record, job, selections, looks)
     held = at_terminal(options.ask_below, terminal).about(reasoned.trace.plan)
@@ -132,6 +140,8 @@ def run(options: argparse.Namespace) -> int:
         return 3
     edited = job.paint(selections, looks)
     timed("edit")
+    for note in job.notes[told:]:
+        terminal.note(note)
     _written(outputs, terminal, record, job, selections, looks, edited, source)
     shutil.rmtree(work, ignore_errors=True)
     return 0
@@ -148,9 +158,16 @@ def _scene(options: argparse.Namespace) -> tuple[SplatScene, Any]:
     if not cameras.startswith(("orbit", "cone")):
         cameras = expanded(cameras)
     images = None if options.images is None else expanded(options.images)
-    looks = load_cameras(cameras, found.gaussians, images, options.longest)
+    looks = load_cameras(cameras, found.gaussians, images, options.longest).within(options.longest)
+    if images is not None and looks.photographs is None:
+        raise EVLMError(
+            f"--images {options.images}: {options.cameras} says of no photographs; name the file of their "
+            "cameras by --cameras"
+        )
+    from ..models.loading import pick_device
+
     scene = SplatScene(
-        found.gaussians,
+        found.gaussians.to(pick_device(options.device)),
         looks.cameras,
         looks.photographs if images is not None else None,
         background=options.background,
@@ -295,12 +312,22 @@ def _facts(
     }
 
 
+def _identity(models: dict[str, Path]) -> str:
+    """The models by their files' names, sizes and times."""
+    facts = []
+    for role, path in sorted(models.items()):
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            found = file.stat()
+            facts.append((role, str(file), found.st_size, found.st_mtime_ns))
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
 def _work_folder(folder: Path, options: argparse.Namespace, models: dict[str, Path]) -> Path:
     """Where what is done lies: the same for the same command."""
     said = {
         key: str(value) for key, value in sorted(vars(options).items()) if key not in ("until", "overwrite")
     }
-    said |= {role: str(path) for role, path in models.items()}
+    said["models"] = _identity(models)
     return folder / f".scene-{hashlib.sha256(json.dumps(said).encode()).hexdigest()[:12]}"
 
 

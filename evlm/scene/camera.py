@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,7 +18,8 @@ class Camera:
     intrinsics: [3, 3] float64 in pixels, without skew; the centre of the top left pixel is (.5, .5).
     width, height: pixels. distortion: OpenCV's k1 k2 p1 p2 (k3 ...), or of `fisheye` k1..k4; empty for a
     pinhole. fisheye: OpenCV's fisheye model. name: the photograph's, as its file says. time: 0..1 of a scene
-    that moves, or None.
+    that moves, or None. part_of: of a picture that was cut out of another, its left and top in that one and
+    the other's width and height; else None.
 
     Raises SceneError: numbers that are not finite, a view that is no rotation and translation, a focal length
     or a size that is not positive.
@@ -32,7 +33,7 @@ class Camera:
     fisheye: bool = False
     name: str = ""
     time: float | None = None
-    notes: tuple[str, ...] = field(default=(), compare=False)
+    part_of: tuple[int, int, int, int] | None = None
 
     def __post_init__(self) -> None:
         said = f"camera {self.name!r}" if self.name else "a camera"
@@ -90,7 +91,8 @@ class Camera:
     def resized(self, width: int, height: int) -> Camera:
         """The same camera whose picture has another size; the lens is scaled with it."""
         factor = torch.tensor([width / self.width, height / self.height, 1.0], dtype=torch.float64)
-        return replace(self, intrinsics=self.intrinsics * factor[:, None], width=width, height=height)
+        intrinsics = self.intrinsics * factor[:, None]
+        return replace(self, intrinsics=intrinsics, width=width, height=height, part_of=None)
 
     def within(self, longest: int) -> Camera:
         """The same camera with a longer side of at most `longest` pixels; its proportions to half a pixel."""
@@ -105,7 +107,9 @@ class Camera:
         intrinsics = self.intrinsics.clone()
         intrinsics[0, 2] -= left
         intrinsics[1, 2] -= top
-        return replace(self, intrinsics=intrinsics, width=width, height=height)
+        x, y, whole_width, whole_height = self.part_of or (0, 0, self.width, self.height)
+        part = (x + left, y + top, whole_width, whole_height)
+        return replace(self, intrinsics=intrinsics, width=width, height=height, part_of=part)
 
     def project(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """points [N, 3] of the world -> (pixels [N, 2], depth along z [N]); without distortion."""

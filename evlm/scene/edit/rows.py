@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import fields
 
@@ -11,13 +10,12 @@ from torch import Tensor, nn
 
 from ...errors import SceneError
 from ..gaussians import Gaussians
-from ..raster.project import OPACITY_MAX
+from ..raster.project import LOGIT_MAX
 
 # Of scenes of about four units, and of a few hundred steps; the means' goes with the scene's extent.
 RATES = {"means": 1e-3, "log_scales": 1e-2, "quats": 5e-3, "logits": 5e-2, "sh": 5e-2}
 HIGHER = 1 / 20  # of the rate of `sh`, for the harmonics that depend on the direction
 UNITS = 4.0
-_OPAQUE = math.log(OPACITY_MAX / (1 - OPACITY_MAX))
 _NAMES = tuple(field.name for field in fields(Gaussians))
 
 
@@ -38,6 +36,7 @@ class Rows:
         chosen = gaussians.rows(selection).detached().tensors()
         parts = {**chosen, "sh": chosen["sh"][:, :1], "higher": chosen["sh"][:, 1:]}
         self.parameters = {name: nn.Parameter(tensor.clone()) for name, tensor in parts.items()}
+        self._kept_visible()
         rates = {**RATES, "means": RATES["means"] * extent / UNITS, "higher": RATES["sh"] * HIGHER}
         self._rates = [rates[name] for name in self.parameters]
         groups = [{"params": [each], "lr": rates[name]} for name, each in self.parameters.items()]
@@ -61,9 +60,16 @@ class Rows:
             loss = loss + self.anchor * sum(moved[1:], moved[0])
         self.adam.zero_grad(set_to_none=True)
         loss.backward()
+        for parameter in self.parameters.values():
+            if parameter.grad is not None:  # of rows that are too large to be drawn
+                parameter.grad.nan_to_num_(0.0, 0.0, 0.0)
         self.adam.step()
-        with torch.no_grad():  # beyond OPACITY_MAX a logit has no gradient, and would not come back
-            self.parameters["logits"].clamp_(max=_OPAQUE)
+        self._kept_visible()
+
+    def _kept_visible(self) -> None:
+        """Beyond LOGIT_MAX a logit has no gradient, and would not come back."""
+        with torch.no_grad():
+            self.parameters["logits"].clamp_(max=LOGIT_MAX)
 
     def forget_moments(self) -> None:
         """As Adam was at first."""
@@ -85,7 +91,11 @@ class Rows:
                 raise SceneError(f"a state without {name} {list(parameter.shape)}: it is of another edit")
             with torch.no_grad():
                 parameter.copy_(state[name])
-            known = {key.split(".")[1]: v.clone() for key, v in state.items() if key.startswith(f"{name}.")}
+            known = {
+                key.split(".")[1]: v.clone() if key.endswith(".step") else v.to(parameter, copy=True)
+                for key, v in state.items()
+                if key.startswith(f"{name}.")
+            }
             self.adam.state.pop(parameter, None)
             if known:
                 self.adam.state[parameter] = known

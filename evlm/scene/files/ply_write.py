@@ -116,7 +116,7 @@ def _header(source: PlySource, gaussians: Gaussians) -> PlyHeader:
             inside = words[1] == b"vertex"
             if inside:
                 line = b"element vertex %d" % count + end
-        name = words[2].decode("ascii") if inside and words[:1] == [b"property"] else ""
+        name = words[2].decode("ascii", "replace") if inside and words[:1] == [b"property"] else ""
         if name in dropped:
             continue
         lines.append(line)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..gaussians import Gaussians
+from ..raster.project import rotations
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ def grown(
     origins = ranked[pull[ranked] > 0].sort().values
     new = gaussians.rows(origins)
     draw = torch.Generator().manual_seed(seed)
-    aside = torch.randn(len(origins), 3, generator=draw).to(new.means) * new.scales * 0.7
+    aside = torch.randn(len(origins), 3, generator=draw).to(new.means) * new.scales * 0.7  # in its own axes
+    aside = (rotations(new.quats) @ aside[..., None])[..., 0]
     moved = {"means": new.means + aside, "log_scales": new.log_scales - 0.5}
     return stays, Gaussians(**(new.tensors() | moved))

@@ -14,15 +14,13 @@ from ...errors import SceneError
 from ..camera import Camera
 from ..gaussians import Gaussians, joined
 from ..raster import rasterize
+from ..raster.project import LOGIT_MAX
 from .adam import Adam
 from .densify import Growth, grown
 from .losses import photometric
 from .rates import extent, rates
 from .state import fingerprint, read_state, write_state
 
-MOST_LOGIT = (
-    4.59  # below .99, where the rasterizer caps opacities: above it no gradient would bring them back
-)
 MOST_ON_CPU = 200_000
 HELD = 256 << 20  # bytes of photographs kept in memory; beyond it they are read again
 
@@ -96,7 +94,7 @@ class Fitting:
             raise SceneError("there is no Gaussian that may move: select some, or begin with points")
         self.source = gaussians.detached()
         self.cameras = tuple(cameras)
-        self._read = tuple(photographs)
+        self.photographs = tuple(photographs)
         self._pictures: dict[int, Tensor] = {}
         self.moving = moving
         self.frozen = self.source.rows(~moving)
@@ -144,7 +142,7 @@ class Fitting:
         self._felt(grads["means"], camera)
         pace = rates(self.done, settings.iterations, self.extent, self.owned.sh)
         self.adam.step(self.owned.tensors(), grads, pace, self.done + 1)
-        self.owned.logits.clamp_(max=MOST_LOGIT)
+        self.owned.logits.clamp_(max=LOGIT_MAX)
         self.done += 1
         if settings.growth is not None and settings.growth.now(self.done, settings.iterations):
             self._grow(settings.growth)
@@ -191,7 +189,7 @@ class Fitting:
         if number in self._pictures:
             return self._pictures[number]
         camera = self.cameras[number]
-        picture = self._read[number]().to(self.source.means)
+        picture = self.photographs[number]().to(self.source.means)
         if tuple(picture.shape) != (camera.height, camera.width, 3):
             raise SceneError(
                 f"the photograph of camera {camera.name!r} is {list(picture.shape)}, the camera's picture "

@@ -22,7 +22,8 @@ FORMAT = "evlm-fit-1"
 
 
 def fingerprint(fitting: Fitting) -> str:
-    """Of what a fit was given: Gaussians, rows, cameras, settings. Photographs are not read for it."""
+    """Of what a fit was given: Gaussians, rows, cameras, settings; photographs by their files' names, sizes
+    and times."""
     digest = hashlib.blake2b(digest_size=16)
     for tensor in [*fitting.source.tensors().values(), fitting.moving]:
         digest.update(str(tuple(tensor.shape)).encode())
@@ -30,6 +31,10 @@ def fingerprint(fitting: Fitting) -> str:
     for camera in fitting.cameras:
         said = (camera.view.tolist(), camera.intrinsics.tolist(), camera.width, camera.height, camera.name)
         digest.update(repr(said).encode())
+    for read in fitting.photographs:
+        if (path := getattr(read, "path", None)) is not None:
+            found = path.stat()
+            digest.update(repr((str(path.resolve()), found.st_size, found.st_mtime_ns)).encode())
     digest.update(repr(sorted(asdict(fitting.settings).items())).encode())
     return digest.hexdigest()
 

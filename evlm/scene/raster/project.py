@@ -12,6 +12,7 @@ from ..camera import Camera
 BLUR = 0.3  # pixels^2, added to every covariance: nothing is thinner than the grid can show
 NEAR = 0.01  # world units; what is nearer, or behind the camera, is not drawn
 ALPHA_MIN = 1 / 255  # a Gaussian that covers less of a pixel is skipped there
+LOGIT_MAX = 4.59  # just below that opacity, in float32 too: beyond it nothing pulls any more
 OPACITY_MAX = 0.99  # more would make gradients through what lies in front blow up
 REACH = 3.33  # standard deviations at which even an opacity of 1 has fallen to ALPHA_MIN
 
@@ -58,8 +59,9 @@ def project(
     fx, fy, cx, cy = camera.fx, camera.fy, camera.cx, camera.cy
     across, down = x / z, y / z
     # Far outside the picture the projection is linearised at its border: there it would stretch without end.
-    row_x = (fx / z)[:, None] * (axes[:, 0] - _kept(across, cx, fx, camera.width)[:, None] * axes[:, 2])
-    row_y = (fy / z)[:, None] * (axes[:, 1] - _kept(down, cy, fy, camera.height)[:, None] * axes[:, 2])
+    left, top, width, height = camera.part_of or (0, 0, camera.width, camera.height)
+    row_x = (fx / z)[:, None] * (axes[:, 0] - _kept(across, cx + left, fx, width)[:, None] * axes[:, 2])
+    row_y = (fy / z)[:, None] * (axes[:, 1] - _kept(down, cy + top, fy, height)[:, None] * axes[:, 2])
     xx, xy, yy = (row_x * row_x).sum(-1), (row_x * row_y).sum(-1), (row_y * row_y).sum(-1)
     # The determinant as a sum of squares: xx * yy - xy * xy loses all digits of a long thin Gaussian.
     sharp = torch.linalg.cross(row_x, row_y).square().sum(-1)

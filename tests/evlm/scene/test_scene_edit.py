@@ -248,3 +248,27 @@ def test_settings_out_of_range_are_named() -> None:
             SceneEdit(**changes)  # type: ignore[arg-type]
     with pytest.raises(SceneError, match="of another edit"):
         Rows(*scene(), 4.0).load({"means": torch.zeros(1, 3)})
+
+
+def test_a_part_is_drawn_as_in_its_picture() -> None:
+    gaussians, _ = scene()
+    close = replace(gaussians, log_scales=gaussians.log_scales + 1)  # large ones, that reach over the border
+    camera = cameras()[1]
+    whole = rasterize(close, camera, SKY).image
+    for left, top, width, height in ((0, 0, 6, 6), (3, 9, 14, 8), (18, 15, 6, 9)):
+        part = rasterize(close, camera.cropped(left, top, width, height), SKY).image
+        assert torch.allclose(part, whole[top : top + height, left : left + width], atol=1e-5)
+    twice = camera.cropped(2, 3, 12, 12).cropped(4, 5, 6, 6)
+    assert torch.allclose(rasterize(close, twice, SKY).image, whole[8:14, 6:12], atol=1e-5)
+
+
+def test_opaque_rows_can_become_clear_and_huge_ones_stay_numbers() -> None:
+    gaussians, selection = scene()
+    logits, sizes = gaussians.logits.clone(), gaussians.log_scales.clone()
+    logits[selection], sizes[25] = 10.0, 60.0
+    rows = Rows(replace(gaussians, logits=logits, log_scales=sizes), selection, 4.0)
+    before = rows.parameters["logits"].detach().clone()
+    for view in cameras():
+        rows.step(rasterize(rows.whole(), view, SKY).image.square().mean(), 0.0, 0.1)
+    assert (rows.parameters["logits"] < before).sum() > 10
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in rows.whole().tensors().values())

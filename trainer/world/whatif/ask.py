@@ -143,8 +143,8 @@ MORE: dict[str, tuple[str, ...]] = {
     "day": AND_THEN,
 }
 """Further wordings that the test never asks. They have nearly all the words of its unseen wording, in other
-sentences: a small model that has read nothing else cannot know what "dusk" is, but can learn that its place may
-change."""
+sentences: a small model that has read nothing else cannot know what "dusk" is, but can learn that its place
+may change."""
 STORY_CATEGORIES = ("image", "video")
 PLANNED = tuple(rule for rule in RULES if rule != "drift")  # those that a plan can say
 NULL_RULES = ("fall", "balance", "clock", "fade", "push", "mix", "flood")
