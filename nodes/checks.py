@@ -90,6 +90,10 @@ def _check(name: str, value: Any, kind: str) -> Any:
         from .load_all import Pipe
 
         return _expect(name, value, isinstance(value, Pipe), "a link to EVLM Load All")
+    if kind.startswith("SplatScene"):
+        from ..evlm.scene import SplatScene
+
+        return _expect(name, value, isinstance(value, SplatScene), "a link to EVLM Load Scene")
     if kind in CORES:
         has, what = CORES[kind]
         return _expect(name, value, hasattr(value, has), f"a link to {what}")
