@@ -13,7 +13,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import PictureError, one_line
+from ..errors import one_line
+from ..files.disk import refused, unwritten
 from .ask import at_terminal, remedy
 from .clip_flags import handed_keys, video_settings
 from .outputs import Outputs
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 _SUFFIX = {"h264": ".mp4", "vp9": ".webm", "ffv1": ".mkv", "png": ".frames"}
 _CLAIMED = "names.json"
-_STOPPED = f"{'stopped':8}  what is done is kept: the same command goes on from there"
+_AGAIN = "the same command goes on from there"
+_STOPPED = f"{'stopped':8}  what is done is kept: {_AGAIN}"
 _EVERY = 20.0  # seconds between two lines of progress where nobody watches a bar
 
 
@@ -60,7 +62,7 @@ def run_clip(
     mask = None if options.mask is None else GivenMask.open(options.mask, clip)
     codec = options.codec or "h264"
     names = [f"edited{_SUFFIX[codec]}", f"mask{_SUFFIX[codec]}", "trace.json", "sheet.png"]
-    outputs.check(names if codec != "png" else names[2:])
+    outputs.check(names)
     if options.until == "keyframes":
         outputs.check(["keyframes"])
     form, notes = form_of(codec, clip.height, clip.width, _rate(clip), clip.alpha, clip.bits)
@@ -126,14 +128,14 @@ def run_clip(
         terminal.line(_STOPPED)
         raise
     except OSError as error:
-        raise _full(work, error) from error
+        raise refused(outputs.folder, work, error, _AGAIN) from error
     record = _record(options, models, job, reasoned, store, held, seconds)
     if held:
         names = names[2:3]
     try:
         files = _claimed(outputs, names, job.work)
     except OSError as error:
-        raise _full(work, error) from error
+        raise unwritten(outputs.folder, error, _AGAIN) from error
     try:
         if not held:
             terminal.line(f"{'writing':8}  {files[0]}: {store.count} frames of {clip.width} x {clip.height}")
@@ -150,7 +152,7 @@ def run_clip(
         if isinstance(error, KeyboardInterrupt):
             terminal.line(_STOPPED)
         if isinstance(error, OSError):
-            raise _full(files[-1], error) from error
+            raise refused(outputs.folder, files[-1], error, _AGAIN) from error
         raise
     shutil.rmtree(
         job.work, ignore_errors=True
@@ -172,19 +174,22 @@ def _stop(
     seconds: dict[str, float],
     keyframes: Path | None = None,
 ) -> int:
-    """Writes what there is for `--until`, and leaves the work where it is. store: None behind the plan.
-    keyframes: the folder with them, None before they are painted."""
-    from ..files.clip_writer import take_place
+    """Writes what there is for `--until`, all of it or nothing, and leaves the work where it is.
 
+    store: None behind the plan. keyframes: the folder with them, None before they are painted.
+    """
     record = _record(options, models, job, reasoned, store, "", seconds)
     names = ["trace.json", f"mask{_SUFFIX[job.form.codec.name]}", "keyframes"]
-    files = outputs.claim(names[: 1 + (store is not None) + (keyframes is not None)])
+    names = names[: 1 + (store is not None) + (keyframes is not None)]
+    made = [job.work / "given" / name for name in names[:2]]
+    if keyframes is not None:
+        made.append(keyframes)
+    if store is not None:
+        job.write_mask(reasoned, store, made[1])
+    _write_text(made[0], json.dumps(record, ensure_ascii=False, indent=2) + "\n")
+    files = outputs.claim(names)
     try:
-        if keyframes is not None:
-            take_place(keyframes, files[2])
-        if store is not None:
-            job.write_mask(reasoned, store, files[1])
-        _write_text(files[0], json.dumps(record, ensure_ascii=False, indent=2) + "\n")
+        outputs.publish(list(zip(made, files, strict=True))[::-1])  # the trace is the last
     except BaseException:
         outputs.release([path for path in files if path.is_file()])
         raise
@@ -221,13 +226,6 @@ def _give_up(outputs: Outputs, files: list[Path], note: Path) -> None:
         for path in files:
             path.unlink(missing_ok=True)
     note.unlink(missing_ok=True)
-
-
-def _full(path: Path, error: OSError) -> PictureError:
-    return PictureError(
-        f"{path}: cannot be written ({error.strerror or error}); make room, and the same command goes on "
-        "from there"
-    )
 
 
 def _rate(clip: ClipFile) -> Fraction | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -28,16 +30,19 @@ class Outputs:
         _try(self.folder, flag)
 
     def check(self, names: Sequence[str]) -> None:
-        """Raises EVLMError where overwriting would hit an input, or a folder has one of the names."""
+        """Raises EVLMError where overwriting would hit an input, or a folder has one of the names; a folder
+        of frames, NAME.frames, may be replaced by another where nothing else lies in it."""
         if not self.overwrite:
             return
+        from ..files.clip_writer import others_in
+
         for path in (self.folder / name for name in names):
             if _identity(path) in self._inputs:
                 raise EVLMError(
                     f"{path} is read by this command, and --overwrite would replace it: name another --out, "
                     "or leave --overwrite out, then the results get new names"
                 )
-            if path.is_dir():
+            if path.is_dir() and (path.suffix != ".frames" or others_in(path)):
                 raise EVLMError(f"{path} is a folder: name another --out, or leave --overwrite out")
 
     def claim(self, names: Sequence[str]) -> list[Path]:
@@ -62,6 +67,33 @@ class Outputs:
                 self.release(claimed)
                 raise
         raise AssertionError("count ends")
+
+    def publish(self, made: Sequence[tuple[Path, Path]]) -> None:
+        """Gives results that are whole their claimed names: (where it lies, its name) of files and folders on
+        the same disk. All of them get theirs, or, where that fails or is interrupted, none, and an earlier
+        run's stay. Of a process that is killed meanwhile the last name is missing: the one that is read to
+        know what the others are. Raises OSError."""
+        begun: list[tuple[Path, Path]] = []  # said before it is done: Ctrl-C may come between
+        aside: list[Path] = []
+        try:
+            for _, path in reversed(made):
+                if os.path.lexists(path):
+                    aside.append(path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.tmp"))
+                    begun.append((path, aside[-1]))
+                    os.rename(path, aside[-1])
+            for each in made:
+                begun.append(each)
+                os.rename(*each)
+        except BaseException:
+            for source, target in reversed(begun):
+                if not os.path.lexists(source):
+                    os.rename(target, source)
+            raise
+        for path in aside:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
 
     def release(self, paths: Sequence[Path]) -> None:
         """Take away what was claimed and never written."""

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ..errors import PictureError
-from ..files.pictures import load_picture, picture_files, save_picture, unwritten, write_atomically
+from ..files.disk import unwritten
+from ..files.pictures import load_picture, picture_files, save_picture, write_atomically
 from ..video.handed_out import AS_LARGE, Keys, carry_window, digest_of, sizes, unreached
 from .frames import FileFrames
 from .steps import place_routes

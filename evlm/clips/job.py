@@ -23,7 +23,8 @@ from ..files.clip_codecs import ClipForm, values_of
 from ..files.clip_reader import ClipFile
 from ..files.clip_sound import Sound
 from ..files.clip_writer import join_segments, take_place, write_clip, write_segment
-from ..files.pictures import save_picture, unwritten, write_atomically
+from ..files.disk import unwritten
+from ..files.pictures import save_picture, write_atomically
 from ..files.png import write_png
 from ..files.selection import spread
 from ..plan.trace import Trace, plan_from_json, plan_to_json
@@ -263,10 +264,15 @@ class ClipJob:
                         take_place(self.work / kind, path)
                     continue
                 segments = sorted(self.work.glob(f"{kind}-*.mkv"))
+                if not segments:
+                    raise PictureError(
+                        f"{self.work}: what was painted was taken out of it; remove that folder, and run "
+                        "it again"
+                    )
                 heard = sound if kind == "window" else None
                 notes += join_segments(path, segments, form, store.durations, heard)
         except OSError as error:
-            raise unwritten(edited, error) from error
+            raise unwritten(edited, error, "the same command goes on from there") from error
         return notes
 
     def keyframes(self) -> Iterator[tuple[int, dict[str, Path]]]:
@@ -296,10 +302,7 @@ class ClipJob:
                 path, values = self.work / kind / f"{number:08}.png", values_of(picture, form)
                 write_atomically(path, lambda file, values=values: write_png(file, values))  # type: ignore[misc]
         except OSError as error:
-            raise PictureError(
-                f"{self.work}: cannot be written ({error.strerror or error}); make room, and the same "
-                "command goes on from there"
-            ) from error
+            raise unwritten(self.work, error, "the same command goes on from there") from error
 
     def _state(self) -> tuple[int, Path | None]:
         """(the first frame that is not painted yet, the state there)."""

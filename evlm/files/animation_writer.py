@@ -19,7 +19,8 @@ from typing import IO, TYPE_CHECKING
 from torch import Tensor
 
 from ..errors import PictureError
-from .pictures import check_frames, to_pil, unwritten, write_atomically
+from .disk import unwritten
+from .pictures import check_frames, to_pil, write_atomically
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -25,7 +25,8 @@ from torch import Tensor
 from ..errors import PictureError
 from .clip_codecs import BT709, LIMITED, ClipForm, form_of, to_frame, values_of
 from .clip_sound import Sound, SoundTrack, sound_tracks
-from .pictures import unwritten, write_atomically
+from .disk import unwritten
+from .pictures import write_atomically
 
 SIZE_TAG = "evlm-size"
 """Metadata of a clip that is stored with more rows or columns than it has: its "WIDTHxHEIGHT"."""
@@ -97,7 +98,11 @@ def write_segment(path: Path, pictures: Iterable[Tensor], form: ClipForm) -> int
     def write(file: IO[bytes]) -> None:
         nonlocal written
         options = {"fflags": "+bitexact"}
-        with _told(file) as disk, av.open(disk, "w", format="matroska", options=options) as container:
+        with (
+            _coded(path, form.codec.encoder),
+            _told(file) as disk,
+            av.open(disk, "w", format="matroska", options=options) as container,
+        ):
             rate = form.rate.limit_denominator(60_000)
             stream: Any = container.add_stream(
                 form.codec.encoder, rate=rate, options=dict(form.codec.options)
@@ -141,6 +146,20 @@ class _Disk:
         except OSError as error:
             self.error = self.error or error
             raise
+
+
+@contextmanager
+def _coded(path: Path, what: str) -> Iterator[None]:
+    """FFmpeg's refusals as PictureError; those of the disk stay OSError."""
+    import av
+
+    try:
+        yield
+    except av.FFmpegError as error:
+        raise PictureError(
+            f"{path}: FFmpeg's {what} failed ({error.strerror or error}); choose another codec (h264, vp9, "
+            "ffv1 or png)"
+        ) from error
 
 
 @contextmanager
@@ -212,6 +231,7 @@ def _mux(
         if form.codec.container == "mp4":
             options["movflags"] = "+use_metadata_tags"
         with ExitStack() as stack:
+            stack.enter_context(_coded(path, f"writer of {form.codec.container}"))
             head = stack.enter_context(av.open(str(segments[0])))
             disk = stack.enter_context(_told(file))
             out = stack.enter_context(av.open(disk, "w", format=form.codec.container, options=options))
@@ -315,7 +335,7 @@ def take_place(work: Path, path: Path) -> None:
     if not path.exists():
         work.rename(path)
         return
-    others = [each.name for each in path.iterdir() if not _is_frame(each)] if path.is_dir() else [path.name]
+    others = others_in(path) if path.is_dir() else [path.name]
     if others:
         raise PictureError(
             f"{path}: {others[0]} lies there, which is no frame of a clip; name another folder"
@@ -326,5 +346,6 @@ def take_place(work: Path, path: Path) -> None:
     shutil.rmtree(before, ignore_errors=True)
 
 
-def _is_frame(path: Path) -> bool:
-    return path.suffix == ".png" and path.stem.isdigit()
+def others_in(folder: Path) -> list[str]:
+    """The names of what lies in a folder and is no frame of a clip."""
+    return [each.name for each in folder.iterdir() if each.suffix != ".png" or not each.stem.isdigit()]

@@ -16,7 +16,8 @@ from torch import Tensor
 from ..errors import PictureError
 from ..ranges import clamped
 from . import colour as profiles
-from .pictures import check_frames, unwritten, write_atomically
+from .disk import unwritten
+from .pictures import check_frames, write_atomically
 from .png import density_chunk, profile_chunk, write_png
 from .samples import CHANNELS, Samples
 from .still import Still, read_samples

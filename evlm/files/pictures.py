@@ -5,7 +5,6 @@ Frames are float32 [F, H, W, 3] in 0..1 on the CPU (F = 1 for a picture); masks 
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import secrets
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from ..errors import PictureError
 from ..ranges import clamped
+from .disk import unwritten
 from .kinds import advice, kind_of, optional_reader, unknown
 
 if TYPE_CHECKING:
@@ -230,13 +230,6 @@ def write_image(path: Path, image: Image, options: dict[str, object]) -> None:
         write_atomically(path, lambda file: image.save(file, kind, **options))
     except OSError as error:
         raise unwritten(path, error) from error
-
-
-def unwritten(path: Path, error: Exception) -> PictureError:
-    """What is said of a file that cannot be written; where the disk takes no more, with the remedy."""
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    why = getattr(error, "strerror", None) or error
-    return PictureError(f"{path}: cannot be written ({why}){'; make room, and run it again' if full else ''}")
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object], flush: bool = True) -> None:
