@@ -43,6 +43,7 @@ class Managed(Generic[Engine]):
     role: "reasoner", "detector", "segmenter" or "editor".
     moves: False for weights that stay where they were made (4 bit). kept(engine): what is counted with the
     weights, goes before them when memory is short, and leaves the device with them.
+    said: what was loaded and how, in words that are the same when it is loaded anew; "": nobody can tell.
     """
 
     def __init__(
@@ -53,10 +54,11 @@ class Managed(Generic[Engine]):
         role: str,
         moves: bool = True,
         kept: Callable[[Engine], Kept] | None = None,
+        said: str = "",
     ) -> None:
         import comfy.model_management as mm
 
-        self.name, self.role = name, role
+        self.name, self.role, self.said = name, role, said
         self._build, self._modules, self._kept = build, modules, kept
         self._engine: Engine | None = None
         self.load_device: torch.device = mm.get_torch_device()

@@ -122,7 +122,10 @@ class LoadModel(io.ComfyNode):
             return reasoner
 
         moves = bits is None and not is_quantised(path)  # weights of few bits stay where they were made
-        return io.NodeOutput(host.Managed(model, build, lambda r: [r.module], "reasoner", moves, kept))
+        said = _said("reasoner", path, lora, number, attention, quantize, max_pixels, compile)
+        return io.NodeOutput(
+            host.Managed(model, build, lambda r: [r.module], "reasoner", moves, kept, said=said)
+        )
 
 
 class RemoteModel(io.ComfyNode):
@@ -233,7 +236,11 @@ class LoadDetector(io.ComfyNode):
         # fp32 unless somebody asks: these models are small and their box heads lose by less.
         return io.NodeOutput(
             host.Managed(
-                model, lambda device: Grounder.load(path, dtype, device), lambda g: [g.model], "detector"
+                model,
+                lambda device: Grounder.load(path, dtype, device),
+                lambda g: [g.model],
+                "detector",
+                said=_said("detector", path, dtype),
             )
         )
 
@@ -271,7 +278,11 @@ class LoadSegmenter(io.ComfyNode):
         path, number = _path("segmenter", model, download), host.dtype_for(dtype)
         return io.NodeOutput(
             host.Managed(
-                model, lambda device: Segmenter.load(path, number, device), lambda s: [s.model], "segmenter"
+                model,
+                lambda device: Segmenter.load(path, number, device),
+                lambda s: [s.model],
+                "segmenter",
+                said=_said("segmenter", path, number),
             )
         )
 
@@ -311,6 +322,7 @@ class LoadEditor(io.ComfyNode):
                 lambda device: load_editor(path, number, device),
                 lambda editor: list(editor.modules),
                 "editor",
+                said=_said("editor", path, number),
             )
         )
 
@@ -363,6 +375,12 @@ def _problem(find: Any, *args: Any) -> str | None:
 
 def _fingerprint(role: str, name: Any) -> str:
     return folders.fingerprint(folders.find(role, name))
+
+
+def _said(role: str, path: Path, *how: Any) -> str:
+    """For `host.Managed`: the files, by what is in them, and everything else that a loader was given."""
+    others = [folders.fingerprint(each) if isinstance(each, Path) else str(each) for each in how]
+    return " ".join([role, str(path), folders.fingerprint(path), *others])
 
 
 def _path(role: str, name: str, download: bool) -> Path:

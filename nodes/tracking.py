@@ -36,4 +36,5 @@ def _made(segmenter: host.Managed[Any]) -> host.Managed[Any] | None:
         lambda device: Tracker.load(source, dtype, device),
         lambda tracker: [tracker.model],
         "segmenter",
+        said=segmenter.said and f"{segmenter.said} as tracker",
     )

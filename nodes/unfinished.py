@@ -1,9 +1,9 @@
 """What is done of an edit that was cancelled or failed: it stays in ComfyUI's temp folder, for the same edit
 queued again.
 
-The folder is named by what goes into the edit, and by a word of this process: models are told apart as
-objects, which ComfyUI hands on as long as nothing before them has changed. Its temp folder is emptied when it
-starts.
+The folder is named by what goes into the edit, and by a word of this process. A model of ours is what was
+loaded, so that it is the same when its loader has run anew; others are told apart as objects, which ComfyUI
+hands on as long as nothing before them has changed. Its temp folder is emptied when it starts.
 """
 
 from __future__ import annotations
@@ -46,9 +46,12 @@ def key_of(*parts: Any) -> str:
 
 
 def model(value: Any) -> str:
-    """A model in `key_of`: no other of this process has ever had the same words."""
+    """A model in `key_of`: another of this process has the same words only if the same was loaded in the
+    same way."""
     if value is None:
         return "none"
+    if isinstance(value, host.Managed) and value.said:
+        return value.said
     return str(_numbers.setdefault(value, next(_next)))
 
 

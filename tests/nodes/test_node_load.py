@@ -28,7 +28,9 @@ def test_weights_that_are_quantised_on_disk_are_not_moved(
     seen: list[bool] = []
 
     class Managed:
-        def __init__(self, name: str, build: Any, modules: Any, role: str, moves: bool, kept: Any) -> None:
+        def __init__(
+            self, name: str, build: Any, modules: Any, role: str, moves: bool, *_: Any, **__: Any
+        ) -> None:
             seen.append(moves)
 
     monkeypatch.setattr(part("nodes.host"), "Managed", Managed)

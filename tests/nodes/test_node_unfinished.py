@@ -150,8 +150,42 @@ def test_what_is_kept_is_bounded_and_another_editor_begins_anew(
     cancel_after(-1)
     painted.clear()
     told.clear()
-    edit(clip, seed=3, editor=call("EVLM_LoadEditor").args[0])
+    edit(clip, seed=3, editor=call("EVLM_LoadEditor", dtype="bf16").args[0])
     assert not any("from the run before" in each for each in told)
+
+
+def test_the_same_loaded_anew_goes_on(
+    clip: VideoFromFile, edit: Callable[..., Any], painted: list[int], told: list[str]
+) -> None:
+    """ComfyUI runs a loader again when its cache was dropped, or its `download` was switched."""
+    cancel_after(2)
+    with pytest.raises(Cancelled):
+        edit(clip)
+    cancel_after(-1)
+    painted.clear()
+    edit(clip, editor=call("EVLM_LoadEditor", download=True).args[0])
+    assert any("4 of 8 frames are painted from the run before" in each for each in told)
+
+
+def test_a_model_is_known_by_its_files_and_how_they_were_loaded(tmp_path: Path) -> None:
+    import shutil
+
+    model = part("nodes.unfinished").model
+    roots = Path(folder_paths.models_dir) / "evlm"
+    shutil.copytree(part("evlm.models.zoo").BUNDLED / "detector", roots / "mine")
+
+    def known(**how: Any) -> str:
+        return str(model(call("EVLM_LoadDetector", model="evlm/mine", **how).args[0]))
+
+    first = known()
+    assert known(download=True) == first != known(dtype="bf16")
+    (roots / "mine" / "more.json").write_text("{}")
+    assert known() != first
+    segmenters = [call("EVLM_LoadSegmenter").args[0] for _ in range(2)]
+    trackers = [part("nodes.tracking").tracker_of(each) for each in segmenters]
+    assert len({*map(model, segmenters), *map(model, trackers)}) == 2
+    nobody = [part("nodes.host").Managed("a", lambda device: 0, lambda _: [], "editor") for _ in range(2)]
+    assert len(set(map(model, nobody))) == 2
 
 
 def test_frames_that_the_disk_did_not_take_are_painted_again(
