@@ -5,6 +5,8 @@
 #   make test        the tests, at most 8 minutes on two cores
 #   make test-slow   the tests behind the `slow` marker
 #   make lint        ruff and mypy
+#   make gpu-check   what a CUDA card makes of it all, beside named peers; goes on from out/gpu where it stopped. Within a
+#                    Python that has torch for the card: make gpu-check GPU_PYTHON=python3. GPU_FLAGS: --toy, --only edit
 #   make test-comfyui COMFYUI_PATH=/path/to/ComfyUI
 #                    a real server with this pack in it, and its page in Chromium. COMFYUI_PYTHON: the server's Python,
 #                    where it is not this one; COMFYUI_FRONTEND: the folder of another frontend
@@ -24,7 +26,7 @@ DEV     = $(VENV)/.installed-dev
 LIVE    = $(VENV)/.installed-comfyui
 PYTEST  = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(PY) -m pytest -c tests/pytest.ini --rootdir tests
 
-.PHONY: demo test test-slow test-comfyui lint clean
+.PHONY: demo test test-slow test-comfyui gpu-check lint clean
 .DEFAULT_GOAL := demo
 
 demo: $(RUN)
@@ -46,6 +48,9 @@ endif
 lint: $(DEV)
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+
+gpu-check: $(if $(GPU_PYTHON),,$(DEV))
+	HF_HUB_OFFLINE=1 $(or $(GPU_PYTHON),$(PY)) -m benchmarks.gpu $(GPU_FLAGS)
 
 clean:
 	rm -rf $(VENV) out .mypy_cache .ruff_cache

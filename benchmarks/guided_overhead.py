@@ -60,13 +60,18 @@ def _tokenizer(folder: str | None) -> Any:
         from transformers import AutoTokenizer
 
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return whole_vocabulary(VOCABULARY)
+
+
+def whole_vocabulary(size: int) -> Any:
+    """A byte-level tokenizer of `size` tokens: bytes, words that no text has, and Qwen's special ones."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     from trainer.bundle.tiny_qwen import SPECIAL
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = [*letters, *(f"\u0120w{number}" for number in range(VOCABULARY - len(letters) - len(SPECIAL)))]
+    words = [*letters, *(f"\u0120w{number}" for number in range(size - len(letters) - len(SPECIAL)))]
     core = Tokenizer(models.BPE(vocab={word: number for number, word in enumerate(words)}, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()

@@ -1,0 +1,62 @@
+"""What a part of the check is made of: steps that each measure one thing, and the bars they are held to."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+
+@dataclass(frozen=True)
+class Setting:
+    """toy: small shapes, a round each, to prove on a CPU that all of it runs; no bar is judged then.
+    rounds: turns of each way."""
+
+    device: torch.device
+    toy: bool
+    rounds: int
+
+    @property
+    def half(self) -> torch.dtype:
+        """float32 on a CPU, which imitates shorter types."""
+        return torch.float32 if self.device.type == "cpu" else torch.bfloat16
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A value of a step and what it has to be: at least `limit`, or with `most` at most."""
+
+    value: str
+    limit: float
+    most: bool = False
+
+    def met(self, values: dict[str, float]) -> bool:
+        found = values[self.value]
+        return found <= self.limit if self.most else found >= self.limit
+
+    def __str__(self) -> str:
+        return f"{self.value} {'<=' if self.most else '>='} {self.limit:g}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One measurement. minutes: what it may take on a large card, models included; needs: packages beyond
+    torch and transformers."""
+
+    name: str
+    minutes: float
+    run: Callable[[], dict[str, float]]
+    bars: tuple[Bar, ...] = ()
+    needs: tuple[str, ...] = ()
+    cuda: bool = field(default=False)
+
+    def why_not(self, setting: Setting) -> str:
+        """Why it cannot be measured here, or nothing."""
+        missing = [name for name in self.needs if importlib.util.find_spec(name) is None]
+        if missing:
+            return f"needs {', '.join(missing)}, not installed here"
+        if self.cuda and setting.device.type != "cuda":
+            return "needs a CUDA card"
+        return ""

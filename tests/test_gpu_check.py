@@ -1,0 +1,115 @@
+"""`make gpu-check` without a card: its bookkeeping on steps that are made up, and all of it at toy size."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.gpu.__main__ import main, run
+from benchmarks.gpu.journal import Journal
+from benchmarks.gpu.steps import Bar, Setting, Step
+from benchmarks.gpu.turns import Timed, figures, in_turns
+
+CPU = torch.device("cpu")
+FULL = Setting(CPU, False, 5)
+
+
+def step(name: str, calls: list[str], values: dict[str, float] | None = None, **more: object) -> Step:
+    def work() -> dict[str, float]:
+        calls.append(name)
+        if values is None:
+            raise RuntimeError("no room")
+        return values
+
+    return Step(name, 1.0, work, **more)  # type: ignore[arg-type]
+
+
+def test_each_measurement_is_on_disk_and_none_is_made_twice(tmp_path: Path) -> None:
+    calls: list[str] = []
+    steps = [step("one", calls, {"x": 2.0}, bars=(Bar("x", 1.5),)), step("two", calls, {"y": 3.0})]
+    assert run(steps[:1], FULL, Journal(tmp_path, FULL), 9, False) == 0
+    assert run(steps, FULL, Journal(tmp_path, FULL), 9, False) == 0
+    assert calls == ["one", "two"]
+    table = (tmp_path / "gpu.md").read_text("utf-8")
+    assert "| one | x 2 | x >= 1.5 kept |" in table and "| two | y 3 |  |" in table
+    assert run(steps, FULL, Journal(tmp_path, FULL), 9, again=True) == 0
+    assert calls == ["one", "two"] * 2
+
+
+def test_a_missed_bar_a_failure_and_a_missing_package_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[str] = []
+    steps = [
+        step("slow", calls, {"x": 1.0, "gb": 3.0}, bars=(Bar("x", 1.5), Bar("gb", 2.0, most=True))),
+        step("broken", calls),
+        step("poor", calls, {"z": 1.0}, needs=("no_such_package_of_ours",)),
+        step("cardless", calls, {"z": 1.0}, cuda=True),
+        step("last", calls, {"z": 1.0}),
+    ]
+    assert run(steps, FULL, Journal(tmp_path, FULL), 9, False) == 1
+    assert calls == ["slow", "broken", "last"]
+    said = capsys.readouterr().out
+    for line in ("missed: slow: x >= 1.5", "missed: slow: gb <= 2", "broken: RuntimeError"):
+        assert line in said
+    kept = json.loads((tmp_path / "gpu.json").read_text("utf-8"))["steps"]
+    assert kept["broken"]["not measured"] == "RuntimeError: no room"
+    assert "no_such_package_of_ours" in kept["poor"]["not measured"]
+    assert kept["cardless"]["not measured"] == "needs a CUDA card"
+    assert run(steps, FULL, Journal(tmp_path, FULL), 9, False) == 1
+    assert calls[3:] == ["broken"], "what failed is tried again"
+
+
+def test_nothing_is_begun_that_would_end_too_late(tmp_path: Path) -> None:
+    calls: list[str] = []
+    steps = [step("short", calls, {"x": 1.0}), step("long", calls, {"x": 1.0})]
+    steps[1] = Step("long", 20.0, steps[1].run)
+    assert run(steps, FULL, Journal(tmp_path, FULL), 9, False) == 3
+    assert calls == ["short"]
+
+
+def test_figures_of_another_machine_or_size_are_laid_aside(tmp_path: Path) -> None:
+    calls: list[str] = []
+    one = [step("one", calls, {"x": 1.0}, bars=(Bar("x", 9.0),))]
+    toy = Setting(CPU, True, 1)
+    assert run(one, FULL, Journal(tmp_path, FULL), 9, False) == 1
+    assert run(one, toy, Journal(tmp_path, toy), 9, False) == 0, "at toy size no bar is judged"
+    assert calls == ["one", "one"]
+    assert json.loads((tmp_path / "gpu.json.old").read_text("utf-8"))["machine"]["size"] == "full"
+
+
+def test_turns_and_their_figures() -> None:
+    calls: list[str] = []
+    ways = {name: (lambda name=name: calls.append(name)) for name in "ab"}
+    timed = in_turns(ways, CPU, rounds=3, warm=1)
+    assert calls == [*"ab", *"ab", *"ba", *"ab"]
+    assert all(each.least <= each.seconds <= each.most for each in timed.values())
+    made = {"ours": Timed(2.0, 1, 3, 10), "peer": Timed(3.0, 1, 3, 40)}
+    found = figures(made, "peer")
+    assert found["ours x"] == 1.5 and found["ours memory"] == 0.25 and "peer x" not in found
+
+
+def test_full_size_needs_a_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--device", "cpu", "--out", str(tmp_path)]) == 2
+    assert "--toy" in capsys.readouterr().err
+
+
+def test_a_part_of_the_toy_runs(tmp_path: Path) -> None:
+    assert main(["--toy", "--device", "cpu", "--only", "scenes", "--out", str(tmp_path)]) == 0
+    kept = json.loads((tmp_path / "gpu.json").read_text("utf-8"))["steps"]
+    assert kept["scenes: torch rasterizer, device and CPU"]["values"]["apart"] == 0
+
+
+@pytest.mark.slow
+def test_the_whole_toy_runs(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.gpu", "--toy", "--device", "cpu", "--out", str(tmp_path)]
+    subprocess.run(command, cwd=Path(__file__).parents[1], check=True)
+    kept = json.loads((tmp_path / "gpu.json").read_text("utf-8"))["steps"]
+    missing = {name for name, entry in kept.items() if "values" not in entry}
+    assert all(kept[name]["not measured"].startswith("needs ") for name in missing)
+    assert len(kept) - len(missing) >= 15
