@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from . import __version__
+from .boxes import Box, bounding_box
 from .edit.crop import resize
 from .errors import SceneError
 from .plan.trace import Plan, Trace
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 LEAST = 16  # pixels of a view: less of a thing tells nothing
 SAME = 0.25  # of the smaller of two masks that the other has to have, for both to be of one thing
+WIDE = 4.0  # times what is expected that a mask drawn from it may cover: a side was seen, not all of it
 OnWork = Callable[[str, int, int, "Tensor | None"], None]
 """(what is done: "select" or "edit", views that are finished, all as far as is known, one of them)."""
 
@@ -116,8 +118,9 @@ class SceneJob:
         """Which Gaussians a step may change: those that fill the masks of its targets in the views.
 
         A step of the whole picture selects all. In the first view the place is the plan's, as for a picture;
-        in the others the detector looks for the targets, and a view counts whose mask is where the first
-        view's selection is seen. Raises SceneError: nothing was found.
+        in the others the detector looks for the targets, and where it finds none the segmenter draws what
+        lies where the first view's selection is seen; a view counts whose mask is there. Raises SceneError:
+        nothing was found.
         """
         gaussians, count = self.scene.gaussians, len(looks.cameras)
         if plan.scope == "global" and self.mask is None:
@@ -129,13 +132,8 @@ class SceneJob:
         core = select_rows(gaussians, vote(gaussians, looks.cameras, masks)).rows
         self._tell("select", 1, count, looks.pictures[0])
         for at in range(1, count):
-            mask = self._find(plan, looks.pictures[at])
-            if mask is not None:
-                expected = seen(gaussians, core, looks.cameras[at]).cpu()
-                if int(expected.sum()) >= LEAST and _shared(expected, mask >= 0.5) < SAME:
-                    notes.append(f"view {at}: what was found there is another thing")
-                else:
-                    masks[at] = mask
+            masks[at], note = self._mask_in(plan, core, looks.cameras[at], looks.pictures[at])
+            notes += [f"view {at}: {note}"] if note else []
             self._tell("select", at + 1, count, looks.pictures[at])
         chosen = select_rows(gaussians, vote(gaussians, looks.cameras, masks))
         if not bool(chosen.rows.any()):
@@ -205,6 +203,42 @@ class SceneJob:
         if planned.mask is None:
             return torch.ones(looks.cameras[0].height, looks.cameras[0].width)
         return planned.mask[0]
+
+    def _mask_in(
+        self, plan: Plan, core: Tensor, camera: Camera, picture: Tensor
+    ) -> tuple[Tensor | None, str]:
+        """(the mask [H, W] in 0..1 of the targets in a view, or None; what was decided, or empty).
+
+        core: bool [N], what the first view selects. Where other things, or its own far side, hide it, a mask
+        has to be where it would be seen without them."""
+        gaussians = self.scene.gaussians
+        expected = seen(gaussians, core, camera).cpu()
+        visible = int(expected.sum()) >= LEAST
+        if not visible:
+            alone = gaussians.rows(core)
+            expected = seen(alone, torch.ones_like(core[core]), camera).cpu()
+            if int(expected.sum()) < LEAST:
+                return None, "what the first view selects is not in it"
+        mask, note = self._find(plan, picture), ""
+        if mask is None:
+            mask = self._drawn(plan, expected, picture) if visible else None
+            if mask is None:
+                return None, ""
+            if int((mask >= 0.5).sum()) > WIDE * int(expected.sum()):
+                return None, "nothing was found there, and the segmenter drew far more than is expected"
+            note = "nothing was found there; the segmenter drew what lies where the first view's selection is"
+        if _shared(expected, mask >= 0.5) < SAME:
+            return None, "what was found there is another thing"
+        return mask, note
+
+    def _drawn(self, plan: Plan, expected: Tensor, picture: Tensor) -> Tensor | None:
+        """The mask [H, W] that the segmenter draws from the box of what is expected; None without one."""
+        corners = bounding_box(expected)
+        if self.pipeline.segmenter is None or corners is None:
+            return None
+        left, top, right, bottom = corners
+        box = Box(plan.targets[0] if plan.targets else "", 0.0, left, top, right, bottom, by_plan=True)
+        return self.pipeline.segmenter.segment(picture[None].float().cpu(), [box]).masks[:, 0].amax(0)
 
     def _find(self, plan: Plan, picture: Tensor) -> Tensor | None:
         """The mask [H, W] in 0..1 of the targets in a view; None: not found."""

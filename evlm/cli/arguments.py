@@ -83,10 +83,15 @@ def numbers(count: int) -> Callable[[str], tuple[int, ...]]:
 
 
 def colour(text: str) -> tuple[float, float, float]:
-    """Three numbers from 0 to 1, parted by commas."""
+    """Three numbers from 0 to 1, parted by commas; or whole ones to 255, where one is above 1."""
+    if re.fullmatch(r"[0-9]{1,3}(?:,[0-9]{1,3}){2}", text, re.ASCII):
+        values = [int(each) for each in text.split(",")]
+        if 1 < max(values) <= 255:
+            red, green, blue = (value / 255 for value in values)
+            return red, green, blue
     channel = r"(?:0|1|0?\.[0-9]{1,9}|[01]\.0{0,9}|0\.[0-9]{1,9})"
     if not re.fullmatch(rf"{channel},{channel},{channel}", text, re.ASCII):
-        raise _refused(text, "three numbers from 0 to 1 parted by commas, such as 0.6,0.7,0.9")
+        raise _refused(text, "three numbers from 0 to 1 parted by commas, such as 0.6,0.7,0.9, or 0 to 255")
     red, green, blue = map(float, text.split(","))
     return red, green, blue
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 NAMES = ["edited.ply", "selection.npz", "before_after.mp4", "trace.json", "sheet.png"]
 SHOWN = 6  # views on the sheet
+OLD = 14 * 24 * 3600.0  # seconds; unfinished work that nobody touched for so long is removed
 ORBIT, RATE = 36, 12  # pictures of the turn around the scene, and how many a second
 
 
@@ -44,7 +45,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     add("--cameras", default="orbit:24", metavar="PATH", type=kinds.path, help=text)
     text = "folder of the cameras' photographs; without it the scene's own renderings are edited"
     add("--images", metavar="DIR", type=kinds.path, help=text)
-    text = "what is behind everything: three numbers from 0 to 1"
+    text = "what is behind everything: red,green,blue, 0 to 1 or 0 to 255 (0,0,0)"
     add("--background", type=kinds.colour, default=(0.0, 0.0, 0.0), metavar="R,G,B", help=text)
     text = "consistent: all views, in rounds; in2n: one view at a time, the paper's; direct: all views once"
     add("--schedule", choices=["consistent", "in2n", "direct"], default="consistent", help=text)
@@ -86,6 +87,8 @@ def run(options: argparse.Namespace) -> int:
     )
     edit = editor_settings(options, pipeline)
     work = _work_folder(outputs.folder, options, models)
+    for note in _others(outputs.folder, work):
+        terminal.note(note)
     job = SceneJob(
         scene,
         pipeline,
@@ -228,9 +231,9 @@ def _write_clip(path: Path, before: SplatScene, after: SplatScene) -> None:
     import torch
 
     from ..files.clip_writer import write_clip
-    from ..scene.poses import load_cameras
+    from ..scene.poses import common_up, orbit
 
-    cameras = load_cameras(f"orbit:{ORBIT}", before.gaussians, size=256).cameras
+    cameras = orbit(before.gaussians, ORBIT, up=common_up(before.cameras) or "-y", size=256)
 
     def pictures() -> Any:
         for camera in cameras:
@@ -329,6 +332,24 @@ def _work_folder(folder: Path, options: argparse.Namespace, models: dict[str, Pa
     }
     said["models"] = _identity(models)
     return folder / f".scene-{hashlib.sha256(json.dumps(said).encode()).hexdigest()[:12]}"
+
+
+def _others(folder: Path, own: Path) -> list[str]:
+    """Takes away what other commands left unfinished there long ago; says what lies there still."""
+    left, notes = [], []
+    for each in sorted(folder.glob(".scene-*")):
+        if each == own or each.is_symlink() or not each.is_dir():
+            continue
+        files = [path.stat() for path in each.rglob("*") if path.is_file()]
+        newest = max((found.st_mtime for found in files), default=each.stat().st_mtime)
+        if time.time() - newest > OLD:
+            shutil.rmtree(each, ignore_errors=True)
+            notes.append(f"{each}: unfinished work of another edit, untouched for two weeks, was removed")
+        else:
+            left.append(f"{each} ({sum(found.st_size for found in files) / 1e6:.0f} MB)")
+    if left:
+        notes.append(f"unfinished work of other edits lies in {', '.join(left)}: delete what is not wanted")
+    return notes
 
 
 class _Progress:

@@ -39,8 +39,8 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     add("--iterations", metavar="N", type=kinds.whole(1, 1_000_000), default=400, help=text)
     text = "of harmonics, 0 to 3 (0: colours are the same from every side)"
     add("--degree", metavar="N", type=kinds.whole(0, 3), default=0, help=text)
-    text = "what is behind everything, a sky: red,green,blue in 0..255 (0,0,0)"
-    add("--background", metavar="R,G,B", type=kinds.numbers(3), default=(0, 0, 0), help=text)
+    text = "what is behind everything, a sky: red,green,blue, 0 to 1 or 0 to 255 (0,0,0)"
+    add("--background", metavar="R,G,B", type=kinds.colour, default=(0.0, 0.0, 0.0), help=text)
     add(
         "--seed",
         metavar="N",
@@ -79,8 +79,7 @@ def run(options: argparse.Namespace) -> int:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     start = start.to(device)
     growth = Growth(every=100, share=0.05, limit=4.0) if options.iterations > SHORT else None
-    red, green, blue = (min(value, 255) / 255 for value in options.background)
-    settings = FitSettings(options.iterations, (red, green, blue), growth=growth, seed=options.seed)
+    settings = FitSettings(options.iterations, options.background, growth=growth, seed=options.seed)
     fitting = Fitting(start, found.cameras, found.photographs, settings)
     out.parent.mkdir(parents=True, exist_ok=True)
     state = out.with_name(out.name + ".fit.safetensors")
@@ -95,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
     notes = save_gaussians(out, fitted.to("cpu"))
     state.unlink(missing_ok=True)
     print(f"{out}: {len(fitted):,} Gaussians, {out.stat().st_size:,} bytes")
-    for note in notes:
+    for note in (*fitting.notes, *notes):
         print(f"note: {note}")
     return 0
 

@@ -148,6 +148,53 @@ def test_a_view_that_shows_another_thing_abstains() -> None:
     assert not bool(selection.rows[40:].any())
 
 
+class Blind(Looks):
+    """Finds what it looks for in the first view alone."""
+
+    def ground(self, frames: Tensor, labels: Any, threshold: float | None = None) -> list[Box]:
+        found = super().ground(frames, labels, threshold)
+        return found if self.asked == 1 else []
+
+
+def test_where_the_detector_finds_nothing_the_segmenter_is_shown_the_place() -> None:
+    (selection,), _ = run(job(MAKE, grounder=Blind()))
+    assert sum("the segmenter drew" in note for note in selection.notes) >= 2
+    assert selection.rows[:40].float().mean() > 0.9 and not bool(selection.rows[40:].any())
+    work = job(MAKE, grounder=Blind())
+    work.pipeline.segmenter = Everything(work.pipeline.segmenter)
+    (selection,), _ = run(work)
+    assert any("far more than is expected" in note for note in selection.notes)
+    assert not bool(selection.rows[40:].any())
+
+
+class Everything:
+    """Cuts rightly once, then takes all of the picture."""
+
+    def __init__(self, first: Any) -> None:
+        self.first, self.asked = first, 0
+
+    def segment(self, frames: Tensor, boxes: Any = None) -> Segmentation:
+        self.asked += 1
+        found = self.first.segment(frames, boxes)
+        return found if self.asked == 1 else Segmentation(torch.ones_like(found.masks), found.scores)
+
+
+def test_where_the_selection_is_hidden_another_thing_is_still_told() -> None:
+    """From behind the blue ball the red one is not seen: its mask there is of something else."""
+    work, up = job(MAKE), torch.tensor([0.0, 0.0, 1.0])
+    hidden = Camera(
+        looking_at(torch.tensor([3.0, 0.0, 0.0]), torch.zeros(3), up), pinhole(34, SIZE, SIZE), SIZE, SIZE
+    )
+    away = replace(hidden, view=looking_at(torch.tensor([3.0, 0, 0]), torch.tensor([6.0, 0, 0]), up))
+    core = torch.arange(80) < 40
+    aside = torch.zeros(SIZE, SIZE)
+    aside[:8] = 1  # the upper border
+    picture = torch.zeros(SIZE, SIZE, 3)
+    work._find = lambda *_: aside  # type: ignore[method-assign]
+    assert work._mask_in(MAKE, core, hidden, picture) == (None, "what was found there is another thing")
+    assert work._mask_in(MAKE, core, away, picture)[1] == "what the first view selects is not in it"
+
+
 def test_steps_are_edited_one_after_the_other() -> None:
     editor = Greens()
     selections, edited = run(job(MAKE, Plan("make the blue ball green", ("blue ball",)), editor=editor))

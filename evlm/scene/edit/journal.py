@@ -23,6 +23,10 @@ class Journal(Protocol):
         """Keeps tensors under a name, in place of what was there."""
         ...
 
+    def drop(self, name: str) -> None:
+        """What was kept under a name is needed no more; it may be gone already."""
+        ...
+
 
 class NoJournal:
     """Keeps nothing."""
@@ -31,6 +35,9 @@ class NoJournal:
         return None
 
     def keep(self, name: str, tensors: dict[str, Tensor]) -> None:
+        return None
+
+    def drop(self, name: str) -> None:
         return None
 
 
@@ -62,6 +69,9 @@ class FolderJournal:
                 f"{self._path(name)} cannot be written ({error.strerror or error}): make room there; what is "
                 "finished is kept, and the same command goes on"
             ) from error
+
+    def drop(self, name: str) -> None:
+        self._path(name).unlink(missing_ok=True)
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"

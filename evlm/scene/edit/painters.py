@@ -96,16 +96,20 @@ class EditorPainter:
         )
         text = editor.read(self.instruction, notes)
         found = []
+        done, crops = 0, sum(len(work.which) for work in works)
         for work in works:
             starts = _crops(shown, work)
 
-            def paint(chunk: slice, work: Work = work, starts: Tensor = starts) -> Tensor:
+            def paint(chunk: slice, work: Work = work, starts: Tensor = starts, done: int = done) -> Tensor:
                 cells = editor.painted_cells(work)
+                told = self._told(done + chunk.start, chunk.stop - chunk.start, crops)
                 latents = editor.paint(
                     editor.encode(work.crop[chunk]),
                     text,
                     None if cells is None else cells[chunk],
                     settings,
+                    work.crop[chunk],
+                    told,
                     start=editor.encode(starts[chunk]),
                 )
                 pictures: Tensor = editor.decode(latents)
@@ -113,9 +117,21 @@ class EditorPainter:
 
             parts, halved = in_chunks(len(work.crop), settings.chunk, paint)
             notes += halved
+            done += len(work.which)
             found.append(torch.cat(parts))
         self._note(notes)
         return put_all_back(sources, works, found, settings.feather)[0] if works else sources
+
+    def _told(self, first: int, count: int, pictures: int) -> OnStep | None:
+        """What `editor.paint` calls for `count` crops of `pictures`, of which `first` are done."""
+        on_step = self.on_step
+        if on_step is None:
+            return None
+
+        def told(step: int, steps: int, preview: Tensor | None) -> None:
+            on_step(first * steps + count * step, pictures * steps, preview)
+
+        return told
 
     def _note(self, notes: Sequence[str]) -> None:
         self.notes += [note for note in notes if note not in self.notes]

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import fields
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...errors import SceneError
+from ..fit.adam import Adam
 from ..gaussians import Gaussians
 from ..raster.project import LOGIT_MAX
 
@@ -35,12 +36,11 @@ class Rows:
         self.all, self.index, self.anchor = gaussians, selection.nonzero().flatten(), anchor
         chosen = gaussians.rows(selection).detached().tensors()
         parts = {**chosen, "sh": chosen["sh"][:, :1], "higher": chosen["sh"][:, 1:]}
-        self.parameters = {name: nn.Parameter(tensor.clone()) for name, tensor in parts.items()}
+        self.parameters = {name: tensor.clone().requires_grad_() for name, tensor in parts.items()}
         self._kept_visible()
         rates = {**RATES, "means": RATES["means"] * extent / UNITS, "higher": RATES["sh"] * HIGHER}
-        self._rates = [rates[name] for name in self.parameters]
-        groups = [{"params": [each], "lr": rates[name]} for name, each in self.parameters.items()]
-        self.adam = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15)
+        self._rates = {name: rates[name] for name in self.parameters}
+        self.forget_moments()
         self._began = {name: chosen[name].clone() for name in ("means", "log_scales")}
 
     def whole(self) -> Gaussians:
@@ -53,17 +53,17 @@ class Rows:
     def step(self, loss: Tensor, share: float, decay: float) -> None:
         """One step down the loss. share: 0..1 of the way, at the end of which the rates are `decay` of what
         they were at first."""
-        for group, rate in zip(self.adam.param_groups, self._rates, strict=True):
-            group["lr"] = rate * decay**share
         if self.anchor:
             moved = [(self.parameters[name] - began).square().mean() for name, began in self._began.items()]
             loss = loss + self.anchor * sum(moved[1:], moved[0])
-        self.adam.zero_grad(set_to_none=True)
-        loss.backward()
-        for parameter in self.parameters.values():
-            if parameter.grad is not None:  # of rows that are too large to be drawn
-                parameter.grad.nan_to_num_(0.0, 0.0, 0.0)
-        self.adam.step()
+        found = torch.autograd.grad(loss, list(self.parameters.values()), allow_unused=True)
+        grads = {
+            name: torch.zeros_like(parameter) if grad is None else grad.nan_to_num(0.0, 0.0, 0.0)
+            for (name, parameter), grad in zip(self.parameters.items(), found, strict=True)
+        }  # not finite of rows that are too large to be drawn
+        self.steps += 1
+        pace: dict[str, Tensor | float] = {name: rate * decay**share for name, rate in self._rates.items()}
+        self.adam.step(self.parameters, grads, pace, self.steps)
         self._kept_visible()
 
     def _kept_visible(self) -> None:
@@ -73,29 +73,28 @@ class Rows:
 
     def forget_moments(self) -> None:
         """As Adam was at first."""
-        self.adam.state.clear()
+        self.adam, self.steps = Adam(self.parameters), 0
 
     def state(self) -> dict[str, Tensor]:
         """Parameters, and what Adam knows of them, by name; see `load`."""
-        found: dict[str, Tensor] = {}
+        found: dict[str, Tensor] = {"steps": torch.tensor(self.steps)}
         for name, parameter in self.parameters.items():
             found[name] = parameter.detach().clone()
-            for key, value in self.adam.state.get(parameter, {}).items():
-                found[f"{name}.{key}"] = value.clone()
+            if self.steps:
+                found[f"{name}.first"] = self.adam.first[name].clone()
+                found[f"{name}.second"] = self.adam.second[name].clone()
         return found
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Goes on from `state()`, in the same bits. Raises SceneError: of another number of rows."""
+        self.forget_moments()
+        self.steps = int(state.get("steps", torch.tensor(0)))
         for name, parameter in self.parameters.items():
-            if name not in state or state[name].shape != parameter.shape:
-                raise SceneError(f"a state without {name} {list(parameter.shape)}: it is of another edit")
-            with torch.no_grad():
-                parameter.copy_(state[name])
-            known = {
-                key.split(".")[1]: v.clone() if key.endswith(".step") else v.to(parameter, copy=True)
-                for key, v in state.items()
-                if key.startswith(f"{name}.")
-            }
-            self.adam.state.pop(parameter, None)
-            if known:
-                self.adam.state[parameter] = known
+            kept = {name: parameter}
+            if self.steps:
+                kept |= {f"{name}.first": self.adam.first[name], f"{name}.second": self.adam.second[name]}
+            for key, tensor in kept.items():
+                if key not in state or state[key].shape != parameter.shape:
+                    raise SceneError(f"a state without {key} {list(parameter.shape)}: it is of another edit")
+                with torch.no_grad():
+                    tensor.copy_(state[key])

@@ -80,7 +80,7 @@ class _Job:
 
     def paint(self, which: Sequence[int], strength: float, draw: int) -> list[Tensor]:
         """Those views painted, in float16 as they are kept."""
-        name = f"painted-{draw:04d}-{which[0]:04d}"
+        name = _painting(draw, which[0])
         kept = self.journal.recall(name)
         if kept is None:
             views = [self.views[at] for at in which]
@@ -145,6 +145,11 @@ class _Job:
             self.on_progress(self.done, self.all, picture)
 
 
+def _painting(draw: int, first: int) -> str:
+    """What the journal calls the painting of views from `first` on."""
+    return f"painted-{draw:04d}-{first:04d}"
+
+
 def _consistent(job: _Job) -> None:
     """All views are painted, round after round. What the scene is fitted to is the mean of all paintings of
     a view: each round is another draw of the same edit, and the mean of n draws strays by 1 / sqrt(n) of
@@ -186,13 +191,22 @@ def _in2n(job: _Job) -> None:
     steps, job.all = updates * settings.every, updates
     targets = [view.source for view in job.views]
     waiting: list[int] = []
-    for update in range(updates):
+    asked: list[tuple[int, float]] = []
+    for _ in range(updates):
         waiting = waiting or job.rng.sample(range(count), count)
-        at, strength = waiting.pop(), job.rng.uniform(0.02, 0.98)
-        (targets[at],) = job.paint([at], strength, update + 1)
+        asked.append((waiting.pop(), job.rng.uniform(0.02, 0.98)))
+    newest: dict[int, int] = {}
+    for update, (at, strength) in enumerate(asked):
+        if at in {each for each, _ in asked[update + 1 : job.fitted]}:
+            job.tell(1, None)  # the fit that is kept has seen a later painting of that view
+        else:
+            (targets[at],) = job.paint([at], strength, update + 1)
         for step in range(update * settings.every, (update + 1) * settings.every):
             drawn = job.rng.randrange(count)
             if update + 1 > job.fitted:
                 job.step(drawn, targets[drawn], step / steps)
                 job.tell(0, None)
         job.finish(update + 1)
+        if at in newest:
+            job.journal.drop(_painting(newest[at], at))
+        newest[at] = update + 1

@@ -59,6 +59,7 @@ class Fitting:
     """Gaussians on their way to photographs.
 
     owned: the rows that move, and after growth the new ones; others lie in `frozen` and are never touched.
+    notes: grows with what a user should know.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Fitting:
         self.adam = Adam(self.owned.tensors())
         self.pull = torch.zeros_like(self.owned.logits)
         self.done = 0
+        self.notes: list[str] = []
         self.extent = extent(self.cameras, self.source.means)
         self._background = torch.tensor(self.settings.background).to(self.source.means)
 
@@ -209,8 +211,19 @@ class Fitting:
         across = (grad @ rotation[:2].T) * depth[:, None] / math.sqrt(camera.fx * camera.fy)
         self.pull += across.norm(dim=1)
 
+    def _note(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
+
     def _grow(self, growth: Growth) -> None:
         most = int(growth.limit * int(self.moving.sum()))
+        room = MOST_ON_CPU - len(self.frozen)
+        if self.owned.means.device.type == "cpu" and most > room:
+            most = room
+            if len(self.owned) + int(growth.share * len(self.owned)) > room:
+                self._note(
+                    f"growth ends at {MOST_ON_CPU:,} Gaussians, the most that a CPU fits in bearable time"
+                )
         stays, new = grown(self.owned, self.pull, growth, most, self.settings.seed * 1_000_003 + self.done)
         self.owned = joined([self.owned.rows(stays), new])
         self.home = torch.cat([self.home[stays], self.home.new_full((len(new),), -1)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError, SceneError
+from ...files.pictures import write_atomically
 from ...models.safetensors_file import read_header
 from ..gaussians import Gaussians
 
@@ -51,15 +51,10 @@ def write_state(path: Path, fitting: Fitting, belongs: str) -> None:
             f"{name}.2": fitting.adam.second[name],
         }
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    fresh = path.with_name(path.name + ".tmp")
+    whole = save(ready, {"format": FORMAT, "of": belongs, "done": str(fitting.done)})
     try:
-        with open(fresh, "wb") as file:
-            file.write(save(ready, {"format": FORMAT, "of": belongs, "done": str(fitting.done)}))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, path)
+        write_atomically(path, lambda file: file.write(whole))
     except OSError as error:
-        fresh.unlink(missing_ok=True)
         raise SceneError(f"{path}: the fit's state cannot be written: {error.strerror or error}") from error
 
 

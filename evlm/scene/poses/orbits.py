@@ -19,6 +19,7 @@ OPAQUE = 0.5
 EXTENT = 0.9  # of the opaque Gaussians lie within it
 MARGIN = 1.15
 MOST = 1000
+AGREED = 0.3  # length of the mean of their ups, below which cameras know no common one
 UPS = {
     f"{sign}{axis}": tuple(float(value) * (axis == each) for each in "xyz")
     for axis in "xyz"
@@ -52,25 +53,26 @@ def orbit(
     gaussians: Gaussians,
     views: int,
     elevations: Sequence[float] = ELEVATIONS,
-    up: str = "-y",
+    up: str | Sequence[float] = "-y",
     size: int = 512,
 ) -> tuple[Camera, ...]:
     """Cameras all around the scene's middle, in the order of their angle.
 
-    elevations: degrees over the horizon, taken in turn. up: which axis of the scene points up; "-y" in scenes
-    of photographs and of ComfyUI's viewers. size: pixels a side. Raises SceneError.
+    elevations: degrees over the horizon, taken in turn. up: which axis of the scene points up, "-y" in scenes
+    of photographs and of ComfyUI's viewers; or a direction of three numbers. size: pixels a side. Raises
+    SceneError.
     """
     _checked(views, 2)
-    if up not in UPS:
-        raise SceneError(f"up is {up!r}, expected one of {', '.join(UPS)}")
+    above = _upward(up)
     for each in elevations:
         if not -89 <= each <= 89:
             raise SceneError(f"elevation {each:g}: expected degrees from -89 to 89")
     if not elevations:
         raise SceneError("no elevations; expected one or more, in degrees")
     centre, radius = middle_of(gaussians)
-    above = torch.tensor(UPS[up], dtype=torch.float64)
-    first = torch.tensor([1.0, 0, 0] if abs(above[2]) == 1 else [0, 0, -1.0]).double()  # towards the front
+    first = torch.tensor([1.0, 0, 0] if abs(above[2]) > 0.9 else [0, 0, -1.0]).double()  # towards the front
+    first = first - above * (above @ first)
+    first = first / first.norm()
     side = torch.linalg.cross(above, first)
     away = radius * MARGIN / math.sin(math.radians(FOV) / 2)
     cameras = []
@@ -80,6 +82,30 @@ def orbit(
         eye = centre + away * (around * math.cos(high) + above * math.sin(high))
         cameras.append(_camera(eye, centre, above, size, f"orbit_{number:03d}"))
     return tuple(cameras)
+
+
+def common_up(cameras: Sequence[Camera]) -> tuple[float, float, float] | None:
+    """Which way is up in the pictures of most cameras, as a direction of length 1; None where they do not
+    agree, or there are none."""
+    if not cameras:
+        return None
+    mean = torch.stack([-camera.rotation[1] for camera in cameras]).mean(0)
+    if float(mean.norm()) < AGREED:
+        return None
+    x, y, z = (mean / mean.norm()).tolist()
+    return x, y, z
+
+
+def _upward(up: str | Sequence[float]) -> Tensor:
+    """[3] float64 of length 1."""
+    if isinstance(up, str):
+        if up not in UPS:
+            raise SceneError(f"up is {up!r}, expected one of {', '.join(UPS)}")
+        up = UPS[up]
+    above = torch.tensor(list(up), dtype=torch.float64)
+    if tuple(above.shape) != (3,) or not bool(torch.isfinite(above).all()) or not float(above.norm()) > 0:
+        raise SceneError(f"up is {list(up)}, expected three numbers that are not all 0")
+    return above / above.norm()
 
 
 def cone(gaussians: Gaussians, views: int, degrees: float = CONE, size: int = 512) -> tuple[Camera, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pytest
 import torch
 from splat_examples import columns_of, ply_bytes, same_bits, some_gaussians
 
+from evlm.cli import arguments as kinds
 from evlm.cli.main import main
+from evlm.files.clips import read_clip
 from evlm.scene.files import load_gaussians, save_gaussians
 
 
@@ -49,6 +52,39 @@ def test_convert_goes_to_each_kind_and_says_what_is_lost(
     back = load_gaussians("b.ply")
     assert same_bits(back.gaussians, load_gaussians(room).gaussians.with_degree(1))
     assert back.source is not None and back.source.rows["label"].tolist() == [7] * 8
+
+
+def test_a_turn_is_written_as_an_animation_and_other_clips_are_refused(
+    room: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "scene",
+        "render",
+        "room.ply",
+        "--cameras",
+        "orbit:3",
+        "--size",
+        "16",
+        "--background",
+        "255,0,51",
+    ]
+    assert main([*words, "a.gif"]) == 0
+    frames = read_clip("a.gif").frames
+    assert frames.shape == (3, 16, 16, 3)
+    assert torch.allclose(frames[0, 0, 0], torch.tensor([1.0, 0.0, 0.2]), atol=0.05)
+    assert main([*words, "a.mov"]) == 2 and not Path("a.mov").exists()
+    assert "no clip is written as .mov; name a folder, or a clip: .mp4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text, colour",
+    [("0.5,0,1", (0.5, 0.0, 1.0)), ("1,1,0", (1.0, 1.0, 0.0)), ("255,102,1", (1.0, 0.4, 1 / 255))],
+)
+def test_a_colour_is_read_in_either_range(text: str, colour: tuple[float, ...]) -> None:
+    assert kinds.colour(text) == pytest.approx(colour)
+    for wrong in ("0.5,2,0", "256,0,0", "1,2", "-1,0,0"):
+        with pytest.raises(argparse.ArgumentTypeError, match="three numbers from 0 to 1"):
+            kinds.colour(wrong)
 
 
 def test_nothing_is_replaced_unasked_and_what_is_read_never(

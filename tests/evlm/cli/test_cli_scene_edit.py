@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,21 @@ def test_a_stopped_edit_goes_on(room: dict[str, Any]) -> None:
     room["editor"] = Greens()
     assert main(WORDS) == 0 and room["editor"].orders
     assert Path("out/edited.ply").read_bytes() == Path("whole/edited.ply").read_bytes()
+
+
+def test_what_others_left_unfinished_is_named_and_goes_when_it_is_old(
+    room: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("new", "old"):
+        folder = Path(f"out/.scene-{name}")
+        folder.mkdir(parents=True)
+        (folder / "fitted.safetensors").write_bytes(b"x" * 2_000_000)
+    for path in (Path("out/.scene-old"), Path("out/.scene-old/fitted.safetensors")):
+        os.utime(path, (0, 0))
+    assert main([*WORDS, "--until", "plan"]) == 0
+    said = capsys.readouterr().err
+    assert not Path("out/.scene-old").exists() and "untouched for two weeks, was removed" in said
+    assert Path("out/.scene-new").exists() and "out/.scene-new (2 MB): delete what is not wanted" in said
 
 
 def test_a_doubted_plan_is_held_back_and_wrong_words_are_said(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from a_few_gaussians import some
 
 from evlm.errors import SceneError
 from evlm.scene import Gaussians
-from evlm.scene.poses import cone, farthest, load_cameras, orbit, views_that_see
+from evlm.scene.poses import common_up, cone, farthest, load_cameras, orbit, views_that_see
 from evlm.scene.poses.orbits import UPS, middle_of, one_sided
 from evlm.scene.poses.views import share_seen
 
@@ -38,6 +40,21 @@ def test_an_orbit_stands_around_what_is_opaque_with_up_upward(up: str) -> None:
         assert abs(high - (0, 30)[number % 2]) < 1e-6
     centres = torch.stack([camera.centre for camera in cameras])
     assert torch.pdist(centres).min() > radius
+
+
+def test_a_turn_takes_the_up_of_the_cameras_that_saw_the_scene() -> None:
+    gaussians = scene((0.0, 0.0, 0.0))
+    slanted = torch.tensor([0.3, 1.0, -0.5]).double()
+    seen_by = orbit(gaussians, 6, (20,), slanted.tolist(), 16)
+    up = common_up(seen_by)
+    assert up is not None and torch.allclose(torch.tensor(up).double(), slanted / slanted.norm(), atol=1e-6)
+    again = orbit(gaussians, 5, (0,), up, 16)
+    assert all(abs(float(camera.direction @ slanted)) < 1e-6 for camera in again)
+    turned = replace(seen_by[0], view=torch.diag(torch.tensor([-1.0, -1, 1, 1])).double() @ seen_by[0].view)
+    assert common_up([seen_by[0], turned]) is None and common_up([]) is None
+    for wrong in ((0.0, 0.0, 0.0), (1.0, float("nan"), 0.0), (1.0, 2.0)):
+        with pytest.raises(SceneError, match="expected three numbers that are not all 0"):
+            orbit(gaussians, 4, up=wrong)
 
 
 def test_cameras_by_words() -> None:

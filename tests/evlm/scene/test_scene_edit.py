@@ -174,6 +174,8 @@ def test_stopped_at_any_painting_it_goes_on_to_the_same_bits(schedule: str, tmp_
             assert torch.equal(tensor, whole.tensors()[name]), (stop, name)
     finished = Green(calls=0)
     edit_rows(*scene(), views(), finished, settings, SKY, journal=journal)  # nothing is painted again
+    kept = len(list(journal.folder.glob("painted-*")))
+    assert kept == (len(views()) if schedule == "in2n" else len(painter.asked))  # in2n: the last of each view
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

@@ -83,7 +83,6 @@ def test_stopped_anywhere_and_resumed_it_ends_in_the_same_bytes(
 
         with pytest.raises(Cancelled):
             fit().run(halt, state, every=5)
-        state.with_name(state.name + ".tmp").write_bytes(b"half a state")
         told: list[int] = []
         assert equal(fit().run(lambda step, t=told: t.append(step.done), state, every=5), whole)
         assert told == list(range(24 if stop == 24 else stop // 5 * 5, 24 + 1))[1:]
@@ -123,6 +122,15 @@ def test_rows_that_may_not_move_keep_their_bits_and_all_keep_their_order(growth:
     else:
         assert len(old) < 15 and len(fitted) > len(lasting)
         assert len(fitted) - int(frozen.sum()) <= int(2.5 * 15)
+
+
+def test_growth_ends_at_what_a_cpu_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, cameras, photographs = small(60)
+    monkeypatch.setattr(fit_module, "MOST_ON_CPU", 70)
+    growth = Growth(every=2, share=0.5, faint=0.0, limit=4.0)
+    fitting = Fitting(start, cameras, photographs, FitSettings(8, growth=growth), torch.arange(60) < 40)
+    assert len(fitting.run()) == 70
+    assert fitting.notes == ["growth ends at 70 Gaussians, the most that a CPU fits in bearable time"]
 
 
 def test_growth_copies_what_is_pulled_most_and_drops_what_is_faint() -> None:

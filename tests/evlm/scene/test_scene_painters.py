@@ -13,6 +13,7 @@ from torch import Tensor
 
 from evlm.edit.ip2p import IP2P
 from evlm.edit.protocol import Edited, EditSettings
+from evlm.errors import Cancelled
 from evlm.scene import Camera
 from evlm.scene.camera import looking_at, pinhole
 from evlm.scene.edit.painters import EditorPainter
@@ -59,6 +60,17 @@ def test_below_one_it_looks_at_the_source_and_begins_from_what_is_shown(editor: 
     assert torch.equal(own, editor.edit(stacked[0], "make it snow", stacked[1], half).frames)
     shown = [1 - each.source for each in views]
     moved = painter.paint(views, shown, 0.5, 1)
+    told: list[tuple[int, int]] = []
+    painter.on_step = lambda done, total, _: told.append((done, total))
+    painter.paint(views, shown, 0.5, 1)
+    assert told and told[-1][0] == told[-1][1] and [done for done, _ in told] == sorted(d for d, _ in told)
+
+    def stop(*_: Any) -> None:
+        raise Cancelled
+
+    painter.on_step = stop
+    with pytest.raises(Cancelled):
+        painter.paint(views, shown, 0.5, 1)
     for each, picture, before in zip(views, moved, own, strict=True):
         assert torch.equal(picture[~each.mask], each.source[~each.mask])
         assert not torch.equal(picture, before)
