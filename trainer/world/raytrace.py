@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from evlm.scene import Camera
 
 from .render import GROUND_RGB, paint_of, to_bytes
-from .solid import Solid, SolidScene
+from .solid import PosedSolid, Solid, SolidScene
 
 Array = NDArray[np.float64]
 SUPER = 4
@@ -170,14 +170,28 @@ def under(weather: str, colours: Array, normals: Array) -> Array:
 def meet(solid: Solid, eye: Array, ways: Array) -> Hits:
     """Where rays [R, 3] of length 1 from `eye` [3] first meet a solid from outside."""
     r = solid.radius
-    start = (eye - np.array([solid.x, solid.y, _height(solid) * r])) / r
+    centre, about = stand(solid)
+    start = (eye - centre) / r
+    if about is not None:
+        start, ways = start @ about, ways @ about
     b = ways @ start
     near = np.flatnonzero(b * b - (start @ start - 3.0) >= 0)  # the sphere around [-1, 1]^3
     with np.errstate(divide="ignore", invalid="ignore"):
         t, normals = _SHAPES[solid.shape](start, ways[near])
     met = np.isfinite(t)
     rows = near[met]
-    return Hits(rows, t[met] * r, normals[met], start + t[met, None] * ways[rows])
+    outward = normals[met] if about is None else normals[met] @ about.T
+    return Hits(rows, t[met] * r, outward, start + t[met, None] * ways[rows])
+
+
+def stand(solid: Solid) -> tuple[Array, Array | None]:
+    """(its middle [3], its turn [3, 3] from its own coordinates to the world's, None where it has none)."""
+    lift, yaw = (solid.lift, solid.yaw) if isinstance(solid, PosedSolid) else (0.0, 0.0)
+    centre = np.array([solid.x, solid.y, _height(solid) * solid.radius + lift])
+    if not yaw:
+        return centre, None
+    c, s = np.cos(yaw), np.sin(yaw)
+    return centre, np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
 
 
 def paint(solid: Solid, local: Array) -> Array:

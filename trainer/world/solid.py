@@ -57,6 +57,14 @@ class Solid:
 
 
 @dataclass(frozen=True)
+class PosedSolid(Solid):
+    """A solid off the ground, or turned: lift is how far up, in units; yaw is about z, in radians."""
+
+    lift: float = 0.0
+    yaw: float = 0.0
+
+
+@dataclass(frozen=True)
 class SolidScene:
     """What stands on the ground, and under which sky. No two solids touch, nor are two called alike."""
 
