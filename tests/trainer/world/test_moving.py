@@ -33,12 +33,10 @@ def test_a_turn_of_a_box_is_what_the_camera_would_see_from_aside() -> None:
     one = view(SolidScene((box,)), around(0.4, 0.5))
     other = view(SolidScene((turned,)), around(0.4 + np.pi / 6, 0.5))
     assert np.abs(one.coverage - other.coverage).max() <= 1 / 16
-    assert np.allclose(one.depth, other.depth, atol=1e-9)
+    whole = one.coverage[0] == 1
+    assert np.allclose(one.depth[whole], other.depth[whole], atol=1e-9)
     plain = PosedSolid("box", "blue", "plain", "large", 0.0, 0.0)
-    assert np.array_equal(
-        view(SolidScene((plain,)), around(0.4, 0.5)).picture,
-        view(SolidScene((box,)), around(0.4, 0.5)).picture,
-    )
+    assert np.array_equal(view(SolidScene((plain,)), around(0.4, 0.5)).picture, one.picture)
 
 
 def test_a_lifted_ball_hides_what_is_behind_it_no_more() -> None:
