@@ -73,19 +73,23 @@ class Hits:
 def view(scene: SolidScene, camera: Camera) -> View:
     """Traces one picture, of the camera's size. Raises ValueError for a lens with distortion."""
     shape = camera.height, camera.width
-    seen = trace(scene, *rays(camera, SUPER))
-    middle_rays = rays(camera)
-    middle = trace(scene, *middle_rays)
-    solids = range(len(scene.solids))
-    coverage = [pool((seen.owners == n).astype(float), *shape) for n in solids]
-    _, ways = middle_rays
+    picture, coverage = still(scene, camera)
+    eye, ways = rays(camera)
+    middle = trace(scene, eye, ways)
     along = ways @ camera.direction.numpy()
     return View(
-        to_bytes(np.stack([pool(seen.colours[:, c], *shape) for c in range(3)], -1)),
-        np.stack(coverage) if coverage else np.zeros((0, *shape)),
-        (middle.distance * along).reshape(shape),
-        middle.normals.reshape(*shape, 3),
+        picture, coverage, (middle.distance * along).reshape(shape), middle.normals.reshape(*shape, 3)
     )
+
+
+def still(scene: SolidScene, camera: Camera, samples: int = SUPER) -> tuple[NDArray[np.uint8], Array]:
+    """`View.picture` and `View.coverage` alone. samples: a side of a pixel; a training takes fewer, which
+    costs a quarter. Raises ValueError for a lens with distortion."""
+    shape = camera.height, camera.width
+    seen = trace(scene, *rays(camera, samples))
+    coverage = [pool((seen.owners == n).astype(float), *shape, samples) for n in range(len(scene.solids))]
+    colours = np.stack([pool(seen.colours[:, c], *shape, samples) for c in range(3)], -1)
+    return to_bytes(colours), np.stack(coverage) if coverage else np.zeros((0, *shape))
 
 
 def surface(
@@ -129,13 +133,14 @@ def trace(scene: SolidScene, eye: Array, ways: Array) -> Traced:
     """eye: [3], above the ground and outside every solid. ways: [R, 3] of length 1."""
     nearest, normals = np.full(len(ways), np.inf), np.zeros((len(ways), 3))
     colours, owners = np.tile(np.array(SKY_RGB[scene.sky]), (len(ways), 1)), np.full(len(ways), NOTHING)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        distance = -eye[2] / ways[:, 2]
-        points = eye + distance[:, None] * ways
-        met = (distance > 0) & (np.abs(points[:, :2]) <= REACH).all(1)
-    nearest[met], normals[met], owners[met] = distance[met], (0.0, 0.0, 1.0), GROUND
-    checks = np.floor(points[met, :2] + REACH).sum(1).astype(int) % 2
-    colours[met] = np.array(GROUND_RGB[scene.ground]) + np.array(CHECK)[checks, None]
+    down = np.flatnonzero(ways[:, 2] < 0)
+    distance = -eye[2] / ways[down, 2]
+    points = eye[:2] + distance[:, None] * ways[down, :2]
+    met = (np.abs(points) <= REACH).all(1)
+    rows = down[met]
+    nearest[rows], normals[rows], owners[rows] = distance[met], (0.0, 0.0, 1.0), GROUND
+    checks = np.floor(points[met] + REACH).sum(1).astype(int) % 2
+    colours[rows] = (np.array(GROUND_RGB[scene.ground]) + np.array(CHECK)[:, None])[checks]
     for number, solid in enumerate(scene.solids):
         hits = meet(solid, eye, ways)
         met = hits.distance < nearest[hits.rows]
@@ -175,7 +180,7 @@ def meet(solid: Solid, eye: Array, ways: Array) -> Hits:
     if about is not None:
         start, ways = start @ about, ways @ about
     b = ways @ start
-    near = np.flatnonzero(b * b - (start @ start - 3.0) >= 0)  # the sphere around [-1, 1]^3
+    near = np.flatnonzero(b * b - (start @ start - _AROUND[solid.shape]) >= 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         t, normals = _SHAPES[solid.shape](start, ways[near])
     met = np.isfinite(t)
@@ -227,9 +232,9 @@ def rays(camera: Camera, samples: int = 1) -> tuple[Array, Array]:
     return camera.centre.numpy(), ways / np.sqrt((ways * ways).sum(1))[:, None]
 
 
-def pool(samples: Array, height: int, width: int) -> Array:
-    """What pixels [height, width] see, by their SUPER x SUPER samples, row by row."""
-    return samples.reshape(height, SUPER, width, SUPER).mean((1, 3))
+def pool(samples: Array, height: int, width: int, side: int = SUPER) -> Array:
+    """What pixels [height, width] see, by their side x side samples, row by row."""
+    return samples.reshape(height, side, width, side).mean((1, 3))
 
 
 def _height(solid: Solid) -> float:
@@ -294,8 +299,11 @@ def _torus(start: Array, ways: Array) -> tuple[Array, Array]:
     """By marching: the distance to a torus is exact, so no step passes it."""
     t = np.maximum(-(ways @ start) - np.sqrt(np.maximum((ways @ start) ** 2 - (start @ start - 3.0), 0)), 0)
     far = t + 2 * np.sqrt(3.0)
-    for _ in range(MARCHES):
-        t = t + _to_torus(start + t[:, None] * ways)
+    on = np.arange(len(t))  # those that have not passed it
+    for step in range(MARCHES):
+        t[on] += _to_torus(start + t[on, None] * ways[on])
+        if step % 8 == 3:
+            on = on[t[on] < far[on]]
     point = start + t[:, None] * ways
     met = (_to_torus(point) < NEAR * 10) & (t < far)
     radius = np.sqrt(point[:, 0] ** 2 + point[:, 1] ** 2)
@@ -320,5 +328,8 @@ def _with_cap(
     normals = np.where(inside[:, None], np.array([0.0, 0.0, np.sign(at)]), normals)
     return np.where(inside, lid, t), normals
 
+
+_AROUND = {"ball": 1.01, "box": 2.29, "cylinder": 1.65, "cone": 1.92, "torus": 1.16}
+"""Squared radius, rounded up, of the sphere about the middle that holds a solid."""
 
 _SHAPES = {"ball": _ball, "box": _box, "cylinder": _cylinder, "cone": _cone, "torus": _torus}

@@ -28,6 +28,7 @@ from .edits import OPERATIONS, Edit
 from .mix import Mix, ask_mixed
 from .questions import CATEGORIES, Question, ask
 from .scene import CELLS, COLOURS, SHAPES, SIZES, SPLITS, TEXTURES, Scene, Split, Thing, scene_hash
+from .solid_questions import SolidQuestion
 from .traces import FAULTS, Fault, rate, write_trace, write_undesired
 from .whatif.question import WhatIf
 
@@ -123,10 +124,10 @@ def place_of(index: int, undesired: float) -> tuple[int, int]:
     return number, index - _rows_before(number, undesired)
 
 
-def to_request(question: Question, size: int = 64) -> Request:
+def to_request(question: Question | SolidQuestion, size: int = 64) -> Request:
     """The question as the engine is asked it: the same tensors as a written row gives."""
     references = tuple(
-        Reference(ref.kind, _tensor(ref.pixels(size)) if ref.scenes else None, ref.text)  # type: ignore[arg-type]
+        Reference(ref.kind, _tensor(ref.pixels(size)) if ref.kind != "text" else None, ref.text)  # type: ignore[arg-type]
         for ref in question.refs
     )
     return Request(_tensor(question.edit.pictures(size, question.frames)[0]), question.prompt, references)

@@ -21,6 +21,7 @@ from .doubles import DOUBLE, both
 from .edits import Edit, random_edit
 from .questions import Question, Ref
 from .scene import CELLS, Scene, Thing
+from .solid import Solid
 from .whatif.question import another_outcome
 
 Fault = Literal["wrong target", "wrong attribute", "ignores reference", "too long", "malformed", "mask off"]
@@ -34,16 +35,17 @@ FAULTS: tuple[Fault, ...] = (
 )
 RATER_ERRORS = (0.05, 0.10, 0.20)  # of the three simulated raters
 CODEC = BoxSpans(8)
+SLIPS = 0.15  # of the traces' intermediates are wrong
 
 
 def write_trace(rng: random.Random, question: Question, size: int = 64) -> Trace:
     """The desired trace. The intermediate is wrong in one of seven, and the reflection mends it."""
     edit = question.edit
-    slip = _other(rng, edit) if rng.random() < 0.15 else None
+    slip = _other(rng, edit) if rng.random() < SLIPS else None
     return Trace(
         thinking=_thinking(question),
         intermediate=(slip or edit).instruction,
-        reflection=_reflection(rng, question, slip),
+        reflection=reflection(rng, question.hint, edit.instruction, slip.instruction if slip else None),
         plan=plan_of(edit, question.frames, size),
     )
 
@@ -67,7 +69,7 @@ def describe(
 ) -> str:
     """A scene in words, in reading order: "large red plain circle left , small blue dotted star top ; grass ,
     rain". What a thing shares with `beside` is marked "=", with `also` "+", what `spoken` names "*"."""
-    words = [_describe_thing(t, cell_name, beside, spoken, also) for t in scene.things]
+    words = [describe_thing(t, cell_name, beside, spoken, also) for t in scene.things]
     if scene.sign:
         words.append(f"sign {scene.sign}")
     text = f"{' , '.join(words) or 'nothing'} ; {scene.ground} , {scene.weather}"
@@ -142,13 +144,14 @@ def _describe_ref(ref: Ref) -> str:
     return describe(scene)
 
 
-def _describe_thing(
-    thing: Thing,
+def describe_thing(
+    thing: Thing | Solid,
     cell_name: bool,
-    beside: Thing | None = None,
+    beside: Thing | Solid | None = None,
     spoken: Collection[str] = (),
     also: Thing | None = None,
 ) -> str:
+    """As "large red = plain ball left": a thing or a solid in words, marked as `describe` says."""
     words = [thing.size]
     for key in ("colour", "texture", "shape"):
         value = getattr(thing, key)
@@ -162,11 +165,11 @@ def _describe_thing(
     return " ".join([*words, CELLS[thing.cell]] if cell_name else words)
 
 
-def _reflection(rng: random.Random, question: Question, slip: Edit | None) -> str:
-    right = question.edit.instruction
+def reflection(rng: random.Random, hint: str, right: str, slip: str | None) -> str:
+    """What is said of the intermediate instruction: that it holds, or, of a slip, what is right."""
     if slip is None:
         return rng.choice(("this holds", "it agrees , keep it", "checked , keep it"))
-    return f"{rng.choice(('no', 'wrong', 'that is not it'))} : {question.hint} . so {right}"
+    return f"{rng.choice(('no', 'wrong', 'that is not it'))} : {hint} . so {right}"
 
 
 def _other(rng: random.Random, edit: Edit, keep_value: bool = False, keep_target: bool = False) -> Edit:
