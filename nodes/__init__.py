@@ -18,6 +18,9 @@ from . import (
     quick,
     rate,
     reason,
+    scene_fit,
+    scene_load,
+    scene_render,
     segment,
     steady,
     track,
@@ -50,5 +53,10 @@ NODES: list[type[io.ComfyNode]] = [
     steady.Steadiness,
     keyframes.Keyframes,
     keyframes.Propagate,
+    scene_load.LoadScene,
+    scene_render.RenderScene,
+    scene_fit.FitScene,
+    scene_load.SaveScene,
+    scene_load.SceneToSplat,
 ]
 NODES = [discover.discoverable(node) for node in NODES]

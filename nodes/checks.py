@@ -94,6 +94,8 @@ def _check(name: str, value: Any, kind: str) -> Any:
         from ..evlm.scene import SplatScene
 
         return _expect(name, value, isinstance(value, SplatScene), "a link to EVLM Load Scene")
+    if kind.startswith("Splat"):
+        return _expect(name, value, hasattr(value, "opacities"), "a link to a SPLAT")
     if kind in CORES:
         has, what = CORES[kind]
         return _expect(name, value, hasattr(value, has), f"a link to {what}")

@@ -43,6 +43,11 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "EVLM_Keyframes": ("video frames", "extract keyframes", "qwen image edit video", "ebsynth"),
     "EVLM_PropagateKeyframes": ("ebsynth", "interpolate", "video from keyframes", "optical flow"),
     "EVLM_Steadiness": ("flicker", "warp error", "temporal consistency", "video metrics"),
+    "EVLM_LoadScene": ("gaussian splatting", "3dgs", "splat", "ply", "spz", "ksplat", "load 3d", "colmap"),
+    "EVLM_RenderScene": ("gaussian splatting", "3dgs", "render splat", "orbit", "turntable", "novel view"),
+    "EVLM_FitScene": ("gaussian splatting", "3dgs", "train splat", "colmap", "nerf", "reconstruct"),
+    "EVLM_SaveScene": ("gaussian splatting", "3dgs", "save splat", "ply", "spz", "viewer", "save 3d"),
+    "EVLM_SceneToSplat": ("gaussian splatting", "3dgs", "splat"),
 }
 ESSENTIALS = {"EVLM_QuickEdit": "Image Tools"}
 # What few need: folded away until it is asked for.
@@ -64,6 +69,9 @@ ADVANCED: dict[str, frozenset[str]] = {
     "EVLM_EditVideo": frozenset(("together", "window", "context", "feather", "chunk")),
     "EVLM_Track": frozenset(("points", "frame")),
     "EVLM_Steadiness": frozenset(("flow",)),
+    "EVLM_LoadScene": frozenset(("size", "background", "photographs")),
+    "EVLM_RenderScene": frozenset(("antialias",)),
+    "EVLM_FitScene": frozenset(("max_gaussians", "degree", "points")),
 }
 # No end of a chain, but their pictures and texts are said again with a cached run, as an output node's are.
 SHOWN = frozenset(
@@ -82,6 +90,8 @@ SHOWN = frozenset(
         "Steadiness",
         "Keyframes",
         "PropagateKeyframes",
+        "RenderScene",
+        "FitScene",
     )
 )
 

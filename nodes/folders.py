@@ -177,7 +177,7 @@ def checked_name(what: str, name: object, about: str) -> str:
     """The name, where it is one that a file may have on every system. Raises RecordError."""
     from ..evlm.errors import RecordError
 
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or name.endswith((".", " ")) or _device(name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or name.endswith((".", " ")) or is_device(name):
         raise RecordError(
             f"{what} {name!r:.80}: expected a folder's name of letters, digits, space, . _ and - "
             f"(64 at most); {about}"
@@ -196,6 +196,7 @@ def shortened(text: str) -> str:
         for root in roots(kind)
     }
     known[str(_output())] = known[str(folder_paths.get_output_directory())] = "output"
+    known[str(inputs())] = "input"
     known |= {  # the fork has paths where ComfyUI has words
         str(folder_paths.models_dir): "models",
         str(getattr(folder_paths, "base_path", "")): ".",
@@ -258,6 +259,19 @@ def temp() -> Path:
     return folder
 
 
+def inputs() -> Path:
+    """ComfyUI's folder for what users bring."""
+    import folder_paths
+
+    return Path(folder_paths.get_input_directory())
+
+
+def in_output(what: str, name: str) -> Path:
+    """A folder in the output folder, the output folder itself for "". name: checked already. Raises
+    RecordError for one that is a link out of its place."""
+    return _inside(what, _output(), name)
+
+
 def _output() -> Path:
     import folder_paths
 
@@ -315,6 +329,6 @@ def _adapter(path: Path) -> str | None:
     return "adapter" if is_adapter(path) else None
 
 
-def _device(name: str) -> bool:
+def is_device(name: str) -> bool:
     """Names that Windows keeps for devices."""
     return bool(re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name, re.IGNORECASE))

@@ -75,3 +75,10 @@ def _whole_patcher() -> Any:
             return 0 if owner is None else owner.kept_bytes()
 
     return WholePatcher
+
+
+def make_room(size: int) -> None:
+    """Models make room for so many bytes on the device on which ComfyUI computes."""
+    import comfy.model_management as mm
+
+    mm.free_memory(size, mm.get_torch_device())

@@ -28,6 +28,8 @@ Editor = io.Custom("EVLM_EDITOR")
 Keys = io.Custom("EVLM_KEYS")  # carries an evlm.video.handed_out.Keys
 Pipe = io.Custom("EVLM_PIPE")  # carries a nodes.quick.Pipe: a model for each role
 Scene = io.Custom("EVLM_SCENE")  # carries an evlm.scene.SplatScene
+# Core has a type for Gaussians since 0.23: see splats.py.
+Splat = io.Splat if hasattr(io, "Splat") else io.Custom("SPLAT")
 # Core has a type of its own for boxes since 0.14; what older packs make and take is BBOX.
 CORE_BOXES = hasattr(io, "BoundingBox")
 BoxesOut = io.Custom("BOUNDING_BOX,BBOX") if CORE_BOXES else io.BBOX

@@ -65,6 +65,12 @@ LINKS: dict[str, tuple[str, dict[str, Any]]] = {
     "keyframes": ("EVLM_Keyframes", {"clip": ["example", "image"]}),
     "propagate": ("EVLM_PropagateKeyframes", {"clip": ["example", "image"], "keys": ["keyframes", "keys"],
                                               "edited": ["keyframes", "image"]}),
+    "load_scene": ("EVLM_LoadScene", {"cameras": "orbit:2", "size": 32}),
+    "render_scene": ("EVLM_RenderScene", {"scene": ["load_scene", "scene"], "size": 32}),
+    "fit_scene": ("EVLM_FitScene", {"scene": ["load_scene", "scene"], "images": ["render_scene", "image"],
+                                    "iterations": 1, "size": 32}),
+    "save_scene": ("EVLM_SaveScene", {"scene": ["load_scene", "scene"]}),
+    "to_splat": ("EVLM_SceneToSplat", {"scene": ["load_scene", "scene"]}),
 }  # fmt: skip
 # Which node shows the result of which. An output node of core takes pictures and texts.
 SHOWN = {
@@ -90,6 +96,10 @@ SHOWN = {
     "keyframes": ("PreviewImage", {"images": ["keyframes", "image"]}),
     "propagate": ("PreviewImage", {"images": ["propagate", "image"]}),
     "steadiness": ("PreviewImage", {"images": ["steadiness", "strip"]}),
+    "load_scene": ("PreviewImage", {"images": ["render_scene", "image"]}),
+    "render_scene": ("PreviewImage", {"images": ["render_scene", "image"]}),
+    "fit_scene": ("PreviewImage", {"images": ["fit_scene", "preview"]}),
+    "to_splat": ("PreviewAny", {"source": ["to_splat", "splat"]}),
 }
 
 

@@ -54,11 +54,12 @@ def run(options: argparse.Namespace) -> int:
     from ..files.animation_writer import save_animation
     from ..scene.files import load_gaussians
     from ..scene.poses import load_cameras
-    from ..scene.raster import rasterize
+    from ..scene.raster import check_bearable, rasterize
 
     loaded = load_gaussians(expanded(options.scene))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     g = loaded.gaussians.to(device)
+    check_bearable(g)
     found = load_cameras(options.cameras, loaded.gaussians, size=options.size).within(options.size)
     background = torch.tensor(options.background)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,6 +12,9 @@ from torch import Tensor
 from ..errors import SceneError
 from .camera import Camera
 from .gaussians import Gaussians
+
+if TYPE_CHECKING:
+    from .files.loaded import PlySource
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +25,7 @@ class SplatScene:
     gives its picture [H, W, 3] in 0..1 when it is asked for (so that a folder of photographs is never held
     whole), or None: then the scene's own renderings take their place. selection: bool [N] or None, what an
     edit may change. background: RGB in 0..1, what is behind everything. notes: what was dropped or guessed on
-    the way, in words.
+    the way, in words. source: of a .ply, what `save_gaussians` needs to write untouched rows as they were.
 
     Raises SceneError: a selection of another length, photographs of another count than cameras.
     """
@@ -32,6 +36,7 @@ class SplatScene:
     selection: Tensor | None = None
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
     notes: tuple[str, ...] = ()
+    source: PlySource | None = None
 
     def __post_init__(self) -> None:
         n = len(self.gaussians)

@@ -5,4 +5,5 @@ from ...lazy import hand_on
 __all__, __getattr__, __dir__ = hand_on(
     __name__,
     rendering="rasterize Rendering",
+    bearable="check_bearable",
 )

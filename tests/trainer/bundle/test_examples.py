@@ -7,19 +7,28 @@ import random
 from fractions import Fraction
 from pathlib import Path
 
+import torch
+
 from evlm.files.clips import read_clip
 from evlm.models.zoo import resolve
 from evlm.reason.reasoner import Reasoner
 from evlm.request import EXAMPLES, load_example
+from evlm.scene.files import load_gaussians
+from evlm.scene.fit.losses import psnr
+from evlm.scene.raster import rasterize
+from trainer.bundle.example_scene import COUNT, SCENE, sample_solids, turned
 from trainer.bundle.examples import CHOSEN, CLIP, RATE, SEED, TWO_EDITS, sample_clip, write_examples
 from trainer.world.doubles import ask_double
+from trainer.world.raytrace import SKY_RGB, view
 from trainer.world.rows import Recipe, question_at
+from trainer.world.solid_cameras import ring
 
 
 def test_the_committed_examples_are_what_the_recipe_draws(tmp_path: Path) -> None:
     write_examples(tmp_path)
     names = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.*"))
-    assert names == sorted(path.relative_to(EXAMPLES) for path in EXAMPLES.rglob("*.*"))
+    committed = {path.relative_to(EXAMPLES) for path in EXAMPLES.rglob("*.*")}
+    assert names == sorted(committed - {Path(SCENE[0])})
     for name in set(names) - {Path(CLIP[0])}:
         assert (tmp_path / name).read_bytes() == (EXAMPLES / name).read_bytes(), (
             f"{name}: run `python -m trainer bundle examples`"
@@ -31,6 +40,16 @@ def test_the_committed_clip_is_the_one_that_is_drawn() -> None:
     assert committed.frames.shape == drawn.shape and set(committed.durations or ()) == {Fraction(1, RATE)}
     # h264 is not lossless, and another encoder writes other bytes
     assert float((committed.frames - drawn).abs().mean()) < 0.01
+
+
+def test_the_committed_scene_looks_as_the_world_does() -> None:
+    """A fit of it takes minutes, and ends in other bytes on another machine."""
+    gaussians, solids = load_gaussians(EXAMPLES / SCENE[0]).gaussians, sample_solids()
+    assert len(gaussians) == COUNT
+    sky = torch.tensor(SKY_RGB[solids.sky])
+    for camera in ring(3, 48, held_out=True):
+        exact = torch.from_numpy(view(solids, camera).picture).float() / 255
+        assert psnr(rasterize(gaussians, turned(camera), sky).image.clamp(0, 1), exact) > 25
 
 
 def test_the_examples_are_requests_of_four_kinds_from_the_test_split() -> None:
