@@ -7,4 +7,5 @@ __all__, __getattr__, __dir__ = hand_on(
     initial="from_points",
     fitting="Fitting FitSettings",
     densify="Growth",
+    in_time="FittingInTime TimeFit",
 )

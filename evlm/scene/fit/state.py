@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .fitting import Fitting
 
 FORMAT = "evlm-fit-1"
+REMEDY = "delete it to begin anew"
 
 
 def fingerprint(fitting: Fitting) -> str:
@@ -40,9 +41,7 @@ def fingerprint(fitting: Fitting) -> str:
 
 
 def write_state(path: Path, fitting: Fitting, belongs: str) -> None:
-    """Whole or not at all: written beside, then put in its place. Raises SceneError: it cannot be written."""
-    from safetensors.torch import save
-
+    """As `save_tensors`."""
     tensors = {"home": fitting.home, "pull": fitting.pull}
     for name, tensor in fitting.owned.tensors().items():
         tensors |= {
@@ -50,8 +49,16 @@ def write_state(path: Path, fitting: Fitting, belongs: str) -> None:
             f"{name}.1": fitting.adam.first[name],
             f"{name}.2": fitting.adam.second[name],
         }
+    save_tensors(path, tensors, belongs, fitting.done)
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], belongs: str, done: int) -> None:
+    """Whole or not at all: written beside, then put in its place. done: iterations. Raises SceneError: it
+    cannot be written."""
+    from safetensors.torch import save
+
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    whole = save(ready, {"format": FORMAT, "of": belongs, "done": str(fitting.done)})
+    whole = save(ready, {"format": FORMAT, "of": belongs, "done": str(done)})
     try:
         write_atomically(path, lambda file: file.write(whole))
     except OSError as error:
@@ -60,31 +67,39 @@ def write_state(path: Path, fitting: Fitting, belongs: str) -> None:
 
 def read_state(path: Path, fitting: Fitting, belongs: str) -> None:
     """Takes a fit to where the file left it. Raises SceneError: of another fit, or damaged."""
-    from safetensors.torch import load_file
-
-    remedy = "delete it to begin anew"
-    try:
-        said = read_header(path).metadata
-        tensors = load_file(path)
-    except (CheckpointError, OSError) as error:
-        raise SceneError(f"{path}: the fit's state cannot be read ({error}); {remedy}") from error
-    if said.get("format") != FORMAT:
-        raise SceneError(f"{path}: no state of a fit; {remedy}, or name another file")
-    if said.get("of") != belongs:
-        raise SceneError(f"{path}: the state of another fit (other points, cameras or settings); {remedy}")
+    tensors, done = load_tensors(path, belongs)
     device = fitting.source.means.device
 
     def taken(name: str) -> Tensor:
         if name not in tensors:
-            raise SceneError(f"{path}: the fit's state has no {name}; {remedy}")
+            raise SceneError(f"{path}: the fit's state has no {name}; {REMEDY}")
         return tensors[name].to(device)
 
     names = list(fitting.owned.tensors())
     owned = Gaussians(**{name: taken(name) for name in names})
     moments = [{name: taken(f"{name}.{which}") for name in names} for which in (1, 2)]
-    home, pull, done = taken("home"), taken("pull"), said.get("done", "")
+    home, pull = taken("home"), taken("pull")
     fits = all(m[n].shape == owned.tensors()[n].shape for m in moments for n in names)
-    if not fits or len(home) != len(owned) or len(pull) != len(owned) or not done.isdecimal():
-        raise SceneError(f"{path}: the parts of the fit's state do not fit together; {remedy}")
-    fitting.owned, fitting.home, fitting.pull, fitting.done = owned, home, pull, int(done)
+    if not fits or len(home) != len(owned) or len(pull) != len(owned):
+        raise SceneError(f"{path}: the parts of the fit's state do not fit together; {REMEDY}")
+    fitting.owned, fitting.home, fitting.pull, fitting.done = owned, home, pull, done
     fitting.adam.first, fitting.adam.second = moments
+
+
+def load_tensors(path: Path, belongs: str) -> tuple[dict[str, Tensor], int]:
+    """(tensors, iterations that were done). Raises SceneError: of another fit, or damaged."""
+    from safetensors.torch import load_file
+
+    try:
+        said = read_header(path).metadata
+        tensors = load_file(path)
+    except (CheckpointError, OSError) as error:
+        raise SceneError(f"{path}: the fit's state cannot be read ({error}); {REMEDY}") from error
+    if said.get("format") != FORMAT:
+        raise SceneError(f"{path}: no state of a fit; {REMEDY}, or name another file")
+    if said.get("of") != belongs:
+        raise SceneError(f"{path}: the state of another fit (other points, cameras or settings); {REMEDY}")
+    done = said.get("done", "")
+    if not done.isdecimal():
+        raise SceneError(f"{path}: the fit's state does not say how far it is ({done!r:.20}); {REMEDY}")
+    return tensors, int(done)

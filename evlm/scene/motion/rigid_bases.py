@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ...errors import SceneError
 from ..gaussians import Gaussians
@@ -79,6 +80,12 @@ class RigidBases:
         means = (rotation @ means[..., None])[..., 0] + weights @ places
         quats = product(averaged(turns, weights), gaussians.quats[self.moving])
         return moved(gaussians, self.moving, means, quats)
+
+    def speed(self) -> Tensor:
+        """How far bases go from key to key, in units and in quaternions: a number that a fit keeps small."""
+        if len(self.keys) == 1:
+            return self.shifts.new_zeros(())
+        return self.shifts.diff(dim=1).abs().mean() + F.normalize(self.turns, dim=-1).diff(dim=1).abs().mean()
 
     def learned(self) -> dict[str, Tensor]:
         return {"shifts": self.shifts, "turns": self.turns, "weights": self.weights}

@@ -6,4 +6,5 @@ __all__, __getattr__, __dir__ = hand_on(
     __name__,
     votes="Votes vote",
     hull="select_rows Selected",
+    moving="which_move",
 )

@@ -65,12 +65,9 @@ def vote(
         if reason is not None or mask is None:
             abstained.append((number, reason or "no mask"))
         else:
-            channels = frozen.means.new_zeros(len(frozen), 2).requires_grad_()
-            picture = rasterize(frozen, camera, channels=channels, backend=backend).image
-            asked = torch.stack([mask.to(picture), torch.ones_like(picture[..., 0])], -1)
-            (weights,) = torch.autograd.grad(picture, channels, asked)
-            inside += weights[:, 0]
-            seen += weights[:, 1]
+            within, whole = weigh(frozen, camera, mask, backend)
+            inside += within
+            seen += whole
         if on_view is not None:
             on_view(number + 1, len(cameras))
     if len(abstained) == len(cameras):
@@ -80,6 +77,16 @@ def vote(
             f"{PIXELS:g} pixels, from cameras that look at it"
         )
     return Votes(inside, seen, tuple(abstained))
+
+
+def weigh(gaussians: Gaussians, camera: Camera, mask: Tensor, backend: str = "auto") -> tuple[Tensor, Tensor]:
+    """Of Gaussians without a graph, pixels that each fills inside a mask [H, W] and in the whole picture:
+    [N] each."""
+    channels = gaussians.means.new_zeros(len(gaussians), 2).requires_grad_()
+    picture = rasterize(gaussians, camera, channels=channels, backend=backend).image
+    asked = torch.stack([mask.to(picture), torch.ones_like(picture[..., 0])], -1)
+    (weights,) = torch.autograd.grad(picture, channels, asked)
+    return weights[:, 0], weights[:, 1]
 
 
 def _abstains(camera: Camera, mask: Tensor | None, score: float | None) -> str | None:

@@ -1,0 +1,112 @@
+"""Scenes that move: what stands still is found, the rest is followed, and a stop changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from moving_pictures import BALL, ROLLING, pictures, points
+
+from evlm.errors import Cancelled, SceneError
+from evlm.scene import Gaussians
+from evlm.scene.fit import FittingInTime, TimeFit, from_points
+from evlm.scene.fit.losses import psnr
+from evlm.scene.motion import Keys, RigidBases
+from evlm.scene.raster import rasterize
+from evlm.scene.select import which_move
+from trainer.world.raytrace import SKY_RGB
+
+SKY = SKY_RGB["blue"]
+
+
+def begin(size: int = 24, views: int = 4, times: int = 4) -> tuple[Gaussians, list, list]:  # type: ignore[type-arg]
+    cameras, shown, _ = pictures(ROLLING, views, times, size)
+    return from_points(points(ROLLING, 300, size)), cameras, shown
+
+
+def near_ball(gaussians: Gaussians) -> torch.Tensor:
+    middle = torch.tensor([BALL.x, BALL.y, BALL.radius])
+    return (gaussians.means - middle).norm(dim=1) < BALL.radius + 0.06
+
+
+def test_the_rolling_ball_moves_and_the_box_stands() -> None:
+    gaussians, cameras, shown = begin(48, 6)
+    moving, notes = which_move(gaussians, cameras, shown)
+    ball = near_ball(gaussians)
+    assert not notes and moving[ball].float().mean() > 0.75
+    box = (gaussians.means[:, :2] - torch.tensor([1.0, 0.8])).abs().amax(1) < 0.55
+    assert moving[box & (gaussians.means[:, 2] > 0.1)].float().mean() < 0.1
+
+
+def test_cameras_that_all_move_say_nothing() -> None:
+    gaussians, cameras, shown = begin()
+    once = [number for number, camera in enumerate(cameras) if camera.time == 0]
+    moving, notes = which_move(gaussians, [cameras[n] for n in once], [shown[n] for n in once])
+    assert moving.all() and "no camera stands still" in notes[0]
+
+
+def fitting(settings: TimeFit) -> FittingInTime:
+    gaussians, cameras, shown = begin()
+    moving = near_ball(gaussians)
+    motion = RigidBases.begin(gaussians, moving, Keys.even(4), count=2)
+    return FittingInTime(gaussians, motion, cameras, shown, settings)
+
+
+def test_the_ball_is_followed() -> None:
+    fit = fitting(TimeFit(iterations=200, background=SKY))
+    gaussians, motion = fit.run()
+    assert fit.done == 200
+    ball = near_ball(from_points(points(ROLLING, 300, 24)))
+    gone = (motion.at(gaussians, 1.0).means - gaussians.means)[ball].mean(0)
+    assert gone[0] > 0.5 and gone[1] > 0.2, "the truth is .9, .4"
+    rest = motion.at(gaussians, 1.0)
+    assert torch.equal(rest.means[~motion.moving], gaussians.means[~motion.moving])
+    held, truth, _ = pictures(ROLLING, 3, 4, 24, held_out=True)
+    background, start = torch.tensor(SKY), fitting(TimeFit(iterations=1))
+    with torch.no_grad():
+        after, before = (
+            sum(
+                psnr(rasterize(m.at(g, float(c.time or 0)), c, background).image.clamp(0, 1), t())
+                for c, t in zip(held, truth, strict=True)
+            )
+            / len(held)
+            for g, m in ((gaussians, motion), (start.gaussians, start.motion))
+        )
+    assert after > before + 1.5
+
+
+@pytest.mark.parametrize("stop", [3, 25])
+def test_a_stop_changes_no_byte(stop: int, tmp_path: Path) -> None:
+    settings, state = TimeFit(iterations=30, background=SKY), tmp_path / "state.safetensors"
+    whole = fitting(settings).run()
+
+    def cancel(step: object) -> None:
+        if getattr(step, "done", 0) == stop:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        fitting(settings).run(cancel, state, every=2)
+    resumed = fitting(settings)
+    again = resumed.run(None, state, every=2)
+    for one, other in zip(whole, again, strict=True):
+        for name, tensor in one.tensors().items():
+            assert torch.equal(tensor, other.tensors()[name]), name
+    with pytest.raises(SceneError, match="the state of another fit"):
+        fitting(replace(settings, seed=1)).run(None, state)
+    state.write_bytes(state.read_bytes()[:200])
+    with pytest.raises(SceneError, match="cannot be read"):
+        fitting(settings).run(None, state)
+
+
+def test_what_does_not_fit_is_named() -> None:
+    gaussians, cameras, shown = begin()
+    motion = RigidBases.begin(gaussians, near_ball(gaussians), Keys.even(4))
+    with pytest.raises(SceneError, match="has no time, nor have 3 others"):
+        timeless = [replace(c, time=None) if n < 4 else c for n, c in enumerate(cameras)]
+        FittingInTime(gaussians, motion, timeless, shown)
+    with pytest.raises(SceneError, match="15 pictures for 16 cameras"):
+        FittingInTime(gaussians, motion, cameras, shown[1:])
+    with pytest.raises(SceneError, match="0 iterations"):
+        FittingInTime(gaussians, motion, cameras, shown, TimeFit(iterations=0))
