@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -107,7 +108,7 @@ class WorldRows:
         self.recipe = Recipe(source.seed, source.split, undesired=UNDESIRED, mix=source.mix)  # type: ignore[arg-type]
         self.rows, self.seed, self.style, self.codec = rows, seed, style, codec
         self.desired, self.lamp = desired, source.lamp
-        self.numbers = [n for n in range(source.rows) if self._fits(self._row(n)[0])]
+        self.numbers: Sequence[int] = _desired(self.recipe, source.rows) if desired else range(source.rows)
         if source.rows and not self.numbers:
             raise RecordError(
                 f"rows {source.rows}: none of the world's first rows is a desired one; take more"
@@ -123,8 +124,8 @@ class WorldRows:
         rng = random.Random(f"rows {self.seed} {step}")
         drawn: list[tuple[Row, Question]] = []
         while len(drawn) < self.rows:
-            row, question = self._row(rng.randrange(10**9))
-            if self._fits(row):
+            row, question = _world_row(self.recipe, rng.randrange(10**9))
+            if row.label or not self.desired:
                 drawn.append((row, question))
         return drawn
 
@@ -133,22 +134,27 @@ class WorldRows:
         for at in range(step * self.rows, (step + 1) * self.rows):
             epoch, position = divmod(at, len(self.numbers))
             order = random.Random(f"order {self.seed} {epoch}").sample(self.numbers, len(self.numbers))
-            drawn.append(self._row(order[position]))
+            drawn.append(_world_row(self.recipe, order[position]))
         return drawn
-
-    def _row(self, index: int) -> tuple[Row, Question]:
-        number, completion = place_of(index, self.recipe.undesired)
-        question = question_at(self.recipe, number)
-        return completion_row(self.recipe, number, question, completion), question
-
-    def _fits(self, row: Row) -> bool:
-        return row.label or not self.desired
 
     def _example(self, row: Row, question: Question) -> Example:
         chat = build_messages(lit(to_request(question), self.lamp), self.codec, self.style)
         region = question.edit.region(self.recipe.size, question.frames)
         mask = None if region is None else torch.from_numpy(region).float()
         return Example(chat, row.completion, row.label, mask, row.id)
+
+
+def _world_row(recipe: Recipe, index: int) -> tuple[Row, Question]:
+    number, completion = place_of(index, recipe.undesired)
+    question = question_at(recipe, number)
+    return completion_row(recipe, number, question, completion), question
+
+
+@lru_cache(maxsize=16)
+def _desired(recipe: Recipe, count: int) -> tuple[int, ...]:
+    """Which of a world's first rows are desired ones. Kept: every phase and cycle asks, and a row must be made
+    for its label to be known."""
+    return tuple(n for n in range(count) if _world_row(recipe, n)[0].label)
 
 
 class DatasetRows:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 LATTICE = 64  # units a side; a picture of S pixels draws one unit as S / 64 pixels
@@ -102,7 +102,8 @@ def label_of(look: tuple[str, str, str]) -> str:
 
 def scene_hash(scene: Scene) -> str:
     """Content hash, equal on every machine."""
-    text = json.dumps(asdict(scene), sort_keys=True)
+    content = {**vars(scene), "things": [vars(thing) for thing in scene.things]}  # as asdict, which is slow
+    text = json.dumps(content, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 

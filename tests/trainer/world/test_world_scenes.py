@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
+from dataclasses import asdict
 from itertools import combinations, product
 
 import numpy as np
@@ -105,10 +107,17 @@ def test_an_eighth_of_the_compositions_is_held_out_twice_and_every_pair_is_still
         assert of_train == {(look[i], look[j]) for look in LOOKS}
 
 
+def test_a_scenes_hash_is_that_of_all_its_fields() -> None:
+    for seed in range(20):
+        scene = random_scene(random.Random(seed), sign=COLOURS[0] if seed % 2 else None, moving=seed % 3 == 0)
+        text = json.dumps(asdict(scene), sort_keys=True)
+        assert scene_hash(scene) == hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
 def test_questions_keep_to_their_split() -> None:
     scenes: dict[str, set[str]] = {}
     trained: set[tuple[str, str, str]] = set()
-    for split, count in (("train", 2000), ("validation", 150), ("test", 150)):
+    for split, count in (("train", 800), ("validation", 60), ("test", 60)):
         questions = [ask(random.Random(f"{split} {i}"), split) for i in range(count)]  # type: ignore[arg-type]
         scenes[split] = {scene_hash(q.edit.source) for q in questions}
         assert {scene_split(q.edit.source) for q in questions} == {split}
