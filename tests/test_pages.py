@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -47,11 +48,27 @@ def test_the_readme_is_one_page() -> None:
     assert len(PAGES["README.md"].splitlines()) <= 120
 
 
-def test_the_python_of_the_page_runs_as_one_program(tmp_path: Path) -> None:
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    """The Python of the page, and the pictures that it reads beside it."""
     shutil.copy(EXAMPLES / "1-reference.png", tmp_path / "scene.png")
     shutil.copy(EXAMPLES / "1-reference-reference-1.png", tmp_path / "reference.png")
     script = tmp_path / "page.py"
     script.write_text("\n".join(blocks("docs/python.md", "python")), encoding="utf-8")
+    return script
+
+
+def test_the_python_of_the_page_runs(
+    script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(script), run_name="__main__")
+    assert (tmp_path / "edited.png").exists()
+    assert "make the" in capsys.readouterr().out, "the plan is printed"
+
+
+@pytest.mark.slow
+def test_the_python_of_the_page_runs_as_one_program(script: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     run = subprocess.run(
         [sys.executable, script.name], cwd=tmp_path, env=environment, capture_output=True, text=True

@@ -373,7 +373,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.dictionaries(st.sampled_from([*asdict(make_row()), "x"]), VALUES, min_size=1, max_size=3),
     st.booleans(),

@@ -152,8 +152,8 @@ def _world_row(recipe: Recipe, index: int) -> tuple[Row, Question]:
 
 @lru_cache(maxsize=16)
 def _desired(recipe: Recipe, count: int) -> tuple[int, ...]:
-    """Which of a world's first rows are desired ones. Kept: every phase and cycle asks, and a row must be made
-    for its label to be known."""
+    """Which of a world's first rows are desired ones. Kept: every phase and cycle asks, and a row has to be
+    made to say its label."""
     return tuple(n for n in range(count) if _world_row(recipe, n)[0].label)
 
 

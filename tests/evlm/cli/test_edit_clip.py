@@ -125,8 +125,9 @@ class _Killed(BaseException):
     """Nobody catches it, as nobody catches SIGKILL."""
 
 
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_it_goes_on_with_the_same_bytes(
-    edit: EditCommand, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    edit: EditCommand, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kills: int
 ) -> None:
     """A kill is before, in or behind the writing of a file: everything that a run leaves goes through it."""
     assert run(edit, source, out=tmp_path / "whole") == 0
@@ -142,7 +143,7 @@ def test_killed_at_any_moment_it_goes_on_with_the_same_bytes(
     wanted = files_of(tmp_path / "whole")
     assert files_of(tmp_path / "counted") == wanted and len(moments) > 20
     choice = random.Random(0)
-    for number, moment in enumerate(choice.sample(range(len(moments)), 10)):
+    for number, moment in enumerate(choice.sample(range(len(moments)), kills)):
         left, behind = [moment], choice.random() < 0.5
 
         def killing(*paths: Any, left: list[int] = left, behind: bool = behind) -> None:

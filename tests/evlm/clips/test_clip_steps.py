@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,18 @@ def masks(shift: int) -> Tensor:
     return on
 
 
+@pytest.fixture(scope="module")
+def in_memory(editor: Any, frames: Tensor) -> Callable[[VideoSettings], Tensor]:
+    """One edit of the whole clip, in one call; made once for each of the settings."""
+
+    @cache
+    def edited(video: VideoSettings) -> Tensor:
+        settings = editor.defaults.with_kwargs(steps=2)
+        return edit_clip(editor, frames, "make it red", masks(0), settings, video=video).frames
+
+    return edited
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> MaskStore:
     """Of two steps, in two pieces."""
@@ -67,8 +81,9 @@ def store(tmp_path: Path) -> MaskStore:
 def chain(
     editor: Any, clip: Any, store: MaskStore, steps: int, begin: int = 0, state: Any = None
 ) -> StepChain:
+    """One edit is denoised in two steps, as in memory; of two edits each in one."""
     at_work = [ClipStep("make it red", (0,)), ClipStep("make it round", (1,))][:steps]
-    settings = editor.defaults.with_kwargs(steps=2)
+    settings = editor.defaults.with_kwargs(steps=3 - steps)
     source = FileFrames(clip, max(begin - VIDEO.overlap, 0))
     return StepChain(editor, at_work, store, settings, VIDEO, source, begin, state)
 
@@ -83,14 +98,19 @@ def test_masks_come_back_as_they_were_given(store: MaskStore) -> None:
 
 @pytest.mark.parametrize("lazily", [False, True])
 def test_one_step_is_what_it_is_in_memory(
-    editor: Any, clip: Any, store: MaskStore, frames: Tensor, lazily: bool, monkeypatch: pytest.MonkeyPatch
+    editor: Any,
+    clip: Any,
+    store: MaskStore,
+    frames: Tensor,
+    in_memory: Callable[[VideoSettings], Tensor],
+    lazily: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if lazily:
         monkeypatch.setattr(clip_steps_file, "_AT_ONCE", 0)
     found = torch.cat([each for _, each in chain(editor, clip, store, 1).windows()])
-    settings = editor.defaults.with_kwargs(steps=2)
-    wanted = edit_clip(editor, frames, "make it red", masks(0), settings, video=VIDEO)
-    assert torch.equal(found, wanted.frames) and not torch.equal(found, frames)
+    wanted = in_memory(VIDEO)
+    assert torch.equal(found, wanted) and not torch.equal(found, frames)
     assert torch.equal(found[masks(0) == 0], frames[masks(0) == 0])
 
 
@@ -136,7 +156,7 @@ def carried(
     editor: Any, clip: Any, store: MaskStore, folder: Path, steps: int, begin: int = 0
 ) -> CarriedChain:
     at_work = [ClipStep("make it red", (0,)), ClipStep("make it round", (1,))][:steps]
-    settings = editor.defaults.with_kwargs(steps=2)
+    settings = editor.defaults.with_kwargs(steps=3 - steps)
     source = FileFrames(clip, begin)
     return CarriedChain(editor, at_work, store, settings, CARRIED, clip, source, folder, begin)
 
@@ -147,6 +167,7 @@ def test_keyframes_carried_over_a_file_are_as_in_memory(
     clip: Any,
     store: MaskStore,
     frames: Tensor,
+    in_memory: Callable[[VideoSettings], Tensor],
     tmp_path: Path,
     lazily: bool,
     monkeypatch: pytest.MonkeyPatch,
@@ -154,9 +175,8 @@ def test_keyframes_carried_over_a_file_are_as_in_memory(
     if lazily:
         monkeypatch.setattr(clip_steps_file, "_AT_ONCE", 0)
     found = torch.cat([each for _, each in carried(editor, clip, store, tmp_path, 1).windows()])
-    settings = editor.defaults.with_kwargs(steps=2)
-    wanted = edit_clip(editor, frames, "make it red", masks(0), settings, video=CARRIED)
-    assert torch.equal(found, wanted.frames) and not torch.equal(found, frames)
+    wanted = in_memory(CARRIED)
+    assert torch.equal(found, wanted) and not torch.equal(found, frames)
     assert torch.equal(found[masks(0) == 0], frames[masks(0) == 0])
 
 

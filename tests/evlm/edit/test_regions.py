@@ -71,7 +71,7 @@ def masks(draw: st.DrawFn) -> Tensor:
     return on
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(masks(), st.sampled_from([32, 64, 128]), st.floats(1.0, 3.0))
 def test_all_of_the_mask_is_in_one_place_and_in_its_crop(on: Tensor, best: int, context: float) -> None:
     found = places(on, context, best, 8, 2)

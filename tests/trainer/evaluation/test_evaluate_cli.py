@@ -65,7 +65,7 @@ def test_a_dataset_says_what_the_world_says(tmp_path: Path, capsys: pytest.Captu
         (["--split", "tests"], "expected 1 or more, of train, validation, test"),
         (["--rows", "0"], "0 questions"),
         (["--data", "nowhere"], "no such file"),
-        (["no-such-model"], "no-such-model"),
+        (["no-such-model", "--rows", "1"], "no-such-model"),
         (["--rows", "1", "--adapter", "nowhere.safetensors"], "nowhere.safetensors"),
         (["--rows", "1", "--tokens", "0"], "max_new_tokens 0"),
     ],

@@ -1,4 +1,4 @@
-"""Batches of the world's first rows: which of them a phase learns from, and that they are looked through once."""
+"""Batches of the world's first rows: which of them a phase learns from, made once for all phases."""
 
 from __future__ import annotations
 

@@ -56,6 +56,7 @@ def test_a_lone_row_has_no_padding_and_counts_whole(tmp_path: Path, seen: list[i
 
 def test_each_step_says_what_it_fed(tmp_path: Path, seen: list[int]) -> None:
     more = ["phases.0.steps=2", "phases.1.steps=2", "phases.0.batch=2", "phases.1.batch=2"]
+    more.append("phases.1.rewards.max_new_tokens=60")
     config = load_config("tiny", [f"out={tmp_path}", "log_every=1", "phases.1.micro_batch=1", *more])
     events: list[dict[str, Any]] = []
     run(config, events.append)

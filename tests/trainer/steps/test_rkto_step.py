@@ -103,13 +103,14 @@ def test_every_number_equals_the_slow_way(learner: Learner) -> None:
 
 def test_chance_is_the_steps_own(learner: Learner) -> None:
     phase, examples = setting(learner)
+    short = replace(phase.rewards, max_new_tokens=40)  # chance is in every token
     texts = [
-        [each.tolist() for each in draw(learner, some, phase.rewards, at, seed).samples]
+        [each.tolist() for each in draw(learner, some, short, at, seed).samples]
         for some, at, seed in ((examples, 7, 0), (examples, 7, 0), (examples, 8, 0), (examples, 7, 1))
     ]
     assert texts[0] == texts[1]
     assert texts[0] != texts[2] and texts[0] != texts[3]
-    part = draw(learner, examples[2:], phase.rewards, 7, 0).samples
+    part = draw(learner, examples[2:], short, 7, 0).samples
     assert [each.tolist() for each in part] == texts[0][4:], (
         "another process draws the same for the same rows"
     )
@@ -118,6 +119,7 @@ def test_chance_is_the_steps_own(learner: Learner) -> None:
 def test_undesired_rows_are_pushed_away_and_never_sampled(learner: Learner) -> None:
     examples = setting(learner)[1]
     phase = setting(learner, lambda_u=1.0)[0]
+    phase = replace(phase, rewards=replace(phase.rewards, max_new_tokens=40))
     mixed = [*examples[:3], replace(examples[3], desired=False)]
     batch = draw(learner, mixed, phase.rewards, 1, 0)
     assert batch.preferred == 3 and len(batch.samples) == 6
