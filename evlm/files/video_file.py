@@ -6,14 +6,19 @@ playlist that names other files or addresses is none of them).
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from ..errors import PictureError
+from .disk import why
+from .kinds import kind_of
 from .pictures import MAX_PIXELS
 from .selection import Selection, Shot, Taken, spread
 from .video_pixels import (
@@ -115,12 +120,19 @@ def video_stream(path: Path) -> Iterator[VideoStream]:
 
 
 def is_video(path: Path) -> bool:
-    """Whether the content is a container of video or sound that this FFmpeg knows; the name is not asked."""
+    """Whether the content is a container of video or sound that this FFmpeg knows, or begins like one; the
+    name is not asked."""
     try:
         with _opened(path):
             return True
     except PictureError as error:
-        return isinstance(error, _NoVideo)
+        if isinstance(error, _NoVideo):
+            return True
+    try:
+        with path.open("rb") as file:
+            return kind_of(file.read(64)) == "video"
+    except OSError:
+        return False
 
 
 class _NoVideo(PictureError):
@@ -142,7 +154,26 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
             f"{path}: {error}" if str(path) not in str(error) else str(error)
         ) from error.__cause__
     except Exception as error:  # FFmpeg and its wrapper raise a zoo of errors on damaged bytes
-        raise PictureError(f"{path}: not a video that can be read ({error})") from error
+        raise PictureError(f"{path}: not a video that can be read ({why(error)}){_cut_off(path)}") from error
+
+
+def _cut_off(path: Path) -> str:
+    """What there is to add where an MP4 or MOV lacks its index, which most writers put at the end."""
+    try:
+        with path.open("rb") as file:
+            size, at = os.fstat(file.fileno()).st_size, 0
+            while at + 8 <= size:
+                file.seek(at)
+                head = file.read(16)
+                if head[4:8] == b"moov":
+                    return ""
+                if not at and head[4:8] != b"ftyp":
+                    return ""
+                length = int.from_bytes(head[:4], "big")
+                at += int.from_bytes(head[8:], "big") if length == 1 else length if length >= 8 else size
+    except OSError:
+        return ""
+    return ": it is cut off, and its index, which stands at the end, is lost; copy or download it again"
 
 
 def _video_stream(container: Any) -> Any:
@@ -211,7 +242,7 @@ def _scan(container: Any, stream: Any) -> _Scan:
         seconds = None
     else:
         times.sort()
-        last = lengths[times[-1]] if times else 0
+        last = (lengths[times[-1]] or _behind(stream, times)) if times else 0
         seconds = (times[-1] - times[0] + last) * stream.time_base if times else None
     length = last * stream.time_base if last else Fraction(0)
     if not length and (rate := stream.average_rate or stream.guessed_rate):
@@ -222,6 +253,18 @@ def _scan(container: Any, stream: Any) -> _Scan:
     if "matroska" in container.format.name and len(container.streams) == 1 and seconds and container.duration:
         lacking = Fraction(container.duration, 1_000_000) > seconds + length / 2
     return _Scan(times, sorted(keys), Fraction(length), seconds, lacking)
+
+
+def _behind(stream: Any, times: list[int]) -> int:
+    """How long the last frame lasts in a Matroska of uneven times, by what it says of the whole track; 0
+    where it says nothing, or more than the frames that are there can be meant to last: it is cut off."""
+    said = re.fullmatch(r"(\d{1,4}):(\d\d):(\d\d\.\d{1,9})", str(stream.metadata.get("DURATION", "")))
+    if said is None:
+        return 0
+    whole = int(said[1]) * 3600 + int(said[2]) * 60 + Fraction(said[3])
+    rest = round(whole / stream.time_base) - times[-1]
+    longest = max((b - a for a, b in pairwise(times)), default=0)
+    return rest if 0 < rest <= max(4 * longest, 1 / stream.time_base) else 0
 
 
 # --- frames ---

@@ -115,6 +115,28 @@ def test_what_is_no_clip_is_said_in_one_line(tmp_path: Path, cut: str) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a", "a.mov"])
+def test_an_mp4_without_its_end_is_said_to_be_cut_off(tmp_path: Path, name: str) -> None:
+    data = write_video(tmp_path / "whole.mp4", "libx264", 12).read_bytes()
+    path = tmp_path / name
+    path.write_bytes(data[: len(data) * 6 // 10])
+    for read in (open_clip, read_clip):
+        with pytest.raises(PictureError, match=f"{path}: not a video .*cut off, and its index.*is lost"):
+            read(path)
+
+
+def test_the_last_of_uneven_frames_lasts_as_long_in_a_matroska_as_it_was_written(tmp_path: Path) -> None:
+    lasting = tuple(Fraction(each, 100) for each in (10, 5, 20, 10, 3))
+    path = tmp_path / "a.mkv"
+    write_clip(path, torch.rand(5, 16, 16, 3), "ffv1", lasting)
+    assert read_clip(path).durations == lasting
+    clip = open_clip(path)
+    assert [each for part in clip.windows(2) for each in part.durations] == list(lasting)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])  # it still says how long all was
+    cut = read_clip(path)
+    assert len(cut.frames) < 5 and (cut.durations or ())[-1] <= Fraction(4, 5)
+
+
 def test_a_clip_cut_inside_a_window_gives_what_there_is(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mkv", "ffv1", 12, pix_fmt="bgr0")
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
