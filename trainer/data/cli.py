@@ -1,10 +1,11 @@
-"""`python -m trainer data check | stats | convert`."""
+"""`python -m trainer data check | stats | convert`, and the commands of rooms above."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 
 from evlm.plan.mask_codec import GRIDS, BoxSpans
@@ -16,10 +17,16 @@ from .convert import NAMES, Conversion, convert, target_file
 from .files import Problem
 from .stats import show, stats
 
+# Commands of rooms that stand above this one, named as `trainer/__main__.py` names its own.
+ABOVE = {"make": "trainer.collect.cli"}
+
 
 def add_parser(parser: argparse.ArgumentParser) -> None:
-    """Declares the three commands and their flags."""
-    commands = parser.add_subparsers(dest="data_command", required=True, metavar="check | stats | convert")
+    """Declares the commands and their flags."""
+    names = " | ".join(("check", "stats", "convert", *ABOVE))
+    commands = parser.add_subparsers(dest="data_command", required=True, metavar=names)
+    for module in dict.fromkeys(ABOVE.values()):
+        import_module(module).add_parsers(commands)
     text = "read every row, open every picture, list what is bad with line and reasons; ends with 1 if any is"
     checked = commands.add_parser("check", help=text, description=text)
     _path(checked)
@@ -99,6 +106,8 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """0 where all is well, 1 where rows are bad. Raises EVLMError."""
+    if options.data_command in ABOVE:
+        return int(import_module(ABOVE[options.data_command]).run(options))
     return int({"check": _check, "stats": _stats, "convert": _convert}[options.data_command](options))
 
 

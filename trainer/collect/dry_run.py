@@ -1,0 +1,43 @@
+"""What `data make --dry-run` says: what the sources hold, what is planned, what is missing, what is to be
+made for it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from .plan import Planned, by_category
+from .quota import TYPES, categories, edit_types
+from .recipe import Recipe
+
+NEEDS = {
+    "image": "originals with a picture of the same stem in references/ or edited/",
+    "image+text": "originals with a picture of the same stem in references/ or edited/",
+    "video": "pictures, and clips to show beside them",
+    "image->video": "clips as originals, and pictures in references/ or edited/",
+    "video+text": "pictures, and clips to show beside them",
+    "text": "pictures as originals",
+}
+
+
+def shown(recipe: Recipe, planned: Planned) -> str:
+    """The plan as a table in words, one line a category and one an edit type."""
+    lines = ["on the disk: " + ", ".join(f"{count:,} {name}" for name, count in planned.found.items())]
+    have, lack = by_category(planned.questions), Counter[str]()
+    for (category, _), count in planned.missing.items():
+        lack[category] += count
+    lines.append(f"{'category':<16}{'wanted':>8}{'planned':>9}{'missing':>9}")
+    for name, count in categories(recipe.rows).items():
+        lines.append(f"{name:<16}{count:>8,}{have[name]:>9,}{lack[name]:>9,}")
+    types = Counter(question.edit_type for question in planned.questions)
+    lines.append(f"{'edit type':<16}{'wanted':>8}{'planned':>9}{'missing':>9}")
+    wanted = edit_types(recipe.rows)
+    for name in TYPES:
+        lines.append(f"{name:<16}{wanted[name]:>8,}{types[name]:>9,}{wanted[name] - types[name]:>9,}")
+    for name, count in lack.items():
+        lines.append(f"{name}: {count:,} more need {NEEDS[name]} (each is used {recipe.reuse} x; reuse=)")
+    total = sum(lack.values())
+    lines.append(
+        f"{len(planned.questions):,} of {recipe.rows:,} questions"
+        + (f"; {total:,} are missing" if total else ", none is missing")
+    )
+    return "\n".join(lines)

@@ -1,0 +1,45 @@
+"""What a source gives: an original, and what is known about an edit of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+MediaKind = Literal["image", "video"]
+
+
+@dataclass(frozen=True)
+class Media:
+    """A picture or a clip that is read when it is needed. id: what it is called, unique among all of a
+    recipe's sources. load: gives its bytes, or the file or the folder of frames where it lies; raises
+    RecordError, OSError."""
+
+    id: str
+    kind: MediaKind
+    load: Callable[[], bytes | Path] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One row of a source.
+
+    key: unique within the source. group: whose pictures belong together; no split parts them. original,
+    edited, reference: the pictures, of which a clip of `kind: frames` may serve as either. instruction: what
+    made the edited one of the original. region: what may change, in words. edit_type: one of `quota.TYPES`,
+    None where it is not known. extra: goes into the row's meta.
+    """
+
+    key: str
+    group: str
+    original: Media
+    license: str
+    source: str
+    edited: Media | None = None
+    reference: Media | None = None
+    instruction: str = ""
+    region: str = ""
+    edit_type: str | None = None
+    source_url: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
