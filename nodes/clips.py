@@ -84,6 +84,23 @@ class Opened:
         host.tell(seen.notes)
         return seen.frames, list(seen.times or [Fraction(0)])
 
+    def starts(self) -> list[Fraction]:
+        """The second at which each frame that is really there begins: all are decoded, one after the other.
+        Raises PictureError."""
+        return [each.start for each in self.file.frames()]
+
+    def these(self, which: Sequence[int]) -> tuple[Tensor, list[Fraction]]:
+        """As `some`, of the frames with these numbers, in their order. Raises PictureError."""
+        from ..evlm.files.selection import as_float
+
+        wanted, kept = set(which), []
+        for number, picked in enumerate(self.file.frames()):
+            if number in wanted:
+                kept.append(picked)
+            if len(kept) == len(wanted):
+                break
+        return as_float([each.pixels[..., :3] for each in kept]), [each.start for each in kept]
+
     def parts(self) -> list[Any]:
         """What tells it from every other clip, as `unfinished.key_of` takes it."""
         from ..evlm.files.clip_held import HeldClip

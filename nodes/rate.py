@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,16 +143,51 @@ def _seen(original: Clip, edited: Clip) -> _Seen:
     if isinstance(original, torch.Tensor) and isinstance(edited, torch.Tensor):
         return _Seen(original, edited, len(original), list(range(len(original))))
     with clips.opened(original, "original") as first, clips.opened(edited, "edited") as second:
-        sizes = [(each.file.count, each.file.width, each.file.height) for each in (first, second)]
+        sizes = [f"{each.file.width} x {each.file.height}" for each in (first, second)]
         if sizes[0] != sizes[1]:
-            texts = [f"{count} frames of {width} x {height}" for count, width, height in sizes]
-            raise RequestError(f"edited: {texts[1]}, but original has {texts[0]}: expected the same")
-        before, times = first.some(MAX_FRAMES)
-        after, others = second.some(MAX_FRAMES)
-        timed = others if isinstance(original, torch.Tensor) else times  # frames alone say no times
-    count = sizes[0][0]
-    host.tell([f"{len(before)} of the clip's {count} frames are kept"])
-    return _Seen(before, after, count, spread(count, MAX_FRAMES), tuple(timed))
+            raise RequestError(
+                f"edited: frames of {sizes[1]}, but original has {sizes[0]}: expected the same"
+            )
+        told: list[str] = []
+        count = first.file.count
+        if count == second.file.count:
+            before, times = first.some(MAX_FRAMES)
+            after, others = second.some(MAX_FRAMES)
+        if count != second.file.count or len(before) != len(after):
+            timed = not any(isinstance(each, torch.Tensor) for each in (original, edited))
+            count = _common(first, second, timed, told)
+            before, times = first.these(spread(count, MAX_FRAMES))
+            after, others = second.these(spread(count, MAX_FRAMES))
+        if isinstance(original, torch.Tensor):  # frames alone say no times
+            times = others
+    host.tell([*told, f"{len(before)} of the clip's {count} frames are kept"])
+    return _Seen(before, after, count, spread(count, MAX_FRAMES), tuple(times))
+
+
+def _common(original: clips.Opened, edited: clips.Opened, timed: bool, told: list[str]) -> int:
+    """How many frames two clips have in common from their beginning on, where a file is cut off or promises
+    more than can be decoded. timed: both say when they are shown. told: grows. Raises RequestError where one
+    is not the beginning of the other."""
+    from ..evlm.errors import RequestError
+
+    starts = [each.starts() for each in (original, edited)]
+    lengths = [len(each) for each in starts]
+    count = min(lengths)
+    if lengths[0] == lengths[1]:
+        told.append(
+            f"the original is damaged or cut off: {count} frames of it can be read, all of them are rated"
+        )
+        return count
+    said = f"edited: {lengths[1]} frames, but original has {lengths[0]}"
+    if not timed:
+        raise RequestError(f"{said}: expected as many")
+    gap = min((b - a for each in starts for a, b in pairwise(each)), default=Fraction(1))
+    if any(abs(a - b) >= gap / 2 for a, b in zip(*starts, strict=False)):
+        raise RequestError(
+            f"{said}, and they are not shown at the same times: expected the same frames, or the first ones"
+        )
+    told.append(f"{said}: the first {count} of both are rated")
+    return count
 
 
 def _places(mask: Tensor, seen: _Seen, steps: int) -> list[Tensor | None]:

@@ -71,8 +71,56 @@ def test_a_clip_beside_the_frames_of_its_edit(tmp_path: Path, frames: torch.Tens
     clip = file_of(tmp_path / "a.mkv", frames, [Fraction(1, 10)] * COUNT)
     row, _ = rate(original=clip, edited=frames.flip(-1) + 0.5)
     assert len(row.original) == len(row.edited) == len(KEPT) and row.meta["times"][-1] == 1.9
-    with pytest.raises(part("evlm.errors").RequestError, match="19 frames of 16 x 16, but original has 20"):
+    with pytest.raises(
+        part("evlm.errors").RequestError, match="19 frames, but original has 20: expected as many"
+    ):
         rate(original=clip, edited=frames[:-1])
+
+
+def test_of_a_damaged_original_what_is_there_is_rated(
+    tmp_path: Path, frames: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file promises more frames than can be decoded, and its edit has those that could."""
+    told: list[str] = []
+    monkeypatch.setattr(part("nodes.host"), "say", told.append)
+    tenth = Fraction(1, 10)
+    path = tmp_path / "a.mkv"
+    noise = torch.rand(COUNT, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+    file_of(path, noise, [tenth] * COUNT)
+    data = bytearray(path.read_bytes())
+    data[len(data) * 6 // 10 :] = bytes(len(data) - len(data) * 6 // 10)
+    path.write_bytes(data)
+    with part("nodes.clips").opened(VideoFromFile(str(path))) as source:
+        real = len(source.starts())
+    assert 4 < real < COUNT
+    edited = file_of(tmp_path / "b.mkv", 1 - noise[:real], [tenth] * real)
+    row, folder = rate(original=VideoFromFile(str(path)), edited=edited)
+    wanted = part("evlm.files.selection").spread(real, 8)
+    paths = part("evlm.row").load_paths
+    before, after = paths(folder, row.original), paths(folder, row.edited)
+    assert torch.allclose(before, noise[wanted], atol=1 / 254) and torch.allclose(
+        after, 1 - before, atol=1 / 120
+    )
+    assert any(f"{len(wanted)} of the clip's {real} frames are kept" in each for each in told)
+
+
+def test_the_beginning_of_a_clip_is_rated_and_another_length_is_refused(
+    tmp_path: Path, frames: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(part("nodes.host"), "say", told.append)
+    tenth = Fraction(1, 10)
+    clip = file_of(tmp_path / "a.mkv", frames, [tenth] * COUNT)
+    row, folder = rate(original=clip, edited=file_of(tmp_path / "b.mkv", frames[:12] + 0.5, [tenth] * 12))
+    wanted = part("evlm.files.selection").spread(12, 8)
+    assert torch.equal(part("evlm.row").load_paths(folder, row.original), frames[wanted])
+    assert row.meta["times"] == [round(each / 10, 3) for each in wanted]
+    assert any("12 frames, but original has 20: the first 12 of both are rated" in each for each in told)
+    slower = file_of(tmp_path / "c.mkv", frames[:12] + 0.5, [2 * tenth] * 12)
+    with pytest.raises(
+        part("evlm.errors").RequestError, match="has 20, and they are not shown at the same times"
+    ):
+        rate(original=clip, edited=slower)
 
 
 def test_each_step_keeps_its_own_mask_of_the_kept_frames(tmp_path: Path, frames: torch.Tensor) -> None:

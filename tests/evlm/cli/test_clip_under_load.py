@@ -138,6 +138,7 @@ def test_interrupted_while_the_clip_is_joined_the_earlier_one_is_whole_and_it_go
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_file_that_may_not_grow_is_one_line(source: Path, tmp_path: Path) -> None:
     """The system's own refusal, which a full disk is, too."""
     import resource
