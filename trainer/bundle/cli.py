@@ -35,7 +35,14 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="reasoner: train this one on, with the words of every wing, doubles, conflicts and what-ifs "
         "(default: from nothing); tracker: the segmenter that it begins with (default: the one in --out, "
-        "whose place it takes)",
+        "whose place it takes); detector, segmenter, editor: train this one on with stills of solids",
+    )
+    parser.add_argument(
+        "--solids",
+        type=float,
+        metavar="SHARE",
+        help="with --begin: share of traced stills of solids, 0 to 1 (default: the reasoner's none, the "
+        "others' by their recipes)",
     )
     parser.add_argument(
         "--float32",
@@ -50,7 +57,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--only",
-        choices=(*MODELS, "chain"),
+        choices=(*MODELS, "chain", "solids", "scenes"),
         action="append",
         help="check: measure this alone (may be repeated)",
     )
@@ -63,10 +70,15 @@ def run(args: argparse.Namespace) -> int:
     check_folder("--out", args.out)
     if args.what in MODELS or args.what == "all":
         check_folder("--work", args.work)
-    if args.begin is not None and args.what not in ("reasoner", "tracker"):
-        raise ConfigError(f"--begin is for the reasoner and the tracker, not for {args.what}: leave it out")
-    if args.float32 and (args.begin is None or args.what != "reasoner"):
-        raise ConfigError("--float32 is for the reasoner with --begin: add that, or leave it out")
+    if args.begin is not None and args.what not in MODELS:
+        raise ConfigError(f"--begin is for one of {', '.join(MODELS)}, not for {args.what}: leave it out")
+    on = args.begin is not None and args.what != "tracker"
+    for flag, given in (("--float32", args.float32), ("--solids", args.solids is not None)):
+        if given and not on:
+            what = "reasoner, detector, segmenter and editor"
+            raise ConfigError(f"{flag} is for {what} with --begin: add that, or leave it out")
+    if args.solids is not None and not 0 <= args.solids <= 1:
+        raise ConfigError(f"--solids {args.solids:g}: expected a share from 0 to 1")
     if args.what == "check":
         from .check import check_all
 
@@ -84,23 +96,50 @@ def run(args: argparse.Namespace) -> int:
     torch.set_num_threads(1)  # small layers: two recipes side by side beat one on two cores
     began, cpu = time.time(), time.process_time()
     folder = "segmenter" if args.what == "tracker" else args.what  # one model, for stills and for clips
-    _train(args.what, args.out / folder, args.work, args.seed, args.begin, args.float32)
+    if on:
+        _train_on(args.what, args.begin, args.out / folder, args.work, args.seed, args.solids, args.float32)
+    else:
+        _train(args.what, args.out / folder, args.work, args.seed, args.begin)
     minutes, cpu = (time.time() - began) / 60, (time.process_time() - cpu) / 60
     print(f"{args.what}: {minutes:.1f} minutes, {cpu:.1f} CPU-minutes")
     return 0
 
 
-def _train(
-    model: str, out: Path, work: Path, seed: int, begin: Path | None = None, float32: bool = False
+def log(text: str) -> None:
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
+
+
+def _train_on(
+    model: str, begin: Path, out: Path, work: Path, seed: int, solids: float | None, float32: bool
 ) -> None:
-    def log(text: str) -> None:
-        print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
+    """Trains a model on from the folder `begin`; solids: None for its recipe's share."""
+    if model == "reasoner":
+        from . import warm
 
-    if model == "reasoner" and begin is not None:
-        from .warm import RECIPE, train_on
+        if not solids:
+            warm.train_on(begin, out, work, seed, log, replace(warm.RECIPE, autocast=not float32))
+            return
+        config, mix, eyes = warm.SOLID_RECIPE, warm.SOLID_MIX, warm.SOLID_EYES
+        config = replace(config, autocast=not float32)
+        warm.train_on(begin, out, work, seed, log, config, mix=mix, solids=solids, eyes=eyes)
+    elif model == "editor":
+        from .editor import warm as editor
 
-        train_on(begin, out, work, seed, log, replace(RECIPE, autocast=not float32))
-    elif model == "reasoner":
+        recipe = replace(editor.RECIPE, half=not float32)
+        recipe = recipe if solids is None else replace(recipe, solids=solids)
+        editor.train_editor_on(begin, out, work / f"editor-solids-{recipe.solids:g}", seed, log, recipe)
+    else:
+        from . import warm_parts as parts
+
+        part = parts.DETECTOR if model == "detector" else parts.SEGMENTER
+        part = replace(part, seed=seed, half=not float32)
+        part = part if solids is None else replace(part, solids=solids)
+        train = parts.train_detector_on if model == "detector" else parts.train_segmenter_on
+        train(begin, out, work, part, log)
+
+
+def _train(model: str, out: Path, work: Path, seed: int, begin: Path | None = None) -> None:
+    if model == "reasoner":
         from .reasoner import train
 
         train(out, work, seed, log)

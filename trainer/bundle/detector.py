@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,11 @@ from torch import Tensor, nn
 from torch.amp import autocast
 from torch.nn import functional as F
 
-from trainer.bundle.objects import Sample, samples, targets
+from trainer.bundle.objects import Sample, look_split, samples, targets
 from trainer.bundle.tokens import clip_tokenizer
 from trainer.model.optim import make_optimizer, schedule
-from trainer.world.scene import COLOURS, SHAPES, TEXTURES, composition_split, label_of
+from trainer.world.scene import COLOURS, SHAPES, TEXTURES, label_of
+from trainer.world.solid import SOLIDS
 
 SIZE, PATCH = 64, 8
 WIDTH, LAYERS, HEADS = 128, 4, 4
@@ -52,6 +53,7 @@ OTHER_WORDS = (
     "small",
 )
 
+ALL_SHAPES = (*SHAPES, *SOLIDS)  # of a detector that knows solids, too
 Look = tuple[str | None, str | None, str | None]  # shape, colour, texture; None: any
 
 
@@ -171,17 +173,17 @@ def make_model(tokenizer: Any) -> Any:
     return model
 
 
-def label_bank() -> list[tuple[str, Look]]:
+def label_bank(shapes: Sequence[str] = SHAPES) -> list[tuple[str, Look]]:
     """Every label that training asks for, with what it means: full labels of training compositions, shapes,
     textured shapes. A full label without a texture means plain; a shape alone means any."""
     bank: list[tuple[str, Look]] = []
-    for shape in SHAPES:
+    for shape in shapes:
         bank.append((shape, (shape, None, None)))
         bank += [(f"{texture} {shape}", (shape, None, texture)) for texture in TEXTURES if texture != "plain"]
         for colour in COLOURS:
             for texture in TEXTURES:
                 look = (shape, colour, texture)
-                if composition_split(look) == "train":
+                if look_split(look) == "train":
                     bank.append((label_of(look), look))
     return bank
 
@@ -190,20 +192,20 @@ def fits(asked: Look, look: tuple[str, str, str]) -> bool:
     return all(a is None or a == b for a, b in zip(asked, look, strict=True))
 
 
-def truth_table(asked: list[tuple[str, Look]]) -> tuple[Tensor, Tensor]:
+def truth_table(asked: list[tuple[str, Look]], shapes: Sequence[str] = SHAPES) -> tuple[Tensor, Tensor]:
     """For each look (index as `look_index`): which labels fit it, and which it may be scored against.
 
     Returns two float tensors [looks, labels].
     """
-    looks = [(s, c, t) for s in SHAPES for c in COLOURS for t in TEXTURES]
+    looks = [(s, c, t) for s in shapes for c in COLOURS for t in TEXTURES]
     truth = torch.tensor([[float(fits(a, look)) for _, a in asked] for look in looks])
     full = torch.tensor([float(None not in a) for _, a in asked])
-    held_out = torch.tensor([float(composition_split(look) != "train") for look in looks])
+    held_out = torch.tensor([float(look_split(look) != "train") for look in looks])
     return truth, 1 - held_out[:, None] * full[None]
 
 
 def look_index(look: tuple[str, str, str]) -> int:
-    s, c, t = SHAPES.index(look[0]), COLOURS.index(look[1]), TEXTURES.index(look[2])
+    s, c, t = ALL_SHAPES.index(look[0]), COLOURS.index(look[1]), TEXTURES.index(look[2])
     return (s * len(COLOURS) + c) * len(TEXTURES) + t
 
 
@@ -215,14 +217,20 @@ def nonsense(rng: random.Random) -> str:
 
 
 def step_loss(
-    model: Any, tokenizer: Any, words: list[str], truth: Tensor, known: Tensor, batch: list[Sample]
+    model: Any,
+    tokenizer: Any,
+    words: list[str],
+    truth: Tensor,
+    known: Tensor,
+    batch: list[Sample],
+    half: bool = True,
 ) -> tuple[Tensor, dict[str, float]]:
     """Focal loss of every patch against every label, and box losses of the patches that answer for an
-    object."""
+    object. half: compute in bfloat16."""
     owner, boxes = assign(batch)
     labels, valid = patch_targets(batch, owner, truth, known, len(words))
     tokens = tokenizer(words, padding=True, truncation=True, return_tensors="pt")
-    with autocast("cpu", torch.bfloat16):
+    with autocast("cpu", torch.bfloat16, enabled=half):
         text = model.owlvit.get_text_features(**tokens)
         text = text if isinstance(text, Tensor) else text.pooler_output  # a tensor before transformers 5
         features, _ = model.image_embedder(pixel_values=normalise(batch))

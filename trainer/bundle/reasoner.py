@@ -96,17 +96,21 @@ def open_eyes(
     seed: int,
     saved: Path,
     log: Callable[[str], None],
+    solids: float = 0.0,
+    half: bool = True,
+    lr: float = 1.0,
 ) -> None:
     """The vision tower's warm-up, or what an earlier run of the same recipe saved of it.
 
     tower, eyes: trained in place; the eyes read what the tower's states say of each cell.
     steps, seed: the warm-up's recipe.
     saved: file that holds it, or will.
+    solids, half: as `warm_up`'s. lr: factor of its learning rates.
     """
     from safetensors import safe_open
     from safetensors.torch import save_file
 
-    recipe = {"recipe": f"{steps} steps, seed {seed}"}
+    recipe = {"recipe": f"{steps} steps, seed {seed}" + (f", solids {solids:g}" if solids else "")}
     both = nn.ModuleDict({"tower": tower, "eyes": eyes})
     if saved.is_file():
         with safe_open(saved, "pt") as file:
@@ -114,7 +118,18 @@ def open_eyes(
                 both.load_state_dict({name: file.get_tensor(name) for name in both.state_dict()})
                 log("the vision tower was warmed up before")
                 return
-    warm_up(tower, eyes, collate.pictures, steps, seed, log=log)
+    warm_up(
+        tower,
+        eyes,
+        collate.pictures,
+        steps,
+        seed,
+        lr_muon=0.02 * lr,
+        lr_adam=2e-3 * lr,
+        log=log,
+        solids=solids,
+        half=half,
+    )
     saved.parent.mkdir(parents=True, exist_ok=True)
     save_file({n: t.contiguous() for n, t in both.state_dict().items()}, saved.with_suffix(".tmp"), recipe)
     saved.with_suffix(".tmp").replace(saved)

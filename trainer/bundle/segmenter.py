@@ -159,11 +159,15 @@ def _start_attentive(model: Any) -> None:
             attention.k_proj.weight.copy_(attention.q_proj.weight)
             attention.q_proj.bias.zero_()
             attention.k_proj.bias.zero_()
-        constants = [model.no_memory_embedding]
-        constants += [p for n, p in model.vision_encoder.neck.named_parameters() if n.endswith("bias")]
-        for constant in constants:
+        for constant in constants_of(model):
             constant.zero_()
             constant.requires_grad_(False)
+
+
+def constants_of(model: Any) -> list[nn.Parameter]:
+    """What only adds a constant to the picture's features: zero, and not trained."""
+    biases = [p for n, p in model.vision_encoder.neck.named_parameters() if n.endswith("bias")]
+    return [model.no_memory_embedding, *biases]
 
 
 def at_torchs_scale(module: nn.Module) -> None:

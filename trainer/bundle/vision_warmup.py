@@ -10,7 +10,7 @@ fiftieth of the cost of learning the same from traces.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -40,6 +40,10 @@ from ..world.scene import (
     random_scene,
     scene_split,
 )
+from ..world.solid import SKIES, SOLIDS, SolidScene
+from ..world.solid_questions import SolidQuestion
+from ..world.solid_stills import SAMPLES, Stand, random_stand, seen
+from ..world.solid_stills import random_scene as random_solid_scene
 
 ROOM = max(JITTER.values())
 CLASSES = {
@@ -54,6 +58,11 @@ CLASSES = {
     "weather": len(WEATHERS),
     "style": len(STYLES),
 }
+SOLID_CLASSES = {
+    **CLASSES,
+    "shape": CLASSES["shape"] + len(SOLIDS),
+    "style": CLASSES["style"] + len(SKIES),  # a picture has a style or, of solids, a sky
+}
 THINGS = ("shape", "colour", "texture", "size", "across", "down", "sign")
 COVERED = 0.2  # share of a patch that a thing must cover to be what the patch shows
 
@@ -61,9 +70,10 @@ COVERED = 0.2  # share of a patch that a thing must cover to be what the patch s
 class Eyes(nn.Module):
     """One linear head over the vision tower's last states: names what each patch shows."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, classes: Mapping[str, int] = CLASSES) -> None:
         super().__init__()
-        self.head = Linear(width, sum(CLASSES.values()))
+        self.classes = dict(classes)
+        self.head = Linear(width, sum(self.classes.values()))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.found: dict[str, float] = {}  # running accuracy by name
@@ -73,7 +83,7 @@ class Eyes(nn.Module):
         -100 where nothing is asked."""
         losses = []
         for k, (name, part) in enumerate(
-            zip(CLASSES, self.head(states).float().split(list(CLASSES.values()), -1), strict=True)
+            zip(self.classes, self.head(states).float().split(list(self.classes.values()), -1), strict=True)
         ):
             target = labels[:, k]
             losses.append(nn.functional.cross_entropy(part, target, ignore_index=-100))
@@ -97,6 +107,8 @@ def warm_up(
     lr_muon: float = 0.02,
     lr_adam: float = 2e-3,
     log: Callable[[str], None] = print,
+    solids: float = 0.0,
+    half: bool = True,
 ) -> None:
     """Trains the vision tower (its merger excepted) and the head in place.
 
@@ -105,6 +117,8 @@ def warm_up(
     seed: from which a step's pictures are drawn.
     lr_muon, lr_adam: learning rates of matrices and of the rest.
     log: told a line every 100 steps.
+    solids: share of pictures that are stills of solids; the eyes have SOLID_CLASSES then.
+    half: compute in bfloat16.
     """
     optimizer = make_optimizer(
         nn.ModuleDict({"tower": tower, "eyes": eyes}),
@@ -116,8 +130,8 @@ def warm_up(
     side = LATTICE // pictures.patch
     for step in range(steps):
         optimizer.set_lr(schedule(step, steps, warmup=50, cooldown=0.2))
-        pixels, labels = make_batch(random.Random(f"warm-up {seed} {step}"), batch, pictures)
-        with autocast("cpu", torch.bfloat16):
+        pixels, labels = make_batch(random.Random(f"warm-up {seed} {step}"), batch, pictures, solids)
+        with autocast("cpu", torch.bfloat16, enabled=half):
             loss = eyes(tower_states(tower, pixels, side, side).flatten(0, 1), labels.flatten(0, 1))
         loss.backward()
         optimizer.step()
@@ -126,10 +140,14 @@ def warm_up(
             log(f"eyes {step + 1}/{steps} {eyes.report()}")
 
 
-def shown_in(question: Question, pictures: Pictures) -> Tensor:
+def shown_in(question: Question | SolidQuestion, pictures: Pictures) -> Tensor:
     """Labels of every patch of a question's pictures, in the order of the batch: int64 [patches, classes].
     Videos show two frames a patch; of a grid nothing is asked."""
     order = _order(pictures)
+    if isinstance(question, SolidQuestion):
+        stills = [(question.edit.source, question.edit.stand, question.edit.samples)]
+        stills += [(r.scene, r.stand, r.samples) for r in question.refs if r.scene and r.stand]
+        return torch.from_numpy(np.concatenate([_solid_labels(*s, pictures.patch)[order] for s in stills]))
     source = question.edit.source
     frames = [(source, frame) for frame in range(0, question.frames, pictures.temporal)]
     rows = [_labels(scene, pictures.patch, frame)[order] for scene, frame in frames]
@@ -144,10 +162,16 @@ def shown_in(question: Question, pictures: Pictures) -> Tensor:
     return torch.from_numpy(np.concatenate(rows))
 
 
-def make_batch(rng: random.Random, rows: int, pictures: Pictures) -> tuple[Tensor, Tensor]:
+def make_batch(
+    rng: random.Random, rows: int, pictures: Pictures, solids: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """(patches [rows * 64, dim], labels int64 [rows, 64, classes]) of pictures as training's requests show
-    them."""
-    drawn = [_one(rng) for _ in range(rows)]
+    them. solids: share of stills of solids."""
+    patch = pictures.patch
+    drawn = [
+        _one_of_solids(rng, patch) if solids and rng.random() < solids else _one(rng, patch)
+        for _ in range(rows)
+    ]
     pixels = torch.cat(
         [
             patchify(torch.from_numpy(f).permute(0, 3, 1, 2), pictures)[0][: _patches(pictures)]
@@ -155,11 +179,19 @@ def make_batch(rng: random.Random, rows: int, pictures: Pictures) -> tuple[Tenso
         ]
     )
     order = _order(pictures)
-    return pixels, torch.from_numpy(np.stack([_labels(scene, pictures.patch)[order] for _, scene in drawn]))
+    return pixels, torch.from_numpy(np.stack([labels[order] for _, labels in drawn]))
 
 
-def _one(rng: random.Random) -> tuple[np.ndarray, Scene]:
-    """Frames uint8 [1 or 2, 64, 64, 3] and what is in them: originals, references, signs, videos."""
+def _one_of_solids(rng: random.Random, patch: int) -> tuple[np.ndarray, np.ndarray]:
+    """As `_one`, of solids from anywhere around."""
+    scene, stand = random_solid_scene(rng, "train"), random_stand(rng, "train", front=rng.random() < 0.5)
+    if rng.random() < 0.4:  # as references show them
+        scene = replace(scene, solids=(rng.choice(scene.solids),))
+    return seen(scene, stand, LATTICE)[0][None], _solid_labels(scene, stand, SAMPLES, patch)
+
+
+def _one(rng: random.Random, patch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Frames uint8 [1 or 2, 64, 64, 3] of originals, references, signs, videos, and their labels."""
     kind = rng.random()
     if kind < 0.5:
         question = ask(rng, "train")
@@ -183,7 +215,8 @@ def _one(rng: random.Random) -> tuple[np.ndarray, Scene]:
         if rng.random() < 0.1:
             scene = replace(scene, style=rng.choice(STYLES[1:]))
     moving = any(t.vx or t.vy for t in scene.things)
-    return (render_frames(scene, LATTICE, 2) if moving else render(scene)[None]), scene
+    frames = render_frames(scene, LATTICE, 2) if moving else render(scene)[None]
+    return frames, _labels(scene, patch)
 
 
 def _labels(scene: Scene, patch: int, frame: int = 0) -> np.ndarray:
@@ -215,6 +248,28 @@ def _labels(scene: Scene, patch: int, frame: int = 0) -> np.ndarray:
     labels[..., 7:] = GROUNDS.index(scene.ground), WEATHERS.index(scene.weather), STYLES.index(scene.style)
     if scene.style in ("sketch", "black and white", "sepia"):
         labels[..., 1] = labels[..., 7] = labels[..., 8] = -100
+    return labels.reshape(n * n, -1)
+
+
+def _solid_labels(scene: SolidScene, stand: Stand, samples: int, patch: int) -> np.ndarray:
+    """As `_labels`, of a still of solids: shapes behind the flat ones, skies behind the styles; of how far
+    things lie from a cell's centre nothing is asked."""
+    n = LATTICE // patch
+    labels = np.zeros((n, n, len(CLASSES)), np.int64)
+    best = np.full((n, n), COVERED)
+    for solid, alpha in zip(scene.solids, seen(scene, stand, LATTICE, samples)[1], strict=True):
+        cover = alpha.reshape(n, patch, n, patch).mean((1, 3))
+        on = cover > best
+        best = np.maximum(best, cover)
+        labels[on, :4] = (
+            CLASSES["shape"] + SOLIDS.index(solid.shape),
+            COLOURS.index(solid.colour) + 1,
+            TEXTURES.index(solid.texture) + 1,
+            SIZES.index(solid.size) + 1,
+        )
+    labels[..., 4:6] = -100
+    sky = len(STYLES) + SKIES.index(scene.sky)
+    labels[..., 7:] = GROUNDS.index(scene.ground), WEATHERS.index(scene.weather), sky
     return labels.reshape(n * n, -1)
 
 

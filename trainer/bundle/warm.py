@@ -16,12 +16,14 @@ from evlm.reason.messages import SHORT, build_messages
 from ..model.batch import Batch, Collator
 from ..world.mix import Mix, ask_mixed
 from ..world.rows import to_request
+from ..world.solid_questions import SolidQuestion, ask_solid
+from ..world.solid_traces import write_solid_trace
 from ..world.traces import write_trace
 from ..world.words import all_words
 from .grow import carry_reasoner, grown_bpe
 from .reasoner import PRACTICE, export, open_eyes
 from .sft import SFTConfig, run_sft
-from .vision_warmup import Eyes, shown_in
+from .vision_warmup import CLASSES, SOLID_CLASSES, Eyes, shown_in
 
 # The rest are ordinary questions, as they were practised.
 MIX = Mix(doubles=0.15, conflicts=0.05, whatif=0.5)
@@ -32,14 +34,32 @@ RECIPE = SFTConfig(
     steps=1900, batch=32, lr_muon=0.008, lr_adam=1.5e-3, warmup=150, cooldown=0.4, save_every=250
 )
 
+# Solids are new and the rest is known: half of the rates suffice.
+SOLID_MIX = Mix(doubles=0.15, conflicts=0.07, whatif=0.4)
+SOLID_EYES = 600
+SOLID_RECIPE = SFTConfig(
+    steps=1000, batch=32, lr_muon=0.006, lr_adam=1.2e-3, warmup=100, cooldown=0.5, save_every=100
+)
 
-def warm_batch(collate: Collator, step: int, rows: int, seed: int, mix: Mix = MIX) -> Batch:
-    """The batch of a step: a function of (seed, step, mix) alone."""
+
+def warm_batch(
+    collate: Collator, step: int, rows: int, seed: int, mix: Mix = MIX, solids: float = 0.0
+) -> Batch:
+    """The batch of a step: a function of (seed, step, mix, solids) alone. solids: share of questions about
+    stills of solids; the mix is of the others."""
     rng = random.Random(f"warm {seed} {step}")
     ops = rng.choices(list(PRACTICE), list(PRACTICE.values()), k=rows)
-    questions = [ask_mixed(rng, rng, "train", mix, op=op) for op in ops]
+    questions = [
+        ask_solid(rng, "train", op)
+        if solids and rng.random() < solids
+        else ask_mixed(rng, rng, "train", mix, op=op)
+        for op in ops
+    ]
     chats = [build_messages(to_request(q), style=SHORT) for q in questions]
-    batch = collate(chats, [render(write_trace(rng, q)) for q in questions])
+    traces = [
+        write_solid_trace(rng, q) if isinstance(q, SolidQuestion) else write_trace(rng, q) for q in questions
+    ]
+    batch = collate(chats, [render(trace) for trace in traces])
     return replace(batch, shown=torch.cat([shown_in(q, collate.pictures) for q in questions]))
 
 
@@ -52,12 +72,16 @@ def train_on(
     config: SFTConfig = RECIPE,
     looks: int = LOOKS,
     mix: Mix = MIX,
+    solids: float = 0.0,
+    eyes: int = 0,
 ) -> None:
     """Trains the reasoner in the folder `begin` on and writes the model folder `out`, which may be the same.
     Stopped, it goes on from its newest state in `work` when it is called again with the same recipe and the
     same `begin`. Raises ConfigError where `begin` holds no Qwen2-VL.
 
     seed: of the questions. config: of the SFT phase. looks: steps of the new head. mix: of the questions.
+    solids: share of questions about stills of solids. eyes: steps in which the tower learns to see them,
+    before the SFT phase.
     """
     from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
 
@@ -76,15 +100,21 @@ def train_on(
     collate = Collator(processor)
     grown = f"{len(old)} tokens have become {len(processor.tokenizer)}"
     log(f"reasoner: {grown}; {config.steps} steps of {mix.name}")
-    beside, tower = Eyes(model.config.vision_config.embed_dim), model.model.visual
+    classes = SOLID_CLASSES if solids else CLASSES
+    beside, tower = Eyes(model.config.vision_config.embed_dim, classes), model.model.visual
+    shown, half = solids and max(solids, 0.5), config.autocast or not solids
+    name = f"-solids-{solids:g}" if solids else ""
     tower.requires_grad_(False)
-    open_eyes(tower, beside, collate, looks, seed, work / "warm-eyes.safetensors", log)
+    open_eyes(tower, beside, collate, looks, seed, work / f"warm-eyes{name}.safetensors", log, shown, half)
     tower.requires_grad_(True)
+    if solids and eyes:
+        saved = work / f"warm-tower{name}.safetensors"
+        open_eyes(tower, beside, collate, eyes, seed + 1, saved, log, shown, half, lr=0.4)
     run_sft(
         model,
-        lambda step: warm_batch(collate, step, config.batch, seed, mix),
+        lambda step: warm_batch(collate, step, config.batch, seed, mix, solids),
         config,
-        work / f"reasoner-{mix.name or 'ordinary'}",
+        work / f"reasoner-{mix.name or 'ordinary'}{name}",
         log,
         beside=beside,
     )

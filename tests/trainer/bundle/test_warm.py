@@ -13,6 +13,7 @@ from trainer.__main__ import main
 from trainer.bundle.reasoner import export
 from trainer.bundle.sft import SFTConfig
 from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
+from trainer.bundle.vision_warmup import CLASSES, SOLID_CLASSES
 from trainer.bundle.warm import train_on, warm_batch
 from trainer.model.batch import Collator
 from trainer.world.mix import Mix
@@ -77,7 +78,55 @@ def test_what_it_cannot_begin_with_is_said(tmp_path: Path, capsys) -> None:
     with pytest.raises(ConfigError, match="no reasoner to begin with"):
         train_on(tmp_path, tmp_path / "out", tmp_path / "work")
     options = ["--out", str(tmp_path), "--work", str(tmp_path / "work"), "--begin", str(tmp_path)]
-    assert main(["bundle", "detector", *options]) != 0
-    assert "--begin is for the reasoner" in capsys.readouterr().err
-    assert main(["bundle", "reasoner", *options[:-2], "--float32"]) != 0
-    assert "--float32 is for the reasoner with --begin" in capsys.readouterr().err
+    for part in ("detector", "segmenter", "editor"):
+        assert main(["bundle", part, *options]) != 0
+        assert f"no {part} to begin with" in capsys.readouterr().err
+    assert main(["bundle", "check", *options]) != 0
+    assert "--begin is for one of reasoner" in capsys.readouterr().err
+    for flag in (["--float32"], ["--solids", "0.3"]):
+        assert main(["bundle", "reasoner", *options[:-2], *flag]) != 0
+        assert f"{flag[0]} is for reasoner, detector" in capsys.readouterr().err
+    assert main(["bundle", "reasoner", *options, "--solids", "nan"]) != 0
+    assert "expected a share from 0 to 1" in capsys.readouterr().err
+
+
+def test_with_solids_it_learns_their_words_and_sights_and_resumes_to_the_same_bits(
+    begin: Path, tmp_path: Path, monkeypatch
+) -> None:
+    from safetensors.torch import load_file
+
+    def solids(out: Path, work: Path) -> dict[str, torch.Tensor]:
+        train_on(begin, out, work, 0, lambda _: None, config(3), looks=1, solids=0.5, eyes=1)
+        return load_file(out / "model.safetensors")
+
+    whole = solids(tmp_path / "whole", tmp_path / "a")
+    real = warm_batch
+
+    def dies(collate, step, *rest):
+        if step == 2:
+            raise KeyboardInterrupt
+        return real(collate, step, *rest)
+
+    monkeypatch.setattr("trainer.bundle.warm.warm_batch", dies)
+    with pytest.raises(KeyboardInterrupt):
+        solids(tmp_path / "cut", tmp_path / "b")
+    monkeypatch.setattr("trainer.bundle.warm.warm_batch", real)
+    cut = solids(tmp_path / "cut", tmp_path / "b")
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+    known = json.loads((tmp_path / "whole" / "tokenizer.json").read_text())["model"]["vocab"]
+    assert {"\u0120sky", "\u0120torus"} <= known.keys()
+
+
+def test_a_batch_has_its_share_of_solids_with_labels_for_every_patch(begin: Path) -> None:
+    from transformers import AutoProcessor
+
+    collate = Collator(AutoProcessor.from_pretrained(begin))
+    batch = warm_batch(collate, 5, 3, 0, Mix(), 1.0)
+    assert batch.shown is not None and len(batch.shown) == len(batch.pixels)
+    texts = collate.processor.tokenizer.batch_decode(batch.input_ids)
+    assert all(" sky" in text for text in texts)
+    for number, most in enumerate(SOLID_CLASSES.values()):
+        assert int(batch.shown[:, number].max()) < most
+    assert (
+        int(batch.shown[:, 0].max()) >= CLASSES["shape"] and int(batch.shown[:, -1].min()) >= CLASSES["style"]
+    )

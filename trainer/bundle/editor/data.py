@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from evlm.boxes import bounding_box
@@ -17,6 +18,7 @@ from evlm.edit.crop import CropBox, crop_box, extract, extract_mask
 from trainer.world.edits import Edit, random_edit
 from trainer.world.render import render
 from trainer.world.scene import COLOURS, GROUNDS, TEXTURES, WEATHERS, Split, random_scene
+from trainer.world.solid_stills import SolidStill, draw_still
 
 from .models import MULTIPLE
 
@@ -31,7 +33,7 @@ class Pair:
     """One training pair: source and result float32 [h, w, 3] in 0..1, the part that changes [h, w] in
     0..1."""
 
-    edit: Edit
+    edit: Edit | SolidStill
     source: Tensor
     result: Tensor
     mask: Tensor
@@ -56,7 +58,25 @@ def draw_pair(rng: random.Random, op: str, best: int) -> Pair:
     region = edit.region(FRAME, frames)
     if region is not None:
         after = np.where(region[..., None], after, before)
-    source, result = (torch.from_numpy(p)[None].float() / 255 for p in (before, after))
+    return _pair(rng, edit, before[None], after[None], region, best)
+
+
+def draw_solid_pair(rng: random.Random, op: str, best: int) -> Pair:
+    """Likewise of a still of solids, from anywhere around; a style is their sky."""
+    edit = draw_still(rng, {"restyle": "sky"}.get(op, op), "train")
+    return _pair(rng, edit, *edit.pictures(FRAME), edit.region(FRAME), best)
+
+
+def _pair(
+    rng: random.Random,
+    edit: Edit | SolidStill,
+    before: NDArray[np.uint8],
+    after: NDArray[np.uint8],
+    region: NDArray[np.bool_] | None,
+    best: int,
+) -> Pair:
+    """before, after: [1, FRAME, FRAME, 3]."""
+    source, result = (torch.from_numpy(p).float() / 255 for p in (before, after))
     if region is None:
         return Pair(edit, source[0], result[0], torch.ones(FRAME, FRAME))
     mask = torch.from_numpy(region)[None].float()
@@ -65,9 +85,15 @@ def draw_pair(rng: random.Random, op: str, best: int) -> Pair:
     return Pair(edit, *_cut(source, result, mask, box))
 
 
-def draw_pairs(rng: random.Random, mix: dict[str, float], count: int, best: int) -> list[Pair]:
+def draw_pairs(
+    rng: random.Random, mix: dict[str, float], count: int, best: int, solids: float = 0.0
+) -> list[Pair]:
+    """solids: share of pairs that are stills of solids."""
     ops = rng.choices(list(mix), list(mix.values()), k=count)
-    return [draw_pair(rng, op, best) for op in ops]
+    return [
+        draw_solid_pair(rng, op, best) if solids and rng.random() < solids else draw_pair(rng, op, best)
+        for op in ops
+    ]
 
 
 def batches(rng: random.Random, sizes: list[tuple[int, int]], size: int) -> Iterator[list[int]]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.bundle.tokens import clip_tokenizer
 from trainer.world.scene import CELLS, COLOURS, DIRECTIONS, GROUNDS, SHAPES, SIZES, STYLES, TEXTURES, WEATHERS
+from trainer.world.words import editor_words
 
 if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
@@ -79,6 +80,12 @@ def build_tokenizer() -> CLIPTokenizer:
     lists = (SHAPES, COLOURS, TEXTURES, SIZES, GROUNDS, WEATHERS, STYLES, CELLS, tuple(DIRECTIONS), (ORDERS,))
     words = {word for entries in lists for entry in entries for word in entry.split()}
     return clip_tokenizer(words, TEXT_LENGTH, pad="<|endoftext|>")
+
+
+def grown_tokenizer() -> CLIPTokenizer:
+    """`build_tokenizer`'s, with the words of every wing: an editor that was trained before is given it by
+    `grow.carry_clip`."""
+    return clip_tokenizer(editor_words(), TEXT_LENGTH, pad="<|endoftext|>")
 
 
 def build_scheduler() -> Any:

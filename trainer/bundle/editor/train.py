@@ -104,17 +104,18 @@ class Recipe:
     drop: float = 0.05  # of the text, of the picture, of both: what guidance needs
     ema: float = 0.998
     validation: int = 270  # edits to choose the guidance by; 0 keeps the one of DEFAULTS
+    solids: float = 0.0  # share of pairs that are stills of solids
+    half: bool = True  # compute in bfloat16
 
 
 class Editor(nn.Module):
     """What is trained after the autoencoder."""
 
-    def __init__(self, recipe: Recipe, tokenizer: Any) -> None:
+    def __init__(self, unet: Any, text: Any) -> None:
         super().__init__()
         from diffusers.models.attention_processor import AttnProcessor
 
-        self.unet = build_unet(recipe.widths)
-        self.text = build_text_encoder(tokenizer)
+        self.unet, self.text = unet, text
         # on a CPU the backward of torch's fused attention is slow in bf16
         self.unet.set_attn_processor(AttnProcessor())
         self.text.set_attn_implementation("eager")
@@ -138,7 +139,23 @@ def train(
     vae = trained_vae(work / "vae.safetensors", seed, recipe, log)
     tokenizer = build_tokenizer()
     torch.manual_seed(seed)
-    editor = Editor(recipe, tokenizer)
+    editor = Editor(build_unet(recipe.widths), build_text_encoder(tokenizer))
+    run_epochs(editor, vae, tokenizer, recipe, work, seed, log)
+    export(out, vae, editor, tokenizer)
+    if recipe.validation:
+        choose_guidance(out, recipe.validation, log=log)
+
+
+def run_epochs(
+    editor: Editor,
+    vae: Any,
+    tokenizer: Any,
+    recipe: Recipe,
+    work: Path,
+    seed: int,
+    log: Callable[[str], None],
+) -> None:
+    """Trains the editor in place, from the newest save in the folder `work`; it ends as its average."""
     average = {name: value.clone() for name, value in editor.state_dict().items()}
     optimizer = make_optimizer(editor, recipe.lr_muon, recipe.lr_adam)
     first = _resume(work, editor, optimizer, average)
@@ -148,9 +165,6 @@ def train(
         log(f"epoch {epoch + 1}/{total} " + " ".join(f"{k} {v:.4f}" for k, v in loss.items()))
         _save(work, editor, optimizer, average, epoch + 1)
     editor.load_state_dict(average)
-    export(out, vae, editor, tokenizer)
-    if recipe.validation:
-        choose_guidance(out, recipe.validation, log=log)
 
 
 def trained_vae(path: Path, seed: int, recipe: Recipe, log: Callable[[str], None]) -> Any:
@@ -189,8 +203,10 @@ def run_epoch(
     rng = random.Random(f"editor {seed} {epoch}")
     torch.manual_seed(seed * 100_003 + epoch)
     phase = [phase for phase in recipe.phases if phase.start <= epoch][-1]
-    local = Pool(draw_pairs(rng, phase.local, phase.crops, recipe.best), vae, tokenizer)
-    whole = Pool(draw_pairs(rng, phase.whole, phase.frames, recipe.best), vae, tokenizer)
+    local, whole = (
+        Pool(draw_pairs(rng, mix, count, recipe.best, recipe.solids), vae, tokenizer, recipe.half)
+        for mix, count in ((phase.local, phase.crops), (phase.whole, phase.frames))
+    )
     blank = torch.tensor(tokenizer("", padding="max_length").input_ids)
     losses: dict[str, list[float]] = {"local": [], "whole": []}
     scheduler = build_scheduler()
@@ -211,7 +227,7 @@ class Pool:
     """Pairs as latents: `source` unscaled and `result` scaled, each [4, h, w], the changed part [1, h, w],
     tokens."""
 
-    def __init__(self, pairs: list[Pair], vae: Any, tokenizer: Any) -> None:
+    def __init__(self, pairs: list[Pair], vae: Any, tokenizer: Any, half: bool = True) -> None:
         self.sizes = [(p.source.shape[0], p.source.shape[1]) for p in pairs]
         orders = [p.edit.instruction for p in pairs]
         self.tokens = torch.tensor(tokenizer(orders, padding="max_length", truncation=True).input_ids)
@@ -219,16 +235,17 @@ class Pool:
         self.result: list[Tensor] = [torch.empty(0)] * len(pairs)
         self.mask = [nn.functional.max_pool2d(p.mask[None], 2) for p in pairs]
         for numbers in batches(random.Random(0), self.sizes, 64):
-            source = encode(vae, torch.stack([pairs[n].source for n in numbers]))
-            result = encode(vae, torch.stack([pairs[n].result for n in numbers])) * vae.config.scaling_factor
+            source = encode(vae, torch.stack([pairs[n].source for n in numbers]), half)
+            result = encode(vae, torch.stack([pairs[n].result for n in numbers]), half)
+            result = result * vae.config.scaling_factor
             for k, n in enumerate(numbers):
                 self.source[n], self.result[n] = source[k], result[k]
 
 
 @torch.no_grad()
-def encode(vae: Any, pictures: Tensor) -> Tensor:
+def encode(vae: Any, pictures: Tensor, half: bool = True) -> Tensor:
     """Unscaled latents [B, 4, h / 2, w / 2] of pictures [B, h, w, 3] in 0..1."""
-    with autocast("cpu", torch.bfloat16):
+    with autocast("cpu", torch.bfloat16, enabled=half):
         return vae.encode(pictures.movedim(-1, 1) * 2 - 1).latent_dist.mode().float()
 
 
@@ -259,7 +276,7 @@ def diffusion_loss(
     noise = torch.randn_like(result)
     noisy = scheduler.add_noise(result, noise, times)
     target = scheduler.get_velocity(result, noise, times)
-    with autocast("cpu", torch.bfloat16):
+    with autocast("cpu", torch.bfloat16, enabled=recipe.half):
         predicted = editor(noisy, source, times, tokens)
     weight = 1 + (recipe.changed - 1) * mask.expand_as(target)
     return (weight * (predicted.float() - target).square()).sum() / weight.sum()
