@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -25,11 +25,12 @@ HEADLINES = (
     "segmenter: IoU from detected boxes",
     "the whole chain, request to picture",
 )
-Part = Literal["reasoner", "detector", "segmenter", "tracker", "editor", "chain"]
-PARTS: tuple[Part, ...] = ("reasoner", "detector", "segmenter", "tracker", "editor", "chain")
+Part = Literal["reasoner", "detector", "segmenter", "tracker", "editor", "chain", "solids", "scenes"]
+PARTS: tuple[Part, ...] = get_args(Part)
 ROLES = ("reasoner", "detector", "segmenter", "editor")  # each with a folder; the tracker is a segmenter
 
 
+SCENE = 40  # questions that a scene is worth: it takes two minutes
 STILLS = ("iou", "iou_detected", "iou_points", "iou_masks")
 
 
@@ -109,7 +110,28 @@ def bars() -> list[Bar]:
         Bar("the whole chain, request to picture", "chain", ("chain",), 0.75),
         Bar("… of two edits in one request", "chain", ("chain, double",), 0.80),
         Bar("… greatest difference outside the mask", "chain", ("chain, outside the mask",), 0.0, True),
+        *_solid_bars(),
         Bar("size of the bundle, MB", "chain", ("megabytes",), 24.0, True),
+    ]
+
+
+def _solid_bars() -> list[Bar]:
+    from .check_solids import worst_categories
+
+    return [
+        Bar("solids, seen in 3D: instruction and targets exactly right", "solids", ("exact",), 0.90),
+        Bar("… in the worst of three input categories", "solids", worst_categories(), 0.80),
+        Bar("… detector: recall at IoU 0.5, true labels", "solids", ("recall",), 0.90),
+        Bar("… segmenter: IoU from true boxes", "solids", ("iou",), 0.92),
+        Bar("… segmenter: IoU from detected boxes", "solids", ("iou_detected",), 0.85),
+        Bar("… editor, true plan and mask: recolour", "solids", ("editor, recolour",), 0.85),
+        Bar("… editor: remove, add (the worse)", "solids", ("editor, remove", "editor, add"), 0.80),
+        Bar("… editor: retexture", "solids", ("editor, retexture",), 0.75),
+        Bar("… editor: replace", "solids", ("editor, replace",), 0.60),
+        Bar("… editor: weather, ground, sky", "solids", ("editor, global",), 0.80),
+        Bar("scenes of Gaussians, request to .ply, read on views held out", "scenes", ("scene",), 0.75),
+        Bar("… CPU-seconds of it, 24 views of 64 pixels", "scenes", ("scene, seconds",), 90.0, True),
+        Bar("… rows that were not selected keep their bits", "scenes", ("scene, frozen",), 1.0),
     ]
 
 
@@ -212,6 +234,14 @@ def _measure(part: Part, folder: Path, rows: int, seed: int, log: Callable[[str]
         from .editor import check as check_editor
 
         return check_editor(folder / part, max(rows, 540), seed, log)
+    if part == "solids":
+        from .check_solids import check as check_solids
+
+        return check_solids(folder, rows, seed, log)
+    if part == "scenes":
+        from .check_scenes import check as check_scenes
+
+        return check_scenes(folder, max(1, rows // SCENE), seed, log)
     from .check_chain import check as check_chain
 
     size = sum(f.stat().st_size for role in ROLES for f in (folder / role).rglob("*") if f.is_file())

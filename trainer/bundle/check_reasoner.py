@@ -21,6 +21,7 @@ from ..world.doubles import ask_double
 from ..world.edits import OPERATIONS
 from ..world.questions import CATEGORIES, Question
 from ..world.rows import to_request
+from ..world.solid_questions import SolidQuestion
 from ..world.vague import ask_vague
 from .check_whatif import what_if_sets, what_if_shares
 from .parallel_map import parallel_map
@@ -93,7 +94,9 @@ def ask_all(
     """The answers to sets of questions, by the name of the set."""
     asked = [question for each in sets.values() for question in each]
     plans = iter(
-        parallel_map(partial(_load, folder), ask_one, asked, lambda text: log(f"reasoner: {text}"), jobs)
+        parallel_map(
+            partial(load_reasoner, folder), ask_one, asked, lambda text: log(f"reasoner: {text}"), jobs
+        )
     )
     return {name: [Answer(q, next(plans)) for q in each] for name, each in sets.items()}
 
@@ -103,14 +106,14 @@ def of_kind(kind: str, rows: int, seed: int) -> list[Question]:
     return [KINDS[kind](random.Random(f"{kind} test {seed} {i}"), "test") for i in range(rows)]
 
 
-def ask_one(reasoner: Any, question: Question) -> Plan | None:
+def ask_one(reasoner: Any, question: Question | SolidQuestion) -> Plan | None:
     try:
         return parse(reasoner.generate(to_request(question)).text, repair=False).plan
     except TraceError:
         return None
 
 
-def _load(folder: Path) -> Any:
+def load_reasoner(folder: Path) -> Any:
     from evlm.reason.reasoner import Reasoner
 
     return Reasoner.load(folder, device="cpu")

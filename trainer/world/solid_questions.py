@@ -73,13 +73,14 @@ def ask_solid(
     split: Split,
     op: str | None = None,
     category: str | None = None,
+    stand: Stand | None = None,
 ) -> SolidQuestion:
-    """A question of that split. The operation follows the paper's Figure 10 and the category is uniform,
-    unless given. A whole scene's "restyle" is asked as the sky."""
+    """A question of that split. The operation follows the paper's Figure 10, the category is uniform, and the
+    stand is one near the front, unless given. A whole scene's "restyle" is asked as the sky."""
     op = {"restyle": "sky"}.get(op or "", op) or rng.choices(list(MIX), list(MIX.values()))[0]
     category = category or rng.choice(CATEGORIES)
     while True:
-        edit = draw_still(rng, op, split, front=True)
+        edit = draw_still(rng, op, split, front=True, stand=stand)
         found = _asked(rng, edit, category)
         if found is not None:
             return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -145,18 +144,18 @@ def draw_still(
     split: Split,
     front: bool = False,
     samples: int | None = None,
-    wanted: Callable[[SolidStill], bool] | None = None,
+    stand: Stand | None = None,
 ) -> SolidStill:
     """A random edit of a kind in a split, from where its target and outcome are seen. front: from near the
-    first camera, and every solid is. samples: by default a training's are few, others SUPER. wanted: tells
-    those that will do before they are drawn."""
+    first camera, and every solid is. samples: by default a training's are few, others SUPER. stand: in
+    place of a random one."""
     samples = samples or (SAMPLES if split == "train" else SUPER)
     while True:
         edit = random_solid_edit(rng, op, random_scene(rng, split))
         if edit is None or edit.split != split:
             continue
-        drawn = SolidStill(edit, random_stand(rng, split, front or op == "move"), samples)
-        if (wanted is None or wanted(drawn)) and is_seen(drawn, front):
+        drawn = SolidStill(edit, stand or random_stand(rng, split, front or op == "move"), samples)
+        if is_seen(drawn, front):
             return drawn
 
 
