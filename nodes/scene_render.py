@@ -105,4 +105,6 @@ class RenderScene(io.ComfyNode):
         lasting = [1 / Fraction(fps).limit_denominator(1001)] * len(views)
         notes = write_clip(path, pictures(), "h264", lasting)
         host.tell([f"{len(views)} views of {len(scene):,} Gaussians, {width} x {height}", *notes])
-        return io.NodeOutput(images, masks, clips.video_of(path), ui=clips.playing(path))
+        small = max(height, width) < clips.SHOWN  # too small to be looked at
+        ui = clips.play(iter(images.split(clips.AT_ONCE)), lasting, "shown") if small else clips.playing(path)
+        return io.NodeOutput(images, masks, clips.video_of(path), ui=ui)
