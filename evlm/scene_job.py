@@ -14,16 +14,21 @@ from . import __version__
 from .boxes import Box, bounding_box
 from .edit.crop import resize
 from .errors import SceneError
+from .plan.operation import Operation, operation
 from .plan.trace import Plan, Trace
 from .request import Request
 from .scene import Camera, SplatScene
-from .scene.edit import SceneEdit, edit_rows, edit_views
+from .scene.edit import SceneEdit, edit_shape
 from .scene.edit.journal import FolderJournal, digest_of
 from .scene.edit.painters import EditorPainter
+from .scene.edit.places import Place, lifted
+from .scene.edit.reshape import GROWTH, STEPS, reshaped
 from .scene.edit.views import seen
 from .scene.poses import farthest
 from .scene.raster import rasterize
 from .scene.select import select_rows, vote
+from .scene.select.hull import RIM, SHARE
+from .segment.region import plan_region
 
 if TYPE_CHECKING:
     from .edit.protocol import EditSettings, OnStep
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
     from .reason.reasoner import Reasoned, Sampling
     from .request import Reference
 
+KEPT = 2  # of the form of what is kept on the way; another one begins anew
 LEAST = 16  # pixels of a view: less of a thing tells nothing
 SAME = 0.25  # of the smaller of two masks that the other has to have, for both to be of one thing
 WIDE = 4.0  # times what is expected that a mask drawn from it may cover: a side was seen, not all of it
@@ -52,12 +58,15 @@ class Looks:
 @dataclass(frozen=True, eq=False)
 class StepSelection:
     """What a step of a plan may change. rows: bool [N]. masks: for each view [H, W] in 0..1, or None where
-    the thing was not found. notes: decisions, in words."""
+    the thing was not found. notes: decisions, in words. operation: of the plan's words. place: where
+    something new is to stand."""
 
     plan: Plan
     rows: Tensor
     masks: tuple[Tensor | None, ...]
     notes: tuple[str, ...] = ()
+    operation: Operation = "repaint"
+    place: Place | None = None
 
 
 @dataclass
@@ -69,9 +78,11 @@ class SceneJob:
     that was stopped goes on there; None keeps nothing. mask: [1, H, W] in 0..1, where the edit goes in the
     first view, given by somebody. identity: of the editor's weights in words, which tell its work from that
     of others. doubt: after `select`, why nothing should be painted by this plan unless
-    somebody says so, or empty. notes: grows with what a user should know.
+    somebody says so, or empty. notes: grows with what a user should know. home: int64 [M], after `paint`, of
+    each row of the result its number in the scene, -1 of a new one; those come last.
 
-    Selected rows are all that can change; every other row of the result has the scene's own bits.
+    Selected rows are all that can change or go; every other row of the result has the scene's own bits, and
+    its order. New rows come where the plan removes, adds, moves or replaces.
     """
 
     scene: SplatScene
@@ -90,6 +101,7 @@ class SceneJob:
     on_step: OnStep | None = None
     notes: list[str] = field(default_factory=list)
     doubt: str = ""
+    home: Tensor | None = None
 
     def looks(self) -> Looks:
         """The views of an edit: those that differ most, and what they show. Raises SceneError: no cameras."""
@@ -126,7 +138,23 @@ class SceneJob:
         if plan.scope == "global" and self.mask is None:
             rows = torch.ones(len(gaussians), dtype=torch.bool, device=gaussians.means.device)
             return StepSelection(plan, rows, (None,) * count, ("the whole scene is edited",))
-        first = self._first_mask(plan, trace, looks)
+        kind = operation(plan)
+        camera = looks.cameras[0]
+        own = plan_region(plan, camera.height, camera.width).mask if kind == "add" else None
+        if own is not None and self.mask is None:
+            first = own  # what is not there yet no detector can find
+        else:
+            first = self._first_mask(plan, trace, looks)
+        if kind == "add":
+            place = lifted(gaussians, looks.cameras[0], first)
+            rows = torch.zeros(len(gaussians), dtype=torch.bool, device=gaussians.means.device)
+            said = "something new is added, where the plan's place in the first view stands on what is there"
+            return StepSelection(plan, rows, (first, *[None] * (count - 1)), (said,), kind, place)
+        whole = first
+        if kind != "repaint" and self.mask is None:
+            found = self._find(plan, looks.pictures[0])  # the plan's place has room around the thing
+            if found is not None and _shared(first >= 0.5, found >= 0.5) >= SAME:
+                first = found
         masks: list[Tensor | None] = [first, *[None] * (count - 1)]
         notes: list[str] = []
         core = select_rows(gaussians, vote(gaussians, looks.cameras, masks)).rows
@@ -135,7 +163,8 @@ class SceneJob:
             masks[at], note = self._mask_in(plan, core, looks.cameras[at], looks.pictures[at])
             notes += [f"view {at}: {note}"] if note else []
             self._tell("select", at + 1, count, looks.pictures[at])
-        chosen = select_rows(gaussians, vote(gaussians, looks.cameras, masks))
+        share = SHARE if kind in ("repaint", "replace") else RIM  # of what goes, its border goes as well
+        chosen = select_rows(gaussians, vote(gaussians, looks.cameras, masks), share)
         if not bool(chosen.rows.any()):
             raise SceneError(
                 f"no Gaussian lies in the masks of {', '.join(plan.targets) or 'the plan'}: look at the "
@@ -145,44 +174,61 @@ class SceneJob:
         notes += (
             ["the first view alone says where it is: what it does not see is not selected"] if alone else []
         )
-        return StepSelection(plan, chosen.rows, tuple(masks), (*notes, *(() if alone else chosen.notes)))
+        said_by_votes = () if alone else chosen.notes
+        to = lifted(gaussians, looks.cameras[0], whole) if kind == "move" else None
+        return StepSelection(plan, chosen.rows, tuple(masks), (*notes, *said_by_votes), kind, to)
 
     def paint(self, selections: list[StepSelection], looks: Looks) -> SplatScene:
         """The edited scene: each step in its turn, its views' sources what the steps before have made."""
         scene, gaussians = self.scene, self.scene.gaussians
         background = torch.tensor(scene.background).to(gaussians.means)
-        edited, changed = (
-            gaussians,
-            torch.zeros(len(gaussians), dtype=torch.bool, device=gaussians.means.device),
-        )
+        edited, home = gaussians, torch.arange(len(gaussians), device=gaussians.means.device)
         for number, step in enumerate(selections):
             photographs = looks.pictures if looks.photographed and not number else None
-            views = edit_views(edited, step.rows, looks.cameras, photographs, background)
+            rows = _carried(step.rows, home)
+            kind, settings = step.operation, self.settings
+            if kind != "repaint":
+                steps, growth = max(settings.steps, STEPS), max(settings.growth, GROWTH)
+                settings = replace(settings, steps=steps, growth=growth)
+            shape = reshaped(
+                kind, edited, rows, looks.cameras, photographs, background, step.place, settings.seed
+            )
             painter = EditorPainter(
                 self.pipeline.editor, step.plan.instruction, self.edit, on_step=self.on_step
             )
-            journal = None
+            views, journal = shape.views, None
             if self.work is not None:
-                said = [__version__, self.identity, step.plan.instruction, self.settings, painter.settings]
+                said = [__version__, KEPT, self.identity, step.plan.instruction, settings, painter.settings]
                 said += [scene.background, extent(scene), painter.together]
-                pictures = [view.source for view in views]
+                pictures = [part for view in views for part in (view.source, view.mask)]
                 pictures += [part for view in views for part in (view.camera.view, view.camera.intrinsics)]
-                journal = FolderJournal(
-                    self.work, digest_of([*edited.tensors().values(), step.rows, *pictures, *said])
+                kept = [*shape.gaussians.tensors().values(), shape.selection, *pictures, *said]
+                journal = FolderJournal(self.work, digest_of(kept))
+            self._note(step.notes)
+            if bool(shape.selection.any()):
+                done = edit_shape(
+                    shape.gaussians,
+                    shape.selection,
+                    views,
+                    painter,
+                    settings,
+                    background,
+                    extent(scene),
+                    journal,
+                    lambda done, total, picture: self._tell("edit", done, total, picture),
                 )
-            edited, notes = edit_rows(
-                edited,
-                step.rows,
-                views,
-                painter,
-                self.settings,
-                background,
-                extent(scene),
-                journal,
-                lambda done, total, picture: self._tell("edit", done, total, picture),
-            )
-            changed |= step.rows
-            self._note([*step.notes, *painter.notes, *notes])
+                edited, from_shape = done.gaussians, done.home
+                self._note([*painter.notes, *done.notes])
+            else:
+                edited, from_shape = shape.gaussians, torch.arange(len(shape.gaussians), device=home.device)
+                self._note(["what was removed had nothing behind it that is not there: nothing was painted"])
+            was = _numbers(shape.home, from_shape)
+            home = _numbers(home, was)
+        chosen = torch.zeros(len(gaussians), dtype=torch.bool, device=gaussians.means.device)
+        for step in selections:
+            chosen |= step.rows
+        self.home = home
+        changed = (home < 0) | _carried(chosen, home)
         return replace(scene, gaussians=edited, selection=changed).noted(*self.notes)
 
     def select_all(self, reasoned: Reasoned, looks: Looks) -> list[StepSelection]:
@@ -266,6 +312,16 @@ class SceneJob:
 
     def _note(self, notes: list[str] | tuple[str, ...]) -> None:
         self.notes += [note for note in notes if note not in self.notes]
+
+
+def _numbers(of: Tensor, which: Tensor) -> Tensor:
+    """`of` [N] at the numbers `which` [M]; -1 where those are -1."""
+    return torch.where(which >= 0, of[which.clamp(min=0)], which) if len(of) else which
+
+
+def _carried(rows: Tensor, home: Tensor) -> Tensor:
+    """bool [M]: rows, bool [N], for a scene whose rows were once those that `home` [M] says."""
+    return (home >= 0) & rows[home.clamp(min=0)] if len(rows) else home >= 0
 
 
 def _shared(one: Tensor, other: Tensor) -> float:

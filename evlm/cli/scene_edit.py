@@ -198,7 +198,7 @@ def _written(
         if edited is not None and selections is not None:
             from ..scene.files import save_gaussians
 
-            record["notes"] += save_gaussians(files["edited.ply"], edited.gaussians, source)
+            record["notes"] += save_gaussians(files["edited.ply"], edited.gaussians, source, job.home)
             _write_clip(files["before_after.mp4"], job.scene, edited)
             _write_sheet(files["sheet.png"], job, edited, selections, looks)
         if selections:
@@ -245,6 +245,8 @@ def _write_clip(path: Path, before: SplatScene, after: SplatScene) -> None:
 def _write_sheet(
     path: Path, job: SceneJob, edited: SplatScene, selections: list[StepSelection], looks: Looks
 ) -> None:
+    import torch
+
     from ..files.pictures import write_atomically
     from ..scene.edit.views import seen
     from ..viz.clip_sheet import StripFrame, draw_clip_sheet
@@ -252,10 +254,16 @@ def _write_sheet(
     some = range(0, len(looks.cameras), -(-len(looks.cameras) // SHOWN))
     changed = edited.selection
     assert changed is not None  # `SceneJob.paint` says what changed
+    before = torch.stack([each.rows for each in selections]).any(0)
+
+    def where(camera: Any) -> Tensor:
+        either = seen(job.scene.gaussians, before, camera) | seen(edited.gaussians, changed, camera)
+        return either.float().cpu()
+
     tiles = [
         StripFrame(
             looks.pictures[at].cpu(),
-            seen(job.scene.gaussians, changed, looks.cameras[at]).float().cpu(),
+            where(looks.cameras[at]),
             _shown(edited, looks.cameras[at]),
             looks.cameras[at].name or f"view {at}",
         )
@@ -306,6 +314,7 @@ def _facts(
         "steps": [
             {
                 "instruction": each.plan.instruction,
+                "operation": each.operation,
                 "selected": int(each.rows.sum()),
                 "views_that_voted": sum(mask is not None for mask in each.masks),
                 "notes": list(each.notes),

@@ -203,6 +203,47 @@ def test_steps_are_edited_one_after_the_other() -> None:
     assert edited.selection is not None and int(edited.selection.sum()) > 70
 
 
+def test_a_thing_is_removed_and_later_steps_find_their_rows() -> None:
+    editor = Greens()
+    work = job(
+        Plan("remove the red ball", ("red ball",)),
+        Plan("make the blue ball green", ("blue ball",)),
+        editor=editor,
+    )
+    (gone, painted), edited = run(work)
+    assert gone.operation == "remove" and gone.rows[:40].float().mean() > 0.9
+    assert work.home is not None and torch.equal(work.home[work.home >= 0], (~gone.rows).nonzero().flatten())
+    assert len(edited) == len(work.home) and edited.selection is not None
+    stays = ~edited.selection
+    for name, tensor in edited.gaussians.tensors().items():
+        assert torch.equal(tensor[stays], work.scene.gaussians.tensors()[name][work.home[stays]])
+    assert torch.equal(edited.selection, (work.home < 0) | painted.rows[work.home.clamp(min=0)])
+    before, after = (
+        sum(
+            float(colour_mask(rasterize(each, camera, torch.full((3,), 0.5)).image, RED).sum())
+            for camera in scene().cameras
+        )
+        for each in (work.scene.gaussians, edited.gaussians)
+    )
+    assert before > 100 and after < 0.05 * before
+
+
+def test_something_is_added_where_the_plans_box_stands() -> None:
+    box = torch.zeros(SIZE, SIZE)
+    box[20:30, 4:14] = 1  # below the red ball
+    plan = Plan("add a green ball at the left", ("green ball",), BoxSpans().encode(box))
+    editor = Greens()
+    work = job(plan, editor=editor)
+    (added,), edited = run(work)
+    assert added.operation == "add" and not bool(added.rows.any()) and added.place is not None
+    assert editor.orders and work.home is not None
+    assert torch.equal(work.home[:80], torch.arange(80)) and bool((work.home[80:] < 0).all())
+    for name, tensor in edited.gaussians.tensors().items():
+        assert torch.equal(tensor[:80], work.scene.gaussians.tensors()[name])
+    shown = rasterize(edited.gaussians, scene().cameras[0], torch.full((3,), 0.5)).image
+    assert colour_mask(shown, (0.1, 0.8, 0.1))[20:30, 4:14].mean() > 0.3
+
+
 def test_a_whole_scene_and_no_change() -> None:
     (selection,), _ = run(job(Plan("change the weather to night", (), None, "global")))
     assert bool(selection.rows.all())

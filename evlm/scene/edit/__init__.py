@@ -6,6 +6,6 @@ from ...lazy import hand_on
 __all__, __getattr__, __dir__ = hand_on(
     __name__,
     settings="SceneEdit",
-    schedules="edit_rows",
+    schedules="edit_rows edit_shape Edited",
     views="EditView edit_views",
 )

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ..fit.densify import Growth
+from ..fit.fitting import MOST_ON_CPU
 from ..gaussians import Gaussians
 from ..raster import rasterize
 from .journal import Journal, NoJournal
@@ -21,6 +24,7 @@ from .views import EditView
 # it raises (errors.Cancelled) stops the edit and reaches the caller; what is in the journal is not lost.
 OnProgress = Callable[[int, int, "Tensor | None"], None]
 _FITTED = "fitted"
+TIMES = 5  # that a fit would grow, were it not that it ends before the last of them
 
 
 def edit_rows(
@@ -38,11 +42,46 @@ def edit_rows(
 
     selection: bool [N]. views: as `edit_views` gives them. background: [3]. extent: of the scene, in units.
     journal: finished paintings and fits; what it recalls is not done again, and the result has the same bits.
+    settings.growth above 1: selected rows that show nothing go, and new ones come last; see `edit_shape`.
     """
+    edited = edit_shape(
+        gaussians, selection, views, painter, settings, background, extent, journal, on_progress
+    )
+    return edited.gaussians, edited.notes
+
+
+@dataclass(frozen=True, eq=False)
+class Edited:
+    """gaussians: [M], the rows that were there in their order, then new ones. home: int64 [M], each one's
+    number in the scene that was given, -1 of a new one. changed: bool [M], those that were selected and the
+    new."""
+
+    gaussians: Gaussians
+    home: Tensor
+    changed: Tensor
+    notes: tuple[str, ...] = ()
+
+
+def edit_shape(
+    gaussians: Gaussians,
+    selection: Tensor,
+    views: Sequence[EditView],
+    painter: ViewPainter,
+    settings: SceneEdit | None = None,
+    background: Tensor | None = None,
+    extent: float = 4.0,
+    journal: Journal | None = None,
+    on_progress: OnProgress | None = None,
+) -> Edited:
+    """As `edit_rows`, and where each row comes from: with `settings.growth` above 1 selected rows go and new
+    ones come."""
     settings = settings or SceneEdit()
     job = _Job(gaussians, selection, views, painter, settings, background, extent, journal, on_progress)
     {"consistent": _consistent, "in2n": _in2n, "direct": _direct}[settings.schedule](job)
-    return job.rows.whole().detached(), tuple(job.notes)
+    rows = job.rows
+    changed = torch.zeros(len(rows.home), dtype=torch.bool, device=rows.index.device)
+    changed[rows.index] = True
+    return Edited(rows.whole().detached(), rows.home, changed, tuple(job.notes))
 
 
 class _Job:
@@ -61,6 +100,7 @@ class _Job:
         on_progress: OnProgress | None,
     ) -> None:
         self.rows = Rows(gaussians.detached(), selection, extent, settings.anchor)
+        self.first = len(self.rows.index)
         self.views, self.painter, self.settings = list(views), painter, settings
         self.background, self.journal, self.on_progress = background, journal or NoJournal(), on_progress
         self.rng = random.Random(settings.seed)
@@ -112,6 +152,7 @@ class _Job:
             at = order.pop()
             if number > self.fitted:
                 self.step(at, targets[at], step / steps)
+                self.grow(step + 1, steps, number)
                 self.tell(0, None)
         self.finish(number)
 
@@ -127,7 +168,19 @@ class _Job:
     def step(self, at: int, target: Tensor, share: float) -> None:
         view = self.views[at]
         image = rasterize(self.rows.whole(), view.close, self.background).image
-        self.rows.step((image - view.cut(target)).square().mean(), share, self.settings.decay)
+        loss = (image - view.cut(target)).square().mean()
+        camera = view.close if self.settings.growth > 1 else None
+        self.rows.step(loss, share, self.settings.decay, camera)
+
+    def grow(self, done: int, steps: int, number: int) -> None:
+        """After `done` of the `steps` of a fit, of that number; five times in each, none near its end."""
+        growth = Growth(max(1, steps // TIMES), limit=self.settings.growth)
+        if self.settings.growth > 1 and growth.now(done, steps):
+            frozen = len(self.rows.home) - len(self.rows.index)
+            most = int(self.settings.growth * self.first)
+            if self.rows.index.device.type == "cpu":
+                most = min(most, max(len(self.rows.index), MOST_ON_CPU - frozen))
+            self.rows.grow(growth, most, (self.settings.seed * 1_000_003 + number) * 1_000_003 + done)
 
     def disagreement(self, targets: Sequence[Tensor]) -> float:
         """Mean distance of what the scene shows from the targets, in the masks."""
@@ -205,6 +258,7 @@ def _in2n(job: _Job) -> None:
             drawn = job.rng.randrange(count)
             if update + 1 > job.fitted:
                 job.step(drawn, targets[drawn], step / steps)
+                job.grow(step + 1, steps, 1)
                 job.tell(0, None)
         job.finish(update + 1)
         if at in newest:

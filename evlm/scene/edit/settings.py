@@ -26,6 +26,8 @@ class SceneEdit:
     decay: what the learning rates have fallen to at the end of a round. anchor: weight of what holds means
         and scales where they were; 0 where the plan changes the shape.
     seed: of the order of the views.
+    growth: how many times the selected rows there may be in the end: above 1 rows that show nothing go, and
+        copies come where detail lacks, for edits that change a shape. 1 keeps every row.
 
     Raises SceneError: a value outside its range.
     """
@@ -42,6 +44,7 @@ class SceneEdit:
     decay: float = 0.1
     anchor: float = 0.0
     seed: int = 0
+    growth: float = 1.0
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
@@ -56,6 +59,7 @@ class SceneEdit:
             "steps": (0, 10_000),
             "decay": (1e-4, 1),
             "anchor": (0, 1e6),
+            "growth": (1, 100),
             "seed": (0, 2**63 - 1),
         }
         for name, (low, high) in ranges.items():

@@ -46,20 +46,24 @@ def edit_views(
     photographs: Sequence[Tensor] | None = None,
     background: Tensor | None = None,
     grow: int = 0,
+    rooms: Sequence[Tensor] | None = None,
 ) -> list[EditView]:
     """The views in which the selection is seen.
 
     selection: bool [N]. cameras: without distortion, in the size in which is painted. photographs: [H, W, 3]
     in 0..1, of the cameras' sizes; None: the scene's own renderings. background: [3]. grow: pixels by which
-    the masks are wider than the selection is seen (a shape that changes needs room).
+    the masks are wider than the selection is seen (a shape that changes needs room). rooms: bool [H, W], one
+    a camera, where the masks are as well; then nothing needs to be selected.
 
     Raises SceneError: nothing is selected, or no camera sees it; photographs of another size.
     """
-    if not bool(selection.any()):
+    if rooms is None and not bool(selection.any()):
         raise SceneError("nothing is selected: an edit needs Gaussians that may change; select some first")
     found: list[EditView] = []
     for at, camera in enumerate(cameras):
         mask = widened(seen(gaussians, selection, camera), grow)
+        if rooms is not None:
+            mask = mask | rooms[at].to(mask.device)
         if float(mask.float().mean()) < LEAST:
             continue
         if photographs is None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ..camera import Camera
 from ..gaussians import Gaussians
 from ..raster.project import rotations
 
@@ -29,6 +31,15 @@ class Growth:
     def now(self, done: int, iterations: int) -> bool:
         """After `done` of `iterations` iterations."""
         return done % self.every == 0 and done < self.until * iterations
+
+
+def pulled(grad: Tensor, means: Tensor, camera: Camera) -> Tensor:
+    """[M], how strongly a loss pulls centres across a camera's picture. grad: [M, 3], by the means. By pixels
+    it would be the projection's own gradient; by the means it is the same for every backend."""
+    rotation, shift = camera.view[:3, :3].to(grad), camera.view[:3, 3].to(grad)
+    depth = (means @ rotation[2] + shift[2]).abs()
+    across = (grad @ rotation[:2].T) * depth[:, None] / math.sqrt(camera.fx * camera.fy)
+    return across.norm(dim=1)
 
 
 def grown(

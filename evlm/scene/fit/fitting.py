@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from ..gaussians import Gaussians, joined
 from ..raster import rasterize
 from ..raster.project import LOGIT_MAX
 from .adam import Adam
-from .densify import Growth, grown
+from .densify import Growth, grown, pulled
 from .losses import photometric
 from .rates import extent, rates
 from .state import fingerprint, read_state, write_state
@@ -141,7 +140,7 @@ class Fitting:
             name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
             for name, leaf in leaves.tensors().items()
         }
-        self._felt(grads["means"], camera)
+        self.pull += pulled(grads["means"], self.owned.means, camera)
         pace = rates(self.done, settings.iterations, self.extent, self.owned.sh)
         self.adam.step(self.owned.tensors(), grads, pace, self.done + 1)
         self.owned.logits.clamp_(max=LOGIT_MAX)
@@ -201,15 +200,6 @@ class Fitting:
         if held + picture.numel() * picture.element_size() <= HELD:
             self._pictures[number] = picture
         return picture
-
-    @torch.no_grad()
-    def _felt(self, grad: Tensor, camera: Camera) -> None:
-        """Adds up how strongly each row's centre was pulled across the picture. By pixels it would be the
-        projection's own gradient; by the means it is the same for every backend."""
-        rotation, shift = camera.view[:3, :3].to(grad), camera.view[:3, 3].to(grad)
-        depth = (self.owned.means @ rotation[2] + shift[2]).abs()
-        across = (grad @ rotation[:2].T) * depth[:, None] / math.sqrt(camera.fx * camera.fy)
-        self.pull += across.norm(dim=1)
 
     def _note(self, note: str) -> None:
         if note not in self.notes:
