@@ -1,14 +1,15 @@
 """How sure a number is, and how far raters agree: by scipy, scikit-learn and statsmodels, imported when used.
 
 `interval` is the mean with its bootstrap interval; `paired` that of the difference between two evaluations of
-the same questions; `agreement` Cohen's and Fleiss' kappa and percent agreement of yes-or-no votes.
+the same questions; `agreement` Cohen's and Fleiss' kappa and percent agreement of yes-or-no votes in columns,
+`named_agreement` of raters known by name; `krippendorff_alpha` takes any number of votes an item.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import combinations
@@ -127,6 +128,102 @@ def agreement(votes: Iterable[Sequence[bool]]) -> Agreement | None:
         fleiss_kappa(table),
         {(a, b): cohen_kappa(columns[a], columns[b]) for a, b in pairs},
     )
+
+
+@dataclass(frozen=True)
+class NamedAgreement:
+    """How far raters agree who are known by name.
+
+    items: with two votes or more. percent: share of equal pairs of votes on an item. alpha: Krippendorff's,
+    over all items. fleiss: of the `complete` items, which have `raters` votes each. cohen: (first, second) ->
+    (kappa on the items that both voted on, their number). None where a kappa is not defined.
+    """
+
+    items: int
+    raters: int
+    complete: int
+    percent: float
+    alpha: float | None
+    fleiss: float | None
+    cohen: dict[tuple[str, str], tuple[float | None, int]]
+
+
+def named_agreement(votes: Iterable[Mapping[str, bool]]) -> NamedAgreement | None:
+    """votes: of each item, rater -> vote; not everybody votes on every item. None where no item has two.
+    Kappas by plain counting, so that a page may ask for them every few seconds."""
+    items = [each for each in votes if len(each) > 1]
+    if not items:
+        return None
+    counts = [(sum(each.values()), len(each)) for each in items]
+    pairs = sum(n * (n - 1) // 2 for _, n in counts)
+    equal = sum(yes * (yes - 1) // 2 + (n - yes) * (n - yes - 1) // 2 for yes, n in counts)
+    sizes = Counter(n for _, n in counts)
+    raters = max(sizes, key=lambda size: (sizes[size], size))
+    table: dict[tuple[str, str], Counter[tuple[bool, bool]]] = {}
+    for each in items:
+        for first, second in combinations(sorted(each), 2):
+            table.setdefault((first, second), Counter())[each[first], each[second]] += 1
+    return NamedAgreement(
+        len(items),
+        raters,
+        sizes[raters],
+        equal / pairs,
+        krippendorff_alpha([list(map(float, each.values())) for each in items]),
+        _fleiss_of_counts([yes for yes, n in counts if n == raters], raters),
+        {pair: (_cohen_of_counts(seen), seen.total()) for pair, seen in sorted(table.items())},
+    )
+
+
+def krippendorff_alpha(units: Iterable[Sequence[float]], level: str = "nominal") -> float | None:
+    """Krippendorff's alpha: 1 - observed over expected disagreement, for any number of values a unit.
+
+    units: the values that each unit was given, missing ones left out; units with fewer than two say nothing.
+    level: nominal, ordinal or interval. None where no unit has two values, or all values are the same.
+    After K. Krippendorff, Computing Krippendorff's Alpha-Reliability (2011). Raises ConfigError.
+    """
+    import numpy as np
+
+    pairable = [list(unit) for unit in units if len(unit) > 1]
+    values = sorted({value for unit in pairable for value in unit})
+    if level not in ("nominal", "ordinal", "interval"):
+        raise ConfigError(f"level {level!r}: expected nominal, ordinal or interval")
+    if len(values) < 2:
+        return None
+    place = {value: at for at, value in enumerate(values)}
+    coincidence = np.zeros((len(values), len(values)))
+    for unit in pairable:
+        count = np.bincount([place[value] for value in unit], minlength=len(values)).astype(float)
+        coincidence += (np.outer(count, count) - np.diag(count)) / (len(unit) - 1)
+    total = coincidence.sum(0)
+    if level == "nominal":
+        distance = 1 - np.eye(len(values))
+    elif level == "interval":
+        distance = np.subtract.outer(np.array(values), np.array(values)) ** 2
+    else:  # everything between two ranks, half of the ranks themselves
+        middle = total.cumsum() - total / 2
+        distance = np.subtract.outer(middle, middle) ** 2
+    expected = float((np.outer(total, total) * distance).sum() / (total.sum() - 1))
+    return 1 - float((coincidence * distance).sum()) / expected
+
+
+def _cohen_of_counts(seen: Counter[tuple[bool, bool]]) -> float | None:
+    """Of (first's vote, second's vote) -> how often; `cohen_kappa` without its packages."""
+    n = seen.total()
+    first, second = (sum(many for votes, many in seen.items() if votes[at]) / n for at in (0, 1))
+    chance = first * second + (1 - first) * (1 - second)
+    if chance == 1:
+        return None
+    return ((seen[True, True] + seen[False, False]) / n - chance) / (1 - chance)
+
+
+def _fleiss_of_counts(yes: Sequence[int], raters: int) -> float | None:
+    """Of the number of yes of each item, which has `raters` votes; `fleiss_kappa` without its packages."""
+    share = sum(yes) / (len(yes) * raters)
+    chance = share**2 + (1 - share) ** 2
+    if chance == 1:
+        return None
+    equal = sum(k * (k - 1) + (raters - k) * (raters - k - 1) for k in yes) / (raters * (raters - 1))
+    return (equal / len(yes) - chance) / (1 - chance)
 
 
 def cohen_kappa(first: Sequence[bool], second: Sequence[bool]) -> float | None:

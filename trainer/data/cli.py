@@ -18,7 +18,10 @@ from .files import Problem
 from .stats import show, stats
 
 # Commands of rooms that stand above this one, named as `trainer/__main__.py` names its own.
-ABOVE = {"make": "trainer.collect.cli"}
+ABOVE = {
+    "make": "trainer.collect.cli",
+    **dict.fromkeys(("rate", "raters", "rated"), "trainer.raters.cli"),
+}
 
 
 def add_parser(parser: argparse.ArgumentParser) -> None:

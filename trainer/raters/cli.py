@@ -1,0 +1,155 @@
+"""`python -m trainer data rate | raters | rated`: the rating page, who may use it, and what comes of it."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evlm.errors import ConfigError
+
+from ..config.arguments import check_whole
+
+if TYPE_CHECKING:
+    from .store import Store
+
+PORT = 8377
+
+
+def add_parsers(commands: Any) -> None:
+    """Declares the three commands and their flags among those of `data`."""
+    text = "serve the page on which people rate a dataset's rows; votes are kept in FOLDER/ratings.sqlite"
+    served = commands.add_parser("rate", help=text, description=text)
+    _folder(served)
+    served.add_argument("--port", type=int, default=PORT, metavar="N", help="default: %(default)s")
+    served.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen at; for other machines put a proxy with TLS before it (default: %(default)s)",
+    )
+    served.add_argument(
+        "--wanted", type=int, default=3, metavar="N", help="votes an item (default: %(default)s)"
+    )
+    served.add_argument("--seed", type=int, default=0, metavar="S", help="of the items' order (default: 0)")
+    served.add_argument("--guidelines", type=Path, metavar="FILE", help="Markdown that raters read, for ours")
+    text = "add, list or revoke raters; a token is shown once, when it is made"
+    people = commands.add_parser("raters", help=text, description=text)
+    _folder(people)
+    people.add_argument("action", choices=("add", "list", "revoke"))
+    people.add_argument("name", nargs="?", help="of the rater, or admin; adding one again makes a new token")
+    people.add_argument("--admin", action="store_true", help="the token opens /admin and rates nothing")
+    people.add_argument(
+        "--url", default=f"http://127.0.0.1:{PORT}", help="what the link begins with (default: %(default)s)"
+    )
+    text = "write what was rated as a new dataset: the majority is the label; ties are left out"
+    rated = commands.add_parser("rated", help=text, description=text)
+    _folder(rated)
+    rated.add_argument("out", type=Path, metavar="OUT", help="folder, not there yet")
+    rated.add_argument("--partial", action="store_true", help="also rows that have fewer votes than wanted")
+
+
+def run(options: argparse.Namespace) -> int:
+    """0, or 1 where rows are bad. Raises EVLMError."""
+    return {"rate": _rate, "raters": _raters, "rated": _rated}[options.data_command](options)
+
+
+def _rate(options: argparse.Namespace) -> int:
+    check_whole("--wanted", options.wanted, 1, 99)
+    check_whole("--port", options.port, 0, 65535)
+    try:
+        import uvicorn
+
+        from .app import make_app
+    except ImportError as error:
+        raise ConfigError(f"the rating page needs {error.name}: pip install 'fastapi' 'uvicorn'") from None
+    from .items import load_items
+    from .store import add_rater, raters
+
+    listed = _Problems()
+    store = _store(options.folder)
+    counts = load_items(store, options.folder, options.wanted, options.seed, listed)
+    if not counts.get("edit"):
+        raise ConfigError(f"{options.folder}: no row that can be rated; {listed.count} bad ones")
+    app = make_app(options.folder, store, options.guidelines)
+    listener = _listen(options.host, options.port)
+    url = f"http://{options.host}:{listener.getsockname()[1]}"
+    print(f"{counts['edit']:,} rows to rate, {counts.get('gold', 0):,} with a known answer among them, "
+          f"{counts.get('training', 0):,} to train with; {listed.count:,} bad rows left out")  # fmt: skip
+    there = raters(store)
+    if not any(each.role == "admin" for each in there):
+        print(f"yours, shown once: {url}/admin#token={add_rater(store, 'admin', 'admin')}")
+    if not any(each.role == "rater" for each in there):
+        print(f"nobody rates yet: python -m trainer data raters {options.folder} add NAME --url {url}")
+    print(f"listening at {url}; Ctrl-C ends it, all votes are kept", flush=True)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    finally:
+        store.close()
+    return 0
+
+
+def _raters(options: argparse.Namespace) -> int:
+    from .store import add_rater, raters, revoke
+
+    store = _store(options.folder)
+    if options.action != "list" and not options.name:
+        raise ConfigError(f"raters {options.action}: expected a name")
+    if options.action == "add":
+        token = add_rater(store, options.name, "admin" if options.admin else "rater")
+        print(f"{options.url.rstrip('/')}/{'admin' if options.admin else ''}#token={token}")
+        print(f"the link of {options.name}; it cannot be shown again")
+    elif options.action == "revoke":
+        revoke(store, options.name)
+        print(f"{options.name}: the token is over, the votes stay")
+    else:
+        for each in raters(store):
+            print(f"{each.pseudonym}  {each.role}  {each.name}")
+    return 0
+
+
+def _rated(options: argparse.Namespace) -> int:
+    from .rated import write_rated
+
+    listed = _Problems()
+    store = _store(options.folder)
+    count = write_rated(store, options.folder, options.out, listed, options.partial)
+    print(f"{options.out}: {count['rows']:,} rows written; left out: {count['ties']:,} ties, "
+          f"{count['unfinished']:,} with too few votes, {count['unvoted']:,} without any, "
+          f"{listed.count:,} bad ones")  # fmt: skip
+    return int(listed.count > 0)
+
+
+class _Problems:
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, problem: object) -> None:
+        self.count += 1
+
+
+def _store(folder: Path) -> Store:
+    from ..data.files import rows_file
+    from .store import FILE, Store
+
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: expected a dataset folder")
+    rows_file(folder)
+    return Store(folder / FILE)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Raises ConfigError: the port is taken, or the address is none of this machine's."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"{host}:{port}: {error.strerror or error}; --port names another") from None
+    return listener
+
+
+def _folder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="dataset folder")
