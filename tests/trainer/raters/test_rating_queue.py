@@ -167,6 +167,8 @@ def test_twenty_raters_without_thinking_time_give_no_fourth_vote(tmp_path: Path,
         thread.start()
     for thread in threads:
         thread.join()
+    for one in people:  # who found everything taken comes back: an undo or a skip may have left something
+        work(one)
     assert not errors
     live = "(SELECT count(*) FROM vote WHERE item = item.id AND undone = 0 AND value IS NOT NULL)"
     assert count(store, f"SELECT count(*) FROM item WHERE votes != {live}") == 0
