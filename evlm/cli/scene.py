@@ -12,6 +12,7 @@ ACTIONS = {
     "render": ("scene_render", "draw a scene as pictures or a clip"),
     "info": ("scene_info", "say what a file of Gaussians holds"),
     "convert": ("scene_convert", "write a file of Gaussians as another kind"),
+    "select": ("scene_select", "say what a request would change in a scene, and draw it"),
     "edit": ("scene_edit", "edit a scene by a request, and nothing beside what it means"),
     "page": ("scene_page", "write a page that shows it in any browser, with no network"),
 }

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .terminal import Terminal
 
 NAMES = ["edited.ply", "selection.npz", "before_after.mp4", "trace.json", "sheet.png"]
+SELECTED = ["selection.npz", "selection.png"]
 SHOWN = 6  # views on the sheet
 OLD = 14 * 24 * 3600.0  # seconds; unfinished work that nobody touched for so long is removed
 ORBIT, RATE = 36, 12  # pictures of the turn around the scene, and how many a second
@@ -191,7 +192,7 @@ def _written(
     """Writes what there is."""
     from ..files.pictures import write_atomically
 
-    names = NAMES if edited is not None else ["trace.json", *(["selection.npz"] if selections else [])]
+    names = NAMES if edited is not None else ["trace.json", *(SELECTED if selections else [])]
     files = dict(zip(names, outputs.claim(names), strict=True))
     record["notes"] = list(job.notes)
     try:
@@ -201,6 +202,8 @@ def _written(
             record["notes"] += save_gaussians(files["edited.ply"], edited.gaussians, source, job.home)
             _write_clip(files["before_after.mp4"], job.scene, edited)
             _write_sheet(files["sheet.png"], job, edited, selections, looks)
+        elif selections:
+            _write_strip(files["selection.png"], job, selections, looks)
         if selections:
             _write_selection(files["selection.npz"], selections)
         text = json.dumps(record, ensure_ascii=False, indent=2) + "\n"
@@ -271,6 +274,30 @@ def _write_sheet(
     ]
     orders = " ; then ".join(each.plan.instruction for each in selections)
     image = draw_clip_sheet(tiles, orders, f"asked: “{job.prompt}”" if job.prompt else "")
+    write_atomically(path, lambda file: image.save(file, format="PNG"))
+
+
+def _write_strip(path: Path, job: SceneJob, selections: list[StepSelection], looks: Looks) -> None:
+    """The selection drawn into some views, and below each what is selected, alone."""
+    from dataclasses import replace
+
+    import torch
+
+    from ..files.pictures import write_atomically
+    from ..scene.edit.views import seen
+    from ..viz.clip_sheet import StripFrame, draw_clip_sheet
+
+    scene = job.scene
+    rows = torch.stack([each.rows for each in selections]).any(0)
+    alone = replace(scene, gaussians=scene.gaussians.rows(rows), selection=None)
+    tiles = []
+    for at in range(0, len(looks.cameras), -(-len(looks.cameras) // SHOWN)):
+        camera, picture = looks.cameras[at], looks.pictures[at].cpu()
+        mask = seen(scene.gaussians, rows, camera).float().cpu()
+        below = _shown(alone, camera) if bool(rows.any()) else torch.zeros_like(picture)
+        tiles.append(StripFrame(picture, mask, below, camera.name or f"view {at}"))
+    orders = " ; then ".join(each.plan.instruction for each in selections)
+    image = draw_clip_sheet(tiles, orders, f"{int(rows.sum()):,} of {len(rows):,} Gaussians are selected")
     write_atomically(path, lambda file: image.save(file, format="PNG"))
 
 

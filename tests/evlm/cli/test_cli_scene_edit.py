@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_scene_job import MAKE, RED, Cuts, Greens, Looks, colour_mask, scene
+from test_scene_job import BLUE, MAKE, RED, Cuts, Greens, Looks, colour_mask, scene
 
 from evlm.cli.main import main
 from evlm.files.clips import read_clip
@@ -79,6 +79,15 @@ def test_until_stops_and_the_same_command_goes_on(room: dict[str, Any]) -> None:
         "trace.json"
     ]
     assert main([*WORDS, "--until", "mask"]) == 0 and Path("out/selection-2.npz").exists()
+    assert main(["scene", "select", *WORDS[2:], "--out", "chosen"]) == 0
+    assert sorted(path.name for path in Path("chosen").iterdir()) == [
+        "selection.npz", "selection.png", "trace.json",
+    ]  # fmt: skip
+    rows = np.load("chosen/selection.npz", allow_pickle=False)["rows"]
+    assert rows[:40].mean() > 0.9 and not rows[40:].any()
+    strip = load_picture("chosen/selection.png")[0]
+    red, blue = (int(colour_mask(strip[strip.shape[0] // 2 :], colour).sum()) for colour in (RED, BLUE))
+    assert red > 200 and blue == 0  # the lower row shows what is selected alone
     assert room["editor"].orders == []
 
 
