@@ -10,8 +10,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from copy import deepcopy
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -32,7 +31,7 @@ COMFY = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "server", "execut
 
 @cache
 def parsed(path: Path) -> ast.Module:
-    """One tree for all who ask; nobody changes it (`at_import` copies)."""
+    """One tree for all who ask; nobody changes it."""
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
@@ -40,10 +39,10 @@ def part(path: Path) -> str:
     return path.relative_to(ROOT).parts[0]
 
 
-def imports(tree: ast.AST, path: Path) -> Iterator[tuple[str, int]]:
-    """Absolute names of everything imported anywhere in a file, relative imports resolved, with their
+def imports(nodes: Iterable[ast.AST], path: Path) -> Iterator[tuple[str, int]]:
+    """Absolute names of everything that these nodes of a file import, relative imports resolved, with their
     lines."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name, node.lineno
@@ -58,25 +57,22 @@ def imports(tree: ast.AST, path: Path) -> Iterator[tuple[str, int]]:
                 yield ".".join([*base, name]), node.lineno
 
 
-def at_import(tree: ast.Module) -> ast.Module:
+def at_import(node: ast.AST) -> Iterator[ast.AST]:
     """What runs when the file is imported: without the bodies of functions and of `if TYPE_CHECKING`."""
-
-    class Strip(ast.NodeTransformer):
-        def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
-            return None
-
-        visit_AsyncFunctionDef = visit_FunctionDef  # type: ignore[assignment]
-
-        def visit_If(self, node: ast.If) -> ast.AST | None:
-            return None if "TYPE_CHECKING" in ast.unparse(node.test) else self.generic_visit(node)
-
-    return Strip().visit(deepcopy(tree))
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return
+    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        return
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.stmt, ast.excepthandler, ast.match_case)):
+            yield from at_import(child)
 
 
 @cache
 def imported(path: Path) -> tuple[tuple[str, int], ...]:
     """What `imports` gives of a whole file."""
-    return tuple(imports(parsed(path), path))
+    return tuple(imports(ast.walk(parsed(path)), path))
 
 
 def found(rule: dict[str, set[str]]) -> list[str]:

@@ -127,13 +127,13 @@ HOSTILE += [
 
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_parse_and_stream_are_linear_on_hostile_text(piece):
-    text = piece * (400_000 // len(piece))
+    text = piece * (160_000 // len(piece))
     began = time.process_time()
     check_total_once(text)
     stream = TraceStream()
     for start in range(0, len(text), 7):
         stream.feed(text[start : start + 7])
-    assert time.process_time() - began < 10  # quadratic would take minutes
+    assert time.process_time() - began < 5  # quadratic would take half a minute
 
 
 def check_total_once(text: str) -> None:

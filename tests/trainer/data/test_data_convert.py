@@ -47,7 +47,7 @@ def there_and_back(folder: Path, form: str, suffix: str, given_rows: list) -> li
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 @pytest.mark.parametrize("form", FORMATS)
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 @given(drawn=st.lists(rows(), min_size=1, max_size=3))
 def test_rows_come_back_equal(folder: Path, form: str, suffix: str, drawn: list) -> None:
     if suffix == ".parquet":

@@ -122,7 +122,7 @@ def test_the_estimate_of_activations_is_near_what_a_step_keeps(dtype: str, dropo
         WORLD,
         f"model.dtype={dtype}",
         f"lora.dropout={dropout}",
-        "phases.0.batch=8",
+        "phases.0.batch=4",
         "model.device=cpu",
     ]
     config = load_config("tiny", settings)
