@@ -115,6 +115,37 @@ def test_the_engine_imports_itself_relatively() -> None:
     assert not bad
 
 
+SHAPES_OF_IMPORT = """
+import a
+class C:
+    import b
+    def late(self): import no1
+if a:
+    import c
+else:
+    try:
+        import d
+    except ImportError:
+        import e
+    finally:
+        from f import g
+if TYPE_CHECKING:
+    import no2
+with a as x:
+    for y in x:
+        match y:
+            case 1: import h
+async def later():
+    if a: import no3
+"""
+
+
+def test_what_is_imported_at_once_is_seen_wherever_it_stands() -> None:
+    """What `at_import` overlooks no rule below would find."""
+    names = [name for name, _ in imports(at_import(ast.parse(SHAPES_OF_IMPORT)), FILES[0])]
+    assert names == list("abcdefh")
+
+
 def test_heavy_packages_are_imported_where_they_are_used() -> None:
     bad = [
         f"{path.relative_to(ROOT)}:{line} imports {name} at the top"
