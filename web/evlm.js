@@ -6,6 +6,7 @@ import { addElement } from "./elements.js"
 import { endPicture, endText } from "./previews.js"
 import { createRating, NOT_RATED } from "./rating.js"
 import { followRuns } from "./runs.js"
+import { addUpload } from "./scene_upload.js"
 import { translator } from "./strings.js"
 import { createTraceView, make } from "./view.js"
 
@@ -13,7 +14,7 @@ const FOLDED = "evlm_folded" // in node.properties
 const TRACE_HEIGHT = { EVLM_Reason: 130, EVLM_QuickEdit: 130, EVLM_ShowTrace: 220 }
 const RATING_HEIGHT = 92
 const SAYS_HEIGHT = 64
-const SEEDED = ["EVLM_Reason", "EVLM_QuickEdit", "EVLM_Edit", "EVLM_EditVideo", "EVLM_Train"]
+const SEEDED = ["EVLM_Reason", "EVLM_QuickEdit", "EVLM_Edit", "EVLM_EditVideo", "EVLM_Train", "EVLM_FitScene"]
 
 const views = new WeakMap() // node -> trace view
 const ratings = new WeakMap() // node -> rating
@@ -105,6 +106,14 @@ app.registerExtension({
   nodeCreated(node) {
     if (!String(node.comfyClass).startsWith("EVLM_")) return
     after(node, "onExecuted", (output) => output?.images?.length && endPicture(node))
+  },
+})
+
+app.registerExtension({
+  name: "evlmreflectiveediting.scene",
+
+  nodeCreated(node) {
+    if (node.comfyClass === "EVLM_LoadScene") addUpload(node, t())
   },
 })
 

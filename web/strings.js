@@ -26,6 +26,9 @@ export const STRINGS = {
     rows: "%1 rows: %2 good, %3 bad → output/%4",
     oneRow: "1 row: %2 good, %3 bad → output/%4",
     unwritten: "nothing new written",
+    upload: "choose a file to upload",
+    uploading: "uploading %1 …",
+    notUploaded: "%1 was not uploaded",
   },
   de: {
     trace: "Begründung",
@@ -52,6 +55,9 @@ export const STRINGS = {
     rows: "%1 Zeilen: %2 gut, %3 schlecht → output/%4",
     oneRow: "1 Zeile: %2 gut, %3 schlecht → output/%4",
     unwritten: "nichts Neues geschrieben",
+    upload: "Datei zum Hochladen wählen",
+    uploading: "lädt %1 hoch …",
+    notUploaded: "%1 wurde nicht hochgeladen",
   },
   fr: {
     trace: "Raisonnement",
@@ -78,6 +84,9 @@ export const STRINGS = {
     rows: "%1 lignes : %2 bien, %3 mal → output/%4",
     oneRow: "1 ligne : %2 bien, %3 mal → output/%4",
     unwritten: "rien de nouveau écrit",
+    upload: "choisir un fichier à téléverser",
+    uploading: "téléversement de %1 …",
+    notUploaded: "%1 n'a pas été téléversé",
   },
 }
 
