@@ -68,15 +68,21 @@ class TrainingError(EVLMError):
 
 
 class EndpointError(EVLMError):
-    """A remote endpoint that cannot be reached, or answered with something unusable."""
+    """A remote endpoint that cannot be reached, or answered with something unusable.
+
+    status: of the HTTP answer, where it was not 200. broken: a connection that failed or an answer that was
+    not whole, so that asking again may help. after: seconds that it asks to wait, where it says so.
+    """
+
+    def __init__(
+        self, message: str, status: int | None = None, broken: bool = False, after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.broken, self.after = status, broken, after
 
 
 class BusyError(EndpointError):
-    """An endpoint that has too much to do. after: seconds that it asks to wait, where it says so."""
-
-    def __init__(self, message: str, after: float | None = None) -> None:
-        super().__init__(message)
-        self.after = after
+    """An endpoint that has too much to do."""
 
 
 class Cancelled(Exception):

@@ -29,6 +29,7 @@ class EventReader:
         self.where = where
         self.stray = b""
         self._name = b""  # of the event that is being read
+        self._ended = False  # nothing more comes
         self._data: list[bytes] = []  # its lines, while they are no JSON yet
 
     def read(self, chunks: Iterable[bytes]) -> Iterator[dict[str, Any]]:
@@ -43,6 +44,7 @@ class EventReader:
                 raise EndpointError(f"{self.where} sends a line without an end; is it the right address?")
             for line in lines:
                 yield from self._line(line)
+        self._ended = True
         yield from self._line(rest)  # a last line without an end
         yield from self._line(b"")
 
@@ -51,12 +53,14 @@ class EventReader:
         value = value.strip()
         if not line.strip():
             if self._data:
-                raise EndpointError(_unreadable(self.where, b"\n".join(self._data)))
+                raise EndpointError(_unreadable(self.where, b"\n".join(self._data)), broken=self._ended)
             self._name = b""
         elif name == b"event":
             self._name = value
         elif name == b"error":
-            raise EndpointError(f"{self.where} broke off: {words_of(value) or 'it does not say why'}")
+            raise EndpointError(
+                f"{self.where} broke off: {words_of(value) or 'it does not say why'}", broken=True
+            )
         elif name == b"data":
             yield from self._take(value)
         elif line.lstrip()[:1] == b"{":  # JSON without "data:"
@@ -81,7 +85,9 @@ class EventReader:
         if not isinstance(content, dict):
             raise EndpointError(_unreadable(self.where, value))
         if self._name == b"error":
-            raise EndpointError(f"{self.where} broke off: {words_of(content) or str(content)[:300]}")
+            raise EndpointError(
+                f"{self.where} broke off: {words_of(content) or str(content)[:300]}", broken=True
+            )
         yield content
 
 

@@ -23,6 +23,7 @@ from .token_logs import LOGS, TOP, TokenLogs, without_logs
 MAX_PIXELS = 1280 * 28 * 28
 """Of a picture on its way out."""
 
+USAGE = "stream_options"
 _THOUGHT_END = "\n</think>\n"
 
 
@@ -63,6 +64,7 @@ class Answer:
         self.refusals: list[str] = []
         self.ended: str | None = None
         self.tokens = 0
+        self.prompt_tokens: int | None = None
         self._tool = False
         self._odd: Any = None  # an event that nobody understood
 
@@ -92,10 +94,13 @@ class Answer:
             return ""
         choices = event.get("choices")
         if event.get("error") or event.get("object") == "error" or event.get("type") == "error":
-            raise EndpointError(f"{self.where.url} broke off: {words_of(event) or str(event)[:300]}")
+            said = words_of(event) or str(event)[:300]
+            raise EndpointError(f"{self.where.url} broke off: {said}", broken=True)
         usage = event.get("usage")
         if isinstance(usage, dict) and type(usage.get("completion_tokens")) is int:
             self.tokens = usage["completion_tokens"]
+            asked = usage.get("prompt_tokens")
+            self.prompt_tokens = asked if type(asked) is int else None
         if not choices:  # usage, or a sign of life
             self._odd = event if words_of(event) else self._odd
             return ""
@@ -112,7 +117,7 @@ class Answer:
         url, reason = self.where.url, (self.ended or "").lower()
         if self.ended is None:
             why = f" ({words_of(self._odd)})" if self._odd is not None else ""
-            raise EndpointError(f"{url} stopped in the middle of its answer{why}; ask again")
+            raise EndpointError(f"{url} stopped in the middle of its answer{why}; ask again", broken=True)
         if self.refusals:
             raise EndpointError(
                 f"{url}: the model refuses: {''.join(self.refusals)[:300]!r}; change the request"
@@ -124,7 +129,9 @@ class Answer:
                 f"{self.ended!r:.60}); change the prompt or the pictures"
             )
         if reason in ("error", "abort", "aborted", "cancelled", "canceled"):
-            raise EndpointError(f"{url} gave the answer up (finish_reason {self.ended!r:.60}); ask again")
+            raise EndpointError(
+                f"{url} gave the answer up (finish_reason {self.ended!r:.60}); ask again", broken=True
+            )
         whole = reason not in ("length", "max_tokens", "model_length", "max_output_tokens")
         if not self.pieces and not self.thoughts:
             if self._tool:
@@ -211,6 +218,7 @@ OPTIONAL = (
     SETTING,
     LOGS,
     TOP,
+    USAGE,
 )
 _NOT_KNOWN = re.compile(
     r"unsupported|not support|unrecogni[sz]ed|unknown|not permitted|not allowed|extra|unexpected|verif",

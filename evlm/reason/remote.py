@@ -19,7 +19,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from ..errors import BusyError, EndpointError
 from ..plan.mask_codec import get_codec
@@ -43,6 +43,7 @@ from .messages import (
 from .openai_form import (
     MAX_PIXELS,
     OPTIONAL,
+    USAGE,
     Answer,
     openai_messages,
     read_json,
@@ -56,6 +57,14 @@ from .token_logs import ASKED
 
 HOSTS_VARIABLE = "EVLM_API_HOSTS"
 _MAX_ANSWER = 64 << 20  # bytes of all events
+
+
+class Completion(NamedTuple):
+    """An answer; its `tokens` are what it has itself. prompt_tokens: what was asked, as the server counts it,
+    None where it does not say."""
+
+    generated: Generated
+    prompt_tokens: int | None
 
 
 class RemoteReasoner:
@@ -163,6 +172,12 @@ class RemoteReasoner:
         thought, that is the answer."""
         return self._ask(chat, sampling, on_token)[1]
 
+    def complete(self, chat: Chat, sampling: Sampling | None = None) -> Completion:
+        """As `ask`, with what the server says that it cost. Raises EndpointError."""
+        answer, generated = self._ask(chat, sampling, None, usage=True)
+        text = f"<think>\n{answer.thought}\n</think>\n{answer.text}" if answer.thoughts else generated.text
+        return Completion(replace(generated, text=text), answer.prompt_tokens)
+
     def _ask(
         self,
         chat: Chat,
@@ -172,9 +187,10 @@ class RemoteReasoner:
         schema: bool = False,
         seen: Size | None = None,
         logs: bool = False,
+        usage: bool = False,
     ) -> tuple[Answer, Generated]:
         """schema: ask for JSON of the trace's schema, as long as the server takes it. seen: `_seen` of the
-        chat. logs: ask for the tokens' probabilities, likewise."""
+        chat. logs: ask for the tokens' probabilities, likewise; usage: for their number."""
         sampling, calls = sampling or Sampling(), calls or Calls()
         start = time.perf_counter()
         payload = {
@@ -186,6 +202,7 @@ class RemoteReasoner:
             "top_p": sampling.top_p,
             "seed": sampling.seed,
             **(ASKED if logs else {}),
+            **({USAGE: {"include_usage": True}} if usage else {}),
         }
         if schema:
             payload = with_schema(payload, max(self.style.boxes.limits(seen)))
@@ -205,9 +222,7 @@ class RemoteReasoner:
             finished = answer.finish(sampling.max_new_tokens)
         except EndpointError as error:  # servers like to repeat the key
             said = "; ".join([_hide(str(error), key), *notes])
-            if isinstance(error, BusyError):
-                raise BusyError(said, error.after) from None
-            raise EndpointError(said) from None
+            raise type(error)(said, error.status, error.broken, error.after) from None
         seconds = time.perf_counter() - start
         text = answer.text or answer.thought
         return answer, Generated(text, answer.tokens, seconds, finished, tuple(notes))
@@ -250,16 +265,21 @@ class RemoteReasoner:
                     refused[name] = note
                     notes.append(note)
             except _Late:
-                raise EndpointError(f"{self.address.url} was not done after {deadline:g} seconds") from None
+                raise EndpointError(
+                    f"{self.address.url} was not done after {deadline:g} seconds", broken=True
+                ) from None
             except TimeoutError as error:
                 raise EndpointError(
-                    f"{self.address.url} sent nothing for {timeout:g} seconds; try again or raise the timeout"
+                    f"{self.address.url} sent nothing for {timeout:g} seconds; "
+                    "try again or raise the timeout",
+                    broken=True,
                 ) from error
             except (OSError, http.client.HTTPException, ValueError) as error:
                 if isinstance(error, EndpointError):
                     raise
                 raise EndpointError(
-                    f"{self.address.url}: the connection failed ({error}); is the server running?"
+                    f"{self.address.url}: the connection failed ({error}); is the server running?",
+                    broken=True,
                 ) from None
         raise EndpointError(f"{self.address.url} refuses each of {', '.join(OPTIONAL)}; check the endpoint")
 
@@ -329,12 +349,11 @@ class RemoteReasoner:
             text = page_words(body)
         remedy = _REMEDIES.get(status, "look at the server's log" if status >= 500 else "check the endpoint")
         wait = response.getheader("Retry-After", "").strip()
+        after = float(wait) if re.fullmatch(r"[0-9]{1,6}", wait) else None
         if wait:
             remedy += f" (the server says: after {wait[:40]}{' seconds' * wait.isdigit()})"
         said = f"{self.address.url} answered {status} {response.reason}: {text[:300]!r}; {remedy}"
-        if status == 429:
-            return BusyError(said, float(wait) if re.fullmatch(r"[0-9]{1,6}", wait) else None)
-        return EndpointError(said)
+        return (BusyError if status == 429 else EndpointError)(said, status, after=after)
 
 
 class _Late(Exception):

@@ -4,40 +4,59 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from ..config.arguments import check_whole
 from .dry_run import shown
+from .make import STAGES, Made, make
 from .plan import make_plan
 from .recipe import Recipe, load_recipe
+from .sources.item import Item
 from .sources.kinds import items
 
 
 def add_parsers(commands: Any) -> None:
     """Declares `make`. commands: what argparse's `add_subparsers` gives."""
-    text = "plan a dataset of reasoned edits from pictures and clips on this disk: what it will hold"
-    make: argparse.ArgumentParser = commands.add_parser("make", help=text, description=text)
-    make.add_argument("recipe", type=Path, metavar="RECIPE", help="YAML file (docs/dataset.md)")
-    make.add_argument("settings", nargs="*", metavar="key=value", help="settings that replace the recipe's")
-    make.add_argument(
+    text = "make a dataset of reasoned edits from pictures and clips on this disk; run again, it goes on"
+    parser: argparse.ArgumentParser = commands.add_parser("make", help=text, description=text)
+    parser.add_argument("recipe", type=Path, metavar="RECIPE", help="YAML file (docs/dataset.md)")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings that replace the recipe's")
+    parser.add_argument(
         "--dry-run",
         action="store_true",
-        required=True,
-        help="say what would be made and what is missing for it",
+        help="say what would be made and what is missing for it; write nothing",
     )
+    parser.add_argument("--only", choices=STAGES, help="up to this stage, and write no rows.jsonl")
+    parser.add_argument("--limit", type=int, metavar="N", help="the plan's first N questions alone")
 
 
 def run(options: argparse.Namespace) -> int:
-    """0 where the plan is full, 1 where sources are too few for it. Raises EVLMError."""
+    """0 where the plan is full, 1 where sources are too few for it or rows were dropped. Raises EVLMError."""
+    check_whole("--limit", options.limit)
     recipe = load_recipe(options.recipe, options.settings)
     planned = make_plan(recipe, _all_items(recipe))
     print(shown(recipe, planned))
-    return 1 if planned.missing else 0
+    if options.dry_run:
+        return 1 if planned.missing else 0
+    made = make(recipe, planned.questions[: options.limit], options.only)
+    print(_said(recipe, made))
+    return 1 if planned.missing or made.dropped else 0
 
 
-def _all_items(recipe: Recipe) -> Any:
+def _said(recipe: Recipe, made: Made) -> str:
+    dropped = ", ".join(f"{count:,} x {name}" for name, count in sorted(made.dropped.items()))
+    return (
+        f"{recipe.out}: {made.rows:,} rows, {sum(made.dropped.values()):,} dropped"
+        + (f" ({dropped}; work/dropped.jsonl says why)" if dropped else "")
+        + (f"; {made.spent:.4g} spent in all" if made.spent else "")
+    )
+
+
+def _all_items(recipe: Recipe) -> Iterator[Item]:
     from tqdm import tqdm
 
     every = chain.from_iterable(items(number, source) for number, source in enumerate(recipe.sources))
-    return tqdm(every, unit=" items", desc="sources", disable=None, file=sys.stderr)
+    yield from tqdm(every, unit=" items", desc="sources", disable=None, file=sys.stderr)

@@ -6,11 +6,12 @@ python -m trainer data make my-set.yaml rows=300 --dry-run
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from evlm.errors import ConfigError
+from evlm.reason.endpoint import parse_address
 
 from ..config.settings import build, override, read_yaml
 
@@ -55,9 +56,102 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Prices:
+    """Of a million tokens, in any one currency."""
+
+    input: float = 0.0
+    output: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not 0 <= value <= 1e6:
+                raise ConfigError(f"{name} {value!r:.40}: expected 0 to 1,000,000 for a million tokens")
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A model at an OpenAI-compatible endpoint that writes the traces.
+
+    terms: what its provider says about training on answers; the card repeats it. send_pictures: originals go
+    to the endpoint, which nothing does unless this is true. hint: what of the known edit it is shown.
+    samples: answers to a question, at `temperature`. workers: questions on their way at once.
+    requests_a_minute: 0 is any number. tries, pause: how often a question is sent, and the seconds that the
+    first pause may take. prices, max_cost: what answers cost, and at what sum to stop; both are needed unless
+    the endpoint is on this machine. timeout: seconds without a byte. max_pixels: of a picture on its way out.
+    """
+
+    endpoint: str
+    model: str
+    terms: str
+    send_pictures: bool = False
+    hint: Literal["none", "instruction", "edited", "both"] = "both"
+    samples: int = 2
+    temperature: float = 0.8
+    top_p: float = 1.0
+    max_tokens: int = 1024
+    max_pixels: int = 512 * 512
+    workers: int = 16
+    requests_a_minute: float = 0.0
+    tries: int = 6
+    pause: float = 1.0
+    timeout: float = 120.0
+    prices: Prices | None = None
+    max_cost: float | None = None
+
+    def __post_init__(self) -> None:
+        host = parse_address(self.endpoint).host
+        if not self.send_pictures:
+            raise ConfigError(f"send_pictures: the originals would go to {host}; say true if they may")
+        if not self.terms.strip():
+            raise ConfigError("terms: expected what its provider says about training on answers")
+        local = host in ("127.0.0.1", "localhost", "::1")
+        if not local and (self.prices is None or self.max_cost is None):
+            raise ConfigError(f"prices and max_cost are needed for {host}, which is not this machine")
+        limits = {"samples": (1, 16), "max_tokens": (64, 65536), "max_pixels": (3136, 10**8),
+                  "workers": (1, 256), "tries": (1, 20)}  # fmt: skip
+        for name, (low, high) in limits.items():
+            _between(name, getattr(self, name), low, high)
+        bounds = {
+            "temperature": (0, 2),
+            "requests_a_minute": (0, 1e6),
+            "pause": (0, 60),
+            "timeout": (1, 3600),
+        }
+        for name, (least, most) in bounds.items():
+            if not least <= getattr(self, name) <= most:
+                raise ConfigError(f"{name} {getattr(self, name)!r:.40}: expected {least:g} to {most:g}")
+        if self.max_cost is not None and not 0 < self.max_cost <= 1e9:
+            raise ConfigError(f"max_cost {self.max_cost!r:.40}: expected above 0")
+        if self.samples > 1 and not self.temperature:
+            raise ConfigError("samples: at temperature 0 they are all the same; take 1, or raise it")
+
+    def cost(self, asked: int | None, written: int) -> float | None:
+        """Of one answer, by its tokens; None where the question's are not known."""
+        if asked is None:
+            return None
+        prices = self.prices or Prices()
+        return (asked * prices.input + written * prices.output) / 1e6
+
+
+@dataclass(frozen=True)
+class Split:
+    """Shares of the groups of pictures; what is left is for training."""
+
+    test: float = 0.1
+    validation: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (self.test >= 0 and self.validation >= 0 and self.test + self.validation < 1):
+            raise ConfigError(
+                f"test {self.test!r}, validation {self.validation!r}: expected shares below 1 in all"
+            )
+
+
+@dataclass(frozen=True)
 class Recipe:
     """out: folder of the dataset. rows: questions to plan. reuse: how often one original may be asked about
-    within a category. frames: of a clip, at most so many, spread evenly."""
+    within a category. frames: of a clip, at most so many, spread
+    evenly. teacher: who writes the traces; a dry run needs none."""
 
     sources: tuple[Source, ...]
     out: str
@@ -65,6 +159,8 @@ class Recipe:
     seed: int = 0
     reuse: int = 1
     frames: int = 8
+    split: Split = field(default_factory=Split)
+    teacher: Teacher | None = None
 
     def __post_init__(self) -> None:
         if not self.sources:

@@ -16,9 +16,10 @@ _held: set[Path] = set()  # of this process
 
 
 @contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Inside, no other process trains in this folder; one that holds it already may ask again. Raises
-    TrainingError where another does, or where the folder cannot be written."""
+def locked(out: Path, doing: str = "training") -> Iterator[None]:
+    """Inside, no other process trains in this folder; one that holds it already may ask again. doing: what
+    those are about that lock it. Raises TrainingError where another does, or where the folder cannot be
+    written."""
     path = out.resolve() / LOCK
     if path in _held:
         yield
@@ -29,7 +30,7 @@ def locked(out: Path) -> Iterator[None]:
     except OSError as error:
         raise TrainingError(f"{path} cannot be written ({error.strerror}); choose another `out`") from error
     try:
-        _take(handle, out)
+        _take(handle, out, doing)
         _held.add(path)
         try:
             os.ftruncate(handle, 0)
@@ -57,7 +58,7 @@ def check_free(out: Path) -> None:
         os.close(handle)
 
 
-def _take(handle: int, out: Path) -> None:
+def _take(handle: int, out: Path, doing: str = "training") -> None:
     try:
         if os.name == "nt":
             import msvcrt
@@ -73,6 +74,6 @@ def _take(handle: int, out: Path) -> None:
         os.lseek(handle, 0, os.SEEK_SET)
         who = os.read(handle, 200).decode("utf-8", "replace") or "another process"
         raise TrainingError(
-            f"{out}: another run is training there ({who}). Wait for its end, stop it with Ctrl-C or "
+            f"{out}: another run is {doing} there ({who}). Wait for its end, stop it with Ctrl-C or "
             "SIGTERM, or set out= to another folder"
         ) from None

@@ -1,0 +1,101 @@
+"""A teacher on this machine that answers by what it is asked, with faults in between. Not a test file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from evlm.plan.trace import Plan, Trace, render
+
+
+class Teacher:
+    """asked: every body that came, in order. served: whole answers. faults: share of requests that fail.
+    seconds: that an answer takes. stop_after: answers until it refuses all (None: never). nonsense: says what
+    is no trace, while this is above 0."""
+
+    def __init__(self, faults: float = 0.0, seconds: float = 0.0) -> None:
+        self.faults, self.seconds = faults, seconds
+        self.stop_after: int | None = None
+        self.nonsense = 0
+        self.asked: list[dict[str, Any]] = []
+        self.served, self.tokens_in, self.tokens_out = 0, 0, 0
+        self._dice, self._lock = random.Random(5), threading.Lock()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                outer._answer(self, json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+
+    def _answer(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        with self._lock:
+            self.asked.append(body)
+            dice = self._dice.random() if self.faults else 1.0
+            gone = self.stop_after is not None and self.served >= self.stop_after
+            silly, self.nonsense = self.nonsense > 0, self.nonsense - 1
+        time.sleep(self.seconds)
+        if gone:
+            return _status(handler, 401)
+        if dice < self.faults:
+            fault = int(dice / self.faults * 5)
+            if fault < 4:
+                return _status(handler, (429, 500, 503, 408)[fault])
+        digest = hashlib.sha256(json.dumps([body["messages"], body["seed"]]).encode()).hexdigest()
+        text = "I would rather not say." if silly else trace_of(digest)
+        with self._lock:
+            tokens_in, tokens_out = len(json.dumps(body["messages"])) // 100, len(text) // 4
+            if dice >= self.faults:
+                self.served += 1
+                self.tokens_in, self.tokens_out = self.tokens_in + tokens_in, self.tokens_out + tokens_out
+        usage = {"prompt_tokens": tokens_in, "completion_tokens": tokens_out}
+        events = [{"choices": [{"index": 0, "delta": {"content": text}}]},
+                  {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+                  {"choices": [], "usage": usage}]  # fmt: skip
+        data = "".join(f"data: {json.dumps(each)}\n\n" for each in events) + "data: [DONE]\n\n"
+        handler.send_response(200)
+        handler.send_header("Content-Type", "text/event-stream")
+        handler.end_headers()
+        broken = data.encode()[: 60 if dice < self.faults else None]
+        with suppress(OSError):  # who asked was killed
+            handler.wfile.write(broken)
+        return None
+
+
+def trace_of(digest: str) -> str:
+    """A good trace that is another for each question."""
+    plan = Plan(f"make the hat {digest[:6]} red now", ("hat",), None, "local")
+    return render(Trace(f"seen {digest[:8]}", "paint it", "it holds", plan))
+
+
+def _status(handler: BaseHTTPRequestHandler, status: int) -> None:
+    handler.send_response(status)
+    handler.send_header("Content-Type", "application/json")
+    handler.send_header("Retry-After", "0")
+    handler.end_headers()
+    handler.wfile.write(b'{"error": {"message": "no"}}')
+
+
+@contextmanager
+def teaching(faults: float = 0.0, seconds: float = 0.0) -> Iterator[Teacher]:
+    """A teacher that runs inside the block."""
+    teacher = Teacher(faults, seconds)
+    thread = threading.Thread(target=teacher.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield teacher
+    finally:
+        teacher.http.shutdown()
+        teacher.http.server_close()

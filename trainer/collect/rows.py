@@ -1,0 +1,78 @@
+"""A question as the teacher gets it, and a taught one as a row of the dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from evlm.records import Row, row_data, row_problems
+
+from .plan import Question
+from .recipe import Recipe
+from .split import split_of
+from .stages import key_of
+from .teach import PROMPT_VERSION
+
+
+def task_of(question: Question, copies: dict[str, dict[str, Any]], sample: int) -> dict[str, Any]:
+    """What is asked, by paths in the dataset: JSON that says all of it. copies: of each picture by its id."""
+    item, original = question.item, copies[question.item.original.id]
+    references = [
+        {"kind": media.kind, "frames": copies[media.id]["paths"],
+         **({} if copies[media.id]["fps"] is None else {"fps": copies[media.id]["fps"]})}
+        for media in question.references
+    ]  # fmt: skip
+    return {
+        "original": original["paths"],
+        "fps": original["fps"],
+        "references": [*references, *({"kind": "text", "text": words} for words in question.words)],
+        "edited": [] if item.edited is None else copies[item.edited.id]["paths"],
+        "instruction": item.instruction,
+        "sample": sample,
+    }
+
+
+def row_of(
+    recipe: Recipe, question: Question, task: dict[str, Any], result: dict[str, Any], out: Path
+) -> tuple[dict[str, Any], list[str]]:
+    """(the row, what is wrong with it). Its label is true until it is rated."""
+    item, trace = question.item, result["trace"]
+    asked = key_of(task["original"], "", task["references"])  # completions of one question share it
+    meta = {
+        "license": item.license,
+        "source_url": item.source_url,
+        "source_id": item.key,
+        "group": item.group,
+        "teacher": recipe.teacher.model if recipe.teacher is not None else "",
+        "prompt_version": PROMPT_VERSION,
+        "samples": recipe.teacher.samples if recipe.teacher is not None else 0,
+        "repairs": result["repairs"],
+        "asked_again": result["again"],
+        **({"known_instruction": item.instruction} if item.instruction else {}),
+        **({"extra": item.extra} if item.extra else {}),
+    }
+    row = Row(
+        id=f"{question.id}-{task['sample']}",
+        question=asked,
+        split=split_of(item.group, recipe.seed, recipe.split),
+        source=item.source,
+        edit_type=question.edit_type,
+        category=question.category,
+        original=tuple(task["original"]),
+        prompt="",
+        thinking=trace["thinking"],
+        intermediate=trace["intermediate"],
+        reflection=trace["reflection"],
+        instruction=trace["instruction"],
+        targets=tuple(trace["targets"]),
+        scope=trace["scope"],
+        label=True,
+        mask_text=trace["mask_text"],
+        edited=tuple(task["edited"]),
+        references=tuple(task["references"]),
+        fps=task["fps"],
+        meta=meta,
+        steps=tuple(trace["steps"]),
+    )
+    data = row_data(row)
+    return data, row_problems(data, out)

@@ -1,0 +1,146 @@
+"""A teacher behind an OpenAI-compatible endpoint: asked at a pace, again after faults, never twice for the
+same, and not beyond what may be spent."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from evlm.errors import ConfigError, EndpointError
+from evlm.reason.messages import Chat
+from evlm.reason.reasoner import Sampling
+from evlm.reason.remote import RemoteReasoner, openai_messages
+
+from .answers import Answers, Kept
+from .pace import Pace
+from .recipe import Teacher
+from .stages import key_of
+
+AGAIN = (408, 409, 425, 429)  # and all from 500; never what says that the question is wrong
+_REFUSALS = 8  # in a row
+_LONGEST = 60.0  # seconds of one pause
+
+
+class Asked:
+    """What `teach` asks through. key_hosts: where EVLM_API_KEY may go. Raises EndpointError, ConfigError."""
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        answers: Answers,
+        key_hosts: tuple[str, ...] = (),
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self.teacher, self.answers = teacher, answers
+        self.remote = RemoteReasoner(
+            teacher.endpoint,
+            teacher.model,
+            teacher.timeout,
+            max_pixels=teacher.max_pixels,
+            key_hosts=key_hosts,
+        )
+        self.pace = Pace(teacher.requests_a_minute)
+        self._sleep = sleep
+        self._lock = threading.Lock()
+        sums = answers.sums()
+        self._spent, self._count = float(sums["cost"]), int(sums["answers"])
+        self._open = 0  # requests on their way
+        self._refused = 0  # in a row
+        self._given_up: EndpointError | None = None
+
+    def ask(self, chat: Chat, sample: int) -> Kept:
+        """The answer to a chat, as it was kept where it was asked before. Raises EndpointError,
+        ConfigError."""
+        sampling = Sampling(self.teacher.max_tokens, self.teacher.temperature, self.teacher.top_p, sample)
+        asked: list[Any] = [self.teacher.endpoint, self.teacher.model]
+        key = key_of(*asked, openai_messages(chat, self.remote.max_pixels), [*vars(sampling).values()][:4])
+        known = self.answers.get(key)
+        return known if known is not None else self._send(key, chat, sampling)
+
+    def refuses(self, error: EndpointError) -> bool:
+        """Whether an error speaks of this one question, and not of all: then it is dropped, and the next one
+        asked; after several such errors in a row it is taken to speak of all. Then nothing more is sent."""
+        with self._lock:
+            if not error.broken and error.status in (None, 400, 413, 422):
+                self._refused += 1
+                if self._refused < _REFUSALS:
+                    return True
+            self._given_up = self._given_up or error
+        return False
+
+    def _send(self, key: str, chat: Chat, sampling: Sampling) -> Kept:
+        for left in range(self.teacher.tries - 1, -1, -1):
+            self.pace.wait()
+            if self._given_up is not None:
+                raise self._given_up
+            self._reserve()
+            try:
+                number = self.answers.sending(key)
+                try:
+                    completion = self.remote.complete(chat, sampling)
+                except EndpointError as error:
+                    self.answers.failed(number, str(error))
+                    if not left or not _passing(error):
+                        raise
+                    pause = self._pause(error, self.teacher.tries - 1 - left)
+                else:
+                    generated, asked = completion.generated, completion.prompt_tokens
+                    cost = self.teacher.cost(asked, generated.tokens)
+                    kept = Kept(
+                        generated.text, generated.finished, asked, generated.tokens,
+                        round(generated.seconds, 3), self._estimate() if cost is None else cost,
+                    )  # fmt: skip
+                    self.answers.put(number, key, kept)
+                    with self._lock:
+                        self._spent, self._count = self._spent + kept.cost, self._count + 1
+                        self._refused = 0
+                    return kept
+            finally:
+                with self._lock:
+                    self._open -= 1
+            self._sleep(pause)
+        raise AssertionError("tries is at least 1")
+
+    def _pause(self, error: EndpointError, times: int) -> float:
+        """Full jitter: anything up to a limit that doubles; not before the server wants it."""
+        if error.status == 429:
+            self.pace.busy(error.after)
+        most = min(_LONGEST, self.teacher.pause * 2**times)
+        return min(_LONGEST, error.after or 0) + random.uniform(0, most)
+
+    def _reserve(self) -> None:
+        """One request more on its way, if what it may cost can still be spent."""
+        with self._lock:
+            most = self.teacher.max_cost
+            if most is not None and self._spent + self._estimate() * (self._open + 1) > most:
+                raise ConfigError(
+                    f"teacher.max_cost {most:g}: {self._spent:.4g} is spent for {self._count:,} answers, and "
+                    "the next ones may cost more than is left; raise it and run the same command again"
+                )
+            self._open += 1
+
+    def _estimate(self) -> float:
+        """What an answer costs: as those before, else as one of full length."""
+        if self._count:
+            return self._spent / self._count
+        return self.teacher.cost(4 * self.teacher.max_tokens, self.teacher.max_tokens) or 0.0
+
+
+def _passing(error: EndpointError) -> bool:
+    """Whether asking again may help."""
+    if error.status is None:
+        return error.broken
+    return error.status in AGAIN or error.status >= 500
+
+
+def corrected(chat: Chat, answer: str, reason: str) -> Chat:
+    """The same chat, in which the answer is refused with the parser's reason."""
+    say = f"That cannot be read: {reason}. Write all four parts again, in exactly the form asked for."
+    more = [
+        {"role": "assistant", "content": [{"type": "text", "text": answer[:4000] or "(nothing)"}]},
+        {"role": "user", "content": [{"type": "text", "text": say}]},
+    ]
+    return chat._replace(messages=[*chat.messages, *more])
