@@ -15,8 +15,11 @@ from ..gaussians import Gaussians
 from ..raster import rasterize
 from .holes import balls
 
-FOOT = 0.15  # of a box's height, at its foot: what is seen there is what the new thing stands on
-NEARER = 0.25  # radii that the middle of a ball on a floor is nearer than that: tan(e / 2), seen from e above
+HEIGHT = (
+    0.75  # of its radius, that a place's middle is above what it stands on: boxes leave room, 1 leaves none
+)
+FEWEST = 12  # pixels that say how a floor lies
+ROOM = 1.1  # of a place's radius, that a view leaves around it: how far it is was a guess
 SEEDS = 600
 OPACITY = 0.15  # of a seed: those that nothing is painted for become clear, and go
 
@@ -37,7 +40,7 @@ class Place:
             return room
         (pixel,), _ = camera.project(self.centre[None])
         x, y = pixel.tolist()
-        wide, high = (self.radius * focal / depth for focal in (camera.fx, camera.fy))
+        wide, high = (ROOM * self.radius * focal / depth for focal in (camera.fx, camera.fy))
         left, right = (min(camera.width, max(0, round(x + side * wide))) for side in (-1, 1))
         top, bottom = (min(camera.height, max(0, round(y + side * high))) for side in (-1, 1))
         room[top:bottom, left:right] = True
@@ -60,29 +63,56 @@ class Place:
 
 
 def lifted(gaussians: Gaussians, camera: Camera, mask: Tensor) -> Place:
-    """The place that a mask [H, W] means in a view: as large as its box, and as far as what is seen at the
-    foot of it, on which the new thing is to stand. Raises SceneError: an empty mask, or nothing is there."""
+    """The place that a mask [H, W] means in a view: as large as its box, and standing on what is seen in the
+    lower half of it; where no plane is seen there, as far as what is. Raises SceneError: an empty mask, or
+    nothing is there."""
     box = bounding_box(mask >= 0.5)
     if box is None:
         raise SceneError("the plan's place is empty: nothing can be put there")
     left, top, right, bottom = box
-    foot = max(top, bottom - max(1, round(FOOT * (bottom - top))))
     with torch.no_grad():
         drawn = rasterize(gaussians, camera)
-    depth = None
-    for part in (slice(foot, bottom), slice(top, bottom), slice(None)):  # the whole picture where it floats
-        columns = slice(left, right) if part != slice(None) else slice(None)
-        there = drawn.alpha[part, columns] > 0.5
-        if bool(there.any()):
-            depth = float(drawn.depth[part, columns][there].median())
-            break
-    if depth is None:
+    there = (drawn.alpha > 0.5) & (drawn.depth > 0)
+    inside = torch.zeros_like(there)
+    inside[top:bottom, left:right] = True
+    near = there & inside if bool((there & inside).any()) else there
+    if not bool(near.any()):
         raise SceneError("the first view shows nothing that says how far the plan's place is")
     half = 0.5 * max((right - left) / camera.fx, (bottom - top) / camera.fy)
-    depth = depth / (1 + NEARER * half)  # the radius is half * depth
-    x, y = (left + right) / 2, (top + bottom) / 2
-    seen = torch.tensor([(x - camera.cx) / camera.fx, (y - camera.cy) / camera.fy, 1.0], dtype=torch.float64)
+    x, y = ((left + right) / 2 - camera.cx) / camera.fx, ((top + bottom) / 2 - camera.cy) / camera.fy
+    seen = torch.tensor([x, y, 1.0], dtype=torch.float64)
+    depth = float(drawn.depth[near].median())
+    inside[: (top + bottom) // 2] = False
+    floor = _plane(camera, drawn.depth, there & inside)
+    if floor is not None:
+        # A plane n X = d has the inverse depth n (x, y, 1) / d, and X is to be HEIGHT radii before it.
+        standing = 1 / max(1e-9, float(floor @ seen) + HEIGHT * half * float(floor.norm()))
+        depth = standing if 0.4 * depth < standing < 1.6 * depth else depth
     return Place((seen * depth - camera.view[:3, 3]) @ camera.rotation, half * depth)
+
+
+def _plane(camera: Camera, depth: Tensor, where: Tensor) -> Tensor | None:
+    """[3] float64: the inverse depth of what is seen there (bool [H, W]), as a function of (x, y, 1) at depth
+    1; without what does not lie in one plane. None where too little is seen."""
+    rows, columns = where.nonzero().unbind(1)
+    inverse = 1 / depth[where].double().cpu()
+    places = torch.stack(
+        [
+            (columns.double().cpu() + 0.5 - camera.cx) / camera.fx,
+            (rows.double().cpu() + 0.5 - camera.cy) / camera.fy,
+            torch.ones(len(rows), dtype=torch.float64),
+        ],
+        1,
+    )
+    kept = torch.ones(len(rows), dtype=torch.bool)
+    found: Tensor | None = None
+    for _ in range(3):
+        if int(kept.sum()) < FEWEST:
+            return None
+        found = torch.linalg.lstsq(places[kept], inverse[kept]).solution
+        off = (places @ found - inverse).abs()
+        kept = off <= 3 * off.median().clamp(min=1e-9)
+    return found
 
 
 def around(gaussians: Gaussians, rows: Tensor) -> Place:

@@ -142,7 +142,7 @@ def test_a_place_in_a_picture_becomes_a_place_of_the_scene() -> None:
     room_of = Place(centre, radius).room(floor, camera)
     assert 0.01 < float(room_of.float().mean()) < 0.2
     found = lifted(floor, camera, room_of.float())
-    assert (found.centre - centre).norm() < radius and abs(found.radius / radius - 1) < 0.35
+    assert (found.centre - centre).norm() < radius and abs(found.radius / radius - 1) < 0.4
     behind = Place(torch.tensor([-0.5, 0.0, FLOOR + 0.1]).double(), 0.2)  # the ball stands before it
     assert behind.room(gaussians, camera).sum() < behind.room(floor, camera).sum()
     whole = around(gaussians, ball)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from evlm.scene import Gaussians
 from evlm.scene.edit import SceneEdit, edit_shape
+from evlm.scene.edit.places import lifted
 from evlm.scene.edit.reshape import GROWTH, STEPS, reshaped
 from evlm.scene.fit import FitSettings, Fitting, from_points
 from evlm.scene.points import Points
@@ -18,9 +19,9 @@ from evlm.scene.raster import rasterize
 from trainer.world.raytrace import SKY_RGB, surface, view
 from trainer.world.solid import Solid, SolidScene
 from trainer.world.solid_cameras import ring
-from trainer.world.solid_edits import SolidEdit, remove, swap_solid
+from trainer.world.solid_edits import SolidEdit, add, place_box, remove, swap_solid
 from trainer.world.solid_painters import NoisyPainter
-from trainer.world.solid_reader import edit_right
+from trainer.world.solid_reader import edit_right, read
 
 SIZE, VIEWS = 40, 8
 BALL = Solid("ball", "red", "plain", "large", 0.0, 0.0)
@@ -29,6 +30,7 @@ SKY = torch.tensor(SKY_RGB[SCENE.sky])
 EDITS = {
     "remove": remove(SCENE, BALL),
     "replace": swap_solid(SCENE, BALL, ("box", "green", "plain")),
+    "add": add(SCENE, Solid("ball", "yellow", "plain", "large", 0.0, 1.25)),
 }
 
 
@@ -66,18 +68,29 @@ def outside(pictures: list[Tensor], edit: SolidEdit) -> float:
 @pytest.mark.parametrize("kind", EDITS)
 def test_the_reader_sees_what_was_ordered(kind: str) -> None:
     edit, (gaussians, ball), cameras = EDITS[kind], fitted(), ring(VIEWS, SIZE)
-    shape = reshaped(kind, gaussians, ball, cameras, None, SKY)  # type: ignore[arg-type]
+    selected, place = ball, None
+    if kind == "add":
+        assert edit.outcome is not None
+        box = place_box(edit.outcome, cameras[0])
+        assert box is not None
+        mask = torch.zeros(SIZE, SIZE)
+        mask[box[1] : box[3], box[0] : box[2]] = 1
+        selected, place = torch.zeros_like(ball), lifted(gaussians, cameras[0], mask)
+    shape = reshaped(kind, gaussians, selected, cameras, None, SKY, place)  # type: ignore[arg-type]
     settings = replace(SceneEdit(), steps=STEPS, growth=GROWTH, strengths=(1.0, 0.6), settled=0)
     edited = edit_shape(shape.gaussians, shape.selection, shape.views, NoisyPainter(edit, 0.0), settings, SKY)
     before, after = drawn(gaussians), drawn(edited.gaussians)
     held = ring(5, SIZE, held_out=True)
     assert not edit_right([picture.numpy() for picture in before], edit, held)
-    assert edit_right([picture.numpy() for picture in after], edit, held)
+    facts = (place, len(edited.gaussians), outside(before, edit), outside(after, edit)) + (
+        (read([x.numpy() for x in after], edit.result, edit.outcome, held),) if edit.outcome else ()
+    )
+    assert edit_right([picture.numpy() for picture in after], edit, held), facts
     assert outside(after, edit) < 2.5 * outside(
         before, edit
     )  # 8 views of 40 pixels: 1.94 of the replaced ball
     home = torch.where(edited.home >= 0, shape.home[edited.home.clamp(min=0)], -1)
-    kept = (home >= 0) & ~ball[home.clamp(min=0)]
-    assert torch.equal(home[kept], (~ball).nonzero().flatten())
+    kept = (home >= 0) & ~selected[home.clamp(min=0)]
+    assert torch.equal(home[kept], (~selected).nonzero().flatten())
     for name, tensor in edited.gaussians.tensors().items():
-        assert torch.equal(tensor[kept], gaussians.tensors()[name][~ball])
+        assert torch.equal(tensor[kept], gaussians.tensors()[name][~selected])
