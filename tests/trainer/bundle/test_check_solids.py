@@ -53,10 +53,27 @@ def test_an_exact_editor_is_right_and_one_that_leaves_all_as_it_is_wrong() -> No
     assert check_solids.paint_one(Painter(truth), drawn) and not check_solids.paint_one(Painter(), drawn)
 
 
-def test_places_are_measured_with_the_bundled_models() -> None:
-    found = check_solids.find_places(BUNDLED, 1, 3)
-    assert set(found) == {"recall", "iou", "box_iou", "iou_detected"}
-    assert all(0 <= value <= 1 for value in found.values()) and found["iou"] > 0.3
+def test_a_box_filled_is_no_silhouette_and_what_is_not_found_counts_as_nothing(monkeypatch) -> None:
+    from evlm.boxes import Box
+    from evlm.ground.grounder import Grounder
+    from evlm.segment.segmenter import Segmenter
+
+    def filled(picture, boxes):
+        corners = [
+            b if isinstance(b, torch.Tensor) else torch.tensor([b.x0, b.y0, b.x1, b.y1]) for b in boxes
+        ]
+        masks = torch.zeros(len(corners), 1, 64, 64)
+        for mask, (x0, y0, x1, y1) in zip(masks, corners, strict=True):
+            mask[0, int(y0) : int(y1), int(x0) : int(x1)] = 1
+        return SimpleNamespace(masks=masks)
+
+    found: list[Box] = []
+    monkeypatch.setattr(Grounder, "load", lambda _: SimpleNamespace(ground=lambda *_, **__: found))
+    monkeypatch.setattr(Segmenter, "load", lambda _: SimpleNamespace(segment=filled))
+    shares = check_solids.find_places(BUNDLED, 2, 3)
+    assert shares["recall"] == shares["box_iou"] == shares["iou_detected"] == 0 and 0.4 < shares["iou"] < 1
+    found.append(Box("ball", 0.9, 0, 0, 64, 64))
+    assert 0 < check_solids.find_places(BUNDLED, 2, 3)["iou_detected"] < 0.4
 
 
 def test_every_part_has_bars_and_each_name_is_measured() -> None:
