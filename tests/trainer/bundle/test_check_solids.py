@@ -93,7 +93,7 @@ def test_a_scene_is_asked_from_its_rings_first_view_and_held_out() -> None:
 
 def test_a_chain_that_cannot_plan_is_wrong_and_one_that_paints_the_truth_is_right(monkeypatch) -> None:
     """The fit is two steps long, the pictures are the truth's."""
-    from evlm.errors import TraceError
+    from evlm.errors import SceneError
     from evlm.scene_job import SceneJob
 
     monkeypatch.setattr(check_scenes, "VIEWS", 4)
@@ -107,7 +107,7 @@ def test_a_chain_that_cannot_plan_is_wrong_and_one_that_paints_the_truth_is_righ
     trace = write_solid_trace(random.Random(0), question)
 
     def refuses(job, looks):
-        raise TraceError("no plan")
+        raise SceneError("no plan")
 
     monkeypatch.setattr(SceneJob, "reason", refuses)
     outcome = edit_scene(SimpleNamespace(), question)
