@@ -26,6 +26,7 @@ from evlm.records import ROWS_FILE
 from ..config.arguments import check_folder
 from ..run.lock import locked
 from .answers import Answers
+from .filters import TextFilter
 from .pictures import Pictures
 from .plan import Question
 from .recipe import Recipe, Teacher
@@ -122,8 +123,12 @@ class _Making:
         return good
 
     def _write(self, taught: list[tuple[Question, dict[str, Any], dict[str, Any]]]) -> int:
-        lines = []
+        lines, texts = [], TextFilter(self.recipe.filters)
         for question, task, result in taught:
+            found = texts.problem(question.edit_type, result["trace"])
+            if found is not None:
+                self._drop(question, *found)
+                continue
             data, problems = row_of(self.recipe, question, task, result, self.out)
             if problems:
                 self._drop(question, "schema", "; ".join(problems)[:400])

@@ -15,7 +15,15 @@ from evlm.reason.endpoint import parse_address
 
 from ..config.settings import build, override, read_yaml
 
-Kind = Literal["folder", "columns", "frames"]
+Kind = Literal["folder", "columns", "frames", "magicbrush", "ip2p", "ultraedit", "hqedit", "smartedit"]
+LICENSES = {
+    "magicbrush": "CC-BY-4.0",
+    "ip2p": "unknown",
+    "ultraedit": "CC-BY-4.0",
+    "hqedit": "CC-BY-NC-4.0",
+    "smartedit": "unknown",
+}
+"""What the cards of public sets say; "unknown" where they say nothing."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +43,12 @@ class Columns:
 @dataclass(frozen=True)
 class Source:
     """path: a folder or a table on this disk; nothing is downloaded. license: of its pictures, as SPDX writes
-    it, or in words. rows: at most so many, from its first; 0 is all. columns: of `kind: columns`.
-    source_url: where it came from, for the card."""
+    it, or in words; of a public set what its card says, unless another is given. rows: at most so many, from
+    its first; 0 is all. columns: of `kind: columns`. source_url: where it came from, for the card."""
 
     kind: Kind
     path: str
-    license: str
+    license: str = ""
     rows: int = 0
     source_url: str = ""
     columns: Columns | None = None
@@ -49,10 +57,15 @@ class Source:
         _between("rows", self.rows, 0, 10**8)
         if not self.path.strip():
             raise ConfigError("path: expected a folder or a table")
-        if not self.license.strip():
+        if not self.terms.strip():
             raise ConfigError('license: expected whose rules the pictures are under, or "unknown"')
         if (self.columns is not None) != (self.kind == "columns"):
             raise ConfigError("columns: they are what kind 'columns' needs, and no other has them")
+
+    @property
+    def terms(self) -> str:
+        """The licence that rows of the source carry."""
+        return self.license or LICENSES.get(self.kind, "")
 
 
 @dataclass(frozen=True)
@@ -134,6 +147,23 @@ class Teacher:
 
 
 @dataclass(frozen=True)
+class Filters:
+    """Limits of an answer: words of the reflection and of the instruction, and how often an edit type may say
+    the same instruction."""
+
+    reflection_words: int = 120
+    instruction_least: int = 4
+    instruction_most: int = 60
+    same_instruction: int = 20
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            _between(name, value, 1, 10**6)
+        if self.instruction_least > self.instruction_most:
+            raise ConfigError("instruction_least: expected at most instruction_most")
+
+
+@dataclass(frozen=True)
 class Split:
     """Shares of the groups of pictures; what is left is for training."""
 
@@ -160,6 +190,7 @@ class Recipe:
     reuse: int = 1
     frames: int = 8
     split: Split = field(default_factory=Split)
+    filters: Filters = field(default_factory=Filters)
     teacher: Teacher | None = None
 
     def __post_init__(self) -> None:

@@ -176,7 +176,7 @@ def test_a_recipe_refuses_what_it_does_not_know(tmp_path: Path) -> None:
         ({"row": 3}, "did you mean rows"),
         ({"rows": 0}, "rows 0"),
         ({"sources": []}, "at least one"),
-        ({"sources": [{"kind": "folder", "path": "x"}]}, "license is missing"),
+        ({"sources": [{"kind": "folder", "path": "x"}]}, "license: expected"),
         ({"sources": [{"kind": "folders", "path": "x", "license": "y"}]}, "did you mean folder"),
         ({"sources": [{"kind": "columns", "path": "x", "license": "y"}]}, "kind 'columns' needs"),
     ):

@@ -1,0 +1,156 @@
+"""Public sets in their own layouts, three rows each, written here with exactly their column names."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from evlm.errors import ConfigError, RecordError
+from trainer.collect.recipe import Source
+from trainer.collect.sources.item import Item
+from trainer.collect.sources.kinds import items
+
+
+def png(shade: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (shade, 1, 2)).save(file, "PNG")
+    return file.getvalue()
+
+
+def cell(shade: int) -> dict[str, Any]:
+    return {"bytes": png(shade), "path": f"{shade}.png"}
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
+def read(kind: Any, path: Path) -> list[Item]:
+    return list(items(0, Source(kind, str(path))))
+
+
+def pictures(found: list[Item]) -> list[tuple[Any, Any]]:
+    return [(item.original.load(), item.edited.load()) for item in found if item.edited]
+
+
+def test_magicbrush(tmp_path: Path) -> None:
+    turns = ((7, 1), (7, 2), (9, 1))
+    rows = [
+        {"img_id": str(image), "turn_index": turn, "source_img": cell(n), "mask_img": cell(50 + n),
+         "instruction": f"add {n}", "target_img": cell(90 + n)}
+        for n, (image, turn) in enumerate(turns)
+    ]  # fmt: skip
+    write(tmp_path / "data/train-00000-of-00051.parquet", rows[:2])
+    write(tmp_path / "data/dev-00000-of-00004.parquet", rows[2:])
+    found = read("magicbrush", tmp_path)
+    assert [item.key for item in found] == ["9-1", "7-1", "7-2"]  # dev stands before train
+    assert found[1].group == found[2].group != found[0].group
+    assert {item.license for item in found} == {"CC-BY-4.0"} and found[2].extra == {"turn": 2}
+    assert pictures(found) == [(png(2), png(92)), (png(0), png(90)), (png(1), png(91))]
+
+
+def test_magicbrush_is_not_read_from_its_test_set(tmp_path: Path) -> None:
+    write(tmp_path / "test-00000-of-00001.parquet", [{"img_id": "1"}])
+    with pytest.raises(RecordError, match="not for training"):
+        read("magicbrush", tmp_path)
+
+
+def test_ip2p(tmp_path: Path) -> None:
+    rows = [
+        {"original_prompt": f"a hill {n // 2}", "original_image": cell(n), "edit_prompt": f"make it {n}",
+         "edited_prompt": f"a hill of {n}", "edited_image": cell(90 + n)}
+        for n in range(3)
+    ]  # fmt: skip
+    write(tmp_path / "data/train-00000-of-00262-57cebf95b4a9170c.parquet", rows)
+    found = read("ip2p", tmp_path)
+    assert [item.instruction for item in found] == ["make it 0", "make it 1", "make it 2"]
+    assert found[0].group == found[1].group != found[2].group and found[0].license == "unknown"
+    assert pictures(found) == [(png(n), png(90 + n)) for n in range(3)]
+
+
+def test_ultraedit_free_form_has_no_mask(tmp_path: Path) -> None:
+    rows = [
+        {"idx": n, "edit_prompt": f"turn {n}", "source_image": cell(n), "edited_image": cell(90 + n),
+         "mask_image": None, "edit_object": "the lake", "source_caption": f"lake {n}",
+         "target_caption": f"ice {n}", "clip_sim_source": 0.3, "clip_sim_target": 0.3, "clip_sim_dir": 0.2,
+         "clip_sim_image": 0.8, "dinov2_sim": 0.7, "ssim": 0.5}
+        for n in range(3)
+    ]  # fmt: skip
+    write(tmp_path / "data/FreeForm-00000-of-00500.parquet", rows)
+    found = read("ultraedit", tmp_path)
+    assert [(item.key, item.region, item.extra["scores"]["ssim"]) for item in found] == [
+        (str(n), "the lake", 0.5) for n in range(3)
+    ]
+    assert pictures(found) == [(png(n), png(90 + n)) for n in range(3)]
+
+
+def test_hqedit_goes_both_ways_in_one_group(tmp_path: Path) -> None:
+    rows = [
+        {"input": f"day {n}", "input_image": cell(n), "edit": f"make it night {n}",
+         "inverse_edit": f"make it day {n}", "output": f"night {n}", "output_image": cell(90 + n)}
+        for n in range(3)
+    ]  # fmt: skip
+    write(tmp_path / "data/train-00000-of-00103.parquet", rows)
+    found = read("hqedit", tmp_path)
+    assert len(found) == 6 and len({item.group for item in found}) == 3
+    assert (found[1].instruction, found[1].license) == ("make it day 0", "CC-BY-NC-4.0")
+    assert pictures(found[:2]) == [(png(0), png(90)), (png(90), png(0))]
+    assert found[1].extra["captions"] == {"original": "night 0", "edited": "day 0"}
+
+
+def smartedit(tmp_path: Path, **changed: Any) -> None:
+    (tmp_path / "SyntheticData/pictures").mkdir(parents=True)
+    content: dict[str, Any] = {}
+    for n in range(3):
+        names = [f"SyntheticData/pictures/{n}{side}.png" for side in ("a", "b")]
+        for name, shade in zip(names, (n, 90 + n), strict=True):
+            (tmp_path / name).write_bytes(png(shade))
+        content[f"{n:04d}"] = {"origin_img_path": names[0], "target_img_path": names[1],
+                               "instruction": [f"add a {n}", f"put a {n} there"]}  # fmt: skip
+    content["0002"].update(changed)
+    (tmp_path / "SyntheticData/SyntheticData_info_new.json").write_text(json.dumps(content))
+
+
+def test_smartedit_takes_one_instruction_and_keeps_the_others(tmp_path: Path) -> None:
+    smartedit(tmp_path)
+    found = read("smartedit", tmp_path)
+    assert [item.key for item in found] == ["0000", "0001", "0002"]
+    for n, item in enumerate(found):
+        assert {item.instruction, *item.extra["also"]} == {f"add a {n}", f"put a {n} there"}
+        assert item.original.load().read_bytes() == png(n)  # type: ignore[union-attr]
+    assert [item.instruction for item in read("smartedit", tmp_path)] == [item.instruction for item in found]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"origin_img_path": "../../etc/passwd"}, "inside the dataset"),
+        ({"instruction": []}, "no instruction"),
+        ({"target_img_path": "SyntheticData/none.png"}, "does not exist"),
+    ],
+)
+def test_a_bad_smartedit_pair_is_named(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+    smartedit(tmp_path, **changed)
+    with pytest.raises(RecordError, match=said):
+        read("smartedit", tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["ip2p", "ultraedit", "hqedit", "magicbrush"])
+def test_a_table_of_another_set_says_which_column_is_missing(tmp_path: Path, kind: str) -> None:
+    write(tmp_path / "train-0.parquet", [{"image": cell(1), "text": "x"}])
+    with pytest.raises(RecordError, match=r"no column .* this table image, text"):
+        read(kind, tmp_path)
+
+
+def test_own_pictures_need_a_licence_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="license: expected"):
+        Source("folder", str(tmp_path))
