@@ -19,11 +19,12 @@ async def comfy_entrypoint() -> Any:
 
     class EVLM(ComfyExtension):
         async def on_load(self) -> None:
-            from .nodes import folders, story
+            from .nodes import clip_frame, folders, story
 
             folders.register()
             folders.put_sample()
             story.register()
+            clip_frame.register()
 
         async def get_node_list(self) -> list[Any]:
             from .nodes import NODES

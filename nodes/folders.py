@@ -36,6 +36,7 @@ WHOLE = 64 << 20  # bytes up to which a file is hashed whole
 SAMPLE = "evlm_moving.mp4"  # a clip of the drawn world
 LISTING = Listing()
 _log = logging.getLogger(__name__)
+_ANNOTATED = re.compile(r"(.+?)(?: \[(input|output|temp)\])?", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 
 
@@ -234,6 +235,30 @@ def _hash(path: str, size: int, changed: int) -> str:
             file.seek(-(1 << 20), os.SEEK_END)
             digest.update(file.read())
     return digest.hexdigest()
+
+
+def annotated(name: str) -> Path:
+    """A file as core's loaders name it: of the input folder, or of the one that stands behind it in brackets.
+    Raises PictureError where there is none, or one whose path leads out of that folder."""
+    import folder_paths
+
+    from ..evlm.errors import PictureError, RecordError
+    from ..evlm.files.safe_paths import inside
+
+    named = _ANNOTATED.fullmatch(name)
+    if named is None:
+        raise PictureError("no clip is named")
+    folder = {
+        "output": folder_paths.get_output_directory,
+        "temp": folder_paths.get_temp_directory,
+    }.get(named[2] or "", folder_paths.get_input_directory)()
+    try:
+        path = inside(folder, named[1])
+    except RecordError as error:
+        raise PictureError(f"{name!r:.200}: it leads out of ComfyUI's folder") from error
+    if not path.is_file():
+        raise PictureError(f"{name!r:.200}: no such file in ComfyUI's folder")
+    return path
 
 
 def put_sample() -> None:

@@ -8,6 +8,7 @@ counts it. On an accelerator the weights move between the card and RAM as ComfyU
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -378,8 +379,9 @@ def running() -> dict[str, Queued]:
     return found
 
 
-def answer(path: str, reply: Callable[[Mapping[str, str]], dict[str, Any]]) -> None:
-    """Lets the server answer GET `path`: the query -> what is sent as JSON. Asked twice, it is done once."""
+def answer(path: str, reply: Callable[[Mapping[str, str]], dict[str, Any]], apart: bool = False) -> None:
+    """Lets the server answer GET `path`: the query -> what is sent as JSON. Asked twice, it is done once.
+    apart: in a thread of its own, for what takes long."""
     from server import PromptServer
 
     server = getattr(PromptServer, "instance", None)
@@ -390,6 +392,8 @@ def answer(path: str, reply: Callable[[Mapping[str, str]], dict[str, Any]]) -> N
     async def handle(request: Any) -> Any:
         from aiohttp import web
 
+        if apart:
+            return web.json_response(await asyncio.to_thread(reply, request.query))
         return web.json_response(reply(request.query))
 
     routes.get(path)(handle)

@@ -1,7 +1,9 @@
-// The pack's extension: traces drawn in EVLM_ShowTrace and EVLM_Reason, thumbs on EVLM_RateEdit, what EVLM_Train said
-// last, seeds that stay.
+// The pack's extension: traces drawn in EVLM_ShowTrace and EVLM_Reason, thumbs on EVLM_RateEdit, clicks for EVLM_Track,
+// what EVLM_Train said last, seeds that stay.
 
+import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
+import { createClicksLine, openClicks } from "./clicks.js"
 import { addElement } from "./elements.js"
 import { endPicture, endText } from "./previews.js"
 import { createRating, NOT_RATED } from "./rating.js"
@@ -14,6 +16,7 @@ const FOLDED = "evlm_folded" // in node.properties
 const TRACE_HEIGHT = { EVLM_Reason: 130, EVLM_QuickEdit: 130, EVLM_ShowTrace: 220 }
 const RATING_HEIGHT = 92
 const SAYS_HEIGHT = 64
+const CLICKS_HEIGHT = 56
 const SEEDED = ["EVLM_Reason", "EVLM_QuickEdit", "EVLM_Edit", "EVLM_EditVideo", "EVLM_Train", "EVLM_FitScene"]
 
 const views = new WeakMap() // node -> trace view
@@ -65,10 +68,6 @@ app.registerExtension({
     if (node.comfyClass !== "EVLM_RateEdit") return
     const verdict = node.widgets?.find((widget) => widget.name === "verdict")
     if (!verdict) return
-    const isLinked = () => {
-      const slot = node.inputs?.findIndex((input) => input.name === "verdict") ?? -1
-      return slot >= 0 && node.isInputConnected(slot)
-    }
     const rating = createRating({
       t: t(),
       onVerdict(value) {
@@ -78,12 +77,56 @@ app.registerExtension({
         node.graph?.setDirtyCanvas?.(true, true)
       },
     })
-    const sync = () => rating.setVerdict(verdict.value ?? NOT_RATED, isLinked())
+    const sync = () => rating.setVerdict(verdict.value ?? NOT_RATED, isLinked(node, "verdict"))
     ratings.set(node, rating)
     addElement(node, "evlm_rating", rating.element, { height: RATING_HEIGHT, maxHeight: RATING_HEIGHT, beat: sync })
     listen(node)
   },
 })
+
+app.registerExtension({
+  name: "evlmreflectiveediting.clicks",
+
+  nodeCreated(node) {
+    if (node.comfyClass !== "EVLM_Track") return
+    const points = widgetOf(node, "points")
+    if (!points) return
+    const line = createClicksLine({
+      t: t(),
+      onOpen: () =>
+        openClicks({
+          t: t(),
+          text: points.value,
+          frame: Number(widgetOf(node, "frame")?.value) || 0,
+          load: (number) => clipFrame(node, number),
+          onPoints(text) {
+            points.value = text
+            points.callback?.(text, app.canvas, node)
+            node.graph?.setDirtyCanvas?.(true, true)
+          },
+        }),
+    })
+    const sync = () => line.set(isLinked(node, "points") ? "" : points.value)
+    addElement(node, "evlm_clicks", line.element, { height: CLICKS_HEIGHT, maxHeight: CLICKS_HEIGHT, beat: sync })
+  },
+})
+
+/** A frame of the clip that comes from core's Load Video, as the server reads it. */
+async function clipFrame(node, number) {
+  const slot = node.inputs?.findIndex((input) => input.name === "clip") ?? -1
+  const from = slot >= 0 ? node.getInputNode(slot) : null
+  const video = from?.comfyClass === "LoadVideo" ? widgetOf(from, "file")?.value : null
+  if (!video) return { error: t()("clickNone") }
+  const query = new URLSearchParams({ video, frame: String(number) })
+  return (await api.fetchApi(`/evlm/clip_frame?${query}`)).json()
+}
+
+const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === name)
+
+function isLinked(node, name) {
+  const slot = node.inputs?.findIndex((input) => input.name === name) ?? -1
+  return slot >= 0 && node.isInputConnected(slot)
+}
 
 app.registerExtension({
   name: "evlmreflectiveediting.says",
