@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -27,6 +27,7 @@ from ..config.arguments import check_folder
 from ..run.lock import locked
 from .answers import Answers
 from .filters import TextFilter
+from .near import clusters, phash
 from .pictures import Pictures
 from .plan import Question
 from .recipe import Recipe, Teacher
@@ -123,13 +124,13 @@ class _Making:
         return good
 
     def _write(self, taught: list[tuple[Question, dict[str, Any], dict[str, Any]]]) -> int:
-        lines, texts = [], TextFilter(self.recipe.filters)
+        lines, texts, names = [], TextFilter(self.recipe.filters), self._clusters(taught)
         for question, task, result in taught:
             found = texts.problem(question.edit_type, result["trace"])
             if found is not None:
                 self._drop(question, *found)
                 continue
-            data, problems = row_of(self.recipe, question, task, result, self.out)
+            data, problems = row_of(self.recipe, question, task, result, self.out, names[question.item.group])
             if problems:
                 self._drop(question, "schema", "; ".join(problems)[:400])
             else:
@@ -137,6 +138,24 @@ class _Making:
         self._put(self.work / "dropped.jsonl", "".join(json.dumps(each) + "\n" for each in self.dropped))
         self._put(self.out / ROWS_FILE, "".join(lines))
         return len(lines)
+
+    def _clusters(self, taught: list[tuple[Question, dict[str, Any], dict[str, Any]]]) -> dict[str, str]:
+        """The cluster of near-duplicate originals that each group is in, by its name."""
+        shown: dict[str, set[str]] = defaultdict(set)
+        for question, task, _ in taught:
+            shown[task["original"][0]].add(question.item.group)
+        stage = Stage(self.work / "hashes.jsonl")
+        work = [(key_of(path), path) for path in sorted(shown)]
+        with _bar("hashes", len(work)) as report:
+            stage.run(work, lambda path: {"phash": phash(self.out / path)}, report=report)
+        hashes: dict[str, list[int]] = {question.item.group: [] for question, _, _ in taught}
+        for key, path in work:
+            value = stage[key]["phash"]
+            if value is None:  # flat: near to none but itself
+                value = int(Path(path).stem[:16], 16)
+            for group in sorted(shown[path]):
+                hashes[group].append(value)
+        return clusters(hashes)
 
     def _ledger(self, answers: Answers) -> float:
         sums = answers.sums()

@@ -33,9 +33,10 @@ def task_of(question: Question, copies: dict[str, dict[str, Any]], sample: int) 
 
 
 def row_of(
-    recipe: Recipe, question: Question, task: dict[str, Any], result: dict[str, Any], out: Path
+    recipe: Recipe, question: Question, task: dict[str, Any], result: dict[str, Any], out: Path, cluster: str
 ) -> tuple[dict[str, Any], list[str]]:
-    """(the row, what is wrong with it). Its label is true until it is rated."""
+    """(the row, what is wrong with it). Its label is true until it is rated. cluster: whose split it is
+    in, which may be several groups."""
     item, trace = question.item, result["trace"]
     asked = key_of(task["original"], "", task["references"])  # completions of one question share it
     meta = {
@@ -54,7 +55,7 @@ def row_of(
     row = Row(
         id=f"{question.id}-{task['sample']}",
         question=asked,
-        split=split_of(item.group, recipe.seed, recipe.split),
+        split=split_of(cluster, recipe.seed, recipe.split),
         source=item.source,
         edit_type=question.edit_type,
         category=question.category,

@@ -158,6 +158,22 @@ def test_a_broken_picture_costs_its_own_questions_alone(tmp_path: Path) -> None:
     assert all("0/3/original" in each["reason"] for each in dropped)
 
 
+def test_one_picture_under_two_names_is_in_one_split(tmp_path: Path) -> None:
+    with teaching() as teacher:
+        path = recipe(tmp_path, teacher, samples=1)
+        for n in range(8):
+            folder = tmp_path / "photos/originals"
+            (folder / f"{n}.png").write_bytes((folder / f"{n % 2}.png").read_bytes())
+        make(path, "rows=60", "split.test=0.5")
+    splits: dict[str, set[str]] = {}
+    groups = set()
+    for line in rows(tmp_path).splitlines():
+        row = json.loads(line)
+        splits.setdefault(row["original"][0], set()).add(row["split"])
+        groups.add(row["meta"]["group"])
+    assert len(splits) == 2 and len(groups) == 8 and all(len(each) == 1 for each in splits.values())
+
+
 def test_another_make_in_the_same_folder_is_one_clear_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

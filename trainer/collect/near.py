@@ -1,0 +1,69 @@
+"""Pictures that are nearly the same, by a 64-bit perceptual hash; groups that share one stay in one split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from evlm.files.pictures import opened
+
+DISTANCE = 6  # bits; JPEG, a smaller size and a light change of tone stay below
+_FLAT = 1.0  # mean size of a coefficient below which a picture has nothing to tell it from others
+_BLOCK = 256  # pictures compared with all others at once
+
+
+def phash(path: Path) -> int | None:
+    """The signs of the 8 x 8 lowest frequencies of a picture at 32 x 32, against their median; None for one
+    that is flat, which would be near to every other flat one. Raises PictureError."""
+    with opened(path) as image:
+        image.draft("L", (64, 64))  # a JPEG is decoded at an eighth of its size
+        grey = np.asarray(image.convert("L").resize((32, 32)), dtype=np.float64)
+    low = (_COSINES @ grey @ _COSINES.T).reshape(-1)
+    if np.abs(low[1:]).mean() < _FLAT:
+        return None
+    bits = low > np.median(low[1:])
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+def near_pairs(hashes: Sequence[int], distance: int = DISTANCE) -> list[tuple[int, int]]:
+    """Every (i, j), i < j, whose hashes differ in at most `distance` bits; all are compared with all."""
+    values = np.array(hashes, dtype=np.uint64)
+    pairs: list[tuple[int, int]] = []
+    for start in range(0, len(values), _BLOCK):
+        differing = values[start : start + _BLOCK, None] ^ values[None, start:]
+        bits = sum(_ONES[(differing >> np.uint64(shift)) & np.uint64(0xFFFF)] for shift in (0, 16, 32, 48))
+        for i, j in np.argwhere(bits <= distance).tolist():
+            if i < j:
+                pairs.append((start + i, start + j))
+    return pairs
+
+
+def clusters(hashes: Mapping[str, Sequence[int]], distance: int = DISTANCE) -> dict[str, str]:
+    """The name of the cluster of each group: its first one's, in the order of their names.
+
+    hashes: group -> those of its originals. Groups of near originals, and of near ones of those, are one
+    cluster."""
+    root = {group: group for group in hashes}
+
+    def find(group: str) -> str:
+        while root[group] != group:
+            root[group] = root[root[group]]
+            group = root[group]
+        return group
+
+    every = [(value, group) for group, values in sorted(hashes.items()) for value in values]
+    for i, j in near_pairs([value for value, _ in every], distance):
+        first, second = sorted((find(every[i][1]), find(every[j][1])))
+        root[second] = first
+    return {group: find(group) for group in hashes}
+
+
+def _cosines() -> np.ndarray:
+    at, wave = np.arange(32), np.arange(8)[:, None]
+    return np.asarray(np.cos(np.pi * wave * (2 * at + 1) / 64) * np.where(wave == 0, 1, 2**0.5) / 32)
+
+
+_COSINES = _cosines()
+_ONES = np.array([bin(value).count("1") for value in range(1 << 16)], dtype=np.uint8)
