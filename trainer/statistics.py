@@ -1,15 +1,15 @@
 """How sure a number is, and how far raters agree: by scipy, scikit-learn and statsmodels, imported when used.
 
 `interval` is the mean with its bootstrap interval; `paired` that of the difference between two evaluations of
-the same questions; `agreement` Cohen's and Fleiss' kappa and percent agreement of yes-or-no votes in columns,
-`named_agreement` of raters known by name; `krippendorff_alpha` takes any number of votes an item.
+the same questions; `agreement` kappas, percent agreement and Krippendorff's alpha of yes-or-no votes, by
+counting; `cohen_kappa` and `fleiss_kappa` are scikit-learn's and statsmodels'.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import combinations
@@ -90,48 +90,6 @@ def paired(
 
 @dataclass(frozen=True)
 class Agreement:
-    """items: how many were voted on by all `raters`; left_out: those with another number of votes.
-
-    percent: share of the pairs of votes on an item that are equal, 0..1. fleiss: Fleiss' kappa; None where it
-    is not defined (every vote is the same). cohen: Cohen's kappa of each pair of raters (numbered from 0),
-    None likewise.
-    """
-
-    items: int
-    raters: int
-    left_out: int
-    percent: float
-    fleiss: float | None
-    cohen: dict[tuple[int, int], float | None]
-
-
-def agreement(votes: Iterable[Sequence[bool]]) -> Agreement | None:
-    """How far raters agree: votes[i][r] is rater r's vote on item i.
-
-    Kappas compare items with equally many votes: the commonest number above one is taken. None where no item
-    has two votes. Raises ConfigError where scikit-learn or statsmodels is not installed.
-    """
-    every = [tuple(map(bool, each)) for each in votes]
-    sizes = Counter(len(each) for each in every if len(each) > 1)
-    if not sizes:
-        return None
-    raters = max(sizes, key=lambda size: (sizes[size], size))
-    table = [each for each in every if len(each) == raters]
-    columns = list(zip(*table, strict=True))
-    pairs = list(combinations(range(raters), 2))
-    equal = [percent_agreement(columns[a], columns[b]) for a, b in pairs]
-    return Agreement(
-        len(table),
-        raters,
-        len(every) - len(table),
-        sum(equal) / len(equal),
-        fleiss_kappa(table),
-        {(a, b): cohen_kappa(columns[a], columns[b]) for a, b in pairs},
-    )
-
-
-@dataclass(frozen=True)
-class NamedAgreement:
     """How far raters agree who are known by name.
 
     items: with two votes or more. percent: share of equal pairs of votes on an item. alpha: Krippendorff's,
@@ -148,27 +106,29 @@ class NamedAgreement:
     cohen: dict[tuple[str, str], tuple[float | None, int]]
 
 
-def named_agreement(votes: Iterable[Mapping[str, bool]]) -> NamedAgreement | None:
-    """votes: of each item, rater -> vote; not everybody votes on every item. None where no item has two.
+def agreement(votes: Iterable[Sequence[tuple[str | None, bool]]]) -> Agreement | None:
+    """votes: of each item (rater, vote), rater None where nobody says who it was, which then is in no pair.
+    Not everybody votes on every item. None where no item has two votes.
     Kappas by plain counting, so that a page may ask for them every few seconds."""
     items = [each for each in votes if len(each) > 1]
     if not items:
         return None
-    counts = [(sum(each.values()), len(each)) for each in items]
+    counts = [(sum(vote for _, vote in each), len(each)) for each in items]
     pairs = sum(n * (n - 1) // 2 for _, n in counts)
     equal = sum(yes * (yes - 1) // 2 + (n - yes) * (n - yes - 1) // 2 for yes, n in counts)
     sizes = Counter(n for _, n in counts)
     raters = max(sizes, key=lambda size: (sizes[size], size))
     table: dict[tuple[str, str], Counter[tuple[bool, bool]]] = {}
     for each in items:
-        for first, second in combinations(sorted(each), 2):
-            table.setdefault((first, second), Counter())[each[first], each[second]] += 1
-    return NamedAgreement(
+        known = sorted((name, bool(vote)) for name, vote in each if name is not None)
+        for (first, a), (second, b) in combinations(known, 2):
+            table.setdefault((first, second), Counter())[a, b] += 1
+    return Agreement(
         len(items),
         raters,
         sizes[raters],
         equal / pairs,
-        krippendorff_alpha([list(map(float, each.values())) for each in items]),
+        krippendorff_alpha([[float(vote) for _, vote in each] for each in items]),
         _fleiss_of_counts([yes for yes, n in counts if n == raters], raters),
         {pair: (_cohen_of_counts(seen), seen.total()) for pair, seen in sorted(table.items())},
     )

@@ -20,6 +20,7 @@ from trainer.statistics import (
     cohen_kappa,
     fleiss_kappa,
     interval,
+    krippendorff_alpha,
     paired,
     percent_agreement,
 )
@@ -114,22 +115,68 @@ def test_kappas_by_hand() -> None:
     # pairs that agree: 1, 1/3, 1/3, 1, on average 2/3.
     votes = [(True,) * 3, (True, True, False), (True, False, False), (False,) * 3]
     assert fleiss_kappa(votes) == pytest.approx((2 / 3 - 1 / 2) / (1 - 1 / 2))
-    kappas = agreement([*votes, (True, False), (True,), ()])
-    assert kappas is not None
-    assert (kappas.items, kappas.raters, kappas.left_out) == (4, 3, 3)
-    assert kappas.percent == pytest.approx(2 / 3)
-    assert kappas.fleiss == fleiss_kappa(votes)
-    assert kappas.cohen[0, 1] == pytest.approx(cohen_kappa([v[0] for v in votes], [v[1] for v in votes]))
-    assert set(kappas.cohen) == {(0, 1), (0, 2), (1, 2)}
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=1, max_size=20))
+@settings(max_examples=30)
+def test_agreement_by_counting_is_that_of_the_packages(votes: list[list[bool]]) -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    pytest.importorskip("statsmodels", reason="statsmodels is not installed")
+    named = [list(zip("cab", each, strict=True)) for each in votes]
+    found = agreement([*named, [("a", True)], []])
+    assert found is not None and (found.items, found.raters, found.complete) == (len(votes), 3, len(votes))
+    columns = dict(zip("cab", zip(*votes, strict=True), strict=True))
+    assert list(found.cohen) == [("a", "b"), ("a", "c"), ("b", "c")]
+    for (first, second), (kappa, shared) in found.cohen.items():
+        assert shared == len(votes)
+        assert kappa == pytest.approx(cohen_kappa(columns[first], columns[second]))
+    assert found.fleiss == pytest.approx(fleiss_kappa(votes))
+    equal = [percent_agreement(columns[a], columns[b]) for a, b in found.cohen]
+    assert found.percent == pytest.approx(sum(equal) / 3)
+
+
+def test_votes_without_a_name_are_in_no_pair() -> None:
+    found = agreement([[(None, True), (None, True), ("a", False)], [("b", True), ("a", False)]])
+    assert found is not None and list(found.cohen) == [("a", "b")]
+    assert found.percent == pytest.approx(1 / 4)
+    assert agreement([[("a", True)], []]) is None
+
+
+# K. Krippendorff, Computing Krippendorff's Alpha-Reliability (2011), sections A to D: his data,
+# observers by units, "." where an observer said nothing, and his results.
+_MEG_OWEN = ("0100000010", "1110010000")
+_BEN_GERRY = ("aabbdcccedda", "babbbccceddd")
+_FOUR = ("123321412...", "1233224125.3", ".3332342251.", "12332441251.")
+
+
+@pytest.mark.parametrize(
+    ("table", "level", "alpha"),
+    [
+        (_MEG_OWEN, "nominal", 0.095),
+        (_BEN_GERRY, "nominal", 0.692),
+        (_FOUR, "nominal", 0.743),
+        (_FOUR, "ordinal", 0.815),
+        (_FOUR, "interval", 0.849),
+    ],
+)
+def test_alpha_is_that_of_krippendorffs_tables(table: tuple[str, ...], level: str, alpha: float) -> None:
+    units = [[float(ord(value)) for value in unit if value != "."] for unit in zip(*table, strict=True)]
+    assert krippendorff_alpha(units, level) == pytest.approx(alpha, abs=0.0005)
+
+
+def test_alpha_of_values_that_are_all_the_same_is_not_defined() -> None:
+    assert krippendorff_alpha([[1, 1], [1, 1, 1]]) is None and krippendorff_alpha([[1], []]) is None
+    with pytest.raises(ConfigError, match="level 'ratio'"):
+        krippendorff_alpha([[1, 2]], "ratio")
 
 
 def test_kappa_of_votes_that_are_all_the_same_is_not_defined() -> None:
     pytest.importorskip("sklearn", reason="scikit-learn is not installed")
     assert cohen_kappa([True, True], [True, True]) is None
     assert fleiss_kappa([(False, False), (False, False)]) is None
-    kappas = agreement([(True, True), (True, True)])
-    assert kappas is not None and (kappas.percent, kappas.fleiss, kappas.cohen) == (1.0, None, {(0, 1): None})
-    assert agreement([(True,), ()]) is None
+    kappas = agreement([[("a", True), ("b", True)]] * 2)
+    assert kappas is not None and (kappas.percent, kappas.fleiss, kappas.alpha) == (1.0, None, None)
+    assert kappas.cohen == {("a", "b"): (None, 2)}
 
 
 @pytest.mark.parametrize("module", ["sklearn.metrics", "statsmodels.stats.inter_rater"])
@@ -142,25 +189,17 @@ def test_a_missing_package_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPa
             fleiss_kappa([(True, False), (True, True)])
 
 
-def test_data_stats_show_how_far_raters_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_stats_show_how_far_raters_agree(tmp_path: Path) -> None:
     rows = [replace(row, raters=row.raters if at < 4 else (True,)) for at, row in enumerate(many(6))]
     write_rows(draw_pictures(tmp_path) / "rows.jsonl", rows)
-    with monkeypatch.context() as without:
-        without.setitem(sys.modules, "sklearn.metrics", None)
-        counted = stats(tmp_path, print)
-    assert "pip install scikit-learn statsmodels" in counted["raters"]["agreement"]["missing"]
-    assert "pip install scikit-learn statsmodels" in show(counted)
-    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
-    pytest.importorskip("statsmodels", reason="statsmodels is not installed")
     agreed = stats(tmp_path, print)["raters"]["agreement"]
-    assert (agreed["rows"], agreed["raters"], agreed["left_out"]) == (4, 3, 2)
+    assert (agreed["rows"], agreed["complete"], agreed["raters"]) == (4, 4, 3)
     assert agreed["percent"] == pytest.approx(1 / 3)
-    # By chance (2/3)^2 + (1/3)^2 = 5/9 agree; rater 1 and 2 always say yes, rater 3 never does.
+    # By chance (2/3)^2 + (1/3)^2 = 5/9 agree.
     assert agreed["fleiss"] == pytest.approx((1 / 3 - 5 / 9) / (4 / 9))
-    assert [each["kappa"] for each in agreed["cohen"]] == [None, 0.0, 0.0]
-    assert "33.3% of pairs of votes are equal, Fleiss' kappa -0.50, Cohen's 1-2 not defined, 1-3" in show(
-        stats(tmp_path, print)
-    )
+    text = show(stats(tmp_path, print))
+    assert "33.3% of pairs of votes are equal, Krippendorff's alpha -0.3" in text
+    assert "Fleiss' kappa -0.50" in text and "do not say who voted" in text
 
 
 def test_answers_that_all_agree_are_not_certain() -> None:

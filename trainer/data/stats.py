@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-from evlm.errors import ConfigError, MaskTextError, RecordError
+from evlm.errors import MaskTextError, RecordError
 from evlm.files.safe_paths import inside
 from evlm.plan.mask_codec import decode_mask
 from evlm.records import Row
@@ -72,9 +72,9 @@ def show(counted: dict[str, Any]) -> str:
     line("raters", votes if raters["rows"] else "no votes")
     if raters["agreement"]:
         line("  agreement", _agreed(raters["agreement"]))
-    for at, rater in enumerate(raters["each"], 1):
+    for rater in raters["each"]:
         share = f"{rater['desired']:.1%} desired, {rater['agrees']:.1%} as the label"
-        line(f"  rater {at}", f"{rater['votes']:,} votes, {share}")
+        line(f"  {rater['rater']:.19}", f"{rater['votes']:,} votes, {share}")
     sizes = [f"{size} ({count:,})" for size, count in counted["pictures"]["sizes"].items()]
     line(
         "pictures",
@@ -97,8 +97,8 @@ class _Tally:
         self.area = 0.0
         self.references: Counter[str] = Counter()
         self.lengths: dict[str, Counter[int]] = defaultdict(Counter, {part: Counter() for part in PARTS})
-        self.each: list[Counter[str]] = []
-        self.votes: Counter[tuple[bool, ...]] = Counter()
+        self.each: dict[str, Counter[str]] = {}
+        self.votes: list[list[tuple[str | None, bool]]] = []
         self.left, self.looked = pictures, set[str]()
         self.sizes: Counter[tuple[int, int]] = Counter()
         self.unreadable: list[str] = []
@@ -128,8 +128,13 @@ class _Tally:
     def result(self) -> dict[str, Any]:
         rows, read_masks = max(1, self.rows), max(1, self.masks["text"] - self.masks["unreadable"])
         each = [
-            {"votes": c["votes"], "desired": c["desired"] / c["votes"], "agrees": c["agrees"] / c["votes"]}
-            for c in self.each
+            {
+                "rater": name,
+                "votes": c["votes"],
+                "desired": c["desired"] / c["votes"],
+                "agrees": c["agrees"] / c["votes"],
+            }
+            for name, c in sorted(self.each.items())
         ]
         return {
             "rows": self.rows,
@@ -172,11 +177,13 @@ class _Tally:
 
     def _votes(self, row: Row) -> None:
         self.voted += bool(row.raters)
-        self.votes[row.raters] += 1
         self.unanimous += len(set(row.raters)) == 1
-        self.each += [Counter() for _ in range(len(row.raters) - len(self.each))]
-        for counter, vote in zip(self.each, row.raters, strict=False):
-            counter.update(votes=1, desired=int(vote), agrees=int(vote == row.label))
+        named = _named(row)
+        self.votes.append(named)
+        for name, vote in named:
+            if name is not None:
+                counter = self.each.setdefault(name, Counter())
+                counter.update(votes=1, desired=int(vote), agrees=int(vote == row.label))
 
     def _look(self, folder: Path, path: str) -> None:
         from PIL import Image
@@ -188,35 +195,45 @@ class _Tally:
             self.unreadable.append(f"{path}: {error!s:.120}")
 
 
-def _agreement(votes: Counter[tuple[bool, ...]]) -> dict[str, Any] | None:
-    """Of the rows with votes; None where no row has two, {"missing": why} without the packages for it."""
-    try:
-        kappas = agreement(each for each in votes.elements() if each)
-    except ConfigError as error:
-        return {"missing": str(error)}
-    if kappas is None:
+def _named(row: Row) -> list[tuple[str | None, bool]]:
+    """(rater, vote) by `meta.votes`, which `data rated` writes. Without it nobody says whose vote the r-th of
+    a row is: with 3 of 20 people a row it is not one person's."""
+    votes = row.meta.get("votes")
+    if not isinstance(votes, list) or not all(isinstance(vote, dict) for vote in votes):
+        return [(None, vote) for vote in row.raters]
+    named = [(vote.get("rater"), vote.get("yes")) for vote in votes]
+    good = all(isinstance(name, str) for name, _ in named) and [yes for _, yes in named] == list(row.raters)
+    return named if good else [(None, vote) for vote in row.raters]
+
+
+def _agreement(votes: list[list[tuple[str | None, bool]]]) -> dict[str, Any] | None:
+    """Of the rows with votes; None where no row has two."""
+    found = agreement(votes)
+    if found is None:
         return None
-    pairs = [{"raters": [a + 1, b + 1], "kappa": kappa} for (a, b), kappa in kappas.cohen.items()]
+    pairs = [{"raters": list(pair), "kappa": kappa, "rows": n} for pair, (kappa, n) in found.cohen.items()]
     return {
-        "rows": kappas.items,
-        "raters": kappas.raters,
-        "left_out": kappas.left_out,
-        "percent": kappas.percent,
-        "fleiss": kappas.fleiss,
+        "rows": found.items,
+        "complete": found.complete,
+        "raters": found.raters,
+        "percent": found.percent,
+        "alpha": found.alpha,
+        "fleiss": found.fleiss,
         "cohen": pairs,
     }
 
 
 def _agreed(kappas: dict[str, Any]) -> str:
-    if "missing" in kappas:
-        return str(kappas["missing"])
     pairs = ", ".join(
-        f"{each['raters'][0]}-{each['raters'][1]} {_kappa(each['kappa'])}" for each in kappas["cohen"]
+        f"{'-'.join(each['raters'])} {_kappa(each['kappa'])} ({each['rows']:,})"
+        for each in kappas["cohen"][:20]
     )
-    of = f"{kappas['rows']:,} rows with {kappas['raters']} votes"
+    of = f"{kappas['complete']:,} rows with {kappas['raters']} votes"
+    alpha, fleiss = _kappa(kappas["alpha"]), _kappa(kappas["fleiss"])
+    unnamed = "of no pair: the rows' meta.votes do not say who voted"
     return (
-        f"{kappas['percent']:.1%} of pairs of votes are equal, Fleiss' kappa {_kappa(kappas['fleiss'])}, "
-        f"Cohen's {pairs} ({of})"
+        f"{kappas['percent']:.1%} of pairs of votes are equal, Krippendorff's alpha {alpha} "
+        f"({kappas['rows']:,} rows), Fleiss' kappa {fleiss} ({of}), Cohen's {pairs or unnamed}"
     )
 
 

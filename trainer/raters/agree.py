@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from typing import Any
 
-from ..statistics import named_agreement
+from ..statistics import agreement
 from .store import Store, pseudonym
 
 _LISTED = 200  # items with votes on both sides
@@ -39,15 +39,18 @@ def summary(store: Store, now: float | None = None) -> dict[str, Any]:
         (hour,) = sql.execute(
             "SELECT count(*) FROM vote WHERE undone = 0 AND value IS NOT NULL AND at > ?", (now - 3600,)
         ).fetchone()
-        people = [_rater(sql, row) for row in sql.execute("SELECT * FROM rater WHERE role = 'rater'")]
+        (lessons,) = sql.execute("SELECT count(*) FROM item WHERE kind = 'training'").fetchone()
+        people = [
+            _rater(sql, row, lessons > 0) for row in sql.execute("SELECT * FROM rater WHERE role = 'rater'")
+        ]
         disputed = [
             {"row": row, "yes": yes, "no": len(given) - yes, "instruction": _instruction(sql, row)}
             for row, given in votes.items()
             if 0 < (yes := sum(each["value"] for each in given.values())) < len(given)
         ][:_LISTED]
     times = [each["ms"] for given in votes.values() for each in given.values()]
-    agreed = named_agreement(
-        {pseudonym(rater): each["value"] for rater, each in given.items()} for given in votes.values()
+    agreed = agreement(
+        [(pseudonym(rater), each["value"]) for rater, each in given.items()] for given in votes.values()
     )
     return {
         "items": total,
@@ -74,7 +77,7 @@ def summary(store: Store, now: float | None = None) -> dict[str, Any]:
     }
 
 
-def _rater(sql: Any, row: Any) -> dict[str, Any]:
+def _rater(sql: Any, row: Any, lessons: bool) -> dict[str, Any]:
     given = sql.execute(
         "SELECT value, ms, at, kind, gold FROM vote JOIN item ON item.id = item "
         "WHERE rater = ? AND undone = 0 AND value IS NOT NULL",
@@ -85,7 +88,7 @@ def _rater(sql: Any, row: Any) -> dict[str, Any]:
         "name": row["name"],
         "pseudonym": pseudonym(row["id"]),
         "revoked": row["token"] is None,
-        "trained": bool(row["trained"]),
+        "trained": bool(row["trained"]) or not lessons,
         "votes": len(given),
         "yes": sum(each["value"] for each in given) / len(given) if given else None,
         "seconds": statistics.median(each["ms"] for each in given) / 1000 if given else None,

@@ -115,6 +115,10 @@ def make_app(folder: Path, store: Store, guidelines: Path | None = None) -> Fast
     ):
         app.add_api_route(path, page(name), methods=["GET"], response_model=None)
 
+    @app.get("/favicon.ico")
+    def icon() -> Response:
+        return Response(status_code=204)
+
     @app.get("/api/state")
     def state(rater: Rater = Depends(known)) -> Any:  # noqa: B008
         more = progress(store, rater)

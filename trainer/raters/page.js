@@ -9,7 +9,7 @@ const queue = []; // {item, blobs}: the first is shown
 const done = []; // {key, entry}, the newest last
 const answered = new Set(); // ids that are not to be shown again, though the server may not know yet
 const tabs = new BroadcastChannel("evlm-ratings");
-let outbox, shown = 0, players = [], note = "", fetching = null, counts = { votes: 0, left: 0 }, ended = false;
+let outbox, shown = 0, players = [], note = "", fetching = null, again = false, counts = { votes: 0, left: 0 }, ended = false;
 let state, maskOn = false, opacity = 0.5, training = false, waitingForNext = false;
 
 const token = new URLSearchParams(location.hash.slice(1)).get("token") || sessionStorage.getItem("token");
@@ -75,26 +75,35 @@ function forget(entry) {
   }
 }
 
-async function refill() {
+// What is asked for while it works is done right after: the answer may be older than the last vote.
+function refill() {
+  again = true;
   fetching ??= (async () => {
-    const response = await patient(`api/next?n=${AHEAD}`);
-    const data = await response.json();
-    if (response.status === 401) return lost();
-    if (!response.ok) return message(data.detail);
-    counts = { votes: data.votes, left: data.left };
-    const there = new Set(queue.map((each) => each.item.id));
-    const fresh = data.items.filter((each) => !there.has(each.id) && (each.training || !answered.has(each.id)));
-    ended = data.items.length === 0;
-    for (const item of fresh) {
-      const entry = await fetchItem(item);
-      if (answered.has(item.id) && !item.training) { forget(entry); continue; }
-      queue.push(entry);
-      if (queue.length === 1) draw();
+    while (again) {
+      again = false;
+      await fill();
     }
-    if (!queue.length) draw();
-    say();
   })().finally(() => { fetching = null; });
   return fetching;
+}
+
+async function fill() {
+  const response = await patient(`api/next?n=${AHEAD}`);
+  const data = await response.json();
+  if (response.status === 401) return lost();
+  if (!response.ok) return message(data.detail);
+  counts = { votes: data.votes, left: data.left };
+  const there = new Set(queue.map((each) => each.item.id));
+  const fresh = data.items.filter((each) => !there.has(each.id) && (each.training || !answered.has(each.id)));
+  ended = data.items.length === 0;
+  for (const item of fresh) {
+    const entry = await fetchItem(item);
+    if (answered.has(item.id) && !item.training) { forget(entry); continue; }
+    queue.push(entry);
+    if (queue.length === 1) draw();
+  }
+  if (!queue.length) draw();
+  say();
 }
 
 function lost() {
@@ -123,14 +132,14 @@ function draw() {
     return line;
   }));
   $("lesson").hidden = true;
-  const pictures = [figure("Original", entry.original, entry.mask, item.fps)];
+  const pictures = [figure("Original", entry.original, entry.mask, item.fps, "original")];
   item.references.forEach((each, at) => {
     const name = item.references.length > 1 ? `Reference ${at + 1}` : "Reference";
     const caption = each.note ? `${name}: ${each.note}` : name;
     pictures.push(each.frames.length ? figure(caption, entry.references[at], null, each.fps) : words(caption, each.text));
     if (each.frames.length && each.text) pictures.push(words(`${name}, in words`, each.text));
   });
-  if (entry.edited.length) pictures.push(figure("Edited", entry.edited, entry.mask, item.fps));
+  if (entry.edited.length) pictures.push(figure("Edited", entry.edited, entry.mask, item.fps, "edited"));
   const clips = pictures.filter((each) => each.urls?.length > 1);
   const pair = clips.filter((each) => each.caption === "Original" || each.caption === "Edited");
   for (const group of [pair, ...clips.filter((each) => !pair.includes(each)).map((each) => [each])]) {
@@ -165,8 +174,8 @@ function words(caption, text) {
   return made;
 }
 
-function figure(caption, urls, mask, fps) {
-  const made = base(caption, urls.length > 1 ? "clip" : "");
+function figure(caption, urls, mask, fps, kind = "") {
+  const made = base(caption, kind);
   const there = urls.filter(Boolean);
   if (!there.length) {
     made.frame.classList.add("lost");
@@ -387,8 +396,9 @@ async function begin() {
   if (!state.trained && !state.votes) $("guidelines").showModal();
   outbox = new Outbox(state.rater, post, told);
   for (const each of await outbox.waiting()) if (each.path === "api/votes") answered.add(each.body.item);
-  outbox.flush();
+  outbox.flush().then(refill);
   await refill();
+  setInterval(() => { if (!queue.length) refill(); }, 20_000); // others give items back
 }
 
 begin();

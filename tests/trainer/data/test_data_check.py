@@ -207,17 +207,38 @@ def test_stats_count_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture
     assert (counted["rows"], counted["bad"], counted["questions"]) == (11, 1, 6)
     assert counted["desired"] == 6 / 11 and counted["split"] == {"train": 10, "test": 1}
     assert counted["masks"] == {"text": 1.0, "picture": 10 / 11, "unreadable": 1, "area": 0.25}
-    assert counted["raters"]["unanimous"] == 0 and counted["raters"]["each"][2] == {
-        "votes": 10,
-        "desired": 0,
-        "agrees": 0.4,
-    }
+    assert counted["raters"]["unanimous"] == 0 and counted["raters"]["each"] == []
+    assert counted["raters"]["agreement"]["percent"] == pytest.approx(1 / 3)
+    assert counted["raters"]["agreement"]["cohen"] == []  # nobody says whose votes they are
     assert counted["lengths"]["thinking"] == {"mean": 9, "median": 9, "p95": 9, "max": 9}
     assert counted["pictures"]["sizes"] == {"8 x 8": 1} and counted["references"] == {"image": 11, "text": 11}
     assert main(["data", "stats", str(folder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(counted))
     assert main(["data", "stats", str(folder)]) == 0
     assert "54.5%" in capsys.readouterr().out
+
+
+def test_stats_pair_votes_by_names_and_not_by_their_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Anna and bert agree on everything; who voted first changes from row to row."""
+    folder, rows = draw_pictures(tmp_path), []
+    for at, row in enumerate(many(20)):
+        good = at % 3 == 0
+        votes = [
+            {"rater": "anna", "yes": good},
+            {"rater": "bert", "yes": good},
+            {"rater": "carl", "yes": at < 10},
+        ]
+        votes = votes[at % 3 :] + votes[: at % 3]
+        rows.append(replace(row, label=good, raters=tuple(v["yes"] for v in votes), meta={"votes": votes}))
+    write_rows(folder / "rows.jsonl", rows)
+    counted = stats(folder, pytest.fail)["raters"]
+    pairs = {tuple(each["raters"]): each["kappa"] for each in counted["agreement"]["cohen"]}
+    assert pairs["anna", "bert"] == 1 and abs(pairs["anna", "carl"]) < 0.3
+    assert [(each["rater"], each["agrees"]) for each in counted["each"][:2]] == [("anna", 1), ("bert", 1)]
+    assert main(["data", "stats", str(folder)]) == 0
+    assert "anna-bert 1.00 (20)" in capsys.readouterr().out
 
 
 def test_stats_of_nothing(tmp_path: Path) -> None:
