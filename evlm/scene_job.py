@@ -14,6 +14,7 @@ from . import __version__
 from .boxes import Box, bounding_box
 from .edit.crop import resize
 from .errors import SceneError
+from .plan.doubt import doubt
 from .plan.operation import Operation, operation
 from .plan.trace import Plan, Trace
 from .request import Request
@@ -104,11 +105,12 @@ class SceneJob:
     home: Tensor | None = None
 
     def looks(self) -> Looks:
-        """The views of an edit: those that differ most, and what they show. Raises SceneError: no cameras."""
+        """The views of an edit: the scene's first, of which the plan is, and those that differ most; and what
+        they show. Raises SceneError: no cameras."""
         scene, settings = self.scene, self.settings
         if not scene.cameras:
             raise SceneError("the scene has no cameras: give its file of cameras, or cameras='orbit:24'")
-        which = farthest(scene.cameras, settings.views)
+        which = [0, *farthest(scene.cameras, settings.views)[1:]]
         cameras = tuple(scene.cameras[at].within(settings.longest) for at in which)
         if scene.photographs is None:
             return Looks(cameras, tuple(self._shown(camera) for camera in cameras), False)
@@ -118,9 +120,11 @@ class SceneJob:
         ]
         return Looks(cameras, tuple(fitted), True)
 
-    def request(self, looks: Looks) -> Request:
-        """What the reasoner is asked: the first view, the words and the references."""
-        return Request(looks.pictures[0][None].float().cpu(), self.prompt, self.references)
+    def request(self, looks: Looks, else_asked: str = "") -> Request:
+        """What the reasoner is asked: the first view, the words, `else_asked` where there are none, and the
+        references."""
+        words = self.prompt if self.prompt.strip() or self.references else else_asked
+        return Request(looks.pictures[0][None].float().cpu(), words, self.references)
 
     def reason(self, looks: Looks) -> Reasoned:
         """The plan. Errors as `Pipeline.reason`'s."""
@@ -136,6 +140,7 @@ class SceneJob:
         """
         gaussians, count = self.scene.gaussians, len(looks.cameras)
         if plan.scope == "global" and self.mask is None:
+            self.doubt = self.doubt or doubt(plan, True)
             rows = torch.ones(len(gaussians), dtype=torch.bool, device=gaussians.means.device)
             return StepSelection(plan, rows, (None,) * count, ("the whole scene is edited",))
         kind = operation(plan)
@@ -242,7 +247,11 @@ class SceneJob:
         alone = replace(trace, plan=plan)
         reasoned = Reasoned("", 0, 0.0, trace=alone)
         planned = self.pipeline.plan(
-            self.request(looks), reasoned, self.threshold, mask=self.mask, on_event=self.on_event
+            self.request(looks, plan.instruction),
+            reasoned,
+            self.threshold,
+            mask=self.mask,
+            on_event=self.on_event,
         )
         self._note(planned.notes)
         self.doubt = self.doubt or planned.doubt

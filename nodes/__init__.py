@@ -18,9 +18,12 @@ from . import (
     quick,
     rate,
     reason,
+    scene_edit,
+    scene_example,
     scene_fit,
     scene_load,
     scene_render,
+    scene_select,
     segment,
     steady,
     track,
@@ -58,5 +61,8 @@ NODES: list[type[io.ComfyNode]] = [
     scene_fit.FitScene,
     scene_load.SaveScene,
     scene_load.SceneToSplat,
+    scene_select.SelectInScene,
+    scene_edit.EditScene,
+    scene_example.ExampleScene,
 ]
 NODES = [discover.discoverable(node) for node in NODES]

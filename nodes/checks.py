@@ -107,7 +107,9 @@ def _check(name: str, value: Any, kind: str) -> Any:
     if kind.startswith("Clip"):
         if isinstance(value, torch.Tensor):
             return _image(name, value)
-        return _expect(name, value, hasattr(value, "get_components"), "a link to a video or to images")
+        scene = kind == "ClipOrScene" and hasattr(value, "gaussians")
+        of = "a video, to images or to a scene" if kind == "ClipOrScene" else "a video or to images"
+        return _expect(name, value, scene or hasattr(value, "get_components"), f"a link to {of}")
     if name == "video":
         return _expect(name, value, hasattr(value, "get_components"), "a link to a video")
     return value

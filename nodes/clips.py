@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..evlm.files.clip_sound import Sound
 
 Clip = Any  # what a clip's socket carries: core's VIDEO, or frames
+ClipOrScene = Any  # or a scene of Gaussians, where one picture of it will do
 SHOWN = 512  # pixels, the longer side of what a node plays of itself; smaller ones are enlarged up to it
 ENLARGED = 4  # times, at most
 AT_ONCE = 8  # frames of such a clip that are made together

@@ -48,6 +48,17 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "EVLM_FitScene": ("gaussian splatting", "3dgs", "train splat", "colmap", "nerf", "reconstruct"),
     "EVLM_SaveScene": ("gaussian splatting", "3dgs", "save splat", "ply", "spz", "viewer", "save 3d"),
     "EVLM_SceneToSplat": ("gaussian splatting", "3dgs", "splat"),
+    "EVLM_SelectInScene": ("gaussian splatting", "3dgs", "segment splat", "sam 3d", "select gaussians"),
+    "EVLM_ExampleScene": ("demo", "sample scene", "gaussian splatting", "3dgs"),
+    "EVLM_EditScene": (
+        "gaussian splatting",
+        "3dgs",
+        "edit splat",
+        "instruct nerf2nerf",
+        "in2n",
+        "gaussian editor",
+        "edit 3d",
+    ),
 }
 ESSENTIALS = {"EVLM_QuickEdit": "Image Tools"}
 # What few need: folded away until it is asked for.
@@ -72,6 +83,7 @@ ADVANCED: dict[str, frozenset[str]] = {
     "EVLM_LoadScene": frozenset(("size", "background", "photographs")),
     "EVLM_RenderScene": frozenset(("antialias",)),
     "EVLM_FitScene": frozenset(("max_gaussians", "degree", "points")),
+    "EVLM_EditScene": frozenset(("schedule", "rounds", "strength", "ask_below")),
 }
 # No end of a chain, but their pictures and texts are said again with a cached run, as an output node's are.
 SHOWN = frozenset(
@@ -92,6 +104,9 @@ SHOWN = frozenset(
         "PropagateKeyframes",
         "RenderScene",
         "FitScene",
+        "SelectInScene",
+        "EditScene",
+        "ExampleScene",
     )
 )
 

@@ -284,6 +284,13 @@ def temp() -> Path:
     return folder
 
 
+def unfinished() -> Path:
+    """For work that was stopped and goes on later, after a new start of ComfyUI, too."""
+    folder = in_output("unfinished work", "evlm") / "unfinished"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def inputs() -> Path:
     """ComfyUI's folder for what users bring."""
     import folder_paths

@@ -171,7 +171,7 @@ class QuickEdit(io.ComfyNode):
         )
         pipeline, watch = (
             pipe.pipeline(batch == "video"),
-            _Watch(len(pictures) * (variations if paint else 1)),
+            Watch(len(pictures) * (variations if paint else 1)),
         )
         edited, masks, planned, previews, step_masks = [], [], [], [], []
         notes: list[str] = []
@@ -182,7 +182,7 @@ class QuickEdit(io.ComfyNode):
             for number, frames in enumerate(pictures)
         ]
         ask = partial(watch.reasoned, pipeline, requests)
-        answers = pipe.answered([_key(each) for each in requests], ask)
+        answers = pipe.answered([key_of(each) for each in requests], ask)
         watch.recalled(answers)
         doubtful = [] if changes.instruction else [each.trace.plan for each in answers]
         said, stops = asks([plan for plan in doubtful if not plan.changes_nothing], ask_below)
@@ -243,7 +243,7 @@ def _mask_of(mask: Tensor, number: int, pictures: int, frames: Tensor) -> Tensor
     return mask
 
 
-def _key(request: Any) -> str:
+def key_of(request: Any) -> str:
     """A digest of all that the reasoner sees."""
     digest = hashlib.blake2b(digest_size=16)
     seen: list[tuple[Any, ...]] = [
@@ -258,7 +258,7 @@ def _key(request: Any) -> str:
     return digest.hexdigest()
 
 
-class _Watch:
+class Watch:
     """The pipeline's events on the node: the trace while it is written, the bar, previews; cancels."""
 
     def __init__(self, paintings: int) -> None:

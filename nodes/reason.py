@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from comfy_api.latest import io
 
-from . import clips, host, sockets
+from . import clips, host, scene_views, sockets
 from .asking import asks
 from .checks import checked
-from .clips import Clip
+from .clips import ClipOrScene
 from .story import STORY
 
 if TYPE_CHECKING:
@@ -108,8 +108,11 @@ class Reason(io.ComfyNode):
             "gives a precise instruction, the labels of what is to change, and a rough mask.",
             inputs=[
                 sockets.Model.Input("model", tooltip="From Load EVLM or Remote EVLM."),
-                clips.clip_input(
-                    "image", "What is to be edited. Of a video some frames are looked at, spread evenly."
+                io.MultiType.Input(
+                    "image",
+                    types=[io.Video, io.Image, sockets.Scene],
+                    tooltip="What is to be edited. Of a video some frames are looked at, spread evenly; of a "
+                    "scene its first view.",
                 ),
                 io.String.Input("prompt", default="", multiline=True, tooltip=PROMPT),
                 io.Combo.Input(
@@ -225,7 +228,7 @@ class Reason(io.ComfyNode):
     def execute(
         cls,
         model: Any,
-        image: Clip,
+        image: ClipOrScene,
         prompt: str,
         batch: str,
         max_new_tokens: int,
@@ -247,7 +250,9 @@ class Reason(io.ComfyNode):
         sockets.choice("batch", batch, BATCH)
         sockets.within("ask_below", ask_below, 0, 1)
         frames, rate = image, None
-        if not isinstance(image, torch.Tensor):
+        if hasattr(image, "gaussians"):
+            frames = scene_views.first(image)
+        elif not isinstance(image, torch.Tensor):
             batch, (frames, rate) = "video", clips.looked_at(image, "image", MAX_FRAMES)
         pictures = [frames] if batch == "video" else list(frames.split(1))
         requests = [Request(each, prompt, references or (), rate) for each in pictures]

@@ -82,6 +82,22 @@ def cameras_of(scene: SplatScene, said: str, size: int) -> tuple[Camera, ...]:
     return alike([camera.within(size) for camera in scene.cameras])
 
 
+def first(scene: SplatScene, size: int = 512) -> Tensor:
+    """[1, H, W, 3]: what the scene's first camera sees, by which an edit of it is planned; its photograph,
+    where there is one. Raises SceneError: no cameras."""
+    from ..evlm.edit.crop import resize
+    from ..evlm.errors import SceneError
+
+    if not scene.cameras:
+        raise SceneError("the scene has no cameras: write orbit:24 into `cameras` of EVLM Load Scene")
+    camera = scene.cameras[0].within(size)
+    if scene.photographs is not None:
+        picture = scene.photographs[0]()[None].float().cpu()
+        return resize(picture, camera.height, camera.width).clamp(0, 1)
+    plain = replace(scene, selection=None)
+    return next(drawn(plain, on_device(scene.gaussians), [camera]))[0][None]
+
+
 def alike(cameras: Sequence[Camera]) -> tuple[Camera, ...]:
     """Pictures of one size: the smaller ones see more of the scene around their own."""
     width, height = max(each.width for each in cameras), max(each.height for each in cameras)

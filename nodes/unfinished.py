@@ -3,7 +3,8 @@ queued again.
 
 The folder is named by what goes into the edit, and by a word of this process. A model of ours is what was
 loaded, so that it is the same when its loader has run anew; others are told apart as objects, which ComfyUI
-hands on as long as nothing before them has changed. Its temp folder is emptied when it starts.
+hands on as long as nothing before them has changed. Its temp folder is emptied when it starts; what lasts
+lies in the output folder, in evlm/unfinished.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 MOST = 2  # edits of which something is kept; of a third the oldest is forgotten
 _HEAD = f"evlm_unfinished_{secrets.token_hex(8)}_"  # nobody else can know it, or number models so
+_LASTS = "evlm_unfinished_scene_"  # of what lasts: its models are told apart by their files
 _numbers: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 _next = count()
 _busy: set[Path] = set()
@@ -56,10 +58,12 @@ def model(value: Any) -> str:
 
 
 @contextmanager
-def work_folder(key: str, worth: Callable[[Path], bool]) -> Iterator[Path]:
+def work_folder(key: str, worth: Callable[[Path], bool], lasts: bool = False) -> Iterator[Path]:
     """A folder for what is done, with what was done of the same edit before. It is gone behind the edit;
-    where that raises, it stays if `worth` says so."""
-    folder = folders.temp() / (_HEAD + key)
+    where that raises, it stays if `worth` says so. lasts: it stays as well where ComfyUI ends or is killed;
+    only for a key that is the same in every process."""
+    head, home = (_LASTS, folders.unfinished()) if lasts else (_HEAD, folders.temp())
+    folder = home / (head + key)
     if folder in _busy:  # the same edit runs beside this one
         with tempfile.TemporaryDirectory(prefix=_HEAD, dir=folders.temp()) as other:
             _busy.add(Path(other))
@@ -71,11 +75,14 @@ def work_folder(key: str, worth: Callable[[Path], bool]) -> Iterator[Path]:
     _busy.add(folder)
     try:
         folder.mkdir(exist_ok=True)
+        if lasts:  # those of a process that was killed count, too
+            os.utime(folder)
+            _forget_the_oldest(home, head)
         yield folder
     except BaseException:
         if worth(folder):
             os.utime(folder)
-            _forget_the_oldest()
+            _forget_the_oldest(home, head)
         else:
             shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -85,8 +92,8 @@ def work_folder(key: str, worth: Callable[[Path], bool]) -> Iterator[Path]:
         _busy.discard(folder)
 
 
-def _forget_the_oldest() -> None:
-    kept = [each for each in folders.temp().glob(f"{_HEAD}*") if each.is_dir()]
+def _forget_the_oldest(home: Path, head: str) -> None:
+    kept = [each for each in home.glob(f"{head}*") if each.is_dir()]
     for folder in sorted(kept, key=lambda each: each.stat().st_mtime_ns)[:-MOST]:
         if folder not in _busy:
             shutil.rmtree(folder, ignore_errors=True)

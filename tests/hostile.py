@@ -66,11 +66,17 @@ LINKS: dict[str, tuple[str, dict[str, Any]]] = {
     "propagate": ("EVLM_PropagateKeyframes", {"clip": ["example", "image"], "keys": ["keyframes", "keys"],
                                               "edited": ["keyframes", "image"]}),
     "load_scene": ("EVLM_LoadScene", {"cameras": "orbit:2", "size": 32}),
+    "example_scene": ("EVLM_ExampleScene", {"size": 32}),
     "render_scene": ("EVLM_RenderScene", {"scene": ["load_scene", "scene"], "size": 32}),
     "fit_scene": ("EVLM_FitScene", {"scene": ["load_scene", "scene"], "images": ["render_scene", "image"],
                                     "iterations": 1, "size": 32}),
     "save_scene": ("EVLM_SaveScene", {"scene": ["load_scene", "scene"]}),
     "to_splat": ("EVLM_SceneToSplat", {"scene": ["load_scene", "scene"]}),
+    "select_in_scene": ("EVLM_SelectInScene", {"scene": ["load_scene", "scene"], "plan": ["plan", "plan"],
+                                               "views": 1, "size": 32, "mask": ["segment", "mask"]}),
+    "edit_scene": ("EVLM_EditScene", {"pipe": ["pipe", "pipe"], "scene": ["select_in_scene", "scene"],
+                                      "plan": ["plan", "plan"], "schedule": "direct", "views": 1,
+                                      "size": 32, "steps": 1}),
 }  # fmt: skip
 # Which node shows the result of which. An output node of core takes pictures and texts.
 SHOWN = {
@@ -100,6 +106,8 @@ SHOWN = {
     "render_scene": ("PreviewImage", {"images": ["render_scene", "image"]}),
     "fit_scene": ("PreviewImage", {"images": ["fit_scene", "preview"]}),
     "to_splat": ("PreviewAny", {"source": ["to_splat", "splat"]}),
+    "select_in_scene": ("PreviewImage", {"images": ["select_in_scene", "preview"]}),
+    "edit_scene": ("PreviewImage", {"images": ["edit_scene", "image"]}),
 }
 
 

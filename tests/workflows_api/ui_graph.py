@@ -26,6 +26,9 @@ DRAWN = {
     "EVLM_QuickEdit": 380,
     "EVLM_RateEdit": 130,
     "EVLM_Train": 300,
+    "EVLM_ExampleScene": 260,
+    "EVLM_EditScene": 300,
+    "EVLM_RenderScene": 260,
 } | dict.fromkeys(
     (
         "EVLM_Ground",

@@ -3,6 +3,7 @@ training."""
 
 from __future__ import annotations
 
+import json
 import random
 from fractions import Fraction
 from pathlib import Path
@@ -15,11 +16,15 @@ from evlm.reason.reasoner import Reasoner
 from evlm.request import EXAMPLES, load_example
 from evlm.scene.files import load_gaussians
 from evlm.scene.fit.losses import psnr
+from evlm.scene.poses import load_cameras
 from evlm.scene.raster import rasterize
+from trainer.bundle.example_relief import FOLDER, RELIEF, sample_question
 from trainer.bundle.example_scene import COUNT, SCENE, sample_solids, turned
 from trainer.bundle.examples import CHOSEN, CLIP, RATE, SEED, TWO_EDITS, sample_clip, write_examples
 from trainer.world.doubles import ask_double
 from trainer.world.raytrace import SKY_RGB, view
+from trainer.world.relief import cone, relief_view
+from trainer.world.render import GROUND_RGB
 from trainer.world.rows import Recipe, question_at
 from trainer.world.solid_cameras import ring
 
@@ -50,6 +55,19 @@ def test_the_committed_scene_looks_as_the_world_does() -> None:
     for camera in ring(3, 48, held_out=True):
         exact = torch.from_numpy(view(solids, camera).picture).float() / 255
         assert psnr(rasterize(gaussians, turned(camera), sky).image.clamp(0, 1), exact) > 25
+
+
+def test_the_committed_relief_looks_as_the_flat_world_does() -> None:
+    question = sample_question()
+    asked = json.loads((FOLDER / RELIEF[0] / "request.json").read_text("utf-8"))
+    assert asked["prompt"] == question.prompt and question.edit.split == "test"
+    gaussians = load_gaussians(FOLDER / RELIEF[0] / "scene.spz").gaussians
+    cameras = load_cameras(FOLDER / RELIEF[0] / "transforms.json", gaussians).cameras
+    assert [camera.name for camera in cameras] == [camera.name for camera in cone(len(cameras))]
+    behind = torch.tensor(GROUND_RGB[question.edit.source.ground])
+    for camera in cameras[::4]:
+        exact = torch.from_numpy(relief_view(question.edit.source, camera)).float() / 255
+        assert psnr(rasterize(gaussians, camera, behind).image.clamp(0, 1), exact) > 25
 
 
 def test_the_examples_are_requests_of_four_kinds_from_the_test_split() -> None:

@@ -1,0 +1,82 @@
+"""The scene of Gaussians that the bundled models can edit: a picture of the flat world as a relief, fitted to
+exact views of it, with its cameras and what is asked. A relief's views look nearly like the pictures that the
+models were trained on; of solids they know neither the words nor the looks.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from evlm.files.pictures import write_atomically
+from evlm.request import EXAMPLES
+from evlm.scene import Camera, Gaussians, Points
+from evlm.scene.files import save_gaussians
+from evlm.scene.fit import FitSettings, Fitting, from_points
+from trainer.world.question import Question
+from trainer.world.questions import ask
+from trainer.world.raytrace import rays
+from trainer.world.relief import BOARD, cone, relief_view, trace_relief
+from trainer.world.render import GROUND_RGB
+
+RELIEF = ("relief", "sample relief 12")  # its folder, and what its question is drawn by
+FOLDER = EXAMPLES.parent / "scenes"
+VIEWS, SIDE, COUNT, ITERATIONS = 13, 64, 3000, 130
+THINGS = 0.6  # of the points that the fit begins with: they lie on things
+
+
+def sample_question() -> Question:
+    """What stands in it, and what is asked: of the test split, which no model saw."""
+    return ask(random.Random(RELIEF[1]), "test", "recolour", "text")
+
+
+def sample_relief(iterations: int = ITERATIONS) -> Gaussians:
+    """float32 [COUNT], fitted; half a minute of one thread."""
+    scene, cameras = sample_question().edit.source, cone(VIEWS, size=SIDE)
+    pictures = [torch.from_numpy(relief_view(scene, camera)).float() / 255 for camera in cameras]
+    seen = [trace_relief(scene, *rays(camera)) for camera in cameras]
+    colours, points, owners = (np.concatenate(column) for column in zip(*seen, strict=True))
+    draw = np.random.default_rng(0)
+    on, off = np.flatnonzero(owners != BOARD), np.flatnonzero(owners == BOARD)
+    many = round(THINGS * COUNT)
+    some = np.sort(np.concatenate([draw.choice(on, many, False), draw.choice(off, COUNT - many, False)]))
+    start = from_points(
+        Points(torch.from_numpy(points[some]).float(), torch.from_numpy(colours[some]).float())
+    )
+    settings = FitSettings(iterations, GROUND_RGB[scene.ground])
+    return Fitting(start, cameras, [lambda p=p: p for p in pictures], settings).run()
+
+
+def write_relief(folder: Path = FOLDER) -> Path:
+    """Writes Gaussians, cameras and request; returns their folder."""
+    question, home = sample_question(), folder / RELIEF[0]
+    home.mkdir(parents=True, exist_ok=True)
+    save_gaussians(home / "scene.spz", sample_relief())
+    background = "#" + "".join(f"{round(255 * part):02x}" for part in GROUND_RGB[question.edit.source.ground])
+    _write(home / "transforms.json", {"frames": [_frame(camera) for camera in cone(VIEWS)]})
+    asked = {"title": "a relief", "prompt": question.prompt, "background": background}
+    _write(home / "request.json", asked)
+    return home
+
+
+def _frame(camera: Camera) -> dict[str, Any]:
+    """A camera as nerfstudio's transforms.json says it: camera to world, y up and z backward."""
+    pose = torch.linalg.inv(camera.view) * torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64)
+    lens = {"fl_x": camera.fx, "fl_y": camera.fy, "cx": camera.cx, "cy": camera.cy}
+    return {
+        "file_path": camera.name,
+        "w": camera.width,
+        "h": camera.height,
+        **{name: round(value, 6) for name, value in lens.items()},
+        "transform_matrix": [[round(value, 9) for value in row] for row in pose.tolist()],
+    }
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    text = json.dumps(value, indent=1) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
