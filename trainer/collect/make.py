@@ -33,6 +33,7 @@ from .plan import Question
 from .recipe import Recipe, Teacher
 from .rows import row_of, task_of
 from .sources.item import Media
+from .split import split_of
 from .stages import Stage, key_of
 from .teach import PROMPT_VERSION, taught
 from .teacher import Asked
@@ -126,11 +127,17 @@ class _Making:
     def _write(self, taught: list[tuple[Question, dict[str, Any], dict[str, Any]]]) -> int:
         lines, texts, names = [], TextFilter(self.recipe.filters), self._clusters(taught)
         for question, task, result in taught:
+            cluster = names[question.item.group]
+            splits = {split_of(names.get(group, group), self.recipe.seed, self.recipe.split)
+                      for group in (question.item.group, *question.groups)}  # fmt: skip
+            if len(splits) > 1:  # near originals moved one of them
+                self._drop(question, "split", f"its references are in {', '.join(sorted(splits))}")
+                continue
             found = texts.problem(question.edit_type, result["trace"])
             if found is not None:
                 self._drop(question, *found)
                 continue
-            data, problems = row_of(self.recipe, question, task, result, self.out, names[question.item.group])
+            data, problems = row_of(self.recipe, question, task, result, self.out, cluster)
             if problems:
                 self._drop(question, "schema", "; ".join(problems)[:400])
             else:

@@ -16,13 +16,14 @@ from hashlib import blake2b
 from .quota import categories, edit_types, reference_counts
 from .recipe import Recipe
 from .sources.item import Item, Media
+from .split import split_of
 from .words import WORDS, shortened
 
 
 @dataclass(frozen=True)
 class Question:
     """What will be asked: an item, the pictures that go with it in the order in which they are seen, and the
-    words of the text references."""
+    words of the text references. groups: of the references, which are in the item's own split."""
 
     id: str
     item: Item
@@ -30,6 +31,7 @@ class Question:
     edit_type: str
     references: tuple[Media, ...]
     words: tuple[str, ...]
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Planned:
 def make_plan(recipe: Recipe, items: Iterable[Item]) -> Planned:
     """Fills each category's quota from the items that can be asked about so; where they are too few, the rest
     is `missing`, and no other category takes its place. The same recipe and items give the same plan."""
-    pool = _Pool(items, recipe.seed)
+    pool = _Pool(items, recipe)
     questions: list[Question] = []
     missing: Counter[tuple[str, str]] = Counter()
     for category, slots in _slots(recipe).items():
@@ -69,49 +71,64 @@ def _slots(recipe: Recipe) -> dict[str, list[tuple[str, int]]]:
     return {name: [next(every) for _ in range(count)] for name, count in categories(recipe.rows).items()}
 
 
-class _Pool:
-    """All items, and the pictures and clips that may stand beside another item's original."""
+_Shown = tuple[Media, str]  # and the group that it belongs to
 
-    def __init__(self, items: Iterable[Item], seed: int) -> None:
-        self.items = sorted(items, key=lambda item: _hash(f"{seed} {item.source} {item.original.id}"))
-        self.clips = [m for item in self.items for m in (item.reference, item.original)
-                      if m is not None and m.kind == "video"]  # fmt: skip
-        self.pictures = [m for item in self.items for m in (item.reference, item.edited)
-                         if m is not None and m.kind == "image"]  # fmt: skip
+
+class _Pool:
+    """All items, and the pictures and clips of each split that may stand beside an original of that split: a
+    picture that is tested with is nobody's reference in training."""
+
+    def __init__(self, items: Iterable[Item], recipe: Recipe) -> None:
+        self.items = sorted(items, key=lambda item: _hash(f"{recipe.seed} {item.source} {item.original.id}"))
+        self._split = {item.group: split_of(item.group, recipe.seed, recipe.split) for item in self.items}
+        self._shown: dict[tuple[str, str], list[_Shown]] = defaultdict(list)  # by kind and split
+        for item in self.items:
+            for media in (item.reference, item.original):
+                if media is not None and media.kind == "video":
+                    self._shown["video", self._split[item.group]].append((media, item.group))
+            for media in (item.reference, item.edited):
+                if media is not None and media.kind == "image":
+                    self._shown["image", self._split[item.group]].append((media, item.group))
         stills = [item for item in self.items if item.original.kind == "image"]
         self.found = {
             "items": len(self.items),
             "pictures": len(stills),
             "pairs": sum(item.edited is not None for item in stills),
-            "picture references": len(self.pictures),
-            "clips": len(self.clips),
+            "picture references": self._count("image"),
+            "clips": self._count("video"),
         }
+
+    def _count(self, kind: str) -> int:
+        return sum(len(shown) for (each, _), shown in self._shown.items() if each == kind)
+
+    def _others(self, item: Item, kind: str) -> list[_Shown]:
+        return self._shown[kind, self._split[item.group]]
 
     def can(self, item: Item, category: str) -> bool:
         """Whether a question of that category can be asked about the item."""
         still = item.original.kind == "image"
         if category == "image->video":
-            return not still and bool(self.pictures or _own(item, "image"))
+            return not still and bool(self._others(item, "image") or _own(item, "image"))
         if category.startswith("video"):
-            return still and bool(self.clips)
+            return still and bool(self._others(item, "video"))
         if category.startswith("image"):
             return still and bool(_own(item, "image"))
         return still
 
-    def beside(self, item: Item, kind: str, count: int, start: str) -> tuple[Media, ...]:
-        """`count` references of that kind: the item's own first, then others', none twice; fewer where there
-        are not so many."""
-        chosen = _own(item, kind)[:1]
-        others = self.pictures if kind == "image" else self.clips
+    def beside(self, item: Item, kind: str, count: int, start: str) -> tuple[_Shown, ...]:
+        """`count` references of that kind: the item's own first, then others' of its split, none twice; fewer
+        where there are not so many."""
+        chosen = [(media, item.group) for media in _own(item, kind)[:1]]
+        others = self._others(item, kind)
         at = _hash(start) % max(1, len(others))
         taken = {item.original.id, *(each.id for each in _own(item, kind))}
         for step in range(len(others)):
             if len(chosen) >= count:
                 break
             other = others[(at + step) % len(others)]
-            if other.id not in taken:
+            if other[0].id not in taken:
                 chosen.append(other)
-                taken.add(other.id)
+                taken.add(other[0].id)
         return tuple(chosen)
 
 
@@ -146,14 +163,15 @@ class _Given:
 def _question(pool: _Pool, item: Item, category: str, edit_type: str, count: int, use: int) -> Question:
     name = f"{item.source}\n{item.original.id}\n{category}\n{edit_type}\n{use}"
     visual = category.removesuffix("+text")
-    references: tuple[Media, ...] = ()
+    shown: tuple[_Shown, ...] = ()
     if visual != "text":
-        references = pool.beside(item, "video" if visual == "video" else "image", count, name)
+        shown = pool.beside(item, "video" if visual == "video" else "image", count, name)
     words: tuple[str, ...] = ()
     if category.endswith("text"):
         words = _words(item, edit_type, count if visual == "text" else 1, use, name)
+    references, groups = tuple(media for media, _ in shown), tuple(group for _, group in shown)
     seen = "\n".join((name, *(each.id for each in references), *words))
-    return Question(_digest(seen), item, category, edit_type, references, words)
+    return Question(_digest(seen), item, category, edit_type, references, words, groups)
 
 
 def _words(item: Item, edit_type: str, count: int, use: int, name: str) -> tuple[str, ...]:

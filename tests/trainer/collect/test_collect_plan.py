@@ -11,6 +11,7 @@ from trainer.collect.plan import make_plan
 from trainer.collect.quota import CATEGORIES, TYPES, categories, edit_types, reference_counts, shared_out
 from trainer.collect.recipe import Recipe, Source
 from trainer.collect.sources.item import Item, Media
+from trainer.collect.split import split_of
 from trainer.collect.words import MOST, WORDS, shortened
 
 
@@ -74,6 +75,21 @@ def test_a_plan_with_enough_sources_is_exact_in_both_margins_and_repeats_nothing
         assert len({each.id for each in (*q.references, q.item.original)}) == len(q.references) + 1
         assert bool(q.words) == q.category.endswith("text")
         assert all(1 <= len(words.split()) <= MOST for words in q.words)
+
+
+def test_references_are_of_the_split_that_their_original_is_in() -> None:
+    asked = recipe(300)
+    items = [*map(pair, range(150)), *map(clip, range(40))]
+    owner = {m.id: item.group for item in items for m in (item.original, item.edited, item.reference) if m}
+    questions = make_plan(asked, items).questions
+    splits = [
+        {split_of(g, 0, asked.split) for g in (q.item.group, *(owner[m.id] for m in q.references))}
+        for q in questions
+    ]
+    assert all(len(each) == 1 for each in splits)
+    assert Counter(name for each in splits for name in each).keys() == {"train", "test"}
+    assert all(q.groups == tuple(owner[m.id] for m in q.references) for q in questions)
+    assert any(g != q.item.group for q in questions for g in q.groups)  # some are others'
 
 
 def test_the_same_items_in_any_order_give_the_same_plan_and_another_seed_another() -> None:
