@@ -33,12 +33,13 @@ export class Outbox {
     return all.filter((each) => each.rater === this.rater);
   }
 
+  // Done when it is kept (the transaction is committed), not when it is sent: `flush` sends.
   async add(path, body) {
     const database = await this.database;
     const entry = { rater: this.rater, path, body };
     if (database) await run(database, "readwrite", (store) => store.add(entry));
     else this.memory.push({ ...entry, at: Math.random() });
-    return this.flush();
+    this.tell((await this.waiting()).length, null);
   }
 
   // One at a time and in order; an answer of the server, yes or no, ends the matter, silence does not.

@@ -10,7 +10,8 @@ const done = []; // {key, entry}, the newest last
 const answered = new Set(); // ids that are not to be shown again, though the server may not know yet
 const tabs = new BroadcastChannel("evlm-ratings");
 let outbox, shown = 0, players = [], note = "", fetching = null, again = false, counts = { votes: 0, left: 0 }, ended = false;
-let state, maskOn = false, opacity = 0.5, training = false, waitingForNext = false;
+let state, maskOn = false, opacity = 0.5, training = false, waitingForNext = false, keeping = false;
+const restored = new Set(); // keys of votes that were taken back, whose items are shown again already
 
 const token = new URLSearchParams(location.hash.slice(1)).get("token") || sessionStorage.getItem("token");
 if (token) {
@@ -44,7 +45,7 @@ async function patient(path) {
 
 let offline = false, open = 0;
 function say() {
-  $("saved").textContent = offline ? `server away, ${open} kept here` : open ? `saving ${open} …` : "all saved";
+  $("saved").textContent = offline ? `server away, ${open} kept here` : open || keeping ? `saving ${open + keeping} …` : "all saved";
   $("saved").classList.toggle("bad", offline);
   $("progress").textContent = training ? "training" : `${counts.votes} rated, ${counts.left} left`;
 }
@@ -120,6 +121,7 @@ function draw() {
   }
   message("");
   const { item } = entry;
+  $("item").dataset.id = item.id;
   training = item.training;
   $("prompt").textContent = item.prompt ? `They said: “${item.prompt}”` : "";
   $("instruction").textContent = item.instruction;
@@ -222,34 +224,59 @@ function masks() {
 
 const newKey = () => [...crypto.getRandomValues(new Uint8Array(16))].map((b) => b.toString(16).padStart(2, "0")).join("");
 
+// Puts it into the outbox; the page goes on only when it is kept. Says whether it is; what is pressed meanwhile
+// counts for nothing, as nothing else has been shown yet.
+async function keep(path, body) {
+  keeping = true;
+  say();
+  try {
+    await outbox.add(path, body);
+    return true;
+  } catch (error) {
+    $("lesson").textContent = `This browser could not keep it (${error?.message ?? error}): please answer again.`;
+    $("lesson").hidden = false;
+    return false;
+  } finally {
+    keeping = false;
+    say();
+  }
+}
+
 async function answer(value) {
   const entry = queue[0];
-  if (!entry || $("item").hidden) return;
+  if (!entry || $("item").hidden || keeping) return;
   if (waitingForNext) return following();
+  if (!$("note").hidden) closeNote(true); // what stands there was meant for this answer
   const body = { key: newKey(), item: entry.item.id, value, note, ms: Math.round(performance.now() - shown) };
   if (entry.item.training) return value === null ? undefined : learn(entry, body);
-  queue.shift();
   answered.add(entry.item.id);
+  if (!await keep("api/votes", body)) return answered.delete(entry.item.id);
+  const at = queue.indexOf(entry);
+  if (at >= 0) queue.splice(at, 1);
   done.push({ key: body.key, entry });
   if (done.length > 30) forget(done.shift().entry);
   if (value !== null) counts = { votes: counts.votes + 1, left: counts.left - 1 };
   draw();
-  await outbox.add("api/votes", body);
-  tabs.postMessage({ item: entry.item.id });
+  tabs.postMessage({ rater: state.rater, item: entry.item.id });
+  say();
+  await outbox.flush();
   if (queue.length < AHEAD) refill();
 }
 
 async function learn(entry, body) {
-  waitingForNext = true;
-  let answered;
+  keeping = true;
+  let answered, trouble = "The server is away";
   try {
     answered = await post("api/lessons", body);
-  } catch {
-    waitingForNext = false;
-    $("lesson").textContent = "The server is away: please answer again.";
+    if (answered.status !== 200) trouble = answered.data.detail;
+  } catch { /* said below */ } finally { keeping = false; }
+  if (answered?.status === 401) return lost();
+  if (answered?.status !== 200) {
+    $("lesson").textContent = `${trouble}: please answer again.`;
     $("lesson").hidden = false;
     return;
   }
+  waitingForNext = true;
   const { right, answer: should, why, trained } = answered.data;
   const verdict = right ? "Right." : `The answer is ${should ? "yes" : "no"}.`;
   const then = trained ? "The training is done; now it counts." : "";
@@ -265,21 +292,25 @@ function following() {
 }
 
 async function undo() {
-  if (training && queue.length) return;
-  let last = done.pop();
+  if (keeping || (training && queue.length)) return;
+  let last = done.at(-1);
   if (!last) { // after a reload the server knows what came last
     await outbox.flush();
     const { votes } = await (await patient("api/last")).json();
     if (!votes.length) return;
     last = { key: votes[0].key, entry: null };
   }
+  if (!await keep("api/undo", { key: last.key })) return;
   if (last.entry) {
+    done.splice(done.indexOf(last), 1);
+    restored.add(last.key);
     answered.delete(last.entry.item.id);
     queue.unshift(last.entry);
     counts = { votes: counts.votes - 1, left: counts.left + 1 };
     draw();
   }
-  await outbox.add("api/undo", { key: last.key });
+  say();
+  await outbox.flush();
 }
 
 // What the outbox tells: how much waits, what the server answered (0: nothing), and to what.
@@ -287,7 +318,7 @@ async function told(waits, answer, entry) {
   open = waits;
   if (answer) offline = answer.status === 0;
   if (answer?.status === 401) lost();
-  if (answer?.status === 200 && entry.path === "api/undo") {
+  if (answer?.status === 200 && entry.path === "api/undo" && !restored.has(entry.body.key)) {
     const id = answer.data.item.id;
     answered.delete(id);
     if (!queue.some((each) => each.item.id === id)) {
@@ -376,12 +407,16 @@ $("pictures").addEventListener("pointermove", (event) => {
   $("pictures").style.setProperty("--y", `${((event.clientY - box.top) / box.height) * 100}%`);
 });
 tabs.addEventListener("message", ({ data }) => { // another tab of this browser has answered it
+  if (data.rater !== state?.rater) return; // the tab of another rater on this machine
   answered.add(data.item);
   const at = queue.findIndex((each) => each.item.id === data.item);
   if (at < 0) return;
   forget(queue.splice(at, 1)[0]);
   if (at === 0) draw();
   refill();
+});
+addEventListener("beforeunload", (event) => {
+  if (keeping || outbox?.memory.length) event.preventDefault(); // it is nowhere but in this tab
 });
 addEventListener("online", () => outbox?.flush());
 

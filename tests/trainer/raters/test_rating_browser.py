@@ -85,8 +85,11 @@ def votes(server: Server) -> list[tuple[int, int]]:
 
 
 def answer(page: Any, key: str) -> None:
+    """A press, and the page that goes on to another item: then the answer is kept."""
     page.wait_for_selector("#item:not([hidden])", timeout=LONG)
+    shown = page.get_attribute("#item", "data-id")
     page.keyboard.press(key)
+    page.wait_for_selector(f"#item[hidden], #item:not([data-id='{shown}'])", state="attached", timeout=LONG)
 
 
 def saved(page: Any) -> None:
