@@ -149,14 +149,15 @@ def add_rater(store: Store, name: str, role: str = "rater") -> str:
 
 
 def revoke(store: Store, name: str) -> None:
-    """Ends a rater's token; the votes stay, leased items go back. Raises ConfigError, RecordError."""
+    """Ends a rater's token; the votes stay, leased items go back. What waits in their browser still counts
+    with a new token, where there is room. Raises ConfigError, RecordError."""
     with store.write() as sql:
         found = sql.execute("SELECT id FROM rater WHERE name = ?", (name,)).fetchone()
         if not found:
             names = ", ".join(row["name"] for row in sql.execute("SELECT name FROM rater ORDER BY id"))
             raise ConfigError(f"no rater is called {name!r:.90}; there are: {names or 'none'}")
         sql.execute("UPDATE rater SET token = NULL WHERE id = ?", (found["id"],))
-        sql.execute("DELETE FROM lease WHERE rater = ?", (found["id"],))
+        sql.execute("UPDATE lease SET until = 0 WHERE rater = ?", (found["id"],))
 
 
 def raters(store: Store) -> list[Rater]:

@@ -264,3 +264,11 @@ def test_a_bad_line_of_known_answers_is_named(tmp_path: Path, line: str) -> None
 def test_a_known_answer_of_no_row_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'elsewhere' is no row"):
         opened(rated_folder(tmp_path, 2, [{"id": "elsewhere", "yes": True}]))
+
+
+def test_what_waited_in_a_browser_counts_with_the_new_link_of_a_revoked_rater(tmp_path: Path) -> None:
+    store = opened(rated_folder(tmp_path, 3))
+    given = next_items(store, rater(store, "anna"), 1)[0]
+    revoke(store, "anna")
+    again = rater(store, "anna")
+    assert vote(store, again, Vote(new_key(), given.id, True)) == "kept"
