@@ -256,7 +256,7 @@ def annotated(name: str) -> Path:
         path = inside(folder, named[1])
     except RecordError as error:
         raise PictureError(f"{name!r:.200}: it leads out of ComfyUI's folder") from error
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
         raise PictureError(f"{name!r:.200}: no such file in ComfyUI's folder")
     return path
 

@@ -170,7 +170,9 @@ def _cut_off(path: Path) -> str:
                 if not at and head[4:8] != b"ftyp":
                     return ""
                 length = int.from_bytes(head[:4], "big")
-                at += int.from_bytes(head[8:], "big") if length == 1 else length if length >= 8 else size
+                if length == 1:  # the length follows, as a longer number
+                    length = int.from_bytes(head[8:], "big")
+                at += length if length >= 8 else size
     except OSError:
         return ""
     return ": it is cut off, and its index, which stands at the end, is lost; copy or download it again"

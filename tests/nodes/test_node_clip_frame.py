@@ -57,7 +57,17 @@ def test_a_frame_comes_with_the_clip_s_size_and_length(clip: torch.Tensor, name:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "gone.mp4", "../comfy/input/sub/a.mkv", "/etc/passwd", "sub/../../a.mkv", "a\0b", "text.mp4"]
+    "name",
+    [
+        "",
+        "gone.mp4",
+        "../comfy/input/sub/a.mkv",
+        "/etc/passwd",
+        "sub/../../a.mkv",
+        "a\0b",
+        "text.mp4",
+        "a" * 300,
+    ],
 )
 def test_nothing_else_is_read(clip: torch.Tensor, name: str) -> None:
     (Path(folder_paths.get_input_directory()) / "text.mp4").write_text("no clip")
