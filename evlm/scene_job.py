@@ -234,7 +234,11 @@ class SceneJob:
             chosen |= step.rows
         self.home = home
         changed = (home < 0) | _carried(chosen, home)
-        return replace(scene, gaussians=edited, selection=changed).noted(*self.notes)
+        source = scene.source
+        if not torch.equal(home, torch.arange(len(gaussians), device=home.device)):
+            source = None  # its further columns are of rows that may be others now; `home` says which
+            self._note(["rows came or went"] if scene.source is not None else [])
+        return replace(scene, gaussians=edited, selection=changed, source=source).noted(*self.notes)
 
     def select_all(self, reasoned: Reasoned, looks: Looks) -> list[StepSelection]:
         """`select`, of each step that changes something."""

@@ -24,7 +24,7 @@ from .adam import Adam
 from .fitting import FitStep
 from .losses import photometric
 from .rates import extent, rates
-from .state import REMEDY, load_tensors, save_tensors
+from .state import REMEDY, files_of, load_tensors, save_tensors
 
 PACE = {"shifts": 2.5e-3, "turns": 1e-2, "weights": 5e-2}  # of shifts in the scene's extent
 
@@ -169,7 +169,8 @@ class FittingInTime:
         return picture
 
     def _fingerprint(self) -> str:
-        """Of what the fit was given; pictures by their cameras alone."""
+        """Of what the fit was given; of pictures their cameras, and of those that are files names, sizes
+        and times."""
         gaussians, motion = self._began
         digest = hashlib.blake2b(digest_size=16)
         for tensor in [*gaussians.tensors().values(), motion.keys.times, *motion.tensors().values()]:
@@ -184,6 +185,7 @@ class FittingInTime:
                 camera.name,
             )
             digest.update(repr((*said, camera.time)).encode())
+        digest.update(files_of(self.photographs))
         digest.update(repr(sorted(asdict(self.settings).items())).encode())
         return digest.hexdigest()
 

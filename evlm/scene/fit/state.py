@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,12 +33,19 @@ def fingerprint(fitting: Fitting) -> str:
     for camera in fitting.cameras:
         said = (camera.view.tolist(), camera.intrinsics.tolist(), camera.width, camera.height, camera.name)
         digest.update(repr(said).encode())
-    for read in fitting.photographs:
-        if (path := getattr(read, "path", None)) is not None:
-            found = path.stat()
-            digest.update(repr((str(path.resolve()), found.st_size, found.st_mtime_ns)).encode())
+    digest.update(files_of(fitting.photographs))
     digest.update(repr(sorted(asdict(fitting.settings).items())).encode())
     return digest.hexdigest()
+
+
+def files_of(photographs: Sequence[Callable[[], Tensor]]) -> bytes:
+    """Of photographs that are files: their names, sizes and times."""
+    said = b""
+    for read in photographs:
+        if (path := getattr(read, "path", None)) is not None:
+            found = path.stat()
+            said += repr((str(path.resolve()), found.st_size, found.st_mtime_ns)).encode()
+    return said
 
 
 def write_state(path: Path, fitting: Fitting, belongs: str) -> None:
