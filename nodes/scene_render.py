@@ -91,13 +91,12 @@ class RenderScene(io.ComfyNode):
         gaussians = scene_views.on_device(scene.gaussians)
         images = torch.empty(len(views), height, width, 3)
         masks = torch.empty(len(views), height, width)
-        watch = scene_views.Watch()
+        watch = clips.Watch()  # no pictures on the way: a page goes on showing the last one, for the clip
 
         def pictures() -> Iterator[Tensor]:
             for at, (picture, mask) in enumerate(scene_views.drawn(scene, gaussians, views, antialias)):
                 images[at] = scene_views.tinted(picture, mask) if show_selection else picture
                 masks[at] = mask
-                watch.picture = images[at : at + 1]
                 watch("drawing", at + 1, len(views))
                 yield images[at : at + 1]
 
