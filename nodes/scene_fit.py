@@ -111,9 +111,8 @@ class FitScene(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, cameras: Any, points: Any) -> bool | str:
-        wrong = scene_folders.problem(scene_folders.cameras, cameras) if cameras else None
-        return wrong or (scene_folders.problem(scene_folders.points, points) if points else None) or True
+    def validate_inputs(cls, cameras: Any) -> bool | str:  # of one: an error is said at each that is named
+        return (scene_folders.problem(scene_folders.cameras, cameras) if cameras else None) or True
 
     @classmethod
     def fingerprint_inputs(cls, cameras: Any, points: Any, **rest: Any) -> str:

@@ -66,9 +66,8 @@ class LoadScene(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, scene: Any, cameras: Any) -> bool | str:
-        wrong = scene_folders.problem(scene_folders.find, scene)
-        return wrong or scene_folders.problem(scene_folders.cameras, cameras) or True
+    def validate_inputs(cls, scene: Any) -> bool | str:  # of one: an error is said at each that is named
+        return scene_folders.problem(scene_folders.find, scene) or True
 
     @classmethod
     def fingerprint_inputs(cls, scene: Any, cameras: Any, **rest: Any) -> str:

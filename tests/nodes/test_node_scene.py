@@ -148,9 +148,9 @@ def test_names_lead_nowhere_but_into_the_input_folder(scene: Any, base: Path, tm
     (base / "input" / "link.ply").symlink_to(tmp_path / "secret.ply")
     for name in ("../../secret.ply", str(tmp_path / "secret.ply"), "link.ply", "absent.ply", "", "a\x00.ply"):
         assert "scene" in refused("EVLM_LoadScene", scene=name)
-        assert nodes()["EVLM_LoadScene"].validate_inputs(scene=name, cameras="orbit:4") is not True
+        assert nodes()["EVLM_LoadScene"].validate_inputs(scene=name) is not True
         assert "cameras" in refused("EVLM_LoadScene", cameras=name)
-    assert nodes()["EVLM_LoadScene"].validate_inputs(scene="bundled", cameras="cone:4") is True
+    assert nodes()["EVLM_LoadScene"].validate_inputs(scene="bundled") is True
     assert "background 'red': expected #rrggbb" in refused("EVLM_LoadScene", background="red")
 
 

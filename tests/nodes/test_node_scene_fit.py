@@ -165,4 +165,4 @@ def test_what_does_not_fit_together_is_refused(faded: Any, pictures: torch.Tenso
     assert "expected a name in ComfyUI's input folder" in refused(cameras="../..", images=pictures)
     assert "stand around a scene, and none is given" in refused(cameras="orbit:4", images=pictures)
     check = nodes()["EVLM_FitScene"].validate_inputs
-    assert check(cameras="", points="") is True and check(cameras="nowhere", points="") is not True
+    assert check(cameras="") is True and check(cameras="nowhere") is not True
