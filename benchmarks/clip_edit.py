@@ -36,6 +36,7 @@ import torch
 from torch import Tensor
 
 from .clip_figures import interval, mean, measured, questions
+from .diffusers_ip2p import pipeline_of
 
 SEEDS = 3
 WINDOW, OVERLAP = 8, 2
@@ -171,22 +172,9 @@ def before(editor: Any, frames: Tensor, words: str, mask: Tensor, settings: Any)
 
 def diffusers(editor: Any, frames: Tensor, words: str, mask: Tensor, settings: Any) -> Tensor:
     """Each crop as a picture of diffusers' pipeline with the same noise, put back by the mask."""
-    from diffusers import StableDiffusionInstructPix2PixPipeline
-
     from evlm.edit.masked import begin, put_all_back
-    from evlm.edit.schedulers import build_scheduler
 
-    pipe = StableDiffusionInstructPix2PixPipeline(
-        vae=editor.vae,
-        text_encoder=editor.text_encoder,
-        tokenizer=editor.tokenizer,
-        unet=editor.unet,
-        scheduler=build_scheduler(settings.scheduler, editor.scheduler_config),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipe.set_progress_bar_config(disable=True)
+    pipe = pipeline_of(editor, settings)
     sizes = editor.best_resolution, editor.full_frame_resolution, editor.multiple
     frames, works = begin(frames, mask.float(), *sizes, settings.context, [], editor.factor)
     painted = []

@@ -25,10 +25,11 @@ import torch
 from torch import Tensor
 
 from evlm.edit.ip2p import IP2P
-from evlm.edit.schedulers import build_scheduler
 from trainer.world.edits import Edit, random_edit
 from trainer.world.render import render
 from trainer.world.scene import Scene, random_scene
+
+from .diffusers_ip2p import pipeline_of
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLED = ROOT / "evlm" / "bundled" / "editor"
@@ -95,20 +96,8 @@ def both(editor: IP2P, steps: int) -> tuple[Callable[[Case], Tensor], Callable[[
     """Our masked edit and diffusers' pipeline, around the same modules."""
     from dataclasses import replace
 
-    from diffusers import StableDiffusionInstructPix2PixPipeline
-
     settings = replace(editor.defaults, steps=steps)
-    pipe = StableDiffusionInstructPix2PixPipeline(
-        vae=editor.vae,
-        text_encoder=editor.text_encoder,
-        tokenizer=editor.tokenizer,
-        unet=editor.unet,
-        scheduler=build_scheduler(settings.scheduler, editor.scheduler_config),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipe.set_progress_bar_config(disable=True)
+    pipe = pipeline_of(editor, settings)
 
     def ours(case: Case) -> Tensor:
         return editor.edit(case.source, case.edit.instruction, case.mask, settings).frames

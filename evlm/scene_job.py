@@ -191,6 +191,9 @@ class SceneJob:
         for number, step in enumerate(selections):
             photographs = looks.pictures if looks.photographed and not number else None
             rows = _carried(step.rows, home)
+            if bool(step.rows.any()) and not bool(rows.any()):
+                self._note([f"step {number + 1}: an earlier step took away what it is about; it is left out"])
+                continue
             kind, settings = step.operation, self.settings
             if kind != "repaint":
                 steps, growth = max(settings.steps, STEPS), max(settings.growth, GROWTH)

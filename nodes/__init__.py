@@ -18,6 +18,7 @@ from . import (
     quick,
     rate,
     reason,
+    remote,
     scene_edit,
     scene_example,
     scene_fit,
@@ -32,7 +33,7 @@ from . import (
 
 NODES: list[type[io.ComfyNode]] = [
     load.LoadModel,
-    load.RemoteModel,
+    remote.RemoteModel,
     reason.Reference,
     reason.Reason,
     reason.ShowTrace,

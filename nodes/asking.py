@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from comfy_api.latest import io
 
 if TYPE_CHECKING:
     from ..evlm.plan.trace import Plan
@@ -11,6 +13,21 @@ if TYPE_CHECKING:
 UNKNOWN = (
     "`ask below` has no effect: nothing is known of how sure this model is (a server without logprobs, say)"
 )
+
+
+def below_input(stops: str = "Paint nothing") -> Any:
+    """`ask below`, and what happens there."""
+    return io.Float.Input(
+        "ask_below",
+        display_name="ask below",
+        default=0.0,
+        min=0.0,
+        max=1.0,
+        step=0.05,
+        optional=True,
+        tooltip=f"{stops} where the model is less sure of its plan than this, 0 to 1, and say what to do; "
+        "0: never.",
+    )
 
 
 def asks(plans: Sequence[Plan], below: float) -> tuple[str, bool]:

@@ -11,7 +11,7 @@ import torch
 from comfy_api.latest import io
 
 from . import host, sockets
-from .asking import asks
+from .asking import asks, below_input
 from .checks import checked
 from .edit import own_values
 from .ground import drawn
@@ -106,17 +106,7 @@ class QuickEdit(io.ComfyNode):
                 sockets.References.Input("references", optional=True, tooltip="Things to look at."),
                 sockets.BoxesIn.Input("boxes", optional=True, tooltip="Instead of the detector's."),
                 io.Mask.Input("mask", optional=True, tooltip="Where to edit, instead of the plan's place."),
-                io.Float.Input(
-                    "ask_below",
-                    display_name="ask below",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    optional=True,
-                    tooltip="Paint nothing where the model is less sure of its plan than this, 0 to 1, and "
-                    "say what to do; 0: never.",
-                ),
+                below_input(),
             ],
             outputs=[
                 io.Image.Output("edited", display_name="image", tooltip="The original where stopped."),

@@ -9,7 +9,7 @@ import torch
 from comfy_api.latest import io
 
 from . import clips, host, scene_views, sockets
-from .asking import asks
+from .asking import asks, below_input
 from .checks import checked
 from .clips import ClipOrScene
 from .story import STORY
@@ -165,17 +165,7 @@ class Reason(io.ComfyNode):
                     tooltip="Hold the text to its form, so that the model cannot ramble or miss it. 'auto': "
                     "a model that was never tuned on the form.",
                 ),
-                io.Float.Input(
-                    "ask_below",
-                    display_name="ask below",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    optional=True,
-                    tooltip="Stop here where the model is less sure of its plan than this, 0 to 1, and say "
-                    "what to do; 0: never.",
-                ),
+                below_input("Stop here"),
                 io.Combo.Input(
                     "style",
                     options=STYLES,

@@ -10,7 +10,7 @@ import torch
 from comfy_api.latest import io
 
 from . import host, quick, scene_views, scene_work, sockets
-from .asking import asks
+from .asking import asks, below_input
 from .checks import checked
 from .edit import own_values
 from .painting import guidance_inputs
@@ -103,17 +103,7 @@ class EditScene(io.ComfyNode):
                     optional=True,
                     tooltip="Where to edit in the first view, instead of the plan's place.",
                 ),
-                io.Float.Input(
-                    "ask_below",
-                    display_name="ask below",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    optional=True,
-                    tooltip="Paint nothing where the model is less sure of its plan than this, 0 to 1, and "
-                    "say what to do; 0: never.",
-                ),
+                below_input(),
             ],
             outputs=[
                 sockets.Scene.Output(

@@ -14,8 +14,8 @@ from torch import Tensor
 from evlm.edit.ip2p import IP2P
 from evlm.edit.parts import SD15, Parts
 from evlm.edit.protocol import EditSettings
-from evlm.edit.schedulers import build_scheduler
 
+from ..diffusers_ip2p import pipeline_of
 from .steps import Bar, Setting, Step
 from .turns import Timed, figures, in_turns
 
@@ -68,19 +68,7 @@ def both(
     editor: IP2P, run: EditSettings, pictures: Tensor, mask: Tensor | None, setting: Setting
 ) -> dict[str, Timed]:
     """Our edit and diffusers' pipeline in turns."""
-    from diffusers import StableDiffusionInstructPix2PixPipeline
-
-    pipe = StableDiffusionInstructPix2PixPipeline(
-        vae=editor.vae,
-        text_encoder=editor.text_encoder,
-        tokenizer=editor.tokenizer,
-        unet=editor.unet,
-        scheduler=build_scheduler(run.scheduler, editor.scheduler_config),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipe.set_progress_bar_config(disable=True)
+    pipe = pipeline_of(editor, run)
 
     def theirs() -> Any:
         return pipe(

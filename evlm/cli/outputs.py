@@ -93,7 +93,8 @@ class Outputs:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
-                path.unlink()
+                with suppress(OSError):  # the new ones stand; a file that is open elsewhere stays beside them
+                    path.unlink()
 
     def release(self, paths: Sequence[Path]) -> None:
         """Take away what was claimed and never written."""

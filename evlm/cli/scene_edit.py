@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import EVLMError, one_line
 from . import arguments as kinds
-from . import given, request_flags
+from . import given, request_flags, scene_pictures
 from .ask import at_terminal, remedy
 from .originals import read_references
 from .outputs import Outputs, expanded
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 
 NAMES = ["edited.ply", "selection.npz", "before_after.mp4", "trace.json", "sheet.png"]
 SELECTED = ["selection.npz", "selection.png"]
-SHOWN = 6  # views on the sheet
 OLD = 14 * 24 * 3600.0  # seconds; unfinished work that nobody touched for so long is removed
-ORBIT, RATE = 36, 12  # pictures of the turn around the scene, and how many a second
 
 
 def add_parser(parser: argparse.ArgumentParser) -> None:
@@ -200,12 +198,12 @@ def _written(
             from ..scene.files import save_gaussians
 
             record["notes"] += save_gaussians(files["edited.ply"], edited.gaussians, source, job.home)
-            _write_clip(files["before_after.mp4"], job.scene, edited)
-            _write_sheet(files["sheet.png"], job, edited, selections, looks)
+            scene_pictures.write_clip(files["before_after.mp4"], job.scene, edited)
+            scene_pictures.write_sheet(files["sheet.png"], job, edited, selections, looks)
         elif selections:
-            _write_strip(files["selection.png"], job, selections, looks)
+            scene_pictures.write_strip(files["selection.png"], job, selections, looks)
         if selections:
-            _write_selection(files["selection.npz"], selections)
+            scene_pictures.write_selection(files["selection.npz"], selections)
         text = json.dumps(record, ensure_ascii=False, indent=2) + "\n"
         write_atomically(files["trace.json"], lambda file: file.write(text.encode("utf-8")))
     except BaseException:
@@ -213,102 +211,6 @@ def _written(
         raise
     terminal.line(f"{'wrote':8}  {', '.join(map(str, files.values()))}")
     return 0
-
-
-def _write_selection(path: Path, selections: list[StepSelection]) -> None:
-    """`rows`: bool [N], all that may change; `step_1` and so on: of each step."""
-    import numpy as np
-    import torch
-
-    from ..files.pictures import write_atomically
-
-    rows = {f"step_{n}": each.rows.cpu().numpy() for n, each in enumerate(selections, 1)}
-    rows["rows"] = torch.stack([each.rows for each in selections]).any(0).cpu().numpy()
-    write_atomically(path, lambda file: np.savez_compressed(file, allow_pickle=False, **rows))
-
-
-def _write_clip(path: Path, before: SplatScene, after: SplatScene) -> None:
-    """A turn around the scene, before on the left and after on the right."""
-    from fractions import Fraction
-
-    import torch
-
-    from ..files.clip_writer import write_clip
-    from ..scene.poses import common_up, orbit
-
-    cameras = orbit(before.gaussians, ORBIT, up=common_up(before.cameras) or "-y", size=256)
-
-    def pictures() -> Any:
-        for camera in cameras:
-            yield torch.cat([_shown(scene, camera) for scene in (before, after)], 1)[None]
-
-    write_clip(path, pictures(), "h264", [Fraction(1, RATE)] * len(cameras))
-
-
-def _write_sheet(
-    path: Path, job: SceneJob, edited: SplatScene, selections: list[StepSelection], looks: Looks
-) -> None:
-    import torch
-
-    from ..files.pictures import write_atomically
-    from ..scene.edit.views import seen
-    from ..viz.clip_sheet import StripFrame, draw_clip_sheet
-
-    some = range(0, len(looks.cameras), -(-len(looks.cameras) // SHOWN))
-    changed = edited.selection
-    assert changed is not None  # `SceneJob.paint` says what changed
-    before = torch.stack([each.rows for each in selections]).any(0)
-
-    def where(camera: Any) -> Tensor:
-        either = seen(job.scene.gaussians, before, camera) | seen(edited.gaussians, changed, camera)
-        return either.float().cpu()
-
-    tiles = [
-        StripFrame(
-            looks.pictures[at].cpu(),
-            where(looks.cameras[at]),
-            _shown(edited, looks.cameras[at]),
-            looks.cameras[at].name or f"view {at}",
-        )
-        for at in some
-    ]
-    orders = " ; then ".join(each.plan.instruction for each in selections)
-    image = draw_clip_sheet(tiles, orders, f"asked: “{job.prompt}”" if job.prompt else "")
-    write_atomically(path, lambda file: image.save(file, format="PNG"))
-
-
-def _write_strip(path: Path, job: SceneJob, selections: list[StepSelection], looks: Looks) -> None:
-    """The selection drawn into some views, and below each what is selected, alone."""
-    from dataclasses import replace
-
-    import torch
-
-    from ..files.pictures import write_atomically
-    from ..scene.edit.views import seen
-    from ..viz.clip_sheet import StripFrame, draw_clip_sheet
-
-    scene = job.scene
-    rows = torch.stack([each.rows for each in selections]).any(0)
-    alone = replace(scene, gaussians=scene.gaussians.rows(rows), selection=None)
-    tiles = []
-    for at in range(0, len(looks.cameras), -(-len(looks.cameras) // SHOWN)):
-        camera, picture = looks.cameras[at], looks.pictures[at].cpu()
-        mask = seen(scene.gaussians, rows, camera).float().cpu()
-        below = _shown(alone, camera) if bool(rows.any()) else torch.zeros_like(picture)
-        tiles.append(StripFrame(picture, mask, below, camera.name or f"view {at}"))
-    orders = " ; then ".join(each.plan.instruction for each in selections)
-    image = draw_clip_sheet(tiles, orders, f"{int(rows.sum()):,} of {len(rows):,} Gaussians are selected")
-    write_atomically(path, lambda file: image.save(file, format="PNG"))
-
-
-def _shown(scene: SplatScene, camera: Any) -> Tensor:
-    import torch
-
-    from ..scene.raster import rasterize
-
-    background = torch.tensor(scene.background).to(scene.gaussians.means)
-    with torch.no_grad():
-        return rasterize(scene.gaussians, camera, background).image.clamp(0, 1).float().cpu()
 
 
 def _record(options: argparse.Namespace, models: dict[str, Path], reasoned: Reasoned) -> dict[str, Any]:

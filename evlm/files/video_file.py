@@ -6,7 +6,6 @@ playlist that names other files or addresses is none of them).
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PictureError
+from .cut_off import cut_off
 from .disk import why
 from .kinds import kind_of
 from .pictures import MAX_PIXELS
@@ -154,28 +154,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
             f"{path}: {error}" if str(path) not in str(error) else str(error)
         ) from error.__cause__
     except Exception as error:  # FFmpeg and its wrapper raise a zoo of errors on damaged bytes
-        raise PictureError(f"{path}: not a video that can be read ({why(error)}){_cut_off(path)}") from error
-
-
-def _cut_off(path: Path) -> str:
-    """What there is to add where an MP4 or MOV lacks its index, which most writers put at the end."""
-    try:
-        with path.open("rb") as file:
-            size, at = os.fstat(file.fileno()).st_size, 0
-            while at + 8 <= size:
-                file.seek(at)
-                head = file.read(16)
-                if head[4:8] == b"moov":
-                    return ""
-                if not at and head[4:8] != b"ftyp":
-                    return ""
-                length = int.from_bytes(head[:4], "big")
-                if length == 1:  # the length follows, as a longer number
-                    length = int.from_bytes(head[8:], "big")
-                at += length if length >= 8 else size
-    except OSError:
-        return ""
-    return ": it is cut off, and its index, which stands at the end, is lost; copy or download it again"
+        raise PictureError(f"{path}: not a video that can be read ({why(error)}){cut_off(path)}") from error
 
 
 def _video_stream(container: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,10 +13,10 @@ import pytest
 
 BUTTON = '[data-evlm="evlm_clicks"] .evlm-button'
 POINTS = f"""() => {{
-    const node = {frontend.APP}.graph.nodes.find((each) => each.comfyClass === "EVLM_Track")
-    {frontend.APP}.canvas.ds.scale = 1
-    {frontend.APP}.canvas.centerOnNode(node)
-    return node.widgets.find((each) => each.name === "points").value
+    const node = {frontend.APP}.graph.nodes.find((each) => each.comfyClass === "EVLM_Track");
+    {frontend.APP}.canvas.ds.scale = 1;
+    {frontend.APP}.canvas.centerOnNode(node);
+    return node.widgets.find((each) => each.name === "points").value;
 }}"""
 
 
@@ -49,7 +50,9 @@ def test_clicks_on_frames_are_what_is_queued(page: frontend.Page, nodes_2: bool)
 
     def shows(frame: int) -> None:
         page.page.locator(".evlm-clicks-bar input").fill(str(frame))
-        page.page.locator(".evlm-clicks-bar span", has_text=f" {frame} ").wait_for(timeout=30_000)
+        page.page.locator(".evlm-clicks-bar span", has_text=re.compile(rf"\b{frame}\b")).wait_for(
+            timeout=30_000
+        )
 
     click(0.5, 0.25)
     click(0.75, 0.5, button="right")

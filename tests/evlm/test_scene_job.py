@@ -228,6 +228,19 @@ def test_a_thing_is_removed_and_later_steps_find_their_rows() -> None:
     assert before > 100 and after < 0.05 * before
 
 
+def test_a_step_about_what_an_earlier_one_took_away_is_left_out() -> None:
+    work = job(
+        Plan("remove the red ball", ("red ball",)),
+        Plan("make the red ball green", ("red ball",)),
+        Plan("make the blue ball green", ("blue ball",)),
+        editor=Greens(),
+    )
+    (gone, again, _), edited = run(work)
+    assert torch.equal(gone.rows & again.rows, again.rows), "what is repainted goes before"
+    assert "step 2: an earlier step took away what it is about; it is left out" in work.notes
+    assert edited.selection is not None and len(edited) == len(edited.selection)
+
+
 def test_something_is_added_where_the_plans_box_stands() -> None:
     box = torch.zeros(SIZE, SIZE)
     box[20:30, 4:14] = 1  # below the red ball

@@ -257,7 +257,7 @@ def test_the_fingerprint_follows_the_content(base: Path) -> None:
 
 
 def test_a_remote_model_is_checked_when_the_workflow_is() -> None:
-    node = part("nodes.load").RemoteModel
+    node = part("nodes.remote").RemoteModel
     assert node.validate_inputs(endpoint="https://api.example.com/v1") is True
     for endpoint in ("file:///etc/passwd", "https://", "http://a b/v1", "http://host/v1?key=1"):
         assert isinstance(node.validate_inputs(endpoint=endpoint), str)
@@ -267,7 +267,7 @@ def test_a_remote_model_is_checked_when_the_workflow_is() -> None:
 
 def test_trust_reaches_the_remote_model_and_old_workflows_have_none() -> None:
     where = {"endpoint": "https://api.example.com/v1", "model": "m", "timeout": 9}
-    assert part("nodes.load").RemoteModel.execute(**where).args[0].trust == "base"
+    assert part("nodes.remote").RemoteModel.execute(**where).args[0].trust == "base"
     assert call("EVLM_RemoteModel", **where, trust="tuned").args[0].trust == "tuned"
     with pytest.raises(part("evlm.errors").RequestError, match="expected one of base, tuned"):
         call("EVLM_RemoteModel", **where, trust="yes")

@@ -122,7 +122,8 @@ def make_app(folder: Path, store: Store, guidelines: Path | None = None) -> Fast
     @app.get("/api/state")
     def state(rater: Rater = Depends(known)) -> Any:  # noqa: B008
         more = progress(store, rater)
-        return {"rater": rater.id, "role": rater.role, "trained": rater.trained, "guidelines": words, **more}
+        known = {"store": store.number, "rater": rater.id, "role": rater.role, "trained": rater.trained}
+        return {**known, "guidelines": words, **more}
 
     @app.get("/api/next")
     def following(n: int = 1, rater: Rater = Depends(rates)) -> Any:  # noqa: B008

@@ -257,7 +257,7 @@ async function answer(value) {
   if (done.length > 30) forget(done.shift().entry);
   if (value !== null) counts = { votes: counts.votes + 1, left: counts.left - 1 };
   draw();
-  tabs.postMessage({ rater: state.rater, item: entry.item.id });
+  tabs.postMessage({ rater: who(), item: entry.item.id });
   say();
   await outbox.flush();
   if (queue.length < AHEAD) refill();
@@ -291,8 +291,16 @@ function following() {
   refill();
 }
 
-async function undo() {
-  if (keeping || (training && queue.length)) return;
+// Each press takes one back, however fast they come: one after the other, when nothing is being kept.
+let undoing = Promise.resolve();
+function undo() {
+  undoing = undoing.then(takeBack);
+  return undoing;
+}
+
+async function takeBack() {
+  if (training && queue.length) return;
+  while (keeping) await new Promise((resolve) => setTimeout(resolve, 5));
   let last = done.at(-1);
   if (!last) { // after a reload the server knows what came last
     await outbox.flush();
@@ -310,7 +318,7 @@ async function undo() {
     draw();
   }
   say();
-  await outbox.flush();
+  outbox.flush(); // not awaited: with the server away the next one is taken back all the same
 }
 
 // What the outbox tells: how much waits, what the server answered (0: nothing), and to what.
@@ -407,7 +415,7 @@ $("pictures").addEventListener("pointermove", (event) => {
   $("pictures").style.setProperty("--y", `${((event.clientY - box.top) / box.height) * 100}%`);
 });
 tabs.addEventListener("message", ({ data }) => { // another tab of this browser has answered it
-  if (data.rater !== state?.rater) return; // the tab of another rater on this machine
+  if (!state || data.rater !== who()) return; // the tab of another rater, or of another dataset
   answered.add(data.item);
   const at = queue.findIndex((each) => each.item.id === data.item);
   if (at < 0) return;
@@ -420,6 +428,9 @@ addEventListener("beforeunload", (event) => {
 });
 addEventListener("online", () => outbox?.flush());
 
+// Items are numbered anew in every dataset, and so are raters.
+const who = () => `${state.store}/${state.rater}`;
+
 async function begin() {
   if (!token) return message("Open this page by the link that you were given: it ends in #token=…");
   const response = await patient("api/state");
@@ -429,7 +440,7 @@ async function begin() {
   counts = state;
   $("guidelines").querySelector("div").replaceChildren(...markdown(state.guidelines));
   if (!state.trained && !state.votes) $("guidelines").showModal();
-  outbox = new Outbox(state.rater, post, told);
+  outbox = new Outbox(who(), post, told);
   for (const each of await outbox.waiting()) if (each.path === "api/votes") answered.add(each.body.item);
   outbox.flush().then(refill);
   await refill();

@@ -82,8 +82,15 @@ class Store:
                     for statement in _SCHEMA.split(";\n"):
                         sql.execute(statement)
                     sql.execute(f"PRAGMA user_version = {_VERSION}")
+                    sql.execute(f"PRAGMA application_id = {1 + secrets.randbelow(2**31 - 1)}")
                 elif version != _VERSION:
                     raise RecordError(f"{path}: of version {version}, expected {_VERSION}: update the pack")
+
+    @property
+    def number(self) -> int:
+        """Of this store, drawn when it was made: a browser's kept answers are of one store."""
+        with self._lock, self._errors():
+            return int(self._sql.execute("PRAGMA application_id").fetchone()[0])
 
     def close(self) -> None:
         with self._lock:

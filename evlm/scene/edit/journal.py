@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -71,7 +72,8 @@ class FolderJournal:
             ) from error
 
     def drop(self, name: str) -> None:
-        self._path(name).unlink(missing_ok=True)
+        with suppress(OSError):  # it only takes room
+            self._path(name).unlink(missing_ok=True)
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"

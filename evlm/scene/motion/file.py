@@ -33,6 +33,7 @@ def save_motion(path: Path, motion: Motion) -> None:
 def load_motion(path: Path, count: int) -> Motion:
     """count: of the Gaussians that it has to be of. Raises SceneError: damaged, of another kind, of another
     scene, or with numbers that are not finite."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if path.suffix in (".pth", ".pt", ".pkl", ".ckpt"):
@@ -43,7 +44,7 @@ def load_motion(path: Path, count: int) -> Motion:
     try:
         said = read_header(path).metadata
         tensors = load_file(path)
-    except (CheckpointError, OSError) as error:
+    except (CheckpointError, SafetensorError, OSError) as error:
         raise SceneError(f"{path}: the motion cannot be read: {error}") from error
     kind = said.get("kind", "")
     if said.get("format") != FORMAT or kind not in KINDS:
@@ -55,6 +56,9 @@ def load_motion(path: Path, count: int) -> Motion:
         keys, moving = Keys(tensors.pop("times")), tensors["moving"]
         if moving.dtype != torch.bool or tuple(moving.shape) != (count,):
             raise SceneError(f"it moves {list(moving.shape)} {moving.dtype} rows, the scene has {count}")
+        for name, tensor in tensors.items():
+            if name != "moving" and tensor.dtype != torch.float32:
+                raise SceneError(f"{name} is {tensor.dtype}, expected torch.float32")
         return KINDS[kind].from_tensors(keys, tensors)
     except KeyError as error:
         raise SceneError(f"{path}: the motion has no {error.args[0]}") from error

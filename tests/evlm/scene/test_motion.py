@@ -169,6 +169,7 @@ def test_files_that_are_no_motion_are_named(tmp_path: Path) -> None:
         ({name: t for name, t in tensors.items() if name != "turns"}, "the motion has no turns"),
         ({**tensors, "shifts": tensors["shifts"][:, :2]}, "shifts are"),
         ({**tensors, "weights": tensors["weights"] * math.nan}, "weights holds numbers that are not finite"),
+        ({**tensors, "turns": tensors["turns"].int()}, r"turns is torch\.int32"),
         ({**tensors, "times": tensors["times"].flip(0)}, "not later than the one before"),
         ({**tensors, "moving": tensors["moving"].float()}, "the scene has 50"),
     ]

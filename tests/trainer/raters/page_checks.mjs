@@ -36,7 +36,7 @@ const database = {
 const items = [1, 2, 3].map((id) => ({ id, training: false, trace: [], references: [], original: [], edited: [],
   masked: false, instruction: `edit ${id}`, prompt: "" }));
 const answers = {
-  "api/state": { rater: 7, role: "rater", trained: true, votes: 0, left: 3, guidelines: "" },
+  "api/state": { store: 5, rater: 7, role: "rater", trained: true, votes: 0, left: 3, guidelines: "" },
   "api/next?n=3": { items, votes: 0, left: 3 },
 };
 Object.assign(globalThis, {
@@ -85,7 +85,7 @@ await rest();
 assert.equal(shown(), "edit 2");
 assert.equal(byId("saved").textContent, "saving 1 …");
 assert.deepEqual(sent, ["api/votes"]);
-assert.deepEqual(messages, [{ rater: 7, item: 1 }]);
+assert.deepEqual(messages, [{ rater: "5/7", item: 1 }]);
 
 press("n"); // the disk is full: nothing is counted, and it says so
 await rest();
@@ -97,8 +97,8 @@ assert.equal(shown(), "edit 2");
 assert.match(byId("lesson").textContent, /quota.*again/);
 assert.equal(byId("progress").textContent, "1 rated, 2 left");
 
-listeners.tab({ data: { rater: 8, item: 2 } }); // of another rater on this machine
+listeners.tab({ data: { rater: "5/8", item: 2 } }); // of another rater on this machine
 assert.equal(shown(), "edit 2");
-listeners.tab({ data: { rater: 7, item: 2 } });
+listeners.tab({ data: { rater: "5/7", item: 2 } });
 assert.equal(shown(), "edit 3");
 process.exit(0);

@@ -113,6 +113,7 @@ def test_fifty_answers_by_keys_with_a_reload_and_a_killed_server(server: Server,
         if at == 30:
             saved(page)
             before = votes(server)
+            page.wait_for_selector("#item:not([hidden])", timeout=LONG)  # faster than any fetching ahead
             server.kill()
             answer(page, "y")  # what is shown and what was fetched ahead goes on without the server
             page.wait_for_selector("#saved.bad", timeout=LONG)

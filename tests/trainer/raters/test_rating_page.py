@@ -34,7 +34,8 @@ def raters(web: object, store: Store, *names: str) -> list[Client]:
 
 def test_an_item_is_shown_voted_on_and_taken_back(web: object, store: Store) -> None:
     (one,) = raters(web, store, "anna")
-    assert one.get("/api/state").json()["left"] == 6
+    state = one.get("/api/state").json()
+    assert state["left"] == 6 and state["store"] > 0
     items = one.get("/api/next?n=3").json()["items"]
     assert len(items) == 3 and [each["id"] for each in items] == [
         each["id"] for each in one.get("/api/next?n=3").json()["items"]

@@ -38,6 +38,15 @@ def count(store: Store, what: str) -> int:
         return int(sql.execute(what).fetchone()[0])
 
 
+def test_a_store_keeps_its_number_and_another_has_another(tmp_path: Path) -> None:
+    """Browsers keep answers by it, so that none meant for one dataset reaches the next on the same port."""
+    one, other = Store(tmp_path / "one.sqlite"), Store(tmp_path / "other.sqlite")
+    assert one.number > 0 and one.number != other.number
+    number = one.number
+    one.close()
+    assert Store(tmp_path / "one.sqlite").number == number
+
+
 def test_an_item_is_asked_until_three_have_voted_and_no_longer(store: Store) -> None:
     people = [rater(store, name) for name in "abcd"]
     seen: dict[str, list[int]] = {each.name: [] for each in people}
