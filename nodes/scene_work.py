@@ -102,6 +102,7 @@ def chosen_steps(job: SceneJob, plan: Trace, looks: Looks) -> list[StepSelection
     """Where each step of a plan goes: in the scene's own selection where it has one, else by what is found.
     Raises SceneError."""
     from ..evlm.place import doubt_steps
+    from ..evlm.plan.operation import operation
     from ..evlm.scene_job import StepSelection
 
     selection = job.scene.selection
@@ -109,7 +110,15 @@ def chosen_steps(job: SceneJob, plan: Trace, looks: Looks) -> list[StepSelection
         return job.select_all(reasoned_of(plan), looks)
     steps = [step for step in plan.plan.steps if not step.changes_nothing]
     job.doubt = doubt_steps(plan.plan, [False] * len(plan.plan.steps))
-    return [StepSelection(step, selection, (None,) * len(looks.cameras)) for step in steps]
+    nowhere = (None,) * len(looks.cameras)
+    found = []
+    for step in steps:
+        kind = operation(step)
+        if kind in ("add", "move"):  # where to is the plan's, whatever is selected
+            found.append(job.select(step, plan, looks))
+        else:
+            found.append(StepSelection(step, selection, nowhere, operation=kind))
+    return found
 
 
 def union(selections: Sequence[StepSelection]) -> Tensor:

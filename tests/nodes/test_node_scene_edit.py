@@ -190,3 +190,15 @@ def test_wrong_things_are_refused_with_the_remedy(pipe: Any, scene: Any, plan: A
     assert "a link to EVLM Load Scene" in refused("EVLM_EditScene", **{**given, "scene": 3}, **QUICK)
     none = torch.zeros(1, SIZE, SIZE)
     assert refused("EVLM_SelectInScene", scene=scene, plan=plan, mask=none, views=2, size=SIZE)
+
+
+def test_what_is_selected_goes_where_the_plan_removes(pipe: Any, selected: Any) -> None:
+    """The rows that stay keep their bits and their order."""
+    source = selected.args[0]
+    plan = call("EVLM_PlanFromText", text="remove the red ball", targets="red ball").args[0]
+    edited = call("EVLM_EditScene", pipe=pipe, scene=source, plan=plan, **QUICK).args[0]
+    stays = ~edited.selection
+    assert int(stays.sum()) == int((~source.selection).sum())
+    assert bits(edited, stays) == bits(source, ~source.selection)
+    gone = source.gaussians.means[source.selection]
+    assert not (edited.gaussians.means[:, None] == gone[None]).all(-1).any()

@@ -103,7 +103,8 @@ def edit_scene(pipeline: Any, question: SolidQuestion) -> Outcome:
         looks = job.looks()
         reasoned = job.reason(looks)
         planned = reasoned.trace.plan.instruction == edit.instruction
-        edited = job.paint(job.select_all(reasoned, looks), looks)
+        chosen = job.select_all(reasoned, looks)
+        edited = job.paint(chosen, looks)
     except EVLMError:
         return Outcome(False, planned, True, fit, time.process_time() - began)
     with tempfile.TemporaryDirectory() as folder:
@@ -118,7 +119,9 @@ def edit_scene(pipeline: Any, question: SolidQuestion) -> Outcome:
         right = edit_right(pictures, edit, cameras)
     except ValueError:  # it cannot be told in any view
         right = False
-    return Outcome(right, planned, _frozen(scene, edited), fit, seconds)
+    assert job.home is not None  # `paint` says where each row comes from
+    rows = torch.stack([each.rows for each in chosen]).any(0) if chosen else torch.zeros(len(scene)).bool()
+    return Outcome(right, planned, frozen(scene.gaussians, edited.gaussians, rows, job.home), fit, seconds)
 
 
 def fitted(scene: SolidScene) -> SplatScene:
@@ -142,12 +145,13 @@ def picture_of(gaussians: Gaussians, camera: Camera, background: Tensor) -> Tens
         return rasterize(gaussians, camera, background).image.clamp(0, 1)
 
 
-def _frozen(scene: SplatScene, edited: SplatScene) -> bool:
-    assert edited.selection is not None
-    kept = ~edited.selection[: len(scene)]
-    before, after = scene.gaussians.tensors(), edited.gaussians.tensors()
-    return len(edited.gaussians) >= len(scene) and all(
-        torch.equal(before[name][kept], after[name][: len(scene)][kept]) for name in before
+def frozen(before: Gaussians, after: Gaussians, selected: Tensor, home: Tensor) -> bool:
+    """Whether every row that was not selected (bool [N]) is still there, in order, with its bits. home: int64
+    [M], which row each of `after` was, -1 for new ones."""
+    stays = (~selected).nonzero().flatten()
+    there = torch.isin(home, stays).nonzero().flatten()
+    return torch.equal(home[there], stays) and all(
+        torch.equal(before.tensors()[name][stays], tensor[there]) for name, tensor in after.tensors().items()
     )
 
 

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from evlm.edit.ip2p import IP2P
+from evlm.scene import Gaussians
 from trainer.bundle import check_scenes, check_solids
 from trainer.bundle.check import PARTS, bars
-from trainer.bundle.check_scenes import ask_scene, edit_scene
+from trainer.bundle.check_scenes import ask_scene, edit_scene, frozen
 from trainer.world.raytrace import view
 from trainer.world.solid import solid_scene_split
 from trainer.world.solid_cameras import HEIGHTS
@@ -114,13 +115,12 @@ def test_a_chain_that_cannot_plan_is_wrong_and_one_that_paints_the_truth_is_righ
     assert not outcome.right and not outcome.planned and outcome.frozen and outcome.fit > 0
     monkeypatch.setattr(SceneJob, "reason", lambda job, looks: SimpleNamespace(trace=trace))
     monkeypatch.setattr(SceneJob, "select_all", lambda job, reasoned, looks: [])
-    monkeypatch.setattr(
-        SceneJob,
-        "paint",
-        lambda job, selections, looks: replace(
-            job.scene, selection=torch.zeros(len(job.scene), dtype=torch.bool)
-        ),
-    )
+
+    def paints(job, selections, looks):
+        job.home = torch.arange(len(job.scene))
+        return replace(job.scene, selection=torch.zeros(len(job.scene), dtype=torch.bool))
+
+    monkeypatch.setattr(SceneJob, "paint", paints)
 
     def truth(gaussians, camera, background):
         return torch.from_numpy(view(question.edit.result, camera).picture.astype(np.float32) / 255)
@@ -128,3 +128,18 @@ def test_a_chain_that_cannot_plan_is_wrong_and_one_that_paints_the_truth_is_righ
     monkeypatch.setattr(check_scenes, "picture_of", truth)
     outcome = edit_scene(SimpleNamespace(), question)
     assert outcome.right and outcome.planned and outcome.frozen
+
+
+def test_rows_that_came_or_went_leave_the_others_frozen() -> None:
+    draw = torch.Generator().manual_seed(0)
+    shapes = ((6, 3), (6, 3), (6, 4), (6,), (6, 1, 3))
+    before = Gaussians(*(torch.randn(*shape, generator=draw) for shape in shapes))
+    selected = torch.tensor([False, True, True, False, False, False])
+    home = torch.tensor([0, 2, 3, 4, 5, -1])  # row 1 was removed, the last is new
+    after = before.rows(torch.tensor([0, 2, 3, 4, 5, 1]))
+    assert frozen(before, after, selected, home)
+    repainted = Gaussians(**{**after.tensors(), "logits": after.logits + (home == 2)})
+    assert frozen(before, repainted, selected, home), "what was selected may change"
+    moved = Gaussians(**{**after.tensors(), "logits": after.logits + (home == 3)})
+    assert not frozen(before, moved, selected, home)
+    assert not frozen(before, after.rows(torch.arange(1, 6)), selected, home[1:]), "one is missing"
