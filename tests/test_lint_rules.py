@@ -56,6 +56,15 @@ def test_an_extension_has_the_packs_name_before_its_own() -> None:
     assert all(name.startswith(f"{namespace()}.") for name in names), names
 
 
+def test_no_node_of_another_pack_is_hooked() -> None:
+    """What the page compares a node's kind with is ours."""
+    kind = re.compile(r"""comfyClass\)?\s*[!=]==?\s*["'](\w+)|["'](\w+)["']\s*[!=]==?\s*[\w?.]*comfyClass""")
+    named = [
+        one or other for path in files("*.js", "web") for one, other in kind.findall(path.read_text("utf-8"))
+    ]
+    assert len(named) >= 4 and all(each.startswith("EVLM_") for each in named), named
+
+
 @pytest.mark.parametrize(
     "shared",
     [

@@ -17,6 +17,7 @@ const TRACE_HEIGHT = { EVLM_Reason: 130, EVLM_QuickEdit: 130, EVLM_ShowTrace: 22
 const RATING_HEIGHT = 92
 const SAYS_HEIGHT = 64
 const CLICKS_HEIGHT = 56
+const FILE_OF = { LoadVideo: "file" } // core's node -> its widget that names a clip
 const SEEDED = ["EVLM_Reason", "EVLM_QuickEdit", "EVLM_Edit", "EVLM_EditVideo", "EVLM_Train", "EVLM_FitScene"]
 
 const views = new WeakMap() // node -> trace view
@@ -111,11 +112,12 @@ app.registerExtension({
   },
 })
 
-/** A frame of the clip that comes from core's Load Video, as the server reads it. */
+/** A frame of the clip that comes from a node that names its file, as the server reads it. */
 async function clipFrame(node, number) {
   const slot = node.inputs?.findIndex((input) => input.name === "clip") ?? -1
   const from = slot >= 0 ? node.getInputNode(slot) : null
-  const video = from?.comfyClass === "LoadVideo" ? widgetOf(from, "file")?.value : null
+  const widget = FILE_OF[from?.comfyClass]
+  const video = widget && widgetOf(from, widget)?.value
   if (!video) return { error: t()("clickNone") }
   const query = new URLSearchParams({ video, frame: String(number) })
   return (await api.fetchApi(`/evlm/clip_frame?${query}`)).json()
