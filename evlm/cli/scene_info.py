@@ -10,34 +10,35 @@ from . import arguments as kinds
 from .outputs import expanded
 
 if TYPE_CHECKING:
-    from ..scene.files import LoadedGaussians, PlySource
+    from ..scene.files import PlySource
+    from ..scene.moving import LoadedScene
 
 
 def add_parser(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    text = ".ply (Inria's layout or compressed), .splat, .spz or .ksplat"
+    text = ".ply (Inria's layout or compressed), .splat, .spz or .ksplat; or the folder of a scene that moves"
     parser.add_argument("scene", metavar="FILE", type=kinds.path, help=text)
     parser.add_argument("--json", action="store_true", help="as JSON, for a program")
 
 
 def run(options: argparse.Namespace) -> int:
     """Read and print."""
-    from ..scene.files import load_gaussians
+    from ..scene.moving import load_scene
 
-    path = expanded(options.scene)
-    facts = facts_of(load_gaussians(path), path.stat().st_size)
+    loaded = load_scene(expanded(options.scene))
+    facts = facts_of(loaded)
     print(json.dumps(facts, indent=2) if options.json else text_of(facts))
     return 0
 
 
-def facts_of(loaded: LoadedGaussians, size: int) -> dict[str, Any]:
-    """What there is to say, as JSON holds it. size: of the file, in bytes."""
+def facts_of(loaded: LoadedScene) -> dict[str, Any]:
+    """What there is to say, as JSON holds it."""
     g = loaded.gaussians
     ordered = g.means.double().sort(0).values
     cut = int(len(g) * 0.01)
     return {
         "kind": loaded.kind,
-        "bytes": size,
+        "bytes": loaded.size,
         "gaussians": len(g),
         "degree": g.degree,
         "least": ordered[0].tolist(),
@@ -47,7 +48,22 @@ def facts_of(loaded: LoadedGaussians, size: int) -> dict[str, Any]:
         "median_scale": float(g.scales.median()),
         "opaque": float((g.opacities > 0.5).float().mean()),
         **_besides(loaded.source),
+        "motion": _motion(loaded),
         "notes": list(loaded.notes),
+    }
+
+
+def _motion(loaded: LoadedScene) -> dict[str, Any] | None:
+    """How it moves; None of a scene that stands still."""
+    if loaded.motion is None:
+        return None
+    times = {camera.time for camera in loaded.cameras if camera.time is not None}
+    return {
+        "kind": loaded.motion.kind,
+        "moving": int(loaded.motion.moving.sum()),
+        "keys": len(loaded.motion.keys),
+        "cameras": len(loaded.cameras),
+        "camera_times": len(times),
     }
 
 
@@ -84,6 +100,12 @@ def text_of(facts: dict[str, Any]) -> str:
         ("  98 % of them", box(facts["least_98"], facts["most_98"])),
         ("median scale", f"{facts['median_scale']:.3g}"),
     ]
+    if (motion := facts["motion"]) is not None:
+        lines.append(
+            ("moves", f"{motion['moving']:,} of them, {motion['kind']} of {motion['keys']} keys in time")
+        )
+        seen = f", at {motion['camera_times']} times" if motion["camera_times"] else ""
+        lines += [("cameras", f"{motion['cameras']}{seen}")] if motion["cameras"] else []
     for name in ("properties", "elements"):
         if facts[name]:
             lines.append((f"also {name}", ", ".join(facts[name])))

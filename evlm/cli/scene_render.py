@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -15,7 +16,10 @@ from .outputs import expanded
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..scene import Camera, SplatScene
+
 CODECS = {".mp4": "h264", ".webm": "vp9", ".mkv": "ffv1"}
+OWN = re.compile(r"own(?::([0-9]{1,6}))?")
 ANIMATED = (".gif", ".webp")
 OTHERS = {".png", ".avi", ".mov", ".m4v", ".mpg", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pdf", ".html"}
 
@@ -23,15 +27,24 @@ OTHERS = {".png", ".avi", ".mov", ".m4v", ".mpg", ".jpg", ".jpeg", ".bmp", ".tif
 def add_parser(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     add = parser.add_argument
-    add("scene", metavar="FILE", type=kinds.path, help=".ply, .splat, .spz or .ksplat")
+    text = ".ply, .splat, .spz or .ksplat; or the folder of a scene that moves"
+    add("scene", metavar="SCENE", type=kinds.path, help=text)
     text = "a folder for pictures of the views in their order, or a clip: .mp4, .webm, .mkv, .gif, .webp"
     add("out", metavar="OUT", type=kinds.path, help=text)
-    text = "a file or folder of cameras, or orbit:24, orbit:24:-10,20:z, cone:12 (orbit:24)"
-    add("--cameras", metavar="CAMERAS", type=kinds.path, default="orbit:24", help=text)
+    text = (
+        "a file or folder of cameras, or orbit:24, orbit:24:-10,20:z, cone:12 (orbit:24); of a scene that "
+        "moves also own, each of its cameras at its own time, or own:0, the first (which is the default)"
+    )
+    add("--cameras", metavar="CAMERAS", type=kinds.path, help=text)
+    text = (
+        "of a scene that moves: all times of its motion (all, the default), so many, or 0.0,0.5,1.0. One "
+        "camera sees them all; with more, they move on while time does"
+    )
+    add("--times", metavar="TIMES", type=kinds.path, help=text)
     text = "pixels of the longer side (512)"
     add("--size", metavar="PIXELS", type=kinds.whole(8, 8192), default=512, help=text)
     text = "what is behind everything: red,green,blue, 0 to 1 or 0 to 255 (0,0,0)"
-    add("--background", metavar="R,G,B", type=kinds.colour, default=(0.0, 0.0, 0.0), help=text)
+    add("--background", metavar="R,G,B", type=kinds.colour, help=text)
     add(
         "--antialias", action="store_true", help="draw what is smaller than a pixel thinner instead of larger"
     )
@@ -52,29 +65,57 @@ def run(options: argparse.Namespace) -> int:
 
     from ..files import write_clip
     from ..files.animation_writer import save_animation
-    from ..scene.files import load_gaussians
-    from ..scene.poses import load_cameras
+    from ..scene.moving import load_scene
     from ..scene.raster import check_bearable, rasterize
 
-    loaded = load_gaussians(expanded(options.scene))
+    loaded = load_scene(expanded(options.scene))
+    cameras, notes = _cameras(options, loaded.scene())
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    g = loaded.gaussians.to(device)
-    check_bearable(g)
-    found = load_cameras(options.cameras, loaded.gaussians, size=options.size).within(options.size)
-    background = torch.tensor(options.background)
+    scene = loaded.scene().to(device)
+    check_bearable(scene.gaussians)
+    background = torch.tensor(options.background or loaded.background)
 
     def drawn() -> Iterator[Tensor]:
-        for camera in found.cameras:
+        for camera in cameras:
             with torch.no_grad():
-                picture = rasterize(g, camera, background, antialias=options.antialias).image
+                gaussians = scene.at(camera.time)
+                picture = rasterize(gaussians, camera, background, antialias=options.antialias).image
             yield picture.clamp(0, 1).cpu()[None]
 
-    durations = [Fraction(1, options.fps)] * len(found.cameras)
+    durations = [Fraction(1, options.fps)] * len(cameras)
     if codec:
-        notes = write_clip(out, drawn(), codec, durations=durations)
+        lost = write_clip(out, drawn(), codec, durations=durations)
     else:
-        notes = save_animation(out, torch.cat(list(drawn())), durations=durations)
-    print(f"{out}: {len(found.cameras)} views of {len(g):,} Gaussians")
-    for note in (*loaded.notes, *found.notes, *notes):
+        lost = save_animation(out, torch.cat(list(drawn())), durations=durations)
+    print(f"{out}: {len(cameras)} views of {len(scene):,} Gaussians")
+    for note in (*loaded.notes, *notes, *lost):
         print(f"note: {note}")
     return 0
+
+
+def _cameras(options: argparse.Namespace, scene: SplatScene) -> tuple[tuple[Camera, ...], tuple[str, ...]]:
+    """(cameras, of a scene that moves with their times; notes)."""
+    from ..scene.moving import paired, times_of
+    from ..scene.poses import load_cameras
+
+    moves, asked, notes = scene.motion is not None, options.cameras, ()
+    if asked is None:
+        asked = "own:0" if moves and scene.cameras else "orbit:24"
+    own = OWN.fullmatch(asked) if moves else None
+    if own is not None:
+        number = int(own[1] or 0)
+        if number >= len(scene.cameras):
+            raise EVLMError(f"--cameras {asked}: the scene has {len(scene.cameras)} cameras of its own")
+        cameras = scene.cameras if own[1] is None else scene.cameras[number : number + 1]
+        cameras = tuple(camera.within(options.size) for camera in cameras)
+    else:
+        found = load_cameras(asked, scene.gaussians, size=options.size).within(options.size)
+        cameras, notes = found.cameras, found.notes
+    if not moves:
+        if options.times is not None:
+            times_of(options.times, None)
+        return cameras, notes
+    timed = all(camera.time is not None for camera in cameras)
+    if options.times is None and timed and (own is None or own[1] is None):
+        return cameras, notes
+    return paired(cameras, times_of(options.times or "all", scene.motion)), notes

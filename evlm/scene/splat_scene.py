@@ -15,6 +15,7 @@ from .gaussians import Gaussians
 
 if TYPE_CHECKING:
     from .files.loaded import PlySource
+    from .motion import Motion
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +27,9 @@ class SplatScene:
     whole), or None: then the scene's own renderings take their place. selection: bool [N] or None, what an
     edit may change. background: RGB in 0..1, what is behind everything. notes: what was dropped or guessed on
     the way, in words. source: of a .ply, what `save_gaussians` needs to write untouched rows as they were.
+    motion: how the Gaussians move, or None where they stand still; cameras then know their time.
 
-    Raises SceneError: a selection of another length, photographs of another count than cameras.
+    Raises SceneError: a selection or a motion of another length, photographs of another count than cameras.
     """
 
     gaussians: Gaussians
@@ -37,6 +39,7 @@ class SplatScene:
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
     notes: tuple[str, ...] = ()
     source: PlySource | None = None
+    motion: Motion | None = None
 
     def __post_init__(self) -> None:
         n = len(self.gaussians)
@@ -49,9 +52,21 @@ class SplatScene:
             )
         if self.photographs is not None and len(self.photographs) != len(self.cameras):
             raise SceneError(f"{len(self.photographs)} photographs for {len(self.cameras)} cameras")
+        if self.motion is not None and len(self.motion.moving) != n:
+            raise SceneError(f"the motion is of {len(self.motion.moving)} Gaussians, the scene has {n}")
 
     def __len__(self) -> int:
         return len(self.gaussians)
+
+    def at(self, time: float | None) -> Gaussians:
+        """The Gaussians as they lie at a time in 0..1; None is the beginning."""
+        return self.gaussians if self.motion is None else self.motion.at(self.gaussians, time or 0.0)
+
+    def to(self, target: torch.device | str) -> SplatScene:
+        """Gaussians, motion and selection on another device."""
+        chosen = None if self.selection is None else self.selection.to(target)
+        motion = None if self.motion is None else self.motion.to(target)
+        return replace(self, gaussians=self.gaussians.to(target), selection=chosen, motion=motion)
 
     def with_cameras(
         self, cameras: Sequence[Camera], photographs: Sequence[Callable[[], Tensor]] | None = None

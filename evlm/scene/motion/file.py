@@ -59,6 +59,8 @@ def load_motion(path: Path, count: int) -> Motion:
         for name, tensor in tensors.items():
             if name != "moving" and tensor.dtype != torch.float32:
                 raise SceneError(f"{name} is {tensor.dtype}, expected torch.float32")
+            if name in ("turns", "quats") and bool((tensor == 0).all(-1).any()):
+                raise SceneError(f"{name} holds a rotation of 0")
         return KINDS[kind].from_tensors(keys, tensors)
     except KeyError as error:
         raise SceneError(f"{path}: the motion has no {error.args[0]}") from error

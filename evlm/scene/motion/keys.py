@@ -32,6 +32,9 @@ class Motion(Protocol):
         """The same rows at a time in 0..1, differentiable in the Gaussians and in what the motion learns.
         Raises SceneError: other Gaussians than the motion is of."""
 
+    def to(self, target: torch.device | str) -> Motion:
+        """On another device; the keys stay where they are."""
+
     def learned(self) -> dict[str, Tensor]:
         """What a fit moves, by name."""
 

@@ -93,6 +93,10 @@ class RigidBases:
     def tensors(self) -> dict[str, Tensor]:
         return {"moving": self.moving, "centres": self.centres, **self.learned()}
 
+    def to(self, target: torch.device | str) -> RigidBases:
+        """See Motion."""
+        return self.from_tensors(self.keys, {name: each.to(target) for name, each in self.tensors().items()})
+
     @classmethod
     def from_tensors(cls, keys: Keys, tensors: dict[str, Tensor]) -> RigidBases:
         names = ("moving", "centres", "shifts", "turns", "weights")

@@ -72,6 +72,10 @@ class Table:
     def tensors(self) -> dict[str, Tensor]:
         return {"moving": self.moving, **self.learned()}
 
+    def to(self, target: torch.device | str) -> Table:
+        """See Motion."""
+        return self.from_tensors(self.keys, {name: each.to(target) for name, each in self.tensors().items()})
+
     @classmethod
     def from_tensors(cls, keys: Keys, tensors: dict[str, Tensor]) -> Table:
         return cls(keys, tensors["moving"], tensors["means"], tensors["quats"])

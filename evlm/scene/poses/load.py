@@ -22,6 +22,7 @@ from .llff import read_llff
 from .loaded import LoadedCameras
 from .nerfstudio import applied_transform, read_transforms
 from .orbits import from_spec, one_sided
+from .own import is_own, read_own
 from .photographs import attach
 from .views import must_see
 
@@ -100,6 +101,8 @@ def _from_path(path: Path, images: Path | None, gaussians: Gaussians | None, siz
     if path.suffix.lower() == ".npy":
         return _llff(path, images)
     content = read_json(path)
+    if is_own(content):
+        return LoadedCameras(read_own(path)[0])
     if is_inria(content):
         cameras = read_inria(content, path)
         return _with(cameras, [c.name for c in cameras], path.parent, images)

@@ -1,0 +1,70 @@
+"""A moving scene as a folder: canonical.ply, which every viewer opens, motion.safetensors, cameras.json."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import SceneError
+from ..camera import Camera
+from ..files import load_gaussians, save_gaussians
+from ..files.loaded import LoadedGaussians
+from ..motion import Motion, load_motion, save_motion
+from ..poses.own import read_own, write_own
+from ..splat_scene import SplatScene
+
+CANONICAL, MOTION, CAMERAS = "canonical.ply", "motion.safetensors", "cameras.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Behind:
+    """What a folder says besides the Gaussians."""
+
+    motion: Motion
+    cameras: tuple[Camera, ...]
+    background: tuple[float, float, float]
+
+
+def read_folder(folder: Path) -> tuple[LoadedGaussians, Behind]:
+    """Raises SceneError: a file is missing or damaged, or they are of different scenes."""
+    for name in (CANONICAL, MOTION):
+        if not (folder / name).is_file():
+            raise SceneError(f"{folder}: half of a moving scene: {name} is missing; copy the whole folder")
+    found = load_gaussians(folder / CANONICAL)
+    motion = load_motion(folder / MOTION, len(found.gaussians))
+    path = folder / CAMERAS
+    cameras, background = read_own(path) if path.is_file() else ((), (0.0, 0.0, 0.0))
+    return found, Behind(motion, cameras, background)
+
+
+def save_folder(folder: Path, scene: SplatScene, like: Path | None = None) -> tuple[str, ...]:
+    """Writes a moving scene: the folder has its name only when it is whole. like: a folder of ours whose
+    motion and cameras the scene has kept, so that their files are copied byte by byte; what the format lost,
+    in words. Raises SceneError: the scene stands still, the folder holds something, or cannot be written."""
+    if scene.motion is None:
+        raise SceneError(f"{folder}: the scene stands still: write it as a .ply")
+    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise SceneError(f"{folder} exists: name another folder, or an empty one")
+    beside = folder.with_name(f".{folder.name[:80]}.{secrets.token_hex(4)}.tmp")
+    try:
+        beside.mkdir(parents=True)
+        notes = save_gaussians(beside / CANONICAL, scene.gaussians, scene.source)
+        if like is not None and (like / MOTION).is_file():
+            shutil.copyfile(like / MOTION, beside / MOTION)
+        else:
+            save_motion(beside / MOTION, scene.motion)
+        if like is not None and (like / CAMERAS).is_file():
+            shutil.copyfile(like / CAMERAS, beside / CAMERAS)
+        else:
+            write_own(beside / CAMERAS, scene.cameras, scene.background)
+        if folder.is_dir():
+            folder.rmdir()
+        beside.rename(folder)
+    except OSError as error:
+        raise SceneError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return notes
