@@ -241,7 +241,9 @@ class SceneJob:
         if not torch.equal(home, torch.arange(len(gaussians), device=home.device)):
             source = None  # its further columns are of rows that may be others now; `home` says which
             self._note(["rows came or went"] if scene.source is not None else [])
-        return replace(scene, gaussians=edited, selection=changed, source=source).noted(*self.notes)
+        shown = None if selections else scene.photographs  # they show it as it was before
+        made = replace(scene, gaussians=edited, selection=changed, source=source, photographs=shown)
+        return made.noted(*self.notes)
 
     def select_all(self, reasoned: Reasoned, looks: Looks) -> list[StepSelection]:
         """`select`, of each step that changes something."""
@@ -350,7 +352,7 @@ def extent(scene: SplatScene) -> float:
     places = [camera.centre for camera in scene.cameras]
     for points in (
         torch.stack(places) if len(places) > 1 else None,
-        scene.gaussians.means.detach().double().cpu(),
+        scene.gaussians.means.detach().cpu().double(),
     ):
         if points is None or not len(points):
             continue

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ..evlm.clips.job import ClipJob
     from ..evlm.clips.masks import MaskStore
 
+PIECE = 1 << 20  # numbers of a tensor of which a copy is made at a time, at least one frame
 MOST = 2  # edits of which something is kept; of a third the oldest is forgotten
 _HEAD = f"evlm_unfinished_{secrets.token_hex(8)}_"  # nobody else can know it, or number models so
 _LASTS = "evlm_unfinished_scene_"  # of what lasts: its models are told apart by their files
@@ -102,7 +103,8 @@ def _forget_the_oldest(home: Path, head: str) -> None:
 def _said(part: Any) -> str:
     if isinstance(part, Tensor):
         digest = hashlib.blake2b(digest_size=16)
-        for piece in part.detach():  # a copy of one frame at a time
+        each = part[:1].numel() or 1  # of a frame, or of a row of a scene
+        for piece in part.detach().split(max(1, PIECE // each)):
             digest.update(piece.cpu().float().numpy().tobytes())
         return f"{tuple(part.shape)} {digest.hexdigest()}"
     if isinstance(part, Path):

@@ -293,6 +293,20 @@ def test_nothing_dangerous_is_called() -> None:
     assert not bad
 
 
+def test_numbers_leave_the_device_before_they_become_double() -> None:
+    """Apple's device has no float64. A scene's numbers may lie on it; pictures' do not."""
+    pattern = re.compile(r"(\.double\(\)|\.to\(torch\.float64\))(\.\w+\([^()]*\))*\.cpu\(\)")
+    assert pattern.search("means.double().detach().cpu()") and not pattern.search("means.cpu().double()")
+    bad = [
+        f"{path.relative_to(ROOT)}: {hit[0]}"
+        for path in FILES
+        if path.is_relative_to(ROOT / "evlm" / "scene") or path.stem.startswith("scene_")
+        for hit in pattern.finditer(path.read_text(encoding="utf-8"))
+        if part(path) in ("evlm", "nodes")
+    ]
+    assert not bad
+
+
 def test_the_pack_exports_nothing_that_makes_the_loader_ignore_its_entry_point() -> None:
     source = (ROOT / "__init__.py").read_text(encoding="utf-8")
     assert "NODE_CLASS_MAPPINGS" not in source

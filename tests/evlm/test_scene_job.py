@@ -110,6 +110,18 @@ class Greens:
         return Edited(torch.where(mask[..., None] > 0, green, frames), frames[:0], None, ("painted",))
 
 
+class Sees(Greens):
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+
+    def edit(self, frames: Tensor, *rest: Any) -> Edited:
+        self.seen += list(frames)
+        return super().edit(frames, *rest)
+
+
 def job(*steps: Plan, editor: Any = None, grounder: Any = None, **more: Any) -> SceneJob:
     text = render(Trace("a", "b", "c", Plan.of_steps(list(steps)) if len(steps) > 1 else steps[0]))
     pipeline = Pipeline(Says(text), grounder or Looks(), Cuts(), editor or Greens())
@@ -267,12 +279,30 @@ def test_a_whole_scene_and_no_change() -> None:
 
 
 def test_photographs_are_edited_where_there_are_some() -> None:
-    photographs = tuple((lambda n=n: torch.full((64, 64, 3), 0.1 * n)) for n in range(4))
-    work = job(MAKE, mask=None)
-    work.scene = replace(scene(), photographs=photographs)
+    """Each has a corner of its own grey, which no rendering has. Of what was made of them they are none: a
+    second edit begins from what the first has made."""
+
+    def taken(n: int) -> Tensor:
+        camera = scene().cameras[n].within(2 * SIZE)
+        picture = rasterize(scene().gaussians, camera, torch.full((3,), 0.5)).image.clamp(0, 1)
+        picture[:6, :6] = 0.1 * n
+        return picture
+
+    editor = Sees()
+    work = job(MAKE, editor=editor)
+    work.scene = replace(scene(), photographs=tuple((lambda n=n: taken(n)) for n in range(4)))
     looks = work.looks()
-    assert looks.photographed and [round(float(p.mean()), 1) for p in looks.pictures] == [0.0, 0.1, 0.2, 0.3]
-    assert {tuple(p.shape) for p in looks.pictures} == {(SIZE, SIZE, 3)}
+    corners = [round(float(picture[0, 0, 0]), 1) for picture in looks.pictures]
+    assert looks.photographed and {tuple(p.shape) for p in looks.pictures} == {(SIZE, SIZE, 3)}
+    assert sorted(corners) == [0.0, 0.1, 0.2, 0.3]
+    edited = work.paint(work.select_all(work.reason(looks), looks), looks)
+    assert sorted(round(float(frame[0, 0, 0]), 1) for frame in editor.seen) == sorted(corners)
+    again = job(MAKE)
+    again.scene = edited
+    assert not again.looks().photographed
+    green = colour_mask(again.looks().pictures[0], (0.1, 0.8, 0.1)).sum()
+    assert green > 20 and not bool(colour_mask(again.looks().pictures[0], RED).sum() > green / 4)
+    assert work.paint([], looks).photographs is work.scene.photographs
 
 
 def test_a_mask_that_is_given_takes_the_place_of_the_plans() -> None:

@@ -216,3 +216,24 @@ def test_two_of_the_same_at_once_do_not_share_a_folder() -> None:
             assert one != other and other.is_dir()
         assert one.is_dir() and not other.exists()
     assert not one.exists()
+
+
+def test_a_scenes_rows_are_read_many_at_a_time_and_frames_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    unfinished = part("nodes.unfinished")
+    rows = torch.rand(1 << 20, 3, generator=torch.Generator().manual_seed(0))
+    key = unfinished.key_of(rows)
+    cpu, pieces = torch.Tensor.cpu, list[torch.Size]()
+
+    def counted(self: torch.Tensor) -> torch.Tensor:
+        pieces.append(self.shape)
+        return cpu(self)
+
+    monkeypatch.setattr(torch.Tensor, "cpu", counted)
+    assert unfinished.key_of(rows) == key and len(pieces) <= 4
+    pieces.clear()
+    unfinished.key_of(torch.zeros(3, 1024, 1024, 3))
+    assert pieces == [(1, 1024, 1024, 3)] * 3
+    changed = rows.clone()
+    changed[-1, -1] += 1
+    keys = {key, *map(unfinished.key_of, (changed, rows.reshape(3, -1), rows[:0]))}
+    assert len(keys) == 4

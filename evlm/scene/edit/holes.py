@@ -43,8 +43,8 @@ def closing(gaussians: Gaussians, cameras: Sequence[Camera], masks: Sequence[Ten
             continue
         rows, columns = there.nonzero().unbind(1)
         share = filled[rows, columns, 4]
-        depth = (share / filled[rows, columns, 3]).double().cpu()
-        points.append(_unprojected(camera, columns.double().cpu() + 0.5, rows.double().cpu() + 0.5, depth))
+        depth = (share / filled[rows, columns, 3]).cpu().double()
+        points.append(_unprojected(camera, columns.cpu().double() + 0.5, rows.cpu().double() + 0.5, depth))
         colours.append((filled[rows, columns, :3] / share[:, None]).clamp(0, 1).cpu())
         sizes.append(depth / math.sqrt(camera.fx * camera.fy))
     if not points or most < 1:

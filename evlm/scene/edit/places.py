@@ -95,11 +95,11 @@ def _plane(camera: Camera, depth: Tensor, where: Tensor) -> Tensor | None:
     """[3] float64: the inverse depth of what is seen there (bool [H, W]), as a function of (x, y, 1) at depth
     1; without what does not lie in one plane. None where too little is seen."""
     rows, columns = where.nonzero().unbind(1)
-    inverse = 1 / depth[where].double().cpu()
+    inverse = 1 / depth[where].cpu().double()
     places = torch.stack(
         [
-            (columns.double().cpu() + 0.5 - camera.cx) / camera.fx,
-            (rows.double().cpu() + 0.5 - camera.cy) / camera.fy,
+            (columns.cpu().double() + 0.5 - camera.cx) / camera.fx,
+            (rows.cpu().double() + 0.5 - camera.cy) / camera.fy,
             torch.ones(len(rows), dtype=torch.float64),
         ],
         1,
@@ -117,10 +117,10 @@ def _plane(camera: Camera, depth: Tensor, where: Tensor) -> Tensor | None:
 
 def around(gaussians: Gaussians, rows: Tensor) -> Place:
     """The place of rows (bool [N]) that are there. Raises SceneError for none."""
-    means = gaussians.means[rows].detach().double().cpu()
+    means = gaussians.means[rows].detach().cpu().double()
     means = means[:: max(1, len(means) // 100_000)]
     if not len(means):
         raise SceneError("nothing is selected: there is no place of it")
     low, high = means.quantile(0.02, 0), means.quantile(0.98, 0)
-    spread = math.exp(float(gaussians.log_scales[rows].detach().double().median()))
+    spread = math.exp(float(gaussians.log_scales[rows].detach().cpu().double().median()))
     return Place((low + high) / 2, 0.6 * float((high - low).max()) + spread)

@@ -55,7 +55,7 @@ def grown(
     ranked = torch.where(stays, pull, -1.0).argsort(descending=True, stable=True)[: max(room, 0)]
     origins = ranked[pull[ranked] > 0].sort().values
     new = gaussians.rows(origins)
-    draw = torch.Generator().manual_seed(seed)
+    draw = torch.Generator().manual_seed(seed % 2**63)  # of a large seed and its step
     aside = torch.randn(len(origins), 3, generator=draw).to(new.means) * new.scales * 0.7  # in its own axes
     aside = (rotations(new.quats) @ aside[..., None])[..., 0]
     moved = {"means": new.means + aside, "log_scales": new.log_scales - 0.5}

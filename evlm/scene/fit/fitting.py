@@ -178,7 +178,7 @@ class Fitting:
     def _view(self) -> int:
         """Every view once in each round, in an order that the seed and the round alone decide."""
         past, place = divmod(self.done, len(self.cameras))
-        draw = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + past)
+        draw = torch.Generator().manual_seed((self.settings.seed * 1_000_003 + past) % 2**63)
         return int(torch.randperm(len(self.cameras), generator=draw)[place])
 
     def _degree(self) -> int:

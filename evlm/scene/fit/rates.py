@@ -20,7 +20,7 @@ def extent(cameras: Sequence[Camera], means: Tensor) -> float:
     middle distance of what they see."""
     centres = torch.stack([camera.centre for camera in cameras])
     spread = 1.1 * float((centres - centres.mean(0)).norm(dim=1).max())
-    return spread if spread > 1e-6 else float((means.double().cpu() - centres[0]).norm(dim=1).median())
+    return spread if spread > 1e-6 else float((means.cpu().double() - centres[0]).norm(dim=1).median())
 
 
 def rates(done: int, iterations: int, extent: float, sh: Tensor) -> dict[str, Tensor | float]:

@@ -34,7 +34,7 @@ _FORM = (
 def middle_of(gaussians: Gaussians) -> tuple[Tensor, float]:
     """([3] float64 median of the opaque Gaussians, of all where none is; radius around it that holds nine
     tenths of them). Raises SceneError: no Gaussians, or all in one point."""
-    means = gaussians.means.detach().double().cpu()[gaussians.finite().cpu()]
+    means = gaussians.means.detach().cpu().double()[gaussians.finite().cpu()]
     opaque = gaussians.opacities.detach().cpu()[gaussians.finite().cpu()] > OPAQUE
     means = means[opaque] if opaque.any() else means
     if not len(means):
@@ -146,7 +146,7 @@ def cone(gaussians: Gaussians, views: int, degrees: float = CONE, size: int = 51
 def one_sided(gaussians: Gaussians) -> bool:
     """Whether a scene lies as one made from a single photograph: all but a few of its Gaussians before the
     origin, within the cone that a lens of 120 degrees sees."""
-    means = gaussians.means.detach().double().cpu()[gaussians.finite().cpu()]
+    means = gaussians.means.detach().cpu().double()[gaussians.finite().cpu()]
     if not len(means):
         return False
     seen = means[:, 2] > means.norm(dim=1) * 0.5
