@@ -27,6 +27,22 @@ from .vision_warmup import CLASSES, SOLID_CLASSES, Eyes, shown_in
 
 # The rest are ordinary questions, as they were practised.
 MIX = Mix(doubles=0.15, conflicts=0.05, whatif=0.5)
+# Causes, too, are practised by how hard they are, not as they are asked.
+RULES = {
+    "fall": 0.09,
+    "sink": 0.13,
+    "balance": 0.08,
+    "clock": 0.04,
+    "fade": 0.04,
+    "push": 0.15,
+    "mix": 0.08,
+    "support": 0.15,
+    "flood": 0.03,
+    "march": 0.1,
+    "cycle": 0.09,
+    "vanish": 0.01,
+    "day": 0.01,
+}
 LOOKS = 300  # steps in which a new head learns to name what the tower sees; the tower is not touched
 # Four fifths of the rates of a training from nothing, and a longer way up: the optimiser's moments begin at
 # nothing.
@@ -49,11 +65,12 @@ def warm_batch(
     stills of solids; the mix is of the others."""
     rng = random.Random(f"warm {seed} {step}")
     ops = rng.choices(list(PRACTICE), list(PRACTICE.values()), k=rows)
+    rules = rng.choices(list(RULES), list(RULES.values()), k=rows)
     questions = [
         ask_solid(rng, "train", op)
         if solids and rng.random() < solids
-        else ask_mixed(rng, rng, "train", mix, op=op)
-        for op in ops
+        else ask_mixed(rng, rng, "train", mix, op=op, rule=rule)
+        for op, rule in zip(ops, rules, strict=True)
     ]
     chats = [build_messages(to_request(q), style=SHORT) for q in questions]
     traces = [

@@ -50,15 +50,16 @@ def ask_mixed(
     mix: Mix,
     category: str | None = None,
     op: str | None = None,
+    rule: str | None = None,
 ) -> Question:
     """A question of the mix. kind: draws which sort it is; rng: draws the question. category: of all but the
-    hypothetical, which have their own; op: of the ordinary sort. Raises ValueError for conflicts of the
-    category "text"."""
+    hypothetical, which have their own; op: of the ordinary sort; rule: of the hypothetical one. Raises
+    ValueError for conflicts of the category "text"."""
     drawn = kind.random()
     if drawn < mix.doubles:
         return ask_double(rng, split, category)
     if drawn < mix.doubles + mix.conflicts:
         return ask_conflict(rng, split, category)
     if drawn < mix.doubles + mix.conflicts + mix.whatif:
-        return ask_what_if(rng, split)
+        return ask_what_if(rng, split, rule)
     return ask(rng, split, op, category)

@@ -22,7 +22,7 @@ from .edits import Edit, random_edit
 from .questions import Question, Ref
 from .scene import CELLS, Scene, Thing
 from .solid import Solid
-from .whatif.question import another_outcome
+from .whatif.question import WhatIf, another_outcome
 
 Fault = Literal["wrong target", "wrong attribute", "ignores reference", "too long", "malformed", "mask off"]
 FAULTS: tuple[Fault, ...] = (
@@ -42,10 +42,11 @@ def write_trace(rng: random.Random, question: Question, size: int = 64) -> Trace
     """The desired trace. The intermediate is wrong in one of seven, and the reflection mends it."""
     edit = question.edit
     slip = _other(rng, edit) if rng.random() < SLIPS else None
+    why = question.facts[-1] if isinstance(question, WhatIf) else question.hint
     return Trace(
         thinking=_thinking(question),
         intermediate=(slip or edit).instruction,
-        reflection=reflection(rng, question.hint, edit.instruction, slip.instruction if slip else None),
+        reflection=reflection(rng, why, edit.instruction, slip.instruction if slip else None),
         plan=plan_of(edit, question.frames, size),
     )
 

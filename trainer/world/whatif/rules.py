@@ -5,12 +5,16 @@ steps: the premise changes nothing (the null twin). Each is written once, and do
 
 A fall over two cells, a roll and a walk are one step to a named cell, not a move for each cell: the steps of
 a plan are grounded on the original, where the thing is not yet half way.
+
+Facts look up one thing at a time, a cell before what stands in it: a small model cannot find what stands on
+a star that it must find first, between one word and the next. "a cell to the right" is one cell away,
+"to the right" may be further: a plan says "right" of the one and "to the right" of the other.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ..chain import Chain, chain
@@ -41,7 +45,8 @@ CLOCK = {
 class Outcome:
     """What a rule says of a scene.
 
-    edit: the steps, on the scene that is asked about. facts: why, in the words of a trace. names: what fills
+    edit: the steps, on the scene that is asked about. facts: why, in the words of a trace, the last one what
+    follows. names: what fills
     the gaps of the rule's wordings. phrase: which set of wordings, where the rule has several. k: outcomes
     that stay open to one who knows the rule and the words, not the picture. panels: earlier pictures of a
     story. held_out: of a kind that only the test asks.
@@ -63,9 +68,8 @@ def fall(scene: Scene, rng: random.Random) -> Outcome:
     """A thing that is let go falls down its column to the last free cell."""
     thing = rng.choice(scene.things)
     down = _fallen(scene, thing)
-    fact = f"below the {thing.label} "
-    fact += f"it is free to the {CELLS[down]}" if down != thing.cell else "nothing is free : it stays"
-    return _outcome(scene, [_to(scene, thing, down)], fact, (name_of(thing, scene),), k=3)
+    facts = (*_room_below(scene, thing), _goes("falls", thing, down))
+    return _outcome(scene, [_to(scene, thing, down)], facts, (name_of(thing, scene),), k=3)
 
 
 def sink(scene: Scene, rng: random.Random) -> Outcome | None:
@@ -77,9 +81,9 @@ def sink(scene: Scene, rng: random.Random) -> Outcome | None:
     steps: list[Edit] = [change_ground(scene, "sea")]
     for thing in heavy:
         steps.append(remove(steps[-1].result, thing))
-    return _outcome(
-        scene, steps, f"large things sink : {sunk} ; small ones stay", k=2 ** len(scene.things) - 1
-    )
+    sizes = " , ".join(f"the {thing.label} is {thing.size}" for thing in scene.things)
+    facts = (sizes, f"large things sink : {sunk} ; small ones stay")
+    return _outcome(scene, steps, facts, k=2 ** len(scene.things) - 1)
 
 
 def balance(scene: Scene, rng: random.Random) -> Outcome | None:
@@ -145,22 +149,18 @@ def push(scene: Scene, rng: random.Random) -> Outcome:
     """A push goes through a row of things that touch: its last one moves a cell. A circle and a ring roll
     until something stops them. At the edge nothing moves."""
     thing, way = rng.choice(scene.things), rng.choice(("left", "right"))
-    last = thing
+    last, facts = thing, [_at(thing)]
     while (after := scene.at(neighbour(last.cell, way))) is not None:
+        facts.append(f"at the {CELLS[after.cell]} stands the {after.label} : it passes on")
         last = after
+    room = _free_cells(scene, last.cell, way)
     end = last.cell
-    while neighbour(end, way) in scene.free_cells():
-        end = neighbour(end, way)
-        if last.shape not in ROUND:
-            break
-    names = (name_of(thing, scene), way)
-    if end == last.cell:
-        return _outcome(scene, [], f"to the {way} of the {last.label} nothing is free", names, k=3)
-    passed = "" if last is thing else f"the {thing.label} passes it on ; "
-    rolls = "rolls" if last.shape in ROUND else "moves a cell"
-    fact = f"{passed}the {last.label} {rolls} to the {CELLS[end]}"
-    found = _outcome(scene, [_to(scene, last, end)], fact, names, k=3)
-    return replace(found, held_out=last is not thing)
+    if room:
+        end = room[-1] if last.shape in ROUND else room[0]
+    facts.append(f"to the {way} free : {_cells(room)}")
+    facts.append(_goes("rolls" if last.shape in ROUND else "moves", last, end))
+    found = _outcome(scene, [_to(scene, last, end)], tuple(facts), (name_of(thing, scene), way), k=3)
+    return replace(found, held_out=last is not thing and end != last.cell)
 
 
 def mix(scene: Scene, rng: random.Random) -> Outcome | None:
@@ -190,18 +190,17 @@ def support(scene: Scene, rng: random.Random) -> Outcome | None:
         return None
     thing = rng.choice(held)
     steps: list[Edit] = [remove(scene, thing)]
-    told, cell = [], thing.cell - 3
+    facts, told, cell = list(_room_below(scene, thing)), [], thing.cell - 3
     while cell >= 0 and (above := scene.at(cell)) is not None:
         now = steps[-1].result
         down = _fallen(now, above)
         step = _to(now, above, down)
         assert step is not None  # the cell below it has just become free
         steps.append(step)
-        told.append(f"the {above.label} falls to the {CELLS[down]}")
+        facts.append(f"on it at the {CELLS[cell]} stood the {above.label}")
+        told.append(_goes("falls", above, down))
         cell -= 3
-    return _outcome(
-        scene, steps, f"on the {thing.label} stood more : {' , '.join(told)}", (name_of(thing, scene),), k=3
-    )
+    return _outcome(scene, steps, (*facts, " , ".join(told)), (name_of(thing, scene),), k=3)
 
 
 def flood(scene: Scene, rng: random.Random) -> Outcome | None:
@@ -225,9 +224,14 @@ def march(scene: Scene, rng: random.Random) -> Outcome | None:
         return None
     thing, way = rng.choice(walks)
     panels = tuple(scene.swap(thing, replace(thing, cell=thing.cell - way * n)) for n in (2, 1))
-    been = " , ".join(CELLS[thing.cell - way * n] for n in (2, 1, 0))
-    fact = f"the {thing.label} went {been}"
-    found = _outcome(scene, [_to(scene, thing, thing.cell + way)], fact, k=2 * len(scene.things))
+    # Of each thing, so that the one that goes is found word by word.
+    been = [
+        [each.cell] * 3 if each is not thing else [each.cell - way * n for n in (2, 1, 0)]
+        for each in scene.things
+    ]
+    facts = [f"{each.label} : {_cells(cells)}" for each, cells in zip(scene.things, been, strict=True)]
+    facts.append(_goes("goes", thing, thing.cell + way))
+    found = _outcome(scene, [_to(scene, thing, thing.cell + way)], tuple(facts), k=2 * len(scene.things))
     return replace(found, panels=panels)
 
 
@@ -239,8 +243,12 @@ def cycle(scene: Scene, rng: random.Random) -> Outcome | None:
     if step is None or _recoloured(scene, thing, second) is None:
         return None
     panels = tuple(scene.swap(thing, replace(thing, colour=colour)) for colour in (first, second))
-    fact = f"the {thing.label} was {first} , {second} and is {thing.colour} : again {first}"
-    found = _outcome(scene, [step], fact, k=(len(COLOURS) - 1) * len(scene.things))
+    facts = []
+    for each in scene.things:
+        colours = (first, second, each.colour) if each is thing else (each.colour,) * 3
+        facts.append(f"{CELLS[each.cell]} : {' , '.join(colours)}")
+    facts.append(f"the {thing.label} is again {first}")
+    found = _outcome(scene, [step], tuple(facts), k=(len(COLOURS) - 1) * len(scene.things))
     return replace(found, panels=panels, held_out="orange" in (first, second, thing.colour))
 
 
@@ -299,14 +307,14 @@ SCENARIOS = {
 def _outcome(
     scene: Scene,
     steps: list[Edit | None] | list[Edit],
-    fact: str,
+    facts: str | tuple[str, ...],
     names: tuple[str, ...] = (),
     phrase: str = "",
     k: int = 1,
 ) -> Outcome:
     taken = [step for step in steps if step is not None]
     op = taken[0].op if len(taken) == 1 else CHAIN
-    return Outcome(chain(op, scene, taken), (fact,), names, phrase, k)
+    return Outcome(chain(op, scene, taken), (facts,) if isinstance(facts, str) else facts, names, phrase, k)
 
 
 def _beside(one: Thing, other: Thing) -> bool:
@@ -315,10 +323,35 @@ def _beside(one: Thing, other: Thing) -> bool:
 
 def _fallen(scene: Scene, thing: Thing) -> int:
     """The cell at which a thing comes to rest."""
-    cell = thing.cell
-    while neighbour(cell, "down") in scene.free_cells():
-        cell += 3
-    return cell
+    return [thing.cell, *_free_cells(scene, thing.cell, "down")][-1]
+
+
+def _free_cells(scene: Scene, cell: int, way: str) -> list[int]:
+    """The free cells from a cell on, up to the first that is not."""
+    free, found = scene.free_cells(), []
+    while (cell := neighbour(cell, way)) in free:
+        found.append(cell)
+    return found
+
+
+def _at(thing: Thing) -> str:
+    return f"the {thing.label} is at the {CELLS[thing.cell]}"
+
+
+def _cells(cells: Sequence[int]) -> str:
+    return " , ".join(CELLS[cell] for cell in cells) or "nothing"
+
+
+def _room_below(scene: Scene, thing: Thing) -> tuple[str, str]:
+    return _at(thing), f"below free : {_cells(_free_cells(scene, thing.cell, 'down'))}"
+
+
+def _goes(how: str, thing: Thing, cell: int) -> str:
+    """how: "falls". As "the red star falls a cell to the bottom"."""
+    if cell == thing.cell:
+        return f"the {thing.label} stays"
+    beside = any(neighbour(thing.cell, way) == cell for way in DIRECTIONS)
+    return f"the {thing.label} {how} {'a cell ' if beside else ''}to the {CELLS[cell]}"
 
 
 def _to(scene: Scene, thing: Thing, cell: int) -> Edit | None:
