@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -170,11 +171,13 @@ def segment_steps(
     """As `segment_plan`, for each step of a plan, from the boxes that belong to it (`for_steps`)."""
     placed = []
     boxes = for_steps(plan, boxes)
-    for number, step in enumerate(plan.steps, 1):
-        own = [box for box in boxes if box.step == number]
-        region = None if regions is None else regions[number - 1]
-        decided, objects = segment_plan(segmenter, frames, step, own, grow, region)
-        placed.append((replace(decided, notes=of_step(plan, number, decided.notes)), objects))
+    remembering = getattr(segmenter, "remembering", nullcontext)  # a tracker has none
+    with remembering():
+        for number, step in enumerate(plan.steps, 1):
+            own = [box for box in boxes if box.step == number]
+            region = None if regions is None else regions[number - 1]
+            decided, objects = segment_plan(segmenter, frames, step, own, grow, region)
+            placed.append((replace(decided, notes=of_step(plan, number, decided.notes)), objects))
     return placed
 
 

@@ -8,7 +8,8 @@ result. Frames are segmented one by one today; tracking through a video can come
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -30,6 +31,7 @@ from .sam2_meta import build_transformers, read_meta, shape_of
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # every SAM 2 was trained with ImageNet's
 MASK_LOGIT = 10.0  # a mask prompt of 0..1 becomes logits of -10..10
 AT_ONCE = 16  # objects a decoder call
+KEPT = 8  # pictures whose feature maps are kept: about 16 MB each at 1,024 pixels
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class Segmenter:
         self.backend = backend
         self.model = backend.model
         self.dtype = dtype
+        self._kept: list[tuple[Tensor, list[Tensor]]] | None = None
 
     @classmethod
     def load(
@@ -148,7 +151,7 @@ class Segmenter:
             if not objects:
                 continue
             with torch.inference_mode(), self._autocast():
-                maps = self.backend.embed(self._pixels(frames[f]))
+                maps = self._embed(self._pixels(frames[f]))
                 for start in range(0, len(objects), AT_ONCE):
                     chosen = objects[start : start + AT_ONCE]
                     logits, score = self._predict(maps, prompts, chosen, f, (height, width))
@@ -156,6 +159,25 @@ class Segmenter:
                     scores[chosen] += score
                     seen[chosen] += 1
         return Segmentation(masks, scores / seen.clamp(min=1), prompts.labels)
+
+    @contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Within it the first KEPT pictures keep their feature maps, on the model's device: one that is asked
+        about again, as by each step of a plan, is encoded once. For one thread at a time."""
+        self._kept = []
+        try:
+            yield
+        finally:
+            self._kept = None
+
+    def _embed(self, pixels: Tensor) -> list[Tensor]:
+        for known, maps in self._kept or ():
+            if torch.equal(known, pixels):
+                return maps
+        maps = self.backend.embed(pixels)
+        if self._kept is not None and len(self._kept) < KEPT:
+            self._kept.append((pixels, maps))
+        return maps
 
     def _predict(
         self, maps: list[Tensor], prompts: Prompts, chosen: list[int], frame: int, size: tuple[int, int]

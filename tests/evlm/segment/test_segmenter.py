@@ -76,6 +76,32 @@ def test_sam2_and_transformers_agree_on_a_meta_checkpoint(meta: dict[str, Path],
 
 
 @needs_sam2
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_picture_asked_about_again_is_encoded_once_with_the_same_masks(
+    meta: dict[str, Path], backend: Literal["sam2", "transformers"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = Segmenter.load(meta["safetensors"], config=meta["yaml"], backend=backend)
+    one, other = picture(), picture(40, 80)
+    asked = [
+        (one, PROMPTS["boxes"]),
+        (other, {"boxes": BOXES[2:]}),
+        (one, PROMPTS["points"]),
+        (one, PROMPTS["masks"]),
+    ]
+    alone = [segmenter.segment(frames, **prompts) for frames, prompts in asked]
+    encoded: list[Tensor] = []
+    embed = segmenter.backend.embed
+    monkeypatch.setattr(segmenter.backend, "embed", lambda pixels: encoded.append(pixels) or embed(pixels))
+    with segmenter.remembering():
+        together = [segmenter.segment(frames, **prompts) for frames, prompts in asked]
+    assert len(encoded) == 2
+    for a, b in zip(alone, together, strict=True):
+        assert torch.equal(a.masks, b.masks) and torch.equal(a.scores, b.scores)
+    segmenter.segment(one, **PROMPTS["boxes"])
+    assert len(encoded) == 3  # nothing is kept beyond it
+
+
+@needs_sam2
 def test_logits_agree_too(meta: dict[str, Path]) -> None:
     native = Segmenter.load(meta["pt"], config=meta["yaml"], backend="sam2").backend
     other = Segmenter.load(meta["pt"], config=meta["yaml"], backend="transformers").backend
