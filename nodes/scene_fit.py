@@ -213,7 +213,8 @@ def _fitted(fitting: Fitting, images: Tensor | None) -> Gaussians:
 
 
 def _compared(scene: SplatScene, there: Gaussians, seen: Seen) -> tuple[Tensor, str]:
-    """(some views beside their photographs [n, H, 2 W, 3], how near they are in words)."""
+    """(some views beside their photographs [n, H, 2 W, 3], the smaller ones in black, how near they are in
+    words)."""
     from ..evlm.scene.fit.losses import psnr
 
     cameras = scene_views.alike(seen.cameras)
@@ -224,7 +225,8 @@ def _compared(scene: SplatScene, there: Gaussians, seen: Seen) -> tuple[Tensor, 
         photograph = seen.photographs[at]().float().cpu()
         near.append(float(psnr(shown, photograph)))
         pairs.append(torch.cat([photograph, shown], 1))
-    sizes = {each.shape for each in pairs}
-    return (
-        torch.stack(pairs) if len(sizes) == 1 else pairs[0][None]
-    ), f"{sum(near) / len(near):.1f} dB to the photographs"
+    height, width = (max(each.shape[side] for each in pairs) for side in (0, 1))
+    whole = torch.zeros(len(pairs), height, width, 3)
+    for row, pair in zip(whole, pairs, strict=True):
+        row[: pair.shape[0], : pair.shape[1]] = pair
+    return whole, f"{sum(near) / len(near):.1f} dB to the photographs"

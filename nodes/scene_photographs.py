@@ -31,6 +31,7 @@ class Seen:
 def look(cameras: str, images: Tensor | None, scene: SplatScene | None, size: int) -> Seen:
     """Cameras, and a photograph for each. Raises SceneError."""
     from ..evlm.errors import SceneError
+    from ..evlm.files.pictures import natural
     from ..evlm.scene.poses import load_cameras
 
     if not cameras.strip():
@@ -48,7 +49,7 @@ def look(cameras: str, images: Tensor | None, scene: SplatScene | None, size: in
     ).within(size)
     scene_folders.check_photographs(found.photographs)
     if images is not None:
-        named = sorted(found.cameras, key=lambda camera: camera.name)
+        named = sorted(found.cameras, key=lambda camera: natural(camera.name))
         return Seen(*_paired(named, images, size), False, found.points, found.notes)
     if found.photographs is None:
         raise SceneError(

@@ -56,11 +56,12 @@ def picture_files(folder: Path) -> list[Path]:
     ]
     if not paths:
         raise PictureError(f"{folder}: no pictures ({', '.join(PICTURE_SUFFIXES)}) in this folder")
+    return sorted(paths, key=lambda path: natural(path.name))
 
-    def natural(path: Path) -> list[tuple[int, str]]:
-        return [(int(digits or -1), other) for digits, other in re.findall(r"([0-9]+)|([^0-9]+)", path.name)]
 
-    return sorted(paths, key=natural)
+def natural(name: str) -> list[tuple[int, str]]:
+    """To sort names by: "2.png" before "10.png"."""
+    return [(int(digits or -1), other) for digits, other in re.findall(r"([0-9]+)|([^0-9]+)", name)]
 
 
 def save_picture(path: str | os.PathLike[str], frames: Tensor, fps: float | None = None) -> None:

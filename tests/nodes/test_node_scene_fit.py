@@ -128,10 +128,10 @@ def test_photographs_of_a_folder_begin_from_points(base: Path, truth: Any, pictu
     folder = base / "input" / "garden"
     turn = torch.diag(torch.tensor([1.0, -1, -1, 1]).double())
     frames = []
-    for at, camera in enumerate(truth.cameras):
-        part("evlm.files.pictures").save_picture(folder / "images" / f"{at}.png", pictures[at : at + 1])
+    for at, (name, camera) in enumerate(zip(("1", "2", "10", "11"), truth.cameras, strict=True)):
+        part("evlm.files.pictures").save_picture(folder / "images" / f"{name}.png", pictures[at : at + 1])
         matrix = (torch.linalg.inv(camera.view) @ turn).tolist()
-        frames.append({"file_path": f"images/{at}.png", "transform_matrix": matrix})
+        frames.append({"file_path": f"images/{name}.png", "transform_matrix": matrix})
     lens = {"fl_x": truth.cameras[0].fx, "fl_y": truth.cameras[0].fy, "w": SIDE, "h": SIDE}
     text = json.dumps({**lens, "frames": frames})
     (folder / "transforms.json").write_text(text, encoding="utf-8")
@@ -147,13 +147,24 @@ def test_photographs_of_a_folder_begin_from_points(base: Path, truth: Any, pictu
     fitted = call("EVLM_FitScene", **how).args[0]
     assert len(fitted) == 150 and len(fitted.cameras) == VIEWS
     assert torch.allclose(fitted.photographs[1](), pictures[1], atol=1 / 255)
-    given = call("EVLM_FitScene", images=pictures, **how).args[0]  # the same, as a batch
+    given = call("EVLM_FitScene", images=pictures, **how).args[0]  # as a batch, 2.png before 10.png
     assert torch.allclose(given.gaussians.means, fitted.gaussians.means, atol=1e-2)
     assert len(call("EVLM_FitScene", max_gaussians=40, **how).args[0]) == 40
     assert "bring no points" in refused(cameras="garden", size=SIDE)
     assert "expected a .ply" in refused(**{**how, "points": "garden/transforms.json"})
-    (folder / "images" / "2.png").unlink()
-    assert "1 of 4 photographs are missing (images/2.png)" in refused(**how)
+    (folder / "images" / "10.png").unlink()
+    assert "1 of 4 photographs are missing (images/10.png)" in refused(**how)
+
+
+def test_the_preview_has_photographs_of_several_sizes(truth: Any, pictures: torch.Tensor) -> None:
+    wide = truth.cameras[1].resized(2 * SIDE, 2 * SIDE)
+    cameras = (truth.cameras[0], wide)
+    seen = (lambda: pictures[0], lambda: torch.full((2 * SIDE, 2 * SIDE, 3), 0.5))
+    scene = replace(truth, cameras=cameras, photographs=seen)
+    preview = call("EVLM_FitScene", scene=scene, iterations=1, size=2 * SIDE).args[1]
+    assert preview.shape == (2, 2 * SIDE, 4 * SIDE, 3)
+    assert torch.equal(preview[0, :SIDE, :SIDE], pictures[0]) and not preview[0, SIDE:].any()
+    assert torch.equal(preview[1, :, : 2 * SIDE], seen[1]())
 
 
 def test_what_does_not_fit_together_is_refused(faded: Any, pictures: torch.Tensor) -> None:
