@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from ..evlm.files.clip_sound import Sound
 
 Clip = Any  # what a clip's socket carries: core's VIDEO, or frames
-ClipOrScene = Any  # or a scene of Gaussians, where one picture of it will do
+ClipOrScene = Any  # or a scene of Gaussians, of which pictures are taken
 SHOWN = 512  # pixels, the longer side of what a node plays of itself; smaller ones are enlarged up to it
 ENLARGED = 4  # times, at most
 AT_ONCE = 8  # frames of such a clip that are made together
 
 
-def clip_input(name: str, tooltip: str) -> Any:
-    """A socket that takes VIDEO and IMAGE."""
-    return io.MultiType.Input(name, types=[io.Video, io.Image], tooltip=tooltip)
+def clip_input(name: str, tooltip: str, *more: Any) -> Any:
+    """A socket that takes VIDEO, IMAGE and `more` types."""
+    return io.MultiType.Input(name, types=[io.Video, io.Image, *more], tooltip=tooltip)
 
 
 @dataclass

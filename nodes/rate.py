@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from comfy_api.latest import io
 
-from . import clips, folders, host, sockets
+from . import clips, folders, host, scene_views, sockets
 from .checks import checked
-from .clips import Clip
+from .clips import Clip, ClipOrScene
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 UNRATED = "not rated"
 VERDICTS = [UNRATED, "good", "bad"]
+LONGEST = 512  # pixels of a scene's views
 
 
 class RateEdit(io.ComfyNode):
@@ -36,8 +37,8 @@ class RateEdit(io.ComfyNode):
             "to train from. Unrated, nothing is written.",
             inputs=[
                 sockets.Plan.Input("plan", tooltip="The plan that is rated."),
-                clips.clip_input("original", "The picture or clip before."),
-                clips.clip_input("edited", "The picture or clip after."),
+                clips.clip_input("original", "The picture, clip or scene before.", sockets.Scene),
+                clips.clip_input("edited", "The picture, clip or scene after.", sockets.Scene),
                 io.String.Input("prompt", default="", tooltip="What was asked."),
                 io.Combo.Input(
                     "verdict",
@@ -78,8 +79,8 @@ class RateEdit(io.ComfyNode):
     def execute(
         cls,
         plan: Trace,
-        original: Clip,
-        edited: Clip,
+        original: ClipOrScene,
+        edited: ClipOrScene,
         prompt: str,
         verdict: str,
         note: str,
@@ -91,7 +92,7 @@ class RateEdit(io.ComfyNode):
         from ..evlm.records import RowWriter
 
         folder = folders.dataset(dataset)
-        seen = _seen(original, edited)
+        seen = _seen(*_seen_from_around(original, edited))
         places = [None] if mask is None else _places(mask, seen, len(plan.plan.steps))
         # One mask for all steps is none of them's own.
         each_its_own = mask is not None and len(mask) > seen.count
@@ -132,6 +133,32 @@ class _Seen:
     count: int
     which: list[int]
     times: tuple[Fraction, ...] = ()
+
+
+def _seen_from_around(original: ClipOrScene, edited: ClipOrScene) -> tuple[Clip, Clip]:
+    """Of scenes pictures [V, H, W, 3] from some of the first one's cameras, or around it where it has none;
+    all else as it is. Raises RequestError, SceneError."""
+    from ..evlm.errors import RequestError
+    from ..evlm.files.selection import spread
+    from ..evlm.reason.messages import MAX_FRAMES
+    from ..evlm.scene import SplatScene
+
+    if not isinstance(original, SplatScene) and not isinstance(edited, SplatScene):
+        return original, edited
+    if not isinstance(original, SplatScene) or not isinstance(edited, SplatScene):
+        raise RequestError(
+            "one of original and edited is a scene: connect the scene before and the scene after"
+        )
+    own = scene_views.cameras_of(original, "" if original.cameras else f"orbit:{MAX_FRAMES}", LONGEST)
+    cameras = [own[at] for at in spread(len(own), MAX_FRAMES)]
+    host.tell([f"{len(cameras)} views of the scenes are kept"])
+    shown = []
+    for scene in (original, edited):
+        drawn = scene_views.drawn(
+            replace(scene, selection=None), scene_views.on_device(scene.gaussians), cameras
+        )
+        shown.append(torch.stack([picture for picture, _ in drawn]).clamp(0, 1))
+    return shown[0], shown[1]
 
 
 def _seen(original: Clip, edited: Clip) -> _Seen:
