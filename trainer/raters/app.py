@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 
-from evlm.errors import ConfigError, EVLMError, PictureError, RecordError
+from evlm.errors import ConfigError, EVLMError, PictureError
 
 from .agree import summary
 from .forms import read_undo, read_vote
@@ -176,8 +176,15 @@ def _picture(
         raise UnknownItemError("no such item")
     try:
         return read(view(store, item))
-    except RecordError as error:
+    except EVLMError as error:
         raise PictureError(f"picture: {error}") from None
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        MemoryError,
+    ) as error:  # a 500 would be asked for again and again
+        raise PictureError(f"picture: it cannot be shown ({error!s:.80})") from None
 
 
 def _vote(data: bytes) -> Vote:

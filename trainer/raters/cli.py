@@ -78,7 +78,9 @@ def _rate(options: argparse.Namespace) -> int:
           f"{counts.get('training', 0):,} to train with; {listed.count:,} bad rows left out")  # fmt: skip
     there = raters(store)
     if not any(each.role == "admin" for each in there):
-        print(f"yours, shown once: {url}/admin#token={add_rater(store, 'admin', 'admin')}")
+        taken = {each.name for each in there}
+        name = next(name for name in ("admin", "owner", f"admin of {url}") if name not in taken)
+        print(f"yours, shown once: {url}/admin#token={add_rater(store, name, 'admin')}")
     if not any(each.role == "rater" for each in there):
         print(f"nobody rates yet: python -m trainer data raters {options.folder} add NAME --url {url}")
     print(f"listening at {url}; Ctrl-C ends it, all votes are kept", flush=True)
@@ -93,7 +95,7 @@ def _rate(options: argparse.Namespace) -> int:
 def _raters(options: argparse.Namespace) -> int:
     from .store import add_rater, raters, revoke
 
-    store = _store(options.folder)
+    store = _store(options.folder, made=options.action != "add")
     if options.action != "list" and not options.name:
         raise ConfigError(f"raters {options.action}: expected a name")
     if options.action == "add":
@@ -113,11 +115,13 @@ def _rated(options: argparse.Namespace) -> int:
     from .rated import write_rated
 
     listed = _Problems()
-    store = _store(options.folder)
+    store = _store(options.folder, made=True)
     count = write_rated(store, options.folder, options.out, listed, options.partial)
     print(f"{options.out}: {count['rows']:,} rows written; left out: {count['ties']:,} ties, "
           f"{count['unfinished']:,} with too few votes, {count['unvoted']:,} without any, "
-          f"{listed.count:,} bad ones")  # fmt: skip
+          f"{count['changed']:,} changed since people saw them, {listed.count:,} bad ones")  # fmt: skip
+    if count["unknown"]:
+        print(f"{count['unknown']:,} rows came later than the page was started: start `data rate` again")
     return int(listed.count > 0)
 
 
@@ -129,13 +133,16 @@ class _Problems:
         self.count += 1
 
 
-def _store(folder: Path) -> Store:
+def _store(folder: Path, made: bool = False) -> Store:
+    """made: it must be there. Raises ConfigError, RecordError."""
     from ..data.files import rows_file
     from .store import FILE, Store
 
     if not folder.is_dir():
         raise ConfigError(f"{folder}: expected a dataset folder")
     rows_file(folder)
+    if made and not (folder / FILE).is_file():
+        raise ConfigError(f"{folder}: nobody has rated here yet; begin with `data rate {folder}`")
     return Store(folder / FILE)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evlm.errors import ConfigError, MaskTextError, PictureError, RecordError
 from evlm.files.safe_paths import inside
@@ -17,6 +18,9 @@ from evlm.records import Row
 
 from ..data.files import OnProblem, parse, read
 from .store import Store
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 KNOWN = "known.jsonl"
 _WITHOUT_END = 1_000_000_000  # votes that a gold item may get: every rater meets it
@@ -28,7 +32,9 @@ def load_items(store: Store, folder: Path, wanted: int, seed: int, on_problem: O
     """Takes the dataset's rows in, in an order that says nothing; again after the dataset has grown.
 
     wanted: votes an item, 1..99. known.jsonl in the folder names rows with a known answer, one a line:
-    {"id", "yes", "why", "training"}. A row that changed keeps its item as long as nobody has voted on it.
+    {"id", "yes", "why", "training"}. A row that changed keeps its item as long as nobody has voted on it;
+    else it is a new one, and what was said of the old one is kept and counts no more. Whoever holds an item that
+    changed does not hold it any longer.
     Returns how many items there are of each kind. Raises RecordError, ConfigError.
     """
     known = _known(folder / KNOWN)
@@ -45,9 +51,8 @@ def load_items(store: Store, folder: Path, wanted: int, seed: int, on_problem: O
             view, answer = json.dumps(view_of(row)), known.get(row.id, {})
             old = there.get(row.id)
             if old and old["view"] != view and old["id"] in voted:
-                raise RecordError(
-                    f"row {row.id!r:.80} has votes and was changed since: give the new row another id"
-                )
+                was = f"{row.id} (item {old['id']}, before it changed)"
+                sql.execute("UPDATE item SET row_id = ? WHERE id = ?", (was, old["id"]))
             kind = "edit" if not answer else "training" if answer.get("training") else "gold"
             sql.execute(
                 "INSERT INTO item(row_id, kind, rank, wanted, gold, why, view) VALUES(?, ?, ?, ?, ?, ?, ?) "
@@ -56,6 +61,14 @@ def load_items(store: Store, folder: Path, wanted: int, seed: int, on_problem: O
                 (row.id, kind, _rank(row.id, seed), wanted if kind == "edit" else _WITHOUT_END,
                  int(answer["yes"]) if answer else None, answer.get("why", ""), view),
             )  # fmt: skip
+        for item in sql.execute("SELECT id, row_id, kind, view FROM item").fetchall():
+            old = there.get(item["row_id"])
+            if old is None or (old["id"], old["kind"], old["view"]) != (
+                item["id"],
+                item["kind"],
+                item["view"],
+            ):
+                sql.execute("DELETE FROM lease WHERE item = ?", (item["id"],))
         counts = sql.execute("SELECT kind, count(*) AS many FROM item GROUP BY kind").fetchall()
     return {row["kind"]: row["many"] for row in counts}
 
@@ -128,7 +141,7 @@ def mask_picture(folder: Path, view: dict[str, Any]) -> bytes:
     from evlm.files.pictures import load_mask, to_pil
 
     if view["masks"]:
-        masks = [load_mask(inside(folder, each)).amax(0) for each in view["masks"]]
+        masks = _of_one_size([load_mask(inside(folder, each)).amax(0) for each in view["masks"]])
     else:
         masks = []
         for text in view["mask_texts"]:
@@ -142,6 +155,14 @@ def mask_picture(folder: Path, view: dict[str, Any]) -> bytes:
     buffer = BytesIO()
     to_pil(union[..., None].expand(-1, -1, 3)).convert("L").save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def _of_one_size(masks: list[Tensor]) -> list[Tensor]:
+    """[H, W] each, of the largest one's size."""
+    from torch.nn.functional import interpolate
+
+    size = max((tuple(mask.shape) for mask in masks), key=math.prod)
+    return [mask if mask.shape == size else interpolate(mask[None, None], size)[0, 0] for mask in masks]
 
 
 def _known(file: Path) -> dict[str, dict[str, Any]]:

@@ -143,7 +143,8 @@ def last_votes(store: Store, rater: Rater, count: int = 1) -> list[dict[str, Any
 
 
 def lesson(store: Store, rater: Rater, given: Vote, now: float | None = None) -> dict[str, Any]:
-    """Answers a training item: {right, answer, why, trained}. Raises UnknownItemError, RecordError."""
+    """Answers a training item: {right, answer, why, trained}. It counts where it is the one that is due, once
+    a key. Raises UnknownItemError, KeyUsedError, RecordError."""
     now = time.time() if now is None else now
     with store.write() as sql:
         item = sql.execute(
@@ -152,10 +153,18 @@ def lesson(store: Store, rater: Rater, given: Vote, now: float | None = None) ->
         if item is None or given.value is None:
             raise UnknownItemError("no such training item")
         right = int(given.value) == item["gold"]
-        sql.execute(
-            "INSERT OR IGNORE INTO lesson(item, rater, value, good, key, at) VALUES(?, ?, ?, ?, ?, ?)",
-            (given.item, rater.id, int(given.value), int(right), given.key, now),
-        )
+        old = sql.execute(
+            "SELECT item FROM lesson WHERE rater = ? AND key = ?", (rater.id, given.key)
+        ).fetchone()
+        if old and old["item"] != given.item:
+            raise KeyUsedError("this key belongs to another answer: make a new one")
+        if not old and given.item == _lesson(sql, rater.id):
+            sql.execute(
+                "INSERT INTO lesson(item, rater, value, good, key, at) VALUES(?, ?, ?, ?, ?, ?)",
+                (given.item, rater.id, int(given.value), int(right), given.key, now),
+            )
+        elif not old and not _answered(sql, given.item, rater.id):
+            raise UnknownItemError("no such training item")
         done = _trained(sql, rater.id)
         return {"right": right, "answer": bool(item["gold"]), "why": item["why"], "trained": done}
 
@@ -258,6 +267,12 @@ def _lesson(sql: sqlite3.Connection, rater: int) -> int | None:
         (rater,),
     ).fetchone()
     return None if row is None else int(row["id"])
+
+
+def _answered(sql: sqlite3.Connection, item: int, rater: int) -> bool:
+    """Whether the rater was told a training item's answer before."""
+    told = sql.execute("SELECT 1 FROM lesson WHERE item = ? AND rater = ?", (item, rater))
+    return told.fetchone() is not None
 
 
 def _trained(sql: sqlite3.Connection, rater: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -13,6 +14,7 @@ from evlm.records import ROWS_FILE
 
 from ..data.files import EVLM_COLUMNS, OnProblem, read, row_columns, writing
 from .agree import votes_by_item
+from .items import view_of
 from .store import Store, pseudonym
 
 
@@ -24,26 +26,33 @@ def write_rated(
     out: a folder without rows. partial: also rows with fewer votes than wanted. Ties are left out, and items
     whose answer was known before. A row gets the majority as `label`, its votes in rater order as `raters`,
     and `meta.votes`: {rater, yes, at, ms} of each, under pseudonyms, `note` where there is one.
-    Returns {rows, ties, unfinished, unvoted}. Raises RecordError.
+    Returns {rows, ties, unfinished, unvoted, changed, unknown}; changed: since people saw them; unknown: the
+    page has not been started since they came. Raises RecordError.
     """
     votes = votes_by_item(store)
     with store.read() as sql:
-        wanted = {
-            row["row_id"]: row["wanted"]
-            for row in sql.execute("SELECT row_id, wanted FROM item WHERE kind = 'edit'")
+        items = {
+            row["row_id"]: row
+            for row in sql.execute("SELECT row_id, wanted, kind, view FROM item WHERE kind != 'gone'")
         }
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RecordError(f"{out} is there and not empty; name another folder")
-    count = dict.fromkeys(("rows", "ties", "unfinished", "unvoted"), 0)
+    count = dict.fromkeys(("rows", "ties", "unfinished", "unvoted", "changed", "unknown"), 0)
     with writing(out / ROWS_FILE, EVLM_COLUMNS) as write:
         for _, row in read(folder, on_problem):
-            if row.id not in wanted:
+            item = items.get(row.id)
+            if item is None:
+                count["unknown"] += 1
+                continue
+            if item["kind"] != "edit":
                 continue
             given = votes.get(row.id, {})
             yes = sum(each["value"] for each in given.values())
             if not given:
                 count["unvoted"] += 1
-            elif len(given) < wanted[row.id] and not partial:
+            elif json.dumps(view_of(row)) != item["view"]:
+                count["changed"] += 1
+            elif len(given) < item["wanted"] and not partial:
                 count["unfinished"] += 1
             elif 2 * yes == len(given):
                 count["ties"] += 1

@@ -13,9 +13,10 @@ import pytest
 import torch
 from raters_folder import new_key, opened, rated_folder, rater
 
+from evlm.files.pictures import load_picture, save_picture
 from evlm.plan.trace import Plan, Trace
 from evlm.ratings import rated_row
-from evlm.records import RowWriter, read_rows
+from evlm.records import ROWS_FILE, RowWriter, read_rows
 from trainer.__main__ import main
 from trainer.raters.agree import summary
 from trainer.raters.items import load_items, mask_picture, picture
@@ -43,7 +44,7 @@ def test_the_majority_is_the_label_and_ties_and_unfinished_ones_are_left_out(tmp
             value = None if row == "r-3" and name != "anna" else row in yes[name]
             vote(store, one, Vote(new_key(), items[0].id, value, "why not" if row == "r-1" else "", 1500))
     count = write_rated(store, folder, tmp_path / "rated", pytest.fail)
-    assert count == {"rows": 3, "ties": 0, "unfinished": 1, "unvoted": 0}
+    assert count == {"rows": 3, "ties": 0, "unfinished": 1, "unvoted": 0, "changed": 0, "unknown": 0}
     rows = {row.id: row for row in read_rows(tmp_path / "rated")}  # with every picture there
     assert {name: (row.label, row.raters) for name, row in rows.items()} == {
         "r-0": (True, (True, True, True)),
@@ -63,6 +64,27 @@ def test_the_majority_is_the_label_and_ties_and_unfinished_ones_are_left_out(tmp
                              "AND rater = 1").fetchone()  # fmt: skip
     undo(store, people["anna"], key)
     assert write_rated(store, folder, tmp_path / "tie", pytest.fail, partial=True)["ties"] == 1
+
+
+def test_votes_are_of_what_was_seen(tmp_path: Path) -> None:
+    """A row whose text changed behind a vote is not labelled by it, before and after the page is started."""
+    folder = rated_folder(tmp_path / "data", 3)
+    store = opened(folder, wanted=1)
+    one = rater(store, "anna")
+    while items := next_items(store, one, 1):
+        vote(store, one, Vote(new_key(), items[0].id, True))
+    file = folder / ROWS_FILE
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows[1]["instruction"] = "make it another thing"
+    rows.append({**rows[0], "id": "later"})
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    count = write_rated(store, folder, tmp_path / "first", pytest.fail)
+    assert (count["rows"], count["changed"], count["unknown"]) == (2, 1, 1)
+    load_items(store, folder, 1, 0, pytest.fail)
+    count = write_rated(store, folder, tmp_path / "second", pytest.fail)
+    assert (count["rows"], count["unvoted"], count["changed"]) == (2, 2, 0)
+    shown = {each.view["instruction"] for each in next_items(store, one, 3)}
+    assert "make it another thing" in shown and len(shown) == 2  # the new text is asked about
 
 
 def test_the_owner_sees_who_agrees_and_who_knows(tmp_path: Path) -> None:
@@ -95,6 +117,18 @@ def test_rows_of_rate_edit_are_items(tmp_path: Path) -> None:
     assert seen["instruction"] == "make the hat blue" and "a note of mine" not in json.dumps(seen)
     assert picture(tmp_path, seen, seen["edited"][0])[1] == "image/png"
     assert mask_picture(tmp_path, seen).startswith(b"\x89PNG")
+
+
+def test_masks_of_several_sizes_are_one_picture(tmp_path: Path) -> None:
+    for name, size in (("a", (4, 8)), ("b", (8, 16))):
+        mask = torch.zeros(1, *size, 3)
+        mask[:, :, : size[1] // 4] = float(name == "a")
+        mask[:, :, -size[1] // 4 :] = float(name == "b")
+        save_picture(tmp_path / f"{name}.png", mask)
+    shown = mask_picture(tmp_path, {"masks": ["a.png", "b.png"], "mask_texts": []})
+    (tmp_path / "both.png").write_bytes(shown)
+    both = load_picture(tmp_path / "both.png")[0, ..., 0]
+    assert both.shape == (8, 16) and both[0].tolist() == [1.0] * 4 + [0.0] * 8 + [1.0] * 4
 
 
 _CHILD = """
@@ -138,6 +172,9 @@ def test_a_process_killed_between_votes_has_kept_all_that_it_acknowledged(tmp_pa
 
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = str(rated_folder(tmp_path, 2))
+    for words in (["raters", folder, "list"], ["rated", folder, str(tmp_path / "out")]):
+        assert main(["data", *words]) == 2 and "begin with `data rate" in capsys.readouterr().err
+    assert not (tmp_path / FILE).exists()
     assert main(["data", "raters", folder, "add", "anna", "--url", "https://rate.example/"]) == 0
     assert "https://rate.example/#token=" in capsys.readouterr().out
     assert main(["data", "raters", folder, "list"]) == 0

@@ -153,6 +153,21 @@ def test_training_comes_first_and_says_why(tmp_path: Path, web: object, store: S
         assert not one.get("/api/next").json()["items"][0]["training"]
 
 
+def test_a_picture_that_breaks_the_reader_is_no_fault_of_the_server(
+    web: object, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A 5xx is asked for again: one bad item would keep the rater from all others."""
+
+    def broken(*asked: object) -> tuple[bytes, str]:
+        raise RuntimeError("stack expects each tensor to be equal size")
+
+    monkeypatch.setattr(served, "picture", broken)
+    (one,) = raters(web, store, "anna")
+    (item,) = one.get("/api/next").json()["items"]
+    answer = one.get(f"/api/items/{item['id']}/pictures/0")
+    assert answer.status_code == 404 and "cannot be shown" in answer.text
+
+
 def test_a_missing_picture_is_said_and_the_rest_goes_on(tmp_path: Path, web: object, store: Store) -> None:
     (one,) = raters(web, store, "anna")
     (item,) = one.get("/api/next").json()["items"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sqlite3
 import threading
@@ -77,9 +78,8 @@ def test_the_same_key_is_one_vote_and_belongs_to_it(store: Store) -> None:
     assert progress(store, one) == {"votes": 1, "left": 5}
     with pytest.raises(KeyUsedError):
         vote(store, one, Vote(key, second.id, True))
-    assert vote(
-        store, rater(store, "b"), Vote(new_key(), next_items(store, rater(store, "b"), 1)[0].id, True)
-    )
+    other = rater(store, "b")
+    assert vote(store, other, Vote(new_key(), next_items(store, other, 1)[0].id, True)) == "kept"
     # Another tab of the same rater: its answer to the same item changes nothing.
     assert vote(store, one, Vote(new_key(), first.id, False)) == "already"
     assert count(store, "SELECT value FROM vote WHERE rater = 1") == 1
@@ -217,6 +217,27 @@ def test_training_ends_with_eight_of_ten_right(tmp_path: Path) -> None:
         lesson(store, one, Vote(new_key(), next_items(store, one, 3)[0].id, True))
 
 
+def test_a_lesson_counts_once_a_key_and_in_its_turn(tmp_path: Path) -> None:
+    known = [{"id": f"r-{at}", "yes": True, "training": True} for at in range(3)]
+    store = opened(rated_folder(tmp_path, 5, known))
+    one, key = rater(store, "a"), new_key()
+    (first,) = next_items(store, one, 1)
+    (other,) = next_items(store, rater(store, "b"), 1)
+    assert first.id == other.id
+    said = [lesson(store, one, Vote(key, first.id, True)) for _ in range(3)]  # whose reply was lost
+    assert said == [said[0]] * 3 and not said[0]["trained"]
+    assert lesson(store, one, Vote(new_key(), first.id, True))["right"]  # out of its turn: told, not counted
+    assert count(store, "SELECT count(*) FROM lesson") == 1
+    (second,) = next_items(store, one, 1)
+    with pytest.raises(KeyUsedError):
+        lesson(store, one, Vote(key, second.id, True))
+    with store.read() as sql:
+        ids = {row["id"] for row in sql.execute("SELECT id FROM item WHERE kind = 'training'")}
+    (third,) = ids - {first.id, second.id}
+    with pytest.raises(UnknownItemError):  # not told before its turn
+        lesson(store, one, Vote(new_key(), third, True))
+
+
 def test_tokens_are_kept_as_hashes_and_end_when_they_are_revoked(tmp_path: Path, store: Store) -> None:
     token = add_rater(store, "anna")
     assert len(token) >= 43 and rater_of(store, token) == raters(store)[0]
@@ -233,7 +254,7 @@ def test_tokens_are_kept_as_hashes_and_end_when_they_are_revoked(tmp_path: Path,
             add_rater(store, wrong)
 
 
-def test_rows_that_came_later_become_items_and_a_changed_one_with_votes_is_refused(tmp_path: Path) -> None:
+def test_rows_that_came_later_become_items_and_a_changed_one_with_votes_is_a_new_one(tmp_path: Path) -> None:
     folder = rated_folder(tmp_path, 3)
     store = opened(folder)
     one = rater(store, "a")
@@ -243,9 +264,30 @@ def test_rows_that_came_later_become_items_and_a_changed_one_with_votes_is_refus
     assert load_items(store, folder, 3, 0, print) == {"edit": 5}
     assert count(store, f"SELECT votes FROM item WHERE id = {item.id}") == 1
     text = (folder / "rows.jsonl").read_text()
+    (waiting,) = next_items(store, one, 1)  # held while it changes
     (folder / "rows.jsonl").write_text(text.replace("red hat", "red cap"))
-    with pytest.raises(RecordError, match="has votes and was changed"):
-        load_items(store, folder, 3, 0, print)
+    assert load_items(store, folder, 3, 0, print) == {"edit": 5, "gone": 1}
+    with pytest.raises(UnknownItemError):  # an answer that comes late is about the old text
+        vote(store, one, Vote(new_key(), waiting.id, True))
+    assert count(store, "SELECT sum(votes) FROM item WHERE kind = 'edit'") == 0
+    assert count(store, f"SELECT votes FROM item WHERE id = {item.id} AND kind = 'gone'") == 1
+    assert all("red cap" in json.dumps(each.view) for each in next_items(store, one, 5))
+
+
+def test_an_item_that_becomes_a_lesson_is_held_no_longer(tmp_path: Path) -> None:
+    folder = rated_folder(tmp_path, 3)
+    store = opened(folder)
+    one = rater(store, "a")
+    held = next_items(store, one, 3)[1].id
+    with store.read() as sql:
+        row = sql.execute("SELECT row_id FROM item WHERE id = ?", (held,)).fetchone()["row_id"]
+    (folder / "known.jsonl").write_text(json.dumps({"id": row, "yes": True, "training": True}))
+    load_items(store, folder, 3, 0, print)
+    for _ in range(2):
+        (item,) = next_items(store, one, 3)
+        assert item.id == held and item.training
+    assert lesson(store, one, Vote(new_key(), held, True))["trained"]
+    assert [each.training for each in next_items(store, one, 3)] == [False, False]
 
 
 def test_a_file_that_is_no_store_is_one_clear_line(tmp_path: Path) -> None:
