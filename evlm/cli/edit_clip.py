@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 import time
+from contextlib import ExitStack
 from dataclasses import asdict
 from fractions import Fraction
 from itertools import accumulate
@@ -15,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import one_line
 from ..files.disk import refused, unwritten
+from ..files.lock import holding
 from .ask import at_terminal, remedy
 from .clip_flags import handed_keys, video_settings
+from .clip_progress import Progress
 from .outputs import Outputs
 
 if TYPE_CHECKING:
@@ -31,7 +34,6 @@ _SUFFIX = {"h264": ".mp4", "vp9": ".webm", "ffv1": ".mkv", "png": ".frames"}
 _CLAIMED = "names.json"
 _AGAIN = "the same command goes on from there"
 _STOPPED = f"{'stopped':8}  what is done is kept: {_AGAIN}"
-_EVERY = 20.0  # seconds between two lines of progress where nobody watches a bar
 
 
 def run_clip(
@@ -44,8 +46,23 @@ def run_clip(
 ) -> int:
     """Edit a clip; write the clip, its mask, the trace and a strip. Returns as `edit.run`.
 
-    load: makes (models, Pipeline). settings_of: the editor's settings of a pipeline.
+    load: makes (models, Pipeline). settings_of: the editor's settings of a pipeline. Raises HeldError where
+    the same command is at work.
     """
+    with ExitStack() as stack:
+        return _run(options, outputs, terminal, load, sampling, settings_of, stack)
+
+
+def _run(
+    options: argparse.Namespace,
+    outputs: Outputs,
+    terminal: Terminal,
+    load: Any,
+    sampling: Any,
+    settings_of: Any,
+    stack: ExitStack,
+) -> int:
+    """stack: closed behind it."""
     from dataclasses import replace
 
     from ..clips.given_mask import GivenMask
@@ -71,7 +88,7 @@ def run_clip(
     models, pipeline = load(options)
     settings = settings_of(options, pipeline)
     work = _work_folder(outputs.folder, options, clip, models, settings, sampling, video)
-    progress = _Progress(terminal)
+    progress = Progress(terminal)
     notes[:0] = [*clip.notes, *more]
     for note in notes:
         terminal.note(note)
@@ -95,7 +112,7 @@ def run_clip(
     )
     seconds: dict[str, float] = {}
     try:
-        work.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(holding(work))
         begun = time.perf_counter()
         reasoned = job.reason()
         seconds["reason"] = time.perf_counter() - begun
@@ -252,33 +269,6 @@ def _looked_at(clip: ClipFile, most: int) -> tuple[Any, Fraction | None]:
         seen = read_clip(clip.path, Selection(at_most=most))
         return seen.frames, seen.rate
     return clip.some(most)
-
-
-class _Progress:
-    """How far it is, and how long it still takes: a bar where a person watches, else a line now and then."""
-
-    def __init__(self, terminal: Terminal) -> None:
-        self.terminal = terminal
-        self.what, self.begun, self.first, self.told = "", 0.0, 0, 0.0
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        now = time.perf_counter()
-        if what != self.what:
-            self.what, self.begun, self.first, self.told = what, now, done, now
-        left = ""
-        if done > self.first and done < total:
-            left = f", {_duration((now - self.begun) / (done - self.first) * (total - done))} left"
-        of = "steps" if what == "tune" else "frames"
-        self.terminal.bar(what, done, total, f" {of}{left}")
-        if not self.terminal.live and now - self.told >= _EVERY:
-            self.told = now
-            self.terminal.line(f"{what:8}  {done} of {total} {of}{left}")
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _work_folder(

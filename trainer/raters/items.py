@@ -33,8 +33,8 @@ def load_items(store: Store, folder: Path, wanted: int, seed: int, on_problem: O
 
     wanted: votes an item, 1..99. known.jsonl in the folder names rows with a known answer, one a line:
     {"id", "yes", "why", "training"}. A row that changed keeps its item as long as nobody has voted on it;
-    else it is a new one, and what was said of the old one is kept and counts no more. Whoever holds an item that
-    changed does not hold it any longer.
+    else it is a new one, and what was said of the old one is kept and counts no more. Whoever holds an item
+    that changed does not hold it any longer.
     Returns how many items there are of each kind. Raises RecordError, ConfigError.
     """
     known = _known(folder / KNOWN)

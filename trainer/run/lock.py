@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from evlm.errors import TrainingError
+from evlm.files.lock import sign, taken
 
 LOCK = "run.lock"  # in the run's folder; it stays there, what counts is who holds it
-_FAR = 1 << 30  # byte that Windows locks, behind what is read
 _held: set[Path] = set()  # of this process
 
 
@@ -32,11 +31,7 @@ def locked(out: Path, doing: str = "training") -> Iterator[None]:
     try:
         _take(handle, out, doing)
         _held.add(path)
-        try:
-            os.ftruncate(handle, 0)
-            os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
-        except OSError:
-            pass  # a full disk: whose lock it is cannot be said then
+        sign(handle)
         yield
     finally:
         _held.discard(path)
@@ -59,21 +54,8 @@ def check_free(out: Path) -> None:
 
 
 def _take(handle: int, out: Path, doing: str = "training") -> None:
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            os.lseek(handle, _FAR, os.SEEK_SET)
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-            os.lseek(handle, 0, os.SEEK_SET)
-        else:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.lseek(handle, 0, os.SEEK_SET)
-        who = os.read(handle, 200).decode("utf-8", "replace") or "another process"
+    if (who := taken(handle)) is not None:
         raise TrainingError(
             f"{out}: another run is {doing} there ({who}). Wait for its end, stop it with Ctrl-C or "
             "SIGTERM, or set out= to another folder"
-        ) from None
+        )

@@ -22,6 +22,7 @@ from evlm.__main__ import main
 from evlm.clips import frames as clip_frames
 from evlm.files import pictures
 from evlm.files.clips import read_clip
+from evlm.files.lock import holding
 
 av = pytest.importorskip("av")
 NTSC = Fraction(30000, 1001)
@@ -180,9 +181,15 @@ def test_interrupted_it_says_that_it_goes_on(
     assert run(edit, source) == 130
     assert "the same command goes on from there" in capsys.readouterr().err
     assert [each.name[:6] for each in edit.out.iterdir()] == [".evlm-"]
-    monkeypatch.undo()
+    monkeypatch.setattr(clip_frames.FileFrames, "read", read)
     folder = next(edit.out.glob(".evlm-*"))
     assert next(folder.glob("state-*")).is_file()
+    there = files_of(folder)
+    with holding(folder):  # it seemed to hang, and was started again
+        assert run(edit, source) == 2
+    assert "the same command is at work already (process" in capsys.readouterr().err
+    assert files_of(folder).keys() - {"lock"} == there.keys() - {"lock"}
+    assert run(edit, source) == 0 and not folder.exists()
 
 
 @pytest.mark.parametrize(
