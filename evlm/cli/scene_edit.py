@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EVLMError, one_line
+from ..files.lock import holding
 from . import arguments as kinds
 from . import given, request_flags, scene_pictures
 from .ask import at_terminal, remedy
@@ -140,12 +141,13 @@ def run(options: argparse.Namespace) -> int:
         _written(outputs, terminal, record, job, selections, looks)
         terminal.line(f"{'held':8}  nothing was painted: {held}; say it otherwise, or {remedy(held)}")
         return 3
-    edited = job.paint(selections, looks)
-    timed("edit")
-    for note in job.notes[told:]:
-        terminal.note(note)
-    _written(outputs, terminal, record, job, selections, looks, edited, source)
-    shutil.rmtree(work, ignore_errors=True)
+    with holding(work):
+        edited = job.paint(selections, looks)
+        timed("edit")
+        for note in job.notes[told:]:
+            terminal.note(note)
+        _written(outputs, terminal, record, job, selections, looks, edited, source)
+        shutil.rmtree(work, ignore_errors=True)
     return 0
 
 

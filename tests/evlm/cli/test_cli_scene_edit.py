@@ -14,6 +14,7 @@ from test_scene_job import BLUE, MAKE, RED, Cuts, Greens, Looks, colour_mask, sc
 
 from evlm.cli.main import main
 from evlm.files.clips import read_clip
+from evlm.files.lock import holding
 from evlm.files.pictures import load_picture
 from evlm.pipeline import Pipeline
 from evlm.plan.trace import Plan, plan_to_json
@@ -91,11 +92,15 @@ def test_until_stops_and_the_same_command_goes_on(room: dict[str, Any]) -> None:
     assert room["editor"].orders == []
 
 
-def test_a_stopped_edit_goes_on(room: dict[str, Any]) -> None:
+def test_a_stopped_edit_goes_on(room: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*WORDS, "--out", "whole"]) == 0
     room["editor"] = Greens(1, KeyboardInterrupt)
     assert main(WORDS) == 130
     room["editor"] = Greens()
+    (work,) = Path("out").glob(".scene-*")
+    with holding(work):  # the same command, begun twice
+        assert main(WORDS) == 2 and not room["editor"].orders
+    assert "at work already" in capsys.readouterr().err
     assert main(WORDS) == 0 and room["editor"].orders
     assert Path("out/edited.ply").read_bytes() == Path("whole/edited.ply").read_bytes()
 
