@@ -183,6 +183,26 @@ class SceneJob:
         to = lifted(gaussians, looks.cameras[0], whole) if kind == "move" else None
         return StepSelection(plan, chosen.rows, tuple(masks), (*notes, *said_by_votes), kind, to)
 
+    def select_in(self, rows: Tensor, plan: Plan, trace: Trace, looks: Looks) -> StepSelection:
+        """`select` where somebody has chosen the rows, bool [N]: they are what may change, and of a mask that
+        is given those of them that fill it. Where something comes or goes to, the plan or the mask says.
+        Raises SceneError: none of them fills the mask."""
+        kind, nowhere = operation(plan), (None,) * len(looks.cameras)
+        if kind == "move":
+            to = lifted(self.scene.gaussians, looks.cameras[0], self._first_mask(plan, trace, looks))
+            return StepSelection(plan, rows, nowhere, operation=kind, place=to)
+        if kind != "add" and self.mask is None:
+            return StepSelection(plan, rows, nowhere, operation=kind)
+        found = self.select(plan, trace, looks)
+        if kind == "add":
+            return found
+        if not bool((both := found.rows & rows).any()):
+            raise SceneError(
+                f"nothing of the scene's selection lies in the mask for {plan.instruction!r:.80}: draw it "
+                "over what is selected, or give a scene without a selection"
+            )
+        return replace(found, rows=both)
+
     def paint(self, selections: list[StepSelection], looks: Looks) -> SplatScene:
         """The edited scene: each step in its turn, its views' sources what the steps before have made."""
         scene, gaussians = self.scene, self.scene.gaussians

@@ -102,23 +102,14 @@ def chosen_steps(job: SceneJob, plan: Trace, looks: Looks) -> list[StepSelection
     """Where each step of a plan goes: in the scene's own selection where it has one, else by what is found.
     Raises SceneError."""
     from ..evlm.place import doubt_steps
-    from ..evlm.plan.operation import operation
-    from ..evlm.scene_job import StepSelection
 
     selection = job.scene.selection
-    if selection is None or job.mask is not None:
+    if selection is None:
         return job.select_all(reasoned_of(plan), looks)
+    if job.mask is None:
+        job.doubt = doubt_steps(plan.plan, [False] * len(plan.plan.steps))
     steps = [step for step in plan.plan.steps if not step.changes_nothing]
-    job.doubt = doubt_steps(plan.plan, [False] * len(plan.plan.steps))
-    nowhere = (None,) * len(looks.cameras)
-    found = []
-    for step in steps:
-        kind = operation(step)
-        if kind in ("add", "move"):  # where to is the plan's, whatever is selected
-            found.append(job.select(step, plan, looks))
-        else:
-            found.append(StepSelection(step, selection, nowhere, operation=kind))
-    return found
+    return [job.select_in(selection, step, plan, looks) for step in steps]
 
 
 def union(selections: Sequence[StepSelection]) -> Tensor:

@@ -192,6 +192,28 @@ def test_wrong_things_are_refused_with_the_remedy(pipe: Any, scene: Any, plan: A
     assert refused("EVLM_SelectInScene", scene=scene, plan=plan, mask=none, views=2, size=SIZE)
 
 
+def test_a_selection_is_obeyed_by_every_kind_of_edit_and_with_a_mask(
+    pipe: Any, scene: Any, selected: Any, mask: torch.Tensor, plan: Any
+) -> None:
+    """Whatever the plan or the mask would find besides."""
+    source, how = selected.args[0], {"pipe": pipe, **QUICK}
+    half = source.selection & (torch.arange(len(source)) % 2 == 0)
+    source = source.with_selection(half)
+    aside = torch.zeros(1, SIZE, SIZE)
+    aside[:, 16:30, 26:38] = 1
+    move = call("EVLM_PlanFromText", text="move the red ball to the right", targets="red ball").args[0]
+    edited = call("EVLM_EditScene", scene=source, plan=move, mask=aside, **how).args[0]
+    stays = ~edited.selection
+    assert bits(edited, stays) == bits(source, ~half)
+    assert not (edited.gaussians.means[:, None] == source.gaussians.means[half][None]).all(-1).any()
+    stop = {**how, "stop": "stop at the plan", "plan": plan}
+    filled = call("EVLM_EditScene", scene=scene, mask=mask, **stop).args[0].selection
+    inside = call("EVLM_EditScene", scene=source, mask=mask, **stop).args[0].selection
+    assert bool(inside.any()) and torch.equal(inside, filled & half)
+    beside = scene.with_selection(~filled)
+    assert "draw it over what is selected" in refused("EVLM_EditScene", scene=beside, mask=mask, **stop)
+
+
 def test_what_is_selected_goes_where_the_plan_removes(pipe: Any, selected: Any) -> None:
     """The rows that stay keep their bits and their order."""
     source = selected.args[0]
