@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 from typing import IO
 
@@ -32,9 +33,9 @@ def load_gaussians(path: str | os.PathLike[str]) -> LoadedGaussians:
     try:
         if path.is_dir():
             raise SceneError(f"{name}: is a folder, expected a file of Gaussians")
+        if path.exists() and not path.is_file():  # asked before it is opened: a pipe would wait for a writer
+            raise SceneError(f"{name}: is no file")
         with path.open("rb") as file:
-            if not path.is_file():
-                raise SceneError(f"{name}: is no file")
             return _read(file, os.fstat(file.fileno()).st_size, path)
     except OSError as error:
         raise SceneError(f"{name}: cannot be read ({error.strerror or error})") from error
@@ -42,16 +43,17 @@ def load_gaussians(path: str | os.PathLike[str]) -> LoadedGaussians:
 
 def _read(file: IO[bytes], size: int, path: Path) -> LoadedGaussians:
     name, suffix = str(path), path.suffix.lower()
-    start = file.read(4)
+    start = file.read(4096)
     file.seek(0)
+    if suffix == ".splat" and not _is_marked(start):
+        return splat.read_splat(file, size, name)
+    start = start[:4]
     if start[:3] == b"ply":
         header = read_header(file, name)
         read = compressed_ply.read_compressed if compressed_ply.is_compressed(header) else ply.read_ply
         return read(file, header, size, name)
     if start[:2] == b"\x1f\x8b" or start == b"NGSP":
         return spz.read_spz(file, size, name)
-    if suffix == ".splat":
-        return splat.read_splat(file, size, name)
     if suffix == ".ksplat":
         return ksplat.read_ksplat(file, size, name)
     if not size:
@@ -60,6 +62,17 @@ def _read(file: IO[bytes], size: int, path: Path) -> LoadedGaussians:
     if suffix in (".ply", ".spz"):
         raise SceneError(f"{name}: begins with {start!r}, which no {suffix} does: it is damaged or misnamed")
     raise SceneError(f"{name}: {suffix or 'a file without a suffix'} is not read, {wanted}; {_ELSEWHERE}")
+
+
+def _is_marked(start: bytes) -> bool:
+    """Whether a file is of another kind than its suffix .splat, by its first bytes: that one has no mark of
+    its own, and may begin with any number."""
+    if start[:4] in (b"ply\n", b"ply\r", b"NGSP"):
+        return True
+    try:
+        return zlib.decompressobj(wbits=31).decompress(start, 4) == b"NGSP"
+    except zlib.error:
+        return False
 
 
 def save_gaussians(

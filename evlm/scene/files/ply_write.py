@@ -53,7 +53,8 @@ def write_ply(
             file.write(out.tobytes())
         else:
             same &= gaussians.degree == source.degree
-            file.writelines(_texts(out, same, source.lines, origin[block]))
+            more = block.stop < len(gaussians)
+            file.writelines(_texts(out, same, source.lines, origin[block], more))
     file.write(source.after)
 
 
@@ -155,10 +156,13 @@ def _rows(
 
 
 def _texts(
-    out: np.ndarray, same: np.ndarray, lines: tuple[bytes, ...], origin: np.ndarray
+    out: np.ndarray, same: np.ndarray, lines: tuple[bytes, ...], origin: np.ndarray, more: bool
 ) -> Iterator[bytes]:
-    for row, kept, number in zip(out, same, origin.tolist(), strict=True):
-        yield lines[number] if kept else " ".join(map(_text, row.tolist())).encode("ascii") + b"\n"
+    """more: whether further rows follow. A file's last line may have no end: another one behind it does."""
+    for at, (row, kept, number) in enumerate(zip(out, same, origin.tolist(), strict=True), 1):
+        line = lines[number] if kept else " ".join(map(_text, row.tolist())).encode("ascii") + b"\n"
+        open_end = not line.endswith((b"\n", b"\r")) and (more or at < len(out))
+        yield line + b"\n" if open_end else line
 
 
 def _text(number: float) -> str:

@@ -26,6 +26,8 @@ def load_points(path: str | os.PathLike[str]) -> Points:
     path = Path(path)
     name = str(path)
     try:
+        if path.exists() and not path.is_file():
+            raise SceneError(f"{name}: is no file")
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             header = read_header(file, name)

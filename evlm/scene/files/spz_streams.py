@@ -21,6 +21,8 @@ RIGHT_UP_BACK = 4  # Niantic's number of the axes in a file that says nothing
 _AXES_RECORD = 0xADBE0003
 _MAX_EXTENSIONS = 64 * 1024
 _MOST_DEFLATED = 1032  # bytes that one byte of deflate can become
+_MOST_PACKED = 100  # times its bytes that a file may become; real scenes become two to four times
+_ANYWAY = 64 << 20  # bytes of Gaussians that are unpacked however small the file is
 _DAMAGED = "it is damaged or was cut off; copy or download it again"
 
 
@@ -86,6 +88,16 @@ def _checked_header(version: int, count: int, degree: int, bits: int, flags: int
     return SpzHeader(version, count, degree, bits, flags)
 
 
+def _check_unpacked(header: SpzHeader, size: int, name: str) -> None:
+    """Raises SceneError for a file of `size` bytes that would take far more memory than any real scene."""
+    needed = sum(header.sizes)
+    if needed > max(_ANYWAY, _MOST_PACKED * size):
+        raise SceneError(
+            f"{name}: {size:,} bytes that become {header.count:,} Gaussians, {needed:,} bytes: more than "
+            f"{_MOST_PACKED} times as many are not unpacked; save it as a .ply where it was made"
+        )
+
+
 def _unpack_gzip(data: bytes, name: str) -> tuple[SpzHeader, list[bytes], bytes]:
     stream = zlib.decompressobj(wbits=31)
     try:
@@ -102,6 +114,7 @@ def _unpack_gzip(data: bytes, name: str) -> tuple[SpzHeader, list[bytes], bytes]
                 f"{name}: promises {count} Gaussians, {needed} bytes, and {len(data)} bytes of gzip cannot "
                 f"hold them: {_DAMAGED}"
             )
+        _check_unpacked(header, len(data), name)
         body = _inflate(stream, needed)
         rest = _inflate(stream, _MAX_EXTENSIONS)
     except zlib.error as error:
@@ -152,6 +165,7 @@ def _unpack_zstd(data: bytes, name: str) -> tuple[SpzHeader, list[bytes], bytes]
     at += 16 * streams
     if list(table[1::2]) != sizes or sum(table[::2]) != len(data) - at:
         raise SceneError(f"{name}: its table does not say the sizes of {count} Gaussians: {_DAMAGED}")
+    _check_unpacked(header, len(data), name)
     unpack = _zstd(name)
     parts = []
     for packed, size in zip(table[::2], sizes, strict=True):

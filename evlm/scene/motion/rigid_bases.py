@@ -37,7 +37,8 @@ class RigidBases:
     kind: ClassVar[str] = "bases"
 
     def __post_init__(self) -> None:
-        count, k, m = len(self.centres), len(self.keys), int(self.moving.sum())
+        count = len(self.centres) if self.centres.ndim else 0
+        k, m = len(self.keys), int(self.moving.sum())
         wanted: dict[str, tuple[int, ...]] = {
             "centres": (count, 3),
             "shifts": (count, k, 3),

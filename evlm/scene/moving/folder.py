@@ -40,14 +40,22 @@ def read_folder(folder: Path) -> tuple[LoadedGaussians, Behind]:
     return found, Behind(motion, cameras, background)
 
 
+def check_new(folder: Path) -> None:
+    """Raises SceneError: the folder holds something, or its name is not its own (`.`, `/`), so that it cannot
+    be written beside itself first."""
+    if folder.name in ("", ".."):
+        raise SceneError(f"{folder}: name a folder to write, as {folder / 'scene'}")
+    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise SceneError(f"{folder} exists: name another folder, or an empty one")
+
+
 def save_folder(folder: Path, scene: SplatScene, like: Path | None = None) -> tuple[str, ...]:
     """Writes a moving scene: the folder has its name only when it is whole. like: a folder of ours whose
     motion and cameras the scene has kept, so that their files are copied byte by byte; what the format lost,
     in words. Raises SceneError: the scene stands still, the folder holds something, or cannot be written."""
     if scene.motion is None:
         raise SceneError(f"{folder}: the scene stands still: write it as a .ply")
-    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
-        raise SceneError(f"{folder} exists: name another folder, or an empty one")
+    check_new(folder)
     beside = folder.with_name(f".{folder.name[:80]}.{secrets.token_hex(4)}.tmp")
     try:
         beside.mkdir(parents=True)

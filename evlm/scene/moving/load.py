@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from ...errors import SceneError
@@ -81,7 +82,8 @@ def load_scene(path: str | os.PathLike[str]) -> LoadedScene:
         return LoadedScene(
             first.gaussians, "plys", folder, _size(frames), motion, source=first.source, notes=first.notes
         )
-    pickled = next((each for each in sorted(folder.rglob("*"))[:10_000] if each.suffix in PICKLES), None)
+    some = sorted(islice(folder.rglob("*"), 10_000))  # the folder may be anybody's home
+    pickled = next((each for each in some if each.suffix in PICKLES), None)
     if pickled is not None:
         raise SceneError(f"{pickled}: {_WAY_IN}")
     raise SceneError(f"{folder}: is no scene that moves; expected {_EXPECTED}")

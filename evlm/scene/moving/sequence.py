@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 import shutil
@@ -19,6 +18,7 @@ from ..files.loaded import LoadedGaussians
 from ..motion import Keys, Table
 from ..poses.checked import number, read_json, rows
 from ..splat_scene import SplatScene
+from .folder import check_new
 
 TIMES = "times.json"
 MOST = 2000  # files
@@ -55,8 +55,7 @@ def read_sequence(folder: Path, frames: Sequence[Path]) -> tuple[LoadedGaussians
 
 def save_sequence(folder: Path, scene: SplatScene, times: Sequence[float]) -> int:
     """One f_00000.ply a time, and the times beside them; the bytes that were written. Raises SceneError."""
-    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
-        raise SceneError(f"{folder} exists: name another folder, or an empty one")
+    check_new(folder)
     if len(times) < 2 or len(times) > MOST:
         raise SceneError(f"{len(times)} times: 2 to {MOST} are written; one alone as a file: OUT.ply")
     beside = folder.with_name(f".{folder.name[:80]}.{secrets.token_hex(4)}.tmp")

@@ -3,6 +3,7 @@ format (colmap.github.io/format.html), not with its code."""
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -231,7 +232,7 @@ def _floats(parts: list[str], count: int, said: str) -> list[float]:
 
 
 def _whole(part: str, said: str) -> int:
-    if not part.lstrip("-").isdecimal() or len(part) > 20:
+    if not re.fullmatch(r"-?[0-9]{1,19}", part):
         raise SceneError(f"{said}: {part!r:.40}, expected the number of a camera")
     return int(part)
 

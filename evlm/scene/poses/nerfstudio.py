@@ -17,6 +17,10 @@ from .checked import Matrix, from_pose, lens, mapping, matrix, number, read_json
 from .photographs import find, found_or_none, size_of
 
 _FLIP = np.diag([1.0, -1.0, -1.0])  # OpenGL's y and z are OpenCV's, negated
+_VALUES = (  # that a frame has, or the file for all of its frames
+    "transform_matrix", "time", "w", "h", "fl_x", "fl_y", "camera_angle_x", "camera_angle_y", "cx", "cy",
+    "k1", "k2", "k3", "k4", "p1", "p2", "camera_model", "is_fisheye",
+)  # fmt: skip
 _PINHOLES = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE", "SIMPLE_RADIAL", "RADIAL")
 
 
@@ -30,13 +34,14 @@ def read_transforms(path: Path, images: Path | None) -> tuple[list[Camera], list
     whole = mapping(read_json(path), str(path))
     cameras, names = [], []
     folder = path.parent if images is None else images
+    shared = {name: whole[name] for name in _VALUES if name in whole}
     for at, entry in enumerate(rows(whole.get("frames"), f"{path}: frames")):
         said = f"{path}: frame {at}"
         frame = mapping(entry, said)
         name = text(frame.get("file_path"), f"{said}: file_path").removeprefix("./")
         if images is not None and found_or_none(images, name) is None:
             name = name.rpartition("/")[2]
-        cameras.append(_camera({**whole, **frame}, name, folder, f"{said} ({name:.60})"))
+        cameras.append(_camera({**shared, **frame}, name, folder, f"{said} ({name:.60})"))
         names.append(name)
     points = whole.get("ply_file_path")
     return cameras, names, None if points is None else text(points, f"{path}: ply_file_path")

@@ -70,3 +70,13 @@ def test_a_clip_through_time(walk: Path, capsys: pytest.CaptureFixture[str]) -> 
     ):
         assert main([*words, *more]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_a_folder_that_is_here_has_no_name_to_be_written_under(
+    walk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (walk.parent / "empty").mkdir()
+    monkeypatch.chdir(walk.parent / "empty")
+    for more in ([], ["--times", "all"]):
+        assert main(["scene", "convert", str(walk), ".", *more]) == 2
+        assert ".: name a folder to write" in capsys.readouterr().err

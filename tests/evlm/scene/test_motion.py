@@ -172,6 +172,7 @@ def test_files_that_are_no_motion_are_named(tmp_path: Path) -> None:
         ({**tensors, "turns": tensors["turns"].int()}, r"turns is torch\.int32"),
         ({**tensors, "times": tensors["times"].flip(0)}, "not later than the one before"),
         ({**tensors, "moving": tensors["moving"].float()}, "the scene has 50"),
+        ({**tensors, "centres": tensors["centres"][0, 0]}, r"centres are \[\]"),
     ]
     bad = tmp_path / "bad.safetensors"
     for changed, said in cases:

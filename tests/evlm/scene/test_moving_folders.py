@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,3 +125,19 @@ def test_times_by_words() -> None:
     assert [(each.name, each.time) for each in fixed] == [("0", 0.0), ("0", 0.5), ("0", 1.0)]
     around = paired(scene.cameras, (0.0, 0.5, 1.0))
     assert [each.time for each in around] == [0, 0, 0.5, 0.5, 1, 1]
+
+
+def test_of_a_large_folder_only_some_files_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def endless(self: Path, pattern: str) -> Iterator[Path]:
+        for at in range(1_000_000):
+            seen.append(at)
+            yield self / f"{at:07d}.txt"
+
+    monkeypatch.setattr(Path, "rglob", endless)
+    with pytest.raises(SceneError, match="is no scene that moves"):
+        load_scene(tmp_path)
+    assert len(seen) <= 10_000

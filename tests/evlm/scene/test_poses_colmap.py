@@ -89,3 +89,11 @@ def test_two_lines_an_image_also_where_the_second_is_empty(tmp_path: Path) -> No
     cameras, points = read_colmap(tmp_path)
     assert [camera.name for camera in cameras] == ["a.png", "b one.png"] and points is None
     assert cameras[0].centre.tolist() == [-1, 0, 0]
+
+
+@pytest.mark.parametrize("number", ["--5", "1" * 20, "+1", "\u0663", "1_0"])
+def test_the_number_of_a_camera_is_a_whole_one(number: str, tmp_path: Path) -> None:
+    shutil.copytree(HERE / "txt", tmp_path / "model")
+    (tmp_path / "model/cameras.txt").write_text(f"{number} PINHOLE 64 48 60 60 32 24\n", encoding="utf-8")
+    with pytest.raises(SceneError, match="expected the number of a camera"):
+        load_cameras(tmp_path / "model")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from a_few_gaussians import some
 from evlm.errors import SceneError
 from evlm.files import save_picture
 from evlm.scene import Camera
+from evlm.scene.poses import nerfstudio
 from evlm.scene.poses.comfy_info import from_comfy_info
 from evlm.scene.poses.load import load_cameras
 
@@ -287,3 +289,21 @@ def test_files_that_hold_no_cameras_say_what_would(tmp_path: Path) -> None:
     far = {"position": {"x": 900, "y": 0, "z": 0}, "target": {"x": 1000, "y": 0, "z": 0}}
     with pytest.raises(SceneError, match=r"none of the 1 cameras sees the scene.*orbit:24"):
         load_cameras(far, some())
+
+
+def test_of_what_transforms_say_for_all_frames_only_what_is_known_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or each frame would take as long as the file is."""
+    asked: list[set[str]] = []
+    made = nerfstudio._camera
+
+    def counted(values: dict[str, Any], *rest: Any) -> Camera:
+        asked.append(set(values))
+        return made(values, *rest)
+
+    monkeypatch.setattr(nerfstudio, "_camera", counted)
+    frame = {"file_path": "a.png", "transform_matrix": np.eye(4).tolist(), "fl_y": 7}
+    shared = {"w": 8, "h": 6, "fl_x": 5, "fl_y": 5, "is_fisheye": False, **{f"more{n}": n for n in range(99)}}
+    (camera,) = load_cameras(written(tmp_path / "transforms.json", {**shared, "frames": [frame]})).cameras
+    assert asked == [{*frame, "w", "h", "fl_x", "is_fisheye"}] and (camera.fx, camera.fy) == (5, 7)

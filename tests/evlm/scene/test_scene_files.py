@@ -98,6 +98,18 @@ def test_rows_can_be_removed_and_added_and_keep_what_belongs_to_them(tmp_path: P
     assert b"comment by hand" in (tmp_path / "b.ply").read_bytes()
 
 
+def test_a_text_file_whose_last_line_has_no_end_takes_rows_behind_it(tmp_path: Path) -> None:
+    data = ply_bytes(columns_of(some_gaussians(6)), "ascii").rstrip(b"\n")
+    (tmp_path / "a.ply").write_bytes(data)
+    back = load_gaussians(tmp_path / "a.ply")
+    save_gaussians(tmp_path / "b.ply", back.gaussians, back.source)
+    assert (tmp_path / "b.ply").read_bytes() == data
+    for origin in (torch.tensor([0, 5, -1]), torch.tensor([5, 0, 1, 2])):
+        rows = back.gaussians.rows(origin)
+        save_gaussians(tmp_path / "b.ply", rows, back.source, origin)
+        assert same_bits(load_gaussians(tmp_path / "b.ply").gaussians, rows)
+
+
 @pytest.mark.parametrize("form", ["binary_little_endian", "ascii"])
 @pytest.mark.parametrize(("old", "new"), [(0, 2), (3, 1), (2, 0)])
 def test_harmonics_of_another_degree_change_the_header_alone_where_they_stand(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import os
 import random
+import signal
 import struct
 import tracemalloc
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +19,7 @@ from splat_examples import columns_of, ply_bytes, some_gaussians
 from test_scene_files_elsewhere import HERE, unpacked, zstd_is_there
 
 from evlm.errors import SceneError
-from evlm.scene.files import load_gaussians, save_gaussians
+from evlm.scene.files import load_gaussians, load_points, save_gaussians
 
 KINDS = ["a.ply", "ascii.ply", "a.compressed.ply", "a.splat", "a.spz", "unzipped.spz", "four.spz",
          "level0.ksplat", "level2.ksplat"]  # fmt: skip
@@ -205,3 +209,56 @@ def test_a_compressed_ply_whose_elements_do_not_fit(tmp_path: Path) -> None:
     assert "only some of min_r" in said(b"float max_g", b"float mag_g")
     assert "'sh' has 9 properties" in said(b"uchar f_rest_4", b"uchar f_rest_x")
     assert "in ascii" in said(b"binary_little_endian", b"ascii")
+
+
+def test_a_small_spz_that_would_take_gigabytes_is_not_unpacked(tmp_path: Path) -> None:
+    """Both containers; the second is refused before it is asked whether this Python knows zstd."""
+    count = 10_000_000  # 200 MB of rows that are all alike: 200 kB of gzip
+    pack = zlib.compressobj(9, wbits=31)
+    data = [pack.compress(spz_header(count)), *(pack.compress(bytes(20 * 10**6)) for _ in range(10))]
+    (tmp_path / "a.spz").write_bytes(b"".join([*data, pack.flush()]))
+    sizes = [9 * count, count, 3 * count, 3 * count, 4 * count]
+    table = struct.pack("<10Q", *(number for size in sizes for number in (8, size)))
+    header = b"NGSP" + struct.pack("<IIBBBBI", 4, count, 0, 12, 0, 5, 32)
+    (tmp_path / "b.spz").write_bytes(header.ljust(32, b"\0") + table + bytes(8 * 5))
+    tracemalloc.start()
+    try:
+        for name in ("a.spz", "b.spz"):
+            with pytest.raises(SceneError, match="200,000,000 bytes: more than 100 times as many"):
+                load_gaussians(tmp_path / name)
+        assert tracemalloc.get_traced_memory()[1] < 5 * 2**20
+    finally:
+        tracemalloc.stop()
+    few = gzip.compress(spz_header(500_000) + bytes(10_000_000))  # as small, and bearable
+    (tmp_path / "a.spz").write_bytes(few)
+    assert len(few) < 100_000 and len(load_gaussians(tmp_path / "a.spz").gaussians) == 500_000
+
+
+@pytest.mark.parametrize("start", [b"\x1f\x8b\x08\x3f", b"ply\x3f", b"\x1f\x8b\xff\x3f"])
+def test_a_splat_may_begin_with_the_mark_of_another_kind(tmp_path: Path, start: bytes) -> None:
+    """It has none of its own: its first bytes are the first position."""
+    path = tmp_path / "a.splat"
+    save_gaussians(path, some_gaussians(8))
+    path.write_bytes(start + path.read_bytes()[4:])
+    assert load_gaussians(path).kind == "splat" and len(load_gaussians(path).gaussians) == 8
+    save_gaussians(tmp_path / "b.spz", some_gaussians(8))
+    (tmp_path / "b.spz").rename(path)
+    assert load_gaussians(path).kind == "spz"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes that have a name")
+@pytest.mark.parametrize("read", [load_gaussians, load_points])
+def test_a_pipe_is_refused_before_anybody_waits_for_it(tmp_path: Path, read: Callable[[Path], Any]) -> None:
+    os.mkfifo(tmp_path / "a.ply")
+
+    def late(*_: object) -> None:
+        raise TimeoutError("it waited")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(5)
+    try:
+        with pytest.raises(SceneError, match="is no file"):
+            read(tmp_path / "a.ply")
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
