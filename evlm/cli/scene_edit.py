@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
 import shutil
 import time
 from dataclasses import asdict
@@ -156,6 +157,7 @@ def _scene(options: argparse.Namespace) -> tuple[SplatScene, Any]:
     from ..scene import SplatScene
     from ..scene.files import load_gaussians
     from ..scene.poses import load_cameras
+    from ..scene.raster import check_bearable
 
     found = load_gaussians(expanded(options.scene))
     cameras = options.cameras
@@ -170,8 +172,10 @@ def _scene(options: argparse.Namespace) -> tuple[SplatScene, Any]:
         )
     from ..models.loading import pick_device
 
+    there = found.gaussians.to(pick_device(options.device))
+    check_bearable(there)
     scene = SplatScene(
-        found.gaussians.to(pick_device(options.device)),
+        there,
         looks.cameras,
         looks.photographs if images is not None else None,
         background=options.background,
@@ -278,7 +282,8 @@ def _others(folder: Path, own: Path) -> list[str]:
     """Takes away what other commands left unfinished there long ago; says what lies there still."""
     left, notes = [], []
     for each in sorted(folder.glob(".scene-*")):
-        if each == own or each.is_symlink() or not each.is_dir():
+        ours = re.fullmatch(r"\.scene-[0-9a-f]{12}", each.name)
+        if not ours or each == own or each.is_symlink() or not each.is_dir():
             continue
         files = [path.stat() for path in each.rglob("*") if path.is_file()]
         newest = max((found.st_mtime for found in files), default=each.stat().st_mtime)

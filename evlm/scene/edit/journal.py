@@ -10,7 +10,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ...errors import SceneError
+from ...errors import CheckpointError, SceneError
 from ...files.pictures import write_atomically
 from ...models.safetensors_file import read_header, read_tensors
 
@@ -46,7 +46,7 @@ class FolderJournal:
     """One safetensors file a name, there whole or not at all.
 
     folder: made when the first thing is kept; it belongs to one edit alone, whose `digest` is in its name.
-    Raises CheckpointError where a file of it is damaged; SceneError where it cannot be written.
+    A file of it that is damaged is taken away, and made anew. Raises SceneError where it cannot be written.
     """
 
     def __init__(self, folder: Path, digest: str) -> None:
@@ -56,7 +56,11 @@ class FolderJournal:
         path = self._path(name)
         if not path.is_file():
             return None
-        return read_tensors(path, read_header(path))
+        try:
+            return read_tensors(path, read_header(path))
+        except CheckpointError:
+            self.drop(name)
+            return None
 
     def keep(self, name: str, tensors: dict[str, Tensor]) -> None:
         from safetensors.torch import save

@@ -108,16 +108,17 @@ def test_a_stopped_edit_goes_on(room: dict[str, Any], capsys: pytest.CaptureFixt
 def test_what_others_left_unfinished_is_named_and_goes_when_it_is_old(
     room: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("new", "old"):
-        folder = Path(f"out/.scene-{name}")
+    new, old, other = (Path(f"out/.scene-{name}") for name in ("0123456789ab", "ba9876543210", "backup"))
+    for folder in (new, old, other):  # the last one's name is no name of ours
         folder.mkdir(parents=True)
         (folder / "fitted.safetensors").write_bytes(b"x" * 2_000_000)
-    for path in (Path("out/.scene-old"), Path("out/.scene-old/fitted.safetensors")):
-        os.utime(path, (0, 0))
+    for folder in (old, other):
+        os.utime(folder / "fitted.safetensors", (0, 0))
+        os.utime(folder, (0, 0))
     assert main([*WORDS, "--until", "plan"]) == 0
     said = capsys.readouterr().err
-    assert not Path("out/.scene-old").exists() and "untouched for two weeks, was removed" in said
-    assert Path("out/.scene-new").exists() and "out/.scene-new (2 MB): delete what is not wanted" in said
+    assert not old.exists() and "untouched for two weeks, was removed" in said and other.exists()
+    assert new.exists() and f"{new} (2 MB): delete what is not wanted" in said
 
 
 def test_a_doubted_plan_is_held_back_and_wrong_words_are_said(
@@ -139,3 +140,11 @@ def test_a_doubted_plan_is_held_back_and_wrong_words_are_said(
     ):
         assert main([*WORDS, *words]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_more_gaussians_than_a_cpu_draws_are_refused_before_anything_is_drawn(
+    room: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("evlm.scene.raster.bearable.MOST_ON_CPU", 79)
+    assert main([*WORDS, "--device", "cpu"]) == 2
+    assert "80 Gaussians on a CPU, where at most 79" in capsys.readouterr().err

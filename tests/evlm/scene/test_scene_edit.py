@@ -221,6 +221,21 @@ def test_a_journal_belongs_to_one_edit_and_says_when_the_disk_is_full(
     assert torch.equal(FolderJournal(tmp_path, first).recall("a")["x"], torch.ones(2))  # type: ignore[index]
 
 
+@pytest.mark.parametrize("what", ["painted-0001-0002", "fitted"])
+def test_a_damaged_file_of_a_journal_is_made_anew(what: str, tmp_path: Path) -> None:
+    settings = replace(QUICK, schedule="direct")
+    whole, _ = edit_rows(*scene(), views(), Green(0.1), settings, SKY)
+    journal = FolderJournal(tmp_path, "one")
+    edit_rows(*scene(), views(), Green(0.1), settings, SKY, journal=journal)
+    path = journal.folder / f"{what}.safetensors"
+    path.write_bytes(path.read_bytes()[:40])
+    rest = Green(0.1)
+    again, _ = edit_rows(*scene(), views(), rest, settings, SKY, journal=journal)
+    assert len(rest.asked) == (what != "fitted") and path.stat().st_size > 40
+    pairs = zip(again.tensors().values(), whole.tensors().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
 def test_views_without_the_selection_are_left_out_and_none_at_all_is_said() -> None:
     gaussians, selection = scene()
     away = looking_at(torch.tensor([3.0, 0, 0]), torch.tensor([6.0, 0, 0]), torch.tensor([0.0, 0, 1]))
