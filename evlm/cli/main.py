@@ -20,6 +20,7 @@ COMMANDS = {
     "steadiness": "measure how steady an edited clip is: a table, and a strip to look at",
     "demo": "bundled requests through all five steps, with no network; writes one picture",
     "scene": "make a scene of 3D Gaussians from photographs, draw it, say what it holds, convert it",
+    "serve": "a reasoner of this machine as an OpenAI-compatible endpoint",
     "models": "list the models, or fetch some of them",
     "doctor": "say what is installed, what it runs on, and what is missing",
 }

@@ -9,4 +9,5 @@ __all__, __getattr__, __dir__ = hand_on(
     batch="reason_all Listener",
     messages="Chat PromptStyle build_messages get_style sample_clip",
     backbone="load_backbone",
+    server="Server",
 )

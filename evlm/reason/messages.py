@@ -253,7 +253,7 @@ class _Writer:
     def reference(self, number: int, reference: Reference) -> None:
         kind, note = reference.kind, _plain(reference.note)
         full = self.style.explain
-        label = f"Reference {number} ({_KIND_WORDS[kind]})" if full else f" reference {number} {kind}"
+        label = f"Reference {number} ({KIND_WORDS[kind]})" if full else f" reference {number} {kind}"
         if note:
             label += f", note: {note}" if full else f" note {note}"
         self._text(label)
@@ -303,7 +303,7 @@ class _Writer:
             self.content.append({"type": "text", "text": text})
 
 
-_KIND_WORDS = {"image": "picture", "video": "video", "text": "text", "depth": "depth map, near is bright"}
+KIND_WORDS = {"image": "picture", "video": "video", "text": "text", "depth": "depth map, near is bright"}
 
 
 def _plain(text: str) -> str:

@@ -89,7 +89,8 @@ class Generated:
     """A text as the model wrote it. tokens: how many, the end token included; seconds: wall time from
     the request to the last token; finished: False when max_new_tokens cut it off; notes: what was done
     otherwise than it was asked for, in words; seen: the original's size as the model saw it, where its boxes
-    are in pixels of that; written: its tokens with their probabilities, where they are known."""
+    are in pixels of that; written: its tokens with their probabilities, asked: tokens of the question, both
+    where they are known."""
 
     text: str
     tokens: int
@@ -98,6 +99,7 @@ class Generated:
     notes: tuple[str, ...] = ()
     seen: Size | None = None
     written: tuple[Written, ...] = field(default=(), repr=False, compare=False)
+    asked: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -217,17 +219,31 @@ class Reasoner:
     ) -> Generated:
         """As `reason`, but the text is returned whether or not it is a trace."""
         sampling = sampling or Sampling()
-        start = time.perf_counter()
-        words = Words(self.processor.tokenizer, self._silent, on_token)
         style = chosen_style(self.style, sampling.style)
         chat = build_messages(request, self.codec, style, self.backbone.max_frames)
-        if self.is_guided(sampling):
+        return self.answer(chat, sampling, on_token, style)
+
+    @torch.inference_mode()
+    def answer(
+        self,
+        chat: Chat,
+        sampling: Sampling | None = None,
+        on_token: OnToken | None = None,
+        style: PromptStyle | None = None,
+    ) -> Generated:
+        """As `generate`, of any chat. style: in which it asks for a trace, and by which the text is held to
+        the form then; None where it asks something else."""
+        sampling = sampling or Sampling()
+        start = time.perf_counter()
+        words = Words(self.processor.tokenizer, self._silent, on_token)
+        if style is not None and self.is_guided(sampling):
             tokens, notes = self._guided(chat, style, sampling, words)
             seconds = time.perf_counter() - start
             return Generated(words.finish(), tokens, seconds, notes=notes, written=words.written())
         inputs = encode(self.processor, [chat])
         seen = self._seen(chat, inputs)
-        self._check_context(inputs["input_ids"].shape[1], sampling.max_new_tokens)
+        asked = int(inputs["input_ids"].shape[1])
+        self._check_context(asked, sampling.max_new_tokens)
         decoder, choose = self._decoder(), Chooser(sampling, self.backbone.model)
         tokens, notes = 0, ()
         for token, log in self._tokens(decoder, inputs, choose):
@@ -240,7 +256,7 @@ class Reasoner:
             more, notes = self._rescue(decoder, token, choose, sampling, words)
             finished, tokens = more > 0, tokens + more
         seconds = time.perf_counter() - start
-        return Generated(words.finish(), tokens, seconds, finished, notes, seen, words.written())
+        return Generated(words.finish(), tokens, seconds, finished, notes, seen, words.written(), asked)
 
     def _tokens(self, decoder: Decoder, inputs: Any, choose: Chooser) -> Iterator[tuple[int, Tensor]]:
         """Endless stream of tokens with their log probabilities: prefill, then one forward for each."""

@@ -40,7 +40,7 @@ from .teacher import Asked
 
 STAGES = ("pictures", "teach")
 _NOT_ASKED = ("workers", "requests_a_minute", "tries", "pause", "timeout", "prices", "max_cost", "samples",
-              "terms", "send_pictures")  # fmt: skip
+              "terms", "send_pictures", "local")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def make(recipe: Recipe, questions: Sequence[Question], only: str | None = None)
     check_folder("out", out)
     if recipe.teacher is None and only != "pictures":
         raise ConfigError(
-            "teacher: expected who writes the traces (endpoint, model, terms); or --only pictures"
+            "teacher: expected who writes the traces (bundled, or endpoint, model, terms); or --only pictures"
         )
     with locked(out, "making a dataset"):
         return _Making(recipe, questions, out).run(only)

@@ -24,6 +24,7 @@ LICENSES = {
     "smartedit": "unknown",
 }
 """What the cards of public sets say; "unknown" where they say nothing."""
+BUNDLED_TERMS = "Apache-2.0: the bundled reasoner's answers may be trained on"
 
 
 @dataclass(frozen=True)
@@ -83,19 +84,23 @@ class Prices:
 
 @dataclass(frozen=True)
 class Teacher:
-    """A model at an OpenAI-compatible endpoint that writes the traces.
+    """A model at an OpenAI-compatible endpoint that writes the traces, or one of this machine.
 
-    terms: what its provider says about training on answers; the card repeats it. send_pictures: originals go
-    to the endpoint, which nothing does unless this is true. hint: what of the known edit it is shown.
-    samples: answers to a question, at `temperature`. workers: questions on their way at once.
-    requests_a_minute: 0 is any number. tries, pause: how often a question is sent, and the seconds that the
-    first pause may take. prices, max_cost: what answers cost, and at what sum to stop; both are needed unless
-    the endpoint is on this machine. timeout: seconds without a byte. max_pixels: of a picture on its way out.
+    local: "bundled", a folder, a name of `python -m evlm models`; then no endpoint, and nothing leaves this
+    machine. `teacher: NAME` is short for it. model: its name at the endpoint. terms: what its provider says
+    about training on answers; the card repeats it. send_pictures: originals go to the endpoint, which nothing
+    does unless this is true. hint: what of the known edit it is shown; a model that was tuned on EVLM's
+    questions is shown nothing. samples: answers to a question, at `temperature`. workers: questions on their
+    way at once. requests_a_minute: 0 is any number. tries, pause: how often a question is sent, and the
+    seconds that the first pause may take. prices, max_cost: what answers cost, and at what sum to stop; both
+    are needed unless the endpoint is on this machine. timeout: seconds without a byte. max_pixels: of a
+    picture on its way out.
     """
 
-    endpoint: str
-    model: str
-    terms: str
+    endpoint: str = ""
+    model: str = ""
+    terms: str = ""
+    local: str = ""
     send_pictures: bool = False
     hint: Literal["none", "instruction", "edited", "both"] = "both"
     samples: int = 2
@@ -112,14 +117,9 @@ class Teacher:
     max_cost: float | None = None
 
     def __post_init__(self) -> None:
-        host = parse_address(self.endpoint).host
-        if not self.send_pictures:
-            raise ConfigError(f"send_pictures: the originals would go to {host}; say true if they may")
+        self._check_place()
         if not self.terms.strip():
             raise ConfigError("terms: expected what its provider says about training on answers")
-        local = host in ("127.0.0.1", "localhost", "::1")
-        if not local and (self.prices is None or self.max_cost is None):
-            raise ConfigError(f"prices and max_cost are needed for {host}, which is not this machine")
         limits = {"samples": (1, 16), "max_tokens": (64, 65536), "max_pixels": (3136, 10**8),
                   "workers": (1, 256), "tries": (1, 20)}  # fmt: skip
         for name, (low, high) in limits.items():
@@ -137,6 +137,24 @@ class Teacher:
             raise ConfigError(f"max_cost {self.max_cost!r:.40}: expected above 0")
         if self.samples > 1 and not self.temperature:
             raise ConfigError("samples: at temperature 0 they are all the same; take 1, or raise it")
+
+    def _check_place(self) -> None:
+        if bool(self.local.strip()) == bool(self.endpoint.strip()):
+            raise ConfigError("expected either an endpoint, or local: a model of this machine")
+        if self.local:
+            object.__setattr__(self, "model", self.model or self.local)
+            object.__setattr__(self, "workers", 1)
+            if self.local == "bundled" and not self.terms:
+                object.__setattr__(self, "terms", BUNDLED_TERMS)
+            return
+        host = parse_address(self.endpoint).host
+        if not self.model.strip():
+            raise ConfigError("model: expected its name at the endpoint")
+        if not self.send_pictures:
+            raise ConfigError(f"send_pictures: the originals would go to {host}; say true if they may")
+        here = host in ("127.0.0.1", "localhost", "::1")
+        if not here and (self.prices is None or self.max_cost is None):
+            raise ConfigError(f"prices and max_cost are needed for {host}, which is not this machine")
 
     def cost(self, asked: int | None, written: int) -> float | None:
         """Of one answer, by its tokens; None where the question's are not known."""
@@ -207,7 +225,10 @@ class Recipe:
 def load_recipe(path: str | Path, assignments: Sequence[str] = ()) -> Recipe:
     """A recipe file with "a.b=value" applied. Raises ConfigError, which names the key, the value and what was
     expected."""
-    return build(Recipe, override(read_yaml(path), assignments))
+    content = override(read_yaml(path), assignments)
+    if isinstance(content.get("teacher"), str):
+        content["teacher"] = {"local": content["teacher"]}
+    return build(Recipe, content)
 
 
 def _between(name: str, value: int, low: int, high: int) -> None:

@@ -37,7 +37,7 @@ def taught(asked: Asked, out: Path, task: dict[str, Any]) -> dict[str, Any]:
     except EVLMError as error:
         return {"dropped": "picture", "reason": str(error)[:400]}
     reason = ""
-    for again in (False, True):
+    for again in (False,) if asked.tuned else (False, True):
         try:
             kept = asked.ask(chat, task["sample"])
         except EndpointError as error:
@@ -46,7 +46,7 @@ def taught(asked: Asked, out: Path, task: dict[str, Any]) -> dict[str, Any]:
             return {"dropped": "refused", "reason": str(error)[:400]}
         generated = Generated(kept.text, kept.written or 0, kept.seconds, kept.finished)
         try:
-            trace = understood(generated, True, "base", asked.remote.style).trace
+            trace = understood(generated, True, "base", asked.model.style).trace
         except TraceError as error:
             reason = str(error)
             chat = corrected(chat, kept.text, reason)
@@ -83,9 +83,9 @@ def _chat(asked: Asked, out: Path, task: dict[str, Any]) -> Chat:
         for each in task["references"]
     )
     request = Request(load_paths(out, task["original"]), "", references, task["fps"])
-    chat = build_messages(request, asked.remote.codec, asked.remote.style)
+    chat = build_messages(request, asked.model.codec, asked.model.style)
     content, images = list(chat.messages[-1]["content"]), list(chat.images)
-    hint = asked.teacher.hint
+    hint = "none" if asked.tuned else asked.teacher.hint
     instruction = task["instruction"] if hint in ("instruction", "both") else ""
     edited = task["edited"] if hint in ("edited", "both") else []
     if instruction or edited:

@@ -1,5 +1,5 @@
-"""A teacher behind an OpenAI-compatible endpoint: asked at a pace, again after faults, never twice for the
-same, and not beyond what may be spent."""
+"""A teacher, behind an OpenAI-compatible endpoint or of this machine: asked at a pace, again after faults,
+never twice for the same, and not beyond what may be spent."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from evlm.reason.reasoner import Sampling
 from evlm.reason.remote import RemoteReasoner, openai_messages
 
 from .answers import Answers, Kept
+from .local import LocalTeacher
 from .pace import Pace
 from .recipe import Teacher
 from .stages import key_of
@@ -35,13 +36,17 @@ class Asked:
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self.teacher, self.answers = teacher, answers
-        self.remote = RemoteReasoner(
-            teacher.endpoint,
-            teacher.model,
-            teacher.timeout,
-            max_pixels=teacher.max_pixels,
-            key_hosts=key_hosts,
-        )
+        self.model: RemoteReasoner | LocalTeacher
+        if teacher.local:
+            self.model = LocalTeacher(teacher.local)
+        else:
+            self.model = RemoteReasoner(
+                teacher.endpoint,
+                teacher.model,
+                teacher.timeout,
+                max_pixels=teacher.max_pixels,
+                key_hosts=key_hosts,
+            )
         self.pace = Pace(teacher.requests_a_minute)
         self._sleep = sleep
         self._lock = threading.Lock()
@@ -51,12 +56,17 @@ class Asked:
         self._refused = 0  # in a row
         self._given_up: EndpointError | None = None
 
+    @property
+    def tuned(self) -> bool:
+        """Whether it was tuned on EVLM's questions, and takes neither hints nor corrections."""
+        return isinstance(self.model, LocalTeacher) and self.model.tuned
+
     def ask(self, chat: Chat, sample: int) -> Kept:
         """The answer to a chat, as it was kept where it was asked before. Raises EndpointError,
         ConfigError."""
         sampling = Sampling(self.teacher.max_tokens, self.teacher.temperature, self.teacher.top_p, sample)
         asked: list[Any] = [self.teacher.endpoint, self.teacher.model]
-        key = key_of(*asked, openai_messages(chat, self.remote.max_pixels), [*vars(sampling).values()][:4])
+        key = key_of(*asked, openai_messages(chat, self.teacher.max_pixels), [*vars(sampling).values()][:4])
         known = self.answers.get(key)
         return known if known is not None else self._send(key, chat, sampling)
 
@@ -80,7 +90,7 @@ class Asked:
             try:
                 number = self.answers.sending(key)
                 try:
-                    completion = self.remote.complete(chat, sampling)
+                    completion = self.model.complete(chat, sampling)
                 except EndpointError as error:
                     self.answers.failed(number, str(error))
                     if not left or not _passing(error):

@@ -90,6 +90,18 @@ WRONG: dict[str, list[list[str]]] = {
             for value in ["ftp://x", "http://", "x", "http://x:99999", "http://[::1", "http://a b", "\0"]
         ),
     ],
+    "serve": [
+        ["serve", "more"],
+        ["serve", "--model"],
+        *(["serve", "--model", value] for value in _NAMES),
+        *(["serve", "--port", value] for value in ("-1", "65536", "x", "")),
+        *(["serve", "--host", value] for value in ("", " ", "0.0.0.0", "no such host", "\0")),
+        *(["serve", "--max-body", value] for value in ("0", "x", "4096")),
+        *(["serve", "--adapter", value] for value in _PATHS),
+        *(["serve", "--folder", value] for value in _FOLDERS),
+        ["serve", "--quantize", "8bit"],
+        ["serve", "--max-pixels", "1"],
+    ],
     "models": [
         ["models", "more"],
         ["models", "--nonsense"],
