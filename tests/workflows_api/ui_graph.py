@@ -6,6 +6,7 @@ Node definitions are what `/object_info` answers: input (required, optional), ou
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -239,7 +240,13 @@ def default(spec: Any) -> Any:
 
 
 def write(graph: Mapping[str, Any]) -> str:
-    return json.dumps(graph, indent=1, ensure_ascii=False) + "\n"
+    """The graph as JSON; a list or an object of plain values, a link or a slot, is one line."""
+    text = json.dumps(graph, indent=1, ensure_ascii=False)
+    return re.sub(r"([\[{])\n\s+([^\[\]{}]{,160}?)\n\s*([\]}])", _one_line, text) + "\n"
+
+
+def _one_line(found: re.Match[str]) -> str:
+    return found[1] + " ".join(line.strip() for line in found[2].split("\n")) + found[3]
 
 
 def _row(node: Node, place: tuple[int, int], order: int) -> dict[str, Any]:
