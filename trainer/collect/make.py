@@ -12,11 +12,11 @@ import json
 import os
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from evlm.errors import ConfigError, RecordError
 from evlm.files.pictures import write_atomically
@@ -24,21 +24,25 @@ from evlm.reason.remote import HOSTS_VARIABLE
 from evlm.records import ROWS_FILE
 
 from ..config.arguments import check_folder
+from ..config.settings import write_yaml
 from ..run.lock import locked
 from .answers import Answers
 from .filters import TextFilter
-from .near import clusters, phash
+from .masks import MASKS_VERSION, MaskFinder
+from .near import clusters, phash, repeated
+from .pairs import compared, pair_problem
 from .pictures import Pictures
 from .plan import Question
 from .recipe import Recipe, Teacher
-from .rows import row_of, task_of
+from .rows import mask_task, row_of, task_of
 from .sources.item import Media
 from .split import split_of
 from .stages import Stage, key_of
 from .teach import PROMPT_VERSION, taught
 from .teacher import Asked
 
-STAGES = ("pictures", "teach")
+STAGES = ("pictures", "pairs", "teach", "masks")
+RECIPE = "recipe.yaml"  # as it was made, beside the rows
 _NOT_ASKED = ("workers", "requests_a_minute", "tries", "pause", "timeout", "prices", "max_cost", "samples",
               "terms", "send_pictures", "local")  # fmt: skip
 
@@ -56,12 +60,21 @@ def make(recipe: Recipe, questions: Sequence[Question], only: str | None = None)
     """Does what is not done yet. Raises ConfigError, RecordError, EndpointError, TrainingError."""
     out = Path(recipe.out)
     check_folder("out", out)
-    if recipe.teacher is None and only != "pictures":
+    if recipe.teacher is None and only not in ("pictures", "pairs"):
         raise ConfigError(
-            "teacher: expected who writes the traces (bundled, or endpoint, model, terms); or --only pictures"
+            "teacher: expected who writes the traces (bundled, or endpoint, model, terms); or --only pairs"
         )
     with locked(out, "making a dataset"):
         return _Making(recipe, questions, out).run(only)
+
+
+class Taught(NamedTuple):
+    """A sample of a question: what was asked, what came of it, and the mask that was found."""
+
+    question: Question
+    task: dict[str, Any]
+    result: dict[str, Any]
+    mask: dict[str, Any] = {"by": "plan"}  # noqa: RUF012 - never changed
 
 
 class _Making:
@@ -72,17 +85,23 @@ class _Making:
 
     def run(self, only: str | None) -> Made:
         copies = self._copied()
-        if only == "pictures" or self.recipe.teacher is None:
+        if only == "pictures":
             return Made(0, {}, 0.0)
+        asked = self._sound(copies)
+        if only == "pairs" or self.recipe.teacher is None:
+            return Made(0, self._counted(), 0.0)
         answers = Answers(self.work / "answers.sqlite")
         try:
-            taught = self._taught(self.recipe.teacher, answers, copies)
+            taught = self._taught(self.recipe.teacher, answers, copies, asked)
         finally:
             spent = self._ledger(answers)
             answers.close()
         if only == "teach":
             return Made(0, self._counted(), spent)
-        count = self._write(taught)
+        masked = self._masked(taught)
+        if only == "masks":
+            return Made(0, self._counted(), spent)
+        count = self._write(masked)
         return Made(count, self._counted(), spent)
 
     def _copied(self) -> dict[str, dict[str, Any]]:
@@ -96,19 +115,51 @@ class _Making:
             stage.run(work, pictures.copy, report=report)
         return {name: stage[key] for name, key in keys.items()}
 
-    def _taught(
-        self, teacher: Teacher, answers: Answers, copies: dict[str, dict[str, Any]]
-    ) -> list[tuple[Question, dict[str, Any], dict[str, Any]]]:
-        """(question, task, result) of each sample, in the plan's order, without what was dropped."""
-        hosts = tuple(os.environ.get(HOSTS_VARIABLE, "").split(","))
-        asked, stage = Asked(teacher, answers, hosts), Stage(self.work / "teach.jsonl")
-        settings = {name: value for name, value in asdict(teacher).items() if name not in _NOT_ASKED}
-        tasks = []
+    def _sound(self, copies: dict[str, dict[str, Any]]) -> list[Question]:
+        """The questions whose pictures can be used, whose pairs are pairs, and that repeat none before."""
+        whole = []
         for question in self.questions:
             broken = [copies[m.id]["dropped"] for m in _media(question) if "dropped" in copies[m.id]]
             if broken:
                 self._drop(question, "picture", broken[0])
-                continue
+            else:
+                whole.append(question)
+        shown = {q.item.original.id: [copies[m.id]["paths"] for m in _own(q)] for q in whole}
+        bad = self._bad_pairs(shown) if self.recipe.filters.pairs else {}
+        if self.recipe.filters.duplicates:
+            kept = [name for name in shown if name not in bad]
+            hashes = self._hashes(path[0] for name in kept for path in shown[name])
+            near = repeated([[hashes[path[0]] for path in shown[name]] for name in kept])
+            bad |= {kept[j]: ("duplicate", f"nearly the same as {kept[i]}") for j, i in near.items()}
+        for question in whole:
+            if question.item.original.id in bad:
+                self._drop(question, *bad[question.item.original.id])
+        return [question for question in whole if question.item.original.id not in bad]
+
+    def _bad_pairs(self, shown: dict[str, list[list[str]]]) -> dict[str, tuple[str, str]]:
+        """{original's id: (filter, reason)} of pictures whose before and after are no pair."""
+        pairs = {name: (paths[0][0], paths[1][0]) for name, paths in shown.items()
+                 if len(paths) == 2 and len(paths[0]) == len(paths[1]) == 1}  # fmt: skip
+        stage = Stage(self.work / "pairs.jsonl")
+        work = [(key_of(*each), each) for each in sorted(set(pairs.values()))]
+        with _bar("pairs", len(work)) as report:
+            stage.run(work, lambda each: compared(self.out / each[0], self.out / each[1]), report=report)
+        found = {name: pair_problem(stage[key_of(*each)]) for name, each in pairs.items()}
+        return {name: ("pair", reason) for name, reason in found.items() if reason}
+
+    def _taught(
+        self,
+        teacher: Teacher,
+        answers: Answers,
+        copies: dict[str, dict[str, Any]],
+        questions: Sequence[Question],
+    ) -> list[Taught]:
+        """Of each sample, in the plan's order, without what was dropped."""
+        hosts = tuple(os.environ.get(HOSTS_VARIABLE, "").split(","))
+        asked, stage = Asked(teacher, answers, hosts), Stage(self.work / "teach.jsonl")
+        settings = {name: value for name, value in asdict(teacher).items() if name not in _NOT_ASKED}
+        tasks = []
+        for question in questions:
             for sample in range(teacher.samples):
                 task = task_of(question, copies, sample)
                 tasks.append((key_of(PROMPT_VERSION, settings, task), question, task))
@@ -121,12 +172,32 @@ class _Making:
             if "dropped" in result:
                 self._drop(question, result["dropped"], result["reason"])
             else:
-                good.append((question, task, result))
+                good.append(Taught(question, task, result))
         return good
 
-    def _write(self, taught: list[tuple[Question, dict[str, Any], dict[str, Any]]]) -> int:
+    def _masked(self, taught: list[Taught]) -> list[Taught]:
+        """With the mask that was found for each, which may give its words another form."""
+        settings = self.recipe.masks
+        if not settings.find:
+            return taught
+        stage = Stage(self.work / "masks.jsonl")
+        finder = MaskFinder(self.out, settings, Pictures(self.out, self.recipe.frames))
+        tasks = [mask_task(each.question, each.task, each.result) for each in taught]
+        work = [(key_of(MASKS_VERSION, asdict(settings), task), task) for task in tasks]
+        with _bar("masks", len(work)) as report:
+            stage.run(work, finder.find, report=report)
+        good = []
+        for each, (key, _) in zip(taught, work, strict=True):
+            found = stage[key]
+            if "dropped" in found:
+                self._drop(each.question, found["dropped"], found["reason"])
+            else:
+                good.append(each._replace(mask=found))
+        return good
+
+    def _write(self, taught: list[Taught]) -> int:
         lines, texts, names = [], TextFilter(self.recipe.filters), self._clusters(taught)
-        for question, task, result in taught:
+        for question, task, result, mask in taught:
             cluster = names[question.item.group]
             splits = {split_of(names.get(group, group), self.recipe.seed, self.recipe.split)
                       for group in (question.item.group, *question.groups)}  # fmt: skip
@@ -137,32 +208,38 @@ class _Making:
             if found is not None:
                 self._drop(question, *found)
                 continue
-            data, problems = row_of(self.recipe, question, task, result, self.out, cluster)
+            data, problems = row_of(self.recipe, question, task, result, self.out, cluster, mask)
             if problems:
                 self._drop(question, "schema", "; ".join(problems)[:400])
             else:
                 lines.append(json.dumps(data, allow_nan=False) + "\n")
         self._put(self.work / "dropped.jsonl", "".join(json.dumps(each) + "\n" for each in self.dropped))
+        self._put(self.out / RECIPE, write_yaml(self.recipe))
         self._put(self.out / ROWS_FILE, "".join(lines))
         return len(lines)
 
-    def _clusters(self, taught: list[tuple[Question, dict[str, Any], dict[str, Any]]]) -> dict[str, str]:
+    def _clusters(self, taught: list[Taught]) -> dict[str, str]:
         """The cluster of near-duplicate originals that each group is in, by its name."""
         shown: dict[str, set[str]] = defaultdict(set)
-        for question, task, _ in taught:
-            shown[task["original"][0]].add(question.item.group)
+        for each in taught:
+            shown[each.task["original"][0]].add(each.question.item.group)
+        hashes: dict[str, list[int]] = {each.question.item.group: [] for each in taught}
+        found = self._hashes(shown)
+        for path in sorted(shown):
+            for group in sorted(shown[path]):
+                hashes[group].append(found[path])
+        return clusters(hashes)
+
+    def _hashes(self, paths: Iterable[str]) -> dict[str, int]:
+        """The perceptual hash of each picture; of a flat one, near to none but itself, its name's."""
         stage = Stage(self.work / "hashes.jsonl")
-        work = [(key_of(path), path) for path in sorted(shown)]
+        work = [(key_of(path), path) for path in sorted(set(paths))]
         with _bar("hashes", len(work)) as report:
             stage.run(work, lambda path: {"phash": phash(self.out / path)}, report=report)
-        hashes: dict[str, list[int]] = {question.item.group: [] for question, _, _ in taught}
-        for key, path in work:
-            value = stage[key]["phash"]
-            if value is None:  # flat: near to none but itself
-                value = int(Path(path).stem[:16], 16)
-            for group in sorted(shown[path]):
-                hashes[group].append(value)
-        return clusters(hashes)
+        values = {path: stage[key]["phash"] for key, path in work}
+        return {
+            path: int(Path(path).stem[:16], 16) if value is None else value for path, value in values.items()
+        }
 
     def _ledger(self, answers: Answers) -> float:
         sums = answers.sums()
@@ -184,9 +261,14 @@ class _Making:
             ) from error
 
 
+def _own(question: Question) -> list[Media]:
+    """Before, and after where it is known."""
+    item = question.item
+    return [item.original, *([item.edited] if item.edited is not None else [])]
+
+
 def _media(question: Question) -> list[Media]:
-    edited = [question.item.edited] if question.item.edited is not None else []
-    return [question.item.original, *edited, *question.references]
+    return [*_own(question), *question.references]
 
 
 @contextmanager

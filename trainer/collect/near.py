@@ -40,6 +40,18 @@ def near_pairs(hashes: Sequence[int], distance: int = DISTANCE) -> list[tuple[in
     return pairs
 
 
+def repeated(items: Sequence[Sequence[int]], distance: int = DISTANCE) -> dict[int, int]:
+    """{number: an earlier one's} of items whose hashes are all near those of an earlier, kept one."""
+    found: dict[int, int] = {}
+    for i, j in sorted(near_pairs([item[0] for item in items], distance), key=lambda pair: pair[::-1]):
+        one, other = items[i], items[j]
+        if i in found or j in found or len(one) != len(other):
+            continue
+        if all(bin(a ^ b).count("1") <= distance for a, b in zip(one, other, strict=True)):
+            found[j] = i
+    return found
+
+
 def clusters(hashes: Mapping[str, Sequence[int]], distance: int = DISTANCE) -> dict[str, str]:
     """The name of the cluster of each group: its first one's, in the order of their names.
 

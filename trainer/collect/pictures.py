@@ -34,7 +34,7 @@ class Pictures:
                 paths, fps = self._clip(media.load())
             else:
                 paths, fps = [self._still(media.load())], None
-        except _Unwritten as error:
+        except Unwritten as error:
             raise RecordError(str(error)) from error.__cause__
         except (EVLMError, OSError) as error:
             return {"dropped": f"{media.id}: {error}"[:400]}
@@ -58,7 +58,7 @@ class Pictures:
             raise
         except Exception as error:  # decoders raise a zoo of errors on damaged bytes
             raise PictureError(f"{name}: cannot be decoded ({error}); it is damaged or truncated") from None
-        return self._write(data, kind)
+        return self.write(data, kind)
 
     def _clip(self, where: bytes | Path) -> tuple[list[str], float | None]:
         if isinstance(where, bytes):
@@ -68,10 +68,11 @@ class Pictures:
         for frame in frames:
             file = BytesIO()
             to_pil(frame).save(file, "PNG")
-            paths.append(self._write(file.getvalue(), "png"))
+            paths.append(self.write(file.getvalue(), "png"))
         return paths, None if rate is None else round(float(rate), 6)
 
-    def _write(self, data: bytes, kind: str) -> str:
+    def write(self, data: bytes, kind: str) -> str:
+        """The path of a copy of these bytes. Raises Unwritten."""
         name = hashlib.sha256(data).hexdigest()[:32]
         path = f"{FOLDER}/{name[:2]}/{name}.{kind}"
         target = self.out / path
@@ -80,12 +81,12 @@ class Pictures:
             try:
                 write_atomically(target, write, flush=False)
             except OSError as error:
-                raise _Unwritten(
+                raise Unwritten(
                     f"{target}: cannot be written ({error.strerror or error}); make room and run the same "
                     "command again"
                 ) from error
         return path
 
 
-class _Unwritten(Exception):
+class Unwritten(Exception):
     """The disk did not take a copy."""

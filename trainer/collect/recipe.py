@@ -167,16 +167,20 @@ class Teacher:
 @dataclass(frozen=True)
 class Filters:
     """Limits of an answer: words of the reflection and of the instruction, and how often an edit type may say
-    the same instruction."""
+    the same instruction. pairs: whether before and after must differ, and show one picture. duplicates:
+    whether a pair (or an original alone) that is nearly the same as one before is left out."""
 
     reflection_words: int = 120
     instruction_least: int = 4
     instruction_most: int = 60
     same_instruction: int = 20
+    pairs: bool = True
+    duplicates: bool = True
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            _between(name, value, 1, 10**6)
+            if type(value) is int:
+                _between(name, value, 1, 10**6)
         if self.instruction_least > self.instruction_most:
             raise ConfigError("instruction_least: expected at most instruction_most")
 
@@ -196,6 +200,25 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Masks:
+    """How it is found where a row was edited. find: whether at all. segmenter, detector: models of this
+    machine ("bundled", a folder, a name of `python -m evlm models`) that sharpen what differs in a pair, and
+    find the plan's targets where there is none; "" for none. grow: how far a difference reaches, in shares of
+    the shorter side."""
+
+    find: bool = True
+    segmenter: str = ""
+    detector: str = ""
+    grow: float = 0.02
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.grow <= 0.5:
+            raise ConfigError(f"grow {self.grow!r:.40}: expected 0 to 0.5")
+        if self.detector and not self.segmenter:
+            raise ConfigError("detector: it finds boxes for a segmenter; name one")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """out: folder of the dataset. rows: questions to plan. reuse: how often one original may be asked about
     within a category. frames: of a clip, at most so many, spread
@@ -209,6 +232,7 @@ class Recipe:
     frames: int = 8
     split: Split = field(default_factory=Split)
     filters: Filters = field(default_factory=Filters)
+    masks: Masks = field(default_factory=Masks)
     teacher: Teacher | None = None
 
     def __post_init__(self) -> None:

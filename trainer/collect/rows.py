@@ -32,11 +32,27 @@ def task_of(question: Question, copies: dict[str, dict[str, Any]], sample: int) 
     }
 
 
+def mask_task(question: Question, task: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+    """What `MaskFinder.find` is asked: JSON that says all of it. Of several steps nothing is found: their
+    places are the plan's."""
+    trace = result["trace"]
+    told = {name: trace[name] for name in ("instruction", "targets", "scope", "mask_text")}
+    if trace["steps"]:
+        told["scope"] = "several"
+    return {"original": task["original"], "edited": task["edited"], "edit_type": question.edit_type, **told}
+
+
 def row_of(
-    recipe: Recipe, question: Question, task: dict[str, Any], result: dict[str, Any], out: Path, cluster: str
+    recipe: Recipe,
+    question: Question,
+    task: dict[str, Any],
+    result: dict[str, Any],
+    out: Path,
+    cluster: str,
+    mask: dict[str, Any],
 ) -> tuple[dict[str, Any], list[str]]:
     """(the row, what is wrong with it). Its label is true until it is rated. cluster: whose split it is
-    in, which may be several groups."""
+    in, which may be several groups. mask: what `MaskFinder.find` gave."""
     item, trace = question.item, result["trace"]
     asked = key_of(task["original"], "", task["references"])  # completions of one question share it
     meta = {
@@ -49,6 +65,8 @@ def row_of(
         "samples": recipe.teacher.samples if recipe.teacher is not None else 0,
         "repairs": result["repairs"],
         "asked_again": result["again"],
+        "mask_by": mask["by"],
+        **({"mask_said": trace["mask_text"]} if "mask_text" in mask else {}),
         **({"known_instruction": item.instruction} if item.instruction else {}),
         **({"extra": item.extra} if item.extra else {}),
     }
@@ -68,7 +86,8 @@ def row_of(
         targets=tuple(trace["targets"]),
         scope=trace["scope"],
         label=True,
-        mask_text=trace["mask_text"],
+        mask_text=mask.get("mask_text", trace["mask_text"]),
+        mask=mask.get("mask"),
         edited=tuple(task["edited"]),
         references=tuple(task["references"]),
         fps=task["fps"],

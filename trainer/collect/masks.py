@@ -1,0 +1,138 @@
+"""Where a taught row was edited: by the difference of its pair, by detector and segmenter, or as planned.
+
+The mask that is found is the row's `mask`; the plan's own words for it are sharpened where they mean the same
+place. `meta.mask_by` says who found it.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from evlm.errors import EVLMError, MaskTextError
+from evlm.files.pictures import load_picture
+from evlm.masks import box_mask, grow
+from evlm.plan.form import Plan
+from evlm.plan.mask_codec import BoxSpans, decode_mask, mask_iou
+
+from .pairs import MOST, difference
+from .pictures import Pictures
+from .recipe import Masks
+
+MASKS_VERSION = 1  # of how they are found; another number finds them again
+ROOMY = ("removal", "addition", "layout")  # what is there and what will be are of different shape
+MEANT = 0.3  # IoU of the boxes from which a plan's words and a found mask are about the same place
+SHARPER = 0.5  # IoU with the difference that a segmenter's mask needs to take its place
+
+
+class MaskFinder:
+    """settings: the recipe's. Models are loaded when they are first needed. Raises ModelError then."""
+
+    def __init__(self, out: Path, settings: Masks, pictures: Pictures) -> None:
+        self.out, self.settings, self.pictures = out, settings, pictures
+        self._segmenter: Any = None
+        self._detector: Any = None
+
+    def find(self, task: dict[str, Any]) -> dict[str, Any]:
+        """{"by": "difference" | "segmenter" | "plan", "mask": path, "mask_text": words}, the last two where
+        there is a mask; or {"dropped": name, "reason": why}.
+
+        task: {"original", "edited": paths, "edit_type", "instruction", "targets", "scope", "mask_text"}.
+        """
+        if task["scope"] != "local" or len(task["original"]) != 1:
+            return {"by": "plan"}
+        try:
+            found, by = self._found(task)
+        except EVLMError as error:
+            return {"dropped": "picture", "reason": str(error)[:400]}
+        if task["edited"] and found is not None and float(found.mean()) > MOST:
+            share = f"{float(found.mean()):.0%} of the picture differ"
+            return {"dropped": "pair", "reason": f"a local edit, and {share}; at most {MOST:.0%}"}
+        if found is None or not bool(found.any()):
+            return {"by": "plan"}
+        if task["edit_type"] in ROOMY:
+            found = _boxed(found)
+        words = BoxSpans().encode(found)
+        if not _means(task["mask_text"], words, found):
+            return {"by": by, "mask": self._write(found)}
+        return {"by": by, "mask": self._write(found), "mask_text": words}
+
+    def _found(self, task: dict[str, Any]) -> tuple[Tensor | None, str]:
+        original = self.out / task["original"][0]
+        if len(task["edited"]) == 1:
+            on = torch.from_numpy(difference(original, self.out / task["edited"][0])).float()
+            return self._sharpened(original, on)
+        if not self.settings.segmenter:
+            return None, "plan"
+        from evlm.place import ground_plan, segment_plan
+
+        frames = load_picture(original)
+        plan = Plan(task["instruction"], tuple(task["targets"]), task["mask_text"], "local", trust="base")
+        grounded = ground_plan(self._loaded_detector(), frames, plan)
+        region, _ = segment_plan(
+            self._loaded_segmenter(), frames, plan, grounded.boxes, region=grounded.region
+        )
+        return (None if region.mask is None else region.mask[0]), "segmenter"
+
+    def _sharpened(self, original: Path, on: Tensor) -> tuple[Tensor, str]:
+        """The segmenter's mask of each part that differs, where the two agree; else the difference, grown."""
+        from scipy import ndimage
+
+        from evlm.boxes import Box
+
+        if self.settings.segmenter and bool(on.any()):
+            parts = ndimage.find_objects(ndimage.label(on.numpy())[0])
+            boxes = [
+                Box(str(number), 1.0, float(x.start), float(y.start), float(x.stop), float(y.stop))
+                for number, (y, x) in enumerate(parts)
+            ]
+            segmented = self._loaded_segmenter().segment(load_picture(original), boxes=boxes)
+            mask = segmented.masks[:, 0].amax(0)
+            if mask_iou(mask, on) >= SHARPER:
+                return mask, "segmenter"
+        return grow(on, round(self.settings.grow * min(on.shape))), "difference"
+
+    def _loaded_segmenter(self) -> Any:
+        if self._segmenter is None:
+            from evlm.models.zoo import resolve
+            from evlm.segment.segmenter import Segmenter
+
+            self._segmenter = Segmenter.load(resolve(self.settings.segmenter, "segmenter"))
+        return self._segmenter
+
+    def _loaded_detector(self) -> Any:
+        if self._detector is None and self.settings.detector:
+            from evlm.ground.grounder import Grounder
+            from evlm.models.zoo import resolve
+
+            self._detector = Grounder.load(resolve(self.settings.detector, "detector"))
+        return self._detector
+
+    def _write(self, mask: Tensor) -> str:
+        file = BytesIO()
+        Image.fromarray((mask >= 0.5).to(torch.uint8).mul(255).numpy()).save(file, "PNG")
+        return self.pictures.write(file.getvalue(), "png")
+
+
+def _boxed(mask: Tensor) -> Tensor:
+    from evlm.boxes import bounding_box
+
+    corners = bounding_box(mask >= 0.5)
+    height, width = mask.shape
+    return mask if corners is None else box_mask(corners, height, width)
+
+
+def _means(said: str | None, words: str, found: Tensor) -> bool:
+    """Whether a plan's words, if it has any, are about the place that was found."""
+    if said is None:
+        return True
+    try:
+        plan = decode_mask(said, *found.shape)
+    except MaskTextError:
+        return True
+    return mask_iou(_boxed(plan), _boxed(found)) >= MEANT
