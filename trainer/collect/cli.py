@@ -1,4 +1,4 @@
-"""`python -m trainer data make RECIPE.yaml [key=value ...]`."""
+"""`python -m trainer data make RECIPE.yaml [key=value ...]`, `data card FOLDER`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from evlm.errors import ConfigError
+
 from ..config.arguments import check_whole
 from .dry_run import shown
 from .make import STAGES, Made, make
-from .plan import make_plan
+from .plan import first, make_plan
 from .recipe import Recipe, load_recipe
 from .sources.item import Item
 from .sources.kinds import items
 
 
 def add_parsers(commands: Any) -> None:
-    """Declares `make`. commands: what argparse's `add_subparsers` gives."""
+    """Declares `make` and `card`. commands: what argparse's `add_subparsers` gives."""
     text = "make a dataset of reasoned edits from pictures and clips on this disk; run again, it goes on"
     parser: argparse.ArgumentParser = commands.add_parser("make", help=text, description=text)
     parser.add_argument("recipe", type=Path, metavar="RECIPE", help="YAML file (docs/dataset.md)")
@@ -30,20 +32,38 @@ def add_parsers(commands: Any) -> None:
         help="say what would be made and what is missing for it; write nothing",
     )
     parser.add_argument("--only", choices=STAGES, help="up to this stage, and write no rows.jsonl")
-    parser.add_argument("--limit", type=int, metavar="N", help="the plan's first N questions alone")
+    parser.add_argument("--limit", type=int, metavar="N", help="N questions alone, of every category")
+    text = "write what is in a dataset, who made it and under whose rules, as Markdown"
+    card: argparse.ArgumentParser = commands.add_parser("card", help=text, description=text)
+    card.add_argument("folder", type=Path, metavar="FOLDER", help="dataset folder")
+    card.add_argument("--out", type=Path, metavar="FILE", help="default: FOLDER/README.md")
 
 
 def run(options: argparse.Namespace) -> int:
     """0 where the plan is full, 1 where sources are too few for it or rows were dropped. Raises EVLMError."""
+    if options.data_command == "card":
+        return _card(options)
     check_whole("--limit", options.limit)
     recipe = load_recipe(options.recipe, options.settings)
     planned = make_plan(recipe, _all_items(recipe))
     print(shown(recipe, planned))
     if options.dry_run:
         return 1 if planned.missing else 0
-    made = make(recipe, planned.questions[: options.limit], options.only)
+    made = make(recipe, first(planned.questions, options.limit), options.only)
     print(_said(recipe, made))
     return 1 if planned.missing or made.dropped else 0
+
+
+def _card(options: argparse.Namespace) -> int:
+    from .card import NAME, write_card
+
+    if not options.folder.is_dir():
+        raise ConfigError(f"{options.folder}: expected a dataset folder")
+    problems: list[object] = []
+    out = options.out or options.folder / NAME
+    count = write_card(options.folder, out, problems.append)
+    print(f"{out}: the card of {count:,} rows; {len(problems):,} bad ones left out")
+    return int(bool(problems))
 
 
 def _said(recipe: Recipe, made: Made) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from .cost import cost_line
 from .plan import Planned, by_category
 from .quota import TYPES, categories, edit_types
 from .recipe import Recipe
@@ -40,4 +41,5 @@ def shown(recipe: Recipe, planned: Planned) -> str:
         f"{len(planned.questions):,} of {recipe.rows:,} questions"
         + (f"; {total:,} are missing" if total else ", none is missing")
     )
-    return "\n".join(lines)
+    cost = cost_line(recipe, planned.questions)
+    return "\n".join([*lines, cost] if cost else lines)

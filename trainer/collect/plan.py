@@ -23,7 +23,7 @@ from .words import WORDS, shortened
 @dataclass(frozen=True)
 class Question:
     """What will be asked: an item, the pictures that go with it in the order in which they are seen, and the
-    words of the text references. groups: of the references, which are in the item's own split."""
+    words of the text references. lenders: the items that the references are of, in the item's own split."""
 
     id: str
     item: Item
@@ -31,7 +31,12 @@ class Question:
     edit_type: str
     references: tuple[Media, ...]
     words: tuple[str, ...]
-    groups: tuple[str, ...] = ()
+    lenders: tuple[Item, ...] = ()
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Of the references."""
+        return tuple(item.group for item in self.lenders)
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,20 @@ def make_plan(recipe: Recipe, items: Iterable[Item]) -> Planned:
     return Planned(tuple(questions), dict(missing), pool.found)
 
 
+def first(questions: Sequence[Question], count: int | None) -> tuple[Question, ...]:
+    """`count` of a plan's questions, in its order: one of each category in turn, so that a few show all
+    kinds. The same plan and a larger count give those and more."""
+    if count is None:
+        return tuple(questions)
+    turns: Counter[str] = Counter()
+    ranks = []
+    for at, question in enumerate(questions):
+        ranks.append((turns[question.category], at))
+        turns[question.category] += 1
+    chosen = {at for _, at in sorted(ranks)[:count]}
+    return tuple(question for at, question in enumerate(questions) if at in chosen)
+
+
 def _slots(recipe: Recipe) -> dict[str, list[tuple[str, int]]]:
     """category -> (edit type, number of references) of each of its questions."""
     types = [name for name, count in edit_types(recipe.rows).items() for _ in range(count)]
@@ -71,7 +90,7 @@ def _slots(recipe: Recipe) -> dict[str, list[tuple[str, int]]]:
     return {name: [next(every) for _ in range(count)] for name, count in categories(recipe.rows).items()}
 
 
-_Shown = tuple[Media, str]  # and the group that it belongs to
+_Shown = tuple[Media, Item]  # and the item that it is of
 
 
 class _Pool:
@@ -85,10 +104,10 @@ class _Pool:
         for item in self.items:
             for media in (item.reference, item.original):
                 if media is not None and media.kind == "video":
-                    self._shown["video", self._split[item.group]].append((media, item.group))
+                    self._shown["video", self._split[item.group]].append((media, item))
             for media in (item.reference, item.edited):
                 if media is not None and media.kind == "image":
-                    self._shown["image", self._split[item.group]].append((media, item.group))
+                    self._shown["image", self._split[item.group]].append((media, item))
         stills = [item for item in self.items if item.original.kind == "image"]
         self.found = {
             "items": len(self.items),
@@ -118,7 +137,7 @@ class _Pool:
     def beside(self, item: Item, kind: str, count: int, start: str) -> tuple[_Shown, ...]:
         """`count` references of that kind: the item's own first, then others' of its split, none twice; fewer
         where there are not so many."""
-        chosen = [(media, item.group) for media in _own(item, kind)[:1]]
+        chosen = [(media, item) for media in _own(item, kind)[:1]]
         others = self._others(item, kind)
         at = _hash(start) % max(1, len(others))
         taken = {item.original.id, *(each.id for each in _own(item, kind))}
@@ -169,9 +188,9 @@ def _question(pool: _Pool, item: Item, category: str, edit_type: str, count: int
     words: tuple[str, ...] = ()
     if category.endswith("text"):
         words = _words(item, edit_type, count if visual == "text" else 1, use, name)
-    references, groups = tuple(media for media, _ in shown), tuple(group for _, group in shown)
+    references, lenders = tuple(media for media, _ in shown), tuple(lender for _, lender in shown)
     seen = "\n".join((name, *(each.id for each in references), *words))
-    return Question(_digest(seen), item, category, edit_type, references, words, groups)
+    return Question(_digest(seen), item, category, edit_type, references, words, lenders)
 
 
 def _words(item: Item, edit_type: str, count: int, use: int, name: str) -> tuple[str, ...]:

@@ -54,6 +54,8 @@ def row_of(
     """(the row, what is wrong with it). Its label is true until it is rated. cluster: whose split it is
     in, which may be several groups. mask: what `MaskFinder.find` gave."""
     item, trace = question.item, result["trace"]
+    own = (item.source, item.license)
+    lent = sorted({(each.source, each.license) for each in question.lenders} - {own})
     asked = key_of(task["original"], "", task["references"])  # completions of one question share it
     meta = {
         "license": item.license,
@@ -65,6 +67,7 @@ def row_of(
         "samples": recipe.teacher.samples if recipe.teacher is not None else 0,
         "repairs": result["repairs"],
         "asked_again": result["again"],
+        **({"reference_licenses": lent} if lent else {}),
         "mask_by": mask["by"],
         **({"mask_said": trace["mask_text"]} if "mask_text" in mask else {}),
         **({"known_instruction": item.instruction} if item.instruction else {}),

@@ -53,6 +53,7 @@ class Asked:
         sums = answers.sums()
         self._spent, self._count = float(sums["cost"]), int(sums["answers"])
         self._open = 0  # requests on their way
+        self._gates: dict[str, threading.Lock] = {}  # of what is being asked
         self._refused = 0  # in a row
         self._given_up: EndpointError | None = None
 
@@ -67,8 +68,14 @@ class Asked:
         sampling = Sampling(self.teacher.max_tokens, self.teacher.temperature, self.teacher.top_p, sample)
         asked: list[Any] = [self.teacher.endpoint, self.teacher.model]
         key = key_of(*asked, openai_messages(chat, self.teacher.max_pixels), [*vars(sampling).values()][:4])
-        known = self.answers.get(key)
-        return known if known is not None else self._send(key, chat, sampling)
+        with self._lock:
+            gate = self._gates.setdefault(key, threading.Lock())
+        with gate:  # of two tasks that ask the same, one waits for the other's answer
+            known = self.answers.get(key)
+            kept = known if known is not None else self._send(key, chat, sampling)
+        with self._lock:
+            self._gates.pop(key, None)
+        return kept
 
     def refuses(self, error: EndpointError) -> bool:
         """Whether an error speaks of this one question, and not of all: then it is dropped, and the next one

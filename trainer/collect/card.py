@@ -1,0 +1,160 @@
+"""A dataset's card: what is in it, who made it, under whose rules, what was dropped; as Markdown."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from evlm.errors import EVLMError, RecordError
+from evlm.files.pictures import write_atomically
+from evlm.records import Row
+
+from ..config.settings import build, read_yaml
+from ..data.files import OnProblem, read
+from .cost import ledger
+from .make import RECIPE
+from .quota import CATEGORIES, EDIT_TYPES, REST
+from .recipe import Recipe
+
+MARK = "<!-- written by `python -m trainer data card` -->"
+NAME = "README.md"
+
+
+def write_card(folder: Path, out: Path, on_problem: OnProblem) -> int:
+    """The card of a dataset's folder, in place of one written before; gives its rows. Raises RecordError,
+    also where another hand wrote the file."""
+    try:
+        if out.exists() and not out.read_text(encoding="utf-8", errors="replace").startswith(MARK):
+            raise RecordError(f"{out} was not written by this command; name another file with --out")
+        rows = [row for _, row in read(folder, on_problem, check_files=False)]
+        text = card(folder, rows)
+        write_atomically(out, lambda file: file.write(text.encode()))
+    except OSError as error:
+        raise RecordError(f"{out}: cannot be written ({error.strerror or error})") from None
+    return len(rows)
+
+
+def card(folder: Path, rows: list[Row]) -> str:
+    """Markdown. Its figures are of the rows; who taught and what was dropped, of the folder's records."""
+    parts = [
+        MARK,
+        f"# {folder.resolve().name}",
+        f"{len(rows):,} rows of {len({row.question for row in rows}):,} questions about "
+        f"{len({row.original for row in rows}):,} originals, in the form of EVLM's REFLECTIVE-EDIT.",
+        _table(("category", "rows", "share", "in the paper"), _shares(rows, "category", CATEGORIES)),
+        _table(("edit type", "rows", "share", "in the paper"), _shares(rows, "edit_type", _types())),
+        _table(("split", "rows", "groups of pictures"), _splits(rows)),
+        "## Licences",
+        _table(("source", "licence", "rows", "from"), _licences(rows)),
+        _warnings(rows),
+        "## How it was made",
+        *_made(folder, rows),
+        "## Labels",
+        _labels(rows),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _types() -> dict[str, float]:
+    """Figure 10, its rest in equal parts."""
+    shares = {name: float(share) for name, share in EDIT_TYPES.items()}
+    rest = shares.pop("rest")
+    return {**shares, **{name: rest / len(REST) for name in REST}}
+
+
+def _shares(rows: list[Row], name: str, paper: Mapping[str, float]) -> Iterable[tuple[str, ...]]:
+    counts, whole = Counter(str(getattr(row, name) or "none") for row in rows), sum(paper.values())
+    for each in [*paper, *sorted(set(counts) - set(paper))]:
+        share = counts[each] / max(1, len(rows))
+        there = f"{paper[each] / whole:.1%}" if each in paper else ""
+        yield each, f"{counts[each]:,}", f"{share:.1%}", there
+
+
+def _splits(rows: list[Row]) -> Iterable[tuple[str, ...]]:
+    groups: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        groups[row.split].add(str(row.meta.get("group", row.original)))
+    for name, count in sorted(Counter(row.split for row in rows).items()):
+        yield name, f"{count:,}", f"{len(groups[name]):,}"
+
+
+def _licences(rows: list[Row]) -> Iterable[tuple[str, ...]]:
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for row in rows:
+        own = (row.source, str(row.meta.get("license") or "unknown"), str(row.meta.get("source_url") or ""))
+        others = row.meta.get("reference_licenses") or []
+        counts.update({own, *((str(each), str(each_licence), "") for each, each_licence in others)})
+    for (source, licence, url), count in sorted(counts.items()):
+        yield source, licence, f"{count:,}", url
+
+
+def _warnings(rows: list[Row]) -> str:
+    known = {licence for _, licence, _, _ in _licences(rows)}
+    said = []
+    if any("-NC" in each.upper() or "NONCOMMERCIAL" in each.upper() for each in known):
+        said.append("Some pictures may not be used commercially.")
+    if "unknown" in known:
+        said.append("Of some pictures no licence is known: they are not to be passed on.")
+    said.append("Nobody has looked for people, faces or names in the pictures but those who made the set.")
+    return " ".join(said)
+
+
+def _made(folder: Path, rows: list[Row]) -> Iterable[str]:
+    teachers = Counter(str(row.meta.get("teacher") or "none") for row in rows)
+    yield "Traces by " + ", ".join(f"{name} ({count:,})" for name, count in teachers.most_common()) + "."
+    recipe = _recipe(folder)
+    if recipe is not None and recipe.teacher is not None:
+        yield f"What its provider says about training on answers: {recipe.teacher.terms}"
+    spent = ledger(folder)
+    if spent:
+        dates = f"{str(spent.get('first'))[:10]} to {str(spent.get('last'))[:10]}"
+        yield (
+            f"{spent.get('sent', 0):,} requests, {spent.get('answers', 0):,} answers, {dates}; "
+            f"{spent.get('tokens_in', 0):,} tokens asked, {spent.get('tokens_out', 0):,} written, "
+            f"{spent.get('cost', 0):.4g} spent."
+        )
+    masks = Counter(str(row.meta["mask_by"]) for row in rows if row.meta.get("mask_by"))
+    if masks:
+        yield "Masks by " + ", ".join(f"{name} ({count:,})" for name, count in masks.most_common()) + "."
+    again = sum(bool(row.meta.get("asked_again")) for row in rows)
+    mended = sum(bool(row.meta.get("repairs")) for row in rows)
+    yield f"{mended:,} traces were mended by the parser, {again:,} asked for twice."
+    dropped = _dropped(folder)
+    if dropped:
+        yield _table(("dropped as", "questions or answers"),
+                     [(name, f"{count:,}") for name, count in sorted(dropped.items())])  # fmt: skip
+
+
+def _labels(rows: list[Row]) -> str:
+    voted = [row for row in rows if row.raters]
+    if not voted:
+        return "Nobody has rated the rows yet: every label is what the maker says."
+    agreed = sum(len(set(row.raters)) == 1 for row in voted)
+    return (
+        f"{len(voted):,} rows have {sum(len(row.raters) for row in voted):,} votes; the majority says yes to "
+        f"{sum(row.label for row in voted) / len(voted):.1%}, all are of one mind about "
+        f"{agreed / len(voted):.1%}. `python -m trainer data stats` gives kappas and alpha."
+    )
+
+
+def _recipe(folder: Path) -> Recipe | None:
+    try:
+        return build(Recipe, read_yaml(folder / RECIPE))
+    except EVLMError:
+        return None
+
+
+def _dropped(folder: Path) -> Counter[str]:
+    try:
+        lines = (folder / "work/dropped.jsonl").read_text(encoding="utf-8").splitlines()
+        return Counter(str(json.loads(line)["name"]) for line in lines)
+    except (OSError, ValueError, LookupError, TypeError):
+        return Counter()
+
+
+def _table(head: tuple[str, ...], lines: Iterable[tuple[Any, ...]]) -> str:
+    rows = [head, tuple("---" for _ in head), *lines]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "/") for cell in row) + " |" for row in rows)
