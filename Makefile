@@ -2,6 +2,8 @@
 # into it what it needs, and does its work; the second time the installation is a stamp that is already there.
 #
 #   make demo        the bundled requests through all five steps; writes out/demo.png
+#   make dataset-demo
+#                    a dataset made, rated and trained on, by the bundled models and scripted raters
 #   make test        the tests, at most 8 minutes on two cores
 #   make test-slow   the tests behind the `slow` marker
 #   make lint        ruff and mypy
@@ -26,11 +28,14 @@ DEV     = $(VENV)/.installed-dev
 LIVE    = $(VENV)/.installed-comfyui
 PYTEST  = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(PY) -m pytest -c tests/pytest.ini --rootdir tests
 
-.PHONY: demo test test-slow test-comfyui gpu-check lint clean
+.PHONY: demo dataset-demo test test-slow test-comfyui gpu-check lint clean
 .DEFAULT_GOAL := demo
 
 demo: $(RUN)
 	$(PY) -m evlm.cli.demo
+
+dataset-demo: $(DEV)
+	$(PY) -m trainer data demo out/dataset-demo
 
 test: $(DEV)
 	$(PYTEST) -n $(JOBS) --dist worksteal tests

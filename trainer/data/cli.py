@@ -21,6 +21,7 @@ from .stats import show, stats
 ABOVE = {
     **dict.fromkeys(("make", "card"), "trainer.collect.cli"),
     **dict.fromkeys(("rate", "raters", "rated"), "trainer.raters.cli"),
+    "demo": "trainer.demo.cli",
 }
 
 
