@@ -81,7 +81,7 @@ def test_a_page_shows_the_node_in_a_small_picture(node: str) -> None:
     assert pictures
     for name in pictures:
         picture = ROOT / "web" / "docs" / name  # the frontend puts /extensions/<pack>/docs/ before it
-        assert re.fullmatch(r"img/[\w-]+\.(jpg|png)", name)
+        assert re.fullmatch(r"img/[\w-]+\.(jpg|png|webp)", name)
         assert 2000 < picture.stat().st_size <= SMALL
 
 
