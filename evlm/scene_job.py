@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,8 @@ LEAST = 16  # pixels of a view: less of a thing tells nothing
 SAME = 0.25  # of the smaller of two masks that the other has to have, for both to be of one thing
 WIDE = 4.0  # times what is expected that a mask drawn from it may cover: a side was seen, not all of it
 OnWork = Callable[[str, int, int, "Tensor | None"], None]
-"""(what is done: "select" or "edit", views that are finished, all as far as is known, one of them)."""
+"""(what is done: "look", "select", "prepare" or "edit", views that are finished, all as far as is known, one
+of them)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,18 +109,25 @@ class SceneJob:
     def looks(self) -> Looks:
         """The views of an edit: the scene's first, of which the plan is, and those that differ most; and what
         they show. Raises SceneError: no cameras."""
+        photographs, pictures = self.scene.photographs, list[Tensor]()
+        which, cameras = self.chosen()
+        for done, (at, camera) in enumerate(zip(which, cameras, strict=True), 1):
+            if photographs is None:
+                picture = self._shown(camera)
+            else:  # one at a time in its own size
+                picture = resize(photographs[at]()[None], camera.height, camera.width)[0].clamp(0, 1)
+            pictures.append(picture)
+            self._tell("look", done, len(cameras), picture)
+        return Looks(cameras, tuple(pictures), photographs is not None)
+
+    def chosen(self) -> tuple[list[int], tuple[Camera, ...]]:
+        """(numbers of the scene's cameras that an edit looks from; these in the size in which is painted).
+        Raises SceneError: no cameras."""
         scene, settings = self.scene, self.settings
         if not scene.cameras:
             raise SceneError("the scene has no cameras: give its file of cameras, or cameras='orbit:24'")
         which = [0, *farthest(scene.cameras, settings.views)[1:]]
-        cameras = tuple(scene.cameras[at].within(settings.longest) for at in which)
-        if scene.photographs is None:
-            return Looks(cameras, tuple(self._shown(camera) for camera in cameras), False)
-        fitted = [  # one photograph at a time in its own size
-            resize(scene.photographs[at]()[None], camera.height, camera.width)[0].clamp(0, 1)
-            for at, camera in zip(which, cameras, strict=True)
-        ]
-        return Looks(cameras, tuple(fitted), True)
+        return which, tuple(scene.cameras[at].within(settings.longest) for at in which)
 
     def request(self, looks: Looks, else_asked: str = "") -> Request:
         """What the reasoner is asked: the first view, the words, `else_asked` where there are none, and the
@@ -169,7 +178,9 @@ class SceneJob:
             notes += [f"view {at}: {note}"] if note else []
             self._tell("select", at + 1, count, looks.pictures[at])
         share = SHARE if kind in ("repaint", "replace") else RIM  # of what goes, its border goes as well
-        chosen = select_rows(gaussians, vote(gaussians, looks.cameras, masks), share)
+        told = partial(self._tell, "select", count, count, None)
+        votes = vote(gaussians, looks.cameras, masks, on_view=lambda *_: told())
+        chosen = select_rows(gaussians, votes, share)
         if not bool(chosen.rows.any()):
             raise SceneError(
                 f"no Gaussian lies in the masks of {', '.join(plan.targets) or 'the plan'}: look at the "
@@ -219,8 +230,9 @@ class SceneJob:
                 steps, growth = max(settings.steps, STEPS), max(settings.growth, GROWTH)
                 settings = replace(settings, steps=steps, growth=growth)
             shape = reshaped(
-                kind, edited, rows, looks.cameras, photographs, background, step.place, settings.seed
-            )
+                kind, edited, rows, looks.cameras, photographs, background, step.place, settings.seed,
+                lambda done, total: self._tell("prepare", done, total, None),
+            )  # fmt: skip
             painter = EditorPainter(
                 self.pipeline.editor, step.plan.instruction, self.edit, on_step=self.on_step
             )

@@ -175,7 +175,7 @@ class EditScene(io.ComfyNode):
                 on_work=watch.views,
                 on_step=watch.steps,
             )
-            looks = job.looks()
+            looks = scene_work.looks_of(job)
             job.mask = scene_work.mask_for(mask, looks)
             trace = plan or _asked(pipe, job, looks)
             unsure, stops = asks(

@@ -99,7 +99,7 @@ class SelectInScene(io.ComfyNode):
             here = replace(scene_work.there(scene), selection=None)
             settings = SceneEdit(views=views, longest=size)
             job = SceneJob(here, pipeline, settings=settings, on_event=watch.event, on_work=watch.views)
-            looks = job.looks()
+            looks = scene_work.looks_of(job)
             job.mask = scene_work.mask_for(mask, looks)
             steps = job.select_all(scene_work.reasoned_of(plan), looks)
             rows = scene_work.union(steps) if steps else torch.zeros(len(scene), dtype=torch.bool)

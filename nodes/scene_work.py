@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from . import host, scene_views, sockets, unfinished
+from . import clips, host, scene_views, sockets, unfinished
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 VIEWS, SIZE = 24, 512  # how many views are edited, and their longer side in pixels
 SHOWN = 4  # views in a strip
+DOING = {"look": "looking", "select": "selecting", "prepare": "preparing", "edit": "painting"}
+FEWER = "Look from fewer views (views), or make them smaller (size)"
 FIRST = (
     "a scene's plan is of its first view: connect the scene itself to `image` of EVLM Reason, which then "
     "looks at that view"
@@ -39,8 +41,9 @@ class Work(scene_views.Watch):
         """`SceneJob.on_work`."""
         if picture is not None:
             self.picture = picture[None].detach()
-        self.done, self.total = done, max(total, 1)
-        self({"select": "selecting", "edit": "painting"}[what], done, total)
+        if what == "edit":
+            self.done, self.total = done, max(total, 1)
+        self(DOING[what], done, total)
 
     def steps(self, done: int, total: int, preview: Tensor | None) -> None:
         """`SceneJob.on_step`: of the views that are painted together."""
@@ -65,6 +68,15 @@ def there(scene: SplatScene) -> SplatScene:
     chosen = None if scene.selection is None else scene.selection.to(gaussians.means.device, copy=True)
     cameras = tuple(scene_views.own_camera(camera) for camera in scene.cameras)
     return replace(scene, gaussians=gaussians, cameras=cameras, selection=chosen)
+
+
+def looks_of(job: SceneJob) -> Looks:
+    """`SceneJob.looks`. Raises PictureError before anything is drawn, where the views would not fit into
+    memory."""
+    _, cameras = job.chosen()
+    height, width = max(each.height for each in cameras), max(each.width for each in cameras)
+    clips.check_size("scene", len(cameras), height, width, FEWER)
+    return job.looks()
 
 
 def check_first(plan: Trace | None) -> None:

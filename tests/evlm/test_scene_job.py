@@ -240,6 +240,31 @@ def test_a_thing_is_removed_and_later_steps_find_their_rows() -> None:
     assert before > 100 and after < 0.05 * before
 
 
+def test_of_every_view_that_is_looked_at_is_told_and_it_can_be_stopped_there() -> None:
+    told: list[tuple[str, int, int]] = []
+
+    def tell(what: str, done: int, total: int, picture: Tensor | None) -> None:
+        told.append((what, done, total))
+        assert done <= total and (picture is None or picture.shape == (SIZE, SIZE, 3))
+        if len(told) == stop:
+            raise Cancelled
+
+    def replacing() -> SceneJob:
+        return job(Plan("replace the red ball with a green box", ("red ball",)), on_work=tell)
+
+    stop = 0
+    run(replacing())
+    looked, prepared = ([each for each in told if each[0] == what] for what in ("look", "prepare"))
+    assert looked == [("look", at, 4) for at in (1, 2, 3, 4)] == told[:4]
+    assert prepared == [("prepare", at, 16) for at in range(16)]  # room, mask, hole and view, of four cameras
+    at = told.index(("prepare", 0, 16))
+    for stop in (2, 7, at + 3, at + 7, at + 11, at + 15):
+        told.clear()
+        with pytest.raises(Cancelled):
+            run(replacing())
+        assert len(told) == stop
+
+
 def test_a_step_about_what_an_earlier_one_took_away_is_left_out() -> None:
     work = job(
         Plan("remove the red ball", ("red ball",)),

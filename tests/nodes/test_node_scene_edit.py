@@ -181,13 +181,21 @@ def test_a_plan_of_several_pictures_is_refused_and_a_scene_is_reasoned_about_its
     call("EVLM_SelectInScene", scene=scene, plan=planned, views=1, size=SIZE, mask=torch.ones(1, 8, 8))
 
 
-def test_wrong_things_are_refused_with_the_remedy(pipe: Any, scene: Any, plan: Any) -> None:
+def test_wrong_things_are_refused_with_the_remedy(
+    pipe: Any, scene: Any, plan: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bare = scene.with_cameras(())
     assert "no cameras" in refused("EVLM_SelectInScene", scene=bare, plan=plan)
     given = {"pipe": pipe, "scene": scene, "plan": plan}
     assert "views 0" in refused("EVLM_EditScene", **{**given, **QUICK, "views": 0})
     assert "expected one of consistent" in refused("EVLM_EditScene", **{**given, **QUICK, "schedule": "all"})
     assert "a link to EVLM Load Scene" in refused("EVLM_EditScene", **{**given, "scene": 3}, **QUICK)
+    many = scene.with_cameras(part("evlm.scene.poses").orbit(scene.gaussians, 1000, size=4096))
+    monkeypatch.setattr(part("evlm.scene_job").SceneJob, "_shown", None)  # before anything is drawn
+    for node, more in (("EVLM_SelectInScene", {}), ("EVLM_EditScene", {"pipe": pipe, **QUICK})):
+        text = refused(node, **{**more, "scene": many, "plan": plan, "views": 1000, "size": 4096})
+        assert "held in memory at once" in text and "Look from fewer views (views)" in text
+    monkeypatch.undo()
     none = torch.zeros(1, SIZE, SIZE)
     assert refused("EVLM_SelectInScene", scene=scene, plan=plan, mask=none, views=2, size=SIZE)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,18 +18,27 @@ OPACITY = 0.9  # of a new Gaussian
 ROOM = 0.7  # of the distance between two of them, a new one's standard deviation
 
 
-def closing(gaussians: Gaussians, cameras: Sequence[Camera], masks: Sequence[Tensor], most: int) -> Gaussians:
+def closing(
+    gaussians: Gaussians,
+    cameras: Sequence[Camera],
+    masks: Sequence[Tensor],
+    most: int,
+    on_view: Callable[[], None] | None = None,
+) -> Gaussians:
     """At most `most` new Gaussians where views see through the scene.
 
     gaussians: without what was taken away. masks: bool [H, W], one a camera, where that was seen. In a hole
     opacity, colour and inverse depth are those that are harmonic with the pixels around it (of a plane the
     inverse depth is linear in the picture, so a floor goes on as a floor); where the background would be
-    seen, nothing is put. Of all views' points one is kept in each cell of a grid.
+    seen, nothing is put. Of all views' points one is kept in each cell of a grid. on_view: called before each
+    view.
     """
     points, colours, sizes = [], [], []
     for camera, mask in zip(cameras, masks, strict=True):
         if not len(gaussians):
             break
+        if on_view is not None:
+            on_view()
         with torch.no_grad():
             drawn = rasterize(gaussians, camera)
         hole = mask.to(drawn.alpha.device) & (drawn.alpha < THIN)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,15 +42,26 @@ def reshaped(
     background: Tensor | None = None,
     place: Place | None = None,
     seed: int = 0,
+    on_view: Callable[[int, int], None] | None = None,
 ) -> Shape:
     """The scene before an edit of a kind is painted and fitted.
 
     remove: the selected rows go, and the hole behind them is closed by what lies around it. replace: they
     stay, to be changed, and behind them it is closed likewise. add: faint ones come all over `place`. move:
     as remove, then as add. repaint: nothing goes or comes. Other arguments as `edit_views` has them. Rows
-    that are not selected keep their bits and their order; new ones come last. Raises SceneError as
-    `edit_views`, and where nothing would be left.
+    that are not selected keep their bits and their order; new ones come last. on_view: hears how many times
+    views have been looked at, and how many times that will be; what it raises stops the work. Raises
+    SceneError as `edit_views`, and where nothing would be left.
     """
+    placed, goes = kind != "repaint", kind in ("remove", "replace", "move")
+    done, total = 0, len(cameras) * (1 + (placed and (place is not None or kind == "replace")) + 2 * goes)
+
+    def looked() -> None:
+        nonlocal done
+        if on_view is not None:
+            on_view(done, total)
+        done += 1
+
     empty = gaussians.rows(torch.zeros_like(selection))
     rooms, parts = None, [empty]
     stays = torch.ones_like(selection)
@@ -59,11 +70,17 @@ def reshaped(
     if kind in ("remove", "move"):
         stays = ~selection
     without = gaussians.rows(~selection)
-    if place is not None and kind != "repaint":
-        rooms = [place.room(without, camera) for camera in cameras]
-    if kind in ("remove", "replace", "move"):
-        masks = [widened(seen(gaussians, selection, camera), WIDER) for camera in cameras]
-        parts.append(closing(without, cameras, masks, max(FEWEST, 2 * int(selection.sum()))))
+    if place is not None and placed:
+        rooms = []
+        for camera in cameras:
+            looked()
+            rooms.append(place.room(without, camera))
+    if goes:
+        masks = []
+        for camera in cameras:
+            looked()
+            masks.append(widened(seen(gaussians, selection, camera), WIDER))
+        parts.append(closing(without, cameras, masks, max(FEWEST, 2 * int(selection.sum())), looked))
     if kind in ("add", "move") and place is not None:
         parts.append(place.seeds(gaussians, seed))
     new = joined(parts)
@@ -81,5 +98,6 @@ def reshaped(
             background,
             0 if kind == "repaint" else WIDER,
             rooms,
+            looked,
         ),
     )

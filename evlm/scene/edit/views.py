@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -47,13 +47,15 @@ def edit_views(
     background: Tensor | None = None,
     grow: int = 0,
     rooms: Sequence[Tensor] | None = None,
+    on_view: Callable[[], None] | None = None,
 ) -> list[EditView]:
     """The views in which the selection is seen.
 
     selection: bool [N]. cameras: without distortion, in the size in which is painted. photographs: [H, W, 3]
     in 0..1, of the cameras' sizes; None: the scene's own renderings. background: [3]. grow: pixels by which
     the masks are wider than the selection is seen (a shape that changes needs room). rooms: bool [H, W], one
-    a camera, where the masks are as well; then nothing needs to be selected.
+    a camera, where the masks are as well; then nothing needs to be selected. on_view: called before each
+    view.
 
     Raises SceneError: nothing is selected, or no camera sees it; photographs of another size.
     """
@@ -61,6 +63,8 @@ def edit_views(
         raise SceneError("nothing is selected: an edit needs Gaussians that may change; select some first")
     found: list[EditView] = []
     for at, camera in enumerate(cameras):
+        if on_view is not None:
+            on_view()
         mask = widened(seen(gaussians, selection, camera), grow)
         if rooms is not None:
             mask = mask | rooms[at].to(mask.device)
