@@ -116,9 +116,9 @@ class FitScene(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, cameras: Any, points: Any, **rest: Any) -> str:
-        paths = [scene_folders.cameras(cameras)] if cameras else []
-        paths += [scene_folders.points(points)] if points else []
-        return " ".join(map(scene_folders.fingerprint, paths))
+        said = [scene_folders.fingerprint_cameras(scene_folders.cameras(cameras))] if cameras else []
+        said += [scene_folders.fingerprint(scene_folders.points(points))] if points else []
+        return " ".join(said)
 
     @classmethod
     @checked
@@ -181,16 +181,18 @@ def _fitted(fitting: Fitting, images: Tensor | None) -> Gaussians:
     from ..evlm.scene.fit.state import fingerprint, write_state
 
     watch, known = scene_views.Watch(), fingerprint(fitting)
-    begun = 0
+    begun, between = 0, False
 
     def told(step: FitStep) -> None:
-        nonlocal begun
+        nonlocal begun, between
+        between = True
         if not begun:
             begun = step.done
             if begun > 1:
                 host.tell([f"{begun - 1} of {step.total} iterations are from the run before"])
         watch.picture = step.picture[None].clamp(0, 1)
         watch("fitting", step.done, step.total)
+        between = False
 
     def worth(folder: Path) -> bool:
         return (folder / STATE).is_file()
@@ -199,7 +201,7 @@ def _fitted(fitting: Fitting, images: Tensor | None) -> Gaussians:
         try:
             fitted = fitting.run(told, folder / STATE)
         except BaseException:
-            if begun and fitting.done > begun:
+            if between and fitting.done > begun:  # within a step it is half of two states
                 write_state(folder / STATE, fitting, known)
                 host.tell(
                     [

@@ -23,6 +23,7 @@ CAMERAS = (
     "cameras.json), or orbit:24, cone:12"
 )
 _SAID = (".bin", ".txt", ".json", ".npy", ".ply")  # files whose content decides; photographs: size and time
+_found: dict[tuple[Path, str], tuple[Path, ...]] = {}  # of cameras, by their fingerprint: their photographs
 _PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 
 
@@ -97,6 +98,31 @@ def fingerprint(path: str | Path) -> str:
             own = folders.fingerprint(each) if each.suffix.lower() in _SAID else about.st_mtime_ns
             digest.update(f"{each.relative_to(path)} {about.st_size} {own}\n".encode())
     return digest.hexdigest()
+
+
+def fingerprint_cameras(path: str | Path) -> str:
+    """`fingerprint`, which changes with the photographs, too, wherever the cameras' file has them."""
+    said = fingerprint(path)
+    return said if isinstance(path, str) else f"{said} {_photographs(path, said)}"
+
+
+def _photographs(path: Path, said: str) -> str:
+    """Names, sizes and times of the photographs that are found. said: of the cameras, so that these are read
+    once where all of their photographs are there."""
+    from ..evlm.errors import EVLMError
+    from ..evlm.scene.poses import load_cameras
+
+    paths = _found.get((path, said))
+    if not paths or not all(each.is_file() for each in paths):
+        try:
+            taken = load_cameras(path).photographs or ()
+        except EVLMError:  # the node itself will say it
+            return ""
+        paths = tuple(dict.fromkeys(each.path for each in taken if hasattr(each, "path")))
+        _found.clear()  # a workflow has one file of cameras, or two
+        _found[path, said] = paths
+    facts = [(str(each), found.st_size, found.st_mtime_ns) for each in paths if (found := each.stat())]
+    return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
 
 
 def new_names(prefix: str, endings: Sequence[str]) -> list[Path]:

@@ -72,11 +72,9 @@ class LoadScene(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, scene: Any, cameras: Any, **rest: Any) -> str:
         # What is linked is known by the node that makes it.
-        paths = (
-            "" if scene is None else scene_folders.find(scene),
-            "" if cameras is None else scene_folders.cameras(cameras),
-        )
-        return " ".join(map(scene_folders.fingerprint, paths))
+        file = "" if scene is None else scene_folders.find(scene)
+        seen = "" if cameras is None else scene_folders.cameras(cameras)
+        return f"{scene_folders.fingerprint(file)} {scene_folders.fingerprint_cameras(seen)}"
 
     @classmethod
     @checked

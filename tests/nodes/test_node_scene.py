@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -183,6 +184,27 @@ def test_a_changed_file_of_cameras_is_read_anew(base: Path) -> None:
     (folder / "transforms.json").write_text("[]", encoding="utf-8")
     assert before != seen(scene="bundled", cameras="shots", size=512)
     assert seen(scene=None, cameras="orbit:4") != seen(scene=None, cameras="orbit:5")
+
+
+def test_a_changed_photograph_is_read_anew_where_the_cameras_are_a_file(base: Path) -> None:
+    folder, save = base / "input" / "shots", part("evlm.files.pictures").save_picture
+    frames = [{"file_path": f"images/{at}.png", "transform_matrix": torch.eye(4).tolist()} for at in (0, 1)]
+    save(folder / "images" / "0.png", torch.zeros(1, 24, 32, 3))
+    text = json.dumps({"fl_x": 30, "w": 32, "h": 24, "frames": frames})
+    (folder / "transforms.json").write_text(text, encoding="utf-8")
+    load, fit = (nodes()[f"EVLM_{name}Scene"].fingerprint_inputs for name in ("Load", "Fit"))
+    for seen in (
+        lambda: load(scene="bundled", cameras="shots/transforms.json", size=512),
+        lambda: fit(cameras="shots/transforms.json", points="", size=512),
+    ):
+        (folder / "images" / "1.png").unlink(missing_ok=True)
+        said = [seen()]  # one is missing
+        for grey in (0.5, 0.6):
+            save(folder / "images" / "1.png", torch.full((1, 24, 32, 3), grey))
+            os.utime(folder / "images" / "1.png", (grey, grey))
+            said.append(seen())
+            assert said[-1] == seen()
+        assert len(set(said)) == 3
 
 
 def test_two_million_on_a_cpu_are_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,6 +123,30 @@ def test_cancelled_it_goes_on_to_the_same_bits(
     assert not list(temp.glob("evlm_unfinished_*"))
 
 
+def test_what_fails_within_a_step_leaves_no_half_of_one(
+    faded: Any, pictures: torch.Tensor, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = {"scene": faded, "images": pictures, "iterations": 12, "size": SIDE}
+    whole = call("EVLM_FitScene", **how).args[0]
+    fitting = part("evlm.scene.fit.fitting").Fitting
+    step = fitting.step
+
+    def fails(self: Any) -> Any:
+        if self.done == 5:
+            self.owned.means.add_(1)
+            raise torch.cuda.OutOfMemoryError
+        return step(self)
+
+    monkeypatch.setattr(fitting, "step", fails)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        call("EVLM_FitScene", **how)
+    monkeypatch.setattr(fitting, "step", step)
+    assert not any("and kept" in text for text in told)
+    again = call("EVLM_FitScene", **how).args[0]
+    both = zip(whole.gaussians.tensors().values(), again.gaussians.tensors().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in both)
+
+
 def test_photographs_of_a_folder_begin_from_points(base: Path, truth: Any, pictures: torch.Tensor) -> None:
     """nerfstudio's transforms.json with its photographs beside it, and a .ply of points."""
     folder = base / "input" / "garden"

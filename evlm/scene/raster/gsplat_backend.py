@@ -6,6 +6,7 @@ it is given, against a stand-in. The probe compares one Gaussian with the torch 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -29,6 +30,8 @@ def draw(
     antialias: bool,
 ) -> Drawn:
     """As torch_backend.draw; float32 inside, and what comes back has the means' float type."""
+    if camera.part_of is not None:
+        return _part(means, quats, scales, opacities, values, camera, antialias)
     from gsplat import rasterization
 
     def single(tensor: Tensor) -> Tensor:
@@ -60,6 +63,34 @@ def draw(
         pixels=meta["means2d"][0],
         reach=reach,
         drawn=(reach > 0).all(-1),
+    )
+
+
+def _part(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    values: Tensor,
+    camera: Camera,
+    antialias: bool,
+) -> Drawn:
+    """gsplat bounds what lies aside by the picture that it draws, the torch backend by the whole one: that is
+    drawn, and cut. What reaches out of it is left to torch."""
+    left, top, width, height = camera.part_of or (0, 0, camera.width, camera.height)
+    given = (means, quats, scales, opacities, values)
+    right, bottom = left + camera.width, top + camera.height
+    if left < 0 or top < 0 or right > width or bottom > height:
+        return draw_by_torch(*given, camera, antialias)
+    whole = replace(camera.cropped(-left, -top, width, height), part_of=None)
+    drawn = draw(*given, whole, antialias)
+    return Drawn(
+        values=drawn.values[top:bottom, left:right],
+        alpha=drawn.alpha[top:bottom, left:right],
+        depth=drawn.depth[top:bottom, left:right],
+        pixels=drawn.pixels - drawn.pixels.new_tensor([left, top]),
+        reach=drawn.reach,
+        drawn=drawn.drawn,
     )
 
 

@@ -111,6 +111,25 @@ def test_gsplat_is_refused_where_it_does_not_answer_or_draws_something_else(
         rasterize(some(3), front(), backend="gsplat")
 
 
+@pytest.mark.parametrize(
+    "part", [(0, 0, 6, 6), (14, 9, 14, 8), (26, 15, 6, 9), (2, 3, 30, 21), (-4, -3, 20, 20), (20, 8, 20, 8)]
+)
+def test_gsplat_draws_a_part_as_it_is_in_its_picture(
+    monkeypatch: pytest.MonkeyPatch, part: tuple[int, int, int, int]
+) -> None:
+    """The stand-in bounds what lies aside by the picture that it is asked for, as gsplat does."""
+    stand_in(monkeypatch, StandIn(), cuda=True)
+    g = some(60, 8)
+    g.means[:20, 0] *= 3  # far aside
+    given = (g.means, g.quats, g.scales * 2, g.opacities, torch.rand(60, 5))
+    for camera in (front().cropped(*part), front().cropped(0, 0, 32, 24).cropped(*part)):
+        theirs, ours = gsplat_backend.draw(*given, camera, False), torch_backend.draw(*given, camera, False)
+        for name in ("values", "alpha", "depth"):
+            assert torch.allclose(getattr(theirs, name), getattr(ours, name), atol=1e-4), name
+        both = theirs.drawn & ours.drawn
+        assert torch.allclose(theirs.pixels[both], ours.pixels[both], atol=1e-3)
+
+
 @pytest.mark.parametrize("radii", [1, 2])
 @pytest.mark.parametrize("antialias", [False, True])
 def test_gsplat_is_given_what_the_torch_backend_is_given(
