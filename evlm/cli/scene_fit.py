@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import EVLMError
 from . import arguments as kinds
+from . import scene_fit_moving
 from .outputs import expanded
 from .scene_convert import WRITTEN
 
@@ -20,27 +21,39 @@ if TYPE_CHECKING:
 def add_parser(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     add = parser.add_argument
-    text = "a COLMAP model's folder, transforms.json, poses_bounds.npy or cameras.json"
+    text = (
+        "a COLMAP model's folder, transforms.json (nerfstudio's, D-NeRF's), poses_bounds.npy (also DyNeRF's, "
+        "beside cam00.mp4 and so on) or cameras.json"
+    )
     add("cameras", metavar="CAMERAS", type=kinds.path, help=text)
     add(
         "out",
         metavar="OUT",
         type=kinds.path,
-        help="the scene to write: .ply, .compressed.ply, .splat or .spz",
+        help="the scene to write: .ply, .compressed.ply, .splat or .spz; a name without an ending is the "
+        "folder of a scene that moves, of pictures that know their time",
     )
-    add("--images", metavar="DIR", type=kinds.folder, help="the photographs, where the cameras do not say it")
+    text = "the photographs, where the cameras do not say it; or a clip with a frame for each camera"
+    add("--images", metavar="PATH", type=kinds.path, help=text)
+    text = "of a scene that moves: of its times those from A up to B, every STEP-th (0:300:4, ::2)"
+    add("--frames", metavar="A:B:STEP", type=kinds.path, help=text)
+    text = "of a scene that moves: how many rigid motions its parts share (16)"
+    add("--bases", metavar="N", type=kinds.whole(1, 256), default=16, help=text)
     text = "a .ply of points with colours to begin with, where the cameras bring none"
     add("--points", metavar="FILE", type=kinds.path, help=text)
     text = "at most so many points to begin with, spread over all (on a CPU 20,000)"
     add("--max-gaussians", metavar="N", type=kinds.whole(1, 50_000_000), default=20_000, help=text)
     text = "photographs' longer side is at most this, in pixels (512)"
     add("--size", metavar="PIXELS", type=kinds.whole(16, 8192), default=512, help=text)
-    text = "one view each (400); above 2,000 the rates of 3D Gaussian Splatting hold, with growth"
-    add("--iterations", metavar="N", type=kinds.whole(1, 1_000_000), default=400, help=text)
+    text = (
+        "one view each (400; of a scene that moves 6 a picture, 400 to 2,000); above 2,000 the rates of 3D "
+        "Gaussian Splatting hold, with growth"
+    )
+    add("--iterations", metavar="N", type=kinds.whole(1, 1_000_000), help=text)
     text = "of harmonics, 0 to 3 (0: colours are the same from every side)"
     add("--degree", metavar="N", type=kinds.whole(0, 3), default=0, help=text)
     text = "what is behind everything, a sky: red,green,blue, 0 to 1 or 0 to 255 (0,0,0)"
-    add("--background", metavar="R,G,B", type=kinds.colour, default=(0.0, 0.0, 0.0), help=text)
+    add("--background", metavar="R,G,B", type=kinds.colour, help=text)
     add(
         "--seed",
         metavar="N",
@@ -56,6 +69,8 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Read, fit, and write; a fit that was stopped goes on from OUT.fit.safetensors."""
     out = expanded(options.out)
+    if not out.suffix:
+        return scene_fit_moving.run(options, out)
     if not out.name.lower().endswith(WRITTEN):
         raise EVLMError(f"{options.out}: expected a name that ends in {', '.join(WRITTEN)}")
     if os.path.lexists(out) and (out.is_dir() or not options.overwrite):
@@ -67,36 +82,51 @@ def run(options: argparse.Namespace) -> int:
     from ..scene.fit.rates import SHORT
     from ..scene.poses import load_cameras
 
-    found = load_cameras(expanded(options.cameras), images=options.images).within(options.size)
+    found = load_cameras(expanded(options.cameras), images=images_of(options)).within(options.size)
     if found.photographs is None:
         raise EVLMError(f"{options.cameras}: no photographs lie there; name their folder by --images")
-    points = _points(options.points, found.points)
-    if len(points) > options.max_gaussians:
-        draw = torch.Generator().manual_seed(options.seed)
-        some = torch.randperm(len(points), generator=draw)[: options.max_gaussians].sort().values
-        points = type(points)(points.positions[some], points.colours[some], points.notes)
+    points = some_of(_points(options.points, found.points), options.max_gaussians, options.seed)
     start = from_points(points, options.degree, seed=options.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     start = start.to(device)
-    growth = Growth(every=100, share=0.05, limit=4.0) if options.iterations > SHORT else None
-    settings = FitSettings(options.iterations, options.background, growth=growth, seed=options.seed)
+    iterations = options.iterations or 400
+    growth = Growth(every=100, share=0.05, limit=4.0) if iterations > SHORT else None
+    settings = FitSettings(
+        iterations, options.background or (0.0, 0.0, 0.0), growth=growth, seed=options.seed
+    )
     fitting = Fitting(start, found.cameras, found.photographs, settings)
     out.parent.mkdir(parents=True, exist_ok=True)
     state = out.with_name(out.name + ".fit.safetensors")
     print(
-        f"{len(found.cameras)} photographs, {len(start):,} Gaussians, {options.iterations:,} iterations",
+        f"{len(found.cameras)} photographs, {len(start):,} Gaussians, {iterations:,} iterations",
         flush=True,
     )
     for note in found.notes:
         print(f"note: {note}")
     preview = None if options.preview is None else expanded(options.preview)
-    fitted = fitting.run(lambda step: _tell(step, preview), state)
+    fitted = fitting.run(lambda step: tell(step, preview), state)
     notes = save_gaussians(out, fitted.to("cpu"))
     state.unlink(missing_ok=True)
     print(f"{out}: {len(fitted):,} Gaussians, {out.stat().st_size:,} bytes")
     for note in (*fitting.notes, *notes):
         print(f"note: {note}")
     return 0
+
+
+def images_of(options: argparse.Namespace) -> Path | None:
+    """The folder, or the clip, that --images names."""
+    return None if options.images is None else expanded(options.images)
+
+
+def some_of(points: Points, most: int, seed: int) -> Points:
+    """At most so many of them, drawn."""
+    import torch
+
+    if len(points) <= most:
+        return points
+    draw = torch.Generator().manual_seed(seed)
+    some = torch.randperm(len(points), generator=draw)[:most].sort().values
+    return type(points)(points.positions[some], points.colours[some], points.notes)
 
 
 def _points(path: str | None, found: Points | None) -> Points:
@@ -109,7 +139,7 @@ def _points(path: str | None, found: Points | None) -> Points:
     return found
 
 
-def _tell(step: FitStep, preview: Path | None) -> None:
+def tell(step: FitStep, preview: Path | None) -> None:
     """A line at each tenth, and the picture."""
     if step.done * 10 // step.total == (step.done - 1) * 10 // step.total:
         return

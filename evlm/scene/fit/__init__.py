@@ -8,4 +8,5 @@ __all__, __getattr__, __dir__ = hand_on(
     fitting="Fitting FitSettings",
     densify="Growth",
     in_time="FittingInTime TimeFit",
+    guessed="guessed_points",
 )

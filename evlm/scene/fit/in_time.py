@@ -21,7 +21,7 @@ from ..motion import RigidBases
 from ..raster import rasterize
 from ..raster.project import LOGIT_MAX
 from .adam import Adam
-from .fitting import FitStep
+from .fitting import HELD, FitStep
 from .losses import photometric
 from .rates import extent, rates
 from .state import REMEDY, files_of, load_tensors, save_tensors
@@ -83,6 +83,7 @@ class FittingInTime:
             [number for number, camera in enumerate(cameras) if camera.time == time] for time in times
         ]
         self._times = times
+        self._held: dict[int, Tensor] = {}
         self._background = torch.tensor(self.settings.background).to(self.gaussians.means)
 
     def step(self) -> FitStep:
@@ -160,12 +161,16 @@ class FittingInTime:
             tensor[:, last + 1 :] = tensor[:, last : last + 1]
 
     def _photograph(self, number: int) -> Tensor:
+        if number in self._held:
+            return self._held[number]
         camera, picture = self.cameras[number], self.photographs[number]().to(self.gaussians.means)
         if tuple(picture.shape) != (camera.height, camera.width, 3):
             raise SceneError(
                 f"the picture of camera {camera.name!r} is {list(picture.shape)}, the camera's is "
                 f"[{camera.height}, {camera.width}, 3]: scale one of the two"
             )
+        if sum(each.numel() * each.element_size() for each in self._held.values()) < HELD:
+            self._held[number] = picture
         return picture
 
     def _fingerprint(self) -> str:

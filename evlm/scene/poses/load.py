@@ -14,12 +14,14 @@ from ..camera import Camera
 from ..gaussians import Gaussians
 from ..points import Points
 from .checked import mapping, read_json, rows
+from .clip_frames import attach_clip, attach_clips, clips_of
 from .colmap import is_colmap, read_colmap
 from .comfy_info import from_comfy_info, is_comfy_info
 from .frames import best_frame, other_frames
 from .inria import is_inria, read_inria
 from .llff import read_llff
 from .loaded import LoadedCameras
+from .nerfies import is_nerfies, read_nerfies
 from .nerfstudio import applied_transform, read_transforms
 from .orbits import from_spec, one_sided
 from .own import is_own, read_own
@@ -52,7 +54,8 @@ def load_cameras(
     source: a COLMAP model's folder, or that of a project around it; transforms.json; poses_bounds.npy;
     cameras.json; ComfyUI's camera info, as a file, an object or several; `orbit:24`, `cone:12`. gaussians:
     the scene that they are of: an orbit stands around it, and cameras of which none sees it are refused.
-    images: the photographs' folder; None: where the programs put them, and no error where there are none.
+    images: the photographs' folder, or a clip with a frame for each camera; None: where the programs put
+    them, and no error where there are none.
     size: pixels a side where the source says none.
 
     Raises SceneError: with what was found, what was expected and what to do.
@@ -67,8 +70,8 @@ def load_cameras(
     else:
         path = Path(source).expanduser()
         asked = None if images is None else Path(images).expanduser()
-        if asked is not None and not asked.is_dir():
-            raise SceneError(f"{asked}: is no folder; name the one that holds the photographs")
+        if asked is not None and not asked.exists():
+            raise SceneError(f"{asked}: is not there; name the folder of the photographs, or a clip of them")
         found = _from_path(_entry(path), asked, gaussians, size)
     if gaussians is not None:
         must_see(found.cameras, gaussians, "camera info" if isinstance(source, (dict, list)) else str(source))
@@ -81,6 +84,8 @@ def _entry(path: Path) -> Path:
         for name in _COLMAP:
             if is_colmap(path / name):
                 return path / name
+        if is_nerfies(path):
+            return path
         for name in _FILES:
             if (path / name).is_file():
                 return path / name
@@ -95,6 +100,9 @@ def _entry(path: Path) -> Path:
 
 
 def _from_path(path: Path, images: Path | None, gaussians: Gaussians | None, size: int) -> LoadedCameras:
+    if path.is_dir() and is_nerfies(path):
+        cameras, names = read_nerfies(path)
+        return _with(cameras, names, path, images)
     if path.is_dir():
         cameras, points = read_colmap(path)
         return _with(cameras, [c.name for c in cameras], path, images, points)
@@ -114,7 +122,8 @@ def _from_path(path: Path, images: Path | None, gaussians: Gaussians | None, siz
 
 
 def _transforms(path: Path, images: Path | None, gaussians: Gaussians | None) -> LoadedCameras:
-    cameras, names, cloud = read_transforms(path, images)
+    folder = None if images is not None and images.is_file() else images
+    cameras, names, cloud = read_transforms(path, folder)
     found = _with(cameras, names, path.parent, images, _cloud(path.parent, cloud))
     frames = other_frames(applied_transform(path), path.with_name("dataparser_transforms.json"))
     frame = best_frame(found.cameras, gaussians, frames) if gaussians is not None else None
@@ -143,6 +152,9 @@ def _cloud(folder: Path, name: str | None) -> Points | None:
 
 
 def _llff(path: Path, images: Path | None) -> LoadedCameras:
+    clips = clips_of(path.parent) if images is None else []
+    if clips:
+        return LoadedCameras(*_of_clips(read_llff(path, []), clips))
     folder = images or path.parent / "images"
     try:
         names = [each.name for each in picture_files(folder)] if folder.is_dir() else []
@@ -161,9 +173,17 @@ def _with(
     images: Path | None,
     points: Points | None = None,
 ) -> LoadedCameras:
+    if images is not None and images.is_file():
+        held, frames, notes = attach_clip(cameras, names, images)
+        return LoadedCameras(held, frames, points, (*notes, *(points.notes if points is not None else ())))
     folders = [images] if images is not None else [home / name for name in _PICTURES]
     held, pictures, notes = attach(cameras, names, folders, images is not None)
     return LoadedCameras(held, pictures, points, (*notes, *(points.notes if points is not None else ())))
+
+
+def _of_clips(cameras: list[Camera], clips: list[Path]) -> Any:
+    held, frames, notes = attach_clips(cameras, clips)
+    return held, frames, None, notes
 
 
 def _of_infos(value: Any, size: int, said: str) -> tuple[Camera, ...]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..camera import Camera
 from ..points import Points
-from .photographs import Photograph
+from .photographs import ClipFrame, Photograph
 
 
 class LoadedCameras(NamedTuple):
@@ -29,7 +29,7 @@ class LoadedCameras(NamedTuple):
         pictures = self.photographs
         if pictures is not None:
             pictures = tuple(
-                replace(picture, camera=camera) if isinstance(picture, Photograph) else picture
+                replace(picture, camera=camera) if isinstance(picture, (Photograph, ClipFrame)) else picture
                 for picture, camera in zip(pictures, cameras, strict=True)
             )
         return self._replace(cameras=cameras, photographs=pictures)

@@ -54,6 +54,31 @@ class Photograph:
         return picture.clamp(0, 1).to(torch.float32)
 
 
+@dataclass(frozen=True)
+class ClipFrame:
+    """One frame of a clip, which `clip_frames.decoded` reads together with the others. source, camera: as
+    Photograph's. number: in the clip."""
+
+    path: Path
+    number: int
+    source: Camera
+    camera: Camera
+
+    def __call__(self) -> Tensor:
+        raise SceneError(f"{self.path}: its frames are read together: clip_frames.decoded first")
+
+
+@dataclass(frozen=True)
+class HeldFrame:
+    """A frame of a clip that was read. pixels: uint8 [H, W, 3]."""
+
+    path: Path
+    pixels: Tensor
+
+    def __call__(self) -> Tensor:
+        return self.pixels.float() / 255
+
+
 def size_of(path: Path) -> tuple[int, int]:
     """(width, height) of a photograph as it lies in its file. Raises SceneError."""
     try:
