@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -23,11 +24,19 @@ def save_motion(path: Path, motion: Motion) -> None:
 
     tensors = {"times": motion.keys.times, **motion.tensors()}
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    whole = save(ready, {"format": FORMAT, "kind": motion.kind})
+    whole = _ordered(save(ready, {"format": FORMAT, "kind": motion.kind}))
     try:
         write_atomically(path, lambda file: file.write(whole))
     except OSError as error:
         raise SceneError(f"{path}: the motion cannot be written: {error.strerror or error}") from error
+
+
+def _ordered(whole: bytes) -> bytes:
+    """The same file with its header in order: safetensors writes what is said of a file in any."""
+    length = int.from_bytes(whole[:8], "little")
+    text = json.dumps(json.loads(whole[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + whole[8 + length :]
 
 
 def load_motion(path: Path, count: int) -> Motion:

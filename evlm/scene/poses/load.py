@@ -71,7 +71,9 @@ def load_cameras(
         path = Path(source).expanduser()
         asked = None if images is None else Path(images).expanduser()
         if asked is not None and not asked.exists():
-            raise SceneError(f"{asked}: is not there; name the folder of the photographs, or a clip of them")
+            raise SceneError(
+                f"{asked}: is no folder; name the one that holds the photographs, or a clip of them"
+            )
         found = _from_path(_entry(path), asked, gaussians, size)
     if gaussians is not None:
         must_see(found.cameras, gaussians, "camera info" if isinstance(source, (dict, list)) else str(source))

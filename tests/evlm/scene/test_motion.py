@@ -148,6 +148,10 @@ def motions() -> list[RigidBases | Table]:
 def test_a_file_gives_the_same_motion(motion: RigidBases | Table, tmp_path: Path) -> None:
     path, gaussians = tmp_path / "motion.safetensors", some()
     save_motion(path, motion)
+    first = path.read_bytes()
+    for _ in range(3):
+        save_motion(path, motion)
+        assert path.read_bytes() == first
     again = load_motion(path, len(gaussians))
     assert again.kind == motion.kind and torch.equal(again.keys.times, motion.keys.times)
     for time in (0.0, 0.37, 1.0):
