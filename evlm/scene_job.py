@@ -26,6 +26,8 @@ from .scene.edit.painters import EditorPainter
 from .scene.edit.places import Place, lifted
 from .scene.edit.reshape import GROWTH, STEPS, reshaped
 from .scene.edit.views import seen
+from .scene.motion import posed
+from .scene.moving import views_in_time
 from .scene.poses import farthest
 from .scene.raster import rasterize
 from .scene.select import select_rows, vote
@@ -121,11 +123,14 @@ class SceneJob:
         return Looks(cameras, tuple(pictures), photographs is not None)
 
     def chosen(self) -> tuple[list[int], tuple[Camera, ...]]:
-        """(numbers of the scene's cameras that an edit looks from; these in the size in which is painted).
-        Raises SceneError: no cameras."""
+        """(numbers of the scene's cameras that an edit looks from, without a meaning where it moves and has no
+        photographs; these cameras in the size in which is painted). Raises SceneError: no cameras."""
         scene, settings = self.scene, self.settings
         if not scene.cameras:
             raise SceneError("the scene has no cameras: give its file of cameras, or cameras='orbit:24'")
+        if scene.motion is not None and scene.photographs is None:
+            pairs = views_in_time(scene.cameras, scene.motion, settings.views, settings.times)
+            return [0] * len(pairs), tuple(camera.within(settings.longest) for camera in pairs)
         which = [0, *farthest(scene.cameras, settings.views)[1:]]
         return which, tuple(scene.cameras[at].within(settings.longest) for at in which)
 
@@ -147,7 +152,7 @@ class SceneJob:
         lies where the first view's selection is seen; a view counts whose mask is there. Raises SceneError:
         nothing was found.
         """
-        gaussians, count = self.scene.gaussians, len(looks.cameras)
+        gaussians, count, motion = self.scene.gaussians, len(looks.cameras), self.scene.motion
         if plan.scope == "global" and self.mask is None:
             self.doubt = self.doubt or doubt(plan, True)
             rows = torch.ones(len(gaussians), dtype=torch.bool, device=gaussians.means.device)
@@ -160,7 +165,7 @@ class SceneJob:
         else:
             first = self._first_mask(plan, trace, looks)
         if kind == "add":
-            place = lifted(gaussians, looks.cameras[0], first)
+            place = lifted(posed(gaussians, looks.cameras[0], motion), looks.cameras[0], first)
             rows = torch.zeros(len(gaussians), dtype=torch.bool, device=gaussians.means.device)
             said = "something new is added, where the plan's place in the first view stands on what is there"
             return StepSelection(plan, rows, (first, *[None] * (count - 1)), (said,), kind, place)
@@ -171,7 +176,7 @@ class SceneJob:
                 first = found
         masks: list[Tensor | None] = [first, *[None] * (count - 1)]
         notes: list[str] = []
-        core = select_rows(gaussians, vote(gaussians, looks.cameras, masks)).rows
+        core = select_rows(gaussians, vote(gaussians, looks.cameras, masks, motion=motion)).rows
         self._tell("select", 1, count, looks.pictures[0])
         for at in range(1, count):
             masks[at], note = self._mask_in(plan, core, looks.cameras[at], looks.pictures[at])
@@ -179,7 +184,7 @@ class SceneJob:
             self._tell("select", at + 1, count, looks.pictures[at])
         share = SHARE if kind in ("repaint", "replace") else RIM  # of what goes, its border goes as well
         told = partial(self._tell, "select", count, count, None)
-        votes = vote(gaussians, looks.cameras, masks, on_view=lambda *_: told())
+        votes = vote(gaussians, looks.cameras, masks, on_view=lambda *_: told(), motion=motion)
         chosen = select_rows(gaussians, votes, share)
         if not bool(chosen.rows.any()):
             raise SceneError(
@@ -191,7 +196,8 @@ class SceneJob:
             ["the first view alone says where it is: what it does not see is not selected"] if alone else []
         )
         said_by_votes = () if alone else chosen.notes
-        to = lifted(gaussians, looks.cameras[0], whole) if kind == "move" else None
+        at_first = posed(gaussians, looks.cameras[0], motion)
+        to = lifted(at_first, looks.cameras[0], whole) if kind == "move" else None
         return StepSelection(plan, chosen.rows, tuple(masks), (*notes, *said_by_votes), kind, to)
 
     def select_in(self, rows: Tensor, plan: Plan, trace: Trace, looks: Looks) -> StepSelection:
@@ -200,7 +206,8 @@ class SceneJob:
         Raises SceneError: none of them fills the mask."""
         kind, nowhere = operation(plan), (None,) * len(looks.cameras)
         if kind == "move":
-            to = lifted(self.scene.gaussians, looks.cameras[0], self._first_mask(plan, trace, looks))
+            first = posed(self.scene.gaussians, looks.cameras[0], self.scene.motion)
+            to = lifted(first, looks.cameras[0], self._first_mask(plan, trace, looks))
             return StepSelection(plan, rows, nowhere, operation=kind, place=to)
         if kind != "add" and self.mask is None:
             return StepSelection(plan, rows, nowhere, operation=kind)
@@ -228,11 +235,14 @@ class SceneJob:
             kind, settings = step.operation, self.settings
             if kind != "repaint":
                 steps, growth = max(settings.steps, STEPS), max(settings.growth, GROWTH)
+                growth = growth if scene.motion is None else 1.0  # a copy would not know how it moves
                 settings = replace(settings, steps=steps, growth=growth)
+            motion = None if scene.motion is None else scene.motion.taken(home)
             shape = reshaped(
                 kind, edited, rows, looks.cameras, photographs, background, step.place, settings.seed,
-                lambda done, total: self._tell("prepare", done, total, None),
+                lambda done, total: self._tell("prepare", done, total, None), motion,
             )  # fmt: skip
+            motion = None if motion is None else motion.taken(shape.home)
             painter = EditorPainter(
                 self.pipeline.editor, step.plan.instruction, self.edit, on_step=self.on_step
             )
@@ -242,6 +252,9 @@ class SceneJob:
                 said += [scene.background, extent(scene), painter.together]
                 pictures = [part for view in views for part in (view.source, view.mask)]
                 pictures += [part for view in views for part in (view.camera.view, view.camera.intrinsics)]
+                if motion is not None:
+                    said += [motion.keys.times.tolist(), [view.camera.time for view in views]]
+                    pictures += list(motion.tensors().values())
                 kept = [*shape.gaussians.tensors().values(), shape.selection, *pictures, *said]
                 journal = FolderJournal(self.work, digest_of(kept))
             self._note(step.notes)
@@ -256,6 +269,7 @@ class SceneJob:
                     extent(scene),
                     journal,
                     lambda done, total, picture: self._tell("edit", done, total, picture),
+                    motion,
                 )
                 edited, from_shape = done.gaussians, done.home
                 self._note([*painter.notes, *done.notes])
@@ -274,7 +288,10 @@ class SceneJob:
             source = None  # its further columns are of rows that may be others now; `home` says which
             self._note(["rows came or went"] if scene.source is not None else [])
         shown = None if selections else scene.photographs  # they show it as it was before
-        made = replace(scene, gaussians=edited, selection=changed, source=source, photographs=shown)
+        motion = None if scene.motion is None else scene.motion.taken(home)
+        made = replace(
+            scene, gaussians=edited, selection=changed, source=source, photographs=shown, motion=motion
+        )
         return made.noted(*self.notes)
 
     def select_all(self, reasoned: Reasoned, looks: Looks) -> list[StepSelection]:
@@ -307,7 +324,7 @@ class SceneJob:
 
         core: bool [N], what the first view selects. Where other things, or its own far side, hide it, a mask
         has to be where it would be seen without them."""
-        gaussians = self.scene.gaussians
+        gaussians = posed(self.scene.gaussians, camera, self.scene.motion)
         expected = seen(gaussians, core, camera).cpu()
         visible = int(expected.sum()) >= LEAST
         if not visible:
@@ -351,7 +368,7 @@ class SceneJob:
         return segmenter.segment(frames, sure).masks[:, 0].amax(0)
 
     def _shown(self, camera: Camera) -> Tensor:
-        gaussians = self.scene.gaussians
+        gaussians = posed(self.scene.gaussians, camera, self.scene.motion)
         background = torch.tensor(self.scene.background).to(gaussians.means)
         with torch.no_grad():
             return rasterize(gaussians, camera, background).image.clamp(0, 1)

@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .terminal import Terminal
 
 NAMES = ["edited.ply", "selection.npz", "before_after.mp4", "trace.json", "sheet.png"]
+FOLDER = "edited"  # of a scene that moves, in the place of edited.ply
 SELECTED = ["selection.npz", "selection.png"]
 OLD = 14 * 24 * 3600.0  # seconds; unfinished work that nobody touched for so long is removed
 
@@ -37,19 +38,24 @@ OLD = 14 * 24 * 3600.0  # seconds; unfinished work that nobody touched for so lo
 def add_parser(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     add = parser.add_argument
-    text = ".ply, .compressed.ply, .splat, .spz or .ksplat to edit"
-    add("--scene", required=True, metavar="FILE", type=kinds.path, help=text)
+    text = ".ply, .compressed.ply, .splat, .spz or .ksplat to edit; or the folder of a scene that moves"
+    add("--scene", required=True, metavar="SCENE", type=kinds.path, help=text)
     text = (
         "what it is seen by: a COLMAP model or its project, transforms.json, poses_bounds.npy, cameras.json, "
-        "ComfyUI's camera info, or orbit:24, cone:12"
+        "ComfyUI's camera info, or orbit:24, cone:12 (orbit:24; of a scene that moves its own cameras)"
     )
-    add("--cameras", default="orbit:24", metavar="PATH", type=kinds.path, help=text)
+    add("--cameras", metavar="PATH", type=kinds.path, help=text)
     text = "folder of the cameras' photographs; without it the scene's own renderings are edited"
     add("--images", metavar="DIR", type=kinds.path, help=text)
     text = "what is behind everything: red,green,blue, 0 to 1 or 0 to 255 (0,0,0)"
-    add("--background", type=kinds.colour, default=(0.0, 0.0, 0.0), metavar="R,G,B", help=text)
-    text = "consistent: all views, in rounds; in2n: one view at a time, the paper's; direct: all views once"
-    add("--schedule", choices=["consistent", "in2n", "direct"], default="consistent", help=text)
+    add("--background", type=kinds.colour, metavar="R,G,B", help=text)
+    text = (
+        "consistent: all views, in rounds; in2n: one view at a time, the paper's; direct: all views once; "
+        "canonical: one time first, from it the others (consistent, or canonical where the scene moves)"
+    )
+    add("--schedule", choices=["consistent", "in2n", "direct", "canonical"], help=text)
+    text = "of a scene that moves: at how many of its times it is edited (4)"
+    add("--at-times", type=kinds.whole(1, 1000), default=4, metavar="N", help=text)
     add(
         "--views", type=kinds.whole(1, 1000), default=24, metavar="N", help="how many are edited, at the most"
     )
@@ -72,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
     read = [options.scene, *options.reference, *options.reference_video, *options.reference_depth]
     read += [path for path in (options.adapter, options.plan, options.mask) if path]
     outputs = Outputs(options.out, options.overwrite, read)
-    outputs.check(NAMES)
+    outputs.check([*NAMES, FOLDER])
     quiet_libraries()
     from ..scene.edit import SceneEdit
     from ..scene_job import SceneJob
@@ -84,7 +90,11 @@ def run(options: argparse.Namespace) -> int:
         terminal.note(note)
     models, pipeline = loaded(terminal, given.plan_of(options))(options)
     settings = SceneEdit(
-        schedule=options.schedule, views=options.views, longest=options.longest, seed=options.seed
+        schedule=options.schedule or ("consistent" if scene.motion is None else "canonical"),
+        views=options.views,
+        times=options.at_times,
+        longest=options.longest,
+        seed=options.seed,
     )
     edit = editor_settings(options, pipeline)
     work = _work_folder(outputs.folder, options, models)
@@ -147,7 +157,7 @@ def run(options: argparse.Namespace) -> int:
         timed("edit")
         for note in job.notes[told:]:
             terminal.note(note)
-        _written(outputs, terminal, record, job, selections, looks, edited, source)
+        _written(outputs, terminal, record, job, selections, looks, edited, source, expanded(options.scene))
         shutil.rmtree(work, ignore_errors=True)
     return 0
 
@@ -155,31 +165,34 @@ def run(options: argparse.Namespace) -> int:
 def _scene(options: argparse.Namespace) -> tuple[SplatScene, Any]:
     """(the scene with its cameras, what its file held beside the Gaussians)."""
     from ..scene import SplatScene
-    from ..scene.files import load_gaussians
-    from ..scene.poses import load_cameras
+    from ..scene.moving import load_scene
+    from ..scene.poses import LoadedCameras, load_cameras
     from ..scene.raster import check_bearable
 
-    found = load_gaussians(expanded(options.scene))
-    cameras = options.cameras
+    found = load_scene(expanded(options.scene))
+    moves, cameras = found.motion is not None, options.cameras or "orbit:24"
     if not cameras.startswith(("orbit", "cone")):
         cameras = expanded(cameras)
     images = None if options.images is None else expanded(options.images)
-    looks = load_cameras(cameras, found.gaussians, images, options.longest).within(options.longest)
+    if moves and options.cameras is None and found.cameras:
+        looks = LoadedCameras(found.cameras).within(options.longest)
+    else:
+        looks = load_cameras(cameras, found.gaussians, images, options.longest).within(options.longest)
     if images is not None and looks.photographs is None:
         raise EVLMError(
-            f"--images {options.images}: {options.cameras} says of no photographs; name the file of their "
+            f"--images {options.images}: {cameras} says of no photographs; name the file of their "
             "cameras by --cameras"
         )
     from ..models.loading import pick_device
 
-    there = found.gaussians.to(pick_device(options.device))
-    check_bearable(there)
     scene = SplatScene(
-        there,
+        found.gaussians,
         looks.cameras,
         looks.photographs if images is not None else None,
-        background=options.background,
-    )
+        background=options.background or found.background,
+        motion=found.motion,
+    ).to(pick_device(options.device))
+    check_bearable(scene.gaussians)
     return scene.noted(*found.notes, *looks.notes), found.source
 
 
@@ -192,18 +205,24 @@ def _written(
     looks: Looks,
     edited: SplatScene | None = None,
     source: Any = None,
+    like: Path = Path(),
 ) -> int:
     """Writes what there is."""
     from ..files.pictures import write_atomically
 
     names = NAMES if edited is not None else ["trace.json", *(SELECTED if selections else [])]
+    if edited is not None and edited.motion is not None:
+        names = [FOLDER, *NAMES[1:]]
     files = dict(zip(names, outputs.claim(names), strict=True))
     record["notes"] = list(job.notes)
     try:
         if edited is not None and selections is not None:
             from ..scene.files import save_gaussians
 
-            record["notes"] += save_gaussians(files["edited.ply"], edited.gaussians, source, job.home)
+            if edited.motion is not None:
+                record["notes"] += _save_moving(files[FOLDER], like, job, edited, source)
+            else:
+                record["notes"] += save_gaussians(files["edited.ply"], edited.gaussians, source, job.home)
             scene_pictures.write_clip(files["before_after.mp4"], job.scene, edited)
             scene_pictures.write_sheet(files["sheet.png"], job, edited, selections, looks)
         elif selections:
@@ -217,6 +236,19 @@ def _written(
         raise
     terminal.line(f"{'wrote':8}  {', '.join(map(str, files.values()))}")
     return 0
+
+
+def _save_moving(folder: Path, like: Path, job: SceneJob, edited: SplatScene, source: Any) -> tuple[str, ...]:
+    """Our folder; its cameras, and where no row came or went its motion, in the very bytes of the scene's."""
+    import torch
+
+    from ..scene.moving import save_folder
+
+    assert job.home is not None
+    kept = torch.equal(job.home.cpu(), torch.arange(len(job.scene)))
+    folder.unlink(missing_ok=True)  # what was claimed
+    scene = replace(edited.to("cpu"), source=source if kept else None)
+    return save_folder(folder, scene, like if like.is_dir() else like.parent)
 
 
 def _record(options: argparse.Namespace, models: dict[str, Path], reasoned: Reasoned) -> dict[str, Any]:
@@ -241,11 +273,12 @@ def _facts(
 ) -> dict[str, Any]:
     return {
         "file": one_line(options.scene),
-        "cameras": one_line(options.cameras),
+        "cameras": one_line(options.cameras or ("orbit:24" if scene.motion is None else "its own")),
         "gaussians": len(scene),
         "views": [camera.name for camera in looks.cameras],
         "photographs": looks.photographed,
-        "schedule": options.schedule,
+        "schedule": options.schedule or ("consistent" if scene.motion is None else "canonical"),
+        "times": [camera.time for camera in looks.cameras] if scene.motion is not None else None,
         "steps": [
             {
                 "instruction": each.plan.instruction,

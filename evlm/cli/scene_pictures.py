@@ -28,15 +28,20 @@ def write_selection(path: Path, selections: list[StepSelection]) -> None:
 
 
 def write_clip(path: Path, before: SplatScene, after: SplatScene) -> None:
-    """A turn around the scene, before on the left and after on the right."""
+    """A turn around the scene, or, where it moves, its time as the first camera sees it; before on the left
+    and after on the right."""
     from fractions import Fraction
 
     import torch
 
     from ..files.clip_writer import write_clip
+    from ..scene.moving import paired, times_of
     from ..scene.poses import common_up, orbit
 
-    cameras = orbit(before.gaussians, ORBIT, up=common_up(before.cameras) or "-y", size=256)
+    if before.motion is None:
+        cameras = orbit(before.gaussians, ORBIT, up=common_up(before.cameras) or "-y", size=256)
+    else:
+        cameras = paired((before.cameras[0].within(256),), times_of(str(ORBIT), before.motion))
 
     def pictures() -> Any:
         for camera in cameras:
@@ -60,7 +65,8 @@ def write_sheet(
     before = torch.stack([each.rows for each in selections]).any(0)
 
     def where(camera: Any) -> Tensor:
-        either = seen(job.scene.gaussians, before, camera) | seen(edited.gaussians, changed, camera)
+        either = seen(job.scene.gaussians, before, camera, job.scene.motion)
+        either = either | seen(edited.gaussians, changed, camera, edited.motion)
         return either.float().cpu()
 
     tiles = [
@@ -68,7 +74,7 @@ def write_sheet(
             looks.pictures[at].cpu(),
             where(looks.cameras[at]),
             shown(edited, looks.cameras[at]),
-            looks.cameras[at].name or f"view {at}",
+            named(looks.cameras[at], at),
         )
         for at in some
     ]
@@ -89,16 +95,23 @@ def write_strip(path: Path, job: SceneJob, selections: list[StepSelection], look
 
     scene = job.scene
     rows = torch.stack([each.rows for each in selections]).any(0)
-    alone = replace(scene, gaussians=scene.gaussians.rows(rows), selection=None)
+    motion = None if scene.motion is None else scene.motion.taken(rows.nonzero().flatten())
+    alone = replace(scene, gaussians=scene.gaussians.rows(rows), selection=None, source=None, motion=motion)
     tiles = []
     for at in range(0, len(looks.cameras), -(-len(looks.cameras) // SHOWN)):
         camera, picture = looks.cameras[at], looks.pictures[at].cpu()
-        mask = seen(scene.gaussians, rows, camera).float().cpu()
+        mask = seen(scene.gaussians, rows, camera, scene.motion).float().cpu()
         below = shown(alone, camera) if bool(rows.any()) else torch.zeros_like(picture)
-        tiles.append(StripFrame(picture, mask, below, camera.name or f"view {at}"))
+        tiles.append(StripFrame(picture, mask, below, named(camera, at)))
     orders = " ; then ".join(each.plan.instruction for each in selections)
     image = draw_clip_sheet(tiles, orders, f"{int(rows.sum()):,} of {len(rows):,} Gaussians are selected")
     write_atomically(path, lambda file: image.save(file, format="PNG"))
+
+
+def named(camera: Any, number: int) -> str:
+    """What a view is called on a sheet."""
+    name = camera.name or f"view {number}"
+    return name if camera.time is None else f"{name} at {camera.time:.2f}"
 
 
 def shown(scene: SplatScene, camera: Any) -> Tensor:
@@ -108,4 +121,4 @@ def shown(scene: SplatScene, camera: Any) -> Tensor:
 
     background = torch.tensor(scene.background).to(scene.gaussians.means)
     with torch.no_grad():
-        return rasterize(scene.gaussians, camera, background).image.clamp(0, 1).float().cpu()
+        return rasterize(scene.at(camera.time), camera, background).image.clamp(0, 1).float().cpu()

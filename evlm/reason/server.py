@@ -79,9 +79,7 @@ class Server(ThreadingHTTPServer):
 
     def ask(self, body: dict[str, Any], on_token: Any) -> Generated:
         """The answer to one body, in its turn. Raises EVLMError, _Refusal, what on_token raises."""
-        guided: Guided = (
-            "auto" if self.reasoner.backbone.tuned else "never"
-        )
+        guided: Guided = "auto" if self.reasoner.backbone.tuned else "never"
         sampling = replace(_sampling(body), guided=guided)
         chat = own_form(read_chat(body.get("messages")), self.reasoner)
         with self._lock:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..camera import Camera
 from ..gaussians import SH_C0, Gaussians
+from ..motion import Motion, posed
 from ..raster import rasterize
 
 THIN = 0.8  # alpha below which a pixel shows a hole, or the background
@@ -24,6 +25,7 @@ def closing(
     masks: Sequence[Tensor],
     most: int,
     on_view: Callable[[], None] | None = None,
+    motion: Motion | None = None,
 ) -> Gaussians:
     """At most `most` new Gaussians where views see through the scene.
 
@@ -40,7 +42,7 @@ def closing(
         if on_view is not None:
             on_view()
         with torch.no_grad():
-            drawn = rasterize(gaussians, camera)
+            drawn = rasterize(posed(gaussians, camera, motion), camera)
         hole = mask.to(drawn.alpha.device) & (drawn.alpha < THIN)
         if not bool(hole.any()):
             continue

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..gaussians import SH_C0, Gaussians
+from ..motion import Motion, posed
 from ..raster import rasterize
 from ..raster.harmonics import colours
 from .rows import Rows
@@ -17,7 +18,12 @@ _NOTHING = 1e-6  # pixels; a row that is seen less keeps its colour
 
 
 def paint_back(
-    rows: Rows, views: Sequence[EditView], targets: Sequence[Tensor], background: Tensor | None, sweeps: int
+    rows: Rows,
+    views: Sequence[EditView],
+    targets: Sequence[Tensor],
+    background: Tensor | None,
+    sweeps: int,
+    motion: Motion | None = None,
 ) -> None:
     """Moves the selected rows' colours towards what the views are to show.
 
@@ -30,7 +36,7 @@ def paint_back(
         up = whole.means.new_zeros(len(whole), 3)
         weight = whole.means.new_zeros(len(whole), 1)
         for view, target in zip(views, targets, strict=True):
-            missing, seen = _missing(whole, view, target, background)
+            missing, seen = _missing(posed(whole, view.camera, motion), view, target, background)
             up += missing
             weight += seen
         change = torch.where(weight > _NOTHING, up / weight.clamp(min=_NOTHING), torch.zeros_like(up))

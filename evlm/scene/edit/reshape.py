@@ -12,6 +12,7 @@ from ...errors import SceneError
 from ...plan.operation import Operation
 from ..camera import Camera
 from ..gaussians import Gaussians, joined
+from ..motion import Motion, posed
 from .holes import closing
 from .places import Place, around
 from .views import EditView, edit_views, seen, widened
@@ -43,15 +44,17 @@ def reshaped(
     place: Place | None = None,
     seed: int = 0,
     on_view: Callable[[int, int], None] | None = None,
+    motion: Motion | None = None,
 ) -> Shape:
     """The scene before an edit of a kind is painted and fitted.
 
     remove: the selected rows go, and the hole behind them is closed by what lies around it. replace: they
     stay, to be changed, and behind them it is closed likewise. add: faint ones come all over `place`. move:
-    as remove, then as add. repaint: nothing goes or comes. Other arguments as `edit_views` has them. Rows
-    that are not selected keep their bits and their order; new ones come last. on_view: hears how many times
-    views have been looked at, and how many times that will be; what it raises stops the work. Raises
-    SceneError as `edit_views`, and where nothing would be left.
+    as remove, then as add. repaint: nothing goes or comes. motion: of a scene that moves; what is new stands
+    still. Other arguments as `edit_views` has them. Rows that are not selected keep their bits and their
+    order; new ones come last. on_view: hears how many times views have been looked at, and how many times
+    that will be; what it raises stops the work. Raises SceneError as `edit_views`, and where nothing would be
+    left.
     """
     placed, goes = kind != "repaint", kind in ("remove", "replace", "move")
     done, total = 0, len(cameras) * (1 + (placed and (place is not None or kind == "replace")) + 2 * goes)
@@ -70,17 +73,18 @@ def reshaped(
     if kind in ("remove", "move"):
         stays = ~selection
     without = gaussians.rows(~selection)
+    rest = None if motion is None else motion.taken((~selection).nonzero().flatten())
     if place is not None and placed:
         rooms = []
         for camera in cameras:
             looked()
-            rooms.append(place.room(without, camera))
+            rooms.append(place.room(posed(without, camera, rest), camera))
     if goes:
         masks = []
         for camera in cameras:
             looked()
-            masks.append(widened(seen(gaussians, selection, camera), WIDER))
-        parts.append(closing(without, cameras, masks, max(FEWEST, 2 * int(selection.sum())), looked))
+            masks.append(widened(seen(gaussians, selection, camera, motion), WIDER))
+        parts.append(closing(without, cameras, masks, max(FEWEST, 2 * int(selection.sum())), looked, rest))
     if kind in ("add", "move") and place is not None:
         parts.append(place.seeds(gaussians, seed))
     new = joined(parts)
@@ -99,5 +103,6 @@ def reshaped(
             0 if kind == "repaint" else WIDER,
             rooms,
             looked,
+            motion,
         ),
     )

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...errors import SceneError
 from ..fit.densify import Growth
 from ..fit.fitting import MOST_ON_CPU
 from ..gaussians import Gaussians
+from ..motion import Motion, posed
 from ..raster import rasterize
 from .journal import Journal, NoJournal
 from .paint_back import paint_back
@@ -24,6 +26,7 @@ from .views import EditView
 # it raises (errors.Cancelled) stops the edit and reaches the caller; what is in the journal is not lost.
 OnProgress = Callable[[int, int, "Tensor | None"], None]
 _FITTED = "fitted"
+CARRIED = 0.5  # strength at which other times are painted, from what the first one has brought
 TIMES = 5  # that a fit would grow, were it not that it ends before the last of them
 
 
@@ -37,15 +40,17 @@ def edit_rows(
     extent: float = 4.0,
     journal: Journal | None = None,
     on_progress: OnProgress | None = None,
+    motion: Motion | None = None,
 ) -> tuple[Gaussians, tuple[str, ...]]:
     """(all Gaussians, the selected ones changed and the others to the bit as they were; notes).
 
     selection: bool [N]. views: as `edit_views` gives them. background: [3]. extent: of the scene, in units.
     journal: finished paintings and fits; what it recalls is not done again, and the result has the same bits.
+    motion: of a scene that moves; it is not changed, and each view is of its camera's time.
     settings.growth above 1: selected rows that show nothing go, and new ones come last; see `edit_shape`.
     """
     edited = edit_shape(
-        gaussians, selection, views, painter, settings, background, extent, journal, on_progress
+        gaussians, selection, views, painter, settings, background, extent, journal, on_progress, motion
     )
     return edited.gaussians, edited.notes
 
@@ -72,12 +77,18 @@ def edit_shape(
     extent: float = 4.0,
     journal: Journal | None = None,
     on_progress: OnProgress | None = None,
+    motion: Motion | None = None,
 ) -> Edited:
     """As `edit_rows`, and where each row comes from: with `settings.growth` above 1 selected rows go and new
-    ones come."""
+    ones come. Raises SceneError: growth of a scene that moves."""
     settings = settings or SceneEdit()
-    job = _Job(gaussians, selection, views, painter, settings, background, extent, journal, on_progress)
-    {"consistent": _consistent, "in2n": _in2n, "direct": _direct}[settings.schedule](job)
+    if motion is not None and settings.growth > 1:
+        raise SceneError("rows of a scene that moves cannot grow while it is edited: growth 1")
+    job = _Job(
+        gaussians, selection, views, painter, settings, background, extent, journal, on_progress, motion
+    )
+    schedules = {"consistent": _consistent, "in2n": _in2n, "direct": _direct, "canonical": _canonical}
+    schedules[settings.schedule](job)
     rows = job.rows
     changed = torch.zeros(len(rows.home), dtype=torch.bool, device=rows.index.device)
     changed[rows.index] = True
@@ -98,7 +109,9 @@ class _Job:
         extent: float,
         journal: Journal | None,
         on_progress: OnProgress | None,
+        motion: Motion | None,
     ) -> None:
+        self.motion = motion
         self.rows = Rows(gaussians.detached(), selection, extent, settings.anchor)
         self.first = len(self.rows.index)
         self.views, self.painter, self.settings = list(views), painter, settings
@@ -115,7 +128,8 @@ class _Job:
     def shown(self, view: EditView) -> Tensor:
         """[H, W, 3] in 0..1: what the scene shows there; outside the mask the source."""
         with torch.no_grad():
-            image = rasterize(self.rows.whole(), view.camera, self.background).image.clamp(0, 1)
+            whole = posed(self.rows.whole(), view.camera, self.motion)
+            image = rasterize(whole, view.camera, self.background).image.clamp(0, 1)
         return torch.where(view.mask[..., None], image, view.source)
 
     def paint(self, which: Sequence[int], strength: float, draw: int) -> list[Tensor]:
@@ -135,20 +149,23 @@ class _Job:
         self.tell(len(which), next(iter(kept.values())).float())
         return [kept[f"{at:04d}"].to(self.views[at].source) for at in which]
 
-    def paint_all(self, strength: float, draw: int) -> list[Tensor]:
-        """Every view, in groups that the painter takes together."""
+    def paint_all(self, strength: float, draw: int, which: Sequence[int] | None = None) -> list[Tensor]:
+        """Every view, or those, in groups that the painter takes together."""
         pictures: list[Tensor] = []
-        for first in range(0, len(self.views), self.painter.together):
-            stop = min(len(self.views), first + self.painter.together)
-            pictures += self.paint(range(first, stop), strength, draw)
+        some = range(len(self.views)) if which is None else which
+        for first in range(0, len(some), self.painter.together):
+            pictures += self.paint(some[first : first + self.painter.together], strength, draw)
         return pictures
 
-    def fit(self, targets: Sequence[Tensor], steps: int, number: int) -> None:
-        """Adam over all views in turn, in an order that is drawn, by least squares (the paper's L2). number:
-        of the fit, from 1; what the journal has of it or of a later one is taken."""
+    def fit(
+        self, targets: Sequence[Tensor], steps: int, number: int, which: Sequence[int] | None = None
+    ) -> None:
+        """Adam over all views, or those, in turn, in an order that is drawn, by least squares (the paper's
+        L2). number: of the fit, from 1; what the journal has of it or of a later one is taken."""
+        some = range(len(self.views)) if which is None else which
         order: list[int] = []
         for step in range(steps):
-            order = order or self.rng.sample(range(len(self.views)), len(self.views))
+            order = order or self.rng.sample(some, len(some))
             at = order.pop()
             if number > self.fitted:
                 self.step(at, targets[at], step / steps)
@@ -167,7 +184,8 @@ class _Job:
 
     def step(self, at: int, target: Tensor, share: float) -> None:
         view = self.views[at]
-        image = rasterize(self.rows.whole(), view.close, self.background).image
+        whole = posed(self.rows.whole(), view.camera, self.motion)
+        image = rasterize(whole, view.close, self.background).image
         loss = (image - view.cut(target)).square().mean()
         camera = view.close if self.settings.growth > 1 else None
         self.rows.step(loss, share, self.settings.decay, camera)
@@ -216,7 +234,7 @@ def _consistent(job: _Job) -> None:
             total[at] += picture
         targets = [each / number for each in total]
         if number == 1 and job.fitted < 1:
-            paint_back(job.rows, job.views, targets, job.background, settings.sweeps)
+            paint_back(job.rows, job.views, targets, job.background, settings.sweeps, job.motion)
         job.rows.forget_moments()
         job.fit(targets, settings.steps * count, number)
         now = job.disagreement(targets)
@@ -225,6 +243,46 @@ def _consistent(job: _Job) -> None:
             left = len(settings.strengths) - number
             if left:
                 job.notes.append(f"the views agree as well as they will: {left} further rounds were left out")
+            break
+        before = now
+
+
+def _canonical(job: _Job) -> None:
+    """The views of one time are painted, and the scene is fitted to them: as it moves, it shows the edit at
+    every time. From that those of the other times are painted, and then, with less and less freedom, all."""
+    settings, count = job.settings, len(job.views)
+    times = [view.camera.time or 0.0 for view in job.views]
+    key = max(sorted(set(times)), key=lambda time: (times.count(time), time == times[0]))
+    first = [at for at, time in enumerate(times) if time == key]
+    others = [at for at, time in enumerate(times) if time != key]
+    if not others:
+        _consistent(job)
+        return
+    last = settings.strengths[2:]
+    job.all = count * (1 + len(last))
+    total = [view.source for view in job.views]
+    painted = job.paint_all(settings.strengths[0], 1, first)
+    for at, picture in zip(first, painted, strict=True):
+        total[at] = picture
+    if job.fitted < 1:
+        some = [job.views[at] for at in first]
+        paint_back(job.rows, some, painted, job.background, settings.sweeps, job.motion)
+    job.rows.forget_moments()
+    job.fit(total, settings.steps * len(first), 1, first)
+    for at, picture in zip(others, job.paint_all(CARRIED, 2, others), strict=True):
+        total[at] = picture
+    job.rows.forget_moments()
+    job.fit(total, settings.steps * count, 2)
+    before = job.disagreement(total)
+    job.apart.append(before)
+    for number, strength in enumerate(last, 2):
+        for at, picture in enumerate(job.paint_all(strength, number + 1)):
+            total[at] = total[at] * ((number - 1) / number) + picture / number
+        job.rows.forget_moments()
+        job.fit(total, settings.steps * count, number + 1)
+        now = job.disagreement(total)
+        job.apart.append(now)
+        if now > (1 - settings.settled) * before:
             break
         before = now
 

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from ...errors import SceneError
 
-Schedule = Literal["consistent", "in2n", "direct"]
+Schedule = Literal["consistent", "in2n", "direct", "canonical"]
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 
 
@@ -16,8 +16,10 @@ class SceneEdit:
     """schedule: "consistent", all views are painted, the scene is fitted to the mean of what was painted so
         far, and again from what it then shows; "in2n", one view is painted anew every `every` steps of one
         long fit (Instruct-NeRF2NeRF's dataset update, the paper's recipe); "direct", all views are painted
-        once.
-    views: at most so many are painted. longest: pixels of their longer side.
+        once; "canonical", for scenes that move: the views of one time are painted first, those of the other
+        times from what the scene then shows at them.
+    views: at most so many are painted. times: of a scene that moves, at so many of its times. longest:
+        pixels of their longer side.
     strengths: of the rounds of `consistent`; 1 begins from noise, less from what the scene shows.
     settled: a further round is left out when the last one lowered what views and paintings disagree by less
         than this share.
@@ -34,6 +36,7 @@ class SceneEdit:
 
     schedule: Schedule = "consistent"
     views: int = 24
+    times: int = 4
     longest: int = 512
     strengths: tuple[float, ...] = (1.0, 0.6, 0.3)
     settled: float = 0.1
@@ -51,6 +54,7 @@ class SceneEdit:
             raise SceneError(f"schedule {self.schedule!r}; there are {', '.join(SCHEDULES)}")
         ranges = {
             "views": (1, 1000),
+            "times": (1, 1000),
             "longest": (16, 4096),
             "settled": (0, 1),
             "every": (1, 10_000),

@@ -12,6 +12,7 @@ from ...boxes import bounding_box
 from ...errors import SceneError
 from ..camera import Camera
 from ..gaussians import Gaussians
+from ..motion import Motion, posed
 from ..raster import rasterize
 
 LEAST = 0.005  # of a view that the selection has to cover
@@ -48,6 +49,7 @@ def edit_views(
     grow: int = 0,
     rooms: Sequence[Tensor] | None = None,
     on_view: Callable[[], None] | None = None,
+    motion: Motion | None = None,
 ) -> list[EditView]:
     """The views in which the selection is seen.
 
@@ -55,7 +57,7 @@ def edit_views(
     in 0..1, of the cameras' sizes; None: the scene's own renderings. background: [3]. grow: pixels by which
     the masks are wider than the selection is seen (a shape that changes needs room). rooms: bool [H, W], one
     a camera, where the masks are as well; then nothing needs to be selected. on_view: called before each
-    view.
+    view. motion: of a scene that moves, each camera at its time.
 
     Raises SceneError: nothing is selected, or no camera sees it; photographs of another size.
     """
@@ -65,14 +67,14 @@ def edit_views(
     for at, camera in enumerate(cameras):
         if on_view is not None:
             on_view()
-        mask = widened(seen(gaussians, selection, camera), grow)
+        mask = widened(seen(gaussians, selection, camera, motion), grow)
         if rooms is not None:
             mask = mask | rooms[at].to(mask.device)
         if float(mask.float().mean()) < LEAST:
             continue
         if photographs is None:
             with torch.no_grad():
-                source = rasterize(gaussians, camera, background).image.clamp(0, 1)
+                source = rasterize(posed(gaussians, camera, motion), camera, background).image.clamp(0, 1)
         else:
             source = photographs[at].to(gaussians.means)
             if tuple(source.shape) != (camera.height, camera.width, 3):
@@ -89,9 +91,10 @@ def edit_views(
     return found
 
 
-def seen(gaussians: Gaussians, selection: Tensor, camera: Camera) -> Tensor:
+def seen(gaussians: Gaussians, selection: Tensor, camera: Camera, motion: Motion | None = None) -> Tensor:
     """bool [H, W]: where more than half of what a camera sees is of the selection."""
     with torch.no_grad():
+        gaussians = posed(gaussians, camera, motion)
         shares = rasterize(gaussians, camera, channels=selection.to(gaussians.means)[:, None]).image
     return shares[..., 0] > 0.5
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...errors import SceneError
+from ..camera import Camera
 from ..gaussians import Gaussians
 
 
@@ -31,6 +32,10 @@ class Motion(Protocol):
     def at(self, gaussians: Gaussians, time: float) -> Gaussians:
         """The same rows at a time in 0..1, differentiable in the Gaussians and in what the motion learns.
         Raises SceneError: other Gaussians than the motion is of."""
+
+    def taken(self, home: Tensor) -> Motion:
+        """Of a scene whose rows were once those that home, int64 [M], says; -1 is a new one, which stands
+        still."""
 
     def to(self, target: torch.device | str) -> Motion:
         """On another device; the keys stay where they are."""
@@ -87,6 +92,20 @@ def fits(gaussians: Gaussians, moving: Tensor) -> None:
     """Raises SceneError: a motion of other Gaussians."""
     if len(gaussians) != len(moving):
         raise SceneError(f"the motion is of {len(moving)} Gaussians, the scene has {len(gaussians)}")
+
+
+def carried(moving: Tensor, home: Tensor) -> tuple[Tensor, Tensor]:
+    """(bool [M], which rows of a scene move whose rows were those that `home` says; of each of these its
+    number among the moving ones before)."""
+    if not len(moving):
+        return home >= 0, home
+    stays = (home >= 0) & moving[home.clamp(min=0)]
+    return stays, (moving.cumsum(0) - 1)[home[stays]]
+
+
+def posed(gaussians: Gaussians, camera: Camera, motion: Motion | None) -> Gaussians:
+    """The Gaussians as they lie when a camera sees them; without its time, at the beginning."""
+    return gaussians if motion is None else motion.at(gaussians, camera.time or 0.0)
 
 
 def moved(gaussians: Gaussians, moving: Tensor, means: Tensor, quats: Tensor) -> Gaussians:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ...errors import SceneError
 from ..gaussians import Gaussians
-from .keys import Keys, fits, moved
+from .keys import Keys, carried, fits, moved
 from .turns import averaged, matrices, mixed, product
 
 NEAR = 3.0  # of a row's first weights: how fast they fall with the distance, in extents
@@ -93,6 +93,11 @@ class RigidBases:
 
     def tensors(self) -> dict[str, Tensor]:
         return {"moving": self.moving, "centres": self.centres, **self.learned()}
+
+    def taken(self, home: Tensor) -> RigidBases:
+        """See Motion."""
+        stays, rows = carried(self.moving, home)
+        return RigidBases(self.keys, stays, self.centres, self.shifts, self.turns, self.weights[rows])
 
     def to(self, target: torch.device | str) -> RigidBases:
         """See Motion."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...errors import SceneError
 from ..gaussians import Gaussians
-from .keys import Keys, fits, moved
+from .keys import Keys, carried, fits, moved
 from .turns import mixed
 
 
@@ -71,6 +71,11 @@ class Table:
 
     def tensors(self) -> dict[str, Tensor]:
         return {"moving": self.moving, **self.learned()}
+
+    def taken(self, home: Tensor) -> Table:
+        """See Motion."""
+        stays, rows = carried(self.moving, home)
+        return Table(self.keys, stays, self.means[:, rows], self.quats[:, rows])
 
     def to(self, target: torch.device | str) -> Table:
         """See Motion."""

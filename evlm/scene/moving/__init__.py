@@ -7,5 +7,5 @@ __all__, __getattr__, __dir__ = hand_on(
     load="LoadedScene is_moving load_scene",
     folder="save_folder",
     sequence="save_sequence",
-    times="paired times_of",
+    times="paired times_of views_in_time",
 )

@@ -8,6 +8,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from ...errors import SceneError
 from ..camera import Camera
 from ..files import load_gaussians, save_gaussians
@@ -50,9 +52,11 @@ def check_new(folder: Path) -> None:
 
 
 def save_folder(folder: Path, scene: SplatScene, like: Path | None = None) -> tuple[str, ...]:
-    """Writes a moving scene: the folder has its name only when it is whole. like: a folder of ours whose
-    motion and cameras the scene has kept, so that their files are copied byte by byte; what the format lost,
-    in words. Raises SceneError: the scene stands still, the folder holds something, or cannot be written."""
+    """Writes a moving scene: the folder has its name only when it is whole.
+
+    like: the folder of ours that it came from, whose cameras' file, and whose motion's where that is the
+    same, are copied byte by byte. Returns what the format lost, in words. Raises SceneError: the scene stands
+    still, the folder holds something, or cannot be written."""
     if scene.motion is None:
         raise SceneError(f"{folder}: the scene stands still: write it as a .ply")
     check_new(folder)
@@ -60,7 +64,7 @@ def save_folder(folder: Path, scene: SplatScene, like: Path | None = None) -> tu
     try:
         beside.mkdir(parents=True)
         notes = save_gaussians(beside / CANONICAL, scene.gaussians, scene.source)
-        if like is not None and (like / MOTION).is_file():
+        if like is not None and _moves_alike(like / MOTION, scene.motion):
             shutil.copyfile(like / MOTION, beside / MOTION)
         else:
             save_motion(beside / MOTION, scene.motion)
@@ -76,3 +80,19 @@ def save_folder(folder: Path, scene: SplatScene, like: Path | None = None) -> tu
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return notes
+
+
+def _moves_alike(path: Path, motion: Motion) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        found = load_motion(path, len(motion.moving))
+    except SceneError:
+        return False
+    one, other = found.tensors(), motion.tensors()
+    return (
+        found.kind == motion.kind
+        and torch.equal(found.keys.times, motion.keys.times)
+        and one.keys() == other.keys()
+        and all(torch.equal(tensor, other[name].cpu()) for name, tensor in one.items())
+    )

@@ -8,6 +8,7 @@ from dataclasses import replace
 from ...errors import SceneError
 from ..camera import Camera
 from ..motion import Motion
+from ..poses import farthest
 
 MOST = 10_000
 _FORM = "all (when the motion is known), 24 (so many, from beginning to end), or 0.0,0.5,1.0"
@@ -43,3 +44,23 @@ def paired(cameras: Sequence[Camera], times: Sequence[float]) -> tuple[Camera, .
         replace(cameras[at * len(cameras) // count], time=times[at * len(times) // count])
         for at in range(count)
     )
+
+
+def views_in_time(cameras: Sequence[Camera], motion: Motion, views: int, times: int) -> tuple[Camera, ...]:
+    """At most `views` pairs of a place and a time to edit a moving scene by: `times` of its times, the first
+    camera's first, and at each the same places, those that differ most, the first camera's first."""
+    known = sorted({each.time for each in cameras if each.time is not None}) or motion.keys.times.tolist()
+    begin = known[0] if cameras[0].time is None else cameras[0].time
+    count = max(1, min(times, views, len(known)))
+    last = max(1, count - 1)
+    spread = [known[at * (len(known) - 1) // last] for at in range(count)]
+    if begin not in spread:
+        spread[min(range(count), key=lambda at: abs(spread[at] - begin))] = begin
+    places: dict[tuple[object, ...], Camera] = {}
+    for camera in cameras:
+        where = (*camera.view.flatten().tolist(), *camera.intrinsics.flatten().tolist())
+        places.setdefault((*where, camera.width, camera.height), camera)
+    alone = list(places.values())
+    some = [0, *farthest(alone, max(1, views // count))[1:]]
+    order = sorted(set(spread), key=lambda time: (time != begin, time))
+    return tuple(replace(alone[at], time=time) for time in order for at in dict.fromkeys(some))

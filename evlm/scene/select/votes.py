@@ -16,6 +16,7 @@ from torch import Tensor
 from ...errors import SceneError
 from ..camera import Camera
 from ..gaussians import Gaussians
+from ..motion import Motion, posed
 from ..raster import rasterize
 
 SCORE = 0.5  # of a track or a detection, below which a view does not know where the thing is
@@ -44,12 +45,14 @@ def vote(
     scores: Sequence[float] | None = None,
     backend: str = "auto",
     on_view: Callable[[int, int], None] | None = None,
+    motion: Motion | None = None,
 ) -> Votes:
     """masks: for each camera [H, W] in 0..1, or None where nobody looked. scores: how sure each mask is.
 
     A view abstains whose mask is missing or covers less than PIXELS pixels, or whose score is below SCORE: a
     thing that was lost there is not a thing that is not there. on_view: hears (views done, views); what it
-    raises (errors.Cancelled) stops the work. Raises SceneError: numbers or sizes that do not fit, or that all
+    raises (errors.Cancelled) stops the work. motion: of a scene that moves; cameras then know their time, and
+    the votes of all times are of one row. Raises SceneError: numbers or sizes that do not fit, or that all
     abstain.
     """
     if len(masks) != len(cameras) or (scores is not None and len(scores) != len(cameras)):
@@ -65,7 +68,7 @@ def vote(
         if reason is not None or mask is None:
             abstained.append((number, reason or "no mask"))
         else:
-            within, whole = weigh(frozen, camera, mask, backend)
+            within, whole = weigh(posed(frozen, camera, motion), camera, mask, backend)
             inside += within
             seen += whole
         if on_view is not None:
