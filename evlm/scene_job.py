@@ -123,8 +123,8 @@ class SceneJob:
         return Looks(cameras, tuple(pictures), photographs is not None)
 
     def chosen(self) -> tuple[list[int], tuple[Camera, ...]]:
-        """(numbers of the scene's cameras that an edit looks from, without a meaning where it moves and has no
-        photographs; these cameras in the size in which is painted). Raises SceneError: no cameras."""
+        """(numbers of the scene's cameras that an edit looks from, which mean nothing where it moves and has
+        no photographs; these cameras in the size in which is painted). Raises SceneError: no cameras."""
         scene, settings = self.scene, self.settings
         if not scene.cameras:
             raise SceneError("the scene has no cameras: give its file of cameras, or cameras='orbit:24'")
