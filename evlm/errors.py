@@ -81,6 +81,10 @@ class EndpointError(EVLMError):
         self.status, self.broken, self.after = status, broken, after
 
 
+class AnswerError(EndpointError):
+    """An answer to one question that holds none: refused, filtered, used up in thought, unreadable."""
+
+
 class BusyError(EndpointError):
     """An endpoint that has too much to do."""
 

@@ -91,7 +91,9 @@ def connect(address: Address, key: str, allow_private: bool, timeout: float) -> 
     try:
         entries = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise EndpointError(f"{address.host} is not known ({error}); check the endpoint's address") from None
+        raise EndpointError(
+            f"{address.host} is not known ({error}); check the endpoint's address", broken=True
+        ) from None
     numbers = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
     private = [number for number in numbers if not is_public(number)]
     if private and not allow_private:
@@ -117,7 +119,7 @@ def connect(address: Address, key: str, allow_private: bool, timeout: float) -> 
             sock.settimeout(timeout)
             connection.sock = sock
             return connection
-    raise EndpointError(f"{address.url} cannot be reached ({failure}); is the server running?")
+    raise EndpointError(f"{address.url} cannot be reached ({failure}); is the server running?", broken=True)
 
 
 class Calls:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ..errors import EndpointError
+from ..errors import AnswerError, EndpointError
 
 MAX_LINE = 1 << 20
 """Bytes of one event."""
@@ -53,7 +53,7 @@ class EventReader:
         value = value.strip()
         if not line.strip():
             if self._data:
-                raise EndpointError(_unreadable(self.where, b"\n".join(self._data)), broken=self._ended)
+                raise AnswerError(_unreadable(self.where, b"\n".join(self._data)), broken=self._ended)
             self._name = b""
         elif name == b"event":
             self._name = value
@@ -76,14 +76,14 @@ class EventReader:
             return
         self._data.append(value)
         if sum(map(len, self._data)) > MAX_LINE:
-            raise EndpointError(_unreadable(self.where, self._data[0]))
+            raise AnswerError(_unreadable(self.where, self._data[0]))
         try:
             content = json.loads(b"\n".join(self._data))
         except (ValueError, RecursionError):
             return  # over several lines, or broken: the blank line behind it decides
         self._data.clear()
         if not isinstance(content, dict):
-            raise EndpointError(_unreadable(self.where, value))
+            raise AnswerError(_unreadable(self.where, value))
         if self._name == b"error":
             raise EndpointError(
                 f"{self.where} broke off: {words_of(content) or str(content)[:300]}", broken=True

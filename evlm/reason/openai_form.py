@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import EndpointError
+from ..errors import AnswerError, EndpointError
 from ..plan.parts import split_thoughts
 from .endpoint import Address
 from .event_stream import DONE, words_of
@@ -119,12 +119,12 @@ class Answer:
             why = f" ({words_of(self._odd)})" if self._odd is not None else ""
             raise EndpointError(f"{url} stopped in the middle of its answer{why}; ask again", broken=True)
         if self.refusals:
-            raise EndpointError(
+            raise AnswerError(
                 f"{url}: the model refuses: {''.join(self.refusals)[:300]!r}; change the request"
             )
         if any(word in reason for word in ("filter", "safety", "prohibited", "blocklist", "recitation")):
             after = f" after {self.text[-100:]!r}" if self.pieces else ""
-            raise EndpointError(
+            raise AnswerError(
                 f"{url}: the server's content filter stopped the answer{after} (finish_reason "
                 f"{self.ended!r:.60}); change the prompt or the pictures"
             )
@@ -135,13 +135,13 @@ class Answer:
         whole = reason not in ("length", "max_tokens", "model_length", "max_output_tokens")
         if not self.pieces and not self.thoughts:
             if self._tool:
-                raise EndpointError(
+                raise AnswerError(
                     f"{url} answered with a call of a tool instead of text; serve it without tools"
                 )
             why = "" if whole else f"; it thought until max_new_tokens, {limit:,}, were used up: raise them"
-            raise EndpointError(f"{url} answered with no text at all (finish_reason {self.ended!r:.60}){why}")
+            raise AnswerError(f"{url} answered with no text at all (finish_reason {self.ended!r:.60}){why}")
         if not whole and self._only_thought():
-            raise EndpointError(
+            raise AnswerError(
                 f"{url}: the model thought until max_new_tokens, {limit:,}, were used up, and wrote no "
                 "answer; raise max_new_tokens (a model that thinks wants some thousands), or have the server "
                 "turn its thinking off"
@@ -297,7 +297,7 @@ def read_json(raw: bytes, where: Address) -> dict[str, Any]:
 
 
 def unusable(where: Address, what: Any) -> EndpointError:
-    return EndpointError(
+    return AnswerError(
         f"{where.url} answered {str(what)[:200]!r}, which is no chat completion; check the path"
     )
 

@@ -18,6 +18,7 @@ CREATE TABLE IF NOT EXISTS answer(key TEXT PRIMARY KEY, text TEXT NOT NULL, fini
     asked INTEGER, written INTEGER, seconds REAL NOT NULL, date TEXT NOT NULL, cost REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS sent(number INTEGER PRIMARY KEY, key TEXT NOT NULL, date TEXT NOT NULL,
     said TEXT);
+CREATE TABLE IF NOT EXISTS refused(key TEXT PRIMARY KEY, said TEXT NOT NULL, date TEXT NOT NULL);
 """
 
 
@@ -74,6 +75,20 @@ class Answers:
             self._base.execute("INSERT OR REPLACE INTO answer VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
             self._base.execute("UPDATE sent SET said = 'answered' WHERE number = ?", (number,))
             self._base.execute("COMMIT")
+
+    def refusal(self, key: str) -> str | None:
+        """Why a question has no answer, where that is kept."""
+        with self._told():
+            row = self._base.execute("SELECT said FROM refused WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def refuse(self, refused: list[tuple[str, str]]) -> None:
+        """Keeps that questions have no answer: (key, why). They are not asked again."""
+        with self._told():
+            self._base.executemany(
+                "INSERT OR REPLACE INTO refused VALUES (?, ?, ?)",
+                [(key, said[:400], _now()) for key, said in refused],
+            )
 
     def sums(self) -> dict[str, Any]:
         """Of all runs in this folder: requests sent, answers, tokens, cost, seconds, first and last date."""

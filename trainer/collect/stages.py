@@ -28,11 +28,13 @@ def key_of(*parts: Any) -> str:
 
 
 class Stage:
-    """Results on disk by their key. A half-written line is none; nothing that was written is changed."""
+    """Results on disk by their key. A half-written line is none; nothing that was written is changed. A
+    result that is "passing" is held for this run alone: the next one tries again."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self._at: dict[str, int] = {}
+        self._passing: dict[str, Result] = {}
         at = 0
         try:
             with open(file, "rb") as lines:
@@ -47,9 +49,11 @@ class Stage:
             raise RecordError(f"{file}: cannot be read ({error.strerror})") from None
 
     def __contains__(self, key: str) -> bool:
-        return key in self._at
+        return key in self._at or key in self._passing
 
     def __getitem__(self, key: str) -> Result:
+        if key in self._passing:
+            return self._passing[key]
         with open(self.file, "rb") as lines:
             lines.seek(self._at[key])
             result: Result = json.loads(lines.readline())["result"]
@@ -57,7 +61,10 @@ class Stage:
 
     def add(self, results: Iterable[tuple[str, Result]]) -> None:
         """Appends results, flushed to the disk. Raises RecordError; the file is then as it was."""
-        lines = [(key, json.dumps({"key": key, "result": result}) + "\n") for key, result in results]
+        results = list(results)
+        self._passing |= {key: result for key, result in results if result.get("passing")}
+        lines = [(key, json.dumps({"key": key, "result": result}) + "\n") for key, result in results
+                 if not result.get("passing")]  # fmt: skip
         if not lines:
             return
         try:
@@ -102,7 +109,7 @@ class Stage:
     ) -> Iterator[tuple[str, T]]:
         asked: set[str] = set()
         for key, each in work:
-            if key in self._at or key in asked:
+            if key in self or key in asked:
                 report(1)
             else:
                 asked.add(key)

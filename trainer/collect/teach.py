@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from evlm.errors import EndpointError, EVLMError, TraceError
+from evlm.errors import EVLMError, TraceError
 from evlm.files.pictures import load_picture
 from evlm.plan.form import PROSE, Trace
 from evlm.reason.messages import Chat, build_messages
@@ -15,7 +15,7 @@ from evlm.reason.reasoner import Generated, understood
 from evlm.request import Reference, Request
 from evlm.row import load_paths
 
-from .teacher import Asked, corrected
+from .teacher import Asked, Refused, corrected
 
 PROMPT_VERSION = 1  # of what is asked; another number asks everything again
 
@@ -27,7 +27,7 @@ _HINT = (
 
 def taught(asked: Asked, out: Path, task: dict[str, Any]) -> dict[str, Any]:
     """{"trace": its parts and the plan's, "repairs": [...], "again": whether it was asked twice}, or
-    {"dropped": name, "reason": why}.
+    {"dropped": name, "reason": why}, "passing" where the next run may do better.
 
     task: {"original", "references", "fps", "edited", "instruction", "sample"} with paths in `out`. Raises
     EndpointError where the endpoint is of no use, ConfigError where the money is spent.
@@ -35,15 +35,13 @@ def taught(asked: Asked, out: Path, task: dict[str, Any]) -> dict[str, Any]:
     try:
         chat = _chat(asked, out, task)
     except EVLMError as error:
-        return {"dropped": "picture", "reason": str(error)[:400]}
+        return {"dropped": "picture", "reason": str(error)[:400], "passing": True}
     reason = ""
     for again in (False,) if asked.tuned else (False, True):
         try:
             kept = asked.ask(chat, task["sample"])
-        except EndpointError as error:
-            if not asked.refuses(error):
-                raise
-            return {"dropped": "refused", "reason": str(error)[:400]}
+        except Refused as error:  # `Answers` keeps it, once it is sure
+            return {"dropped": "refused", "reason": str(error)[:400], "passing": True}
         generated = Generated(kept.text, kept.written or 0, kept.seconds, kept.finished)
         try:
             trace = understood(generated, True, "base", asked.model.style).trace

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from evlm.errors import ConfigError, EndpointError
+from evlm.errors import AnswerError, ConfigError, EndpointError
 from evlm.reason.messages import Chat
 from evlm.reason.reasoner import Sampling
 from evlm.reason.remote import RemoteReasoner, openai_messages
@@ -21,8 +21,13 @@ from .recipe import Teacher
 from .stages import key_of
 
 AGAIN = (408, 409, 425, 429)  # and all from 500; never what says that the question is wrong
+_REFUSES = (400, 413, 422)  # what may speak of one question alone
 _REFUSALS = 8  # in a row
 _LONGEST = 60.0  # seconds of one pause
+
+
+class Refused(Exception):
+    """This one question has no answer; says why. Others may have one."""
 
 
 class Asked:
@@ -54,7 +59,9 @@ class Asked:
         self._spent, self._count = float(sums["cost"]), int(sums["answers"])
         self._open = 0  # requests on their way
         self._gates: dict[str, threading.Lock] = {}  # of what is being asked
-        self._refused = 0  # in a row
+        self._in_a_row = 0  # refusals
+        self._refused: list[tuple[str, str]] = []  # (key, why); whether it is of that question is open
+        self._sure = 0  # refusals that are not in that list any more
         self._given_up: EndpointError | None = None
 
     @property
@@ -63,7 +70,7 @@ class Asked:
         return isinstance(self.model, LocalTeacher) and self.model.tuned
 
     def ask(self, chat: Chat, sample: int) -> Kept:
-        """The answer to a chat, as it was kept where it was asked before. Raises EndpointError,
+        """The answer to a chat, as it was kept where it was asked before. Raises Refused, EndpointError,
         ConfigError."""
         sampling = Sampling(self.teacher.max_tokens, self.teacher.temperature, self.teacher.top_p, sample)
         asked: list[Any] = [self.teacher.endpoint, self.teacher.model]
@@ -71,19 +78,34 @@ class Asked:
         with self._lock:
             gate = self._gates.setdefault(key, threading.Lock())
         with gate:  # of two tasks that ask the same, one waits for the other's answer
-            known = self.answers.get(key)
-            kept = known if known is not None else self._send(key, chat, sampling)
+            kept = self._known(key) or self._tried(key, chat, sampling)
         with self._lock:
             self._gates.pop(key, None)
         return kept
 
-    def refuses(self, error: EndpointError) -> bool:
+    def _known(self, key: str) -> Kept | None:
+        refused = self.answers.refusal(key)
+        if refused is not None:
+            raise Refused(refused)
+        return self.answers.get(key)
+
+    def _tried(self, key: str, chat: Chat, sampling: Sampling) -> Kept:
+        try:
+            return self._send(key, chat, sampling)
+        except EndpointError as error:
+            if self._refuses(key, error):
+                raise Refused(str(error)) from None
+            raise
+
+    def _refuses(self, key: str, error: EndpointError) -> bool:
         """Whether an error speaks of this one question, and not of all: then it is dropped, and the next one
         asked; after several such errors in a row it is taken to speak of all. Then nothing more is sent."""
         with self._lock:
-            if not error.broken and error.status in (None, 400, 413, 422):
-                self._refused += 1
-                if self._refused < _REFUSALS:
+            one = isinstance(error, AnswerError) or error.status in _REFUSES
+            if self._given_up is None and one and not error.broken:
+                self._refused.append((key, str(error)))
+                self._in_a_row += 1
+                if self._in_a_row < _REFUSALS:
                     return True
             self._given_up = self._given_up or error
         return False
@@ -93,7 +115,7 @@ class Asked:
             self.pace.wait()
             if self._given_up is not None:
                 raise self._given_up
-            self._reserve()
+            before = self._reserve()
             try:
                 number = self.answers.sending(key)
                 try:
@@ -113,7 +135,11 @@ class Asked:
                     self.answers.put(number, key, kept)
                     with self._lock:
                         self._spent, self._count = self._spent + kept.cost, self._count + 1
-                        self._refused = 0
+                        self._in_a_row = 0
+                        sure = self._refused[: max(0, before - self._sure)]
+                        self._refused = self._refused[len(sure) :]
+                        self._sure += len(sure)
+                    self.answers.refuse(sure)  # for what was sent after them was answered
                     return kept
             finally:
                 with self._lock:
@@ -128,8 +154,9 @@ class Asked:
         most = min(_LONGEST, self.teacher.pause * 2**times)
         return min(_LONGEST, error.after or 0) + random.uniform(0, most)
 
-    def _reserve(self) -> None:
-        """One request more on its way, if what it may cost can still be spent."""
+    def _reserve(self) -> int:
+        """One request more on its way, if what it may cost can still be spent; gives the number of refusals
+        before it."""
         with self._lock:
             most = self.teacher.max_cost
             if most is not None and self._spent + self._estimate() * (self._open + 1) > most:
@@ -138,6 +165,7 @@ class Asked:
                     "the next ones may cost more than is left; raise it and run the same command again"
                 )
             self._open += 1
+            return self._sure + len(self._refused)
 
     def _estimate(self) -> float:
         """What an answer costs: as those before, else as one of full length."""

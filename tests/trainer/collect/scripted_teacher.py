@@ -17,13 +17,16 @@ from evlm.plan.trace import Plan, Trace, render
 
 class Teacher:
     """asked: every body that came, in order. served: whole answers. faults: share of requests that fail.
-    seconds: that an answer takes. stop_after: answers until it refuses all (None: never). nonsense: says what
-    is no trace, while this is above 0."""
+    seconds: that an answer takes. stop_after: answers until it refuses all (None: never), with the status
+    `stopped`. nonsense: says what is no trace, while this is above 0. filtered: `digest_of` what its content
+    filter stops."""
 
     def __init__(self, faults: float = 0.0, seconds: float = 0.0) -> None:
         self.faults, self.seconds = faults, seconds
         self.stop_after: int | None = None
+        self.stopped = 401
         self.nonsense = 0
+        self.filtered: set[str] = set()
         self.asked: list[dict[str, Any]] = []
         self.served, self.tokens_in, self.tokens_out = 0, 0, 0
         self._dice, self._lock = random.Random(5), threading.Lock()
@@ -48,21 +51,22 @@ class Teacher:
             silly, self.nonsense = self.nonsense > 0, self.nonsense - 1
         time.sleep(self.seconds)
         if gone:
-            return _status(handler, 401)
+            return _status(handler, self.stopped)
         if dice < self.faults:
             fault = int(dice / self.faults * 5)
             if fault < 4:
                 return _status(handler, (429, 500, 503, 408)[fault])
-        digest = hashlib.sha256(json.dumps([body["messages"], body["seed"]]).encode()).hexdigest()
+        digest = digest_of(body)
         text = "I would rather not say." if silly else trace_of(digest)
+        reason = "content_filter" if digest in self.filtered else "stop"
         with self._lock:
             tokens_in, tokens_out = len(json.dumps(body["messages"])) // 100, len(text) // 4
-            if dice >= self.faults:
+            if dice >= self.faults and reason == "stop":
                 self.served += 1
                 self.tokens_in, self.tokens_out = self.tokens_in + tokens_in, self.tokens_out + tokens_out
         usage = {"prompt_tokens": tokens_in, "completion_tokens": tokens_out}
         events = [{"choices": [{"index": 0, "delta": {"content": text}}]},
-                  {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+                  {"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]},
                   {"choices": [], "usage": usage}]  # fmt: skip
         data = "".join(f"data: {json.dumps(each)}\n\n" for each in events) + "data: [DONE]\n\n"
         handler.send_response(200)
@@ -72,6 +76,11 @@ class Teacher:
         with suppress(OSError):  # who asked was killed
             handler.wfile.write(broken)
         return None
+
+
+def digest_of(body: dict[str, Any]) -> str:
+    """Of a question."""
+    return hashlib.sha256(json.dumps([body["messages"], body["seed"]]).encode()).hexdigest()
 
 
 def trace_of(digest: str) -> str:
