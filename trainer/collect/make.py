@@ -31,7 +31,7 @@ from .filters import TextFilter
 from .masks import MASKS_VERSION, MaskFinder
 from .near import clusters, phash, repeated
 from .pairs import compared, pair_problem
-from .pictures import Pictures
+from .pictures import Pictures, stamp
 from .plan import Question
 from .recipe import Recipe, Teacher
 from .rows import mask_task, row_of, task_of
@@ -109,8 +109,13 @@ class _Making:
         stage, pictures = Stage(self.work / "pictures.jsonl"), Pictures(self.out, self.recipe.frames)
         shown = {media.id: media for question in self.questions for media in _media(question)}
         identity = [asdict(source) for source in self.recipe.sources]
-        keys = {name: key_of(identity[int(name.split("/")[0])], self.recipe.frames, name) for name in shown}
-        work = [(keys[name], shown[name]) for name in sorted(shown)]
+        stamps = {file: stamp(file) for file in {media.file for media in shown.values()}}
+        keys = {
+            name: key_of(identity[_number(name)], self.recipe.frames, name, stamps[media.file])
+            for name, media in shown.items()
+        }
+        order = sorted(shown, key=lambda name: (_number(name), str(shown[name].file), shown[name].row, name))
+        work = [(keys[name], shown[name]) for name in order]
         with _bar("pictures", len(work)) as report:
             stage.run(work, pictures.copy, report=report)
         return {name: stage[key] for name, key in keys.items()}
@@ -265,6 +270,11 @@ def _own(question: Question) -> list[Media]:
     """Before, and after where it is known."""
     item = question.item
     return [item.original, *([item.edited] if item.edited is not None else [])]
+
+
+def _number(name: str) -> int:
+    """Of the source that a picture is from."""
+    return int(name.split("/")[0])
 
 
 def _media(question: Question) -> list[Media]:

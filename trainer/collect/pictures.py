@@ -27,8 +27,8 @@ class Pictures:
         self.out, self.frames = out, frames
 
     def copy(self, media: Media) -> dict[str, Any]:
-        """{"paths": relative to OUT, "fps": of a clip or None}, or {"dropped": why it cannot be used}. Raises
-        RecordError where the copy cannot be written."""
+        """{"paths": relative to OUT, "fps": of a clip or None}, or {"dropped": why it cannot be used}, which
+        the next run looks at again. Raises RecordError where the copy cannot be written."""
         try:
             if media.kind == "video":
                 paths, fps = self._clip(media.load())
@@ -37,7 +37,7 @@ class Pictures:
         except Unwritten as error:
             raise RecordError(str(error)) from error.__cause__
         except (EVLMError, OSError) as error:
-            return {"dropped": f"{media.id}: {error}"[:400]}
+            return {"dropped": f"{media.id}: {error}"[:400], "passing": True}
         return {"paths": paths, "fps": fps}
 
     def _still(self, where: bytes | Path) -> str:
@@ -86,6 +86,15 @@ class Pictures:
                     "command again"
                 ) from error
         return path
+
+
+def stamp(file: Path | None) -> list[list[str | int]]:
+    """What becomes another where a file, or one in a folder of frames, is changed."""
+    try:
+        files = sorted(file.iterdir()) if file is not None and file.is_dir() else [file] if file else []
+        return [[each.name, each.stat().st_size, each.stat().st_mtime_ns] for each in files]
+    except OSError:  # whoever reads it says so
+        return []
 
 
 class Unwritten(Exception):

@@ -6,10 +6,12 @@ import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from scripted_teacher import Teacher, digest_of, teaching
 from test_collect_make import make, private, recipe, rows  # noqa: F401 (private is a fixture)
 
@@ -19,7 +21,9 @@ from evlm.reason.reasoner import Generated
 from evlm.reason.remote import Completion
 from trainer.collect import teach
 from trainer.collect.answers import Answers
+from trainer.collect.pictures import stamp
 from trainer.collect.recipe import load_recipe
+from trainer.collect.sources import tables
 from trainer.collect.teacher import Asked, Refused
 
 
@@ -105,6 +109,66 @@ def test_a_copy_that_cannot_be_read_for_a_while_loses_no_question(
         assert make(path) == 1 and dropped(tmp_path) == ["picture"]
         make(path)
     assert rows(tmp_path) == rows(whole[0])
+
+
+@pytest.mark.parametrize("folder", ["originals", "edited"])
+def test_a_picture_that_was_damaged_is_read_again_when_it_is_mended(
+    tmp_path: Path, whole: tuple[Path, Teacher], folder: str
+) -> None:
+    with teaching() as teacher:
+        path = recipe(tmp_path, teacher)
+        whole_ones = {file: file.read_bytes() for file in (tmp_path / "photos" / folder).iterdir()}
+        for file in whole_ones:
+            file.write_bytes(b"\x89PNG\r\n\x1a\n half")
+        assert make(path) == 1 and set(dropped(tmp_path)) == {"picture"}
+        for file, data in whole_ones.items():
+            file.write_bytes(data)
+        make(path)
+    assert rows(tmp_path) == rows(whole[0])
+
+
+def test_a_picture_that_was_changed_is_copied_and_asked_about_again(tmp_path: Path) -> None:
+    with teaching() as teacher:
+        path = recipe(tmp_path, teacher, samples=1)
+        make(path)
+        before, sent = rows(tmp_path).splitlines(), len(teacher.asked)
+        for n in range(8):
+            Image.new("RGB", (16, 16), (200, 40 + n, 9)).save(tmp_path / f"photos/originals/{n}.png")
+        make(path)
+        after = rows(tmp_path).splitlines()
+        assert len(after) == len(before) and not set(after) & set(before)
+        assert len(teacher.asked) == 2 * sent
+
+
+def test_a_frame_that_was_changed_in_a_folder_is_seen(tmp_path: Path) -> None:
+    for n in range(3):
+        Image.new("RGB", (16, 16), (n, 9, 9)).save(tmp_path / f"{n}.png")
+    before = stamp(tmp_path)
+    Image.new("RGB", (16, 17), (1, 9, 9)).save(tmp_path / "1.png")
+    assert stamp(tmp_path) != before and len(before) == 3 and stamp(tmp_path / "none") == []
+
+
+def test_pictures_of_a_table_are_read_in_the_order_of_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    cells = []
+    for n in range(24):
+        file = BytesIO()
+        Image.new("RGB", (16, 16), (n, 90, 9)).save(file, "PNG")
+        cells.append({"img": {"bytes": file.getvalue(), "path": None}, "text": f"turn it {n}"})
+    parquet.write_table(pyarrow.Table.from_pylist(cells), tmp_path / "t.parquet", row_group_size=3)
+    source = {"kind": "columns", "path": str(tmp_path / "t.parquet"), "license": "CC0-1.0",
+              "columns": {"original": "img", "instruction": "text"}}  # fmt: skip
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps({"out": str(tmp_path / "out"), "rows": 200, "sources": [source]}))
+    read: list[int] = []
+    real = tables.Cell.load
+    monkeypatch.setattr(tables.Cell, "load", lambda cell: read.append(cell.row) or real(cell))  # type: ignore[func-returns-value]
+    make(path, "--only", "pictures")
+    assert len(read) > 11 and read == sorted(read)
 
 
 def test_an_answer_that_was_on_its_way_does_not_make_sure_of_refusals_behind_it(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def _item(number: int, file: Path, row: int, data: dict[str, Any], source: Sourc
 def picture(number: int, key: str, name: str, file: Path, value: Any, where: str) -> Media:
     """A cell as a picture: bytes in the table, or a path beside it. Raises RecordError."""
     if isinstance(value, tables.Cell):
-        return Media(f"{number}/{key}/{name}", "image", value.load)
+        return Media(f"{number}/{key}/{name}", "image", value.load, value.file, value.row)
     if not isinstance(value, str):
         raise RecordError(f"{where}: {name} {value!r:.60}: expected a picture, or the path of one")
     try:

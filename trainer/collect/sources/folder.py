@@ -59,7 +59,7 @@ def media(number: int, key: str, name: str, file: Path) -> Media:
     """A file as what it is by its ending: what it holds is found when it is opened."""
     kind: MediaKind = "video" if file.suffix.lower() in CLIPS or file.is_dir() else "image"
     load: Callable[[], Path] = lambda: file  # noqa: E731
-    return Media(f"{number}/{key}/{name}", kind, load)
+    return Media(f"{number}/{key}/{name}", kind, load, file)
 
 
 def _by_stem(number: int, folder: Path) -> dict[str, Path]:

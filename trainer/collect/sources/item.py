@@ -14,11 +14,13 @@ MediaKind = Literal["image", "video"]
 class Media:
     """A picture or a clip that is read when it is needed. id: what it is called, unique among all of a
     recipe's sources. load: gives its bytes, or the file or the folder of frames where it lies; raises
-    RecordError, OSError."""
+    RecordError, OSError. file, row: where that is, and which row of a table."""
 
     id: str
     kind: MediaKind
     load: Callable[[], bytes | Path] = field(repr=False, compare=False)
+    file: Path | None = field(default=None, repr=False, compare=False)
+    row: int = field(default=0, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
