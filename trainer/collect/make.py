@@ -170,7 +170,7 @@ class _Making:
                 tasks.append((key_of(PROMPT_VERSION, settings, task), question, task))
         with _bar("teach", len(tasks), lambda: answers.sums()["cost"]) as report:
             work = ((key, task) for key, _, task in tasks)
-            stage.run(work, lambda task: taught(asked, self.out, task), teacher.workers, report)
+            stage.run(work, lambda task: taught(asked, self.out, task), teacher.workers, report, asked.stop)
         good = []
         for key, question, task in tasks:
             result = stage[key]

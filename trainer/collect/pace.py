@@ -27,9 +27,9 @@ class Pace:
         self._last = clock()
         self._not_before = 0.0
 
-    def wait(self) -> None:
-        """Returns when one more request may be sent."""
-        while (seconds := self._take()) > 0:
+    def wait(self, ended: Callable[[], bool] = lambda: False) -> None:
+        """Returns when one more request may be sent, or nobody wants to."""
+        while not ended() and (seconds := self._take()) > 0:
             self._sleep(seconds)
 
     def busy(self, after: float | None) -> None:

@@ -7,8 +7,9 @@ import hashlib
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -86,21 +87,24 @@ class Stage:
         do: Callable[[T], Result],
         workers: int = 1,
         report: Callable[[int], object] = lambda count: None,
+        stop: Callable[[], object] = lambda: None,
     ) -> None:
         """Does what has no result yet, `workers` at once, and writes the results in the order of the work.
 
-        report: told how many are done. Whatever `do` raises ends the stage after what was done before it is
+        report: told how many are done. stop: called when several workers have come to an end, whatever it is,
+        so that they wait for nothing. Whatever `do` raises ends the stage after what was done before it is
         written.
         """
         held: list[tuple[str, Result]] = []
         last = time.monotonic()
         try:
-            for key, result in _in_order(self._left(work, report), do, workers):
-                held.append((key, result))
-                report(1)
-                if len(held) >= _MOST or time.monotonic() - last > _EVERY:
-                    self.add(held)
-                    held, last = [], time.monotonic()
+            with closing(_in_order(self._left(work, report), do, workers, stop)) as done:
+                for key, result in done:
+                    held.append((key, result))
+                    report(1)
+                    if len(held) >= _MOST or time.monotonic() - last > _EVERY:
+                        self.add(held)
+                        held, last = [], time.monotonic()
         finally:
             self.add(held)
 
@@ -117,8 +121,8 @@ class Stage:
 
 
 def _in_order(
-    work: Iterator[tuple[str, T]], do: Callable[[T], Result], workers: int
-) -> Iterator[tuple[str, Result]]:
+    work: Iterator[tuple[str, T]], do: Callable[[T], Result], workers: int, stop: Callable[[], object]
+) -> Generator[tuple[str, Result], None, None]:
     if workers == 1:
         for key, each in work:
             yield key, do(each)
@@ -133,6 +137,7 @@ def _in_order(
             while coming:
                 yield coming[0][0], coming.popleft()[1].result()
         finally:  # after an error or Ctrl-C nothing more is begun
+            stop()
             pool.shutdown(wait=False, cancel_futures=True)
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import random
 import threading
-import time
-from collections.abc import Callable
 from typing import Any
 
-from evlm.errors import AnswerError, ConfigError, EndpointError
+from evlm.errors import AnswerError, Cancelled, ConfigError, EndpointError
 from evlm.reason.messages import Chat
 from evlm.reason.reasoner import Sampling
 from evlm.reason.remote import RemoteReasoner, openai_messages
@@ -38,7 +36,6 @@ class Asked:
         teacher: Teacher,
         answers: Answers,
         key_hosts: tuple[str, ...] = (),
-        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self.teacher, self.answers = teacher, answers
         self.model: RemoteReasoner | LocalTeacher
@@ -52,8 +49,8 @@ class Asked:
                 max_pixels=teacher.max_pixels,
                 key_hosts=key_hosts,
             )
-        self.pace = Pace(teacher.requests_a_minute)
-        self._sleep = sleep
+        self._stopped = threading.Event()
+        self.pace = Pace(teacher.requests_a_minute, sleep=self._stopped.wait)
         self._lock = threading.Lock()
         sums = answers.sums()
         self._spent, self._count = float(sums["cost"]), int(sums["answers"])
@@ -68,6 +65,11 @@ class Asked:
     def tuned(self) -> bool:
         """Whether it was tuned on EVLM's questions, and takes neither hints nor corrections."""
         return isinstance(self.model, LocalTeacher) and self.model.tuned
+
+    def stop(self) -> None:
+        """Nothing more is sent, and nobody waits to send; whoever is in `ask` gets Cancelled, unless its
+        answer is on its way."""
+        self._stopped.set()
 
     def ask(self, chat: Chat, sample: int) -> Kept:
         """The answer to a chat, as it was kept where it was asked before. Raises Refused, EndpointError,
@@ -108,13 +110,16 @@ class Asked:
                 if self._in_a_row < _REFUSALS:
                     return True
             self._given_up = self._given_up or error
+        self.stop()
         return False
 
     def _send(self, key: str, chat: Chat, sampling: Sampling) -> Kept:
         for left in range(self.teacher.tries - 1, -1, -1):
-            self.pace.wait()
+            self.pace.wait(self._stopped.is_set)
             if self._given_up is not None:
                 raise self._given_up
+            if self._stopped.is_set():
+                raise Cancelled
             before = self._reserve()
             try:
                 number = self.answers.sending(key)
@@ -144,7 +149,7 @@ class Asked:
             finally:
                 with self._lock:
                     self._open -= 1
-            self._sleep(pause)
+            self._stopped.wait(pause)
         raise AssertionError("tries is at least 1")
 
     def _pause(self, error: EndpointError, times: int) -> float:

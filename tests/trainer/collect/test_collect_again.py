@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -169,6 +172,25 @@ def test_pictures_of_a_table_are_read_in_the_order_of_its_rows(
     monkeypatch.setattr(tables.Cell, "load", lambda cell: read.append(cell.row) or real(cell))  # type: ignore[func-returns-value]
     make(path, "--only", "pictures")
     assert len(read) > 11 and read == sorted(read)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is no signal there")
+def test_ctrl_c_ends_the_questions_that_wait_to_be_asked_again(tmp_path: Path) -> None:
+    begin = [0.0]
+
+    def press(teacher: Teacher) -> None:
+        while len(teacher.asked) < 4:
+            time.sleep(0.01)
+        begin[0] = time.monotonic()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with teaching() as teacher:
+        teacher.stop_after, teacher.stopped = 0, 503
+        path = recipe(tmp_path, teacher, pause=8, tries=4)
+        threading.Thread(target=press, args=(teacher,)).start()
+        with suppress(KeyboardInterrupt):
+            assert make(path) != 0
+        assert time.monotonic() - begin[0] < 4 and len(teacher.asked) <= 8
 
 
 def test_an_answer_that_was_on_its_way_does_not_make_sure_of_refusals_behind_it(tmp_path: Path) -> None:
