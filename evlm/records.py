@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from .errors import PictureError, RecordError
-from .files.append import append_lines
+from .files.append import append_lines, flush_files
 from .files.pictures import to_pil, write_atomically
 from .files.safe_paths import Inside, inside
 from .row import NO_TRACE, REFERENCE_KINDS, Row, load_paths, row_data, step_rows, unchecked_row
@@ -79,7 +79,7 @@ class RowWriter:
             return
         path = self.folder / ROWS_FILE
         try:
-            _flush(written)
+            flush_files(written)
             append_lines(path, "".join(lines).encode())
         except OSError as error:
             raise RecordError(f"{path}: cannot be written ({error}); it is as it was before") from error
@@ -176,13 +176,3 @@ def _png(picture: Tensor, name: str, is_mask: bool) -> bytes:
     buffer = BytesIO()
     (image.convert("L") if is_mask else image).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def _flush(paths: list[Path]) -> None:
-    """Makes sure that files are on the disk before a row speaks of them."""
-    if len(paths) > 4 and hasattr(os, "sync"):  # ten times faster than one fsync for each of a hundred files
-        os.sync()
-        return
-    for path in paths:
-        with open(path, "rb+") as file:
-            os.fsync(file.fileno())

@@ -29,7 +29,7 @@ from ..run.lock import locked
 from .answers import Answers
 from .filters import TextFilter
 from .masks import MASKS_VERSION, MaskFinder
-from .near import clusters, phash, repeated
+from .near import PHASH_VERSION, clusters, phash, repeated
 from .pairs import compared, pair_problem
 from .pictures import Pictures, stamp
 from .plan import Question
@@ -106,7 +106,8 @@ class _Making:
 
     def _copied(self) -> dict[str, dict[str, Any]]:
         """{media id: what `Pictures.copy` gave}, in the order of the sources, whose tables are read once."""
-        stage, pictures = Stage(self.work / "pictures.jsonl"), Pictures(self.out, self.recipe.frames)
+        pictures = Pictures(self.out, self.recipe.frames)
+        stage = Stage(self.work / "pictures.jsonl", pictures.flush)
         shown = {media.id: media for question in self.questions for media in _media(question)}
         identity = [asdict(source) for source in self.recipe.sources]
         stamps = {file: stamp(file) for file in {media.file for media in shown.values()}}
@@ -185,8 +186,11 @@ class _Making:
         settings = self.recipe.masks
         if not settings.find:
             return taught
-        stage = Stage(self.work / "masks.jsonl")
-        finder = MaskFinder(self.out, settings, Pictures(self.out, self.recipe.frames))
+        pictures = Pictures(self.out, self.recipe.frames)
+        stage, finder = (
+            Stage(self.work / "masks.jsonl", pictures.flush),
+            MaskFinder(self.out, settings, pictures),
+        )
         tasks = [mask_task(each.question, each.task, each.result) for each in taught]
         work = [(key_of(MASKS_VERSION, asdict(settings), task), task) for task in tasks]
         with _bar("masks", len(work)) as report:
@@ -238,7 +242,7 @@ class _Making:
     def _hashes(self, paths: Iterable[str]) -> dict[str, int]:
         """The perceptual hash of each picture; of a flat one, near to none but itself, its name's."""
         stage = Stage(self.work / "hashes.jsonl")
-        work = [(key_of(path), path) for path in sorted(set(paths))]
+        work = [(key_of(PHASH_VERSION, path), path) for path in sorted(set(paths))]
         with _bar("hashes", len(work)) as report:
             stage.run(work, lambda path: {"phash": phash(self.out / path)}, report=report)
         values = {path: stage[key]["phash"] for key, path in work}

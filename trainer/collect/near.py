@@ -10,6 +10,7 @@ import numpy as np
 from evlm.files.pictures import opened
 
 DISTANCE = 6  # bits; JPEG, a smaller size and a light change of tone stay below
+PHASH_VERSION = 2  # another number hashes again
 _FLAT = 1.0  # mean size of a coefficient below which a picture has nothing to tell it from others
 _BLOCK = 256  # pictures compared with all others at once
 
@@ -17,9 +18,12 @@ _BLOCK = 256  # pictures compared with all others at once
 def phash(path: Path) -> int | None:
     """The signs of the 8 x 8 lowest frequencies of a picture at 32 x 32, against their median; None for one
     that is flat, which would be near to every other flat one. Raises PictureError."""
+    from PIL import ImageOps
+
     with opened(path) as image:
         image.draft("L", (64, 64))  # a JPEG is decoded at an eighth of its size
-        grey = np.asarray(image.convert("L").resize((32, 32)), dtype=np.float64)
+        upright = ImageOps.exif_transpose(image)
+        grey = np.asarray(upright.convert("L").resize((32, 32)), dtype=np.float64)
     low = (_COSINES @ grey @ _COSINES.T).reshape(-1)
     if np.abs(low[1:]).mean() < _FLAT:
         return None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from evlm.errors import EVLMError, PictureError, RecordError
+from evlm.files.append import flush_files
 from evlm.files.clip_reader import open_clip
 from evlm.files.pictures import check_size, open_image, to_pil, write_atomically
 
@@ -25,6 +26,7 @@ class Pictures:
 
     def __init__(self, out: Path, frames: int) -> None:
         self.out, self.frames = out, frames
+        self._written: list[Path] = []  # since the last flush
 
     def copy(self, media: Media) -> dict[str, Any]:
         """{"paths": relative to OUT, "fps": of a clip or None}, or {"dropped": why it cannot be used}, which
@@ -45,6 +47,8 @@ class Pictures:
             raise PictureError(f"{where}: larger than {_MOST:,} bytes")
         data = where.read_bytes() if isinstance(where, Path) else where
         name = where if isinstance(where, Path) else f"{len(data):,} bytes"
+        from PIL import ImageOps
+
         try:
             with open_image(BytesIO(data)) as image:
                 check_size(image)
@@ -52,7 +56,8 @@ class Pictures:
                 image.load()
                 if kind is None or getattr(image, "n_frames", 1) > 1:
                     file = BytesIO()
-                    image.convert("RGBA" if "A" in image.getbands() else "RGB").save(file, "PNG")
+                    mode = "RGBA" if "A" in image.getbands() else "RGB"
+                    ImageOps.exif_transpose(image).convert(mode).save(file, "PNG")
                     data, kind = file.getvalue(), "png"
         except EVLMError:
             raise
@@ -76,7 +81,7 @@ class Pictures:
         name = hashlib.sha256(data).hexdigest()[:32]
         path = f"{FOLDER}/{name[:2]}/{name}.{kind}"
         target = self.out / path
-        if not target.is_file():
+        if not target.is_file() or target.stat().st_size != len(data):  # a power cut leaves it empty
             write: Callable[[IO[bytes]], object] = lambda file: file.write(data)  # noqa: E731
             try:
                 write_atomically(target, write, flush=False)
@@ -85,7 +90,13 @@ class Pictures:
                     f"{target}: cannot be written ({error.strerror or error}); make room and run the same "
                     "command again"
                 ) from error
+            self._written.append(target)
         return path
+
+    def flush(self) -> None:
+        """Brings to the disk what was copied. Raises OSError."""
+        flush_files(self._written)
+        self._written = []
 
 
 def stamp(file: Path | None) -> list[list[str | int]]:

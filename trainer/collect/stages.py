@@ -30,10 +30,11 @@ def key_of(*parts: Any) -> str:
 
 class Stage:
     """Results on disk by their key. A half-written line is none; nothing that was written is changed. A
-    result that is "passing" is held for this run alone: the next one tries again."""
+    result that is "passing" is held for this run alone: the next one tries again. flush: brings the files to
+    the disk that results speak of; raises OSError."""
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    def __init__(self, file: Path, flush: Callable[[], object] = lambda: None) -> None:
+        self.file, self._flush = file, flush
         self._at: dict[str, int] = {}
         self._passing: dict[str, Result] = {}
         at = 0
@@ -69,6 +70,7 @@ class Stage:
         if not lines:
             return
         try:
+            self._flush()
             self.file.parent.mkdir(parents=True, exist_ok=True)
             append_lines(self.file, "".join(line for _, line in lines).encode())
             end = self.file.stat().st_size

@@ -13,20 +13,24 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from scripted_teacher import Teacher, digest_of, teaching
 from test_collect_make import make, private, recipe, rows  # noqa: F401 (private is a fixture)
 
 from evlm.errors import EndpointError
+from evlm.files.pictures import load_picture
 from evlm.reason.messages import Chat
 from evlm.reason.reasoner import Generated
 from evlm.reason.remote import Completion
-from trainer.collect import teach
+from trainer.collect import stages, teach
 from trainer.collect.answers import Answers
-from trainer.collect.pictures import stamp
+from trainer.collect.near import DISTANCE, phash
+from trainer.collect.pictures import Pictures, stamp
 from trainer.collect.recipe import load_recipe
 from trainer.collect.sources import tables
+from trainer.collect.sources.item import Media
 from trainer.collect.teacher import Asked, Refused
 
 
@@ -172,6 +176,63 @@ def test_pictures_of_a_table_are_read_in_the_order_of_its_rows(
     monkeypatch.setattr(tables.Cell, "load", lambda cell: read.append(cell.row) or real(cell))  # type: ignore[func-returns-value]
     make(path, "--only", "pictures")
     assert len(read) > 11 and read == sorted(read)
+
+
+def test_copies_are_on_the_disk_before_a_stage_speaks_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    safe: set[int] = set()
+    spoken: list[str] = []
+    fsync, sync, append = os.fsync, getattr(os, "sync", None), stages.append_lines
+
+    def one(handle: int) -> None:
+        safe.add(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    def all_of_them() -> None:
+        safe.update(each.stat().st_ino for each in (tmp_path / "out").rglob("*") if each.is_file())
+
+    def said(file: Path, data: bytes) -> None:
+        for line in data.splitlines():
+            result = json.loads(line)["result"]
+            for path in [*result.get("paths", []), *([result["mask"]] if "mask" in result else [])]:
+                assert (tmp_path / "out" / path).stat().st_ino in safe
+                spoken.append(path)
+        append(file, data)
+
+    monkeypatch.setattr(os, "fsync", one)
+    if sync is not None:
+        monkeypatch.setattr(os, "sync", all_of_them)
+    monkeypatch.setattr(stages, "append_lines", said)
+    with teaching() as teacher:
+        make(recipe(tmp_path, teacher))
+    assert len(spoken) > 10
+
+
+def test_a_copy_that_a_power_cut_left_empty_is_written_again(tmp_path: Path) -> None:
+    path = tmp_path / Pictures(tmp_path, 8).write(b"whole", "png")
+    path.write_bytes(b"")
+    Pictures(tmp_path, 8).write(b"whole", "png")
+    assert path.read_bytes() == b"whole"
+
+
+@pytest.mark.parametrize("kind", ["MPO", "TIFF", "JPEG"])
+def test_a_picture_of_a_phone_stands_upright(tmp_path: Path, kind: str) -> None:
+    coarse = np.random.default_rng(3).integers(0, 256, (6, 10, 3), dtype=np.uint8)
+    drawn = Image.fromarray(coarse).resize((320, 160), Image.Resampling.BICUBIC)
+    drawn.save(tmp_path / "upright.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: 90 degrees clockwise make it upright
+    turned = drawn.transpose(Image.Transpose.ROTATE_90)
+    more = {"save_all": True, "append_images": [turned]} if kind == "MPO" else {}
+    turned.save(tmp_path / "phone.jpg", kind, exif=exif, **more)
+    media = Media("0/phone/original", "image", lambda: tmp_path / "phone.jpg")
+    copy = tmp_path / Pictures(tmp_path, 8).copy(media)["paths"][0]
+    seen = load_picture(copy)[0]
+    assert seen.shape == (160, 320, 3)
+    assert float((seen - load_picture(tmp_path / "upright.png")[0]).abs().mean()) < 0.02
+    one, other = phash(copy), phash(tmp_path / "upright.png")
+    assert one is not None and other is not None and bin(one ^ other).count("1") <= DISTANCE
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is no signal there")
