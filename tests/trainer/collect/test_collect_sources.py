@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from trainer.__main__ import main
 from trainer.collect.recipe import Columns, Recipe, Source, load_recipe
 from trainer.collect.sources.item import Item
 from trainer.collect.sources.kinds import items
+from trainer.collect.sources.rows import Place
 
 
 def paint(path: Path, colour: tuple[int, int, int] = (9, 9, 9)) -> bytes:
@@ -152,6 +154,35 @@ def test_a_table_by_the_names_of_its_columns(tmp_path: Path, form: str) -> None:
         assert [each.read_bytes() if isinstance(each, Path) else each for each in held] == [data, data]
     assert [item.instruction for item in found] == ["turn it 0", "turn it 1", "turn it 2"]
     assert found[0].group == found[1].group != found[2].group
+
+
+@pytest.mark.parametrize("form", ["arrow", "parquet"])
+def test_a_folder_of_several_splits_is_read_whole(tmp_path: Path, form: str) -> None:
+    pytest.importorskip("pyarrow")
+    for split in ("train", "test"):
+        table(tmp_path / split, form)
+        if form == "arrow":
+            (tmp_path / split / "state.json").write_text("{}")
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    found = read("columns", tmp_path, Columns("img"))
+    assert len({item.key for item in found}) == len({item.group for item in found}) == 6
+    assert len({item.original.id for item in found}) == 6
+    if form == "parquet":  # a public set in the same layout: its rows have no names of their own
+        place = Place(0, Source("ip2p", str(tmp_path), "x"), tmp_path / "train/t.parquet", 1)
+        assert place.key == "train/t-1"
+
+
+@pytest.mark.parametrize("form", ["arrow", "parquet"])
+def test_without_pyarrow_its_tables_are_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    (tmp_path / f"t.{form}").write_bytes(b"x")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pyarrow"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert f"t.{form}: {form} needs the package pyarrow: pip install" in refused(
+        "columns", tmp_path / f"t.{form}", Columns("img")
+    )
 
 
 def test_a_table_with_other_column_names_says_which_it_has(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def _item(number: int, file: Path, row: int, data: dict[str, Any], source: Sourc
     for column in wanted.values():
         if column not in data:
             raise RecordError(f"{where}: no column {column!r:.60}; there are {', '.join(sorted(data))[:300]}")
-    key = f"{file.stem}-{row}"
+    key = f"{tables.named(source.path, file)}-{row}"
     pictures = {
         name: picture(number, key, name, file, data[wanted[name]], where)
         for name in _PICTURES

@@ -28,7 +28,7 @@ class Place(NamedTuple):
     @property
     def key(self) -> str:
         """What the row is called where it has no name of its own."""
-        return f"{self.file.stem}-{self.row}"
+        return f"{tables.named(self.source.path, self.file)}-{self.row}"
 
 
 def table_rows(

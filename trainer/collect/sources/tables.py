@@ -42,6 +42,12 @@ def files(path: Path, pattern: str = "**/*") -> list[Path]:
     return found
 
 
+def named(source: str, file: Path) -> str:
+    """What a table is called within its source: one of several splits has its folder in its name."""
+    root = Path(source).expanduser()
+    return file.stem if file == root else file.relative_to(root).with_suffix("").as_posix()
+
+
 def rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(number, values by column) of each row, counted from 0; a picture is a Cell. Raises RecordError."""
     if file.suffix in (".jsonl", ".json"):
@@ -52,8 +58,7 @@ def rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 )
             yield line - 1, data
         return
-    import pyarrow
-
+    pyarrow = _pyarrow(file)
     try:
         start = 0
         for schema, batches in _plain_batches(file):
@@ -100,12 +105,18 @@ def _cell(cell: Cell) -> Any:
     return _arrow(cell.file)[cell.column][cell.row].as_py()
 
 
-def _parquet(file: Path) -> Any:
+def _pyarrow(file: Path) -> Any:
     try:
-        from pyarrow.parquet import ParquetFile
+        import pyarrow
+        import pyarrow.parquet
     except ImportError:
-        raise RecordError(f"{file}: parquet needs the package pyarrow: pip install pyarrow") from None
-    return ParquetFile(file)
+        kind = file.suffix.removeprefix(".")
+        raise RecordError(f"{file}: {kind} needs the package pyarrow: pip install pyarrow") from None
+    return pyarrow
+
+
+def _parquet(file: Path) -> Any:
+    return _pyarrow(file).parquet.ParquetFile(file)
 
 
 @lru_cache(256)
@@ -130,8 +141,5 @@ def _group(file: Path, at: int, column: str) -> Any:
 @lru_cache(3)
 def _arrow(file: Path) -> Any:
     """The table of an Arrow stream, of which only what is used comes into memory."""
-    try:
-        import pyarrow
-    except ImportError:
-        raise RecordError(f"{file}: arrow needs the package pyarrow: pip install pyarrow") from None
+    pyarrow = _pyarrow(file)
     return pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))).read_all()
