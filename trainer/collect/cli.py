@@ -49,7 +49,8 @@ def run(options: argparse.Namespace) -> int:
     print(shown(recipe, planned))
     if options.dry_run:
         return 1 if planned.missing else 0
-    made = make(recipe, first(planned.questions, options.limit), options.only)
+    questions = first(planned.questions, options.limit)
+    made = make(recipe, questions, options.only, len(questions) == len(planned.questions))
     print(_said(recipe, made))
     return 1 if planned.missing or made.dropped else 0
 

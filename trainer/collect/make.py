@@ -56,8 +56,9 @@ class Made:
     spent: float
 
 
-def make(recipe: Recipe, questions: Sequence[Question], only: str | None = None) -> Made:
-    """Does what is not done yet. Raises ConfigError, RecordError, EndpointError, TrainingError."""
+def make(recipe: Recipe, questions: Sequence[Question], only: str | None = None, whole: bool = True) -> Made:
+    """Does what is not done yet. whole: whether these are all that is planned; a part takes the place of no
+    more rows than it has itself. Raises ConfigError, RecordError, EndpointError, TrainingError."""
     out = Path(recipe.out)
     check_folder("out", out)
     if recipe.teacher is None and only not in ("pictures", "pairs"):
@@ -65,7 +66,7 @@ def make(recipe: Recipe, questions: Sequence[Question], only: str | None = None)
             "teacher: expected who writes the traces (bundled, or endpoint, model, terms); or --only pairs"
         )
     with locked(out, "making a dataset"):
-        return _Making(recipe, questions, out).run(only)
+        return _Making(recipe, questions, out, whole).run(only)
 
 
 class Taught(NamedTuple):
@@ -78,12 +79,14 @@ class Taught(NamedTuple):
 
 
 class _Making:
-    def __init__(self, recipe: Recipe, questions: Sequence[Question], out: Path) -> None:
-        self.recipe, self.questions, self.out = recipe, questions, out
+    def __init__(self, recipe: Recipe, questions: Sequence[Question], out: Path, whole: bool) -> None:
+        self.recipe, self.questions, self.out, self.whole = recipe, questions, out, whole
         self.work = out / "work"
         self.dropped: list[dict[str, Any]] = []
 
     def run(self, only: str | None) -> Made:
+        if only is None and self.recipe.teacher is not None:  # before anybody is asked
+            self._spare(len(self.questions) * self.recipe.teacher.samples)
         copies = self._copied()
         if only == "pictures":
             return Made(0, {}, 0.0)
@@ -222,6 +225,8 @@ class _Making:
                 self._drop(question, "schema", "; ".join(problems)[:400])
             else:
                 lines.append(json.dumps(data, allow_nan=False) + "\n")
+        if not self.whole:
+            self._spare(len(lines))
         self._put(self.work / "dropped.jsonl", "".join(json.dumps(each) + "\n" for each in self.dropped))
         self._put(self.out / RECIPE, write_yaml(self.recipe))
         self._put(self.out / ROWS_FILE, "".join(lines))
@@ -249,6 +254,22 @@ class _Making:
         return {
             path: int(Path(path).stem[:16], 16) if value is None else value for path, value in values.items()
         }
+
+    def _spare(self, count: int) -> None:
+        """Raises ConfigError where `count` rows would take the place of more."""
+        rows = self.out / ROWS_FILE
+        try:
+            with open(rows, "rb") as file:
+                there = sum(1 for line in file)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise RecordError(f"{rows}: cannot be read ({error.strerror})") from None
+        if there > count:
+            raise ConfigError(
+                f"{rows} has {there:,} rows, and at most {count:,} would take their place; give another "
+                "out=, or move it away"
+            )
 
     def _ledger(self, answers: Answers) -> float:
         sums = answers.sums()

@@ -22,6 +22,7 @@ AGAIN = (408, 409, 425, 429)  # and all from 500; never what says that the quest
 _REFUSES = (400, 413, 422)  # what may speak of one question alone
 _REFUSALS = 8  # in a row
 _LONGEST = 60.0  # seconds of one pause
+_PATIENCE = 300.0  # seconds that a server may ask for; more is for people to wait
 
 
 class Refused(Exception):
@@ -127,7 +128,7 @@ class Asked:
                     completion = self.model.complete(chat, sampling)
                 except EndpointError as error:
                     self.answers.failed(number, str(error))
-                    if not left or not _passing(error):
+                    if not left or not _passing(error) or (error.after or 0) > _PATIENCE:
                         raise
                     pause = self._pause(error, self.teacher.tries - 1 - left)
                 else:

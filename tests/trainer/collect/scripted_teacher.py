@@ -18,13 +18,13 @@ from evlm.plan.trace import Plan, Trace, render
 class Teacher:
     """asked: every body that came, in order. served: whole answers. faults: share of requests that fail.
     seconds: that an answer takes. stop_after: answers until it refuses all (None: never), with the status
-    `stopped`. nonsense: says what is no trace, while this is above 0. filtered: `digest_of` what its content
-    filter stops."""
+    `stopped` and the Retry-After `after`. nonsense: says what is no trace, while this is above 0. filtered:
+    `digest_of` what its content filter stops."""
 
     def __init__(self, faults: float = 0.0, seconds: float = 0.0) -> None:
         self.faults, self.seconds = faults, seconds
         self.stop_after: int | None = None
-        self.stopped = 401
+        self.stopped, self.after = 401, "0"
         self.nonsense = 0
         self.filtered: set[str] = set()
         self.asked: list[dict[str, Any]] = []
@@ -51,7 +51,7 @@ class Teacher:
             silly, self.nonsense = self.nonsense > 0, self.nonsense - 1
         time.sleep(self.seconds)
         if gone:
-            return _status(handler, self.stopped)
+            return _status(handler, self.stopped, self.after)
         if dice < self.faults:
             fault = int(dice / self.faults * 5)
             if fault < 4:
@@ -89,10 +89,10 @@ def trace_of(digest: str) -> str:
     return render(Trace(f"seen {digest[:8]}", "paint it", "it holds", plan))
 
 
-def _status(handler: BaseHTTPRequestHandler, status: int) -> None:
+def _status(handler: BaseHTTPRequestHandler, status: int, after: str = "0") -> None:
     handler.send_response(status)
     handler.send_header("Content-Type", "application/json")
-    handler.send_header("Retry-After", "0")
+    handler.send_header("Retry-After", after)
     handler.end_headers()
     handler.wfile.write(b'{"error": {"message": "no"}}')
 

@@ -235,6 +235,46 @@ def test_a_picture_of_a_phone_stands_upright(tmp_path: Path, kind: str) -> None:
     assert one is not None and other is not None and bin(one ^ other).count("1") <= DISTANCE
 
 
+@pytest.mark.parametrize("fewer", [("--limit", 3), ("rows=3",)])
+def test_fewer_questions_do_not_take_the_place_of_a_finished_dataset(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], fewer: tuple[Any, ...]
+) -> None:
+    with teaching() as teacher:
+        path = recipe(tmp_path, teacher)
+        assert make(path, *fewer) in (0, 1) and rows(tmp_path)  # where nothing is there
+        make(path)
+        whole_ones, sent = rows(tmp_path), len(teacher.asked)
+        assert make(path, *fewer) == 2 and "rows, and at most 6 would" in capsys.readouterr().err
+        assert rows(tmp_path) == whole_ones and len(teacher.asked) == sent
+        make(path, "filters.instruction_most=10")  # all of them again, by other filters
+        assert make(path, "filters.instruction_most=4") == 1 and not rows(tmp_path)
+
+
+def test_a_part_that_loses_rows_does_not_take_the_place_of_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with teaching() as teacher:
+        path = recipe(tmp_path, teacher)
+        make(path, "--limit", 5)
+        some = rows(tmp_path)
+        assert make(path, "--limit", 5, "filters.instruction_most=4") == 2
+        assert "at most 0 would" in capsys.readouterr().err and rows(tmp_path) == some
+
+
+def test_a_server_that_asks_for_hours_is_heard_and_not_waited_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with teaching() as teacher:
+        teacher.stop_after, teacher.stopped, teacher.after = 2, 429, "301"
+        path = recipe(tmp_path, teacher, tries=2)
+        begin = time.monotonic()
+        assert make(path) == 2 and time.monotonic() - begin < 60
+        assert "after 301 seconds" in capsys.readouterr().err
+        teacher.stop_after = None
+        make(path)
+    assert len(rows(tmp_path).splitlines()) == teacher.served
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is no signal there")
 def test_ctrl_c_ends_the_questions_that_wait_to_be_asked_again(tmp_path: Path) -> None:
     begin = [0.0]
@@ -249,8 +289,12 @@ def test_ctrl_c_ends_the_questions_that_wait_to_be_asked_again(tmp_path: Path) -
         teacher.stop_after, teacher.stopped = 0, 503
         path = recipe(tmp_path, teacher, pause=8, tries=4)
         threading.Thread(target=press, args=(teacher,)).start()
-        with suppress(KeyboardInterrupt):
-            assert make(path) != 0
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background none is there
+        try:
+            with suppress(KeyboardInterrupt):
+                assert make(path) != 0
+        finally:
+            signal.signal(signal.SIGINT, before)
         assert time.monotonic() - begin[0] < 4 and len(teacher.asked) <= 8
 
 
