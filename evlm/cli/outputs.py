@@ -121,6 +121,12 @@ def expanded(folder: str) -> Path:
         raise EVLMError(f"{folder}: {error}; write the whole path") from error
 
 
+def same_file(one: str | Path, other: str | Path) -> bool:
+    """Whether two paths are one file, or folder, that is there."""
+    found = _identity(one)
+    return found is not None and found == _identity(other)
+
+
 def _numbered(name: str, number: int) -> str:
     if number == 1:
         return name

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ..errors import EVLMError
 from . import arguments as kinds
-from .outputs import expanded
+from .outputs import expanded, same_file
 
 WRITTEN = (".ply", ".compressed.ply", ".splat", ".spz")
 
@@ -41,15 +41,20 @@ def run(options: argparse.Namespace) -> int:
             raise EVLMError(
                 f"{out} exists: name another {'file, or add --overwrite' if single else 'folder'}"
             )
-        if out.is_dir() or _same(options.scene, options.out):
+        if out.is_dir() or same_file(expanded(options.scene), out):
             what = "is a folder" if out.is_dir() else "is read by this command"
             raise EVLMError(f"{out} {what}: name another file")
     if not single and out.suffix and not out.is_dir():
         raise EVLMError(f"{options.out}: expected a name that ends in {', '.join(WRITTEN)}, or a folder")
     from ..scene.files import save_gaussians
-    from ..scene.moving import load_scene, save_folder, save_sequence, times_of
+    from ..scene.moving import is_moving, load_scene, save_folder, save_sequence, times_of
 
-    loaded = load_scene(expanded(options.scene))
+    source = expanded(options.scene)
+    if is_moving(source):  # what is written into its folder would be a part of it, or replace one
+        folder = source if source.is_dir() else source.parent
+        if folder.resolve() in out.resolve().parents:
+            raise EVLMError(f"{out} lies in {folder}, which is read by this command: name a place outside")
+    loaded = load_scene(source)
     scene, degree = loaded.scene(), options.degree
     if degree is not None and degree < scene.gaussians.degree:
         scene = replace(scene, gaussians=scene.gaussians.with_degree(degree))
@@ -72,10 +77,3 @@ def run(options: argparse.Namespace) -> int:
     for note in (*loaded.notes, *notes):
         print(f"note: {note}")
     return 0
-
-
-def _same(one: str, other: str) -> bool:
-    try:
-        return os.path.samefile(expanded(one), expanded(other))
-    except OSError:
-        return False

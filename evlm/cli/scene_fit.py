@@ -12,6 +12,7 @@ from . import arguments as kinds
 from . import scene_fit_moving
 from .outputs import expanded
 from .scene_convert import WRITTEN
+from .scene_fit_files import check_photographs, check_written
 
 if TYPE_CHECKING:
     from ..scene.fit.fitting import FitStep
@@ -61,9 +62,9 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         default=0,
         help="of the views' order and growth",
     )
-    text = "a picture that is written again at each tenth: the view that was learnt from"
+    text = "a picture to write, again at each tenth: the view that was learnt from"
     add("--preview", metavar="PNG", type=kinds.path, help=text)
-    add("--overwrite", action="store_true", help="replace OUT where it is there")
+    add("--overwrite", action="store_true", help="replace OUT, and the preview, where they are there")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -75,6 +76,7 @@ def run(options: argparse.Namespace) -> int:
         raise EVLMError(f"{options.out}: expected a name that ends in {', '.join(WRITTEN)}")
     if os.path.lexists(out) and (out.is_dir() or not options.overwrite):
         raise EVLMError(f"{out} exists: name another file, or add --overwrite")
+    check_written(options, out)
     import torch
 
     from ..scene.files import save_gaussians
@@ -85,6 +87,7 @@ def run(options: argparse.Namespace) -> int:
     found = load_cameras(expanded(options.cameras), images=images_of(options)).within(options.size)
     if found.photographs is None:
         raise EVLMError(f"{options.cameras}: no photographs lie there; name their folder by --images")
+    check_photographs(options, found.photographs)
     points = some_of(_points(options.points, found.points), options.max_gaussians, options.seed)
     start = from_points(points, options.degree, seed=options.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import EVLMError
 from .outputs import expanded
+from .scene_fit_files import check_photographs, check_written
 
 if TYPE_CHECKING:
     from ..scene import Gaussians, SplatScene
@@ -27,6 +28,7 @@ def run(options: argparse.Namespace, out: Path) -> int:
     """Read, estimate, fit, and write; a fit that was stopped goes on from OUT.fit.safetensors."""
     if os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
         raise EVLMError(f"{out} exists: name another folder, or an empty one")
+    check_written(options, out)
     import torch
 
     from ..scene import SplatScene
@@ -41,6 +43,7 @@ def run(options: argparse.Namespace, out: Path) -> int:
     found = load_cameras(expanded(options.cameras), images=images_of(options))
     if found.photographs is None:
         raise EVLMError(f"{options.cameras}: no photographs lie there; name their folder by --images")
+    check_photographs(options, found.photographs)
     found = decoded(in_time(found, options.frames).within(options.size))
     photographs, notes = found.photographs or (), list(found.notes)
     background = options.background or _background(found, notes)

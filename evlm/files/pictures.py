@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 64_000_000  # of one picture: 8000 x 8000; 768 MB as float
 _WRITES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP"}
+WRITTEN_SUFFIXES = tuple(_WRITES)
 PICTURE_SUFFIXES = (*_WRITES, ".tif", ".tiff", ".avif")
 # Pillow would also start Ghostscript for an EPS, and worse. MPO is what many phones write as .jpg.
 _MAX_BYTES = 1 << 29  # of standard input

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from splat_examples import ply_bytes
 
 from evlm.cli.main import main
 from evlm.scene import Camera
@@ -101,3 +102,44 @@ def test_what_lacks_is_said(colmap: Path, capsys: pytest.CaptureFixture[str]) ->
         each.unlink()
     assert main(["scene", "fit", ".", "room.ply"]) == 2
     assert "name their folder by --images" in capsys.readouterr().err
+
+
+def test_a_fit_replaces_neither_what_it_reads_nor_a_picture_unasked(
+    colmap: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And says so before it begins."""
+    asked = ["scene", "fit", ".", "--iterations", "10"]
+    columns = {name: ("float", np.zeros(3, np.float32)) for name in "xyz"}
+    for name in ("points.ply", "mine.png"):
+        Path(name).write_bytes(ply_bytes(columns))
+    photograph = next(Path("images").iterdir())
+    before = {path: path.read_bytes() for path in (Path("points.ply"), Path("mine.png"), photograph)}
+    more = ["--points", "points.ply", "--overwrite"]
+    for words, said in (
+        (["points.ply", *more], "points.ply is read by this command"),
+        (["room.ply", "--preview", "./points.ply", *more], "points.ply: expected a name that ends in"),
+        (["room.ply", "--preview", "mine.png"], "--preview mine.png exists: name another file, or add"),
+        (["room.ply", "--preview", str(photograph), "--overwrite"], "is read by this command"),
+        (["room.ply", "--preview", "now.mp4"], "--preview now.mp4: expected a name that ends in .png"),
+        (["room.ply", "--preview", "images", "--overwrite"], "expected a name that ends in"),
+    ):
+        assert main([*asked, *words]) == 2
+        assert said in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in before} == before and not Path("room.ply").exists()
+    assert main([*asked, "room.ply", "--preview", "mine.png", "--overwrite"]) == 0
+    assert Image.open("mine.png").size == (24, 24)
+
+
+def test_a_fit_that_goes_on_writes_its_preview_again(colmap: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ["scene", "fit", ".", "room.ply", "--iterations", "110", "--preview", "now.png"]
+    step = fitting.Fitting.step
+
+    def stopped(self: fitting.Fitting) -> fitting.FitStep:
+        if self.done == 105:
+            raise KeyboardInterrupt
+        return step(self)
+
+    monkeypatch.setattr(fitting.Fitting, "step", stopped)
+    assert main(asked) == 130 and Path("now.png").exists()
+    monkeypatch.setattr(fitting.Fitting, "step", step)
+    assert main(asked) == 0

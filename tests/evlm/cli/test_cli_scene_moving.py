@@ -80,3 +80,23 @@ def test_a_folder_that_is_here_has_no_name_to_be_written_under(
     for more in ([], ["--times", "all"]):
         assert main(["scene", "convert", str(walk), ".", *more]) == 2
         assert ".: name a folder to write" in capsys.readouterr().err
+
+
+def test_nothing_is_written_into_the_folder_that_is_read(
+    walk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path.name: path.read_bytes() for path in walk.iterdir()}
+    one = ["--times", "0.5", "--overwrite"]
+    for words in (
+        ["walk", "walk/canonical.ply", *one],
+        ["walk/canonical.ply", "walk/canonical.ply", *one],
+        ["walk/canonical.ply", "walk/half.ply", *one],
+        ["walk", "walk/plys", "--times", "all"],
+        ["walk", "plys/../walk/half.spz", *one],
+    ):
+        assert main(["scene", "convert", *words]) == 2
+        assert "read by this command" in capsys.readouterr().err
+    monkeypatch.chdir(walk)
+    assert main(["scene", "convert", ".", "canonical.ply", *one]) == 2
+    assert {path.name: path.read_bytes() for path in walk.iterdir()} == before
+    assert main(["scene", "convert", ".", "../half.spz", *one]) == 0

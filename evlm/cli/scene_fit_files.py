@@ -1,0 +1,41 @@
+"""What `python -m evlm scene fit` writes is none of what it reads, and nothing that nobody gave up."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import EVLMError
+from .outputs import expanded, same_file
+
+
+def check_written(options: argparse.Namespace, out: Path) -> None:
+    """Raises EVLMError: OUT or --preview is a file that is read, or --preview is no picture's name, or
+    something that is there and that --overwrite does not give up. Of a fit that goes on it is its own."""
+    read = [each for each in (options.points, options.cameras, options.images) if each is not None]
+    _refuse(out, read)
+    if options.preview is None:
+        return
+    from ..files.pictures import WRITTEN_SUFFIXES
+
+    preview = expanded(options.preview)
+    if preview.suffix.lower() not in WRITTEN_SUFFIXES:
+        raise EVLMError(f"--preview {preview}: expected a name that ends in {', '.join(WRITTEN_SUFFIXES)}")
+    _refuse(preview, [*read, out])
+    begun = out.with_name(out.name + ".fit.safetensors").exists()
+    if os.path.lexists(preview) and (preview.is_dir() or not (options.overwrite or begun)):
+        raise EVLMError(f"--preview {preview} exists: name another file, or add --overwrite")
+
+
+def check_photographs(options: argparse.Namespace, photographs: Sequence[Callable[[], Any]]) -> None:
+    """Raises EVLMError: --preview is one of the photographs."""
+    if options.preview is not None:
+        _refuse(expanded(options.preview), [each.path for each in photographs if hasattr(each, "path")])
+
+
+def _refuse(path: Path, read: Sequence[str | Path]) -> None:
+    if any(same_file(path, each) for each in read):
+        raise EVLMError(f"{path} is read by this command: name another file")
