@@ -42,6 +42,18 @@ def add_parsers(commands: Any) -> None:
     people.add_argument(
         "--url", default=f"http://127.0.0.1:{PORT}", help="what the link begins with (default: %(default)s)"
     )
+    text = (
+        "a user study of methods beside each other, rated 1 to 5: serve it, invite people, show what it found"
+    )
+    study = commands.add_parser("study", help=text, description=text)
+    study.add_argument("action", choices=("serve", "invite", "table"))
+    study.add_argument(
+        "study", type=Path, metavar="STUDY.yaml", help="docs/dataset.md; ratings are kept beside it"
+    )
+    study.add_argument("--port", type=int, default=PORT + 2, metavar="N", help="default: %(default)s")
+    study.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
+    study.add_argument("--people", type=int, default=1, metavar="N", help="links to make (default: 1)")
+    study.add_argument("--url", help="what the links begin with (default: this machine's, by --port)")
     text = "write what was rated as a new dataset: the majority is the label; ties are left out"
     rated = commands.add_parser("rated", help=text, description=text)
     _folder(rated)
@@ -51,6 +63,8 @@ def add_parsers(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """0, or 1 where rows are bad. Raises EVLMError."""
+    if options.data_command == "study":
+        return _study(options)
     return {"rate": _rate, "raters": _raters, "rated": _rated}[options.data_command](options)
 
 
@@ -123,6 +137,54 @@ def _rated(options: argparse.Namespace) -> int:
     if count["unknown"]:
         print(f"{count['unknown']:,} rows came later than the page was started: start `data rate` again")
     return int(listed.count > 0)
+
+
+def _study(options: argparse.Namespace) -> int:
+    from .study_plan import assign, load_study
+    from .study_store import FILE, StudyStore
+    from .study_table import table
+
+    check_whole("--port", options.port, 0, 65535)
+    check_whole("--people", options.people, 1, 10_000)
+    study, items, folder = load_study(options.study)
+    store = StudyStore(options.study.parent / FILE, assign(study, items))
+    try:
+        if options.action == "invite":
+            url = (options.url or f"http://127.0.0.1:{options.port}").rstrip("/")
+            for token in store.invite(options.people):
+                print(f"{url}/#token={token}")
+            print("one link for each person; they cannot be shown again")
+        elif options.action == "table":
+            ratings = store.ratings({item.id: item.task for item in items})
+            if not ratings:
+                raise ConfigError("nobody has rated anything yet")
+            print(table(ratings, study.methods))
+        else:
+            _serve_study(options, store, study, items, folder)
+    finally:
+        store.close()
+    return 0
+
+
+def _serve_study(options: argparse.Namespace, store: Any, study: Any, items: Any, folder: Path) -> None:
+    try:
+        import uvicorn
+
+        from .study_app import make_study_app
+    except ImportError as error:
+        raise ConfigError(f"the study's page needs {error.name}: pip install 'fastapi' 'uvicorn'") from None
+    app = make_study_app(study, items, folder, store, options.study.parent)
+    listener = _listen(options.host, options.port)
+    invited, agreed = store.people()
+    print(
+        f"{len(items):,} items, {len(study.methods)} methods; {invited} of {study.participants} "
+        f"invited, {agreed} agreed"
+    )
+    where = f"http://{options.host}:{listener.getsockname()[1]}"
+    print(f"listening at {where}; Ctrl-C ends it, all ratings are kept", flush=True)
+    uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)).run(
+        [listener]
+    )
 
 
 class _Problems:
