@@ -93,6 +93,7 @@ async function show(state) {
   by("pictures").replaceChildren(...figures);
   by("message").replaceChildren();
   by("item").hidden = by("bar").hidden = false;
+  by("item").dataset.screen = current.screen;
   shown = current;
   began = performance.now();
 }
@@ -119,7 +120,7 @@ const back = () => once(async () => show(await send("api/back", {})));
 
 for (let value = 1; value <= 5; value++) {
   const made = button("", () => rate(value));
-  const key = document.createElement("kbd");
+  const key = document.createElement("b"); // a kbd is hidden where there are no keys
   key.textContent = value;
   made.append(key, ANCHORS[value] ? ` ${ANCHORS[value]}` : "");
   by("values").append(made);

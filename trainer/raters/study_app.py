@@ -82,6 +82,10 @@ def make_study_app(
                              ("/page.css", "page.css", "text/css")):  # fmt: skip
         app.add_api_route(path, page(name, kind), methods=["GET"], response_model=None)
 
+    @app.get("/favicon.ico")
+    def icon() -> Response:
+        return Response(status_code=204)
+
     def state_of(person: Person) -> dict[str, Any]:
         plan, done = store.plans[person.number], store.done(person)
         return {
