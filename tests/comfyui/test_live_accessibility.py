@@ -43,7 +43,7 @@ const behind = each => {
   return layers
 }
 const hasText = each => [...each.childNodes].some(part => part.nodeType === 3 && part.textContent.trim())
-return all(document, ".evlm-trace, .evlm-rating, .evlm-says").flatMap(root => [root, ...all(root, "*")])
+return all(document, argument).flatMap(root => [root, ...all(root, "*")])
   .filter(each => (hasText(each) || each.tagName === "path") && each.tagName !== "STYLE"
     && each.getBoundingClientRect().width > 0)
   .map(each => { const style = getComputedStyle(each)
@@ -106,12 +106,53 @@ def test_all_text_stands_out(
         SAMPLE,
     )
     page.page.wait_for_timeout(1000)
-    found: list[dict[str, Any]] = nodes2.evaluate(page, COLOURS)
+    found: list[dict[str, Any]] = nodes2.evaluate(page, COLOURS, ".evlm-trace, .evlm-rating, .evlm-says")
     said = " ".join(each["what"] for each in found)
     assert "paint the car blue" in said and "2 rows" in said and said.count("icon") == 2
     ratios = {each["what"]: contrast(each["front"], each["back"]) for each in found}
     figures(f"contrast, {palette}, nodes {2 if nodes_2 else 1}", f"at least {min(ratios.values()):.2f}")
     page.picture(live.PACK / "out" / f"contrast-{page.version}-{palette}-{2 if nodes_2 else 1}.png")
+    assert not {what: round(ratio, 2) for what, ratio in ratios.items() if ratio < LEAST}
+
+
+@pytest.mark.parametrize(
+    ("nodes_2", "palette"), list(itertools.product([False, True], ["dark", "light"])), ids=str
+)
+def test_clicks_stand_out(
+    page: frontend.Page, figures: Callable[[str, str], None], nodes_2: bool, palette: str
+) -> None:
+    """The line in the node and the dialog over the page, with a mark of each kind; what can be pressed, for
+    a button that cannot be is dim on purpose (WCAG 2.2 asks nothing of it)."""
+    if nodes_2 and tuple(map(int, page.version.split(".")[:2])) < frontend.NODES_2:
+        pytest.skip(f"frontend {page.version} has Nodes 2.0 in its beginnings only")
+    page.load(live.PACK / "workflows" / "edit_video.json")
+    nodes2.evaluate(page, "await app.extensionManager.setting.set('Comfy.ColorPalette', argument)", palette)
+    nodes2.evaluate(
+        page, "await app.extensionManager.setting.set('Comfy.VueNodes.Enabled', argument)", nodes_2
+    )
+    points = '[{"x": 1, "y": 1}, {"x": 9, "y": 9, "on": false}]'
+    nodes2.evaluate(
+        page,
+        """const node = nodes("EVLM_Track")[0]
+        node.widgets.find(each => each.name === "points").value = argument
+        app.canvas.ds.scale = 1; app.canvas.centerOnNode(node)""",
+        points,
+    )
+    page.page.wait_for_timeout(1500)
+    page.page.locator('[data-evlm="evlm_clicks"] .evlm-button').first.click()
+    page.page.locator(".evlm-stage img").wait_for(state="visible", timeout=60_000)
+    page.page.wait_for_timeout(500)
+    found: list[dict[str, Any]] = nodes2.evaluate(page, COLOURS, ".evlm-clicks-line, .evlm-clicks")
+    said = " ".join(each["what"] for each in found)
+    assert said.count("evlm-mark") == 2 and "evlm-rows: " in said and "evlm-hint: " in said, said
+    ratios = {each["what"]: contrast(each["front"], each["back"]) for each in found}
+    figures(
+        f"contrast of clicks, {palette}, nodes {2 if nodes_2 else 1}", f"at least {min(ratios.values()):.2f}"
+    )
+    page.page.screenshot(
+        path=str(live.PACK / "out" / f"clicks-{page.version}-{palette}-{2 if nodes_2 else 1}.png")
+    )
+    page.page.locator(".evlm-clicks-bar .evlm-button").last.click()
     assert not {what: round(ratio, 2) for what, ratio in ratios.items() if ratio < LEAST}
 
 
