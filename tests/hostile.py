@@ -103,6 +103,7 @@ SHOWN = {
     "propagate": ("PreviewImage", {"images": ["propagate", "image"]}),
     "steadiness": ("PreviewImage", {"images": ["steadiness", "strip"]}),
     "load_scene": ("PreviewImage", {"images": ["render_scene", "image"]}),
+    "example_scene": ("PreviewAny", {"source": ["example_scene", "prompt"]}),
     "render_scene": ("PreviewImage", {"images": ["render_scene", "image"]}),
     "fit_scene": ("PreviewImage", {"images": ["fit_scene", "preview"]}),
     "to_splat": ("PreviewAny", {"source": ["to_splat", "splat"]}),

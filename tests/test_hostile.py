@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -177,6 +178,16 @@ def test_without_the_hostile_value_the_graph_runs(name: str, comfy: Miniature) -
     assert comfy.answer(hostile.healthy(comfy.info, name)) == ("harmless", "", None)
 
 
+def test_every_graph_has_an_output_that_comfyui_would_run(comfy: Miniature) -> None:
+    core = {"PreviewImage", "PreviewAny"}
+    outputs = core | {name for name, kind in comfy.classes.items() if kind.GET_SCHEMA().is_output_node}
+    ends = {
+        name: {node["class_type"] for node in hostile.healthy(comfy.info, name).values()}
+        for name in hostile.LINKS
+    }
+    assert not [name for name, kinds in ends.items() if not kinds & outputs]
+
+
 def test_hostile_workflows_end_in_clear_errors_and_touch_nothing(
     work: Path, comfy: Miniature, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,9 +231,15 @@ def test_the_guard_sees_what_it_is_for(work: Path) -> None:
     with socket.socket() as other:
         other.connect_ex(("127.0.0.1", 9))
     (work / "base" / "output" / "row.txt").write_text("x", encoding="utf-8")  # allowed
+    for place in ("base/output", "."):  # a whole folder goes, its files by their bare names
+        (work / place / "gone").mkdir()
+        (work / place / "gone" / "inner.txt").touch()
+        shutil.rmtree(work / place / "gone")
     lines = [json.loads(line) for line in (work / "guard.log").read_text(encoding="utf-8").splitlines()]
     events = [line for line in lines if line["time"] >= began]
     assert {line["event"] for line in events} >= {"open", "subprocess.Popen", "socket.connect"}
     assert sum("outside.txt" in line["what"] for line in events) == 1
     assert any(line["what"].startswith("canary") for line in events)
     assert not any("row.txt" in line["what"] for line in events)
+    gone = [line["what"] for line in events if line["event"] in ("os.remove", "os.rmdir")]
+    assert gone == [str(work / "gone" / "inner.txt"), str(work / "gone")], gone

@@ -14,10 +14,14 @@ import os
 import sys
 import time
 import unicodedata
+from itertools import zip_longest
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _CHANGES = {"os.mkdir", "os.remove", "os.rmdir", "os.rename", "os.link", "os.symlink", "os.truncate",
             "os.chmod", "shutil.rmtree", "shutil.move", "shutil.copyfile", "shutil.copytree"}  # fmt: skip
+# Where an event says in which open folder a relative path lies (-1: in none), beside each of its paths.
+_FOLDERS = {"os.mkdir": (2,), "os.remove": (1,), "os.rmdir": (1,), "os.chmod": (2,), "os.rename": (2, 3),
+            "os.link": (2, 3), "os.symlink": (2, 2)}  # fmt: skip
 _READS = {"os.listdir", "os.scandir", "glob.glob"}
 _PROGRAMS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.startfile"}
 _NET = {"socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"}
@@ -48,7 +52,9 @@ def _judge(event: str, args: tuple, roots: tuple[str, ...], canary: str) -> str 
         return _network(event, args)
     if event in _PROGRAMS:
         return None if _is_known(event, args, canary) else repr(args)
-    paths = [_path(arg) for arg in (args[:2] if event in _CHANGES else args[:1])]
+    folders = [args[at] for at in _FOLDERS.get(event, ()) if at < len(args)]
+    given = args[:2] if event in _CHANGES else args[:1]
+    paths = [_path(arg, folder) for arg, folder in zip_longest(given, folders[: len(given)])]
     for path in filter(None, paths):
         if canary and canary in path:
             return f"canary {path}"
@@ -85,7 +91,8 @@ def _is_write(args: tuple) -> bool:
     return isinstance(flags, int) and bool(flags & _WRITES)
 
 
-def _path(value: object) -> str:
+def _path(value: object, folder: object = None) -> str:
+    """folder: the descriptor of an open folder, as shutil.rmtree works through one."""
     if isinstance(value, bytes):
         value = os.fsdecode(value)
     if isinstance(value, os.PathLike):
@@ -93,6 +100,8 @@ def _path(value: object) -> str:
     if not isinstance(value, str) or not value:
         return ""  # a file descriptor
     try:
+        if isinstance(folder, int) and folder >= 0:
+            value = os.path.join(os.readlink(f"/proc/self/fd/{folder}"), value)
         return os.path.realpath(value)
     except (OSError, ValueError):
         return value
