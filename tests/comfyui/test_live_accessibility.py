@@ -107,6 +107,10 @@ def test_all_text_stands_out(
     )
     page.page.wait_for_timeout(1000)
     found: list[dict[str, Any]] = nodes2.evaluate(page, COLOURS, ".evlm-trace, .evlm-rating, .evlm-says")
+    if nodes_2:  # a note's ground is the workflow's; its letters are core's, and so are the chips of code
+        notes = nodes2.evaluate(page, COLOURS, ".comfy-markdown-content")
+        found += [each for each in notes if not each["what"].startswith("CODE")]
+        assert any("Rate edits, collect data" in each["what"] for each in notes)
     said = " ".join(each["what"] for each in found)
     assert "paint the car blue" in said and "2 rows" in said and said.count("icon") == 2
     ratios = {each["what"]: contrast(each["front"], each["back"]) for each in found}
