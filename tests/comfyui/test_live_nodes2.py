@@ -168,11 +168,11 @@ def test_a_result_stands_once(page: frontend.Page) -> None:
     page.picture(live.PACK / "out" / f"result-frontend-{page.version}-nodes2.png")
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_what_a_training_came_to_is_seen_once(page: frontend.Page) -> None:
     """Its curve once and its last text, after the frontend has taken the run's texts away (N7)."""
     opened(page, "train_from_ratings")
-    assert page.click_run(600) == "success"
+    assert page.click_run(1500) == "success"
     page.page.wait_for_timeout(2000)
     said = nodes2.evaluate(
         page,
