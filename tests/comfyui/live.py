@@ -24,7 +24,7 @@ import websocket
 
 PACK = Path(__file__).resolve().parents[2]
 LINK = "evlm-edit"  # the folder's name where Manager installs it
-STARTS = 120  # seconds
+STARTS = 300  # seconds; on a full machine two minutes are too few
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 Graph = dict[str, dict[str, Any]]
