@@ -43,6 +43,10 @@ class Work(scene_views.Watch):
             self.picture = picture[None].detach()
         if what == "edit":
             self.done, self.total = done, max(total, 1)
+        elif what == "look":
+            self.total = max(total, 1)  # as far as is known
+        elif what == "prepare":
+            self.done = 0
         self(DOING[what], done, total)
 
     def steps(self, done: int, total: int, preview: Tensor | None) -> None:

@@ -13,10 +13,13 @@ from .outputs import expanded, same_file
 
 
 def check_written(options: argparse.Namespace, out: Path) -> None:
-    """Raises EVLMError: OUT or --preview is a file that is read, or --preview is no picture's name, or
-    something that is there and that --overwrite does not give up. Of a fit that goes on it is its own."""
+    """Raises EVLMError: OUT or --preview is a file that is read, OUT holds points, --preview is no picture's
+    name, or something that is there and that --overwrite does not give up. Of a fit that goes on it is its
+    own."""
     read = [each for each in (options.points, options.cameras, options.images) if each is not None]
     _refuse(out, read)
+    if _holds_points(out):
+        raise EVLMError(f"{out} holds points or a mesh, no Gaussians: it is not replaced; name another file")
     if options.preview is None:
         return
     from ..files.pictures import WRITTEN_SUFFIXES
@@ -34,6 +37,20 @@ def check_photographs(options: argparse.Namespace, photographs: Sequence[Callabl
     """Raises EVLMError: --preview is one of the photographs."""
     if options.preview is not None:
         _refuse(expanded(options.preview), [each.path for each in photographs if hasattr(each, "path")])
+
+
+def _holds_points(path: Path) -> bool:
+    """Whether a .ply is none of Gaussians: cameras may name it as what they begin with."""
+    if path.suffix.lower() != ".ply" or not path.is_file():
+        return False
+    from ..scene.files.ply_header import read_header
+
+    try:
+        with path.open("rb") as file:
+            vertex = read_header(file, str(path)).element("vertex")
+    except (EVLMError, OSError):
+        return False
+    return vertex is not None and {"x", "y", "z"} <= vertex.names() and "opacity" not in vertex.names()
 
 
 def _refuse(path: Path, read: Sequence[str | Path]) -> None:

@@ -110,13 +110,15 @@ def test_a_fit_replaces_neither_what_it_reads_nor_a_picture_unasked(
     """And says so before it begins."""
     asked = ["scene", "fit", ".", "--iterations", "10"]
     columns = {name: ("float", np.zeros(3, np.float32)) for name in "xyz"}
-    for name in ("points.ply", "mine.png"):
+    for name in ("points.ply", "other.ply", "mine.png"):
         Path(name).write_bytes(ply_bytes(columns))
     photograph = next(Path("images").iterdir())
-    before = {path: path.read_bytes() for path in (Path("points.ply"), Path("mine.png"), photograph)}
+    kept = (Path("points.ply"), Path("other.ply"), Path("mine.png"), photograph)
+    before = {path: path.read_bytes() for path in kept}
     more = ["--points", "points.ply", "--overwrite"]
     for words, said in (
         (["points.ply", *more], "points.ply is read by this command"),
+        (["other.ply", "--overwrite"], "other.ply holds points or a mesh, no Gaussians: it is not replaced"),
         (["room.ply", "--preview", "./points.ply", *more], "points.ply: expected a name that ends in"),
         (["room.ply", "--preview", "mine.png"], "--preview mine.png exists: name another file, or add"),
         (["room.ply", "--preview", str(photograph), "--overwrite"], "is read by this command"),
