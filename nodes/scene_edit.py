@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..evlm.scene_job import Looks, SceneJob
     from .load_all import Pipe
 
-SCHEDULES = ["consistent", "in2n", "direct"]
+SCHEDULES = ["consistent", "in2n", "direct", "canonical"]
 ROUNDS = 3  # of "consistent"
 REMEDY = (
     "to paint all the same, select first (EVLM Select in Scene), draw a mask in the first view, or choose "
@@ -72,7 +72,8 @@ class EditScene(io.ComfyNode):
                     "schedule",
                     options=SCHEDULES,
                     tooltip="consistent: all views, in rounds, fitted to their mean; in2n: one view at a "
-                    "time, as Instruct-NeRF2NeRF; direct: all views once, the fastest.",
+                    "time, as Instruct-NeRF2NeRF; direct: all views once, the fastest; canonical: of a scene "
+                    "that moves (consistent is the same there), one time first, and from it the others.",
                 ),
                 *scene_work.size_inputs(io),
                 io.Int.Input(
@@ -161,6 +162,8 @@ class EditScene(io.ComfyNode):
         edit = replace(
             own, seed=seed, strength=strength, **{name: value for name, value in said.items() if value}
         )
+        if scene.motion is not None and schedule == SCHEDULES[0]:
+            schedule = "canonical"  # what all views at once are where nothing moves
         settings = SceneEdit(schedule=schedule, views=views, longest=size, seed=seed)
         settings = replace(settings, strengths=settings.strengths[:rounds])
         with scene_views.learning():

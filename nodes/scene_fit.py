@@ -135,6 +135,7 @@ class FitScene(io.ComfyNode):
         images: Tensor | None = None,
         scene: SplatScene | None = None,
     ) -> io.NodeOutput:
+        from ..evlm.errors import SceneError
         from ..evlm.scene import SplatScene
         from ..evlm.scene.fit import FitSettings, Fitting, Growth
         from ..evlm.scene.fit.rates import SHORT
@@ -147,6 +148,10 @@ class FitScene(io.ComfyNode):
             ("seed", seed, 0, 2**31 - 1),
         ):
             sockets.within(name, value, low, high)
+        if scene is not None and scene.motion is not None:
+            raise SceneError(
+                "scene: it moves, and pictures here know no time; `python -m evlm scene fit` fits it anew"
+            )
         seen = look(cameras, images, scene, size)
         behind = colour(background) if scene is None else scene.background
         rows = None

@@ -18,6 +18,7 @@ BUNDLED = "bundled"  # the name of the scene that comes with the pack
 SAMPLE = folders.PACK / "evlm" / "bundled" / "examples" / "evlm_solids.spz"
 SUFFIXES = (".ply", ".splat", ".spz", ".ksplat")
 WORDS = re.compile(r"(orbit|cone):[0-9a-z:,.\-]{1,80}")  # cameras around the scene, in words
+OWN = "own"  # the cameras in a moving scene's folder
 CAMERAS = (
     "a file or folder of cameras in ComfyUI's input folder (COLMAP, transforms.json, poses_bounds.npy, "
     "cameras.json), or orbit:24, cone:12"
@@ -52,12 +53,19 @@ def cameras(said: str, what: str = "cameras") -> str | Path:
     """Words for an orbit, or a path in the input folder. Raises SceneError."""
     from ..evlm.errors import SceneError
 
-    if WORDS.fullmatch(said):
+    if WORDS.fullmatch(said) or said.strip() == OWN:
         return said
     path = _inside(what, said)
     if not path.exists():
         raise SceneError(f"{what} {said!r:.80} is not in ComfyUI's input folder; expected {CAMERAS}")
     return path
+
+
+def whole(path: Path) -> Path:
+    """All of a scene: of one that moves its folder."""
+    from ..evlm.scene.moving import is_moving
+
+    return path.parent if is_moving(path) else path
 
 
 def points(name: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 ORBIT = "orbit:24"
 FORMATS = ["ply", "compressed.ply", "splat", "spz"]
+BLACK = "#000000"
 COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 BACKGROUND = "What is behind everything, a sky: #rrggbb."
 
@@ -34,13 +36,14 @@ class LoadScene(io.ComfyNode):
                     "scene",
                     options=scene_folders.scenes(),
                     tooltip="A .ply (plain or compressed), .splat, .spz or .ksplat of ComfyUI's input "
-                    "folder.",
+                    "folder; of a scene that moves the canonical.ply in its folder.",
                 ),
                 io.String.Input(
                     "cameras",
                     default=ORBIT,
                     tooltip="Where it is looked at from: orbit:24 (views), orbit:24:-10,20:z (heights in "
-                    "degrees, the axis upward), cone:12, or a file or folder of cameras in the input folder.",
+                    "degrees, the axis upward), cone:12, or a file or folder of cameras in the input folder; "
+                    "own: those of a scene that moves.",
                 ),
                 io.Int.Input(
                     "size",
@@ -49,7 +52,7 @@ class LoadScene(io.ComfyNode):
                     max=8192,
                     tooltip="The longer side of the cameras' pictures is at most this, in pixels.",
                 ),
-                io.String.Input("background", default="#000000", tooltip=BACKGROUND),
+                io.String.Input("background", default=BLACK, tooltip=BACKGROUND),
                 io.Boolean.Input(
                     "photographs",
                     default=False,
@@ -72,7 +75,7 @@ class LoadScene(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, scene: Any, cameras: Any, **rest: Any) -> str:
         # What is linked is known by the node that makes it.
-        file = "" if scene is None else scene_folders.find(scene)
+        file = "" if scene is None else scene_folders.whole(scene_folders.find(scene))
         seen = "" if cameras is None else scene_folders.cameras(cameras)
         return f"{scene_folders.fingerprint(file)} {scene_folders.fingerprint_cameras(seen)}"
 
@@ -89,18 +92,26 @@ class LoadScene(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..evlm.errors import SceneError
         from ..evlm.scene import SplatScene
-        from ..evlm.scene.files import load_gaussians
-        from ..evlm.scene.poses import load_cameras
+        from ..evlm.scene.moving import load_scene
+        from ..evlm.scene.poses import LoadedCameras, load_cameras
 
         sockets.within("size", size, 16, 8192)
         behind = colour(background)
-        source = None
+        source, motion, own = None, None, ()
         if splat is None:
-            loaded = load_gaussians(scene_folders.find(scene))
+            loaded = load_scene(scene_folders.find(scene))
             gaussians, source, notes = loaded.gaussians, loaded.source, loaded.notes
+            motion, own = loaded.motion, loaded.cameras
+            if motion is not None and background.strip() == BLACK:  # as nobody has chosen another
+                behind = loaded.background
         else:
             gaussians, notes = from_splat(splat)
-        found = load_cameras(scene_folders.cameras(cameras), gaussians, size=size).within(size)
+        if cameras.strip() == scene_folders.OWN:
+            if not own:
+                raise SceneError(f"cameras {cameras!r}: the scene has none of its own; take {ORBIT}")
+            found = LoadedCameras(own).within(size)
+        else:
+            found = load_cameras(scene_folders.cameras(cameras), gaussians, size=size).within(size)
         scene_folders.check_photographs(found.photographs)
         if photographs and found.photographs is None:
             raise SceneError(f"photographs: none lie beside {cameras!r:.80}; turn `photographs` off")
@@ -110,6 +121,7 @@ class LoadScene(io.ComfyNode):
             found.photographs if photographs else None,
             background=behind,
             source=source,
+            motion=motion,
         ).noted(*notes, *found.notes)
         host.tell([about(made), *made.notes])
         return io.NodeOutput(made)
@@ -134,7 +146,8 @@ class SaveScene(io.ComfyNode):
                 io.Combo.Input(
                     "format",
                     options=FORMATS,
-                    tooltip="ply keeps every bit; compressed.ply and spz are small; splat has no harmonics.",
+                    tooltip="ply keeps every bit; compressed.ply and spz are small; splat has no harmonics. "
+                    "A scene that moves is a folder, whatever is chosen here.",
                 ),
                 io.Boolean.Input(
                     "page", default=True, tooltip="Write the page, too: one .html that needs nothing else."
@@ -152,6 +165,8 @@ class SaveScene(io.ComfyNode):
     @checked
     def execute(cls, scene: SplatScene, filename_prefix: str, format: str, page: bool) -> io.NodeOutput:
         sockets.choice("format", format, FORMATS)
+        if scene.motion is not None:
+            return _saved_moving(scene, filename_prefix, page)
         file, beside = scene_folders.new_names(filename_prefix, [f".{format}", ".html"])
         notes = [*save(scene, file), *(save_page(scene, file, beside) if page else ())]
         size = file.stat().st_size
@@ -187,6 +202,21 @@ class SceneToSplat(io.ComfyNode):
         return io.NodeOutput(to_splat(scene.gaussians))
 
 
+def _saved_moving(scene: SplatScene, prefix: str, page: bool) -> io.NodeOutput:
+    """The folder of a scene that moves, and a page beside it that plays."""
+    from ..evlm.scene.moving import save_folder
+    from ..evlm.scene.moving.folder import CANONICAL
+
+    place, beside = scene_folders.new_names(prefix, [".scene", ".html"])
+    place.parent.mkdir(parents=True, exist_ok=True)
+    notes = [*save_folder(place, scene), *(save_page(scene, place, beside) if page else ())]
+    size = sum(each.stat().st_size for each in place.iterdir())
+    said = f"{folders.shortened(str(place))}: {len(scene):,} Gaussians that move, {size:,} bytes"
+    text = "\n".join([said, *notes])
+    host.tell([text])
+    return io.NodeOutput(str(place / CANONICAL), ui={"text": [text]})
+
+
 def colour(text: str) -> tuple[float, float, float]:
     """#rrggbb -> RGB in 0..1. Raises RequestError."""
     from ..evlm.errors import RequestError
@@ -201,7 +231,8 @@ def about(scene: SplatScene) -> str:
     """What there is, in a line."""
     chosen = "" if scene.selection is None else f", {int(scene.selection.sum()):,} selected"
     views = f"{len(scene.cameras)} cameras" if len(scene.cameras) != 1 else "1 camera"
-    return f"{len(scene):,} Gaussians{chosen}, {views}"
+    moves = "" if scene.motion is None else f", {int(scene.motion.moving.sum()):,} of them move"
+    return f"{len(scene):,} Gaussians{chosen}{moves}, {views}"
 
 
 def save(scene: SplatScene, path: Path) -> tuple[str, ...]:
@@ -225,8 +256,13 @@ def save_page(scene: SplatScene, file: Path, path: Path) -> tuple[str, ...]:
         return (f"no page: it holds at most {MOST:,} Gaussians",)
     camera = scene.cameras[0] if scene.cameras else None
     try:
-        write_page(path, scene_page(scene.gaussians, camera, file.name, scene.background))
+        write_page(
+            path, scene_page(scene.gaussians, camera, file.name, scene.background, motion=scene.motion)
+        )
     except SceneError:
-        file.unlink(missing_ok=True)
+        if file.is_dir():
+            shutil.rmtree(file, ignore_errors=True)
+        else:
+            file.unlink(missing_ok=True)
         raise
     return ()

@@ -58,6 +58,12 @@ class RenderScene(io.ComfyNode):
                 io.Float.Input(
                     "fps", default=12.0, min=1.0, max=120.0, step=1.0, tooltip="Views a second in the clip."
                 ),
+                io.String.Input(
+                    "times",
+                    default="",
+                    tooltip="Of a scene that moves: all (also when empty), how many, or 0.0,0.5,1.0. Its "
+                    "first camera sees them all; an orbit goes around meanwhile.",
+                ),
             ],
             outputs=[
                 io.Image.Output("image", display_name="image", tooltip="A picture for each camera."),
@@ -80,12 +86,14 @@ class RenderScene(io.ComfyNode):
         show_selection: bool,
         antialias: bool,
         fps: float,
+        times: str = "",
     ) -> io.NodeOutput:
         from ..evlm.files.clip_writer import write_clip
 
         sockets.within("size", size, 16, 8192)
         sockets.within("fps", fps, 1, 120)
         views = scene_views.cameras_of(scene, cameras, size)
+        views = scene_views.in_time(scene, views, not cameras.strip(), times)
         height, width = views[0].height, views[0].width
         clips.check_size("scene", len(views), height, width, FEWER)
         gaussians = scene_views.on_device(scene.gaussians)

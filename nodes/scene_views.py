@@ -82,6 +82,16 @@ def cameras_of(scene: SplatScene, said: str, size: int) -> tuple[Camera, ...]:
     return alike([camera.within(size) for camera in scene.cameras])
 
 
+def in_time(scene: SplatScene, views: Sequence[Camera], own: bool, times: str) -> tuple[Camera, ...]:
+    """Cameras that know their time. own: they are the scene's, of which the first then sees all times.
+    Raises SceneError: times of a scene that stands still, or none."""
+    from ..evlm.scene.moving import paired, times_of
+
+    if scene.motion is None and not times.strip():
+        return tuple(views)
+    return paired(views[:1] if own else views, times_of(times.strip() or "all", scene.motion))
+
+
 def first(scene: SplatScene, size: int = 512) -> Tensor:
     """[1, H, W, 3]: what the scene's first camera sees, by which an edit of it is planned; its photograph,
     where there is one. Raises SceneError: no cameras."""
@@ -113,14 +123,18 @@ def drawn(
     scene: SplatScene, gaussians: Gaussians, cameras: Sequence[Camera], antialias: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """For each camera (picture [H, W, 3], how much of what is seen is selected [H, W]), both in 0..1 on the
-    CPU. gaussians: the scene's, where they are drawn."""
+    CPU. gaussians: the scene's, where they are drawn; of a scene that moves each camera sees its own time."""
+    from ..evlm.scene.motion import posed
     from ..evlm.scene.raster import rasterize
     from ..evlm.scene.raster.harmonics import colours
 
     chosen = None if scene.selection is None else scene.selection.to(gaussians.means)[:, None]
     background = torch.tensor([*scene.background, 0.0]).to(gaussians.means)
+    still = gaussians
+    motion = None if scene.motion is None else scene.motion.to(gaussians.means.device)
     for camera in cameras:
         with torch.no_grad():
+            gaussians = posed(still, camera, motion)
             if chosen is None:
                 shown = rasterize(gaussians, camera, background[:3], antialias=antialias).image
                 mask = torch.zeros(shown.shape[:2])

@@ -68,10 +68,17 @@ TOGETHER = 8  # views that an editor takes at once
 def there(scene: SplatScene) -> SplatScene:
     """The scene on ComfyUI's device, in copies that can be learnt from; for use in `scene_views.learning`.
     Raises SceneError: more Gaussians than are drawn there in bearable time."""
+    from ..evlm.scene.motion import Keys
+
     gaussians = scene_views.own(scene_views.on_device(scene.gaussians))
     chosen = None if scene.selection is None else scene.selection.to(gaussians.means.device, copy=True)
     cameras = tuple(scene_views.own_camera(camera) for camera in scene.cameras)
-    return replace(scene, gaussians=gaussians, cameras=cameras, selection=chosen)
+    motion = None
+    if scene.motion is not None:
+        copies = {name: each.clone() for name, each in scene.motion.tensors().items()}
+        kept = Keys(scene.motion.keys.times.clone())
+        motion = type(scene.motion).from_tensors(kept, copies).to(gaussians.means.device)
+    return replace(scene, gaussians=gaussians, cameras=cameras, selection=chosen, motion=motion)
 
 
 def looks_of(job: SceneJob) -> Looks:
@@ -149,10 +156,7 @@ def some_of(looks: Looks) -> list[int]:
 
 def finished(scene: SplatScene, source: SplatScene) -> SplatScene:
     """A scene for the nodes that follow: on the CPU, with the cameras that came."""
-    chosen = None if scene.selection is None else scene.selection.cpu()
-    return replace(
-        scene, gaussians=scene.gaussians.detached().to("cpu"), cameras=source.cameras, selection=chosen
-    )
+    return replace(scene, gaussians=scene.gaussians.detached(), cameras=source.cameras).to("cpu")
 
 
 @contextmanager
@@ -164,6 +168,9 @@ def work_folder(scene: SplatScene, editor: Any, *parts: Any) -> Iterator[tuple[P
     places = [part for camera in scene.cameras for part in (camera.view, camera.intrinsics)]
     sizes = [(camera.width, camera.height) for camera in scene.cameras]
     chosen = None if scene.selection is None else scene.selection
+    if scene.motion is not None:
+        places += [*scene.motion.tensors().values(), scene.motion.keys.times]
+        parts = (*parts, [camera.time for camera in scene.cameras])
     key = unfinished.key_of(
         *scene.gaussians.tensors().values(), chosen, *places, sizes, scene.background, said, *parts
     )

@@ -261,3 +261,48 @@ def test_a_splat_of_another_pack_is_checked(told: list[str]) -> None:
         (SimpleNamespace(positions=1), "a link to a SPLAT"),
     ):
         assert message in refused("EVLM_LoadScene", splat=wrong)
+
+
+@pytest.fixture
+def walk(scene: Any, base: Path) -> Any:
+    """The bundled scene, of which one half moves aside, in the input folder."""
+    motions = part("evlm.scene.motion")
+    half = scene.gaussians.means[:, 0] > 0
+    motion = motions.RigidBases.begin(scene.gaussians, half, motions.Keys.even(3), count=1)
+    motion.shifts[0, :, 2] = torch.tensor([0.0, 0.4, 0.8])
+    moving = part("evlm.scene").SplatScene(
+        scene.gaussians, scene.cameras, background=scene.background, motion=motion
+    )
+    part("evlm.scene.moving").save_folder(base / "input" / "walk", moving)
+    return moving
+
+
+def test_a_moving_scene_goes_in_through_time_and_out_again(walk: Any, base: Path, told: list[str]) -> None:
+    pytest.importorskip("av")
+    assert "walk/canonical.ply" in nodes()["EVLM_LoadScene"].GET_SCHEMA().inputs[0].options
+    how = {"scene": "walk/canonical.ply", "cameras": "own", "size": 48}
+    print_before = nodes()["EVLM_LoadScene"].fingerprint_inputs(**how)
+    read = call("EVLM_LoadScene", **how).args[0]
+    assert read.motion is not None and "of them move, 4 cameras" in told[-1]
+    assert read.background == walk.background and read.cameras[0].width == 48
+    images, _, video = call("EVLM_RenderScene", scene=read, size=48).args
+    assert images.shape == (3, 48, 48, 3) and (images[0] - images[2]).abs().mean() > 0.01
+    assert part("evlm.files.clips").read_clip(video.get_stream_source()).frames.shape[0] == 3
+    around = call("EVLM_RenderScene", scene=read, cameras="orbit:5", size=16, times="2").args[0]
+    assert len(around) == 5
+    made = call("EVLM_SaveScene", scene=read, filename_prefix="out", format="spz")
+    folder = base / "output" / "out_00001.scene"
+    assert made.args == (str(folder / "canonical.ply"),)
+    assert '"motion"' in (base / "output" / "out_00001.html").read_text()
+    for name in ("canonical.ply", "motion.safetensors"):
+        assert (folder / name).read_bytes() == (base / "input" / "walk" / name).read_bytes()
+    motion = base / "input" / "walk" / "motion.safetensors"
+    motion.touch()
+    assert nodes()["EVLM_LoadScene"].fingerprint_inputs(**how) != print_before
+
+
+def test_what_a_still_scene_has_not_is_said(scene: Any, walk: Any) -> None:
+    assert "stands still" in refused("EVLM_RenderScene", scene=scene, times="all", size=16)
+    assert "has none of its own" in refused("EVLM_LoadScene", cameras="own")
+    images = torch.zeros(4, 16, 16, 3)
+    assert "it moves" in refused("EVLM_FitScene", scene=walk, images=images, cameras="")

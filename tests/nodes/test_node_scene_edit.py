@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -232,3 +233,23 @@ def test_what_is_selected_goes_where_the_plan_removes(pipe: Any, selected: Any) 
     assert bits(edited, stays) == bits(source, ~source.selection)
     gone = source.gaussians.means[source.selection]
     assert not (edited.gaussians.means[:, None] == gone[None]).all(-1).any()
+
+
+def test_a_moving_scene_keeps_its_motion_and_all_that_is_not_selected(
+    pipe: Any, selected: Any, plan: Any, told: list[str]
+) -> None:
+    source, motions = selected.args[0], part("evlm.scene.motion")
+    motion = motions.RigidBases.begin(source.gaussians, source.selection, motions.Keys.even(2), count=1)
+    motion.shifts[0, 1, 1] = 0.5
+    moving = replace(source, motion=motion)
+    quick = {**QUICK, "views": 4, "schedule": "consistent", "rounds": 1}
+    with torch.inference_mode():
+        edited, pairs, _, _ = call("EVLM_EditScene", pipe=pipe, scene=moving, plan=plan, **quick).args
+    rows = source.selection
+    assert bits(edited, ~rows) == bits(source, ~rows) and bits(edited, rows) != bits(source, rows)
+    for name, tensor in motion.tensors().items():
+        assert torch.equal(edited.motion.tensors()[name], tensor)
+    before = pairs[:, :, :SIZE]
+    assert (before[0] - before[-1]).abs().mean() > 0.01, "the last of the views is of the other time"
+    with torch.no_grad():
+        assert edited.at(1.0).means.shape == source.gaussians.means.shape

@@ -53,20 +53,40 @@ function loaded(bytes) {
   const count = bytes.length / ROW, floats = new Float32Array(bytes.buffer), words = new Uint32Array(bytes.buffer);
   const high = Math.ceil(count / ACROSS), texture = new Uint32Array(ACROSS * TEXELS * high * 4);
   const numbers = new Float32Array(texture.buffer), places = new Float32Array(3 * count);
-  for (let i = 0; i < count; i++) {
+  function put(i, place, turn) {
     const f = 8 * i, to = 12 * i;
-    let [w, x, y, z] = [0, 1, 2, 3].map((k) => (bytes[ROW * i + 28 + k] - 128) / 128);
+    let [w, x, y, z] = turn;
     const length = Math.hypot(w, x, y, z) || 1;
     w /= length; x /= length; y /= length; z /= length;
     const m = [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
       2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
       2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)].map((v, k) => v * floats[f + 3 + (k % 3)]);
     const cov = (r, c) => m[3 * r] * m[3 * c] + m[3 * r + 1] * m[3 * c + 1] + m[3 * r + 2] * m[3 * c + 2];
-    for (let k = 0; k < 3; k++) numbers[to + k] = places[3 * i + k] = floats[f + k];
+    for (let k = 0; k < 3; k++) numbers[to + k] = places[3 * i + k] = place[k];
     texture[to + 3] = words[f + 6];
     numbers.set([cov(0, 0), cov(0, 1), cov(0, 2), cov(1, 1), cov(1, 2), cov(2, 2)], to + 4);
   }
-  return { count, high, texture, places };
+  for (let i = 0; i < count; i++) {
+    const turn = [0, 1, 2, 3].map((k) => (bytes[ROW * i + 28 + k] - 128) / 128);
+    put(i, floats.subarray(8 * i, 8 * i + 3), turn);
+  }
+  return { count, high, texture, places, put };
+}
+
+// A scene that moves: a function that puts its moving rows where they are at a time in 0..1.
+function moves(motion, put) {
+  const which = new Uint32Array(bytesOf(motion.which).buffer), ways = new Float32Array(bytesOf(motion.ways).buffer);
+  const n = which.length;
+  return (time) => {
+    const at = time * (motion.times - 1), before = Math.min(Math.floor(at), motion.times - 2), share = at - before;
+    for (let j = 0; j < n; j++) {
+      const a = 7 * (before * n + j), b = a + 7 * n, mixed = new Array(7);
+      let near = 0;
+      for (let k = 3; k < 7; k++) near += ways[a + k] * ways[b + k];
+      for (let k = 0; k < 7; k++) mixed[k] = (1 - share) * ways[a + k] + share * (k > 2 && near < 0 ? -1 : 1) * ways[b + k];
+      put(which[j], mixed, mixed.slice(3));
+    }
+  };
 }
 
 function compiled() {
@@ -118,7 +138,7 @@ function viewOf({ eye, target, up }) {
 
 function start() {
   if (!gl) { say("This browser has no WebGL 2; open the page in another one."); return; }
-  const { count, high, texture, places } = loaded(bytesOf(scene.rows));
+  const { count, high, texture, places, put } = loaded(bytesOf(scene.rows));
   if (high > gl.getParameter(gl.MAX_TEXTURE_SIZE)) { say(`${count} Gaussians are more than this browser can show.`); return; }
   const program = compiled();
   gl.useProgram(program);
@@ -187,6 +207,27 @@ function start() {
   canvas.addEventListener("contextmenu", (e) => e.preventDefault());
   canvas.addEventListener("dblclick", () => { camera = begin(); soon(); });
   window.addEventListener("resize", soon);
+  if (scene.motion) play(scene.motion, put, () => {
+    gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, ACROSS * TEXELS, high, gl.RGBA_INTEGER, gl.UNSIGNED_INT, texture);
+    soon();
+  });
   draw();
+}
+
+// Time goes from 0 to 1 and begins again; the slider holds it, a press of the space bar stops it and lets it go on.
+function play(motion, put, changed) {
+  const to = moves(motion, put), slider = document.getElementById("time");
+  let playing = !new URLSearchParams(location.search).has("time"), last = null;
+  const show = (time) => { slider.value = time; to(time); changed(); };
+  function step(now) {
+    if (playing && last !== null) show((Number(slider.value) + (now - last) / 1000 / motion.seconds) % 1);
+    last = now;
+    requestAnimationFrame(step);
+  }
+  slider.hidden = false;
+  slider.addEventListener("input", () => { playing = false; show(Number(slider.value)); });
+  window.addEventListener("keydown", (e) => { if (e.key === " ") { e.preventDefault(); playing = !playing; } });
+  show(Number(new URLSearchParams(location.search).get("time") || 0));
+  requestAnimationFrame(step);
 }
 try { start(); } catch (error) { say(`The scene cannot be shown: ${error.message}`); }

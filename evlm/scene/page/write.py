@@ -18,8 +18,10 @@ from ...files.pictures import write_atomically
 from ..camera import Camera
 from ..files.splat import write_splat
 from ..gaussians import Gaussians
+from ..motion import Motion
 
 MOST = 2_000_000  # Gaussians: 85 MB of page, and what a browser's texture holds
+TIMES, WAYS, SECONDS = 48, 32 << 20, 4.0  # of a moving scene: at most, their bytes, and how long it plays
 _HERE = Path(__file__).parent
 _HELP = "drag to turn, wheel to come near, right button or Shift to move, double click to begin again"
 
@@ -30,12 +32,13 @@ def scene_page(
     title: str = "scene",
     background: tuple[float, float, float] = (0.0, 0.0, 0.0),
     help_line: bool = True,
+    motion: Motion | None = None,
 ) -> str:
     """HTML that shows the Gaussians and asks nothing of the network.
 
     camera: where the view begins, its focal length in shares of the height; None: before the scene, as a .ply
-    stands (y down, z forward). background: 0..1. help_line: say how it is turned. Colours are those that a
-    .splat has: the same from every side.
+    stands (y down, z forward). background: 0..1. help_line: say how it is turned. motion: with one the
+    page plays. Colours are those that a .splat has: the same from every side.
 
     Raises SceneError: more Gaussians than a page can hold.
     """
@@ -52,6 +55,8 @@ def scene_page(
         "background": list(background),
         "rows": base64.b64encode(rows.getvalue()).decode("ascii"),
     }
+    if motion is not None and bool(motion.moving.any()):
+        data["motion"] = _ways(plain, motion)
     parts = {
         "title": html.escape(title),
         "said": html.escape(_HELP) if help_line else "",
@@ -60,6 +65,23 @@ def scene_page(
     }
     page = _HERE.joinpath("page.html").read_text(encoding="utf-8")
     return re.sub(r"\{(title|said|scene|viewer)\}", lambda found: parts[found[1]], page)
+
+
+def _ways(gaussians: Gaussians, motion: Motion) -> dict[str, Any]:
+    """The rows that move, and at even times where they are: [T, M, 7] of places and turns."""
+    moving = motion.moving.cpu()
+    count = max(2, min(TIMES, WAYS // (28 * int(moving.sum()))))
+    ways = []
+    for at in range(count):
+        then = motion.at(gaussians, at / (count - 1)).rows(moving)
+        ways.append(torch.cat([then.means, torch.nn.functional.normalize(then.quats, dim=1)], 1))
+    which = moving.nonzero().flatten().to(torch.int32)
+    return {
+        "seconds": SECONDS,
+        "times": count,
+        "which": base64.b64encode(which.numpy().tobytes()).decode("ascii"),
+        "ways": base64.b64encode(torch.stack(ways).float().contiguous().numpy().tobytes()).decode("ascii"),
+    }
 
 
 def write_page(path: str | os.PathLike[str], page: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from splat_examples import some_gaussians
+from test_moving_folders import walking
 
 from evlm.cli.main import main
 from evlm.errors import SceneError
@@ -76,6 +77,38 @@ def test_the_command_writes_it_and_replaces_nothing_unasked(
     assert main(["scene", "page", "a.ply", "a.txt"]) == 2
 
 
+def test_a_page_of_a_moving_scene_holds_the_ways_of_what_moves() -> None:
+    moving = walking()
+    assert moving.motion is not None
+    held = data_of(scene_page(moving.gaussians, motion=moving.motion))["motion"]
+    which = np.frombuffer(base64.b64decode(held["which"]), np.uint32)
+    ways = np.frombuffer(base64.b64decode(held["ways"]), np.float32).reshape(held["times"], len(which), 7)
+    assert which.tolist() == list(range(0, 50, 2)) and held["times"] == 48
+    assert np.allclose(ways[-1, :, :3], moving.at(1.0).means[::2]) and "motion" not in data_of(
+        scene_page(moving.gaussians)
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium")
+@pytest.mark.parametrize("time", [0.0, 0.6])
+def test_in_a_browser_a_moving_scene_is_where_it_is_at_a_time(time: float, tmp_path: Path) -> None:
+    from evlm.scene.raster import rasterize
+
+    moving = walking()
+    seen, background = camera(), (0.2, 0.3, 0.4)
+    write_page(
+        tmp_path / "a.html",
+        scene_page(moving.gaussians, seen, background=background, help_line=False, motion=moving.motion),
+    )
+    page = (tmp_path / "a.html").read_text()
+    (tmp_path / "a.html").write_text(page.replace("slider.hidden = false;", ""))
+    shown = screenshot(tmp_path, f"?time={time}")
+    drawn = rasterize(moving.at(time), seen, torch.tensor(background)).image.clamp(0, 1).numpy()
+    other = rasterize(moving.at(1.0), seen, torch.tensor(background)).image.clamp(0, 1).numpy()
+    assert np.abs(shown - drawn).mean() < 0.01 < np.abs(shown - other).mean()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium")
 def test_in_a_browser_it_looks_as_our_renderer_draws_it(tmp_path: Path) -> None:
@@ -87,12 +120,22 @@ def test_in_a_browser_it_looks_as_our_renderer_draws_it(tmp_path: Path) -> None:
     background = (0.2, 0.3, 0.4)
     page = scene_page(g, camera(), background=background, help_line=False)
     write_page(tmp_path / "a.html", page)
+    shown = screenshot(tmp_path)
+    drawn = rasterize(
+        load_gaussians(tmp_path / "a.splat").gaussians, camera(), torch.tensor(background)
+    ).image
+    apart = np.abs(shown - drawn.clamp(0, 1).numpy())
+    assert apart.max() < 0.03 and -10 * np.log10((apart**2).mean()) > 45
+
+
+def screenshot(tmp_path: Path, asked: str = "") -> np.ndarray:
+    """[H, W, 3] in 0..1 of a.html in Chromium."""
     gl = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
     size = ["--hide-scrollbars", "--force-device-scale-factor=1", f"--window-size={WIDTH},{HEIGHT}"]
     shot = [
         "--virtual-time-budget=5000",
         f"--screenshot={tmp_path / 'a.png'}",
-        f"file://{tmp_path / 'a.html'}",
+        f"file://{tmp_path / 'a.html'}{asked}",
     ]
     command = [
         "chromium",
@@ -105,9 +148,4 @@ def test_in_a_browser_it_looks_as_our_renderer_draws_it(tmp_path: Path) -> None:
     ]
     subprocess.run(command, check=True, capture_output=True, timeout=280)
     with Image.open(tmp_path / "a.png") as image:
-        shown = np.asarray(image.convert("RGB")) / 255
-    drawn = rasterize(
-        load_gaussians(tmp_path / "a.splat").gaussians, camera(), torch.tensor(background)
-    ).image
-    apart = np.abs(shown - drawn.clamp(0, 1).numpy())
-    assert apart.max() < 0.03 and -10 * np.log10((apart**2).mean()) > 45
+        return np.asarray(image.convert("RGB")) / 255
