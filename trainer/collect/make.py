@@ -83,6 +83,7 @@ class _Making:
         self.recipe, self.questions, self.out, self.whole = recipe, questions, out, whole
         self.work = out / "work"
         self.dropped: list[dict[str, Any]] = []
+        self.clusters: dict[str, str] = {}  # group -> its cluster's name
 
     def run(self, only: str | None) -> Made:
         if only is None and self.recipe.teacher is not None:  # before anybody is asked
@@ -90,7 +91,7 @@ class _Making:
         copies = self._copied()
         if only == "pictures":
             return Made(0, {}, 0.0)
-        asked = self._sound(copies)
+        asked = self._of_one_split(self._sound(copies), copies)
         if only == "pairs" or self.recipe.teacher is None:
             return Made(0, self._counted(), 0.0)
         answers = Answers(self.work / "answers.sqlite")
@@ -190,10 +191,8 @@ class _Making:
         if not settings.find:
             return taught
         pictures = Pictures(self.out, self.recipe.frames)
-        stage, finder = (
-            Stage(self.work / "masks.jsonl", pictures.flush),
-            MaskFinder(self.out, settings, pictures),
-        )
+        finder = MaskFinder(self.out, settings, pictures)
+        stage = Stage(self.work / "masks.jsonl", pictures.flush)
         tasks = [mask_task(each.question, each.task, each.result) for each in taught]
         work = [(key_of(MASKS_VERSION, asdict(settings), task), task) for task in tasks]
         with _bar("masks", len(work)) as report:
@@ -208,14 +207,9 @@ class _Making:
         return good
 
     def _write(self, taught: list[Taught]) -> int:
-        lines, texts, names = [], TextFilter(self.recipe.filters), self._clusters(taught)
+        lines, texts = [], TextFilter(self.recipe.filters)
         for question, task, result, mask in taught:
-            cluster = names[question.item.group]
-            splits = {split_of(names.get(group, group), self.recipe.seed, self.recipe.split)
-                      for group in (question.item.group, *question.groups)}  # fmt: skip
-            if len(splits) > 1:  # near originals moved one of them
-                self._drop(question, "split", f"its references are in {', '.join(sorted(splits))}")
-                continue
+            cluster = self.clusters[question.item.group]
             found = texts.problem(question.edit_type, result["trace"])
             if found is not None:
                 self._drop(question, *found)
@@ -232,12 +226,27 @@ class _Making:
         self._put(self.out / ROWS_FILE, "".join(lines))
         return len(lines)
 
-    def _clusters(self, taught: list[Taught]) -> dict[str, str]:
+    def _of_one_split(
+        self, questions: Sequence[Question], copies: dict[str, dict[str, Any]]
+    ) -> list[Question]:
+        """Those whose references are in the split of their original: near originals may have moved one."""
+        self.clusters = names = self._clustered(questions, copies)
+        kept = []
+        for question in questions:
+            splits = {split_of(names.get(group, group), self.recipe.seed, self.recipe.split)
+                      for group in (question.item.group, *question.groups)}  # fmt: skip
+            if len(splits) > 1:
+                self._drop(question, "split", f"its references are in {', '.join(sorted(splits))}")
+            else:
+                kept.append(question)
+        return kept
+
+    def _clustered(self, questions: Sequence[Question], copies: dict[str, dict[str, Any]]) -> dict[str, str]:
         """The cluster of near-duplicate originals that each group is in, by its name."""
         shown: dict[str, set[str]] = defaultdict(set)
-        for each in taught:
-            shown[each.task["original"][0]].add(each.question.item.group)
-        hashes: dict[str, list[int]] = {each.question.item.group: [] for each in taught}
+        for question in questions:
+            shown[copies[question.item.original.id]["paths"][0]].add(question.item.group)
+        hashes: dict[str, list[int]] = {question.item.group: [] for question in questions}
         found = self._hashes(shown)
         for path in sorted(shown):
             for group in sorted(shown[path]):

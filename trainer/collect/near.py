@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,28 +31,35 @@ def phash(path: Path) -> int | None:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def near_pairs(hashes: Sequence[int], distance: int = DISTANCE) -> list[tuple[int, int]]:
-    """Every (i, j), i < j, whose hashes differ in at most `distance` bits; all are compared with all."""
+def near_pairs(hashes: Sequence[int], distance: int = DISTANCE) -> Iterator[tuple[int, int]]:
+    """Every (i, j), i < j, whose hashes differ in at most `distance` bits; all are compared with all. Of
+    equal ones each with each, so give them once."""
     values = np.array(hashes, dtype=np.uint64)
-    pairs: list[tuple[int, int]] = []
     for start in range(0, len(values), _BLOCK):
         differing = values[start : start + _BLOCK, None] ^ values[None, start:]
         bits = sum(_ONES[(differing >> np.uint64(shift)) & np.uint64(0xFFFF)] for shift in (0, 16, 32, 48))
         for i, j in np.argwhere(bits <= distance).tolist():
             if i < j:
-                pairs.append((start + i, start + j))
-    return pairs
+                yield start + i, start + j
 
 
 def repeated(items: Sequence[Sequence[int]], distance: int = DISTANCE) -> dict[int, int]:
     """{number: an earlier one's} of items whose hashes are all near those of an earlier, kept one."""
-    found: dict[int, int] = {}
-    for i, j in sorted(near_pairs([item[0] for item in items], distance), key=lambda pair: pair[::-1]):
+    firsts: dict[tuple[int, ...], int] = {}
+    for number, item in enumerate(items):
+        firsts.setdefault(tuple(item), number)
+    once, found = list(firsts.values()), dict[int, int]()
+    pairs = near_pairs([items[number][0] for number in once], distance)
+    for i, j in sorted(((once[i], once[j]) for i, j in pairs), key=lambda pair: pair[::-1]):
         one, other = items[i], items[j]
         if i in found or j in found or len(one) != len(other):
             continue
         if all(bin(a ^ b).count("1") <= distance for a, b in zip(one, other, strict=True)):
             found[j] = i
+    for number, item in enumerate(items):
+        first = firsts[tuple(item)]
+        if first != number:
+            found[number] = found.get(first, first)
     return found
 
 
@@ -69,10 +76,17 @@ def clusters(hashes: Mapping[str, Sequence[int]], distance: int = DISTANCE) -> d
             group = root[group]
         return group
 
-    every = [(value, group) for group, values in sorted(hashes.items()) for value in values]
-    for i, j in near_pairs([value for value, _ in every], distance):
-        first, second = sorted((find(every[i][1]), find(every[j][1])))
+    def unite(one: str, other: str) -> None:
+        first, second = sorted((find(one), find(other)))
         root[second] = first
+
+    owner: dict[int, str] = {}  # of each hash
+    for group, values in sorted(hashes.items()):
+        for value in values:
+            unite(owner.setdefault(value, group), group)
+    every = list(owner)
+    for i, j in near_pairs(every, distance):
+        unite(owner[every[i]], owner[every[j]])
     return {group: find(group) for group in hashes}
 
 

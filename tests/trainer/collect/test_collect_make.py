@@ -178,6 +178,18 @@ def test_one_picture_under_two_names_is_in_one_split(tmp_path: Path) -> None:
     assert len(splits) == 2 and len(groups) == 8 and all(len(each) == 1 for each in splits.values())
 
 
+def test_what_near_originals_part_is_dropped_before_the_teacher_is_asked(tmp_path: Path) -> None:
+    with teaching() as teacher:
+        path = recipe(tmp_path, teacher, samples=1)
+        for n in range(8):
+            folder = tmp_path / "photos/originals"
+            (folder / f"{n}.png").write_bytes((folder / f"{n % 4}.png").read_bytes())
+        make(path, "rows=60", "split.test=0.5", "filters.pairs=false", "filters.duplicates=false")
+    lines = (tmp_path / "out/work/dropped.jsonl").read_text().splitlines()
+    assert lines and {json.loads(line)["name"] for line in lines} == {"split"}
+    assert len(teacher.asked) == len(rows(tmp_path).splitlines()) > 3
+
+
 def test_another_make_in_the_same_folder_is_one_clear_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

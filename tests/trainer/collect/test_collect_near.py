@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from trainer.collect.near import clusters, near_pairs, phash
+from trainer.collect.near import clusters, near_pairs, phash, repeated
 from trainer.collect.recipe import Split
 from trainer.collect.split import split_of
 
@@ -48,7 +49,28 @@ def test_pairs_are_those_of_the_slow_comparison() -> None:
         flipped = dice.sample(range(64), dice.randint(0, 9))
         hashes[n + 1] = hashes[n] ^ sum(1 << bit for bit in flipped)
     slow = [(i, j) for i, j in combinations(range(400), 2) if bin(hashes[i] ^ hashes[j]).count("1") <= 6]
-    assert len(slow) > 50 and near_pairs(hashes) == slow
+    assert len(slow) > 50 and list(near_pairs(hashes)) == slow
+
+
+def test_repeated_items_are_those_of_the_slow_comparison_and_equal_ones_cost_no_memory() -> None:
+    dice = random.Random(4)
+    base = [dice.getrandbits(64) for _ in range(12)]
+    items = [[dice.choice(base) ^ sum(1 << dice.randrange(64) for _ in range(dice.choice((0, 0, 4)))),
+              dice.choice((1, 2, 1 << 40))] for _ in range(300)]  # fmt: skip
+    slow: dict[int, int] = {}
+    for j, item in enumerate(items):
+        for i in range(j):
+            if i not in slow and all(distance(a, b) <= 6 for a, b in zip(items[i], item, strict=True)):
+                slow[j] = i
+                break
+    assert len(slow) > 200 and repeated(items) == slow
+    tracemalloc.start()
+    try:
+        assert set(repeated([[7, 9]] * 1200).values()) == {0}
+        assert set(clusters({f"{n:04}": [7] for n in range(1200)}).values()) == {"0000"}
+        assert tracemalloc.get_traced_memory()[1] < 8e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_groups_of_near_pictures_are_one_cluster_and_one_split() -> None:
