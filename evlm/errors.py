@@ -85,6 +85,10 @@ class AnswerError(EndpointError):
     """An answer to one question that holds none: refused, filtered, used up in thought, unreadable."""
 
 
+class UnreachableError(EndpointError):
+    """An endpoint to which nothing was sent, for there is no way there now."""
+
+
 class BusyError(EndpointError):
     """An endpoint that has too much to do."""
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from ..errors import Cancelled, EndpointError
+from ..errors import Cancelled, EndpointError, UnreachableError
 
 KEY_VARIABLE = "EVLM_API_KEY"
 PRIVATE_VARIABLE = "EVLM_ALLOW_PRIVATE_ENDPOINTS"
@@ -91,7 +91,7 @@ def connect(address: Address, key: str, allow_private: bool, timeout: float) -> 
     try:
         entries = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise EndpointError(
+        raise UnreachableError(
             f"{address.host} is not known ({error}); check the endpoint's address", broken=True
         ) from None
     numbers = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
@@ -119,7 +119,9 @@ def connect(address: Address, key: str, allow_private: bool, timeout: float) -> 
             sock.settimeout(timeout)
             connection.sock = sock
             return connection
-    raise EndpointError(f"{address.url} cannot be reached ({failure}); is the server running?", broken=True)
+    raise UnreachableError(
+        f"{address.url} cannot be reached ({failure}); is the server running?", broken=True
+    )
 
 
 class Calls:

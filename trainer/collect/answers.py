@@ -18,6 +18,7 @@ CREATE TABLE IF NOT EXISTS answer(key TEXT PRIMARY KEY, text TEXT NOT NULL, fini
     asked INTEGER, written INTEGER, seconds REAL NOT NULL, date TEXT NOT NULL, cost REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS sent(number INTEGER PRIMARY KEY, key TEXT NOT NULL, date TEXT NOT NULL,
     said TEXT);
+CREATE TABLE IF NOT EXISTS lost(number INTEGER PRIMARY KEY, cost REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS refused(key TEXT PRIMARY KEY, said TEXT NOT NULL, date TEXT NOT NULL);
 """
 
@@ -62,9 +63,11 @@ class Answers:
             cursor = self._base.execute("INSERT INTO sent(key, date) VALUES (?, ?)", (key, _now()))
         return int(cursor.lastrowid or 0)
 
-    def failed(self, number: int, said: str) -> None:
-        """Notes that a request had no answer, and why."""
+    def failed(self, number: int, said: str, cost: float = 0.0) -> None:
+        """Notes that a request had no answer, and why. cost: what it may have cost all the same."""
         with self._told():
+            if cost:
+                self._base.execute("INSERT OR REPLACE INTO lost VALUES (?, ?)", (number, cost))
             self._base.execute("UPDATE sent SET said = ? WHERE number = ?", (said[:300], number))
 
     def put(self, number: int, key: str, kept: Kept) -> None:
@@ -91,7 +94,8 @@ class Answers:
             )
 
     def sums(self) -> dict[str, Any]:
-        """Of all runs in this folder: requests sent, answers, tokens, cost, seconds, first and last date."""
+        """Of all runs in this folder: requests sent, answers, tokens, cost, seconds, first and last date.
+        lost: what those without a usable answer may have cost beside that."""
         with self._told():
             sent, first, last = self._base.execute(
                 "SELECT count(*), min(date), max(date) FROM sent"
@@ -99,9 +103,10 @@ class Answers:
             count, asked, written, cost, seconds = self._base.execute(
                 "SELECT count(*), sum(asked), sum(written), sum(cost), sum(seconds) FROM answer"
             ).fetchone()
+            lost = self._base.execute("SELECT sum(cost) FROM lost").fetchone()[0]
         return {
             "sent": sent, "answers": count, "tokens_in": asked or 0, "tokens_out": written or 0,
-            "cost": cost or 0.0, "seconds": seconds or 0.0, "first": first, "last": last,
+            "cost": cost or 0.0, "lost": lost or 0.0, "seconds": seconds or 0.0, "first": first, "last": last,
         }  # fmt: skip
 
     def close(self) -> None:

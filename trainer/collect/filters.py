@@ -67,14 +67,20 @@ def _leak(trace: dict[str, Any]) -> Problem | None:
 
 def _unnamed(trace: dict[str, Any]) -> Problem | None:
     """A target of which the instruction says no word."""
-    said = {_stem(word) for word in re.findall(r"\w+", trace["instruction"].casefold())}
+    said = _stems(trace["instruction"])
     for target in trace["targets"]:
-        words = {_stem(word) for word in re.findall(r"\w+", target.casefold())}
+        words = _stems(target)
         if words and not words & said:
             return Problem("words", f"the instruction does not name its target {target!r:.60}")
     return None
 
 
-def _stem(word: str) -> str:
-    """A word and its plural alike."""
-    return word[:-2] if word.endswith(("ches", "shes", "xes", "sses")) else word.removesuffix("s")
+def _stems(text: str) -> set[str]:
+    """The words of a text, and all that may be their singular: a word and its plural share one."""
+    words = set(re.findall(r"\w+", text.casefold()))
+    return words.union(
+        word.removesuffix(end) + singular
+        for end, singular in (("s", ""), ("es", ""), ("ies", "y"), ("ves", "f"), ("ves", "fe"))
+        for word in words
+        if len(word) > len(end) + 1 and word.endswith(end)
+    )

@@ -7,7 +7,7 @@ import random
 import threading
 from typing import Any
 
-from evlm.errors import AnswerError, Cancelled, ConfigError, EndpointError
+from evlm.errors import AnswerError, Cancelled, ConfigError, EndpointError, UnreachableError
 from evlm.reason.messages import Chat
 from evlm.reason.reasoner import Sampling
 from evlm.reason.remote import RemoteReasoner, openai_messages
@@ -55,6 +55,7 @@ class Asked:
         self._lock = threading.Lock()
         sums = answers.sums()
         self._spent, self._count = float(sums["cost"]), int(sums["answers"])
+        self._lost = float(sums["lost"])  # on what broke off, as far as anybody knows
         self._open = 0  # requests on their way
         self._gates: dict[str, threading.Lock] = {}  # of what is being asked
         self._in_a_row = 0  # refusals
@@ -127,7 +128,10 @@ class Asked:
                 try:
                     completion = self.model.complete(chat, sampling)
                 except EndpointError as error:
-                    self.answers.failed(number, str(error))
+                    lost = self._estimate() if _charged(error) else 0.0
+                    self.answers.failed(number, str(error), lost)
+                    with self._lock:
+                        self._lost += lost
                     if not left or not _passing(error) or (error.after or 0) > _PATIENCE:
                         raise
                     pause = self._pause(error, self.teacher.tries - 1 - left)
@@ -165,10 +169,12 @@ class Asked:
         before it."""
         with self._lock:
             most = self.teacher.max_cost
-            if most is not None and self._spent + self._estimate() * (self._open + 1) > most:
+            if most is not None and self._spent + self._lost + self._estimate() * (self._open + 1) > most:
                 raise ConfigError(
-                    f"teacher.max_cost {most:g}: {self._spent:.4g} is spent for {self._count:,} answers, and "
-                    "the next ones may cost more than is left; raise it and run the same command again"
+                    f"teacher.max_cost {most:g}: {self._spent:.4g} is spent for {self._count:,} answers"
+                    + (f" and perhaps {self._lost:.4g} for what broke off" if self._lost else "")
+                    + ", and the next ones may cost more than is left; raise it and run the same command "
+                    "again"
                 )
             self._open += 1
             return self._sure + len(self._refused)
@@ -178,6 +184,12 @@ class Asked:
         if self._count:
             return self._spent / self._count
         return self.teacher.cost(4 * self.teacher.max_tokens, self.teacher.max_tokens) or 0.0
+
+
+def _charged(error: EndpointError) -> bool:
+    """Whether a question without an answer may have been worked on, and paid for."""
+    began = error.broken and error.status is None and not isinstance(error, UnreachableError)
+    return began or isinstance(error, AnswerError)
 
 
 def _passing(error: EndpointError) -> bool:

@@ -19,13 +19,14 @@ class Teacher:
     """asked: every body that came, in order. served: whole answers. faults: share of requests that fail.
     seconds: that an answer takes. stop_after: answers until it refuses all (None: never), with the status
     `stopped` and the Retry-After `after`. nonsense: says what is no trace, while this is above 0. filtered:
-    `digest_of` what its content filter stops."""
+    `digest_of` what its content filter stops. breaks: every answer breaks off."""
 
     def __init__(self, faults: float = 0.0, seconds: float = 0.0) -> None:
         self.faults, self.seconds = faults, seconds
         self.stop_after: int | None = None
         self.stopped, self.after = 401, "0"
         self.nonsense = 0
+        self.breaks = False
         self.filtered: set[str] = set()
         self.asked: list[dict[str, Any]] = []
         self.served, self.tokens_in, self.tokens_out = 0, 0, 0
@@ -72,7 +73,7 @@ class Teacher:
         handler.send_response(200)
         handler.send_header("Content-Type", "text/event-stream")
         handler.end_headers()
-        broken = data.encode()[: 60 if dice < self.faults else None]
+        broken = data.encode()[: 60 if dice < self.faults or self.breaks else None]
         with suppress(OSError):  # who asked was killed
             handler.wfile.write(broken)
         return None

@@ -275,6 +275,19 @@ def test_a_server_that_asks_for_hours_is_heard_and_not_waited_for(
     assert len(rows(tmp_path).splitlines()) == teacher.served
 
 
+def test_answers_that_break_off_count_against_what_may_be_spent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with teaching() as teacher:
+        teacher.breaks = True
+        path = recipe(tmp_path, teacher, workers=1, max_cost=0.01, max_tokens=64)
+        assert make(path) == 2 and "for what broke off" in capsys.readouterr().err
+        ledger = json.loads((tmp_path / "out/ledger.json").read_text())
+        each = (4 * 64 * 2 + 64 * 10) / 1e6
+        assert ledger["sent"] == len(teacher.asked) == int(0.01 / each) and ledger["cost"] == 0
+        assert ledger["lost"] == pytest.approx(ledger["sent"] * each)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is no signal there")
 def test_ctrl_c_ends_the_questions_that_wait_to_be_asked_again(tmp_path: Path) -> None:
     begin = [0.0]

@@ -24,6 +24,18 @@ def test_a_good_answer_passes() -> None:
 
 
 @pytest.mark.parametrize(
+    ("one", "several"),
+    [("dress", "dresses"), ("glass", "glasses"), ("bus", "buses"), ("cactus", "cactuses"), ("box", "boxes"),
+     ("bench", "benches"), ("house", "houses"), ("horse", "horses"), ("vase", "vases"), ("car", "cars"),
+     ("cherry", "cherries"), ("leaf", "leaves"), ("knife", "knives"), ("shoe", "shoes")],
+)  # fmt: skip
+def test_a_target_and_its_plural_are_one_word(one: str, several: str) -> None:
+    for said, target in ((one, several), (several, one)):
+        assert found(instruction=f"cover the {said} with fresh snow", targets=[target]) is None
+    assert found(instruction=f"cover the {several} with fresh snow", targets=["gate"]) is not None
+
+
+@pytest.mark.parametrize(
     ("changed", "name", "said"),
     [
         ({"reflection": " "}, "format", "reflection is empty"),
