@@ -14,6 +14,8 @@ from .votes import weigh
 CHANGED = 12 / 255  # of a pixel from its median in time
 SURE, SEEN = 0.5, 0.05  # share of a row's weight in changing pixels; pixels below which it was not seen
 MOST = 48  # pictures of one camera that are looked at, evenly
+NEIGHBOURS, ALIKE = 8, 0.1  # of a row; of a colour, to be of one piece
+PART, LARGE = 0.35, 0.25  # of a piece, that has to move for all of it to; of the scene, that is no thing
 TIMES = 3  # pictures of one camera, below which a median says nothing
 
 
@@ -41,7 +43,33 @@ def which_move(
         note = "no camera stands still: which parts of the scene move is not known, all may"
         return torch.ones(len(frozen), dtype=torch.bool, device=frozen.means.device), (note,)
     still = (inside / seen.clamp(min=1e-9) <= SURE) & (seen > SEEN)
-    return ~still, ()
+    return _whole(frozen, ~still), ()
+
+
+def _whole(gaussians: Gaussians, moving: Tensor) -> Tensor:
+    """bool [N]: `moving`, and all of what is of one piece and one colour and moves for a good part: inside of
+    a plain thing no picture changes, however far it goes."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import cKDTree
+
+    count = len(gaussians)
+    if count < 2 or not bool(moving.any()):
+        return moving
+    points = gaussians.means.cpu().double().numpy()
+    _, near = cKDTree(points).query(points, min(NEIGHBOURS + 1, count))
+    other = torch.from_numpy(near).flatten()
+    one = torch.arange(count).repeat_interleave(near.shape[1])
+    colours = gaussians.colours.cpu()
+    alike = (colours[one] - colours[other]).abs().amax(1) < ALIKE
+    ones = torch.ones(int(alike.sum())).numpy()
+    pairs = coo_matrix((ones, (one[alike].numpy(), other[alike].numpy())), shape=(count, count))
+    _, numbers = connected_components(pairs, directed=False)
+    piece = torch.from_numpy(numbers).long()
+    size = torch.bincount(piece).float()
+    share = torch.bincount(piece, moving.cpu().float()) / size
+    goes = (share > PART) & (size < LARGE * count)
+    return moving | goes[piece].to(moving.device)
 
 
 def standing(cameras: Sequence[Camera]) -> list[list[int]]:

@@ -16,7 +16,9 @@ from evlm.scene.fit.losses import psnr
 from evlm.scene.motion import Keys, RigidBases
 from evlm.scene.raster import rasterize
 from evlm.scene.select import which_move
+from trainer.world.moving import MovingScene, Way
 from trainer.world.raytrace import SKY_RGB
+from trainer.world.solid import Solid, SolidScene
 
 SKY = SKY_RGB["blue"]
 
@@ -110,3 +112,15 @@ def test_what_does_not_fit_is_named() -> None:
         FittingInTime(gaussians, motion, cameras, shown[1:])
     with pytest.raises(SceneError, match="0 iterations"):
         FittingInTime(gaussians, motion, cameras, shown, TimeFit(iterations=0))
+
+
+def test_a_plain_thing_moves_as_a_whole() -> None:
+    """Inside of it no picture changes while it goes its own width; the floor around it stands."""
+    tall = Solid("cylinder", "blue", "plain", "large", 0.0, 0.0)
+    hopping = MovingScene(SolidScene((tall,)), (Way(height=0.4, hops=1),))
+    cameras, shown, _ = pictures(hopping, 4, 4, 32)
+    gaussians = from_points(points(hopping, 600, 32))
+    moving, _ = which_move(gaussians, cameras, shown)
+    mine = (gaussians.means[:, :2].norm(dim=1) < tall.radius + 0.02) & (gaussians.means[:, 2] > 0.1)
+    assert int(mine.sum()) > 40 and moving[mine].float().mean() > 0.95
+    assert moving[gaussians.means[:, 2] < 0.05].float().mean() < 0.2
