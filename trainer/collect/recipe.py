@@ -15,13 +15,28 @@ from evlm.reason.endpoint import parse_address
 
 from ..config.settings import build, override, read_yaml
 
-Kind = Literal["folder", "columns", "frames", "magicbrush", "ip2p", "ultraedit", "hqedit", "smartedit"]
+Kind = Literal[
+    "folder",
+    "columns",
+    "frames",
+    "magicbrush",
+    "ip2p",
+    "ultraedit",
+    "hqedit",
+    "smartedit",
+    "omniedit",
+    "reason50k",
+    "editworld",
+]
 LICENSES = {
     "magicbrush": "CC-BY-4.0",
     "ip2p": "unknown",
     "ultraedit": "CC-BY-4.0",
     "hqedit": "CC-BY-NC-4.0",
     "smartedit": "unknown",
+    "omniedit": "MIT",
+    "reason50k": "unknown",
+    "editworld": "unknown",
 }
 """What the cards of public sets say; "unknown" where they say nothing."""
 BUNDLED_TERMS = "Apache-2.0: the bundled reasoner's answers may be trained on"

@@ -144,7 +144,80 @@ def test_a_bad_smartedit_pair_is_named(tmp_path: Path, changed: dict[str, Any], 
         read("smartedit", tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["ip2p", "ultraedit", "hqedit", "magicbrush"])
+def test_omniedit(tmp_path: Path) -> None:
+    tasks = ("removal", "swap", "env")
+    rows = [
+        {"omni_edit_id": f"task_{n}", "task": task, "src_img": cell(n), "edited_img": cell(90 + n),
+         "edited_prompt_list": [f"take {n} away", f"no {n} here"], "sc_score_1": 9, "sc_score_2": 8,
+         "pq_score": 9, "o_score": 8.5}
+        for n, task in enumerate(tasks)
+    ]  # fmt: skip
+    write(tmp_path / "data/train-00000-of-00001.parquet", rows)
+    found = read("omniedit", tmp_path)
+    assert [item.edit_type for item in found] == ["removal", "transformation", None]
+    assert pictures(found) == [(png(n), png(90 + n)) for n in range(3)]
+    for n, item in enumerate(found):
+        assert {item.instruction, *item.extra["also"]} == {f"take {n} away", f"no {n} here"}
+        assert item.extra["scores"]["o_score"] == 8.5 and item.license == "MIT"
+    write(tmp_path / "data/train-00000-of-00001.parquet", [{**rows[0], "edited_prompt_list": []}])
+    with pytest.raises(RecordError, match="list of instructions"):
+        read("omniedit", tmp_path)
+
+
+def test_reason50k(tmp_path: Path) -> None:
+    for n in range(3):
+        for folder, shade in (("src", n), ("tgt", 90 + n)):
+            path = tmp_path / f"images/{folder}/{n}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(png(shade))
+    rows = [
+        {"id": n, "category": "physical", "src_image": f"images/src/{n // 2}.png", "objects": ["ice"],
+         "tgt_image": f"images/tgt/{n}.png", "instruction": f"what if it melts {n}"}
+        for n in range(3)
+    ]  # fmt: skip
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:2]))
+    (tmp_path / "val.jsonl").write_text(json.dumps(rows[2]) + "\n")
+    (tmp_path / "test.jsonl").write_text("not read")
+    found = read("reason50k", tmp_path)
+    assert [item.key for item in found] == ["0", "1", "2"] and found[0].group == found[1].group
+    assert found[0].extra == {"category": "physical", "objects": ["ice"]}
+    assert [after.read_bytes() for _, after in pictures(found)] == [png(90), png(91), png(92)]
+    (tmp_path / "val.jsonl").write_text("{")
+    with pytest.raises(RecordError, match=r"val\.jsonl"):
+        read("reason50k", tmp_path)
+    (tmp_path / "val.jsonl").write_text('{"id": 1}')
+    with pytest.raises(RecordError, match="expected id, src_image"):
+        read("reason50k", tmp_path)
+    with pytest.raises(RecordError, match=r"no train\.jsonl"):
+        read("reason50k", tmp_path / "images")
+
+
+def test_editworld_with_its_spelling_and_the_right_one(tmp_path: Path) -> None:
+    root = tmp_path / "editworld/video_img/group_3"
+    root.mkdir(parents=True)
+    texts = {}
+    for n, spelling in enumerate(("instuction", "instruction", "instuction")):
+        (root / f"sample{n}_ori.png").write_bytes(png(n))
+        (root / f"sample{n}_tar.png").write_bytes(png(90 + n))
+        texts[f"sample{n}"] = {spelling: f"let {n} pass", "original_img_path": "x", "target_img_path": "y"}
+    (root / "img_txt.json").write_text(json.dumps(texts))
+    for path in (tmp_path, tmp_path / "editworld"):
+        found = read("editworld", path)
+        assert [item.instruction for item in found] == [f"let {n} pass" for n in range(3)]
+        assert [item.key for item in found] == [f"video_img-group_3-sample{n}" for n in range(3)]
+        assert [before.read_bytes() for before, _ in pictures(found)] == [png(n) for n in range(3)]
+    texts["sample1"] = {}
+    (root / "img_txt.json").write_text(json.dumps(texts))
+    with pytest.raises(RecordError, match="row 1: an instruction of None"):
+        read("editworld", tmp_path)
+    (root / "img_txt.json").write_text("[")
+    with pytest.raises(RecordError, match=r"img_txt\.json"):
+        read("editworld", tmp_path)
+    with pytest.raises(RecordError, match="in the groups of"):
+        read("editworld", root)
+
+
+@pytest.mark.parametrize("kind", ["ip2p", "ultraedit", "hqedit", "magicbrush", "omniedit"])
 def test_a_table_of_another_set_says_which_column_is_missing(tmp_path: Path, kind: str) -> None:
     write(tmp_path / "train-0.parquet", [{"image": cell(1), "text": "x"}])
     with pytest.raises(RecordError, match=r"no column .* this table image, text"):
