@@ -49,7 +49,8 @@ def paired(cameras: Sequence[Camera], times: Sequence[float]) -> tuple[Camera, .
 def views_in_time(cameras: Sequence[Camera], motion: Motion, views: int, times: int) -> tuple[Camera, ...]:
     """At most `views` pairs of a place and a time to edit a moving scene by: `times` of its times, the first
     camera's first, and at each the same places, those that differ most, the first camera's first."""
-    known = sorted({each.time for each in cameras if each.time is not None}) or motion.keys.times.tolist()
+    known = sorted({each.time for each in cameras if each.time is not None})
+    known = known if len(known) > 1 else motion.keys.times.tolist()
     begin = known[0] if cameras[0].time is None else cameras[0].time
     count = max(1, min(times, views, len(known)))
     last = max(1, count - 1)
