@@ -64,7 +64,7 @@ def press(page: Page, node: str, thumb: str) -> None:
     )
     page.page.wait_for_timeout(500)
     at = ["good", "bad"].index(thumb)
-    page.page.locator(f'[data-node-id="{node}"] .evlm-thumbs button').nth(at).click(timeout=10_000)
+    page.page.locator(f'[data-node-id="{node}"] .evlm-thumbs button').nth(at).click(timeout=60_000)
     wait_for_change(page)
 
 

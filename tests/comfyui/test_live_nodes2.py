@@ -28,7 +28,7 @@ def opened(page: frontend.Page, name: str) -> None:
     assert page.use_nodes_2()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_the_rating_that_is_seen_is_the_rating_that_is_queued(
     page: frontend.Page, figures: Callable[[str, str], None]
 ) -> None:
