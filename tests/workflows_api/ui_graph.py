@@ -295,7 +295,7 @@ def _row(node: Node, place: tuple[int, int], order: int) -> dict[str, Any]:
         "properties": properties,
         "widgets_values": values,
     }
-    return row | ({"color": "#321", "bgcolor": "#432"} if node.type == NOTE else {})
+    return row | ({"color": "#432", "bgcolor": "#432"} if node.type == NOTE else {})
 
 
 def _outputs(info: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:
