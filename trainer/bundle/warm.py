@@ -29,19 +29,19 @@ from .vision_warmup import CLASSES, SOLID_CLASSES, Eyes, shown_in
 MIX = Mix(doubles=0.15, conflicts=0.05, whatif=0.5)
 # Causes, too, are practised by how hard they are, not as they are asked.
 RULES = {
-    "fall": 0.09,
+    "fall": 0.15,
     "sink": 0.13,
-    "balance": 0.08,
-    "clock": 0.04,
-    "fade": 0.04,
-    "push": 0.15,
+    "balance": 0.05,
+    "clock": 0.02,
+    "fade": 0.03,
+    "push": 0.25,
     "mix": 0.08,
-    "support": 0.15,
-    "flood": 0.03,
-    "march": 0.1,
-    "cycle": 0.09,
-    "vanish": 0.01,
-    "day": 0.01,
+    "support": 0.1,
+    "flood": 0.02,
+    "march": 0.05,
+    "cycle": 0.08,
+    "vanish": 0.02,
+    "day": 0.02,
 }
 LOOKS = 300  # steps in which a new head learns to name what the tower sees; the tower is not touched
 # Four fifths of the rates of a training from nothing, and a longer way up: the optimiser's moments begin at

@@ -68,7 +68,7 @@ def fall(scene: Scene, rng: random.Random) -> Outcome:
     """A thing that is let go falls down its column to the last free cell."""
     thing = rng.choice(scene.things)
     down = _fallen(scene, thing)
-    facts = (*_room_below(scene, thing), _goes("falls", thing, down))
+    facts = (_at(thing), _way(scene, thing.cell, "down"), _goes("falls", thing, down))
     return _outcome(scene, [_to(scene, thing, down)], facts, (name_of(thing, scene),), k=3)
 
 
@@ -149,15 +149,15 @@ def push(scene: Scene, rng: random.Random) -> Outcome:
     """A push goes through a row of things that touch: its last one moves a cell. A circle and a ring roll
     until something stops them. At the edge nothing moves."""
     thing, way = rng.choice(scene.things), rng.choice(("left", "right"))
-    last, facts = thing, [_at(thing)]
+    last, facts = thing, [_at(thing), _way(scene, thing.cell, way)]
     while (after := scene.at(neighbour(last.cell, way))) is not None:
-        facts.append(f"at the {CELLS[after.cell]} stands the {after.label} : it passes on")
         last = after
+    if last is not thing:
+        facts.append(f"the {thing.label} passes it on")
     room = _free_cells(scene, last.cell, way)
     end = last.cell
     if room:
         end = room[-1] if last.shape in ROUND else room[0]
-    facts.append(f"to the {way} free : {_cells(room)}")
     facts.append(_goes("rolls" if last.shape in ROUND else "moves", last, end))
     found = _outcome(scene, [_to(scene, last, end)], tuple(facts), (name_of(thing, scene), way), k=3)
     return replace(found, held_out=last is not thing and end != last.cell)
@@ -190,7 +190,7 @@ def support(scene: Scene, rng: random.Random) -> Outcome | None:
         return None
     thing = rng.choice(held)
     steps: list[Edit] = [remove(scene, thing)]
-    facts, told, cell = list(_room_below(scene, thing)), [], thing.cell - 3
+    facts, told, cell = [_at(thing), _way(scene, thing.cell, "down")], [], thing.cell - 3
     while cell >= 0 and (above := scene.at(cell)) is not None:
         now = steps[-1].result
         down = _fallen(now, above)
@@ -339,11 +339,17 @@ def _at(thing: Thing) -> str:
 
 
 def _cells(cells: Sequence[int]) -> str:
-    return " , ".join(CELLS[cell] for cell in cells) or "nothing"
+    return " , ".join(CELLS[cell] for cell in cells)
 
 
-def _room_below(scene: Scene, thing: Thing) -> tuple[str, str]:
-    return _at(thing), f"below free : {_cells(_free_cells(scene, thing.cell, 'down'))}"
+def _way(scene: Scene, cell: int, way: str) -> str:
+    """What stands in each cell from a cell on: "centre : nothing , left : red star"; "up : no more" at the
+    edge."""
+    free, found = scene.free_cells(), []
+    while (cell := neighbour(cell, way)) >= 0:
+        there = scene.at(cell)
+        found.append(f"{CELLS[cell]} : {there.label if there else 'nothing' if cell in free else 'sign'}")
+    return " , ".join(found) or f"{way} : no more"
 
 
 def _goes(how: str, thing: Thing, cell: int) -> str:
