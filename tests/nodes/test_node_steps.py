@@ -11,7 +11,7 @@ import torch
 from standin import call, nodes, part
 
 RECOLOUR = "instruction: make the cyan dotted ring orange\ntargets: cyan dotted ring\nscope: local"
-REMOVE = "instruction: remove the blue star\ntargets: blue star\nscope: local\nmask: box 250 40 450 220 full"
+REMOVE = "instruction: remove the blue star\ntargets: blue star\nscope: local\nmask: box 345 40 560 220 full"
 TRACE = (
     "<thinking>\na\n</thinking>\n<intermediate>\nb\n</intermediate>\n<reflection>\nc\n</reflection>\n"
     f"<output>\n{RECOLOUR}\n{REMOVE}\n</output>"
@@ -217,7 +217,7 @@ def test_reason_gives_the_place_of_all_steps(image: torch.Tensor, plan: Any) -> 
         text=TRACE.replace("\ninstruction: remove", "\nmask: box 0 500 500 1000 full\ninstruction: remove"),
     )
     found = mask(both.args[0], image)
-    assert bool(found[0, 40, 10]) and bool(found[0, 8, 20]) and not bool(found[0, 40, 50])
+    assert bool(found[0, 40, 10]) and bool(found[0, 8, 29]) and not bool(found[0, 40, 50])
 
 
 def test_a_rated_row_keeps_the_place_of_each_step(
