@@ -11,18 +11,40 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from test_moving_folders import walking
 from test_pipeline import Paints, Says, circle, trace
 from test_scene_job import scene
 
 from evlm.cli import request_flags
 from evlm.cli.main import COMMANDS, build_parser, main
+from evlm.models.zoo import BUNDLED
 from evlm.pipeline import Pipeline
 from evlm.plan.trace import render
+from evlm.reason.reasoner import Reasoner
 from evlm.request import EXAMPLES
 from evlm.scene.files import save_gaussians
+from evlm.scene.moving import save_folder, save_sequence
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "cli.md").read_text(encoding="utf-8")
 LINES = [line for block in re.findall(r"^```sh\n(.*?)^```", PAGE, re.M | re.S) for line in block.splitlines()]
+
+
+class Ended:
+    """A server that is ended as soon as it serves."""
+
+    url, answered = "http://127.0.0.1:1/v1", 0
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __enter__(self) -> Ended:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+    def serve_forever(self) -> None:
+        raise KeyboardInterrupt
 
 
 def test_every_command_and_flag_stands_on_the_page() -> None:
@@ -59,6 +81,13 @@ def test_the_examples_run(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
         clip[0].save(name, save_all=True, append_images=clip[1:])
     Image.new("L", (24, 20), 255).save("mask.png")
     save_gaussians("room.ply", scene().gaussians)
+    moving = walking()
+    if line.endswith("walk"):
+        save_sequence(Path("plys"), moving, (0.0, 0.5, 1.0))
+    else:
+        save_folder(Path("walk"), moving)
+    if "models/Qwen2.5-VL-7B-Instruct" in line:
+        shutil.copytree(BUNDLED / "reasoner", "models/Qwen2.5-VL-7B-Instruct")
     asked: list[Any] = []
 
     def load(*given: Any, **_: Any) -> Pipeline:
@@ -70,10 +99,15 @@ def test_the_examples_run(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
         return tmp_path
 
     monkeypatch.setattr(Pipeline, "load", load)
+    monkeypatch.setattr(Reasoner, "load", load)
+    monkeypatch.setattr("evlm.reason.server.Server", Ended)
     monkeypatch.setattr("evlm.models.download.download", fetch)
-    words = shlex.split(line)[3:]
+    words = shlex.split(line)
+    while "=" in words[0]:  # of the environment
+        monkeypatch.setenv(*words.pop(0).split("=", 1))
+    words = words[3:]
     assert main(words) == 0
-    models = words[0] in ("edit", "demo") or words[:2] == ["scene", "edit"]
+    models = words[0] in ("edit", "demo", "serve") or words[:2] == ["scene", "edit"]
     assert bool(asked) == (models or "--download" in words)
     if words[0] == "edit":
         assert Path("out/photo/edited.png").is_file()
