@@ -36,7 +36,7 @@ def edit_scene(definitions: Definitions) -> Graph:
     edit.inputs["size"] = 96  # `add` takes a node's own size by that name
     shown = graph.add(3, "EVLM_RenderScene", scene=edit["scene"])
     graph.add(3, "EVLM_SaveScene", scene=edit["scene"], format="spz")
-    graph.add(4, "SaveVideo", video=shown["video"], filename_prefix="video/evlm_scene", size=RESULT_SIZE)
+    graph.add(4, "SaveVideo", video=shown["video"], filename_prefix="video/evlm_scene", size=(380, 460))
     graph.add(4, "PreviewImage", title="Before and after", images=edit["image"], size=RESULT_SIZE)
     return graph
 

@@ -29,7 +29,7 @@ DRAWN = {
     "EVLM_Train": 300,
     "EVLM_ExampleScene": 260,
     "EVLM_EditScene": 300,
-    "EVLM_RenderScene": 260,
+    "EVLM_RenderScene": 330,
 } | dict.fromkeys(
     (
         "EVLM_Ground",
