@@ -249,7 +249,7 @@ class SceneJob:
             views, journal = shape.views, None
             if self.work is not None:
                 said = [__version__, KEPT, self.identity, step.plan.instruction, settings, painter.settings]
-                said += [scene.background, extent(scene), painter.together]
+                said += [scene.background, scene.extent, painter.together]
                 pictures = [part for view in views for part in (view.source, view.mask)]
                 pictures += [part for view in views for part in (view.camera.view, view.camera.intrinsics)]
                 if motion is not None:
@@ -266,7 +266,7 @@ class SceneJob:
                     painter,
                     settings,
                     background,
-                    extent(scene),
+                    scene.extent,
                     journal,
                     lambda done, total, picture: self._tell("edit", done, total, picture),
                     motion,
@@ -394,19 +394,3 @@ def _carried(rows: Tensor, home: Tensor) -> Tensor:
 def _shared(one: Tensor, other: Tensor) -> float:
     """Of two masks, bool [H, W]: how much of the smaller one lies in the other, 0..1."""
     return float((one & other).sum()) / max(1, min(int(one.sum()), int(other.sum())))
-
-
-def extent(scene: SplatScene) -> float:
-    """Of a scene in world units: how far its cameras stand apart, else how far most of its Gaussians do."""
-    places = [camera.centre for camera in scene.cameras]
-    for points in (
-        torch.stack(places) if len(places) > 1 else None,
-        scene.gaussians.means.detach().cpu().double(),
-    ):
-        if points is None or not len(points):
-            continue
-        away = (points - points.median(0).values).norm(dim=1)
-        found = 2.0 * float(away.quantile(0.9) if len(away) < 1_000_000 else away.median())
-        if found > 1e-6:  # cameras of a tripod stand in one place
-            return found
-    return 1.0

@@ -41,6 +41,22 @@ class SplatScene:
     source: PlySource | None = None
     motion: Motion | None = None
 
+    @property
+    def extent(self) -> float:
+        """In world units: how far the cameras stand apart, else how far most of the Gaussians do."""
+        places = [camera.centre for camera in self.cameras]
+        for points in (
+            torch.stack(places) if len(places) > 1 else None,
+            self.gaussians.means.detach().cpu().double(),
+        ):
+            if points is None or not len(points):
+                continue
+            away = (points - points.median(0).values).norm(dim=1)
+            found = 2.0 * float(away.quantile(0.9) if len(away) < 1_000_000 else away.median())
+            if found > 1e-6:  # cameras of a tripod stand in one place
+                return found
+        return 1.0
+
     def __post_init__(self) -> None:
         n = len(self.gaussians)
         if self.selection is not None and (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import secrets
 import sqlite3
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evlm.errors import ConfigError, RecordError
+
+from .sqlite_file import SqliteFile
 
 FILE = "ratings.sqlite"
 ROLES = ("rater", "admin")
@@ -60,54 +61,26 @@ def pseudonym(rater: int) -> str:
     return f"r{rater:02d}"
 
 
-class Store:
-    """The file, made when it is not there yet; threads and processes may use it at once.
-
-    Every write is on the disk when its block ends: WAL, synchronous FULL, BEGIN IMMEDIATE.
-    Raises RecordError: the file cannot be opened, read or written.
-    """
+class Store(SqliteFile):
+    """The raters, items and votes of a dataset. Raises RecordError."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._lock = threading.RLock()
-        with self._errors():
-            self._sql = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-            self._sql.row_factory = sqlite3.Row
-            self._sql.execute("PRAGMA journal_mode = WAL")
-            for pragma in ("synchronous = FULL", "busy_timeout = 30000", "foreign_keys = ON"):
-                self._sql.execute(f"PRAGMA {pragma}")
-            with self.write() as sql:
-                (version,) = sql.execute("PRAGMA user_version").fetchone()
-                if version == 0:
-                    for statement in _SCHEMA.split(";\n"):
-                        sql.execute(statement)
-                    sql.execute(f"PRAGMA user_version = {_VERSION}")
-                    sql.execute(f"PRAGMA application_id = {1 + secrets.randbelow(2**31 - 1)}")
-                elif version != _VERSION:
-                    raise RecordError(f"{path}: of version {version}, expected {_VERSION}: update the pack")
+        super().__init__(path)
+        with self.write() as sql:
+            (version,) = sql.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                for statement in _SCHEMA.split(";\n"):
+                    sql.execute(statement)
+                sql.execute(f"PRAGMA user_version = {_VERSION}")
+                sql.execute(f"PRAGMA application_id = {1 + secrets.randbelow(2**31 - 1)}")
+            elif version != _VERSION:
+                raise RecordError(f"{path}: of version {version}, expected {_VERSION}: update the pack")
 
     @property
     def number(self) -> int:
         """Of this store, drawn when it was made: a browser's kept answers are of one store."""
         with self._lock, self._errors():
             return int(self._sql.execute("PRAGMA application_id").fetchone()[0])
-
-    def close(self) -> None:
-        with self._lock:
-            self._sql.close()
-
-    @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
-        """One change: all of it is kept, or nothing. Raises RecordError."""
-        with self._lock, self._errors():
-            self._sql.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._sql
-                self._sql.execute("COMMIT")
-            except BaseException:
-                if self._sql.in_transaction:
-                    self._sql.execute("ROLLBACK")
-                raise
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -121,15 +94,6 @@ class Store:
                 yield self._sql
             finally:
                 self._sql.execute("ROLLBACK")
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise RecordError(
-                f"{self.path}: {error}; is the disk full, or the file read-only or damaged?"
-            ) from error
 
 
 # --- raters ---

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import sqlite3
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from evlm.errors import ConfigError, RecordError
 
+from .sqlite_file import SqliteFile
 from .study_plan import Screen
 from .study_table import Rating
 
@@ -41,20 +39,17 @@ class Person:
     age: str
 
 
-class StudyStore:
+class StudyStore(SqliteFile):
     """plans: the screens of each participant; a file that was made for others is refused. Raises
     RecordError."""
 
     def __init__(self, path: Path, plans: Sequence[Sequence[Screen]]) -> None:
-        self.path, self.plans = path, plans
-        self._lock = threading.RLock()
+        super().__init__(path)
+        self.plans = plans
         design = hashlib.sha256(
             repr([list(map(tuple, map(_pair, plan))) for plan in plans]).encode()
         ).hexdigest()
         with self._errors():
-            self._sql = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-            self._sql.execute("PRAGMA journal_mode = WAL")
-            self._sql.execute("PRAGMA synchronous = FULL")
             self._sql.executescript(_SCHEMA)
             known = self._sql.execute("SELECT hash FROM design").fetchone()
             if known is None:
@@ -64,13 +59,9 @@ class StudyStore:
                     f"{path}: of a study with other items, methods or numbers: put it elsewhere"
                 )
 
-    def close(self) -> None:
-        with self._lock:
-            self._sql.close()
-
     def invite(self, count: int) -> list[str]:
         """Tokens of so many more participants, which nobody can be told again. Raises ConfigError."""
-        with self._write() as sql:
+        with self.write() as sql:
             (there,) = sql.execute("SELECT count(*) FROM person").fetchone()
             if there + count > len(self.plans):
                 raise ConfigError(
@@ -90,13 +81,13 @@ class StudyStore:
         return None if row is None else Person(row[0], row[1] is not None, row[2] or "")
 
     def agree(self, person: Person, age: str) -> None:
-        with self._write() as sql:
+        with self.write() as sql:
             sql.execute("UPDATE person SET agreed = coalesce(agreed, ?), age = ? WHERE id = ?",
                         (time.time(), age, person.number))  # fmt: skip
 
     def withdraw(self, person: Person) -> None:
         """Takes all of them away: ratings, age, and the token."""
-        with self._write() as sql:
+        with self.write() as sql:
             sql.execute("DELETE FROM rating WHERE person = ?", (person.number,))
             sql.execute(
                 "UPDATE person SET token = NULL, agreed = NULL, age = NULL WHERE id = ?", (person.number,)
@@ -113,7 +104,7 @@ class StudyStore:
     def rate(self, person: Person, screen: int, value: int, key: str, ms: int) -> str:
         """ "kept", or "known" where the same key came before. Screens are rated in their order. Raises
         DoneError."""
-        with self._write() as sql:
+        with self.write() as sql:
             row = sql.execute(
                 "SELECT key FROM rating WHERE person = ? AND screen = ?", (person.number, screen)
             ).fetchone()
@@ -129,7 +120,7 @@ class StudyStore:
 
     def back(self, person: Person) -> int:
         """Takes the last rating back; gives how many are left."""
-        with self._write() as sql:
+        with self.write() as sql:
             sql.execute("DELETE FROM rating WHERE person = ? AND screen = (SELECT max(screen) FROM rating "
                         "WHERE person = ?)", (person.number, person.number))  # fmt: skip
         return self.done(person)
@@ -151,27 +142,6 @@ class StudyStore:
         with self._lock, self._errors():
             row = self._sql.execute("SELECT count(*), count(agreed) FROM person").fetchone()
         return int(row[0]), int(row[1])
-
-    @contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._errors():
-            self._sql.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._sql
-                self._sql.execute("COMMIT")
-            except BaseException:
-                if self._sql.in_transaction:
-                    self._sql.execute("ROLLBACK")
-                raise
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise RecordError(
-                f"{self.path}: {error}; is the disk full, or the file read-only or damaged?"
-            ) from None
 
 
 def _pair(screen: Screen) -> tuple[str, str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +53,24 @@ def check_new(folder: Path) -> None:
         raise SceneError(f"{folder} exists: name another folder, or an empty one")
 
 
+@contextmanager
+def written(folder: Path) -> Iterator[Path]:
+    """A folder beside it to write into, which takes its name when all is there. Raises SceneError: as
+    `check_new`, or it cannot be written."""
+    check_new(folder)
+    beside = folder.with_name(f".{folder.name[:80]}.{secrets.token_hex(4)}.tmp")
+    try:
+        beside.mkdir(parents=True)
+        yield beside
+        if folder.is_dir():
+            folder.rmdir()
+        beside.rename(folder)
+    except OSError as error:
+        raise SceneError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
 def save_folder(folder: Path, scene: SplatScene, like: Path | None = None) -> tuple[str, ...]:
     """Writes a moving scene: the folder has its name only when it is whole.
 
@@ -59,10 +79,7 @@ def save_folder(folder: Path, scene: SplatScene, like: Path | None = None) -> tu
     still, the folder holds something, or cannot be written."""
     if scene.motion is None:
         raise SceneError(f"{folder}: the scene stands still: write it as a .ply")
-    check_new(folder)
-    beside = folder.with_name(f".{folder.name[:80]}.{secrets.token_hex(4)}.tmp")
-    try:
-        beside.mkdir(parents=True)
+    with written(folder) as beside:
         notes = save_gaussians(beside / CANONICAL, scene.gaussians, scene.source)
         if like is not None and _moves_alike(like / MOTION, scene.motion):
             shutil.copyfile(like / MOTION, beside / MOTION)
@@ -72,13 +89,6 @@ def save_folder(folder: Path, scene: SplatScene, like: Path | None = None) -> tu
             shutil.copyfile(like / CAMERAS, beside / CAMERAS)
         else:
             write_own(beside / CAMERAS, scene.cameras, scene.background)
-        if folder.is_dir():
-            folder.rmdir()
-        beside.rename(folder)
-    except OSError as error:
-        raise SceneError(f"{folder}: cannot be written ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return notes
 
 

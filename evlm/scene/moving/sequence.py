@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import secrets
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from ..files.loaded import LoadedGaussians
 from ..motion import Keys, Table
 from ..poses.checked import number, read_json, rows
 from ..splat_scene import SplatScene
-from .folder import check_new
+from .folder import written
 
 TIMES = "times.json"
 MOST = 2000  # files
@@ -55,25 +53,14 @@ def read_sequence(folder: Path, frames: Sequence[Path]) -> tuple[LoadedGaussians
 
 def save_sequence(folder: Path, scene: SplatScene, times: Sequence[float]) -> int:
     """One f_00000.ply a time, and the times beside them; the bytes that were written. Raises SceneError."""
-    check_new(folder)
     if len(times) < 2 or len(times) > MOST:
         raise SceneError(f"{len(times)} times: 2 to {MOST} are written; one alone as a file: OUT.ply")
-    beside = folder.with_name(f".{folder.name[:80]}.{secrets.token_hex(4)}.tmp")
-    try:
-        beside.mkdir(parents=True)
+    with written(folder) as beside:
         for at, time in enumerate(times):
             save_gaussians(beside / f"f_{at:05d}.ply", scene.at(time), scene.source)
         said = json.dumps(list(times)).encode()
         write_atomically(beside / TIMES, lambda file: file.write(said))
-        size = sum(each.stat().st_size for each in beside.iterdir())
-        if folder.is_dir():
-            folder.rmdir()
-        beside.rename(folder)
-    except OSError as error:
-        raise SceneError(f"{folder}: cannot be written ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return size
+        return sum(each.stat().st_size for each in beside.iterdir())
 
 
 def _keys(path: Path, count: int) -> Keys:
