@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from evlm.edit.clip_tokenizer import load_tokenizer
 from evlm.edit.ip2p import IP2P
 from evlm.edit.parts import SD15, Parts
 from evlm.edit.protocol import EditSettings
@@ -94,7 +95,7 @@ def editor_of(setting: Setting) -> IP2P:
     if setting.toy:
         return IP2P.load(Path(__file__).parents[2] / "evlm" / "bundled" / "editor", device=setting.device)
     from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel
+    from transformers import CLIPTextConfig, CLIPTextModel
 
     with torch.device(setting.device):
         unet = UNet2DConditionModel.from_config(config("unet"))
@@ -102,7 +103,7 @@ def editor_of(setting: Setting) -> IP2P:
         text = CLIPTextModel(CLIPTextConfig(**config("text_encoder")))
     for model in (unet, vae, text):
         model.to(torch.float16).eval().requires_grad_(False)
-    tokenizer = AutoTokenizer.from_pretrained(SD15 / "tokenizer", local_files_only=True)
+    tokenizer = load_tokenizer(SD15 / "tokenizer")
     schedule = json.loads((SD15 / "scheduler" / "scheduler_config.json").read_text("utf-8"))
     return IP2P(Parts(vae, unet, text, tokenizer, schedule, EditSettings(), 512, 512))
 

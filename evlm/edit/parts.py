@@ -20,6 +20,7 @@ from ..models.load_report import check_report
 from ..models.loading import read_json, read_notes
 from ..models.quantized import check_plain, check_unquantised
 from ..models.safetensors_file import read_header
+from .clip_tokenizer import load_tokenizer
 from .original_names import text_name, unet_name, vae_name
 from .protocol import EditSettings
 
@@ -104,7 +105,7 @@ def _from_folder(path: Path, dtype: torch.dtype) -> Parts:
         raise
     except Exception as error:  # a damaged folder makes the libraries raise nearly anything
         raise ModelError(f"{path}: the weights do not load: {error}") from error
-    return Parts(vae, unet, text_encoder, _tokenizer(path), schedule, *manner)
+    return Parts(vae, unet, text_encoder, load_tokenizer(path / "tokenizer"), schedule, *manner)
 
 
 def _text_names() -> dict[str, Any]:
@@ -138,7 +139,8 @@ def _from_file(path: Path, config: Path, dtype: torch.dtype) -> Parts:
                 _fill(model, names[part], shapes, file.get_tensor, dtype, path)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path}: not a readable safetensors file: {error}") from error
-    return Parts(vae, unet, text_encoder, _tokenizer(config), _scheduler_config(config), *_manner(config))
+    tokenizer = load_tokenizer(config / "tokenizer")
+    return Parts(vae, unet, text_encoder, tokenizer, _scheduler_config(config), *_manner(config))
 
 
 def original_names(unet: Any, vae: Any) -> dict[str, Callable[[str], str]]:
@@ -237,15 +239,6 @@ def _check(parts: Parts, path: Path) -> None:
         )
     for model in (parts.vae, parts.unet, parts.text_encoder):
         model.eval().requires_grad_(False)
-
-
-def _tokenizer(path: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(path / "tokenizer", local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{path / 'tokenizer'}: the tokenizer does not load: {error}") from error
 
 
 def _scheduler_config(path: Path) -> dict[str, Any]:

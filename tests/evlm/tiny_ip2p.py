@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from evlm.edit.clip_tokenizer import load_tokenizer
 from evlm.edit.ip2p import IP2P
 from evlm.edit.parts import SD15, original_names
 
@@ -32,7 +33,7 @@ def build(prediction: str = "epsilon", linear: bool = False, seed: int = 0) -> A
         StableDiffusionInstructPix2PixPipeline,
         UNet2DConditionModel,
     )
-    from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel
+    from transformers import CLIPTextConfig, CLIPTextModel
 
     torch.manual_seed(seed)
     vae = AutoencoderKL(
@@ -77,7 +78,7 @@ def build(prediction: str = "epsilon", linear: bool = False, seed: int = 0) -> A
         vae=vae.eval(),
         unet=unet.eval(),
         text_encoder=text_encoder.eval(),
-        tokenizer=AutoTokenizer.from_pretrained(SD15 / "tokenizer"),
+        tokenizer=load_tokenizer(SD15 / "tokenizer"),
         scheduler=DDIMScheduler(prediction_type=prediction, clip_sample=False, **PREDICTION[prediction]),
         safety_checker=None,
         feature_extractor=None,

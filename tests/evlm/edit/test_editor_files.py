@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import socket
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from evlm.edit import EditSettings
+from evlm.edit.clip_tokenizer import clip_vocabulary, load_tokenizer
 from evlm.edit.ip2p import IP2P
 from evlm.edit.parts import SD15, original_names
 from evlm.errors import EVLMError, ModelError
@@ -125,11 +127,20 @@ def test_every_key_of_the_real_sd15_instruct_pix2pix_has_a_place() -> None:
 
 
 def test_clip_reads_words_as_it_always_did() -> None:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(SD15 / "tokenizer")
+    tokenizer = load_tokenizer(SD15 / "tokenizer")
     assert tokenizer("a photo of a cat").input_ids == [49406, 320, 1125, 539, 320, 2368, 49407]
     assert len(tokenizer) == 49408
+
+
+def test_clips_vocabulary_follows_from_its_merges() -> None:
+    """The hash is that of OpenAI's vocab.json, its ids beside each other in their order."""
+    words = clip_vocabulary(SD15 / "tokenizer" / "merges.txt")
+    told = "\n".join(sorted(words, key=words.__getitem__))
+    assert (
+        hashlib.sha256(told.encode()).hexdigest()
+        == "7cccc44d334555d1ff3c0ac5f0246b428fab2918383e77ee745cf30d41010b78"
+    )
+    assert list(words.values()) == list(range(49408))
 
 
 def test_folders_with_shards_and_with_the_fp16_variant_load(tmp_path: Path, editor: IP2P) -> None:
