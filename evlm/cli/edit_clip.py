@@ -220,14 +220,21 @@ def _stop(
 
 
 def _claimed(outputs: Outputs, names: list[str], work: Path) -> list[Path]:
-    """Where the results go: the names that an earlier run of the same command had taken for them, or new
-    ones."""
+    """Where the results go: the names that an earlier run of the same command had taken for them, where it is
+    still so, or new ones."""
     note = work / _CLAIMED
-    if note.is_file():
-        return [outputs.folder / name for name in json.loads(note.read_text(encoding="utf-8"))]
+    try:
+        said = json.loads(note.read_text(encoding="utf-8"))
+        before = outputs.claimed_before(names, said["names"], said["replaced"])
+    except (FileNotFoundError, ValueError, LookupError, TypeError, RecursionError):
+        before = None  # no note, or none of ours
+    if before is not None:
+        outputs.check([path.name for path in before])
+        return before
     files = outputs.claim(names)
     try:
-        _write_text(note, json.dumps([path.name for path in files]))
+        said = {"names": [path.name for path in files], "replaced": outputs.overwrite}
+        _write_text(note, json.dumps(said))
     except OSError:
         outputs.release(files)
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -34,15 +35,13 @@ class Outputs:
         of frames, NAME.frames, may be replaced by another where nothing else lies in it."""
         if not self.overwrite:
             return
-        from ..files.clip_writer import others_in
-
         for path in (self.folder / name for name in names):
             if _identity(path) in self._inputs:
                 raise EVLMError(
                     f"{path} is read by this command, and --overwrite would replace it: name another --out, "
                     "or leave --overwrite out, then the results get new names"
                 )
-            if path.is_dir() and (path.suffix != ".frames" or others_in(path)):
+            if _no_result(path):
                 raise EVLMError(f"{path} is a folder: name another --out, or leave --overwrite out")
 
     def claim(self, names: Sequence[str]) -> list[Path]:
@@ -67,6 +66,21 @@ class Outputs:
                 self.release(claimed)
                 raise
         raise AssertionError("count ends")
+
+    def claimed_before(self, names: Sequence[str], noted: object, replaced: object) -> list[Path] | None:
+        """The paths that an earlier run of the same command claimed for these files, or None: what a note
+        says is believed only where `claim` could have given it, and what lies there may be written over.
+
+        noted: the names in that note. replaced: whether that run had overwrite.
+        """
+        if not isinstance(noted, list) or (replaced is not False and not self.overwrite):
+            return None  # whoever may replace has taken names at which something stands
+        number = _number_in(noted[0], names[0]) if noted and isinstance(noted[0], str) else 1
+        paths = [self.folder / _numbered(name, number) for name in names]
+        if [path.name for path in paths] != noted or not any(os.path.lexists(path) for path in paths):
+            return None
+        read = not self.overwrite and any(_identity(path) in self._inputs for path in paths)
+        return None if read or any(path.is_symlink() or _no_result(path) for path in paths) else paths
 
     def publish(self, made: Sequence[tuple[Path, Path]]) -> None:
         """Gives results that are whole their claimed names: (where it lies, its name) of files and folders on
@@ -132,6 +146,20 @@ def _numbered(name: str, number: int) -> str:
         return name
     stem, dot, suffix = name.rpartition(".")
     return f"{stem}-{number}.{suffix}" if dot else f"{name}-{number}"
+
+
+def _number_in(noted: str, name: str) -> int:
+    """The number by which a noted name is another one than `name`; 1 where there is none to be read."""
+    stem, _, suffix = name.rpartition(".")
+    found = re.fullmatch(rf"{re.escape(stem)}-([1-9][0-9]{{0,8}})\.{re.escape(suffix)}", noted)
+    return 1 if found is None else int(found[1])
+
+
+def _no_result(path: Path) -> bool:
+    """Whether a folder stands there in which not only frames lie."""
+    from ..files.clip_writer import others_in
+
+    return path.is_dir() and (path.suffix != ".frames" or bool(others_in(path)))
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:

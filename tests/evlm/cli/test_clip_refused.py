@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -198,3 +199,91 @@ def test_a_folder_of_frames_is_written_anew(
     assert run(source, out, *more) == 2
     assert "mask.frames is a folder" in the_one_line(capsys)
     assert not list(out.glob(".evlm-*"))
+
+
+def _stopped_while_writing(
+    edit: EditCommand, source: Path, monkeypatch: pytest.MonkeyPatch, *more: str
+) -> tuple[Path, dict[str, Any]]:
+    """(the note with the names that a killed run has taken, what it says)."""
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise _Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("evlm.clips.job.join_segments", killed)
+        with pytest.raises(_Killed):
+            run(source, edit.out, *more)
+    (note,) = edit.out.glob(".evlm-*/names.json")
+    return note, json.loads(note.read_text())
+
+
+class _Killed(BaseException):
+    """Nobody catches it, as nobody catches SIGKILL."""
+
+
+NAMES = ["edited.mp4", "mask.mp4", "trace.json", "sheet.png"]
+NOTED: dict[str, Any] = {
+    "out of the folder": {"names": ["../precious.mp4", *NAMES[1:]], "replaced": False},
+    "somewhere else": {"names": ["/tmp/evlm-precious.mp4", *NAMES[1:]], "replaced": False},
+    "another file": {"names": ["precious.mp4", *NAMES[1:]], "replaced": False},
+    "another number each": {"names": ["edited-7.mp4", *NAMES[1:]], "replaced": False},
+    "a number nobody gives": {"names": [f"{n[:-4]}-0{n[-4:]}" for n in NAMES], "replaced": False},
+    "too few": {"names": NAMES[:3], "replaced": False},
+    "no text": {"names": [1, 2, 3, 4], "replaced": False},
+    "a list, as it was once": NAMES,
+    "nothing": None,
+    "nested": "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("what", NOTED)
+def test_names_in_a_note_that_are_none_of_ours_are_not_written(
+    edit: EditCommand, source: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    note, said = _stopped_while_writing(edit, source, monkeypatch)
+    assert said == {"names": NAMES, "replaced": False}
+    precious = [edit.out.parent / "precious.mp4", edit.out / "precious.mp4", edit.out / "edited-7.mp4"]
+    for path in precious:
+        path.write_text("mine")
+    noted = NOTED[what]
+    note.write_text(noted if isinstance(noted, str) else json.dumps(noted))
+    assert run(source, edit.out) == 0
+    assert all(path.read_text() == "mine" for path in precious)
+    assert not Path("/tmp/evlm-precious.mp4").exists()
+    made = {path.name for path in edit.out.iterdir() if path.stat().st_size}
+    made -= {path.name for path in precious}
+    assert made == {"edited-2.mp4", "mask-2.mp4", "trace-2.json", "sheet-2.png"}
+
+
+@pytest.mark.parametrize("stands", ["a link", "a folder", "nothing"])
+def test_a_claimed_name_at_which_something_else_stands_now_is_given_up(
+    edit: EditCommand, source: Path, monkeypatch: pytest.MonkeyPatch, stands: str
+) -> None:
+    """Of a name that was only taken away, the others still hold the number."""
+    _stopped_while_writing(edit, source, monkeypatch)
+    claimed, elsewhere = edit.out / "edited.mp4", edit.out.parent / "elsewhere.mp4"
+    elsewhere.write_text("mine")
+    claimed.unlink()
+    if stands == "a link":
+        claimed.symlink_to(elsewhere)
+    elif stands == "a folder":
+        claimed.mkdir()
+    assert run(source, edit.out) == 0
+    assert elsewhere.read_text() == "mine"
+    number = "" if stands == "nothing" else "-2"
+    assert all((edit.out / f"{stem}{number}.{end}").stat().st_size for stem, end in map(_parts, NAMES))
+
+
+def _parts(name: str) -> list[str]:
+    return name.split(".")
+
+
+def test_what_a_run_might_replace_the_same_without_overwrite_does_not(
+    edit: EditCommand, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit.out.mkdir()
+    (edit.out / "edited.mp4").write_text("mine")
+    _, said = _stopped_while_writing(edit, source, monkeypatch, "--overwrite")
+    assert said == {"names": NAMES, "replaced": True}
+    assert run(source, edit.out) == 0
+    assert (edit.out / "edited.mp4").read_text() == "mine" and (edit.out / "edited-2.mp4").stat().st_size
