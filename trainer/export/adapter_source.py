@@ -46,8 +46,9 @@ def read_learned(source: Path, base: str | None = None) -> Learned:
     if (source / RECIPE).is_file():
         config = load_config(source / RECIPE)
         base = base or config.model.base
-        below = Path(config.model.adapter) if config.model.adapter else None
         tensors, meta = _of_run(source, config, base)
+        if config.model.adapter and "started_from" not in meta.training:  # else it lies in the file already
+            below = Path(config.model.adapter)
     elif source.is_file() or (source / "adapter_config.json").is_file():
         tensors, meta = load_adapter(source)
         base = base or meta.base_model

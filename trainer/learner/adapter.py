@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from evlm.adapter.checkpoint import save_adapter
+from evlm.adapter.stacking import stack_adapters
 from evlm.errors import ConfigError
 
 from ..config.recipe import LoraConfig
@@ -29,13 +31,24 @@ def lora_targets(model: torch.nn.Module, settings: LoraConfig) -> list[str]:
     return chosen + ([name for name in seeing if ".blocks." in name] if settings.vision else [])
 
 
-def save_learned(learner: Learner, path: Path, training: dict[str, Any]) -> Path:
-    """Writes the adapter as the one file that the nodes and `--adapter` load."""
+def save_learned(
+    learner: Learner, path: Path, training: dict[str, Any], below: str | Path | None = None
+) -> Path:
+    """Writes the adapter as the one file that the nodes and `--adapter` load. below: the adapter that was
+    merged into the base before this one was trained; the file does what both do."""
     from peft import get_peft_model_state_dict
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = get_peft_model_state_dict(learner.model)
-    save_adapter(path, tensors, replace(learner.meta, training=training))
+    # Where lm_head learns, PEFT would add all embeddings, which no loader takes for a part of an adapter.
+    tensors = get_peft_model_state_dict(learner.model, save_embedding_layers=False)
+    meta = replace(learner.meta, training=training)
+    if below is None:
+        save_adapter(path, tensors, meta)
+        return path
+    with tempfile.TemporaryDirectory() as folder:
+        above = Path(folder) / "above.safetensors"
+        save_adapter(above, tensors, meta)
+        stack_adapters(below, above, path)
     return path
 
 

@@ -141,7 +141,9 @@ class States:
                 f"states are whole ({there}): free some space, and the same command goes on from there"
             ) from error
         best = int(progress.best["step"]) if progress.best else None
-        for step in sorted(self.steps(), reverse=True)[self.keep_last :]:
+        # Newer ones are broken, or this one would have gone on from them: they take nobody's place.
+        older = sorted((step for step in self.steps() if step < progress.step), reverse=True)
+        for step in older[self.keep_last - 1 :]:
             if step != best:
                 _remove(self.of(step))
         return folder

@@ -55,7 +55,8 @@ def embed_inputs(model: Any, batch: Batch) -> tuple[Tensor, Tensor | None]:
             states = tower_states(core.visual, pixels, *sizes.pop()).flatten(0, 1)
             features = core.visual.merger(states)
         else:
-            features = core.visual(pixels, grid_thw=batch.grids).pooler_output
+            out = core.visual(pixels, grid_thw=batch.grids)
+            features = getattr(out, "pooler_output", out)  # a tensor before transformers 5
         embeds = _place(embeds, batch, features)
     return embeds, states
 
@@ -125,8 +126,9 @@ def _attend(attention: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     n, p, _ = x.shape
     q, k, v = attention.qkv(x).view(n, p, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
     q, k = q * cos + _rotate(q) * sin, k * cos + _rotate(k) * sin
-    weights = (q @ k.transpose(-1, -2) * attention.head_dim**-0.5).softmax(-1, dtype=torch.float32)
-    return attention.proj((weights.to(v.dtype) @ v).transpose(1, 2).reshape(n, p, -1))
+    q, k = q.to(v.dtype), k.to(v.dtype)
+    seen = torch.nn.functional.scaled_dot_product_attention(q, k, v)  # which holds no [patches, patches]
+    return attention.proj(seen.transpose(1, 2).reshape(n, p, -1))
 
 
 def _rotate(x: Tensor) -> Tensor:

@@ -65,7 +65,8 @@ def answers(learner: Any, chats: Sequence[Chat], config: SampleConfig, seed: int
     together = TOGETHER.get(base_of(learner.model).device.type, 256)
     for at in range(0, len(chats), together):
         some = list(chats[at : at + together])
-        batch = learner.collate(some, [""] * len(some))
+        # Frozen towers see one picture after the other: all at once they would take gigabytes.
+        batch = learner.features(learner.collate(some, [""] * len(some)))
         prompts, _ = split(batch, base_of(learner.model).config.vision_config.spatial_merge_size)
         seeds = range(seed + at, seed + at + len(some))
         sampled = sample(learner.model, prompts, range(len(some)), config, seeds)
@@ -178,6 +179,9 @@ def _choose(logits: Tensor, chance: Tensor | None, alive: Tensor, step: int, tem
     """The next token of each row: [rows, vocabulary] -> int64 [rows]."""
     if chance is None:
         return logits.argmax(-1)
+    device = logits.device
+    if device.type == "mps":  # which knows no float64
+        logits = logits.cpu()
     total = (logits.double() / temperature).softmax(-1).cumsum(-1)
     drawn = chance[alive, step].to(total.device)[:, None] * total[:, -1:]
-    return (total <= drawn).sum(-1).clamp(max=logits.shape[1] - 1)
+    return (total <= drawn).sum(-1).clamp(max=logits.shape[1] - 1).to(device)

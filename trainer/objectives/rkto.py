@@ -125,7 +125,7 @@ def step_weights(
     similarity: float [B, K] in 0..1, cosine of e(y^_ik) and e(y_i), or another likeness.
     iou: float [B, K] in 0..1.
     has_mask: bool [B]; rows without a true mask are judged by similarity alone.
-    reflection: float [B], R_reflect, needed where config.reflection_as is "reward".
+    reflection: float [B], R_reflect, needed where config.reflection_as is "reward" and lambda_ref above 0.
     Raises EVLMError where it is missing.
     """
     s = log_ratio(policy, reference, lengths, config.log_ratio).detach()
@@ -133,7 +133,7 @@ def step_weights(
     c = w if config.weight == "w" else slope
     each = sample_reward(similarity.detach(), iou.detach(), has_mask, config.alpha)
     reward = each.mean(1)
-    if config.reflection_as == "reward":
+    if config.reflection_as == "reward" and config.lambda_ref:
         if reflection is None:
             raise EVLMError("reflection_as 'reward' needs the rows' R_reflect; got None")
         reward = reward + config.lambda_ref * reflection.detach()

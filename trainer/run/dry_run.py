@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from evlm.adapter.checkpoint import Expected, load_adapter
+from evlm.adapter.stacking import check_stackable
 from evlm.errors import ConfigError, EVLMError, ModelError
 from evlm.models.loading import pick_device, read_notes
 from evlm.models.zoo import resolve
@@ -68,7 +69,7 @@ def plan(config: Config, fresh: bool = False) -> Plan:
     model = None if base is None else findings.need("model.base", lambda: _model(base))
     trained = None if model is None else findings.need("lora", lambda: _trained(config, model))
     if model is not None and config.model.adapter:
-        findings.need("model.adapter", lambda: load_adapter(str(config.model.adapter), Expected.of(model)))
+        findings.need("model.adapter", lambda: _stacked(str(config.model.adapter), model))
     for number, source in enumerate(config.data):
         if not source.world:
             findings.need(f"data.{number}", partial(_count, source))
@@ -134,6 +135,11 @@ def _trained(config: Config, model: Any) -> int:
     modules = dict(model.named_modules())
     places = [modules[name] for name in lora_targets(model, config.lora)]
     return sum(config.lora.rank * (each.in_features + each.out_features) for each in places)
+
+
+def _stacked(adapter: str, model: Any) -> None:
+    load_adapter(adapter, Expected.of(model))
+    check_stackable(adapter)
 
 
 def _count(source: Source) -> int:

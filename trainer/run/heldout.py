@@ -48,10 +48,12 @@ def open_held_out(config: Config, style: Any, codec: Any) -> Measured:
     for source in config.data:
         questions += _questions(source, share)
     examples: list[Example] = []
+    measured = _measured(config.data)
     try:
-        rows = open_rows(_measured(config.data), config.eval_rows, 0, True, style, codec, held=True)
-        count = config.eval_rows if rows.count is None else min(config.eval_rows, rows.count)
-        examples = rows.batch(0)[:count]
+        if measured:
+            rows = open_rows(measured, config.eval_rows, 0, True, style, codec, held=True)
+            count = config.eval_rows if rows.count is None else min(config.eval_rows, rows.count)
+            examples = rows.batch(0)[:count]
     except RecordError:
         if questions:
             raise

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from evlm.adapter.stacking import check_stackable
 from evlm.errors import ConfigError, TrainingError
 
 from ..config.recipe import Config, Phase, completed
@@ -65,6 +66,8 @@ def run(config: Config, report: Report, fresh: bool = False) -> Path:
                 raise ConfigError(
                     f"phases.{number}.batch {phase.batch}: expected a row for each of {ranks.count} processes"
                 )
+        if config.model.adapter:
+            check_stackable(config.model.adapter)  # what is written in the end holds both
         learner = load_learner(replace(config, model=replace(config.model, device=device)), ranks)
         return _Run(config, learner, report if ranks.rank == 0 else _silent, stop).go(fresh)
 
@@ -274,7 +277,7 @@ class _Run:
         if self.learner.ranks.rank == 0:
             notes = {"steps": self.progress.step, "recipe": self.config.identity[:2000]}
             try:
-                save_learned(self.learner, path, notes)
+                save_learned(self.learner, path, notes, self.config.model.adapter)
             except OSError as error:
                 raise TrainingError(
                     f"{path} cannot be written ({error.strerror}). The states are whole: free some space and "

@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-
-from evlm.errors import ModelError
 
 from ..config.recipe import Phase
 from ..estimators.eta0 import PairScores, score_pairs
@@ -63,16 +61,14 @@ def rkto_step(
     """One step's gradients, left in the parameters, and what is worth logging about the whole batch.
 
     examples: this rank's; at, seed: the run's step and seed, from which chance is drawn.
-    Raises ModelError where no row of the whole batch is a desired one."""
+    A batch without a desired row pushes its undesired ones away, and does no more."""
     examples = sorted(examples, key=lambda example: not example.desired)
     batch = draw(learner, examples, phase.rewards, at, seed)
     weights, ref_logps, numbers = judge(learner, reference, batch, examples, phase, at)
     ranks, device = learner.ranks, learner.device
     rows = int(ranks.total(batch.preferred, device))
     others = int(ranks.total(len(examples) - batch.preferred, device))
-    if not rows:
-        raise ModelError(f"step {at}: no row of the batch is a desired one; raise the batch")
-    losses = _gradients(learner, batch, weights, ref_logps, phase, rows, others)
+    losses = _gradients(learner, batch, weights, ref_logps, phase, max(1, rows), others)
     numbers |= {f"loss_{name}": value for name, value in ranks.totals(losses, TERMS, device).items()}
     numbers["loss"] = sum(value for name, value in numbers.items() if name.startswith("loss_"))
     if phase.diagnose_every and at % phase.diagnose_every == 0:
@@ -110,12 +106,13 @@ def judge(
     """(weights of this rank's preferred rows, the reference's log-probabilities of all rows [B], numbers of
     the whole batch)."""
     ranks, device, p = learner.ranks, learner.device, batch.preferred
+    sampled = ranks.total(p, device) > 0
     pairs = score_pairs(
         learner.model,
         reference,
         batch.prompts,
         batch.responses,
-        phase.eta0,
+        phase.eta0 if sampled else replace(phase.eta0, over="shifts"),
         at,
         phase.rkto.log_ratio,
         batch.samples,
@@ -379,9 +376,11 @@ def _log(
     s = log_ratio(pairs.policy, pairs.reference, batch.lengths.to(device), phase.rkto.log_ratio)
     desired = torch.tensor([example.desired for example in examples], device=device)
     masked = weights.iou[weights.has_mask]
+    numbers = {"eta0": float(weights.eta0), **by_label(gather(s), gather(desired))}
+    if not weights.rows:
+        return numbers
     return {
-        "eta0": float(weights.eta0),
-        **by_label(gather(s), gather(desired)),
+        **numbers,
         "reward": float(weights.reward.mean()),
         "similarity": float(weights.similarity.mean()),
         "iou": float(masked.mean()) if masked.numel() else 0.0,

@@ -84,6 +84,11 @@ def test_what_does_not_fit_is_named(folders: tuple[Path, Path], tmp_path: Path) 
     assert rows_for(unlabelled, unlabelled.phases[0], None, None).count == 3  # type: ignore[arg-type]
     with pytest.raises(RecordError, match=r"no row fits .*with a label"):
         rows_for(unlabelled, unlabelled.phases[1], None, None)  # type: ignore[arg-type]
+    measured = mixed(folders, tmp_path, f"data=[{{path: {folders[1]}, form: llamafactory}}]", "eval_every=1")
+    (line,) = [line for line in plan(measured).missing if line.startswith("eval_every")]
+    assert "nothing to measure" in line and "data.0.heldout" in line
+    with pytest.raises(ConfigError, match="nothing to measure"):
+        run(measured, lambda event: None)
     with pytest.raises(ConfigError, match="the world has its own"):
         mixed(folders, tmp_path, "data=[{world: true, form: trl}]")
     with pytest.raises(ConfigError, match="did you mean llamafactory"):

@@ -149,7 +149,7 @@ def test_an_adapter_on_an_adapter_is_exported_as_both(tmp_path: Path) -> None:
     run = run_folder(tmp_path / "run", f"model.adapter={first}")
     save(run / "adapter.safetensors", seed=4, size=0.1)
     learned = read_learned(run)
-    assert learned.below == first
+    assert learned.below == first, "an older version wrote the upper half alone"
     write_merged(read_learned(first), tmp_path / "one")
     write_merged(replace(learned, below=None, base=str(tmp_path / "one")), tmp_path / "then")
     text = said(tmp_path / "then")
@@ -157,6 +157,27 @@ def test_an_adapter_on_an_adapter_is_exported_as_both(tmp_path: Path) -> None:
     for form, out in (("adapter", "both.safetensors"), ("peft", "peft"), ("merged", "merged")):
         assert main(["export", str(run), str(tmp_path / out), "--to", form]) == 0
         assert (said(tmp_path / out) if form == "merged" else said(BASE, tmp_path / out)) == text, form
+
+
+def test_what_a_run_on_an_adapter_writes_holds_both(tmp_path: Path) -> None:
+    """The best one, too; and neither is added to twice."""
+    first = save(tmp_path / "first.safetensors", size=0.1)
+    run = run_folder(tmp_path / "run", f"model.adapter={first}", "eval_every=2", "eval_rows=1")
+    whole = said(BASE, run / "adapter.safetensors")
+    assert whole == said(BASE, run / "best.safetensors")
+    assert main(["export", str(run), str(tmp_path / "a.safetensors"), "--to", "adapter"]) == 0
+    (run / "adapter.safetensors").unlink()
+    assert main(["export", str(run), str(tmp_path / "b.safetensors"), "--to", "adapter"]) == 0
+    assert whole == said(BASE, tmp_path / "a.safetensors") == said(BASE, tmp_path / "b.safetensors")
+    dora = save(tmp_path / "dora.safetensors", replace(LORA, dora=True))
+    words = ["run", "tiny", "data=[{world: true}]", f"model.adapter={dora}", f"out={tmp_path / 'no'}"]
+    assert main(words) == 2 and main([*words, "--dry-run"]) == 1
+
+
+def test_a_head_that_learns_is_written_without_all_embeddings(tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "run", "lora.targets=[q_proj, lm_head]")
+    names = load_adapter(run / "adapter.safetensors", Expected.of(skeleton(BASE)))[0]
+    assert any("lm_head" in name for name in names) and said(BASE, run / "adapter.safetensors")
 
 
 def test_nothing_is_overwritten_or_left_half_written(

@@ -122,6 +122,16 @@ def test_the_newest_and_the_best_stay(tmp_path: Path) -> None:
     assert states.steps() == [6]
 
 
+def test_the_state_that_was_just_written_stays_beside_a_broken_newer_one(tmp_path: Path) -> None:
+    states = saved_at(tmp_path, 1, 4, keep_last=2)
+    (tmp_path / "step-00000004" / "manifest.json").write_text("[1")
+    for keep, step, left in ((2, 2, [1, 2, 4]), (1, 3, [3, 4])):
+        states = saved_at(tmp_path, step, keep_last=keep)
+        assert sorted(states.steps()) == left
+        saved = states.newest()
+        assert saved is not None and saved.progress.step == step
+
+
 FULL = """
 import resource, sys
 from pathlib import Path

@@ -133,7 +133,7 @@ def test_words_without_pictures_are_a_batch_too(tiny):
         assert torch.allclose(hidden_states(model, batch), want, atol=2e-5)
 
 
-def test_pictures_of_different_sizes_go_through_the_towers_own_forward(tiny):
+def test_pictures_of_different_sizes_go_through_the_towers_own_forward(tiny, monkeypatch):
     processor, model = tiny
     frames = [torch.rand(1, 64, 64, 3), torch.rand(1, 40, 96, 3)]
     request = Request(frames[0], "like this", (Reference("image", frames[1]),))
@@ -145,6 +145,11 @@ def test_pictures_of_different_sizes_go_through_the_towers_own_forward(tiny):
         want = model.model(**slow).last_hidden_state
     assert states is None
     assert torch.allclose(got, want, atol=2e-5)
+    tower = model.model.visual
+    forward = tower.forward
+    monkeypatch.setattr(tower, "forward", lambda *a, **k: forward(*a, **k).pooler_output)  # transformers 4.57
+    with torch.no_grad():
+        assert torch.equal(hidden_and_seen(model, batch)[0], got)
 
 
 def test_any_text_round_trips_through_the_tokenizer(tiny):

@@ -16,10 +16,10 @@ from trainer.bundle.reasoner import questions
 from trainer.config.recipe import load_config
 from trainer.estimators.rewards import RewardConfig, embed, iou_of, plan_in, similarity, slots, truth_of
 from trainer.learner.learner import Learner, load_learner
-from trainer.model.logprobs import sequence_logps
+from trainer.model.logprobs import base_of, sequence_logps
 from trainer.model.prompts import split
 from trainer.model.ranks import Ranks
-from trainer.model.sampling import SampleConfig, answers, decode, sample
+from trainer.model.sampling import SampleConfig, _choose, answers, decode, sample
 from trainer.model.spans import find_spans
 from trainer.world.light import lit
 from trainer.world.rows import to_request
@@ -76,7 +76,7 @@ def test_sampling_follows_the_models_distribution(learner: Learner) -> None:
     prompts, count = prompts_of(learner, 1), 2000
     config = SampleConfig(3.0, 1)
     first = torch.cat(sample(learner.model, prompts, [0] * count, config, range(count)))
-    from trainer.model.logprobs import base_of, response_states
+    from trainer.model.logprobs import response_states
     from trainer.model.merged_lora import merged
 
     with merged(learner.model):
@@ -86,6 +86,32 @@ def test_sampling_follows_the_models_distribution(learner: Learner) -> None:
         p = float(odds[token])
         seen = float((first == token).float().mean())
         assert abs(seen - p) < 5 * (p * (1 - p) / count) ** 0.5 + 1e-3
+
+
+def test_a_device_without_float64_draws_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Apple's; its tensors are told here by their device alone."""
+    logits, chance = torch.randn(3, 50), torch.rand(3, 2, dtype=torch.float64)
+    want = _choose(logits, chance, torch.arange(3), 1, 0.7)
+
+    class Apples:
+        device, shape, cpu = torch.device("mps"), logits.shape, lambda self: logits
+
+        def double(self) -> None:
+            raise TypeError("Cannot convert a MPS Tensor to float64")
+
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, device: self)
+    assert torch.equal(_choose(Apples(), chance, torch.arange(3), 1, 0.7), want)  # type: ignore[arg-type]
+
+
+def test_answers_see_one_picture_at_a_time(learner: Learner) -> None:
+    chats = [learner.chat(to_request(q)) for q in questions("test", 4, 11)]
+    batch = learner.collate(chats, [""] * 4)
+    seen: list[int] = []
+    embedding = base_of(learner.model).model.visual.patch_embed
+    hook = embedding.register_forward_hook(lambda module, taken, out: seen.append(len(taken[0])))
+    answers(learner, chats, SampleConfig(0.0, 2))
+    hook.remove()
+    assert 0 < max(seen) == int(batch.grids.prod(1).max()) < sum(seen)
 
 
 def test_the_parts_of_an_answer(learner: Learner) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
-from evlm.errors import ModelError
 from evlm.plan.mask_codec import mask_text_iou
 from trainer.config.recipe import load_config
 from trainer.estimators.eta0 import Eta0Config, pair_indices
@@ -129,11 +130,25 @@ def test_undesired_rows_are_pushed_away_and_never_sampled(learner: Learner) -> N
     assert 0 < numbers["loss_undesired"] < 1 and "s_undesired" in numbers
 
 
-def test_a_batch_without_a_desired_row_says_so(learner: Learner) -> None:
-    phase, examples = setting(learner, lambda_u=1.0)
+@pytest.mark.parametrize("over", ["pairs", "onpolicy"])
+def test_a_batch_without_a_desired_row_only_pushes_away(learner: Learner, over: Any) -> None:
+    phase, examples = setting(learner, lambda_u=1.0, lambda_sft=0.5)
     bad: list[Example] = [replace(each, desired=False) for each in examples]
-    with pytest.raises(ModelError, match="no row of the batch is a desired one"):
-        rkto_step(learner, ReferencePolicy(learner.model, None), bad, phase, 5, 0)
+    for parameter in learner.trainable():
+        parameter.grad = None
+    phase = replace(phase, eta0=Eta0Config(over), diagnose_every=5)
+    numbers = rkto_step(learner, ReferencePolicy(learner.model, None), bad, phase, 5, 0)
+    assert 0 < numbers["loss"] == numbers["loss_undesired"] < 1
+    assert all(math.isfinite(value) for value in numbers.values()) and "reward" not in numbers
+    gradient = torch.cat([p.grad.flatten() for p in learner.trainable() if p.grad is not None])
+    assert 0 < float(gradient.norm()) < math.inf
+
+
+def test_a_reflection_that_weighs_nothing_is_not_asked_for(learner: Learner) -> None:
+    phase, examples = setting(learner, reflection_as="reward")
+    phase = replace(phase, rewards=replace(phase.rewards, max_new_tokens=20))
+    numbers = rkto_step(learner, ReferencePolicy(learner.model, None), examples, phase, 1, 0)
+    assert math.isfinite(numbers["loss"])
 
 
 @pytest.mark.parametrize(
