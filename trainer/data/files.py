@@ -75,7 +75,7 @@ def read(
 def unicode_problems(data: Any) -> list[str]:
     """Where a value spells half of a surrogate pair: JSON can, tokenizers and parquet cannot take it."""
     try:
-        json.dumps(data, ensure_ascii=False).encode()
+        json.dumps(data, ensure_ascii=False, default=lambda value: "").encode()  # pictures may be bytes
     except UnicodeEncodeError:
         return list(_surrogates(data, ""))
     return []

@@ -9,6 +9,7 @@ from typing import Any
 from evlm.errors import RecordError
 
 from .conversation import Conversation
+from .files import unicode_problems
 
 DEFAULT_TAGS = {
     "role_tag": "from",
@@ -43,6 +44,8 @@ class ForeignRow:
     def __init__(self, data: Any, known: tuple[str, ...]) -> None:
         if not isinstance(data, dict):
             raise RecordError(f"expected a JSON object, got {type(data).__name__}")
+        if problems := unicode_problems({name: data.get(name) for name in known}):
+            raise RecordError("; ".join(problems))
         self.data = data
         self.inline: list[Any] = []  # pictures that stand in items
         self.rest = {

@@ -25,9 +25,14 @@ def lora_targets(model: torch.nn.Module, settings: LoraConfig) -> list[str]:
     """The linear modules that get an adapter, by the recipe's settings. Raises ConfigError."""
     linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
     seeing = [name for name in linear if ".visual." in f".{name}"]
-    chosen = [n for n in linear if n not in seeing and n.rpartition(".")[2] in settings.targets]
-    if not chosen:
-        raise ConfigError(f"lora.targets {', '.join(settings.targets)}: the model has no such linear modules")
+    ends = {n: n.rpartition(".")[2] for n in linear if n not in seeing}
+    missing = [target for target in settings.targets if target not in ends.values()]
+    if missing or not settings.targets:
+        raise ConfigError(
+            f"lora.targets {', '.join(missing) or 'of none'}: the model has no such linear modules; it has "
+            f"{', '.join(dict.fromkeys(ends.values()))}"
+        )
+    chosen = [n for n, end in ends.items() if end in settings.targets]
     return chosen + ([name for name in seeing if ".blocks." in name] if settings.vision else [])
 
 

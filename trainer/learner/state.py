@@ -120,16 +120,18 @@ class States:
             return Saved(folder, Progress(**{k: v for k, v in state.items() if k in known}), numbers)
         return None
 
-    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> Path:
-        """Writes the state and returns its folder. Older ones than the newest `keep_last` go, that of
-        progress.best stays. Raises TrainingError where it cannot be written; earlier ones are whole then."""
+    def save(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, prune: bool = True
+    ) -> Path:
+        """Writes the state and returns its folder. prune: delete what it makes needless (`prune`). Raises
+        TrainingError where it cannot be written; earlier ones are whole then."""
         folder = self.of(progress.step)
         fresh = folder.with_name(folder.name + ".tmp")
         try:
             self._sweep()
             fresh.mkdir(parents=True)
             _write(fresh, model, optimizer, {"recipe": self.recipe, **asdict(progress)})
-            if folder.exists():  # a broken one: a whole one would have been gone on from
+            if folder.exists():  # a broken one, or that of this step before it was measured
                 _remove(folder)
             fresh.rename(folder)
             _flush(self.folder)
@@ -140,13 +142,19 @@ class States:
                 f"the state of step {progress.step} cannot be written to {self.folder} ({error}). Earlier "
                 f"states are whole ({there}): free some space, and the same command goes on from there"
             ) from error
+        if prune:
+            self.prune(progress)
+        return folder
+
+    def prune(self, progress: Progress) -> None:
+        """Deletes the states before progress.step but for the newest `keep_last`, itself among them, and that
+        of progress.best."""
         best = int(progress.best["step"]) if progress.best else None
         # Newer ones are broken, or this one would have gone on from them: they take nobody's place.
         older = sorted((step for step in self.steps() if step < progress.step), reverse=True)
         for step in older[self.keep_last - 1 :]:
             if step != best:
                 _remove(self.of(step))
-        return folder
 
     def clear(self) -> None:
         """Deletes all states."""

@@ -12,14 +12,15 @@ from evlm.reason.decoding import Words
 _PARTS = {
     name: re.compile(rf"<{name}>\n?(.*?)\n?</{name}>", re.DOTALL) for name in ("intermediate", "reflection")
 }
-_MASK = re.compile(r"<output>.*^mask:[ ]*(.*?)$", re.DOTALL | re.MULTILINE)
+_MASK = re.compile(r"^mask:[ ]*(.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Spans:
     """text: the answer without chat markers. intermediate, reflection, mask: numbers of the tokens that write
-    them, in order; empty where the answer lacks the part. after_reflection: the number of the token behind
-    the reflection, which ends it; None where there is none."""
+    them, in order, of a plan of several steps all its masks; empty where the answer lacks the part.
+    after_reflection: the number of the token behind the reflection, which ends it; None where there is
+    none."""
 
     text: str
     intermediate: tuple[int, ...]
@@ -43,7 +44,10 @@ def find_spans(tokenizer: Any, ids: Sequence[int]) -> Spans:
     reflection = inside(_PARTS["reflection"].search(text))
     after = reflection[-1] + 1 if reflection and reflection[-1] + 1 < len(ids) else None
     intermediate = inside(_PARTS["intermediate"].search(text))
-    return Spans(text, intermediate, reflection, inside(_MASK.search(text)), after)
+    output = text.find("<output>")
+    masks = [] if output < 0 else _MASK.finditer(text, output)
+    mask = tuple(token for step in masks for token in inside(step))
+    return Spans(text, intermediate, reflection, tuple(dict.fromkeys(mask)), after)
 
 
 def _decoded(tokenizer: Any, ids: Sequence[int]) -> tuple[str, list[int]]:

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from evlm.errors import ConfigError, RecordError
 
 from ..config.recipe import Config, Source
 from ..evaluation.accuracy import batched, evaluate
 from ..evaluation.questions import Question, dataset_questions, world_questions
+from ..learner.guard import Result, within_memory
 from ..learner.learner import Learner
 from ..learner.rows import Example, open_rows
 from ..model.logprobs import sequence_logps
 from ..model.merged_lora import merged
 from ..model.prompts import split
+from ..model.ranks import Ranks
 from ..model.sampling import SampleConfig, answers
 from ..report.samples import keep_samples
 
 SPLIT = "validation"
 MAX_NEW_TOKENS = 768
-_TOGETHER = 8  # rows whose loss is taken at once
+_TOGETHER = 32  # questions that are asked at once
+_SCORED = 8  # rows whose loss is taken at once
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,7 @@ class HeldOut:
         measured = open_held_out(config, learner.style, learner.codec)
         self.questions, self.answered = measured.questions, measured.examples
         self.examples: list[Example] = []
+        self.together: dict[str, int] = {}  # of what, where memory was too short for the usual number
         if config.sample_every:
             sources = [source for source in _measured(config.data) if source.form == "evlm"]
             if not sources:
@@ -87,9 +92,14 @@ class HeldOut:
         if not self.questions:
             return {}
         ranks, device = self.learner.ranks, self.learner.device
-        outcomes = evaluate(batched(self.learner, MAX_NEW_TOKENS), ranks.part(self.questions))
-        scores = [[float(o.exact), math.nan if o.iou is None else o.iou] for o in outcomes]
-        whole = ranks.gather(torch.tensor(scores, dtype=torch.float32, device=device).view(len(scores), 2))
+
+        def attempt(together: int) -> Tensor:
+            answer, mine = batched(self.learner, MAX_NEW_TOKENS), ranks.part(self.questions)
+            outcomes = evaluate(answer, mine, together=together)
+            scores = [[float(o.exact), math.nan if o.iou is None else o.iou] for o in outcomes]
+            return ranks.gather(torch.tensor(scores, dtype=torch.float32, device=device).view(len(scores), 2))
+
+        whole = self._fitting("asked", attempt, _TOGETHER, ranks)
         iou = float(whole[:, 1].nanmean())
         return {"exact": float(whole[:, 0].mean()), "iou": iou if math.isfinite(iou) else 0.0}
 
@@ -98,26 +108,44 @@ class HeldOut:
         there are none. Each rank takes its part."""
         if not self.answered:
             return {}
-        ranks, device = self.learner.ranks, self.learner.device
-        total, tokens = 0.0, 0.0
-        mine = ranks.part(self.answered)
-        for at in range(0, len(mine), _TOGETHER):
-            prompts, responses = split(
-                self.learner.batch(list(mine[at : at + _TOGETHER])), self.learner.merge
-            )
-            with merged(self.learner.model):
-                logps = sequence_logps(self.learner.model, prompts, responses, range(len(responses)))
-            total -= float(logps.sum())
-            tokens += sum(len(response) for response in responses)
-        return {"loss": ranks.total(total, device) / ranks.total(tokens, device)}
+        learner, ranks, device = self.learner, self.learner.ranks, self.learner.device
+
+        def attempt(together: int) -> float:
+            total, tokens = 0.0, 0.0
+            mine = ranks.part(self.answered)
+            for at in range(0, len(mine), together):
+                prompts, responses = split(learner.batch(mine[at : at + together]), learner.merge)
+                with merged(learner.model):
+                    logps = sequence_logps(learner.model, prompts, responses, range(len(responses)))
+                total -= float(logps.sum())
+                tokens += sum(len(response) for response in responses)
+            return ranks.total(total, device) / ranks.total(tokens, device)
+
+        return {"loss": self._fitting("scored", attempt, _SCORED, ranks)}
 
     def sample(self, step: int) -> dict[str, Any]:
         """The "sample" event: answers to a few examples, drawn into the run's folder by the first rank."""
         if self.learner.ranks.rank:
             return {}
         chats = [example.chat for example in self.examples]
-        texts = answers(self.learner, chats, SampleConfig(0.0, MAX_NEW_TOKENS))
+
+        def attempt(together: int) -> list[str]:
+            parts = [chats[at : at + together] for at in range(0, len(chats), together)]
+            config = SampleConfig(0.0, MAX_NEW_TOKENS)
+            return [text for part in parts for text in answers(self.learner, part, config)]
+
+        texts = self._fitting("asked", attempt, _TOGETHER, Ranks())
         return keep_samples(self.out, step, self.examples, texts)
+
+    def _fitting(self, what: str, attempt: Callable[[int], Result], usual: int, ranks: Ranks) -> Result:
+        """What attempt(together) gives, with half as many together each time that memory runs out; that is
+        remembered."""
+        most = self.together.get(what, usual)
+        result, used = within_memory(
+            lambda some: attempt(some or most), most, most, ranks, self.learner.device, lambda _: None
+        )
+        self.together[what] = used or most
+        return result
 
 
 def better(measured: dict[str, float], best: dict[str, float] | None) -> bool:

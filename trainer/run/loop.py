@@ -184,11 +184,7 @@ class _Run:
                         "tokens_per_second": fed / seconds,
                     }
                 )
-            best = self._look(at)
-            stopping = learner.ranks.any(self.stop.is_set(), learner.device)
-            if at % config.save_every == 0 or last or best or stopping:
-                self._save(optimizer)
-            if stopping:
+            if self._end_step(optimizer, at, last):
                 raise Stopped(f"stopped at step {at}; the same command goes on from there")
 
     def _compare_rows(self, rows: Rows) -> None:
@@ -247,6 +243,29 @@ class _Run:
         self.progress.micro_batch = None if used == phase.micro_batch else used
         return result
 
+    def _end_step(self, optimizer: torch.optim.Optimizer, at: int, last: bool) -> bool:
+        """Saves and looks, where it is time to; whether the run was asked to stop. Saves first: looking takes
+        long, and may fail."""
+        learner = self.learner
+        saved = at % self.config.save_every == 0 or last or self._stopping()
+        if saved:  # the states before it stay until it is clear which one is best
+            self._save(optimizer, prune=False)
+        try:
+            best = self._look(at)
+        except Exception:
+            if not saved:
+                self._save(optimizer)
+            raise
+        stopping = self._stopping()
+        if best or (stopping and not saved):
+            self._save(optimizer)
+        elif saved and learner.ranks.rank == 0:
+            self.states.prune(self.progress)
+        return stopping
+
+    def _stopping(self) -> bool:
+        return self.learner.ranks.any(self.stop.is_set(), self.learner.device)
+
     def _look(self, at: int) -> bool:
         """Measures and draws where it is time to; whether the adapter is the best one yet, which is kept."""
         config = self.config
@@ -258,13 +277,13 @@ class _Run:
         self.report({"event": "eval", "step": at, **measured})
         if not config.keep_best or not better(measured, self.progress.best):
             return False
-        self.progress.best = {"step": at, **measured}
         self._keep(self.out / BEST)
+        self.progress.best = {"step": at, **measured}
         return True
 
-    def _save(self, optimizer: torch.optim.Optimizer) -> None:
+    def _save(self, optimizer: torch.optim.Optimizer, prune: bool = True) -> None:
         if self.learner.ranks.rank == 0:
-            folder = self.states.save(self.learner.model, optimizer, self.progress)
+            folder = self.states.save(self.learner.model, optimizer, self.progress, prune)
             self.report(
                 {
                     "event": "saved",

@@ -14,6 +14,8 @@ from evlm.errors import ConfigError, RecordError
 from evlm.files.pictures import save_picture
 from evlm.records import RowWriter
 from trainer.config.recipe import Config, load_config
+from trainer.data.check import Check, check
+from trainer.data.files import Problem
 from trainer.learner.learner import load_learner
 from trainer.learner.rows import rows_for
 from trainer.model.batch import Collator
@@ -77,6 +79,18 @@ def test_a_run_learns_from_the_mixture(folders: tuple[Path, Path], tmp_path: Pat
     assert "stage 0: sft, 3 steps of 5 rows" in dry_run.text and not [
         m for m in dry_run.missing if "data" in m
     ]
+
+
+def test_half_a_character_is_named_before_a_tokenizer_meets_it(tmp_path: Path) -> None:
+    file = tmp_path / "swift.jsonl"
+    turns = [{"role": "user", "content": "hello \ud83d"}, {"role": "assistant", "content": "yes"}]
+    file.write_text(json.dumps({"messages": turns}) + "\n")
+    config = load_config("tiny", [f"data=[{{path: {file}, form: swift}}]"])
+    with pytest.raises(RecordError, match=r"line 1: .*messages.*surrogate"):
+        rows_for(config, config.phases[0], None, None)  # type: ignore[arg-type]
+    problems: list[Problem] = []
+    check(Check(file, "swift", base=None), problems.append)
+    assert len(problems) == 1 and "messages" in problems[0].reasons[0]
 
 
 def test_what_does_not_fit_is_named(folders: tuple[Path, Path], tmp_path: Path) -> None:

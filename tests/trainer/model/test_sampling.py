@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evlm.models.zoo import resolve
-from evlm.plan.trace import Plan
+from evlm.plan.trace import Plan, Trace, render
 from evlm.reason.reasoner import Reasoner
 from trainer.bundle.reasoner import questions
 from trainer.config.recipe import load_config
@@ -130,6 +130,16 @@ def test_the_parts_of_an_answer(learner: Learner) -> None:
     assert words(spans.intermediate) == text.split("<intermediate>\n")[1].split("\n</intermediate>")[0]
     assert words(spans.reflection) == text.split("<reflection>\n")[1].split("\n</reflection>")[0]
     assert spans.after_reflection == spans.reflection[-1] + 1
+
+
+def test_a_plan_of_several_steps_has_all_their_masks(learner: Learner) -> None:
+    steps = [Plan(f"remove the hat {n}", ("hat",), f"box {n}00 0 500 1000 full") for n in range(3)]
+    steps.insert(1, Plan("make it snow", (), None, "global"))
+    tokenizer = learner.processor.tokenizer
+    ids = tokenizer(render(Trace("mask: a\n", "b", "c", Plan.of_steps(steps))), add_special_tokens=False)
+    mask = find_spans(tokenizer, ids["input_ids"]).mask
+    said = "".join(tokenizer.decode([ids["input_ids"][n]]) for n in mask).split("box")
+    assert [text.split()[0] for text in said[1:]] == ["000", "100", "200"]
 
 
 @settings(max_examples=40, deadline=None)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +16,7 @@ import torch
 from trainer.__main__ import main
 from trainer.config.recipe import load_config
 from trainer.learner.learner import load_learner
+from trainer.run import dry_run
 from trainer.run.dry_run import plan
 from trainer.run.memory import kept
 from trainer.steps.sft import sft_step
@@ -64,8 +68,9 @@ def test_nothing_is_missing_for_the_bundled_model(tmp_path: Path) -> None:
     assert missing(WORLD, f"out={tmp_path / 'new' / 'run'}") == [] and not list(tmp_path.iterdir())
     (line,) = missing(WORLD, "model.adapter=/nowhere/a.safetensors")
     assert line.startswith("model.adapter: ") and "/nowhere/a.safetensors" in line
-    (line,) = missing(WORLD, "lora.targets=[q_prj]")
-    assert "q_prj" in line and "no such linear modules" in line
+    for targets in ("[q_prj]", "[q_proj, q_prj]"):
+        (line,) = missing(WORLD, f"lora.targets={targets}")
+        assert "targets q_prj: the model has no such linear modules; it has q_proj, k_proj" in line
     if not torch.cuda.is_available():
         (line,) = missing(WORLD, "model.device=cuda")
         assert line.startswith("model.device: ") and "'cuda' cannot be used on this machine" in line
@@ -143,6 +148,19 @@ def test_the_estimate_of_activations_is_near_what_a_step_keeps(dtype: str, dropo
     text = learner.model.config.text_config
     estimated = kept(config, text) * text.num_hidden_layers * learner.batch(examples).tokens
     assert 0.7 < estimated / measured < 1.4
+
+
+def test_windows_is_asked_for_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no os.sysconf."""
+
+    class Kernel:
+        def GetPhysicallyInstalledSystemMemory(self, kilobytes: Any) -> int:
+            kilobytes._obj.value = 1 << 24
+            return 1
+
+    monkeypatch.delattr(os, "sysconf")
+    monkeypatch.setattr(ctypes, "windll", SimpleNamespace(kernel32=Kernel()), raising=False)
+    assert dry_run._available(torch.device("cpu")) == 1 << 34
 
 
 def test_settings_may_stand_behind_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

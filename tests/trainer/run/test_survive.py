@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+import trainer.model.sampling
 import trainer.run.heldout
 import trainer.run.loop
 from evlm.adapter.checkpoint import load_adapter
@@ -132,6 +133,38 @@ def test_a_full_disk_at_the_end_costs_no_step(
             run(config, lambda event: None)
     _, events = ran(config)
     assert not of(events, "step") and of(events, "done")
+
+
+def test_a_measurement_that_fails_costs_no_step(
+    tmp_path: Path, cheap: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Any) -> dict[str, float]:
+        raise RuntimeError("the power is gone")
+
+    config = small(tmp_path, "eval_every=3", "eval_rows=1", "save_every=100", "keep_last=1")
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.run.heldout.HeldOut, "measure", broken)
+        with pytest.raises(RuntimeError, match="the power"):
+            run(config, lambda event: None)
+    assert States(tmp_path / "state", {}).steps() == [3]
+
+
+def test_a_measurement_that_does_not_fit_is_taken_in_smaller_parts(
+    tmp_path: Path, cheap: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def short(learner: Any, chats: Any, *_: Any) -> list[str]:
+        asked.append(len(chats))
+        if len(chats) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 6.90 GiB")
+        return [""] * len(chats)
+
+    monkeypatch.setattr(trainer.model.sampling, "answers", short)
+    more = ["eval_every=2", "eval_rows=5", "save_every=2"]
+    _, events = ran(small(tmp_path, *more))
+    assert [event["step"] for event in of(events, "eval")] == [2, 4]
+    assert asked == [5, 5, 5, 4, 2, 2, 1, 2, 2, 1], "32, 16, 8 and 4 together do not fit"
 
 
 @pytest.mark.slow
