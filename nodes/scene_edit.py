@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..evlm.scene_job import Looks, SceneJob
     from .load_all import Pipe
 
-SCHEDULES = ["consistent", "in2n", "direct", "canonical"]
+SCHEDULES = ["consistent", "in2n", "direct", "canonical", "iterative", "pseudo3d"]
 ROUNDS = 3  # of "consistent"
 REMEDY = (
     "to paint all the same, select first (EVLM Select in Scene), draw a mask in the first view, or choose "
@@ -72,8 +72,10 @@ class EditScene(io.ComfyNode):
                     "schedule",
                     options=SCHEDULES,
                     tooltip="consistent: all views, in rounds, fitted to their mean; in2n: one view at a "
-                    "time, as Instruct-NeRF2NeRF; direct: all views once, the fastest; canonical: of a scene "
-                    "that moves (consistent is the same there), one time first, and from it the others.",
+                    "time, as Instruct-NeRF2NeRF; direct: all views once, the fastest. Of a scene "
+                    "that moves: canonical (consistent is the same there), one time first, and from it the "
+                    "others; iterative: as in2n, over places and times; pseudo3d: one camera's clip first, "
+                    "carried to the others.",
                 ),
                 *scene_work.size_inputs(io),
                 io.Int.Input(

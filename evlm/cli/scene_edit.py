@@ -51,9 +51,11 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     add("--background", type=kinds.colour, metavar="R,G,B", help=text)
     text = (
         "consistent: all views, in rounds; in2n: one view at a time, the paper's; direct: all views once; "
-        "canonical: one time first, from it the others (consistent, or canonical where the scene moves)"
+        "canonical: one time first, from it the others; iterative: in2n over places and times; pseudo3d: one "
+        "camera's clip first, carried to the others (consistent, or canonical where the scene moves)"
     )
-    add("--schedule", choices=["consistent", "in2n", "direct", "canonical"], help=text)
+    names = ["consistent", "in2n", "direct", "canonical", "iterative", "pseudo3d"]
+    add("--schedule", choices=names, help=text)
     text = "of a scene that moves: at how many of its times it is edited (4)"
     add("--at-times", type=kinds.whole(1, 1000), default=4, metavar="N", help=text)
     add(

@@ -118,6 +118,12 @@ class Camera:
         pixels = seen[:, :2] / depth[:, None] * torch.stack([self.intrinsics[0, 0], self.intrinsics[1, 1]])
         return pixels + self.intrinsics[:2, 2], depth
 
+    def unproject(self, pixels: Tensor, depth: Tensor) -> Tensor:
+        """[N, 3] float64 of the world, of pixels [N, 2] at depths [N] along z; without distortion."""
+        flat = (pixels.double() - self.intrinsics[:2, 2]) / self.intrinsics.diagonal()[:2]
+        seen = torch.cat([flat * depth.double()[:, None], depth.double()[:, None]], 1)
+        return (seen - self.view[:3, 3]) @ self.rotation
+
 
 def pinhole(focal: float, width: int, height: int) -> Tensor:
     """[3, 3] float64: intrinsics with square pixels whose axis goes through the picture's middle."""

@@ -116,7 +116,7 @@ def test_cancelled_it_goes_on_with_the_same_bits_in_another_process_too(
     whole = call("EVLM_EditScene", **given).args[0]
     assert not kept(base)
     painter = part("evlm.scene.edit.painters").EditorPainter
-    job = part("evlm.scene.edit.schedules")._Job
+    job = part("evlm.scene.edit.schedules").EditJob
     fit, paint, painted = job.fit, painter.paint, []
 
     def stops(self: Any, *rest: Any) -> None:

@@ -55,7 +55,8 @@ def closing(
         rows, columns = there.nonzero().unbind(1)
         share = filled[rows, columns, 4]
         depth = (share / filled[rows, columns, 3]).cpu().double()
-        points.append(_unprojected(camera, columns.cpu().double() + 0.5, rows.cpu().double() + 0.5, depth))
+        pixels = torch.stack([columns, rows], 1).cpu().double() + 0.5
+        points.append(camera.unproject(pixels, depth))
         colours.append((filled[rows, columns, :3] / share[:, None]).clamp(0, 1).cpu())
         sizes.append(depth / math.sqrt(camera.fx * camera.fy))
     if not points or most < 1:
@@ -79,12 +80,6 @@ def balls(like: Gaussians, points: Tensor, colours: Tensor, size: float, opacity
         like.logits.new_full((count,), math.log(opacity / (1 - opacity))),
         sh,
     )
-
-
-def _unprojected(camera: Camera, x: Tensor, y: Tensor, depth: Tensor) -> Tensor:
-    """[M, 3] float64 of the world, of pixels x, y [M] at that depth along the camera's axis."""
-    seen = torch.stack([(x - camera.cx) / camera.fx * depth, (y - camera.cy) / camera.fy * depth, depth], 1)
-    return (seen - camera.view[:3, 3]) @ camera.rotation
 
 
 def _harmonic(values: Tensor, hole: Tensor) -> Tensor:

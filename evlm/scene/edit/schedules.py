@@ -18,6 +18,7 @@ from ..raster import rasterize
 from .journal import Journal, NoJournal
 from .paint_back import paint_back
 from .painters import ViewPainter
+from .pseudo_views import pseudo3d
 from .rows import Rows
 from .settings import SceneEdit
 from .views import EditView
@@ -84,18 +85,17 @@ def edit_shape(
     settings = settings or SceneEdit()
     if motion is not None and settings.growth > 1:
         raise SceneError("rows of a scene that moves cannot grow while it is edited: growth 1")
-    job = _Job(
+    job = EditJob(
         gaussians, selection, views, painter, settings, background, extent, journal, on_progress, motion
     )
-    schedules = {"consistent": _consistent, "in2n": _in2n, "direct": _direct, "canonical": _canonical}
-    schedules[settings.schedule](job)
+    _SCHEDULES[settings.schedule](job)
     rows = job.rows
     changed = torch.zeros(len(rows.home), dtype=torch.bool, device=rows.index.device)
     changed[rows.index] = True
     return Edited(rows.whole().detached(), rows.home, changed, tuple(job.notes))
 
 
-class _Job:
+class EditJob:
     """What the schedules share: the rows, the views, and the work that is counted and kept."""
 
     def __init__(
@@ -132,13 +132,20 @@ class _Job:
             image = rasterize(whole, view.camera, self.background).image.clamp(0, 1)
         return torch.where(view.mask[..., None], image, view.source)
 
-    def paint(self, which: Sequence[int], strength: float, draw: int) -> list[Tensor]:
-        """Those views painted, in float16 as they are kept."""
+    def paint(
+        self,
+        which: Sequence[int],
+        strength: float,
+        draw: int,
+        begun: Callable[[int], Tensor] | None = None,
+    ) -> list[Tensor]:
+        """Those views painted, in float16 as they are kept. begun: what each is begun from, [H, W, 3];
+        without it what the scene shows there."""
         name = _painting(draw, which[0])
         kept = self.journal.recall(name)
         if kept is None:
             views = [self.views[at] for at in which]
-            current = [self.shown(view) for view in views]
+            current = [begun(at) if begun else self.shown(self.views[at]) for at in which]
             painted = self.painter.paint(views, current, strength, draw)
             pictures = [
                 torch.where(view.mask[..., None], picture.to(view.source), view.source).half()
@@ -172,6 +179,11 @@ class _Job:
                 self.grow(step + 1, steps, number)
                 self.tell(0, None)
         self.finish(number)
+
+    def sweep(self, targets: Sequence[Tensor]) -> None:
+        """The colours' closed-form fit to all views; not where a fit that is kept has begun from it."""
+        if self.fitted < 1:
+            paint_back(self.rows, self.views, targets, self.background, self.settings.sweeps, self.motion)
 
     def finish(self, number: int) -> None:
         """Keeps what the rows are after a fit, or takes it from the journal once that is reached."""
@@ -221,7 +233,7 @@ def _painting(draw: int, first: int) -> str:
     return f"painted-{draw:04d}-{first:04d}"
 
 
-def _consistent(job: _Job) -> None:
+def _consistent(job: EditJob) -> None:
     """All views are painted, round after round. What the scene is fitted to is the mean of all paintings of
     a view: each round is another draw of the same edit, and the mean of n draws strays by 1 / sqrt(n) of
     one."""
@@ -233,8 +245,8 @@ def _consistent(job: _Job) -> None:
         for at, picture in enumerate(job.paint_all(strength, number)):
             total[at] += picture
         targets = [each / number for each in total]
-        if number == 1 and job.fitted < 1:
-            paint_back(job.rows, job.views, targets, job.background, settings.sweeps, job.motion)
+        if number == 1:
+            job.sweep(targets)
         job.rows.forget_moments()
         job.fit(targets, settings.steps * count, number)
         now = job.disagreement(targets)
@@ -247,7 +259,7 @@ def _consistent(job: _Job) -> None:
         before = now
 
 
-def _canonical(job: _Job) -> None:
+def _canonical(job: EditJob) -> None:
     """The views of one time are painted, and the scene is fitted to them: as it moves, it shows the edit at
     every time. From that those of the other times are painted, and then, with less and less freedom, all."""
     settings, count = job.settings, len(job.views)
@@ -287,16 +299,43 @@ def _canonical(job: _Job) -> None:
         before = now
 
 
-def _direct(job: _Job) -> None:
+def _direct(job: EditJob) -> None:
     """All views are painted once, and the scene is fitted to them."""
     job.all = len(job.views)
     targets = job.paint_all(1.0, 1)
     job.fit(targets, job.settings.steps * len(job.views), 1)
 
 
-def _in2n(job: _Job) -> None:
+def _in2n(job: EditJob) -> None:
     """One view is painted anew every few steps of one fit to the dataset of the newest paintings; it begins
     from what the scene shows, noised to a level that is drawn (Haque et al. 2023, section 4.2)."""
+
+    def a_round() -> list[int]:
+        return job.rng.sample(range(len(job.views)), len(job.views))
+
+    _one_by_one(job, a_round)
+
+
+def _iterative(job: EditJob) -> None:
+    """`in2n` over cameras and times (the paper's Figure 8): one after another is of another time, and every
+    time is as often painted, by whichever of its cameras the draw says."""
+    times: dict[float, list[int]] = {}
+    for at, view in enumerate(job.views):
+        times.setdefault(view.camera.time or 0.0, []).append(at)
+
+    def a_round() -> list[int]:
+        """Popped from its end."""
+        drawn = [job.rng.sample(of, len(of)) for of in times.values()]
+        found: list[int] = []
+        while left := [of for of in drawn if of]:
+            found += [of.pop() for of in job.rng.sample(left, len(left))]
+        return found[::-1]
+
+    _one_by_one(job, a_round)
+
+
+def _one_by_one(job: EditJob, a_round: Callable[[], list[int]]) -> None:
+    """a_round: the numbers of all views in an order that is drawn, the first of them last."""
     settings, count = job.settings, len(job.views)
     updates = max(1, round(settings.updates * count))
     steps, job.all = updates * settings.every, updates
@@ -304,7 +343,7 @@ def _in2n(job: _Job) -> None:
     waiting: list[int] = []
     asked: list[tuple[int, float]] = []
     for _ in range(updates):
-        waiting = waiting or job.rng.sample(range(count), count)
+        waiting = waiting or a_round()
         asked.append((waiting.pop(), job.rng.uniform(0.02, 0.98)))
     newest: dict[int, int] = {}
     for update, (at, strength) in enumerate(asked):
@@ -322,3 +361,17 @@ def _in2n(job: _Job) -> None:
         if at in newest:
             job.journal.drop(_painting(newest[at], at))
         newest[at] = update + 1
+
+
+def _pseudo3d(job: EditJob) -> None:
+    pseudo3d(job, CARRIED)
+
+
+_SCHEDULES: dict[str, Callable[[EditJob], None]] = {
+    "consistent": _consistent,
+    "in2n": _in2n,
+    "direct": _direct,
+    "canonical": _canonical,
+    "iterative": _iterative,
+    "pseudo3d": _pseudo3d,
+}

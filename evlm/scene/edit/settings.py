@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from ...errors import SceneError
 
-Schedule = Literal["consistent", "in2n", "direct", "canonical"]
+Schedule = Literal["consistent", "in2n", "direct", "canonical", "iterative", "pseudo3d"]
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 
 
@@ -16,14 +16,15 @@ class SceneEdit:
     """schedule: "consistent", all views are painted, the scene is fitted to the mean of what was painted so
         far, and again from what it then shows; "in2n", one view is painted anew every `every` steps of one
         long fit (Instruct-NeRF2NeRF's dataset update, the paper's recipe); "direct", all views are painted
-        once; "canonical", for scenes that move: the views of one time are painted first, those of the other
-        times from what the scene then shows at them.
+        once; and for scenes that move "canonical", the views of one time are painted first, those of the
+        other times from what the scene then shows at them; "iterative", as "in2n" over places and times; and
+        "pseudo3d", one place's clip first, carried by depth to the others (Instruct 4D-to-4D's recipe).
     views: at most so many are painted. times: of a scene that moves, at so many of its times. longest:
         pixels of their longer side.
     strengths: of the rounds of `consistent`; 1 begins from noise, less from what the scene shows.
     settled: a further round is left out when the last one lowered what views and paintings disagree by less
         than this share.
-    every, updates: of `in2n`: steps of the fit between two paintings, and paintings a view.
+    every, updates: of `in2n` and `iterative`: steps of the fit between two paintings, and paintings a view.
     sweeps: of the colours' closed-form fit, before Adam. steps: of Adam, a view and round.
     decay: what the learning rates have fallen to at the end of a round. anchor: weight of what holds means
         and scales where they were; 0 where the plan changes the shape.

@@ -23,15 +23,17 @@ ROOT = Path(__file__).resolve().parents[3]
 KILLS = 3
 
 
-def command(out: str) -> list[str]:
+def command(out: str, schedule: str) -> list[str]:
     words = (
         f"scene edit --scene walk --longest {SIZE} --views 4 --at-times 2 --plan plan.json --mask mask.png"
     )
-    return [sys.executable, "-m", "evlm", *words.split(), "--steps", "3", "--anyway", "--out", out]
+    more = ["--steps", "3", "--anyway", "--schedule", schedule, "--out", out]
+    return [sys.executable, "-m", "evlm", *words.split(), *more]
 
 
 @pytest.mark.slow  # a process for each kill, that loads torch and the bundled editor
-def test_killed_at_some_moments_it_ends_in_the_same_bytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("schedule", ["canonical", "iterative", "pseudo3d"])
+def test_killed_at_some_moments_it_ends_in_the_same_bytes(schedule: str, tmp_path: Path) -> None:
     moving = rising()
     save_folder(tmp_path / "walk", moving)
     (tmp_path / "plan.json").write_text(plan_to_json(MAKE))
@@ -40,10 +42,10 @@ def test_killed_at_some_moments_it_ends_in_the_same_bytes(tmp_path: Path) -> Non
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     began = time.monotonic()
-    subprocess.run(command("whole"), cwd=tmp_path, env=environment, check=True, capture_output=True)
+    subprocess.run(command("whole", schedule), cwd=tmp_path, env=environment, check=True, capture_output=True)
     whole, rng, kills = time.monotonic() - began, random.Random(4), 0
     while kills < KILLS:
-        child = subprocess.Popen(command("killed"), cwd=tmp_path, env=environment, **quiet)  # type: ignore[call-overload]
+        child = subprocess.Popen(command("killed", schedule), cwd=tmp_path, env=environment, **quiet)  # type: ignore[call-overload]
         try:
             assert child.wait(timeout=rng.uniform(0.3, 0.95) * whole) == 0
             break
@@ -52,7 +54,9 @@ def test_killed_at_some_moments_it_ends_in_the_same_bytes(tmp_path: Path) -> Non
             child.wait()
             kills += 1
     else:
-        subprocess.run(command("killed"), cwd=tmp_path, env=environment, check=True, capture_output=True)
+        subprocess.run(
+            command("killed", schedule), cwd=tmp_path, env=environment, check=True, capture_output=True
+        )
     edited = max((tmp_path / "killed").glob("edited*/canonical.ply"), key=lambda path: path.stat().st_mtime)
     for name in ("canonical.ply", "motion.safetensors", "cameras.json"):
         assert (edited.parent / name).read_bytes() == (tmp_path / "whole/edited" / name).read_bytes()
