@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 from torch import Tensor
@@ -35,8 +36,8 @@ def rated_row(
     note: why, in the rater's words; kept in `meta`.
     times: of a clip, the second at which each of its frames here begins; kept in `meta`, and the row's rate.
 
-    Pictures are named by their content, and a rating of the same edit has the same id, so that who rates
-    twice writes once.
+    Pictures are named by their content, and the same rating of the same edit has the same id, so that who
+    rates twice writes once (`merged`).
     """
     pictures: dict[str, Tensor] = {}
 
@@ -102,6 +103,30 @@ def rated_row(
         steps=steps,
     )
     return row, pictures
+
+
+def merged(row: Row, rows: Iterable[Row]) -> tuple[Row | None, tuple[str, ...]]:
+    """(what is to be written of a rating, ids of the rows in whose place it stands).
+
+    rows: of the dataset. A later verdict on the same edit takes the place of the earlier ones, for one good
+    and bad at once teaches nothing; a mask that was given once stays where the later rating has none. None:
+    all of that is there already.
+    """
+    same = [each for each in rows if _edit_of(each) == _edit_of(row)]
+    masked = next((each for each in reversed(same) if _has_mask(each)), None)
+    if masked is not None and not _has_mask(row):
+        row = replace(row, mask=masked.mask, steps=masked.steps)
+    return (None if same == [row] else row), tuple(each.id for each in same)
+
+
+def _has_mask(row: Row) -> bool:
+    return row.mask is not None or any(step.get("mask") for step in row.steps)
+
+
+def _edit_of(row: Row) -> Row:
+    """What was rated: a row without what the rater says of it."""
+    steps = tuple({name: each for name, each in step.items() if name != "mask"} for step in row.steps)
+    return replace(row, id="", label=False, raters=(), mask=None, meta={}, steps=steps, fps=None)
 
 
 def _outline(mask: Tensor) -> Tensor:

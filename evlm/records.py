@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from .errors import PictureError, RecordError
-from .files.append import append_lines, flush_files
+from .files.append import append_lines, flush_files, replace_lines
 from .files.pictures import to_pil, write_atomically
 from .files.safe_paths import Inside, inside
 from .row import NO_TRACE, REFERENCE_KINDS, Row, load_paths, row_data, step_rows, unchecked_row
@@ -60,8 +60,15 @@ class RowWriter:
         """
         self.append_all([(row, pictures or {})])
 
-    def append_all(self, rows: Iterable[tuple[Row, Mapping[str, Tensor]]]) -> None:
-        """Like `append` for many rows, with one lock and one flush: all lines are written, or none."""
+    def replace(self, gone: Iterable[str], row: Row, pictures: Mapping[str, Tensor] | None = None) -> None:
+        """Like `append`, and the rows of these ids go in the same moment; their pictures stay."""
+        self.append_all([(row, pictures or {})], frozenset(gone))
+
+    def append_all(
+        self, rows: Iterable[tuple[Row, Mapping[str, Tensor]]], gone: frozenset[str] = frozenset()
+    ) -> None:
+        """Like `append` for many rows, with one lock and one flush: all lines are written, or none. gone: ids
+        of rows in whose place these stand."""
         lines, written = [], []
         for row, pictures in rows:
             data = row_data(row)
@@ -80,7 +87,10 @@ class RowWriter:
         path = self.folder / ROWS_FILE
         try:
             flush_files(written)
-            append_lines(path, "".join(lines).encode())
+            if gone:
+                replace_lines(path, lambda line: _id_of(line) in gone, "".join(lines).encode())
+            else:
+                append_lines(path, "".join(lines).encode())
         except OSError as error:
             raise RecordError(f"{path}: cannot be written ({error}); it is as it was before") from error
 
@@ -153,6 +163,15 @@ def _read_line(line: bytes, number: int, folder: Inside, check_files: bool) -> R
     except (ValueError, RecursionError) as error:  # ValueError: bad UTF-8 and bad JSON
         raise RecordError(f"line {number}: not JSON ({error!s:.120})") from None
     return check_row(data, number, folder, check_files)
+
+
+def _id_of(line: bytes) -> str | None:
+    """The id of a line, None of one that is no row."""
+    try:
+        name = json.loads(line)["id"]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return None
+    return name if isinstance(name, str) else None
 
 
 # --- writing ---

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -73,7 +74,8 @@ class Changes:
     """What somebody who looked at a plan wants otherwise; what is empty stays the plan's.
 
     instruction: in place of the plan's. targets: labels in place of the plan's, whose own place is then not
-    asked. boxes: in pixels, in place of the detector's.
+    asked. boxes: in pixels, in place of the detector's; the steps of a plan stay, and the local ones take
+    those that belong to them (`place.for_steps`).
     """
 
     instruction: str = ""
@@ -88,5 +90,22 @@ class Changes:
         if self.targets:
             plan = plan.as_one(targets=self.targets, scope="local", mask_text=None, confidence=None)
         elif self.boxes is not None:
-            plan = plan.as_one(scope="local", mask_text=None)
+            plan = _at_boxes(plan, self.boxes)
         return replace(trace, plan=plan)
+
+
+def _at_boxes(plan: Plan, boxes: Sequence[Box]) -> Plan:
+    """The plan with boxes in place of its own place: of several steps the local ones take theirs, and one
+    that has none keeps what the plan says. Where none is local, all become so."""
+    from .place import for_steps
+
+    if not plan.several:
+        return plan.as_one(scope="local", mask_text=None)
+    local = [step.scope == "local" for step in plan.steps]
+    meant = {box.step for box in for_steps(plan, boxes)}
+    steps = [
+        step.as_one(scope="local", mask_text=None) if number in meant and (here or not any(local)) else step
+        for number, (step, here) in enumerate(zip(plan.steps, local, strict=True), 1)
+    ]
+    changed = Plan.of_steps(steps, plan.repairs)
+    return replace(changed, trust=plan.trust, confidence=plan.confidence)

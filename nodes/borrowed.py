@@ -39,6 +39,18 @@ class Borrowed:
         with self.use() as engine:
             return engine.defaults
 
+    @property
+    def steps(self) -> bool:
+        """Of an editor: whether it paints the steps of a plan one after the other."""
+        with self.use() as engine:
+            return bool(getattr(engine, "steps", True))
+
+    @contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Of a segmenter: within it a picture is encoded once."""
+        with self.use() as engine, getattr(engine, "remembering", nullcontext)():
+            yield
+
 
 @contextmanager
 def cancelling(engine: Any) -> Iterator[None]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
-from . import sockets
+from . import host, sockets
 from .checks import checked
 
 if TYPE_CHECKING:
@@ -94,6 +94,21 @@ class PlanToText(io.ComfyNode):
         return io.NodeOutput(whole if form == "trace" else plan_to_json(chosen))
 
 
+def _place(mask: Tensor) -> Tensor | None:
+    """[H, W] of masks [F, H, W], which says what becomes of them; None where it is core's empty one."""
+    if mask.shape[1:] == (64, 64) and not bool(mask.any()):
+        host.tell(["mask: the empty one of 64 x 64 is a picture's without alpha; it counts as none"])
+        return None
+    several = f"{len(mask)} masks are taken together, and " if len(mask) > 1 else ""
+    host.tell(
+        [
+            f"mask: {several}a plan keeps it as 16 x 16 cells of the box around it; for its exact edge "
+            "connect it to the editing node, too"
+        ]
+    )
+    return mask.amax(0)
+
+
 def _read(text: str, targets: tuple[str, ...], plain: bool, mask: Tensor | None) -> Trace:
     from dataclasses import replace
 
@@ -118,8 +133,9 @@ def _read(text: str, targets: tuple[str, ...], plain: bool, mask: Tensor | None)
     plan = trace.plan
     if targets:
         plan = plan.as_one(targets=targets, scope="local", confidence=None)
-    if mask is not None:
-        text = get_codec("box-spans-16").encode(mask[0])
+    place = None if mask is None else _place(mask)
+    if place is not None:
+        text = get_codec("box-spans-16").encode(place)
         drawn = [step.as_one(mask_text=text, scope="local", trust="tuned") for step in plan.steps]
         known = {"repairs": plan.repairs, "confidence": plan.confidence}
         plan = replace(Plan.of_steps(drawn), **known)  # the place is a person's: it is obeyed

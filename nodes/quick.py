@@ -21,6 +21,7 @@ from .story import STORY
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..evlm.boxes import Box
     from ..evlm.request import Reference as EngineReference
     from .load_all import Pipe
 
@@ -146,6 +147,9 @@ class QuickEdit(io.ComfyNode):
         mask: Tensor | None = None,
         ask_below: float = 0.0,
     ) -> io.NodeOutput:
+        from dataclasses import replace
+
+        from ..evlm.masks import fit_mask
         from ..evlm.pipeline import Changes
         from ..evlm.request import Request
 
@@ -154,10 +158,9 @@ class QuickEdit(io.ComfyNode):
         sockets.within("ask_below", ask_below, 0, 1)
         paint = sockets.choice("stop", stop, STOP) != STOP[1]
         pictures = [image] if batch == "video" else list(image.split(1))
-        changes = Changes(
-            instruction=instruction.strip(),
-            targets=sockets.split_labels(targets),
-            boxes=None if boxes is None else tuple(sockets.to_boxes(boxes)),
+        changes = Changes(instruction=instruction.strip(), targets=sockets.split_labels(targets))
+        given = (
+            [None] * len(pictures) if boxes is None else _by_picture(sockets.to_boxes(boxes), len(pictures))
         )
         pipeline, watch = (
             pipe.pipeline(batch == "video"),
@@ -168,7 +171,9 @@ class QuickEdit(io.ComfyNode):
         own = None
         requests = [Request(frames, prompt, references or ()) for frames in pictures]
         places = [
-            None if mask is None else _mask_of(mask, number, len(pictures), frames)
+            None
+            if mask is None
+            else fit_mask(_mask_of(mask, number, len(pictures), frames), frames, notes=notes)
             for number, frames in enumerate(pictures)
         ]
         ask = partial(watch.reasoned, pipeline, requests)
@@ -182,8 +187,11 @@ class QuickEdit(io.ComfyNode):
             written = {"evlm_trace": [as_json(each.trace) for each in answers]}
             return io.NodeOutput(ui=written, block_execution=said)
         notes += [said] if said else []
-        for frames, request, answer, place in zip(pictures, requests, answers, places, strict=True):
-            plan = pipeline.plan(request, reasoned=answer, changes=changes, mask=place, on_event=watch.event)
+        for frames, request, answer, place, own_boxes in zip(
+            pictures, requests, answers, places, given, strict=True
+        ):
+            wanted = replace(changes, boxes=own_boxes)
+            plan = pipeline.plan(request, reasoned=answer, changes=wanted, mask=place, on_event=watch.event)
             everywhere = torch.ones(frames.shape[:3])
             planned.append(plan)
             masks.append(everywhere if plan.mask is None else plan.mask)
@@ -220,6 +228,23 @@ def _settings(defaults: Any, seed: int, steps: int, guidance: float, image_guida
 
     said = {"steps": steps, "guidance": guidance, "image_guidance": image_guidance}
     return replace(defaults, seed=seed, **{name: value for name, value in said.items() if value})
+
+
+def _by_picture(boxes: list[Box], pictures: int) -> list[tuple[Box, ...] | None]:
+    """For each of several pictures the boxes of its frame; boxes that are all of the first are for all.
+    Raises RequestError."""
+    from dataclasses import replace
+
+    from ..evlm.errors import RequestError
+
+    last = max((box.frame for box in boxes), default=0)
+    if pictures == 1 or last == 0:
+        return [tuple(boxes)] * pictures
+    if last >= pictures:
+        raise RequestError(
+            f"boxes: one is of picture {last + 1}, and there are {pictures}; give boxes of these pictures"
+        )
+    return [tuple(replace(box, frame=0) for box in boxes if box.frame == at) for at in range(pictures)]
 
 
 def _mask_of(mask: Tensor, number: int, pictures: int, frames: Tensor) -> Tensor:

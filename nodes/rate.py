@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 UNRATED = "not rated"
 VERDICTS = [UNRATED, "good", "bad"]
 LONGEST = 512  # pixels of a scene's views
+REPLACED = "this edit was rated before: the new rating takes the place of the earlier one"
 
 
 class RateEdit(io.ComfyNode):
@@ -75,6 +76,16 @@ class RateEdit(io.ComfyNode):
         return True
 
     @classmethod
+    def fingerprint_inputs(cls, dataset: Any, **rest: Any) -> str:
+        """Rows that somebody took away are written again, and the counts are those of the folder."""
+        from ..evlm.records import ROWS_FILE
+
+        if dataset is None:
+            return "linked"
+        rows = folders.dataset(dataset) / ROWS_FILE
+        return folders.fingerprint(rows if rows.is_file() else None)
+
+    @classmethod
     @checked
     def execute(
         cls,
@@ -88,11 +99,12 @@ class RateEdit(io.ComfyNode):
         mask: Tensor | None = None,
         references: tuple[Reference, ...] | None = None,
     ) -> io.NodeOutput:
-        from ..evlm.ratings import rated_row
+        from ..evlm.ratings import merged, rated_row
         from ..evlm.records import RowWriter
 
         folder = folders.dataset(dataset)
         seen = _seen(*_seen_from_around(original, edited))
+        sockets.check_pair(plan, range(seen.count), "original")
         places = [None] if mask is None else _places(mask, seen, len(plan.plan.steps))
         # One mask for all steps is none of them's own.
         each_its_own = mask is not None and len(mask) > seen.count
@@ -109,8 +121,10 @@ class RateEdit(io.ComfyNode):
                 references or (),
                 seen.times,
             )
-            if row.id not in {each.id for each in _rows(folder)}:
-                RowWriter(folder).append(row, pictures)
+            new, gone = merged(row, _rows(folder))
+            if new is not None:
+                RowWriter(folder).replace(gone, new, pictures)
+                host.tell([REPLACED] if gone else [])
                 written = True
         labels = [row.label for row in _rows(folder)]
         counts = {
@@ -119,8 +133,16 @@ class RateEdit(io.ComfyNode):
             "bad": len(labels) - sum(labels),
             "folder": dataset,
             "written": written,
+            **_by(verdict),
         }
         return io.NodeOutput(str(folder), ui={"evlm_rating": [counts]})
+
+
+def _by(verdict: str) -> dict[str, Any]:
+    """By which verdict of which workflow, so that the page takes it back; nothing outside a run."""
+    place = host.place()
+    queued = None if place is None else host.running().get(place.prompt)
+    return {} if queued is None else {"verdict": verdict, "workflow": queued.workflow}
 
 
 @dataclass(frozen=True)
@@ -168,6 +190,7 @@ def _seen(original: Clip, edited: Clip) -> _Seen:
     from ..evlm.reason.messages import MAX_FRAMES
 
     if isinstance(original, torch.Tensor) and isinstance(edited, torch.Tensor):
+        _check_alike(original, edited)
         return _Seen(original, edited, len(original), list(range(len(original))))
     with clips.opened(original, "original") as first, clips.opened(edited, "edited") as second:
         sizes = [f"{each.file.width} x {each.file.height}" for each in (first, second)]
@@ -189,6 +212,23 @@ def _seen(original: Clip, edited: Clip) -> _Seen:
             times = others
     host.tell([*told, f"{len(before)} of the clip's {count} frames are kept"])
     return _Seen(before, after, count, spread(count, MAX_FRAMES), tuple(times))
+
+
+def _check_alike(original: Tensor, edited: Tensor) -> None:
+    """Frames [F, H, W, 3] of one edit. Raises RequestError."""
+    from ..evlm.errors import RequestError
+
+    if len(original) != len(edited):
+        raise RequestError(
+            f"edited: {len(edited)} pictures, but original has {len(original)}: expected as many. Of several "
+            "variations choose one by core's Image From Batch"
+        )
+    sizes = [f"{each.shape[2]} x {each.shape[1]}" for each in (original, edited)]
+    if sizes[0] != sizes[1]:
+        raise RequestError(
+            f"edited: {sizes[1]}, but original has {sizes[0]}: expected the same. EVLM Composite in Mask "
+            "makes them alike"
+        )
 
 
 def _common(original: clips.Opened, edited: clips.Opened, timed: bool, told: list[str]) -> int:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ..evlm.boxes import Box
     from ..evlm.plan.trace import Plan as EnginePlan
     from ..evlm.plan.trace import Trace
@@ -163,8 +161,8 @@ def within(name: str, value: float, low: float, high: float) -> float:
     return value
 
 
-def check_pair(plan: Trace | None, frames: Tensor) -> None:
-    """Whether a plan is for these frames [F, H, W, 3], where it says so: each of four plans with all four
+def check_pair(plan: Trace | None, frames: Sized, name: str = "image") -> None:
+    """Whether a plan is for so many frames, where it says so: each of four plans with all four
     pictures would be sixteen edits. Raises RequestError, which says which wire to move."""
     from ..evlm.errors import RequestError
 
@@ -173,7 +171,7 @@ def check_pair(plan: Trace | None, frames: Tensor) -> None:
     planned, pictures = plan.planned_for
     if pictures > 1 and len(frames) != planned:
         raise RequestError(
-            f"image: {len(frames)} pictures, and the plan is for one of the {pictures} that were planned. "
+            f"{name}: {len(frames)} pictures, and the plan is for one of the {pictures} that were planned. "
             "Move this wire to the `image` output of EVLM Reason: each plan's own picture comes out there. "
             "For plans of EVLM Quick Edit put core's Rebatch Images (batch_size 1) into this wire"
         )

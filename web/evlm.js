@@ -6,10 +6,11 @@ import { app } from "../../scripts/app.js"
 import { createClicksLine, openClicks } from "./clicks.js"
 import { addElement } from "./elements.js"
 import { endPicture, endText } from "./previews.js"
-import { createRating, NOT_RATED } from "./rating.js"
+import { createRating, isOfWorkflow, NOT_RATED } from "./rating.js"
 import { followRuns } from "./runs.js"
 import { addUpload } from "./scene_upload.js"
 import { translator } from "./strings.js"
+import { findNode } from "./trace.js"
 import { createTraceView, make } from "./view.js"
 
 const FOLDED = "evlm_folded" // in node.properties
@@ -22,8 +23,11 @@ const SEEDED = ["EVLM_Reason", "EVLM_QuickEdit", "EVLM_Edit", "EVLM_EditVideo", 
 
 const views = new WeakMap() // node -> trace view
 const ratings = new WeakMap() // node -> rating
+const syncs = new WeakMap() // node -> draws its verdict
+const spent = new Map() // node's number -> what was written by its verdict, until that is taken back
 const lines = new WeakMap() // node -> the element of its last text
 
+const rootGraph = () => app.rootGraph ?? app.graph
 const t = () => translator(app.extensionManager?.setting?.get?.("Comfy.Locale"))
 
 const runs = followRuns({
@@ -59,7 +63,10 @@ app.registerExtension({
   // A workflow that was in the background comes back with the outputs of its last run.
   onNodeOutputsUpdated: runs.restore,
 
-  afterConfigureGraph: runs.catchUp,
+  afterConfigureGraph() {
+    takeBack()
+    return runs.catchUp()
+  },
 })
 
 app.registerExtension({
@@ -69,21 +76,40 @@ app.registerExtension({
     if (node.comfyClass !== "EVLM_RateEdit") return
     const verdict = node.widgets?.find((widget) => widget.name === "verdict")
     if (!verdict) return
-    const rating = createRating({
-      t: t(),
-      onVerdict(value) {
-        verdict.value = value
-        verdict.callback?.(value, app.canvas, node)
-        sync()
-        node.graph?.setDirtyCanvas?.(true, true)
-      },
-    })
+    const rating = createRating({ t: t(), onVerdict: (value) => setVerdict(node, value) })
     const sync = () => rating.setVerdict(verdict.value ?? NOT_RATED, isLinked(node, "verdict"))
     ratings.set(node, rating)
+    syncs.set(node, sync)
     addElement(node, "evlm_rating", rating.element, { height: RATING_HEIGHT, maxHeight: RATING_HEIGHT, beat: sync })
     listen(node)
   },
 })
+
+function setVerdict(node, value) {
+  const verdict = widgetOf(node, "verdict")
+  verdict.value = value
+  verdict.callback?.(value, app.canvas, node)
+  syncs.get(node)?.()
+  node.graph?.setDirtyCanvas?.(true, true)
+}
+
+// A verdict is of the edit that was seen, and the next run may make another.
+runs.onEnd((id, output) => {
+  const written = Array.isArray(output?.evlm_rating) ? output.evlm_rating.filter((each) => each.written) : []
+  if (!written.length) return
+  spent.set(id, written.at(-1))
+  takeBack()
+})
+
+function takeBack() {
+  for (const [id, message] of spent) {
+    if (!isOfWorkflow(message, rootGraph()?.id)) continue // it was left while it ran
+    spent.delete(id)
+    const node = findNode(rootGraph(), id)
+    if (node?.comfyClass !== "EVLM_RateEdit" || isLinked(node, "verdict")) continue
+    if (widgetOf(node, "verdict")?.value === message.verdict) setVerdict(node, NOT_RATED)
+  }
+}
 
 app.registerExtension({
   name: "evlmreflectiveediting.clicks",

@@ -55,6 +55,9 @@ function drawThumb() {
   return svg
 }
 
+/** Whether a message is of the workflow on screen, as far as both say which they are. */
+export const isOfWorkflow = (message, workflow) => !message.workflow || !workflow || message.workflow === workflow
+
 /** "12 rows: 9 good, 3 bad → output/evlm_ratings" */
 export function describe(t, message) {
   const [rows, good, bad] = [message.rows, message.good, message.bad].map((value) => Number(value) || 0)

@@ -139,7 +139,7 @@ export function followRuns({ isTraced, show, finish }) {
   }
 
   function sayAgain(id, output, prompt) {
-    const detail = { node: id, display_node: id, output, prompt_id: prompt }
+    const detail = { node: id, display_node: id, output, prompt_id: prompt, again: true }
     api.dispatchEvent(new CustomEvent("executed", { detail }))
   }
 
@@ -152,7 +152,16 @@ export function followRuns({ isTraced, show, finish }) {
     return isTraced(node) && told.get(id)?.prompt !== prompt
   }
 
-  return { end, restore, catchUp }
+  /** heard(id, output): a node ended in a run at this moment; what was cached, or is said again, does not count. */
+  function onEnd(heard) {
+    api.addEventListener("executed", ({ detail }) => {
+      const id = String(detail?.node)
+      if (!detail || detail.again || cached.has(id)) return
+      setTimeout(() => heard(id, detail.output)) // behind the frontend's own
+    })
+  }
+
+  return { end, restore, catchUp, onEnd }
 }
 
 /** [id, node] of every node of ours, in subgraphs too. */

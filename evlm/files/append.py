@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,6 +33,26 @@ def append_lines(path: Path, data: bytes) -> None:
                 raise
         finally:
             os.close(handle)
+
+
+def replace_lines(path: Path, gone: Callable[[bytes], bool], data: bytes) -> None:
+    """Adds whole lines, and leaves out those for which `gone` is true; the others keep their bytes. Who reads
+    meanwhile sees the file as it was, or as it is then. Raises OSError; the file is then as it was."""
+    with _lock(path):
+        handle = open_in_place(path, os.O_RDWR)
+        with os.fdopen(handle, "rb") as file:
+            kept = b"".join(line for line in file if not gone(line))
+        if kept and not kept.endswith(b"\n"):
+            kept += b"\n"
+        part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with open(part, "wb") as out:
+                out.write(kept + data)
+                out.flush()
+                os.fsync(out.fileno())
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def flush_files(paths: Sequence[Path]) -> None:

@@ -28,13 +28,27 @@ _SIDES = {
 _SIDE = "|".join(sorted(_SIDES, key=len, reverse=True))
 _THE = r"(?:(?:the|of)\s+){0,2}"
 _COUNT = re.compile(rf"{_THE}(?:(?P<all>all|every|each)|(?P<number>[1-9]|{'|'.join(_NUMBERS)}))\s+{_THE}")
-_BEFORE = re.compile(rf"{_THE}({_SIDE})\s+(?:(?:one\s+)?of\s+the\s+)?")
+_BEFORE = re.compile(rf"{_THE}({_SIDE})\s+(?:(?P<one>one\s+)?(?P<of>of\s+the\s+))?")
 _BEHIND = re.compile(rf"\s+(?:on|at|in|to)\s+the\s+(?:far\s+|very\s+)?({_SIDE})(?:\s+side)?")
 _BUT = re.compile(r"\s+(?:but|except|except for|other than|apart from)\s+(?:for\s+)?(?:the\s+)?(?=\S)")
 # Sides that are part of a name, or of a body, whose left is not the picture's.
 _NAMES = re.compile(
-    r"(?:top hat|(?:left|right|upper|lower)\s+(?:hand|arm|leg|foot|eye|ear|shoe|sleeve|cheek|shoulder|knee"
-    r"|lip|glove|wing|half|body))s?\b"
+    r"(?:top hat|top coat|top knot|(?:left|right|upper|lower)\s+(?:hand|arm|leg|foot|eye|ear|shoe|sleeve"
+    r"|cheek|shoulder|knee|lip|glove|wing|half|body|side|thigh|wrist|elbow|ankle|hip|eyebrow|eyelid|jaw|lane|deck)"
+    r"|middle\s+(?:finger|toe|name|part|section|ear)|cent(?:er|re)\s+(?:console|piece|line|stage|part)"
+    r"|(?:right|left)\s+angle|lower\s+case|upper\s+case|bottom\s+line|middle-?\s?aged\s+\w+)s?\b"
+)
+# Numbers that say what a thing is, not how many there are: "two door car".
+_MADE_OF = re.compile(
+    r"(?:piece|seater|tone|leaf|pack|way|story|storey|wheeled|legged|dimensional|d|terrain|purpose|weather"
+    r"|season|star|year)\b"
+)
+_PLURALS = frozenset(
+    ("people", "men", "women", "children", "kids", "feet", "teeth", "geese", "mice", "sheep", "deer", "fish")
+)
+_BEHIND_NOUN = re.compile(
+    r"\s+(?:on|in|at|with|without|of|near|behind|under|above|below|beside|between|by|from|to|that|who|which"
+    r"|wearing|holding|next|and|or)\b|,"
 )
 
 
@@ -62,6 +76,8 @@ def which(label: str) -> Which:
     parts = _BUT.split(text, maxsplit=1)
     count: int | None = 1
     counted = _COUNT.match(parts[0])
+    if counted and not _counts(counted, parts[0][counted.end() :]):
+        counted = None
     if counted:
         count = None if counted["all"] else _NUMBERS.get(counted["number"]) or int(counted["number"])
         parts[0] = parts[0][counted.end() :]
@@ -111,7 +127,22 @@ def _side_of(text: str) -> tuple[str, str]:
     if match and match.end() == len(text):
         return text[: match.start()], _SIDES[match[1]]
     match = _BEFORE.match(text)
+    if match and match["of"] and not match["one"] and not _is_plural(text[match.end() :]):
+        match = None  # "top of the mountain" is a part of one thing
     return (text[match.end() :], _SIDES[match[1]]) if match else (text, "")
+
+
+def _counts(counted: re.Match[str], name: str) -> bool:
+    """Whether a number before a name says how many, as in "two cups" and "one of the cups"."""
+    if _MADE_OF.match(name):
+        return False
+    return counted["all"] is not None or "of" in counted[0].split() or _is_plural(name)
+
+
+def _is_plural(name: str) -> bool:
+    words = _BEHIND_NOUN.split(name, maxsplit=1)[0].split()
+    last = words[-1] if words else ""
+    return last in _PLURALS or (last.endswith("s") and not last.endswith("ss"))
 
 
 def _kept(which: Which, boxes: list[Box], size: Sequence[int]) -> tuple[list[Box], str]:

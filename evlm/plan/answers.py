@@ -43,11 +43,18 @@ _NO_CHANGE = re.compile(
     rf"|(?:keep|leave)\s+{_WHOLE}\s+"
     r"(?:(?:exactly\s+)?as (?:it )?is|unchanged|unedited|untouched|unmodified|the same)"
     rf"|do(?:\s+not|n['’]t)\s+(?:change|edit|modify|alter)\s+(?:anything|{_WHOLE})"
-    r")\b[\s\"'”’*_`]{0,12}(?:[.,;:!(—–-](?P<why>.*))?",
+    r")\b[\s\"'”’*_`]{0,12}(?P<why>(?:[.,;:!(—–-]|because|since|as\b).*)?",
     re.IGNORECASE | re.DOTALL,
 )
+# Why nothing is to be done; behind anything else there is something to do.
+_REASON = re.compile(
+    r"[\s.,;:!()—–\"'”’*_`-]*(?:(?:because|since|as|already)\b|(?:the|this|it|its|they|these|all|everything|what)\b"
+    r".{0,160}?\b(?:already|as requested|as asked)\b)",
+    re.I | re.S,
+)
 _YET = re.compile(
-    r"\b(?:but|except|instead|however|only|apart from|other than|make|replace|add|remove|turn)\b", re.I
+    r"\b(?:but|except|instead|however|only|apart from|other than|make|replace|add|remove|turn|then|change)\b",
+    re.I,
 )
 
 
@@ -59,6 +66,9 @@ def is_refusal(text: str) -> bool:
 
 def asks_for_no_change(instruction: str) -> bool:
     """Whether an instruction is that nothing is to be done: "no change needed", "keep the picture as it is".
-    "Keep the hat as it is, but ..." is not."""
+    "Keep everything as it is, but ..." and "No edits needed. Brighten the sky" are not."""
     match = _NO_CHANGE.fullmatch(instruction[:400].strip())
-    return match is not None and not _YET.search(match["why"] or "")
+    if match is None:
+        return False
+    why = (match["why"] or "").strip("\t\n\r .,;:!()—–\"'”’*_`-")
+    return not why or (_REASON.match(why) is not None and not _YET.search(why))

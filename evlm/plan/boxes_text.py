@@ -23,13 +23,13 @@ _BOX_KEYS = (
     "region",
     "mask",
 )
-_SIDES = (("x0", "y0", "x1", "y1"), ("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"),
-          ("x_min", "y_min", "x_max", "y_max"), ("left", "top", "right", "bottom"))  # fmt: skip
-_EXTENT = (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("left", "top", "width", "height"))
+SIDES = (("x0", "y0", "x1", "y1"), ("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"),
+         ("x_min", "y_min", "x_max", "y_max"), ("left", "top", "right", "bottom"))  # fmt: skip
+EXTENT = (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("left", "top", "width", "height"))
 
 
 def mend_mask_text(text: str, notes: list[str]) -> str:
-    """A mask text with its punctuation taken off, or four numbers anywhere in it as a box; anything else
+    """A mask text with its punctuation taken off, or the numbers in it, by fours, as boxes; anything else
     stays as it is, for decoding to refuse."""
     bare = " ".join(_DECORATION.sub(" ", text[:4000]).lower().split())
     if _GRAMMAR.fullmatch(bare):
@@ -37,11 +37,12 @@ def mend_mask_text(text: str, notes: list[str]) -> str:
             notes.append("mask spelling mended")
         return bare
     numbers = [float(match[0]) for match in _NUMBER.finditer(bare)] if "rows" not in bare else []
-    box = to_box(numbers) if len(numbers) == 4 else None
-    if box is None:
+    found = [to_box(numbers[at : at + 4]) for at in range(0, len(numbers), 4)]
+    boxes = [box for box in found if box is not None]
+    if not boxes or len(boxes) < len(found):
         return text
-    notes.append("four numbers read as a box")
-    return boxes_text([box])
+    notes.append("four numbers read as a box" if len(boxes) == 1 else "boxes read as a mask")
+    return boxes_text(boxes)
 
 
 def to_box(value: Any) -> Box | None:
@@ -119,10 +120,10 @@ def _area(box: Box) -> float:
 
 def _of_dict(value: dict[str, Any]) -> Box | None:
     named = {str(key).lower(): _number(each) for key, each in value.items()}
-    for sides in _SIDES:
+    for sides in SIDES:
         if all(side in named for side in sides):
             return to_box([named[side] for side in sides])
-    for x, y, width, height in _EXTENT:
+    for x, y, width, height in EXTENT:
         corner = named.get(x), named.get(y), named.get(width), named.get(height)
         if (
             corner[0] is not None

@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..errors import ModelError
-from .boxes_text import Box, boxes_text
+from .boxes_text import EXTENT, SIDES, Box, boxes_text
 
 Size = tuple[int, int]
 """(height, width) in pixels, of the original as the model sees it."""
@@ -122,39 +123,104 @@ def resized(height: int, width: int, side: int = 28, least: int = 3136, most: in
 def in_our_form(text: str, form: BoxForm, size: Size | None) -> str:
     """A model's text with the boxes that it wrote in its own form as ours. Other text stays as it is.
 
-    A mask line becomes one of the mask codec. Elsewhere the numbers of a JSON box become thousandths where
-    they are pixels.
+    A mask line becomes one of the mask codec. Elsewhere the numbers of a box, in JSON or not, become
+    thousandths where they are pixels.
     """
     if form is OWN:
         return text
-    text = _MASK_LINE.sub(lambda line: line[1] + _mask_value(line[2], form, size), text)
-    if not form.pixels:
-        return text
-    return _NAMED.sub(lambda found: found[1] + _as_thousandths(found[2], form, size), text)
+    return _PLACE.sub(lambda found: _place(found, form, size), text)
 
 
 _NUMBER = r"-?[0-9]{1,6}(?:\.[0-9]{1,9})?"
 _GAP = r"[\s,()\[\]]{1,6}"
-_FOUR = rf"{_NUMBER}(?:{_GAP}{_NUMBER}){{3}}(?![\w.]|{_GAP}[0-9])"
-_MASK_LINE = re.compile(r"^([ \t]{0,3}mask:[ \t]{0,3})(\S.{0,4000})$", re.MULTILINE)
-_BOX = re.compile(rf"(?<![\w.-]){_FOUR}")
-_NAMED = re.compile(rf"(\"(?:bbox_2d|bbox|box|mask)\"\s{{0,3}}:\s{{0,3}}\[\s{{0,3}})({_FOUR})")
+_RUN = re.compile(rf"(?<![\w.-]){_NUMBER}(?:{_GAP}{_NUMBER}){{0,255}}(?![\w.])")
+_KEYS = r"(?:bbox_2d|box_2d|bounding[_ ]?box|bbox|box|mask_text|mask|region|coordinates)"
+_SIDE = r"[xy](?:_?(?:min|max)|[012])?|left|top|right|bottom|width|height|w|h"
+_SIDE_IS = rf"[\"']?(?P<name>{_SIDE})[\"']?\s{{0,3}}:\s{{0,3}}[\"']?(?P<number>{_NUMBER})"
+_SIDE_HERE = re.compile(_SIDE_IS, re.IGNORECASE)
+_ANY_SIDE = re.sub(r"\?P<[a-z]+>", "?:", _SIDE_IS)
+# A mask line, four named sides, or numbers behind the name of a box.
+_PLACE = re.compile(
+    r"^(?P<line>[ \t>#*\-]{0,6}[*_`]{0,3}mask[*_`]{0,3}:[ \t*_`]{0,4})(?P<value>[^\s*_`].{0,4000})$"
+    rf"|(?<!\w)(?P<sides>{_ANY_SIDE}(?:[\"']?\s{{0,3}},\s{{0,9}}{_ANY_SIDE}){{3}})"
+    rf"|(?<!\w)(?P<key>{_KEYS})(?P<is>[\"'*`_ ]{{0,6}}(?:[:=>\uff1a\uff1d]|[ \t]{{0,3}}\n)[*_ ]{{0,4}})"
+    rf"(?P<numbers>(?:[\s,;()\[\]\"'`]|\bbox\b|\bfull\b|{_NUMBER}(?![\w.])){{1,400}})(?P<rows>rows)?",
+    re.MULTILINE | re.IGNORECASE,
+)
+
+
+def _place(found: re.Match[str], form: BoxForm, size: Size | None) -> str:
+    if found["line"] is not None:
+        return found["line"] + _mask_value(found["value"], form, size)
+    if not form.pixels or found["rows"]:
+        return found[0]
+    if found["sides"] is not None:
+        return _sides(found[0], form, size)
+    turned = found["key"].lower() == "box_2d"  # as Gemini has it, y first
+    numbers = _RUN.sub(lambda run: _run(run[0], form, size, turned), found["numbers"])
+    return found["key"] + found["is"] + numbers
 
 
 def _mask_value(value: str, form: BoxForm, size: Size | None) -> str:
     """The value of a mask line; as it is where no box is in it, or it has rows."""
     if " rows " in value:
         return value
-    found = [form.thousandths(numbers, size) for numbers in map(_numbers, _BOX.findall(value))]
+    numbers: list[float] = []
+    for run in _RUN.findall(value):
+        of_run = _numbers(run)
+        if len(of_run) % 4 == 0:
+            numbers += of_run
+        elif len(of_run) > 4:
+            return value  # who knows which of them are a box
+    if not numbers or max(numbers) <= 1:  # shares of the sides are plain
+        return value
+    found = [form.thousandths(four, size) for four in _fours(numbers)]
     boxes = [box for box in found if box is not None]
-    return boxes_text(boxes) if boxes and len(boxes) == len(found) else value
+    return boxes_text(boxes) if len(boxes) == len(found) else value
 
 
-def _as_thousandths(four: str, form: BoxForm, size: Size | None) -> str:
-    numbers = _numbers(four)
-    box = form.thousandths(numbers, size) if max(numbers) > 1 else None  # shares of the sides are plain
-    return four if box is None else ", ".join(f"{each:.1f}" for each in box)
+def _run(run: str, form: BoxForm, size: Size | None, turned: bool) -> str:
+    """Numbers of boxes as thousandths, with what stands between them."""
+    numbers = _numbers(run)
+    if len(numbers) % 4 or max(numbers) <= 1:
+        return run
+    written: list[str] = []
+    for four in _fours(numbers):
+        box = form.thousandths((four[1], four[0], four[3], four[2]) if turned else four, size)
+        if box is None:
+            return run
+        written += _written((box[1], box[0], box[3], box[2]) if turned else box)
+    return re.sub(_NUMBER, lambda number: written.pop(0), run)
 
 
-def _numbers(four: str) -> tuple[float, ...]:
-    return tuple(float(each) for each in re.findall(_NUMBER, four))
+def _sides(text: str, form: BoxForm, size: Size | None) -> str:
+    """Four named numbers, sides of a box or a corner and its extent."""
+    named = {found["name"].lower(): float(found["number"]) for found in _SIDE_HERE.finditer(text)}
+    names = next((each for each in (*SIDES, *EXTENT) if set(each) == named.keys()), None)
+    if names is None or max(named.values()) <= 1:
+        return text
+    a, b, c, d = (named[name] for name in names)
+    box = form.thousandths((a, b, a + c, b + d) if names in EXTENT else (a, b, c, d), size)
+    if box is None:
+        return text
+    x0, y0, x1, y1 = box
+    written = dict(zip(names, _written((x0, y0, x1 - x0, y1 - y0) if names in EXTENT else box), strict=True))
+
+    def put(found: re.Match[str]) -> str:
+        return found[0][: found.start("number") - found.start()] + written[found["name"].lower()]
+
+    return _SIDE_HERE.sub(put, text)
+
+
+def _written(numbers: Sequence[float]) -> list[str]:
+    return [f"{math.floor(each * 10) / 10:.1f}" for each in numbers]  # a corner and its extent stay inside
+
+
+def _fours(numbers: Sequence[float]) -> Iterator[Box]:
+    for at in range(0, len(numbers), 4):
+        x0, y0, x1, y1 = numbers[at : at + 4]
+        yield x0, y0, x1, y1
+
+
+def _numbers(run: str) -> tuple[float, ...]:
+    return tuple(float(each) for each in re.findall(_NUMBER, run))

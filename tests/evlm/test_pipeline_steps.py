@@ -161,6 +161,31 @@ def test_events_tell_of_several_steps_as_of_one_edit() -> None:
     assert [e.text for e in events if e.kind == "end"][1] == "hat 0.90, coat 0.90"
 
 
+def test_boxes_by_hand_leave_the_steps_of_a_plan() -> None:
+    """(B7) They made one local edit of hat, coat and rain."""
+    editor = Darkens()
+    pipe = Pipeline(Says(HAT, COAT, RAIN), Finds(), None, editor)
+    answer = pipe.reason(REQUEST)
+
+    def plan(*boxes: Box) -> Any:
+        return pipe.plan(REQUEST, answer, changes=Changes(boxes=boxes))
+
+    drawn = plan(Box("hat", 1, 30, 0, 40, 10, step=0), Box("", 1, 0, 30, 10, 40, step=2))
+    assert [step.plan.instruction for step in drawn.steps] == [each.instruction for each in (HAT, COAT, RAIN)]
+    hat, coat, rain = (step.mask for step in drawn.steps)
+    assert hat[0, 5, 35] and not hat[0, 5, 5] and coat[0, 35, 5] and not coat[0, 35, 35]
+    assert rain is None and drawn.trace.plan.steps[2] == RAIN
+    one = plan(Box("hat", 1, 30, 0, 40, 10, step=1))
+    assert one.steps[0].mask[0, 5, 35] and one.steps[1].mask[0, 35, 35], "the coat's place is the plan's"
+    pipe.paint(REQUEST, drawn)
+    assert editor.told == [each.instruction for each in (HAT, COAT, RAIN)]
+    everywhere = Pipeline(Says(RAIN, RAIN.as_one(instruction="blur it")), Finds(), None, editor)
+    reasoned = everywhere.reason(REQUEST)
+    boxes = Changes(boxes=(Box("", 1, 0, 0, 10, 10, step=0),))
+    shown = everywhere.plan(REQUEST, reasoned, changes=boxes)
+    assert [step.plan.scope for step in shown.steps] == ["local", "local"]
+
+
 def test_a_mask_by_hand_is_for_every_step_and_words_by_hand_make_it_one_edit() -> None:
     editor = Darkens()
     pipe = Pipeline(Says(HAT, COAT), Finds(), Fills(), editor)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from evlm.plan.trace import Plan, Trace
-from evlm.ratings import rated_row
+from evlm.ratings import merged, rated_row
 from evlm.records import RowWriter, read_rows, row_data
 from evlm.request import Reference
 
@@ -74,3 +74,45 @@ def test_a_row_with_everything_is_written_and_read(tmp_path: Path) -> None:
     (row,) = read_rows(tmp_path)
     assert row == given[0] and row.true_mask(tmp_path).sum() == 16  # type: ignore[union-attr]
     assert row.request(tmp_path).references[0].note == "this"
+
+
+def test_a_later_verdict_stands_in_place_of_the_earlier_one_and_a_mask_stays(tmp_path: Path) -> None:
+    """(A3) Good and bad of one edit teach nothing, and a mask that comes later was lost."""
+    picture, mask = torch.zeros(1, 8, 8, 3), torch.zeros(8, 8)
+    mask[:4] = 1
+    writer = RowWriter(tmp_path)
+
+    def rate(good: bool, note: str = "", mask: torch.Tensor | None = None, prompt: str = "p") -> bool:
+        row, pictures = rated_row(TRACE, picture, picture + 0.5, prompt, good, note, mask)
+        there = list(read_rows(tmp_path)) if (tmp_path / "rows.jsonl").exists() else []
+        new, gone = merged(row, there)
+        if new is not None:
+            writer.replace(gone, new, pictures)
+        return new is not None
+
+    assert rate(True, prompt="another question") and rate(True)
+    other = (tmp_path / "rows.jsonl").read_bytes().splitlines()[0]
+    assert not rate(True)
+    assert rate(True, mask=mask) and not rate(True, mask=mask) and not rate(True)
+    first, row = read_rows(tmp_path)
+    assert row.label and row.true_mask(tmp_path).sum() == 32  # type: ignore[union-attr]
+    assert rate(False, "no")
+    first, row = read_rows(tmp_path)
+    assert not row.label and row.meta == {"note": "no"} and row.raters == (False,)
+    assert row.true_mask(tmp_path).sum() == 32  # type: ignore[union-attr]
+    assert first.prompt == "another question"
+    assert (tmp_path / "rows.jsonl").read_bytes().splitlines()[0] == other
+
+
+def test_both_verdicts_of_an_older_file_give_way(tmp_path: Path) -> None:
+    picture = torch.zeros(1, 8, 8, 3)
+    for good in (True, False):
+        RowWriter(tmp_path).append(*rated_row(TRACE, picture, picture, "p", good))
+    with open(tmp_path / "rows.jsonl", "a") as file:
+        file.write('{"half": ')  # a writer that was killed
+    row, pictures = rated_row(TRACE, picture, picture, "p", True)
+    new, gone = merged(row, list(read_rows(tmp_path, on_problem=lambda error: None)))
+    assert new == row and len(gone) == 2
+    RowWriter(tmp_path).replace(gone, row, pictures)
+    assert [each.label for each in read_rows(tmp_path, on_problem=lambda error: None)] == [True]
+    assert b'{"half": \n' in (tmp_path / "rows.jsonl").read_bytes()

@@ -121,6 +121,52 @@ def test_boxes_and_points_as_kjnodes_gives_them() -> None:
     assert "expected" in clicks("__import__('os')") and "expected" in clicks("[" * 9999)
 
 
+def test_a_mask_of_a_plan_from_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """(B11) Core's empty mask was a place without a pixel, and of a clip the first frame's counted alone."""
+    told: list[str] = []
+    monkeypatch.setattr(part("nodes.host"), "say", told.append)
+    plain = plan_of(text="make it red").plan
+    assert plan_of(text="make it red", mask=torch.zeros(1, 64, 64)).plan == plain
+    assert "counts as none" in told[-1]
+    masks = torch.zeros(2, 32, 32)
+    masks[0, :16, :16] = masks[1, 16:, 16:] = 1
+    plan = plan_of(text="make it red", mask=masks).plan
+    kept = part("evlm.plan.mask_codec").decode_mask(plan.mask_text, 32, 32)
+    assert torch.equal(kept, masks.amax(0)) and plan.scope == "local"
+    assert "2 masks are taken together" in told[-1] and "16 x 16 cells" in told[-1]
+
+
+def test_what_a_borrowed_model_can_do_is_not_hidden() -> None:
+    """(B9) One sentence for an editor that wants one; a picture of several steps encoded once."""
+    from contextlib import contextmanager
+    from types import SimpleNamespace
+
+    inside: list[bool] = []
+
+    class Segmenter:
+        remembers = False
+
+        @contextmanager
+        def remembering(self) -> Any:
+            self.remembers = True
+            yield
+            self.remembers = False
+
+        def segment(self) -> None:
+            inside.append(self.remembers)
+
+    borrowed = part("nodes.borrowed").Borrowed
+    editor = SimpleNamespace(edit=len, steps=False)
+    assert borrowed(editor, "edit").steps is False and borrowed(Segmenter(), "segment").steps is True
+    segmenter = borrowed(Segmenter(), "segment")
+    with segmenter.remembering():
+        segmenter.segment()
+    segmenter.segment()
+    with borrowed(editor, "edit").remembering():
+        pass
+    assert inside == [True, False]
+
+
 def test_a_composite_changes_nothing_outside() -> None:
     original, edited = torch.rand(2, 32, 48, 3), torch.rand(1, 16, 24, 3)
     mask = torch.zeros(1, 32, 48)
@@ -194,6 +240,34 @@ def test_a_rating_becomes_a_row_that_the_trainer_reads(output: Path) -> None:
     assert rows[0].trace() == plan_of(text=TEXT) and rows[0].category == "text"
     request = rows[0].request(output / "evlm_ratings")
     assert request.prompt == "red" and request.original.shape == (1, 16, 16, 3)
+
+
+def test_rows_that_were_taken_away_are_written_again(output: Path) -> None:
+    """(A4) ComfyUI hands on what it had, unless the fingerprint says that the folder is another."""
+    print_of = part("nodes.rate").RateEdit.fingerprint_inputs
+    absent = print_of(dataset="evlm_ratings", verdict="good")
+    rate(verdict="good")
+    there = print_of(dataset="evlm_ratings")
+    assert there not in (absent, print_of(dataset="other")) and there == print_of(dataset="evlm_ratings")
+    assert print_of(dataset=None) == "linked"
+    (output / "evlm_ratings" / "rows.jsonl").unlink()
+    assert print_of(dataset="evlm_ratings") == absent
+
+
+def test_what_is_no_pair_is_not_rated(output: Path) -> None:
+    """(A2) Three pictures that were planned one by one, an original with its variations, two sizes."""
+    from dataclasses import replace
+
+    error = part("evlm.errors").RequestError
+    three, four = torch.rand(3, 16, 16, 3), torch.rand(4, 16, 16, 3)
+    plan = replace(plan_of(text=TEXT), planned_for=(1, 3))
+    with pytest.raises(error, match="original: 3 pictures, and the plan is for one of the 3"):
+        rate(plan=plan, original=three, edited=three, mask=None, verdict="good")
+    with pytest.raises(error, match=r"edited: 4 pictures, but original has 1: .* Image From Batch"):
+        rate(edited=four, verdict="good")
+    with pytest.raises(error, match="edited: 16 x 24, but original has 16 x 16"):
+        rate(edited=torch.rand(1, 24, 16, 3), verdict="good")
+    assert rate(plan=plan, verdict="good")["written"]
 
 
 def test_two_raters_at_once_lose_nothing(output: Path) -> None:

@@ -219,6 +219,30 @@ def test_masks_that_do_not_fit_are_refused_before_anybody_is_asked(pipe: Any) ->
     assert endpoint.asked == 0
 
 
+def test_boxes_of_a_batch_belong_to_their_pictures(pipe: Any) -> None:
+    """(B8) Each picture got those of all."""
+    bare = call("EVLM_LoadAll", detector="none", segmenter="none").args[0]
+
+    def used(*boxes: dict[str, int]) -> torch.Tensor:
+        asking = replace(bare, reasoner=Endpoint(), answers=OrderedDict())
+        stop = {"stop": "stop at the plan", "boxes": [{"width": 6, "height": 6, **box} for box in boxes]}
+        return call("EVLM_QuickEdit", pipe=asking, image=SHADES, prompt="x", **stop).args[1] > 0.5
+
+    first, second, third = used({"x": 0, "y": 0}, {"x": 9, "y": 9, "frame": 1}, {"x": 0, "y": 9, "frame": 2})
+    assert first[3, 3] and not first[12, 12] and second[12, 12] and not second[3, 3] and third[12, 3]
+    assert used({"x": 0, "y": 0})[:, 3, 3].all(), "all of the first are for all"
+    with pytest.raises(ValueError, match="boxes: one is of picture 4, and there are 3"):
+        used({"x": 0, "y": 0}, {"x": 9, "y": 9, "frame": 3})
+
+
+def test_the_empty_mask_of_a_picture_without_alpha_counts_as_none(pipe: Any, example: dict[str, Any]) -> None:
+    """(B12) It raised, after the reasoner had been asked."""
+    large = torch.nn.functional.interpolate(example["image"].movedim(-1, 1), (80, 96)).movedim(1, -1)
+    given = {**example, "image": large, "stop": "stop at the plan"}
+    masked = call("EVLM_QuickEdit", pipe=pipe, mask=torch.zeros(1, 64, 64), **given).args[1]
+    assert torch.equal(masked, call("EVLM_QuickEdit", pipe=pipe, **given).args[1])
+
+
 @pytest.mark.parametrize(("quantize", "said"), [("none", True), ("4bit", False)])
 def test_load_all_says_what_does_not_fit_the_card(
     quantize: str, said: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -32,6 +32,11 @@ FRAMES = torch.zeros(1, 100, 200, 3)
         ("every chair except the broken chair", "chair", None, "", "broken chair"),
         ("cups other than the red ones", "cups", None, "", "red cup"),
         ("all cups at the bottom", "cups", None, "bottom", ""),
+        ("the left one of the two", "two", 1, "left", ""),
+        ("left of the cups", "cups", 1, "left", ""),
+        ("two door handles", "door handles", 2, "", ""),
+        ("two men in a car", "men in a car", 2, "", ""),
+        ("two cups on the table", "cups on the table", 2, "", ""),
     ],
 )
 def test_words_for_which_and_how_many_are_taken_off(
@@ -45,6 +50,9 @@ def test_words_for_which_and_how_many_are_taken_off(
 @pytest.mark.parametrize(
     "label",
     ["red circle", "small star", "top hat", "her left hand", "right shoe", "left", "both", "all", "butter",
+     "top of the mountain", "the bottom of the page", "middle of the road", "left side of the house",
+     "middle finger", "center console", "three piece suit", "two door car", "four wheel drive",
+     "two tone shirt", "two tone shirts", "all terrain vehicle", "one way sign",
      "Leftover pizza", "allium", "one-way sign", "the man on the left bank", "bottom", "all but one", ""],
 )  # fmt: skip
 def test_other_labels_are_their_own_name(label: str) -> None:

@@ -106,6 +106,65 @@ def test_several_boxes_are_one_mask() -> None:
     assert mask[5, 5] and mask[75, 75] and not mask[40, 40] and not mask[5, 75]
 
 
+@pytest.mark.parametrize(
+    ("form", "written"),
+    [
+        (QWEN3, "[[0, 0, 250, 250], [750, 750, 1000, 1000]]"),
+        (QWEN3, "0, 0, 250, 250, 750, 750, 1000, 1000"),
+        (QWEN2, "(0,0),(250,250)(750,750),(1000,1000)"),
+        (QWEN2_5, "[[0, 0, 273, 182], [819, 546, 1092, 728]]"),
+        (OWN, "[[0, 0, 250, 250], [750, 750, 1000, 1000]]"),
+    ],
+)
+def test_numbers_of_several_boxes_in_one_list_are_taken_in_fours(form, written) -> None:
+    """(B5) All but the last box were lost."""
+    for line in ("mask", "- **mask**"):
+        text = f"instruction: x\ntargets: cap\nscope: local\n{line}: {written}"
+        mask_text = parse(in_our_form(text, form, SEEN)).plan.mask_text
+        mask = get_codec("box-spans-8").decode(mask_text, 80, 80)
+        assert mask[5, 5] and mask[75, 75] and not mask[40, 40] and not mask[5, 75]
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "Mask: [131, 58, 339, 175]",
+        "- **mask**: [131, 58, 339, 175]",
+        "**Mask:** (131, 58), (339, 175)",
+        "region: [131, 58, 339, 175]",
+        "bbox = [131, 58, 339, 175]",
+        "<mask>[131, 58, 339, 175]</mask>",
+        "**Box**\n[131, 58, 339, 175]",
+        '"region": [131, 58, 339, 175]',
+        '"box": [[131, 58, 339, 175]]',
+        '"box": [[131, 58], [339, 175]]',
+        '"mask": "box 131 58 339 175 full"',
+        '"mask": {"bbox": [131, 58, 339, 175]}',
+        '"mask": {"x1": 131, "y1": 58, "x2": 339, "y2": 175}',
+        '"mask": {"x": "131", "y": "58", "width": "208", "height": "117"}',
+        '"mask": {"xmin": 131,\n "ymin": 58,\n "xmax": 339,\n "ymax": 175}',
+        '"mask": {"box_2d": [58, 131, 175, 339]}',
+    ],
+)
+def test_pixels_become_thousandths_wherever_they_are_read_as_a_box(place: str) -> None:
+    """(B6) They were taken for thousandths as they stood."""
+    if place.startswith('"'):
+        text = '{"instruction": "make it red", "targets": ["cap"], "scope": "local", ' + place + "}"
+    else:
+        text = f"instruction: make it red\ntargets: cap\nscope: local\n{place}\n"
+    box = get_codec("box-spans-8").box(parse(in_our_form(text, QWEN2_5, SEEN)).plan.mask_text or "")
+    assert box is not None and box == pytest.approx((120, 80, 310, 240), abs=1)
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["mask: [0.1, 0.2, 0.3, 0.4]", "Region: 0.1 0.2 0.3 0.4", '{"x1": 0.1, "y1": 0.2, "x2": 0.3, "y2": 0.4}',
+     "mask: box 1 2 3 4 rows 0-7 0-7", '"mask": "box 1 2 3 4 rows 0-7"', "box: 3 of 131 58 339 175", "x: 3"],
+)  # fmt: skip
+def test_what_is_no_pixels_stays_as_it_is(place: str) -> None:
+    assert in_our_form(place, QWEN2_5, SEEN) == place
+
+
 @pytest.mark.parametrize("key", ["bbox_2d", "bbox", "box"])
 def test_boxes_of_a_plan_in_json_are_read_in_their_pixels(key: str) -> None:
     plan = {
