@@ -28,13 +28,13 @@ _SIDES = {
 _SIDE = "|".join(sorted(_SIDES, key=len, reverse=True))
 _THE = r"(?:(?:the|of)\s+){0,2}"
 _COUNT = re.compile(rf"{_THE}(?:(?P<all>all|every|each)|(?P<number>[1-9]|{'|'.join(_NUMBERS)}))\s+{_THE}")
-_BEFORE = re.compile(rf"{_THE}({_SIDE})\s+(?:(?P<one>one\s+)?(?P<of>of\s+the\s+))?")
+_BEFORE = re.compile(rf"{_THE}({_SIDE})\s+(?!side\b)(?:(?P<one>one\s+)?(?P<of>of\s+the\s+))?")
 _BEHIND = re.compile(rf"\s+(?:on|at|in|to)\s+the\s+(?:far\s+|very\s+)?({_SIDE})(?:\s+side)?")
 _BUT = re.compile(r"\s+(?:but|except|except for|other than|apart from)\s+(?:for\s+)?(?:the\s+)?(?=\S)")
 # Sides that are part of a name, or of a body, whose left is not the picture's.
 _NAMES = re.compile(
     r"(?:top hat|top coat|top knot|(?:left|right|upper|lower)\s+(?:hand|arm|leg|foot|eye|ear|shoe|sleeve"
-    r"|cheek|shoulder|knee|lip|glove|wing|half|body|side|thigh|wrist|elbow|ankle|hip|eyebrow|eyelid|jaw|lane|deck)"
+    r"|cheek|shoulder|knee|lip|glove|wing|half|body|thigh|wrist|elbow|ankle|hip|eyebrow|eyelid|jaw|lane|deck)"
     r"|middle\s+(?:finger|toe|name|part|section|ear)|cent(?:er|re)\s+(?:console|piece|line|stage|part)"
     r"|(?:right|left)\s+angle|lower\s+case|upper\s+case|bottom\s+line|middle-?\s?aged\s+\w+)s?\b"
 )

@@ -262,7 +262,7 @@ def test_what_is_no_pair_is_not_rated(output: Path) -> None:
     three, four = torch.rand(3, 16, 16, 3), torch.rand(4, 16, 16, 3)
     plan = replace(plan_of(text=TEXT), planned_for=(1, 3))
     with pytest.raises(error, match="original: 3 pictures, and the plan is for one of the 3"):
-        rate(plan=plan, original=three, edited=three, mask=None, verdict="good")
+        rate(plan=plan, original=three, edited=three, verdict="good")
     with pytest.raises(error, match=r"edited: 4 pictures, but original has 1: .* Image From Batch"):
         rate(edited=four, verdict="good")
     with pytest.raises(error, match="edited: 16 x 24, but original has 16 x 16"):
