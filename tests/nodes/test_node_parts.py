@@ -256,11 +256,9 @@ def test_rows_that_were_taken_away_are_written_again(output: Path) -> None:
 
 def test_what_is_no_pair_is_not_rated(output: Path) -> None:
     """(A2) Three pictures that were planned one by one, an original with its variations, two sizes."""
-    from dataclasses import replace
-
     error = part("evlm.errors").RequestError
     three, four = torch.rand(3, 16, 16, 3), torch.rand(4, 16, 16, 3)
-    plan = replace(plan_of(text=TEXT), planned_for=(1, 3))
+    plan = plan_of(text=TEXT).for_picture(1, 3)
     with pytest.raises(error, match="original: 3 pictures, and the plan is for one of the 3"):
         rate(plan=plan, original=three, edited=three, verdict="good")
     with pytest.raises(error, match=r"edited: 4 pictures, but original has 1: .* Image From Batch"):
