@@ -124,8 +124,12 @@ class Opened:
 
         return self.pixels <= MAX_TOTAL_PIXELS
 
-    def like(self) -> Tensor:
-        """[F, H, W, 3] of the clip's size, for what asks for nothing but that; it takes no memory."""
+    def like(self, masks: int = 1) -> Tensor:
+        """[F, H, W, 3] of the clip's size, for what asks for nothing but that; it takes no memory. masks: so
+        many are given; where the file says another number of frames, they are counted. Raises PictureError.
+        """
+        if masks > 1 and masks % self.file.count:
+            self.file.counted()
         return torch.zeros(1).expand(self.file.count, self.file.height, self.file.width, 3)
 
     def check(self, use: str) -> None:

@@ -182,7 +182,8 @@ class EditVideo(io.ComfyNode):
                 key, lambda folder: unfinished.worth(folder, mask is None)
             ) as job.work:
                 painting = unfinished.Painting(job, held)
-                store, doubt = _places(job, work, plan, mask, detector, segmenter, source.like(), looks)
+                like = source.like(1 if mask is None or mask.ndim < 3 else len(mask))
+                store, doubt = _places(job, work, plan, mask, detector, segmenter, like, looks)
                 if work.changes_nothing or doubt:
                     host.tell([NO_CHANGE if not doubt else f"nothing was painted: {doubt}. {REMEDY}"])
                     return io.NodeOutput(video, source.together("")[0] if held else missing)
@@ -207,7 +208,8 @@ def _job(source: clips.Opened, editor: Any, work: Plan, together: str, window: i
 
     clip = source.file
     form, notes = form_of("h264", clip.height, clip.width, clip.rate, clip.alpha, clip.bits)
-    host.tell(note.partition(";")[0] for note in (*notes, *clip.notes))  # behind it the command line's remedy
+    host.tell(note.partition(";")[0] for note in notes)  # behind it the command line's remedy
+    host.tell(clip.notes)
     with editor.use() as engine:
         defaults = engine.defaults
     nothing: Any = None

@@ -65,7 +65,6 @@ class Steadiness(io.ComfyNode):
     @checked
     def execute(cls, original: Clip, edited: Clip, flow: str, mask: Tensor | None = None) -> io.NodeOutput:
         from ..evlm.cli.steadiness import table
-        from ..evlm.errors import RequestError
         from ..evlm.files.pictures import from_pil
         from ..evlm.masks import fit_mask
         from ..evlm.motion.estimator import load_estimator
@@ -74,11 +73,10 @@ class Steadiness(io.ComfyNode):
 
         sockets.choice("flow", flow, FLOWS)
         with clips.opened(original, "original") as first, clips.opened(edited, "edited") as second:
-            sizes = [(each.file.count, each.file.width, each.file.height) for each in (first, second)]
-            if sizes[0] != sizes[1]:
-                texts = [f"{count} frames of {width} x {height}" for count, width, height in sizes]
-                raise RequestError(f"edited: {texts[1]}, but original has {texts[0]}: expected the same")
+            _check_equal(first, second)
             (before, _), (after, _) = first.together(SHORTER), second.together(SHORTER)
+            if len(before) != len(after):  # one has frames that cannot be decoded
+                _check_equal(first, second, counted=True)
         notes: list[str] = []
         place = None if mask is None else fit_mask(mask, before, notes=notes)
         host.tell(notes)
@@ -96,3 +94,17 @@ class Steadiness(io.ComfyNode):
         host.tell([text])
         ui = {**host.preview(strip, cls).as_dict(), "text": [text]}
         return io.NodeOutput(text, strip, figures.excess, figures.flicker, ui=ui)
+
+
+def _check_equal(first: clips.Opened, second: clips.Opened, counted: bool = False) -> None:
+    """Raises RequestError for clips of two sizes. counted: what their files say of their frames is wrong."""
+    from ..evlm.errors import RequestError
+
+    files = (first.file, second.file)
+    if counted or files[0].count != files[1].count:
+        for each in files:
+            each.counted()
+    sizes = [(each.count, each.width, each.height) for each in files]
+    if sizes[0] != sizes[1]:
+        texts = [f"{count} frames of {width} x {height}" for count, width, height in sizes]
+        raise RequestError(f"edited: {texts[1]}, but original has {texts[0]}: expected the same")

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import PictureError
 from ..files.clip_reader import ClipFile, open_clip
 from ..files.pictures import load_mask
+from ..files.selection import as_float
 from ..files.video_file import is_video
 
 
@@ -39,24 +40,30 @@ class GivenMask:
                 raise PictureError(
                     f"{path}: no pixel of it is on, so nothing can be edited; white is where to edit"
                 )
-        elif masks.count != edited.count and edited.selection.fps is None:
+        elif masks.count != edited.count and masks.counted() != edited.counted():
             raise _unequal(path, masks.count, edited, edited.count)
         return cls(path, masks, still, edited)
 
     def windows(self, size: int, begin: int = 0) -> Iterator[Tensor]:
         """[n, H, W] in 0..1 of the clip's size: the masks from frame `begin` on, as many as each of the
-        clip's windows of `size` frames has; one for all is [1, H, W]."""
+        clip's windows of `size` frames has; one for all is [1, H, W]. However large the masks are, no more
+        than one lies there at its own size."""
         if self.still is not None:
             still = self._resized(self.still)
             while True:
                 yield still
-        for window in self.masks.windows(size, begin=begin):
-            yield self._resized(window.frames.mean(-1))
+        held: list[Tensor] = []
+        for picked in self.masks.frames(begin):
+            held.append(self._resized(as_float([picked.pixels])[..., :3].mean(-1)))
+            if len(held) == size:
+                yield torch.cat(held)
+                held.clear()
+        if held:
+            yield torch.cat(held)
 
-    def check(self, frames: int) -> None:
-        """Raises PictureError where the clip had another number of frames than there are masks."""
-        if self.still is None and frames != self.masks.count:
-            raise _unequal(self.path, self.masks.count, self.edited, frames)
+    def unequal(self) -> PictureError:
+        """The clip has another number of frames than there are masks."""
+        return _unequal(self.path, self.masks.counted(), self.edited, self.edited.counted())
 
     def _resized(self, mask: Tensor) -> Tensor:
         size = (self.edited.height, self.edited.width)

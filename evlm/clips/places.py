@@ -57,8 +57,9 @@ def look(job: ClipJob, reasoned: Reasoned, store: MaskStore, size: int) -> None:
     for window in job.clip.windows(size, begin=store.count):
         request = replace(job.request, original=window.frames)
         mask = None if masks is None else next(masks, None)
-        if job.mask is not None and (mask is None or len(mask) not in (1, len(window.frames))):
-            job.mask.check(window.first + len(window.frames))
+        each = job.mask is not None and job.mask.still is None
+        if job.mask is not None and each and (mask is None or len(mask) != len(window.frames)):
+            raise job.mask.unequal()
         planned = job.pipeline.plan(request, reasoned, job.threshold, mask=mask, video=job.video)
         store.add(
             [step.mask for step in planned.steps],
@@ -72,5 +73,5 @@ def look(job: ClipJob, reasoned: Reasoned, store: MaskStore, size: int) -> None:
             return
         del window, request, planned, mask  # before the next window is read
         trim()
-    if job.mask is not None:
-        job.mask.check(store.count)
+    if job.mask is not None and job.mask.still is None and next(masks or iter(()), None) is not None:
+        raise job.mask.unequal()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -39,9 +39,9 @@ class ClipWindow:
 class ClipFile:
     """A clip on the disk: what is known before it is decoded.
 
-    count: how many frames are taken, at most. total: how many the file has. height, width: as they come
-    out. bits: of a channel. begin: the file's second of the first frame that is taken. rate: frames a second
-    as the file says it. notes: grows while frames are read.
+    count: how many frames are taken, at most (`counted` says how many really are). total: how many the file
+    has. height, width: as they come out. bits: of a channel. begin: the file's second of the first frame that
+    is taken. rate: frames a second as the file says it. notes: grows while frames are read.
     """
 
     path: Path
@@ -80,6 +80,12 @@ class ClipFile:
         with _shots(self.path, self.selection, self.notes) as shots:
             yield from self.selection.take(shots, str(self.path), begin)
 
+    def counted(self) -> int:
+        """How many frames are really taken: all are decoded for it, and `count` is right from then on. Raises
+        PictureError."""
+        self.count = sum(1 for _ in self.frames())
+        return self.count
+
     def some(self, most: int) -> tuple[Tensor, Fraction | None]:
         """(at most `most` of the frames, spread evenly, [n, H, W, 3], their rate). Raises PictureError."""
         wanted, kept = set(spread(self.count, most)), []
@@ -114,9 +120,10 @@ def open_clip(path: str | os.PathLike[str], selection: Selection | None = None) 
         width,
         channels == 4,
         8 if picked.pixels.dtype == torch.uint8 else 16,
-        facts.begin + picked.start,
+        shots.begin() + picked.start,
         facts.rate,
         facts.sound,
+        notes,
     )
 
 
@@ -133,15 +140,17 @@ class _Facts:
 
     total: int
     seconds: Fraction | None = None
-    begin: Fraction = Fraction(0)
     rate: Fraction | None = None
     sound: bool = False
 
 
 @dataclass
 class _Shots:
+    """begin: the file's second of the first shot, when that was read."""
+
     facts: _Facts
     shots: Iterator[Shot]
+    begin: Callable[[], Fraction] = Fraction
 
     def __iter__(self) -> Iterator[Shot]:
         return self.shots
@@ -159,16 +168,19 @@ def _shots(path: Path, selection: Selection, notes: list[str]) -> Iterator[_Shot
         return
     if path.is_file() and is_video(path):
         with video_stream(path) as video:
-            facts = _Facts(video.count, video.seconds, video.begin, video.rate, video.sound)
+            facts = _Facts(video.count, video.seconds, video.rate, video.sound)
             try:
-                yield _Shots(facts, video.shots())
+                yield _Shots(facts, video.shots(), video.begin)
             finally:
                 if video.reading.first is not None:
                     _add(notes, video.notes())
         return
     with opened(path) as image:
         check_size(image)
-        yield _Shots(_Facts(int(getattr(image, "n_frames", 1))), animation_shots(image))
+        said: list[str] = []
+        count, shots = animation_shots(image, said)
+        _add(notes, said)
+        yield _Shots(_Facts(count), shots)
 
 
 def _add(notes: list[str], more: list[str]) -> None:

@@ -76,14 +76,13 @@ def read_video(path: Path, selection: Selection) -> VideoFile:
 
 @dataclass(frozen=True)
 class VideoStream:
-    """A video that is open, to be read from its beginning on. count: its frames, as the file has it. height,
-    width: as they are stored, pixels square. begin: the file's second of its first frame. rate, sound: as
+    """A video that is open, to be read from its beginning on. count: its frames, as the file has it; fewer
+    where some cannot be decoded. height, width: as they are stored, pixels square. rate, sound: as
     VideoFile's. seconds: in all, None where unknown. reading: decodes it."""
 
     count: int
     height: int
     width: int
-    begin: Fraction
     rate: Fraction | None
     sound: bool
     seconds: Fraction | None
@@ -92,6 +91,11 @@ class VideoStream:
     def shots(self) -> Iterator[Shot]:
         """Every frame with all that it has, as `pixels(whole=True)` gives it."""
         return self.reading.shots()
+
+    def begin(self) -> Fraction:
+        """The file's second of the first frame that could be decoded, when that was read: of a recording
+        that begins between two keyframes it is a later one than the file's first."""
+        return self.reading.origin or Fraction(0)
 
     def notes(self) -> list[str]:
         """What was done to the frames that were read, or lost, in words."""
@@ -111,7 +115,6 @@ def video_stream(path: Path) -> Iterator[VideoStream]:
             len(scan.times),
             height,
             width,
-            Fraction((scan.times[0] if scan.times else 0) or 0) * stream.time_base,
             Fraction(stream.average_rate) if stream.average_rate else None,
             bool(container.streams.audio),
             scan.seconds,
@@ -262,6 +265,7 @@ class _Reading:
         self.damaged = 0
         self.guessed = False
         self.first: Any = None
+        self.origin: Fraction | None = None  # the file's second of the first frame
 
     def shots(self) -> Iterator[Shot]:
         """Every frame with its time; one is held back until the next one says when it ends."""
@@ -271,7 +275,7 @@ class _Reading:
         for frame in self._decoded():
             self.first = self.first or frame
             time = None if frame.pts is None else Fraction(frame.pts) * self._base(frame)
-            origin = time if origin is None else origin
+            origin = self.origin = time if origin is None else origin
             start = Fraction(0) if time is None or origin is None else time - origin
             if held is not None:
                 if time is None or start <= held[1]:  # no time, or one that does not go on

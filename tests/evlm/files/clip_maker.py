@@ -132,3 +132,26 @@ def set_matrix(path: Path, matrix: Sequence[float]) -> Path:
     data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
     return path
+
+
+def begun_late(path: Path, source: Path, lost: int) -> Path:
+    """A copy of a video, packet by packet, without its first `lost` packets of pictures: a recording that
+    begins between two keyframes."""
+    import av
+
+    with av.open(str(source)) as given, av.open(str(path), "w") as out:
+        streams = {
+            each.index: out.add_stream_from_template(each)
+            if hasattr(out, "add_stream_from_template")
+            else out.add_stream(template=each)
+            for each in given.streams
+        }
+        for packet in given.demux():
+            if packet.dts is None:
+                continue
+            if packet.stream.type == "video" and lost > 0:
+                lost -= 1
+                continue
+            packet.stream = streams[packet.stream.index]
+            out.mux(packet)
+    return path
