@@ -6,7 +6,7 @@ Pillow reads every format; but of more than one channel of 16 bits it keeps 8. T
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Literal, cast
 
 import torch
@@ -184,6 +184,27 @@ def view(samples: Samples, profile: bytes | None, notes: list[str] | None = None
         alpha = torch.from_numpy(opacity)[None, :, :, None]
         frames = frames * alpha + (1 - alpha)
     return frames.contiguous()
+
+
+def whole(samples: Samples, profile: bytes | None, alpha: bool) -> Tensor:
+    """[H, W, 3] in sRGB as many numbers a channel as the file has, uint8 or uint16, floats as they are.
+
+    profile: of the file, whatever it is. alpha: [H, W, 4]; else over white where it is not opaque. What
+    cannot be seen at all is white in either: what a file has there means nothing. Raises as `view`.
+    """
+    import numpy as np
+
+    usable = profile if profile and profiles.usable(profile, samples.colour) else None
+    picture = view(replace(samples, alpha=None) if alpha else samples, usable)[0]
+    if alpha:
+        opacity = samples.opacity()
+        there = torch.ones(picture.shape[:2]) if opacity is None else torch.from_numpy(opacity.copy())
+        picture[there == 0] = 1
+        picture = torch.cat([picture, there[..., None]], -1)
+    kind = samples.values.dtype
+    if kind not in (np.uint8, np.uint16):
+        return picture
+    return torch.from_numpy((picture.numpy() * np.iinfo(kind).max).round().astype(kind))
 
 
 def _tensor(image: Image) -> Tensor:

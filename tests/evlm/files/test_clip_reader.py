@@ -164,3 +164,48 @@ def test_memory_does_not_grow_with_the_clip(tmp_path: Path) -> None:
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
     (few, before), (many, after) = (map(int, line.split()) for line in done.stdout.splitlines())
     assert (few, many) == (32, 300) and after <= 1.1 * before
+
+
+def test_pictures_keep_their_depth_and_their_opacity(tmp_path: Path) -> None:
+    """A folder of pictures of 8 bits is no clip of 16, and one that can be seen through stays so."""
+    from PIL import Image
+
+    seen = draw(3)
+    alpha = np.full((*seen.shape[:2], 1), 255, np.uint8)
+    alpha[:8], alpha[8:16] = 0, 100
+    for at, picture in enumerate((seen, np.concatenate([seen, alpha], -1))):
+        for folder in ("mixed", ["opaque", "clear"][at]):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(picture).save(tmp_path / folder / f"{at}.png")
+    opaque, clear = open_clip(tmp_path / "opaque"), open_clip(tmp_path / "clear")
+    assert (opaque.bits, opaque.alpha) == (8, False) and (clear.bits, clear.alpha) == (8, True)
+    assert np.array_equal(next(opaque.frames()).pixels.numpy(), seen)
+    pixels = next(clear.frames()).pixels.numpy()
+    assert np.array_equal(pixels[..., 3:], alpha) and np.array_equal(pixels[8:, :, :3], seen[8:])
+    assert bool((pixels[:8, :, :3] == 255).all())  # of what cannot be seen no colour means anything
+    (window,) = open_clip(tmp_path / "mixed").windows(3)
+    assert window.alpha is not None and bool((window.alpha[0] == 1).all())
+    (tmp_path / "deep").mkdir()
+    write_clip(tmp_path / "deep.frames", torch.rand(1, 8, 8, 3), "png", bits=16)
+    assert open_clip(tmp_path / "deep.frames").bits == 16
+
+
+def test_an_animation_keeps_its_opacity_and_a_tiff_is_one_picture(tmp_path: Path) -> None:
+    from PIL import Image
+
+    pictures = [Image.fromarray(draw(at)).convert("RGBA") for at in range(3)]
+    pictures[1].putpixel((20, 20), (0, 0, 0, 0))
+    pictures[0].save(
+        tmp_path / "a.webp", save_all=True, append_images=pictures[1:], lossless=True, exact=True
+    )
+    clip = open_clip(tmp_path / "a.webp")
+    frames = [each.pixels for each in clip.frames()]
+    assert clip.alpha and clip.bits == 8 and len(frames) == clip.count == 3
+    assert [int((each[..., 3] == 0).sum()) for each in frames] == [0, 1, 0]
+    save_animation(tmp_path / "b.gif", torch.from_numpy(np.stack([draw(1), draw(2)])).float() / 255, 8)
+    clip = open_clip(tmp_path / "b.gif")
+    assert (clip.bits, clip.alpha, clip.count) == (8, False, 2)
+    pages = [each.convert("RGB") for each in pictures]
+    pages[0].save(tmp_path / "c.tif", save_all=True, append_images=pages[1:])
+    clip = open_clip(tmp_path / "c.tif")
+    assert clip.count == len(list(clip.frames())) == 1 and "3 pages" in clip.notes[0]
