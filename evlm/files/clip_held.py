@@ -60,7 +60,7 @@ def write_sound(path: Path, waveform: Tensor, rate: int) -> None:
     frame = av.AudioFrame.from_ndarray(interleaved, format="flt", layout=layout)
     frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
     try:
-        with av.open(str(path), "w", format="matroska") as out:
+        with av.open(str(path.absolute()), "w", format="matroska") as out:
             stream = out.add_stream("pcm_f32le", rate=rate)
             stream.codec_context.layout = layout
             out.mux(stream.encode(frame))

@@ -49,11 +49,21 @@ class SoundTrack:
 
             self.stream = copied_stream(out, self.source)
         else:
-            rate = _OPUS_RATE if "opus" in self.encoder else self.source.codec_context.sample_rate
-            self.stream = out.add_stream(self.encoder, rate=rate)
+            self.stream = out.add_stream(self.encoder, rate=self.rate)
             self.stream.codec_context.layout = self._layout()
         if self.source.metadata.get("language"):
             self.stream.metadata["language"] = self.source.metadata["language"]
+
+    @property
+    def rate(self) -> int:
+        """Samples a second that the encoder takes: the source's, else those that lose the least."""
+        import av
+
+        own = int(self.source.codec_context.sample_rate)
+        if "opus" in self.encoder:
+            return _OPUS_RATE
+        known = av.codec.Codec(self.encoder, "w").audio_rates or [own]
+        return min(known, key=lambda rate: (rate < own, abs(rate - own)))
 
     def packets(self) -> Iterator[tuple[Fraction, Any]]:
         """(seconds after the clip's first frame, packet), in order."""
@@ -169,5 +179,9 @@ def sound_tracks(
             notes.append(f"the sound is that of the frames taken, encoded again as {codec.sound}")
         if encoded and len(source.codec_context.layout.channels) > _MOST:
             notes.append(f"the sound's {len(source.codec_context.layout.channels)} channels are mixed to 2")
-        tracks.append(SoundTrack(source, sound.begin, sound.seconds, name, codec.sound, encoded))
+        track = SoundTrack(source, sound.begin, sound.seconds, name, codec.sound, encoded)
+        if encoded and "opus" not in codec.sound and track.rate != source.codec_context.sample_rate:
+            own = source.codec_context.sample_rate
+            notes.append(f"{codec.sound} knows no {own} samples a second: {track.rate} are written")
+        tracks.append(track)
     return tracks, notes

@@ -232,7 +232,7 @@ def _mux(
             options["movflags"] = "+use_metadata_tags"
         with ExitStack() as stack:
             stack.enter_context(_coded(path, f"writer of {form.codec.container}"))
-            head = stack.enter_context(av.open(str(segments[0])))
+            head = stack.enter_context(av.open(_name_of(segments[0])))
             disk = stack.enter_context(_told(file))
             out = stack.enter_context(av.open(disk, "w", format=form.codec.container, options=options))
             if form.padded != (form.height, form.width):
@@ -262,6 +262,11 @@ def _mux(
     write_atomically(path, write)
 
 
+def _name_of(path: Path) -> str:
+    """A file for FFmpeg, which takes what stands before a colon for a protocol, but for a whole path."""
+    return os.path.abspath(path)
+
+
 def copied_stream(out: Any, template: Any) -> Any:
     """A stream of a container that is written, for packets of a stream that is read."""
     if hasattr(out, "add_stream_from_template"):  # PyAV 14 has it
@@ -277,7 +282,7 @@ def _packets(
 
     base, at, now = _time_base(durations), 0, Fraction(0)
     for segment in segments:
-        with av.open(str(segment)) as container:
+        with av.open(_name_of(segment)) as container:
             for packet in container.demux(container.streams.video[0]):
                 if not packet.size:
                     continue
@@ -340,7 +345,7 @@ def take_place(work: Path, path: Path) -> None:
         raise PictureError(
             f"{path}: {others[0]} lies there, which is no frame of a clip; name another folder"
         )
-    before = path.with_name(f"{work.name}.before")
+    before = path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.before")
     path.rename(before)
     work.rename(path)
     shutil.rmtree(before, ignore_errors=True)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -254,3 +256,15 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], flush: bo
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def forget_parts(path: Path, older: float = 0) -> None:
+    """Takes away what `write_atomically` and `take_place` have left of a name where they were killed, if it
+    is older than so many seconds. The caller knows that nobody writes it now."""
+    head = re.compile(rf"\.{re.escape(path.name[:40])}\.[0-9a-f]{{16}}\.(tmp|before)")
+    for each in path.parent.iterdir():
+        if head.fullmatch(each.name) and time.time() - each.lstat().st_mtime >= older:
+            if each.is_dir():
+                shutil.rmtree(each, ignore_errors=True)
+            else:
+                each.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from evlm.errors import PictureError
 from evlm.files.clip_codecs import form_of
+from evlm.files.clip_held import write_sound
 from evlm.files.clip_sound import Sound
 from evlm.files.clip_writer import join_segments, write_clip, write_segment
 from evlm.files.clips import read_clip
@@ -224,3 +225,29 @@ def test_what_is_no_clip_is_refused_in_one_line(tmp_path: Path) -> None:
             write_clip(tmp_path / "a.mp4", frames, codec, durations)
         assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_with_a_colon_in_its_name_is_no_protocol(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "take:1").mkdir()
+    monkeypatch.chdir(tmp_path)
+    write_clip("take:1/a.mkv", numbered(2), "ffv1")
+    assert len(read_clip(tmp_path / "take:1" / "a.mkv").frames) == 2
+
+
+@pytest.mark.parametrize(("own", "written"), [(37_800, 44_100), (192_000, 96_000), (4_000, 7_350)])
+def test_sound_of_a_rate_that_aac_does_not_know_takes_another(tmp_path: Path, own: int, written: int) -> None:
+    wave = (torch.arange(own // 2) * 2 * torch.pi * 440 / own).sin()[None]
+    write_sound(tmp_path / "s.mkv", wave, own)
+    notes = write_clip(
+        tmp_path / "a.mp4",
+        numbered(4),
+        "h264",
+        [Fraction(1, 10)] * 4,
+        Sound(tmp_path / "s.mkv", Fraction(0), Fraction(4, 10)),
+    )
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        assert container.streams.audio[0].codec_context.sample_rate == written
+        heard = sum(frame.samples for frame in container.decode(audio=0)) / written
+    assert heard >= 0.39 and any(f"no {own} samples" in note for note in notes)
