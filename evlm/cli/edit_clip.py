@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import shutil
 import time
 from contextlib import ExitStack
@@ -17,12 +18,15 @@ from typing import TYPE_CHECKING, Any
 from ..errors import one_line
 from ..files.disk import refused, unwritten
 from ..files.lock import holding
+from ..files.pictures import forget_parts
 from .ask import at_terminal, remedy
 from .clip_flags import handed_keys, video_settings
 from .clip_progress import Progress
 from .outputs import Outputs
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..clips.job import ClipJob
     from ..clips.masks import MaskStore
     from ..files.clip_reader import ClipFile
@@ -90,8 +94,7 @@ def _run(
     work = _work_folder(outputs.folder, options, clip, models, settings, sampling, video)
     progress = Progress(terminal)
     notes[:0] = [*clip.notes, *more]
-    for note in notes:
-        terminal.note(note)
+    told = _tell(terminal, notes, set())
     job = ClipJob(
         clip=clip,
         pipeline=pipeline,
@@ -121,8 +124,7 @@ def _run(
         begun = time.perf_counter()
         store = job.places(reasoned)
         seconds["places"] = time.perf_counter() - begun
-        for note in dict.fromkeys(note for piece in store.pieces for note in piece.notes):
-            terminal.note(note)
+        told = _tell(terminal, [*(note for piece in store.pieces for note in piece.notes), *notes], told)
         if options.until == "mask":
             return _stop(options, outputs, terminal, models, job, reasoned, store, seconds)
         doubt = store.pieces[0].doubt
@@ -140,6 +142,7 @@ def _run(
             job.work.mkdir(exist_ok=True)
         if not held:
             job.paint(reasoned, store)
+            _tell(terminal, clip.notes, told)
         seconds["edit"] = time.perf_counter() - begun
     except KeyboardInterrupt:
         terminal.line(_STOPPED)
@@ -153,6 +156,8 @@ def _run(
         files = _claimed(outputs, names, job.work)
     except OSError as error:
         raise unwritten(outputs.folder, error, _AGAIN) from error
+    for path in files:  # with --overwrite another command may write that name at this moment
+        forget_parts(path, older=3600 if outputs.overwrite else 0)
     try:
         if not held:
             terminal.line(f"{'writing':8}  {files[0]}: {store.count} frames of {clip.width} x {clip.height}")
@@ -178,6 +183,13 @@ def _run(
     if held:
         terminal.line(f"{'held':8}  nothing was painted: {held}; say it otherwise, or {remedy(held)}")
     return 3 if held else 0
+
+
+def _tell(terminal: Terminal, notes: Sequence[str], told: set[str]) -> set[str]:
+    """Notes that are not among those that were told; all of them then."""
+    for note in dict.fromkeys(note for note in notes if note not in told):
+        terminal.note(note)
+    return told | set(notes)
 
 
 def _stop(
@@ -295,7 +307,7 @@ def _work_folder(
     read += [path for path in (options.adapter, options.plan, options.mask) if path]
     said = {
         "evlm": __version__,
-        "files": [_state_of(path) for path in read],
+        "files": [_state_of(path, folder) for path in read],
         "options": {
             name: value
             for name, value in sorted(vars(options).items())
@@ -307,10 +319,22 @@ def _work_folder(
     return folder / f".evlm-{key}"
 
 
-def _state_of(path: str) -> list[Any]:
+def _state_of(path: str, out: Path) -> list[Any]:
+    """What tells a file, or a folder with what lies in it, from what it was before; but for what is hidden,
+    and for the folder of the results."""
     try:
         found = Path(path).expanduser().resolve()
-        return [str(found), found.stat().st_size, found.stat().st_mtime_ns]
+        if not found.is_dir():
+            return [str(found), found.stat().st_size, found.stat().st_mtime_ns]
+        # A file that is written anew in its place leaves its folder as it was.
+        files: list[tuple[str, int, int]] = []
+        for folder, folders, names in os.walk(found):
+            at = Path(folder)
+            folders[:] = [name for name in folders if name[0] != "." and at / name != out.resolve()]
+            for each in (at / name for name in names if name[0] != "."):
+                state = each.stat()
+                files.append((str(each.relative_to(found)), state.st_size, state.st_mtime_ns))
+        return [str(found), *sorted(files)]
     except OSError:
         return [path]
 

@@ -97,11 +97,13 @@ class ClipJob:
         if path.is_file():
             data = json.loads(path.read_text(encoding="utf-8"))
             plan = plan_from_json(data["plan"])
-            return Reasoned(data["text"], 0, 0.0, trace=Trace(**data["thoughts"], plan=plan))
+            trace = Trace(**data["thoughts"], plan=plan)
+            return Reasoned(data["text"], 0, 0.0, notes=tuple(data["notes"]), trace=trace)
         reasoned = self.pipeline.reason(request, self.sampling, self.on_event)
         trace = reasoned.trace
         thoughts = {name: getattr(trace, name) for name in ("thinking", "intermediate", "reflection")}
-        _write_json(path, {"plan": plan_to_json(trace.plan), "text": reasoned.text, "thoughts": thoughts})
+        said = {"text": reasoned.text, "thoughts": thoughts, "notes": list(reasoned.notes)}
+        _write_json(path, {"plan": plan_to_json(trace.plan), **said})
         return reasoned
 
     def places(self, reasoned: Reasoned) -> MaskStore:
@@ -113,6 +115,7 @@ class ClipJob:
         store = MaskStore(self.work, len(reasoned.trace.plan.steps), self.clip.height, self.clip.width)
         whole = self.work / "places.done"
         if whole.is_file():
+            self._note(self._noted())
             return store
         size = max(_PLACED // (self.clip.height * self.clip.width), 2)
         if self.mask is None and self.pipeline.tracks(self.video):
@@ -123,6 +126,7 @@ class ClipJob:
             write_atomically(whole, lambda file: file.write(b"1"))
             for path in self.work.glob("follow-*"):
                 path.unlink()
+        self._keep([])
         return store
 
     def given(self, plan: Plan, masks: Sequence[Tensor | None]) -> MaskStore:
@@ -131,15 +135,17 @@ class ClipJob:
         store = MaskStore(self.work, len(plan.steps), self.clip.height, self.clip.width)
         counts = {len(mask) for mask in masks if mask is not None} - {1}
         size = max(_PLACED // (self.clip.height * self.clip.width), 2)
+        fits = True
         for window in self.clip.windows(size, begin=store.count):
             part = slice(window.first, window.first + len(window.frames))
             here = [mask if mask is None or len(mask) == 1 else mask[part] for mask in masks]
-            if any(mask is not None and len(mask) not in (1, len(window.frames)) for mask in here):
+            fits = all(mask is None or len(mask) in (1, len(window.frames)) for mask in here)
+            if not fits:
                 break  # fewer masks than frames
             store.add(here, window.durations)
-        if counts and counts != {store.count}:
+        if not fits or (counts and counts != {store.count}):
             raise PictureError(
-                f"mask: {max(counts)} masks for a clip of {self.clip.count} frames; give one, or one each"
+                f"mask: {max(counts)} masks for a clip of {self.clip.counted()} frames; give one, or one each"
             )
         return store
 
@@ -149,6 +155,8 @@ class ClipJob:
         if begin < store.count:
             with self._tuned(reasoned, store):
                 self._paint(reasoned, store, begin, state)
+        else:
+            self._note(self._noted())
 
     def _paint(self, reasoned: Reasoned, store: MaskStore, begin: int, state: Path | None) -> None:
         every = _at_work(reasoned)
@@ -189,6 +197,7 @@ class ClipJob:
                 pictures = (source.one(at), frames[at - first], _drawn(masks[at - first]))
                 for kind, picture in zip(("original", "edited", "mask"), pictures, strict=True):
                     save_picture(self.work / f"key-{at:08}-{kind}.png", _small(picture))
+            self._keep(chain.notes)
             chain.save(self.work / f"state-{stop:08}.safetensors", stop)
             if state is not None:
                 state.unlink(missing_ok=True)
@@ -196,7 +205,7 @@ class ClipJob:
             self.tell("edit", stop, store.count)
             del frames, masks, alpha  # before the next window is painted
             trim()
-        self.notes += chain.notes
+        self._keep(chain.notes)
 
     @property
     def done(self) -> int:
@@ -217,7 +226,7 @@ class ClipJob:
         folder = self.work / "keyframes"
         with self._tuned(reasoned, store):
             write_keys(folder, chain.painted(), store.durations, asked)
-        self.notes += chain.notes
+        self._keep(chain.notes)
         return folder
 
     def _tuned(self, reasoned: Reasoned, store: MaskStore) -> AbstractContextManager[None]:
@@ -311,6 +320,23 @@ class ClipJob:
             return 0, None
         return int(states[-1].stem.split("-")[1]), states[-1]
 
+    def _noted(self) -> list[str]:
+        """What an earlier run had to say."""
+        path = self.work / "notes.json"
+        return list(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
+
+    def _keep(self, notes: Sequence[str]) -> None:
+        """Notes of this run, with those of the frames that were read, and an earlier run's; the next one has
+        them, too."""
+        before = self._noted()
+        every = list(dict.fromkeys([*before, *self.clip.notes, *notes]))
+        if every != before:
+            _write_json(self.work / "notes.json", every)
+        self._note(every)
+
+    def _note(self, notes: Sequence[str]) -> None:
+        self.notes += [note for note in notes if note not in self.notes]
+
     def tell(self, what: str, done: int, total: int | None = None) -> None:
         if self.on_progress is not None:
             self.on_progress(what, done, max(total or self.clip.count, done))
@@ -333,6 +359,6 @@ def _small(picture: Tensor) -> Tensor:
     return resize(picture[None], max(round(height * share), 1), max(round(width * share), 1))[0]
 
 
-def _write_json(path: Path, data: dict[str, Any]) -> None:
+def _write_json(path: Path, data: dict[str, Any] | list[str]) -> None:
     text = json.dumps(data, ensure_ascii=False)
     write_atomically(path, lambda file: file.write(text.encode("utf-8")))

@@ -245,3 +245,53 @@ def test_one_frame_and_an_animation_are_clips_too(edit: EditCommand, tmp_path: P
     assert run(edit, tmp_path / "a.gif", "--codec", "ffv1", out=tmp_path / "gif") == 0
     durations = read_clip(tmp_path / "gif" / "edited.mkv").durations
     assert durations == (Fraction(1, 10), Fraction(1, 5), Fraction(1, 10))
+
+
+def test_what_was_done_to_the_frames_is_said_also_where_a_run_goes_on(
+    edit: EditCommand, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How pixels are read is known with the first frame, that a file is cut off with its last."""
+    from evlm.clips.job import ClipJob
+
+    whole = write_video(tmp_path / "a.mkv", "ffv1", 6, pix_fmt="bgr0", sar=Fraction(2))
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 4 // 5])
+    write = ClipJob.write
+
+    def killed(*_: Any) -> Any:
+        raise _Killed
+
+    monkeypatch.setattr(ClipJob, "write", killed)
+    with pytest.raises(_Killed):
+        run(edit, cut)
+    said = capsys.readouterr().err
+    assert "not square" in said and "cut off" in said
+    monkeypatch.setattr(ClipJob, "write", write)
+    assert run(edit, cut) == 0
+    notes = json.loads((edit.out / "trace.json").read_text())["notes"]
+    assert sum("not square" in note for note in notes) == sum("cut off" in note for note in notes) == 1
+
+
+def test_a_frame_written_anew_in_its_folder_begins_again(edit: EditCommand, tmp_path: Path) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for at in range(3):
+        pictures.save_picture(folder / f"{at}.png", torch.from_numpy(draw(at)).float() / 255)
+    assert run(edit, folder, "--until", "plan") == 0
+    (before,) = edit.out.glob(".evlm-*")
+    assert run(edit, folder, "--until", "plan", "--overwrite") == 0
+    assert list(edit.out.glob(".evlm-*")) == [before]
+    held = (folder / "1.png").read_bytes()
+    (folder / "1.png").write_bytes(held)  # the folder does not change by it
+    assert run(edit, folder, "--until", "plan", "--overwrite") == 0
+    assert len(list(edit.out.glob(".evlm-*"))) == 2
+
+
+def test_what_a_killed_write_has_left_beside_the_results_goes(edit: EditCommand, source: Path) -> None:
+    edit.out.mkdir()
+    left = edit.out / ".edited.mp4.0123456789abcdef.tmp"
+    other = edit.out / ".edited-2.mp4.0123456789abcdef.tmp"
+    for each in (left, other):
+        each.write_bytes(b"x")
+    assert run(edit, source) == 0
+    assert not left.exists() and other.exists()
