@@ -18,10 +18,10 @@ from torch import Tensor
 from ..edit.crop import extract
 from ..edit.masked import Work
 from ..files.pictures import write_atomically
-from ..video.carried import between
+from ..video.carried import between, key_spans
 from ..video.clip import put
 from ..video.propagate import Key, key_of, keyframes, thing_flow
-from ..video.windows import Progress, Route, WindowPainter, spans
+from ..video.windows import Progress, Route, WindowPainter
 from .frames import FileFrames
 from .steps import step_routes
 
@@ -52,7 +52,7 @@ class Stretch:
 
 def stretches(keys: Sequence[int], count: int, window: int) -> list[Stretch]:
     """As `edit_carried` goes through a clip of `count` frames."""
-    found, windows, start = [], spans(len(keys), window, min(1, window - 1)), 0
+    found, windows, start = [], key_spans(len(keys), window), 0
     for span in windows:
         here = tuple(keys[span.start : span.stop])
         stop = count if span is windows[-1] else here[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -26,13 +27,14 @@ class Piece:
     """Some frames of a clip and where its steps go in them.
 
     first: number of the first frame. durations: seconds that each is shown. corners: by step and frame, the
-    box (x0, y0, x1, y1) around the mask, None where it is empty. whole: by step, it goes everywhere. boxes:
-    of the targets, as JSON. doubt: why nothing should be painted, or empty.
+    box (x0, y0, x1, y1) around the mask, None where it is empty. areas: pixels of it. whole: by
+    step, it goes everywhere. boxes: of the targets, as JSON. doubt: why nothing should be painted, or empty.
     """
 
     first: int
     durations: tuple[Fraction, ...]
     corners: tuple[tuple[Corners | None, ...], ...]
+    areas: tuple[tuple[int, ...], ...]
     whole: tuple[bool, ...]
     boxes: tuple[dict[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
@@ -45,14 +47,16 @@ class MaskStore:
     def __init__(self, folder: Path, steps: int, height: int, width: int) -> None:
         self.folder, self.steps, self.height, self.width = folder, steps, height, width
         self.pieces: list[Piece] = []
+        self.count = 0  # frames that are there
         self._read: tuple[int, Tensor] | None = None
         while (path := self._path(self.count, "json")).is_file():
             data = json.loads(path.read_text(encoding="utf-8"))
-            self.pieces.append(
+            self._append(
                 Piece(
                     data["first"],
                     tuple(Fraction(each) for each in data["durations"]),
                     tuple(tuple(c and (c[0], c[1], c[2], c[3]) for c in step) for step in data["corners"]),
+                    tuple(tuple(step) for step in data["areas"]),
                     tuple(data["whole"]),
                     tuple(data["boxes"]),
                     tuple(data["notes"]),
@@ -60,10 +64,9 @@ class MaskStore:
                 )
             )
 
-    @property
-    def count(self) -> int:
-        """How many frames are there."""
-        return sum(len(piece.durations) for piece in self.pieces)
+    def _append(self, piece: Piece) -> None:
+        self.pieces.append(piece)
+        self.count += len(piece.durations)
 
     @property
     def durations(self) -> list[Fraction]:
@@ -98,6 +101,7 @@ class MaskStore:
             first,
             tuple(durations),
             tuple(tuple(bounding_box(frame) for frame in step) for step in on),
+            tuple(tuple(step) for step in on.flatten(2).sum(2).tolist()),
             tuple(mask is None for mask in masks),
             tuple(asdict(box) for box in boxes),
             tuple(notes),
@@ -107,15 +111,25 @@ class MaskStore:
         write_atomically(self._path(first, "npz"), lambda file: np.savez_compressed(file, on=packed))
         text = json.dumps({**asdict(piece), "durations": [str(each) for each in durations]})
         write_atomically(self._path(first, "json"), lambda file: file.write(text.encode()))
-        self.pieces.append(piece)
+        self._append(piece)
 
     def some(self, steps: Sequence[int], frames: Sequence[int]) -> Tensor:
         """bool [n, H, W]: where any of these steps goes in some frames."""
         picked = torch.empty(len(frames), self.height, self.width, dtype=torch.bool)
         for at, frame in enumerate(frames):
-            piece = next(each for each in reversed(self.pieces) if each.first <= frame)
+            piece = self._holds(frame)
             picked[at] = self._piece(piece)[list(steps), frame - piece.first].any(0)
         return picked
+
+    def area(self, steps: Sequence[int], frame: int) -> int:
+        """Pixels in which any of these steps goes in a frame; of one step nothing is read for it."""
+        if len(steps) > 1:
+            return int(self.some(steps, [frame]).sum())
+        piece = self._holds(frame)
+        return piece.areas[steps[0]][frame - piece.first]
+
+    def _holds(self, frame: int) -> Piece:
+        return self.pieces[bisect_right(self.pieces, frame, key=lambda piece: piece.first) - 1]
 
     def _piece(self, piece: Piece) -> Tensor:
         """bool [steps, n, H, W]; the last one that was read is kept."""
@@ -143,6 +157,10 @@ class MaskView:
         if isinstance(frames, int):
             return self.store.some(self.steps, [frames])[0]
         return self.store.some(self.steps, frames)
+
+    def area(self, frame: int) -> int:
+        """Pixels of the mask in a frame."""
+        return self.store.area(self.steps, frame)
 
 
 def _around(boxes: Sequence[Corners | None]) -> Corners | None:

@@ -13,7 +13,7 @@ from ..edit.protocol import EditSettings, OnStep
 from .clip import Finished, Read, largest, put
 from .propagate import Flow, Key, carry, key_of, keyframes, runs, thing_flow
 from .settings import VideoSettings
-from .windows import Progress, Route, WindowPainter, spans
+from .windows import Progress, Route, Span, WindowPainter, spans
 
 
 def edit_carried(
@@ -40,7 +40,7 @@ def edit_carried(
     together = video if alone else replace(video, together="all")
     painter = WindowPainter(editor, text, settings, together, notes, progress)
     known: list[dict[int, Key]] = [{} for _ in routes]
-    windows, position, again = spans(len(keys), video.window, min(1, video.window - 1)), 0, 0
+    windows, position, again = key_spans(len(keys), video.window), 0, 0
     for span in windows:
         here = keys[span.start : span.stop]
         for route, painted in zip(routes, known, strict=True):
@@ -65,6 +65,12 @@ def edit_carried(
         known = [{f: key for f, key in each.items() if f >= stop} for each in known]
     if again:
         notes.append(f"in {again} frames the motion did not reach everything: painted there")
+
+
+def key_spans(count: int, window: int) -> list[Span]:
+    """The windows of `count` keyframes: each begins with the last one of the window before, from which the
+    frames between them are carried, too."""
+    return spans(count, max(window, 2), 1)
 
 
 def _paint_keys(

@@ -215,8 +215,9 @@ def _window(
     result = result if own else result.clone()
     crops = frames.new_zeros(0, 0, 0, 3)
     for number, (each, work, (old, new)) in enumerate(zip(routes, works, which, strict=True)):
-        if work is None:
-            finished[number] = {}
+        if work is None:  # what it has finished before may still lie in the next window
+            latents = finished[number].items()
+            finished[number] = {frame: each for frame, each in latents if frame >= span.stop - overlap}
             continue
         held = torch.stack([finished[number][frame] for frame in old], 1) if old else None
         path, painted = painter.paint(work, held)

@@ -81,13 +81,13 @@ def keyframes(routes: Sequence[Route], chosen: str | int | Sequence[int] = "auto
     found: set[int] = set()
     for route in routes:
         for run in runs(route):
-            last = run[0]
+            last, before = run[0], _area(route, run[0])
             found |= {run[0], run[-1]}
             for frame in run:
-                before, now = _area(route, last), _area(route, frame)
+                now = _area(route, frame)
                 if frame - last >= APART or abs(now - before) > GROWS * before:
                     found.add(frame)
-                    last = frame
+                    last, before = frame, now
     return sorted(found)
 
 
@@ -103,7 +103,10 @@ def runs(route: Route) -> list[list[int]]:
 
 def _area(route: Route, frame: int) -> int:
     box = route.boxes[frame]
-    return (box.y1 - box.y0) * (box.x1 - box.x0) if route.inside is None else int(route.inside[frame].sum())
+    if route.inside is None:
+        return (box.y1 - box.y0) * (box.x1 - box.x0)
+    known = getattr(route.inside, "area", None)  # of masks on the disk, which need not be read for it
+    return int(route.inside[frame].sum()) if known is None else int(known(frame))
 
 
 def key_of(work: Work, at: int, painted: Tensor, path: Tensor | None = None) -> Key:

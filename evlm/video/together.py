@@ -131,7 +131,7 @@ class Window:
 
         for part in self.parts:
             if part.mutual:
-                in_one(through, part.frames)
+                in_one(through, part.frames, "together='per-frame'")
             else:
                 self.chunk = in_pieces(through, part.frames, self.chunk, self.notes)
         self.sharing.kept.clear()
@@ -150,8 +150,9 @@ def in_pieces(through: Through, frames: tuple[int, ...], chunk: int, notes: list
     return max(sizes[-2:]) if halved else chunk
 
 
-def in_one(through: Through, frames: tuple[int, ...]) -> None:
-    """Frames that look at each other, in one batch. Raises ModelError where they do not fit into memory."""
+def in_one(through: Through, frames: tuple[int, ...], otherwise: str = "") -> None:
+    """Frames that look at each other, in one batch. otherwise: what would do as well as a smaller window.
+    Raises ModelError where they do not fit into memory."""
     try:
         in_chunks(1, 1, lambda _: through(frames))
     except ModelError as error:
@@ -159,7 +160,7 @@ def in_one(through: Through, frames: tuple[int, ...]) -> None:
             raise
         raise ModelError(
             f"out of memory with the {len(frames)} frames that look at each other; give a smaller "
-            "window, or together='sparse'"
+            f"window{otherwise and ', or '}{otherwise}"
         ) from error
 
 

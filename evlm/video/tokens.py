@@ -87,7 +87,7 @@ class TokenWindow:
             return len(frames)
 
         sharing.known.clear()
-        in_one(through, keys)
+        in_one(through, keys, "propagate='flow'")
         if others:
             self.chunk = in_pieces(through, others, self.chunk, self.notes)
         sharing.known.clear()

@@ -60,7 +60,7 @@ def tune(
     latents = [torch.cat([editor.encode(crop) for crop in clip.split(1)]) for clip in clips]
     rate = RATE if rate is None else rate
     learner = _Learner(editor.unet, rate)
-    digest = _digest(latents, (video.together, video.window, seed, rate), learner.weights)
+    digest = _digest(clips, (video.together, video.window, seed, rate), learner.weights)
     done = learner.load(path, digest) if path is not None and path.is_file() else 0
     text = editor.read("", [])[1:]
     with learner.learning(), shared(editor.unet) as sharing:
@@ -200,10 +200,11 @@ class _Learner:
             raise ModelError(f"{path}: cannot be read ({error!s:.120}); take it away") from error
 
 
-def _digest(latents: Sequence[Tensor], said: tuple[Any, ...], weights: Mapping[str, Tensor]) -> str:
-    """Of all that a tuning depends on, but for how long it is."""
-    digest = hashlib.sha256(repr((said, TUNED, HIDDEN, [list(each.shape) for each in latents])).encode())
-    for each in (*latents, *weights.values()):
+def _digest(clips: Sequence[Tensor], said: tuple[Any, ...], weights: Mapping[str, Tensor]) -> str:
+    """Of all that a tuning depends on, but for how long it is. Of frames it is what is encoded: the latents
+    of an accelerator may differ in a bit from one process to the next."""
+    digest = hashlib.sha256(repr((said, TUNED, HIDDEN, [list(each.shape) for each in clips])).encode())
+    for each in (*clips, *weights.values()):
         digest.update(each.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny_ip2p
 import torch
@@ -16,12 +17,15 @@ from torch import Tensor
 from evlm.clips import steps as clip_steps_file
 from evlm.clips.carried import CarriedChain
 from evlm.clips.frames import FileFrames
-from evlm.clips.masks import MaskStore
+from evlm.clips.masks import MaskStore, MaskView
 from evlm.clips.steps import ClipStep, StepChain
+from evlm.edit.crop import CropBox
 from evlm.files.clip_reader import open_clip
 from evlm.files.clip_writer import write_clip
 from evlm.video.clip import edit_clip
+from evlm.video.propagate import keyframes
 from evlm.video.settings import VideoSettings
+from evlm.video.windows import Route
 
 pytest.importorskip("av")
 COUNT, SIDE = 9, 48
@@ -180,6 +184,17 @@ def test_keyframes_carried_over_a_file_are_as_in_memory(
     assert torch.equal(found[masks(0) == 0], frames[masks(0) == 0])
 
 
+def test_by_single_keyframes_a_file_is_as_in_memory(
+    editor: Any, clip: Any, store: MaskStore, in_memory: Callable[[VideoSettings], Tensor], tmp_path: Path
+) -> None:
+    """What lies between two keyframes comes from both also where each is painted by itself."""
+    video = VideoSettings(window=1, overlap=0, propagate="flow", keyframes=(0, 4, 8))
+    steps, source = [ClipStep("make it red", (0,))], FileFrames(clip)
+    settings = editor.defaults.with_kwargs(steps=2)
+    found = CarriedChain(editor, steps, store, settings, video, clip, source, tmp_path).windows()
+    assert torch.equal(torch.cat([each for _, each in found]), in_memory(video))
+
+
 def test_carried_runs_go_on_from_every_file_with_the_same_bits(
     editor: Any, clip: Any, store: MaskStore, tmp_path: Path
 ) -> None:
@@ -195,3 +210,28 @@ def test_carried_runs_go_on_from_every_file_with_the_same_bits(
         later = dict(carried(editor, clip, store, tmp_path, 2, begin).windows())
         assert list(later) == [first for first in found if first >= begin]
         assert all(torch.equal(later[first], found[first]) for first in later)
+
+
+def test_keyframes_of_a_long_clip_are_chosen_without_reading_its_masks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is compared is the area of masks; of two steps together each piece is read once, and no more."""
+    store, on = MaskStore(tmp_path, 2, SIDE, SIDE), torch.zeros(40, SIDE, SIDE)
+    for frame in range(40):
+        on[frame, 10:20, 10 : 20 + frame // 2] = 1
+    for first in range(0, 40, 2):
+        part = on[first : first + 2]
+        store.add([part, part.flip(2)], [Fraction(1, 8)] * 2)
+    again = MaskStore(tmp_path, 2, SIDE, SIDE)
+    assert again.count == 40 and again.pieces == store.pieces
+    box = CropBox(0, 0, SIDE, SIDE, SIDE, SIDE)
+    loads: list[int] = []
+    load = np.load
+    monkeypatch.setattr(np, "load", lambda *a, **k: loads.append(1) or load(*a, **k))
+    for steps, reads in (((0,), 0), ((0, 1), 20)):
+        view: Any = MaskView(store, steps)
+        mask = on.bool() if len(steps) == 1 else on.bool() | on.flip(2).bool()
+        boxes = dict.fromkeys(range(40), box)
+        loads.clear()
+        assert keyframes([Route(view, boxes)]) == keyframes([Route(mask, boxes)])
+        assert len(loads) == reads

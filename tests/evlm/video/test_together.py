@@ -176,6 +176,15 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(editor: IP2P) -> None:
         assert one.start == other.start and torch.equal(one.frames, other.frames)
 
 
+def test_a_place_that_is_away_for_a_frame_comes_back_in_the_next_window(editor: IP2P) -> None:
+    """In the window of frames 2 to 4 nothing is new; the next one begins from frame 3 all the same."""
+    frames, on = tiny_ip2p.frames(6), masks(6)
+    on[4] = 0
+    video = VideoSettings(together="sparse", window=3, overlap=2)
+    edited = edit_clip(editor, frames, "make it red", on, QUICK, video=video)
+    assert torch.equal(edited.frames[4], frames[4]) and not torch.equal(edited.frames[5], frames[5])
+
+
 def test_the_models_own_attention_comes_back_also_after_an_error(editor: IP2P) -> None:
     stock = dict(editor.unet.attn_processors)
 
@@ -216,7 +225,7 @@ def test_frames_that_must_be_together_and_do_not_fit_are_one_clear_error(
     frames = tiny_ip2p.frames(6)
     edited = edit_clip(editor, frames, "make it red", masks(6), QUICK, video=VideoSettings(window=6))
     assert "out of memory with" in edited.notes[0]
-    with pytest.raises(ModelError, match="smaller window"):
+    with pytest.raises(ModelError, match=r"smaller window, or together='per-frame'"):
         edit_clip(editor, frames, "x", masks(6), QUICK, video=VideoSettings(together="all", window=6))
 
 
