@@ -29,10 +29,23 @@ class Borrowed:
     def _call(self, method: str) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             host.check_cancelled()
+            if kwargs.get("find") is not None:
+                kwargs["find"] = self._back_from(kwargs["find"])
             with self.use() as engine, cancelling(engine):
                 return getattr(engine, method)(*args, **kwargs)
 
         return call
+
+    def _back_from(self, find: Callable[..., Any]) -> Callable[..., Any]:
+        """What another model finds while this one is at work: on a small card that takes its place there, so
+        this one's weights come back."""
+
+        def found(*args: Any) -> Any:
+            boxes = find(*args)
+            with self.use():
+                return boxes
+
+        return found
 
     @property
     def defaults(self) -> Any:

@@ -7,6 +7,7 @@ import json
 import shutil
 import time
 import weakref
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -283,3 +284,30 @@ def test_where_a_run_is_by_either_hosts_name_for_it(monkeypatch: pytest.MonkeyPa
         context = SimpleNamespace(**{name: "p-1"}, node_id=7, list_index=None)
         monkeypatch.setattr(utils, "get_executing_context", lambda context=context: context)
         assert host.place() == ("p-1", "7", 0) and host.node_id() == "7"
+
+
+def test_a_model_that_another_one_displaces_while_it_works_comes_back() -> None:
+    """A detector that is asked while a tracker follows may take its place on a small card."""
+
+    class Model:
+        here = False
+
+        @contextmanager
+        def use(self) -> Any:
+            self.here = True
+            yield self
+
+        def track(self, frames: range, find: Any) -> list[int]:
+            found = []
+            for frame in frames:
+                found += find(frame)
+                assert self.here
+            return found
+
+    model = Model()
+
+    def find(frame: int) -> list[int]:
+        model.here = False
+        return [frame]
+
+    assert part("nodes.borrowed").Borrowed(model, "track").track(range(2), find=find) == [0, 1]
