@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from ..errors import one_line
 from ..files.disk import refused, unwritten
 from ..files.lock import holding
-from ..files.pictures import forget_parts
 from .ask import at_terminal, remedy
 from .clip_flags import handed_keys, video_settings
 from .clip_progress import Progress
@@ -156,6 +155,8 @@ def _run(
         files = _claimed(outputs, names, job.work)
     except OSError as error:
         raise unwritten(outputs.folder, error, _AGAIN) from error
+    from ..files.pictures import forget_parts
+
     for path in files:  # with --overwrite another command may write that name at this moment
         forget_parts(path, older=3600 if outputs.overwrite else 0)
     try:

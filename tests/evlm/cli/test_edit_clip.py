@@ -253,7 +253,7 @@ def test_what_was_done_to_the_frames_is_said_also_where_a_run_goes_on(
     """How pixels are read is known with the first frame, that a file is cut off with its last."""
     from evlm.clips.job import ClipJob
 
-    whole = write_video(tmp_path / "a.mkv", "ffv1", 6, pix_fmt="bgr0", sar=Fraction(2))
+    whole = write_video(tmp_path / "a.mkv", "libx264", 20, sar=Fraction(8, 9), g="1", bf="0")
     cut = tmp_path / "cut.mkv"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 4 // 5])
     write = ClipJob.write
