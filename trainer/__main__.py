@@ -21,6 +21,7 @@ COMMANDS = {
     "report": ("trainer.report.page", "draw a run as one HTML page: recipe, curves, answers"),
     "study": ("trainer.study.cli", "compare SFT, KTO and RKTO in miniature, at equal compute"),
     "eval": ("trainer.evaluation.cli", "measure a reasoner on questions whose answer is known"),
+    "protocol": ("trainer.protocol.cli", "the paper's tables: what judges and people say of models' answers"),
     "world": ("trainer.world.cli", "make rows and pictures of the procedural world, or a sheet of them"),
     "data": (
         "trainer.data.cli",

@@ -52,7 +52,8 @@ class Answer:
     """Collects the pieces of a streamed or whole answer.
 
     text: what was answered; thought: what a reasoning model thought before, where the server keeps it apart.
-    ended: the server's reason for ending, None before. reader: what answers in JSON go through.
+    ended: the server's reason for ending, None before. reader: what answers in JSON go through. model: what
+    the server calls the model that answered, "" where it does not say.
     """
 
     def __init__(self, where: Address, reader: JsonReader | None = None) -> None:
@@ -63,6 +64,7 @@ class Answer:
         self._raw: list[str] = []
         self.refusals: list[str] = []
         self.ended: str | None = None
+        self.model = ""
         self.tokens = 0
         self.prompt_tokens: int | None = None
         self._tool = False
@@ -96,6 +98,8 @@ class Answer:
         if event.get("error") or event.get("object") == "error" or event.get("type") == "error":
             said = words_of(event) or str(event)[:300]
             raise EndpointError(f"{self.where.url} broke off: {said}", broken=True)
+        if not self.model and isinstance(event.get("model"), str):
+            self.model = event["model"][:200]
         usage = event.get("usage")
         if isinstance(usage, dict) and type(usage.get("completion_tokens")) is int:
             self.tokens = usage["completion_tokens"]

@@ -61,10 +61,11 @@ _MAX_ANSWER = 64 << 20  # bytes of all events
 
 class Completion(NamedTuple):
     """An answer; its `tokens` are what it has itself. prompt_tokens: what was asked, as the server counts it,
-    None where it does not say."""
+    None where it does not say. model: what the server calls itself, "" where it does not say."""
 
     generated: Generated
     prompt_tokens: int | None
+    model: str = ""
 
 
 class RemoteReasoner:
@@ -176,7 +177,7 @@ class RemoteReasoner:
         """As `ask`, with what the server says that it cost. Raises EndpointError."""
         answer, generated = self._ask(chat, sampling, None, usage=True)
         text = f"<think>\n{answer.thought}\n</think>\n{answer.text}" if answer.thoughts else generated.text
-        return Completion(replace(generated, text=text), answer.prompt_tokens)
+        return Completion(replace(generated, text=text), answer.prompt_tokens, answer.model)
 
     def _ask(
         self,

@@ -48,6 +48,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "peft" / "adapter_config.json").write_text('{"r": "many"}')
     (folder / "run").mkdir()
     (folder / "run" / "recipe.yaml").write_text("data: 3\n")
+    (folder / "protocol.yaml").write_text(
+        f"questions: {{world: true, rows: 2}}\nmodels: [{{name: a, base: bundled}}]\nout: {folder / 'new'}\n"
+    )
     (folder / "locked").mkdir()
     (folder / "locked").chmod(0o500)
     return folder
@@ -183,6 +186,24 @@ def sets(command: str, place: Path) -> Iterator[list[str]]:
             **dict.fromkeys(("--seeds", "--steps", "--questions", "--jobs"), (*NO_COUNTS, "9" * 12)),
             "--split": ("", "train", "all"),
             "--out": outs,
+        }
+    elif command == "protocol":
+        good = [str(place / "protocol.yaml"), "--only", "tables"]
+        wrong = {
+            "PROTOCOL": (*paths, *lies, *(str(place / f"{name}.yaml") for name in ("lie", "list", "deep"))),
+            "SETTING": (
+                *(f"out={each}" for each in outs),
+                *(f"questions.rows={each}" for each in ("0", "-1", "nan", "abc", "1.5", "9" * 400, "[]")),
+                *(f"questions.seed={each}" for each in ("-1", "abc", str(2**31))),
+                *(f"questions.{each}" for each in ("lamp=2", "strata=all", "split=all", "world=false")),
+                *(f"questions={{data: {each}}}" for each in (gone, file, place / "empty", place / "broken")),
+                *("models=[]", "models=3", "models=[{name: a}]", "models.0.name=", "models.0.base=nonsense"),
+                *("models.0.style=loud", "models.0.tokens=0", "models.0.workers=0", f"models.0.base={gone}"),
+                *("models.0.endpoint=x", "models.0.adapter=" + gone, "models.0.endpoint=http://127.0.0.1:9"),
+                *("judges=3", "judges=[{endpoint: 'file:///x', model: m}]", "judging=maybe", "planted=0.9"),
+                *("humans=3", "humans.wanted=0", f"study={gone}", "seed=-1", "asking.workers=0", "nope=1"),
+            ),
+            "--only": ("", "everything", "Tables"),
         }
     else:
         assert command == "bundle"

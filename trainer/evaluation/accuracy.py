@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from evlm.errors import ConfigError, TraceError
+from evlm.plan.form import PARTS
 from evlm.plan.step_masks import plan_mask_iou
 from evlm.plan.trace import Plan, parse
 from evlm.request import Request
@@ -90,13 +91,20 @@ def evaluate(
     return outcomes
 
 
-def judge(question: Question, text: str, tokens: int | None = None) -> Outcome:
-    """What a text is worth as an answer. Near misses of the grammar are not mended: malformed is malformed.
+def judge(
+    question: Question,
+    text: str,
+    tokens: int | None = None,
+    repair: bool = False,
+    parts: Sequence[str] = PARTS,
+) -> Outcome:
+    """What a text is worth as an answer.
 
-    tokens: length of the text, its words when None.
+    tokens: length of the text, its words when None. repair: mend near misses of the grammar, of a model that
+    was never tuned on it; else malformed is malformed. parts: those that it was asked for.
     """
     try:
-        plan: Plan | None = parse(text, repair=False).plan
+        plan: Plan | None = parse(text, repair=repair, parts=parts).plan
     except TraceError:
         plan = None
     mask = question.mask()
@@ -177,19 +185,60 @@ def load(
     base: "bundled", a name that `python -m evlm models` lists, or a folder; adapter: a LoRA file or folder.
     Raises ModelError, CheckpointError.
     """
+    from evlm.models.zoo import resolve
+    from evlm.reason.backbone import load_backbone
+
+    backbone = load_backbone(resolve(base, "reasoner"), adapter)
+    return _answerer(backbone, max_new_tokens), token_counter(backbone.processor)
+
+
+class Styled(NamedTuple):
+    """A loaded model: tokens counts those of a text; tuned: on the form, which it must keep then; parts:
+    those that it is asked for."""
+
+    answer: Answerer
+    tokens: Callable[[str], int]
+    tuned: bool
+    parts: tuple[str, ...]
+
+
+def load_styled(
+    base: str, adapter: str | Path | None = None, style: str = "auto", max_new_tokens: int = 768
+) -> Styled:
+    """As `load`, for a model that is asked in one of `messages.STYLES`, and whose own boxes become ours.
+    Raises RequestError, too: a model that was tuned on one style takes no other."""
+    from evlm.models.zoo import resolve
+    from evlm.plan.native_boxes import in_our_form
+    from evlm.reason.backbone import load_backbone
+    from evlm.reason.messages import chosen_style
+    from evlm.reason.reasoner import Reasoner, Sampling
+
+    backbone = load_backbone(resolve(base, "reasoner"), adapter)
+    count = token_counter(backbone.processor)
+    if backbone.tuned:
+        own = chosen_style(backbone.request_style, style)
+        return Styled(_answerer(backbone, max_new_tokens), count, True, own.parts)
+    reasoner = Reasoner(backbone, prefix_bytes=0)
+    asked = chosen_style(reasoner.style, style)
+    sampling = Sampling(max_new_tokens=max_new_tokens, guided="never", style=style)
+
+    def answer(requests: Sequence[Request]) -> list[str]:
+        said = [reasoner.generate(request, sampling) for request in requests]
+        return [in_our_form(each.text, asked.boxes, each.seen) for each in said]
+
+    return Styled(answer, count, False, asked.parts)
+
+
+def _answerer(backbone: Any, max_new_tokens: int) -> Answerer:
     from evlm.adapter.checkpoint import AdapterMeta
     from evlm.adapter.lora import Lora
-    from evlm.models.zoo import resolve
     from evlm.plan.mask_codec import get_codec
-    from evlm.reason.backbone import load_backbone
     from evlm.reason.reasoner import Reasoner
 
     from ..learner.learner import Learner
 
-    backbone = load_backbone(resolve(base, "reasoner"), adapter)
-    count = token_counter(backbone.processor)
     if backbone.family != "qwen2_vl":
-        return one_by_one(Reasoner(backbone, prefix_bytes=0), max_new_tokens), count
+        return one_by_one(Reasoner(backbone, prefix_bytes=0), max_new_tokens)
     learner = Learner(
         backbone.model,
         backbone.processor,
@@ -199,7 +248,7 @@ def load(
         backbone.adapter or AdapterMeta(Lora(1, 1.0, ())),
         next(backbone.model.parameters()).device,
     )
-    return batched(learner, max_new_tokens), count
+    return batched(learner, max_new_tokens)
 
 
 def batched(learner: Any, max_new_tokens: int = 768) -> Answerer:

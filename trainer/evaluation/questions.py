@@ -53,16 +53,18 @@ def world_questions(rows: int, seed: int, split: str = "test", lamp: float = 0.0
     type has its share to within about three, each category to within one, each pair of them to within five.
     Raises ConfigError for an unknown split.
     """
-    if split not in SPLITS or rows < 1:
-        raise ConfigError(
-            f"{rows} questions of split {split!r:.40}: expected 1 or more, of {', '.join(SPLITS)}"
-        )
-    questions = []
-    for number in range(rows):
-        rng, kind = random.Random(f"evaluate {split} {seed} {number}"), stratum(split, seed, number)
-        asked = ask(rng, split, *kind)
-        questions.append(_of_world(f"world {split} {seed} {number}", asked, lamp))
-    return questions
+    if rows < 1:
+        raise ConfigError(f"{rows} questions of split {split!r:.40}: expected 1 or more")
+    return [world_question(number, seed, split, lamp) for number in range(rows)]
+
+
+def world_question(number: int, seed: int, split: str = "test", lamp: float = 0.0) -> Question:
+    """The world's question of that number, of `stratum(split, seed, number)`. Raises ConfigError."""
+    if split not in SPLITS:
+        raise ConfigError(f"questions of split {split!r:.40}: expected one of {', '.join(SPLITS)}")
+    rng = random.Random(f"evaluate {split} {seed} {number}")
+    asked = ask(rng, split, *stratum(split, seed, number))
+    return _of_world(f"world {split} {seed} {number}", asked, lamp)
 
 
 def stratum(split: str, seed: int, number: int) -> tuple[str, str]:

@@ -81,11 +81,17 @@ def difference(first: Sequence[Rating], second: Sequence[Rating]) -> Interval:
 
 
 def table(ratings: Sequence[Rating], methods: Sequence[str]) -> str:
-    """Table 14 as Markdown: a line a task and one for all."""
+    """Table 14 as Markdown."""
+    head, rows = cells(ratings, methods)
+    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *rows])
+
+
+def cells(ratings: Sequence[Rating], methods: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Table 14, its head and its rows: a line a task and one for all."""
     tasks = sorted({rating.task for rating in ratings})
     pairs = [(methods[0], other) for other in methods[1:]]
     head = ["task", "ratings", "people", *methods, *(f"{one} - {other}" for one, other in pairs), "alpha"]
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for task in [*tasks, *(["all"] if len(tasks) > 1 else [])]:
         chosen = [rating for rating in ratings if task in (rating.task, "all")]
         by = {name: [rating for rating in chosen if rating.method == name] for name in methods}
@@ -99,7 +105,7 @@ def table(ratings: Sequence[Rating], methods: Sequence[str]) -> str:
             *(_shown(difference(by[a], by[b])) if by[a] and by[b] else "" for a, b in pairs),
             "" if alpha is None else f"{alpha:.2f}",
         ])  # fmt: skip
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return head, lines
 
 
 def _shown(found: Interval) -> str:
