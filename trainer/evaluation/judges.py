@@ -107,7 +107,7 @@ class Panel:
         hosts = os.environ.get(HOSTS_VARIABLE, "").split(",")
         self.judges = tuple(judges)
         self._remotes = [RemoteReasoner(j.endpoint, j.model, timeout, key_hosts=hosts) for j in judges]
-        self._kept = _Kept(file)
+        self._kept = Kept(file)
         self.workers, self.tries, self.pause = workers, tries, pause
 
     def judge(
@@ -134,7 +134,7 @@ class Panel:
         """As `verdicts`, of what was asked before alone: the rest was not `reached`."""
         rows = []
         for judge, remote in zip(self.judges, self._remotes, strict=True):
-            keys = [_key(judge, openai_messages(judge_chat(case), remote.max_pixels)) for case in cases]
+            keys = [asked_key(judge, openai_messages(judge_chat(case), remote.max_pixels)) for case in cases]
             known = [self._kept.get(key) for key in keys]
             rows.append([
                 Verdict(None, "not asked yet", False) if each is None else Verdict(read_verdict(each), each)
@@ -211,7 +211,7 @@ def _line(instruction: str) -> str:
 class _Asking:
     """Asks one judge, from several threads; counts the failures in a row."""
 
-    def __init__(self, judge: Judge, remote: RemoteReasoner, kept: _Kept, tries: int, pause: float) -> None:
+    def __init__(self, judge: Judge, remote: RemoteReasoner, kept: Kept, tries: int, pause: float) -> None:
         self.judge, self.remote, self.kept, self.tries, self.pause = judge, remote, kept, tries, pause
         self._failed = 0
         self._given_up: EndpointError | None = None
@@ -219,7 +219,7 @@ class _Asking:
 
     def __call__(self, case: Case) -> Verdict:
         chat = judge_chat(case)
-        key = _key(self.judge, openai_messages(chat, self.remote.max_pixels))
+        key = asked_key(self.judge, openai_messages(chat, self.remote.max_pixels))
         known = self.kept.get(key)
         if known is not None:
             return Verdict(read_verdict(known), known)
@@ -259,7 +259,7 @@ class _Asking:
         raise AssertionError("tries is at least 1")
 
 
-class _Kept:
+class Kept:
     """Answers by the hash of what was asked, one JSON object a line; several processes may share the file."""
 
     def __init__(self, file: Path) -> None:
@@ -293,7 +293,8 @@ class _Kept:
                 raise RecordError(f"{self.file}: a judge's answer cannot be kept ({error})") from None
 
 
-def _key(judge: Judge, messages: list[dict[str, Any]]) -> str:
+def asked_key(judge: Judge, messages: list[dict[str, Any]]) -> str:
+    """What an answer is kept under."""
     asked = {"endpoint": judge.endpoint, "model": judge.model, "messages": messages}
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 

@@ -89,7 +89,7 @@ class Run:
             file = self.protocol.folder / "answers" / f"{model.file}.jsonl"
             if not self._does("answers"):
                 self._need(file, answer_keys(model, self.questions), model.name)
-            with _bar(len(self.questions), model.name) as report:
+            with bar(len(self.questions), model.name) as report:
                 given = answers(model, self.questions, file, report)
             found[model.name] = [
                 outcome(each.question, answer) for each, answer in zip(self.questions, given, strict=True)
@@ -116,7 +116,7 @@ class Run:
         if not self._does("judges"):
             return judged(judges, modes, self.plain, outcomes, self.known, ask=False)
         total = count_open(self.protocol, self.plain, outcomes, self.known)
-        with _bar(total, "verdicts") as report:
+        with bar(total, "verdicts") as report:
             return judged(judges, modes, self.plain, outcomes, self.known, report)
 
     def _items(self, outcomes: dict[str, list[Outcome]]) -> None:
@@ -162,7 +162,7 @@ def questions_of(asked: Questions) -> list[Question]:
     return dataset_questions(folder, asked.rows or None, asked.seed, asked.split)
 
 
-def _bar(total: int, what: str) -> AbstractContextManager[Callable[[int], None]]:
+def bar(total: int, what: str) -> AbstractContextManager[Callable[[int], None]]:
     """A bar on stderr where a person is watching, and how it is moved."""
     from contextlib import contextmanager
 

@@ -316,7 +316,7 @@ def _share(board: Board, model: str, name: str) -> Interval:
     """A cell of Table 1. Of yes-or-no answers that are all alike the interval is Wilson's."""
     each = next((each for each in board.evaluators if each.title == name), None)
     count = int((~np.isnan(each.columns[model])).sum()) if each else len(board.questions)
-    return interval(board.means[model, name], 0 if name == "average" else count)
+    return interval(board.means[model, name], count)
 
 
 def _counted(column: Array, row: Sequence[Outcome]) -> dict[str, int]:
