@@ -53,8 +53,10 @@ def world_questions(rows: int, seed: int, split: str = "test", lamp: float = 0.0
     type has its share to within about three, each category to within one, each pair of them to within five.
     Raises ConfigError for an unknown split.
     """
-    if rows < 1:
-        raise ConfigError(f"{rows} questions of split {split!r:.40}: expected 1 or more")
+    if split not in SPLITS or rows < 1:
+        raise ConfigError(
+            f"{rows} questions of split {split!r:.40}: expected 1 or more, of {', '.join(SPLITS)}"
+        )
     return [world_question(number, seed, split, lamp) for number in range(rows)]
 
 

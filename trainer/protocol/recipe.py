@@ -78,9 +78,7 @@ class Model:
         if self.endpoint:
             parse_address(self.endpoint)
         if self.style not in STYLES:
-            raise ConfigError(
-                f"models: {self.name}: style {self.style!r:.40}: expected {', '.join(STYLES)}"
-            )
+            raise ConfigError(f"models: {self.name}: style {self.style!r:.40}: expected {', '.join(STYLES)}")
         _between(f"models: {self.name}: tokens", self.tokens, 1, 65536)
         _asking(self.name, self.workers, self.timeout, self.tries, self.pause)
 

@@ -69,9 +69,7 @@ class Board:
         if self.votes is not None and self.votes.of:
             columns = {name: self.votes.column(self.questions, row) for name, row in self.outcomes.items()}
             counts = {name: _counted(columns[name], row) for name, row in self.outcomes.items()}
-            planted: list[tuple[bool, bool | None]] = [
-                *self.votes.planted(self.questions, self.known)
-            ]
+            planted: list[tuple[bool, bool | None]] = [*self.votes.planted(self.questions, self.known)]
             found.append(Evaluator(HUMANS, "", self.votes.mode, columns, counts, planted))
         return found
 

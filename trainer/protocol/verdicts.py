@@ -113,5 +113,3 @@ def count_open(
 
 def _once(cases: Sequence[Case]) -> dict[tuple[str, str], Case]:
     return {(case.question.id, case.instruction): case for case in cases}
-
-

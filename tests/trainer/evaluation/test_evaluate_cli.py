@@ -62,7 +62,7 @@ def test_a_dataset_says_what_the_world_says(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--split", "tests"], "expected one of train, validation, test"),
+        (["--split", "tests"], "expected 1 or more, of train, validation, test"),
         (["--rows", "0"], "0 questions"),
         (["--data", "nowhere"], "no such file"),
         (["no-such-model", "--rows", "1"], "no-such-model"),
