@@ -22,6 +22,8 @@ COMMANDS = {
     "study": ("trainer.study.cli", "compare SFT, KTO and RKTO in miniature, at equal compute"),
     "eval": ("trainer.evaluation.cli", "measure a reasoner on questions whose answer is known"),
     "protocol": ("trainer.protocol.cli", "the paper's tables: what judges and people say of models' answers"),
+    "bench": ("trainer.bench.cli", "benchmarks of reasoning edits over local copies, with any editor"),
+    "retention": ("trainer.bench.retention", "what a model still knows after training, through lmms-eval"),
     "world": ("trainer.world.cli", "make rows and pictures of the procedural world, or a sheet of them"),
     "data": (
         "trainer.data.cli",

@@ -205,6 +205,28 @@ def sets(command: str, place: Path) -> Iterator[list[str]]:
             ),
             "--only": ("", "everything", "Tables"),
         }
+    elif command == "bench":
+        good = ["pairs", "--data", str(place / "empty"), "--out", new]
+        wrong = {
+            "BENCH": ("", "risebench", "Rise", "--"),
+            "--data": (*paths, *lies),
+            "--out": outs,
+            "--edits": ("", "red", "=x", f"copy={place}", f"a/b={place}", f"red={gone}"),
+            "--chain": ("nonsense", gone),
+            "--comfyui": ("", "x", "http://127.0.0.1:9", "file:///x"),
+            "--workflow": (*paths, *lies),
+            "--limit": NO_COUNTS,
+            "--seed": (*NO_NUMBERS, "-1", str(2**31)),
+            "--judge": ("http://127.0.0.1:9",),
+        }
+    elif command == "retention":
+        good = [gone, "--base", "Qwen/Qwen2-VL-7B-Instruct", "--out", new]
+        wrong = {
+            "RUN": (gone, "", long, "nul\0byte"),
+            "--base": ("", " ", "a\nb"),
+            "--out": outs,
+            "--limit": NO_COUNTS,
+        }
     else:
         assert command == "bundle"
         good = ["check", "--out", str(place / "empty"), "--only", "detector"]

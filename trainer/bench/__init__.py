@@ -1,0 +1,1 @@
+"""Benchmarks of reasoning edits over local copies: edited pictures, judges, the official arithmetic."""

@@ -1,0 +1,225 @@
+"""Benchmarks that need no judge: the edited picture against the one that is known to be right.
+
+pairs: DATA/pairs.jsonl, {original, edited, instruction, ...} as `data make` takes a folder's. reasonedit:
+SmartEdit's ReasonEdit set, six folders and their lists of instructions.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from evlm.errors import ConfigError
+from evlm.files.pictures import load_mask, load_picture, natural
+
+from ..evaluation.graded import Ask
+from .base import PICTURES, Answers, Figure, Item, inside_of
+
+FOLDERS = {
+    "1-Left-Right": "Left_Right_text.txt",
+    "2-Relative-Size": "Size_text.txt",
+    "3-Mirror": "Mirror_text.txt",
+    "4-Color": "Color_text.txt",
+    "5-Multiple-Objects": "MultipleObjects_text.txt",
+    "6-Reasoning": "Reason_test.txt",
+}
+SIDE = 256  # pixels a side, of ReasonEdit's figures
+_SCALE = "1: yes; 0: no."
+_ALIGNED = "Does the second picture show what the instruction asks for, done to the right thing?"
+
+
+class Pairs:
+    """L1 and L2 between the edited picture and the right one, in shares of the range, at the right one's
+    size."""
+
+    name = "pairs"
+
+    def __init__(self, as_published: bool = False) -> None:
+        self.as_published = as_published
+
+    def items(self, folder: Path, work: Path) -> list[Item]:
+        file = folder / "pairs.jsonl"
+        if not file.is_file():
+            raise ConfigError(f"{folder}: expected pairs.jsonl, a line a pair: original, edited, instruction")
+        found = []
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines()):
+            try:
+                data = json.loads(line)
+                prompt = str(data["instruction"])
+                shown, right = data["original"], data.get("edited")
+            except (ValueError, LookupError, TypeError, RecursionError) as error:
+                raise ConfigError(
+                    f"{file}, line {number + 1}: expected original and instruction ({type(error).__name__})"
+                ) from None
+            if right is None or not (folder / str(shown)).is_file():
+                continue  # a clip, or one that nobody edited
+            found.append(
+                Item(
+                    f"{number:05d}",
+                    str(data.get("edit_type") or "all"),
+                    (inside_of(folder, shown),),
+                    prompt,
+                    {"right": inside_of(folder, right)},
+                )
+            )
+        if not found:
+            raise ConfigError(f"{file}: no line has an original picture and an edited one")
+        return found
+
+    def place(self, model: str, item: Item) -> Path:
+        return Path(model) / f"{item.id}.png"
+
+    def asks(self, item: Item, edited: Path) -> dict[str, Ask]:
+        return {}
+
+    def measure(self, item: Item, edited: Path) -> dict[str, float]:
+        """Without a judge."""
+        right = load_picture(item.more["right"])
+        made = resized(load_picture(edited), right.shape[1:3])
+        apart = (made[..., :3] - right[..., :3]).double()
+        return {"l1": float(apart.abs().mean()), "l2": float((apart**2).mean())}
+
+    def score(self, item: Item, answers: Answers) -> dict[str, float]:
+        return dict(answers)
+
+    def figures(self, items: Sequence[Item]) -> list[Figure]:
+        kinds = list(dict.fromkeys(item.stratum for item in items))
+        return [
+            Figure("L1", "l1", places=4),
+            Figure("L2", "l2", places=4),
+            *(Figure(f"L1, {each}", "l1", (each,), places=4) for each in kinds if len(kinds) > 1),
+        ]
+
+
+class ReasonEdit:
+    """PSNR, SSIM and MSE of what lies outside the mask, against the original, at 256 pixels a side; and
+    whether a judge says that the edit is the one that was asked for (Ins-align, which people give there).
+    LPIPS and CLIP scores need networks that are not here, and are left out."""
+
+    name = "reasonedit"
+
+    def __init__(self, as_published: bool = False) -> None:
+        self.as_published = as_published
+
+    def items(self, folder: Path, work: Path) -> list[Item]:
+        found = []
+        for start, texts in FOLDERS.items():
+            # its script collects "...Reasoning-231115" and scores "6-Reasoning": either is taken
+            place = next((each for each in sorted(folder.glob(f"{start}*")) if each.is_dir()), None)
+            if place is None:
+                continue
+            listed = next((each for each in (place / texts, folder / texts) if each.is_file()), None)
+            if listed is None:
+                raise ConfigError(f"{place}: expected {texts} in it or beside it")
+            lines = [line for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
+            shown = sorted(
+                (
+                    each
+                    for each in place.iterdir()
+                    if each.suffix.lower() in PICTURES and not each.stem.endswith("_mask")
+                ),
+                key=lambda each: natural(each.name),
+            )
+            if len(lines) != len(shown):
+                raise ConfigError(f"{listed}: {len(lines)} lines for {len(shown)} pictures")
+            for picture, line in zip(shown, lines, strict=True):
+                prompt, _, caption = line.partition("CLIP:")
+                mask = next(
+                    (
+                        each
+                        for suffix in PICTURES
+                        if (each := place / f"{picture.stem}_mask{suffix}").is_file()
+                    ),
+                    None,
+                )
+                found.append(
+                    Item(
+                        f"{start}/{picture.stem}",
+                        start,
+                        (picture,),
+                        prompt.strip(),
+                        {"caption": caption.strip(), "mask": mask},
+                    )
+                )
+        if not found:
+            raise ConfigError(f"{folder}: expected folders like 1-Left-Right, as ReasonEdit has them")
+        return found
+
+    def place(self, model: str, item: Item) -> Path:
+        return Path(model) / f"{item.id}.png"
+
+    def asks(self, item: Item, edited: Path) -> dict[str, Ask]:
+        words = (_ALIGNED, f"Instruction: {item.prompt}", item.originals[0], edited, _SCALE)
+        return {"aligned": Ask(words, ("aligned",), 0, 1)}
+
+    def measure(self, item: Item, edited: Path) -> dict[str, float]:
+        if item.more["mask"] is None:
+            return {}
+        size = (SIDE, SIDE)
+        before, after = (
+            resized(load_picture(each), size)[0, ..., :3].double() for each in (item.originals[0], edited)
+        )
+        mask = resized(load_mask(item.more["mask"]).amax(0)[None, ..., None], size)[0, ..., 0] > 0.5
+        return background(before, after, mask)
+
+    def score(self, item: Item, answers: Answers) -> dict[str, float]:
+        found = dict(answers)
+        if "aligned" in found:
+            found["aligned"] *= 100
+        return found
+
+    def figures(self, items: Sequence[Item]) -> list[Figure]:
+        return [
+            Figure("Ins-align", "aligned", places=1),
+            Figure("PSNR", "psnr"),
+            Figure("SSIM", "ssim", places=4),
+            Figure("MSE", "mse", places=5),
+        ]
+
+
+def background(before: Tensor, after: Tensor, mask: Tensor) -> dict[str, float]:
+    """Of float [H, W, 3] in 0..1 outside the mask bool [H, W]: both are black inside it, and all pixels
+    count."""
+    keep = (~mask)[..., None].to(before.dtype)
+    a, b = before * keep, after * keep
+    mse = float(((a - b) ** 2).mean())
+    return {"mse": mse, "psnr": -10 * math.log10(mse) if mse > 0 else 100.0, "ssim": ssim(a, b)}
+
+
+def ssim(a: Tensor, b: Tensor) -> float:
+    """Mean structural similarity (Wang et al. 2004): windows of 11 x 11 with a Gaussian of 1.5, range 1."""
+    at = torch.arange(11, dtype=torch.float64) - 5
+    line = torch.exp(-(at**2) / (2 * 1.5**2))
+
+    def band(size: int) -> Tensor:
+        """[size - 10, size]: the Gaussian at each place; the window is a product of two of them."""
+        rows = [
+            torch.cat([torch.zeros(n), line / line.sum(), torch.zeros(size - 11 - n)])
+            for n in range(size - 10)
+        ]
+        return torch.stack(rows)
+
+    down, along = band(a.shape[0]), band(a.shape[1]).T
+
+    def blurred(x: Tensor) -> Tensor:
+        return down @ x @ along
+
+    x, y = (each.double().movedim(-1, 0) for each in (a, b))
+    mx, my = blurred(x), blurred(y)
+    vx, vy, both = blurred(x * x) - mx**2, blurred(y * y) - my**2, blurred(x * y) - mx * my
+    c1, c2 = 0.01**2, 0.03**2
+    return float((((2 * mx * my + c1) * (2 * both + c2)) / ((mx**2 + my**2 + c1) * (vx + vy + c2))).mean())
+
+
+def resized(frames: Tensor, size: Sequence[int]) -> Tensor:
+    """[F, h, w, C] at a size (height, width)."""
+    if tuple(frames.shape[1:3]) == tuple(size):
+        return frames
+    moved = frames.movedim(-1, 1).float()
+    made = torch.nn.functional.interpolate(moved, tuple(size), mode="bilinear", antialias=True)
+    return made.movedim(1, -1).clamp(0, 1)

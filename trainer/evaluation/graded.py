@@ -1,0 +1,188 @@
+"""Judges that give numbers: how well a picture was edited, dimension by dimension.
+
+    graders = Graders(Judge("http://127.0.0.1:8000/v1", "a-model"), Path("scores.jsonl"))
+    scores = graders.scores(asks)       # {dimension: number} of each, None where no number came
+
+A judge is shown words and pictures in the order of an `Ask` and answers with JSON, `{"dimension": number}`,
+or lines of "dimension: number", the last ones of which count. What cannot be read is asked once more, then
+has no score, and is counted; nothing is guessed. Answers are kept as those of `judges` are.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evlm.errors import EndpointError
+from evlm.files.pictures import load_picture
+from evlm.reason.messages import Chat
+from evlm.reason.reasoner import Sampling
+from evlm.reason.remote import HOSTS_VARIABLE, Completion, RemoteReasoner, openai_messages
+
+from .judges import FAILURES, Judge, Kept, asked_key
+
+_ROOM = Sampling(max_new_tokens=1024)
+_FORM = (
+    "Answer with one line of reasons, then with one line of JSON that has these whole numbers, and nothing "
+    "after it: {form}"
+)
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One question to a judge. content: words, and paths of pictures where they are shown. names: the
+    dimensions wanted, each from low to high. side: pixels of a picture's longer side, 0 as it is."""
+
+    content: tuple[str | Path, ...]
+    names: tuple[str, ...]
+    low: int = 1
+    high: int = 5
+    side: int = 0
+    repeat: int = 0
+
+
+class Graders:
+    """One judge. Numbers as `judges.Panel` has them. Raises EndpointError, RecordError."""
+
+    def __init__(
+        self,
+        judge: Judge,
+        file: Path,
+        workers: int = 4,
+        tries: int = 3,
+        pause: float = 2.0,
+        timeout: float = 120.0,
+    ) -> None:
+        hosts = os.environ.get(HOSTS_VARIABLE, "").split(",")
+        self.judge, self.kept = judge, Kept(file)
+        self.remote = RemoteReasoner(judge.endpoint, judge.model, timeout, key_hosts=hosts)
+        self.workers, self.tries, self.pause = workers, tries, pause
+        self._failed = 0
+        self._lock = threading.Lock()
+
+    def scores(
+        self, asks: Sequence[Ask], report: Callable[[int], object] = lambda count: None
+    ) -> list[dict[str, float] | None]:
+        """Of each ask the number of each dimension, None where they could not be read. Raises EndpointError
+        where no answer came, and PictureError."""
+        with ThreadPoolExecutor(self.workers) as pool:
+            coming = [pool.submit(self._one, each) for each in asks]
+            try:
+                found = []
+                for each in coming:
+                    found.append(each.result())
+                    report(1)
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+        return found
+
+    def _one(self, ask: Ask) -> dict[str, float] | None:
+        for again in range(2):
+            sampling = replace(_ROOM, seed=2 * ask.repeat + again)
+            found = read_scores(self._answer(grade_chat(ask), sampling), ask)
+            if found is not None:
+                return found
+        return None
+
+    def _answer(self, chat: Chat, sampling: Sampling) -> str:
+        messages = openai_messages(chat, self.remote.max_pixels)
+        key = asked_key(self.judge, [*messages, {"seed": sampling.seed}])
+        known = self.kept.get(key)
+        if known is not None:
+            return known
+        try:
+            completion = self._tried(chat, sampling)
+        except EndpointError:
+            with self._lock:
+                self._failed += 1
+            raise
+        answer = completion.generated.text
+        self.kept.put(key, self.judge, answer, {
+            "prompt": "graded-1", "served": completion.model, "temperature": sampling.temperature,
+            "asked": completion.prompt_tokens, "tokens": completion.generated.tokens,
+            "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        })  # fmt: skip
+        return answer
+
+    def _tried(self, chat: Chat, sampling: Sampling) -> Completion:
+        for left in range(self.tries - 1, -1, -1):
+            if self._failed >= FAILURES:
+                raise EndpointError(
+                    f"{self.judge.name} left {self._failed} questions without an answer; what was answered "
+                    f"is kept in {self.kept.file}"
+                )
+            try:
+                return self.remote.complete(chat, sampling)
+            except EndpointError:
+                if not left:
+                    raise
+                time.sleep(self.pause * 2 ** (self.tries - 1 - left))
+        raise AssertionError("tries is at least 1")
+
+
+def read_scores(answer: str, ask: Ask) -> dict[str, float] | None:
+    """The numbers of an answer's last JSON object that has all of them, else of its last lines "name: n";
+    None where one is missing, is no whole number, or lies outside the scale."""
+    answer = re.sub(r"\A\s*<think>.*?</think>", "", answer, count=1, flags=re.DOTALL)
+    for text in reversed(re.findall(r"\{[^{}]{0,4000}\}", answer)):
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(data, dict) and set(ask.names) <= data.keys():
+            return _checked({name: data[name] for name in ask.names}, ask)
+    found: dict[str, Any] = {}
+    for name in ask.names:
+        words = re.escape(name).replace("_", r"[\s_-]")
+        lines = re.findall(rf"^\W*{words}\W*:\W*(-?[0-9]{{1,3}})\W*$", answer, re.I | re.M)
+        if lines:
+            found[name] = int(lines[-1])
+    return _checked(found, ask) if len(found) == len(ask.names) else None
+
+
+def grade_chat(ask: Ask) -> Chat:
+    """What a judge is shown. Raises PictureError."""
+    content: list[dict[str, Any]] = []
+    images: list[Tensor] = []
+    form = json.dumps(dict.fromkeys(ask.names, f"{ask.low} to {ask.high}"))
+    for part in (*ask.content, _FORM.format(form=form)):
+        if isinstance(part, Path):
+            content.append({"type": "image"})
+            images.append(_pixels(part, ask.side))
+        else:
+            content.append({"type": "text", "text": f"{re.sub(r'<(?=[|])', '< ', part)}\n"})
+    return Chat([{"role": "user", "content": content}], images, [])
+
+
+def _checked(values: dict[str, Any], ask: Ask) -> dict[str, float] | None:
+    good = {}
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            return None
+        if value != int(value) or not ask.low <= value <= ask.high:
+            return None
+        good[name] = float(value)
+    return good
+
+
+def _pixels(path: Path, side: int) -> Tensor:
+    """uint8 [3, H, W]."""
+    frame = load_picture(path)[..., :3].movedim(-1, 1)  # [1, 3, H, W]
+    longer = max(frame.shape[-2:])
+    if side and longer > side:
+        size = [max(1, round(each * side / longer)) for each in frame.shape[-2:]]
+        frame = torch.nn.functional.interpolate(frame, size, mode="bilinear", antialias=True)
+    return (frame[0].clamp(0, 1) * 255 + 0.5).byte()
