@@ -12,6 +12,7 @@ What a model says and what that is worth are apart: `judge` takes any text, so a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 from evlm.errors import ConfigError, TraceError
 from evlm.plan.form import PARTS
 from evlm.plan.step_masks import plan_mask_iou
-from evlm.plan.trace import Plan, parse
+from evlm.plan.trace import parse
 from evlm.request import Request
 
 from ..statistics import Interval, interval, paired
@@ -41,7 +42,8 @@ class Outcome:
     exact: the plan is right, instruction and targets. targets: they alone are. iou: of the trace's mask with
     the true one, 0..1, 0 for a malformed one; None where there is no true mask. malformed: not a trace in its
     exact form, so nothing in it counts. tokens: length of the text. instruction: the plan's, "" where
-    malformed.
+    malformed. first: whether the intermediate, before the reflection, was the right instruction already; None
+    where there is none.
     """
 
     id: str
@@ -54,6 +56,7 @@ class Outcome:
     tokens: int
     instruction: str
     text: str
+    first: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -103,10 +106,10 @@ def judge(
     tokens: length of the text, its words when None. repair: mend near misses of the grammar, of a model that
     was never tuned on it; else malformed is malformed. parts: those that it was asked for.
     """
-    try:
-        plan: Plan | None = parse(text, repair=repair, parts=parts).plan
-    except TraceError:
-        plan = None
+    plan, before = None, ""
+    with suppress(TraceError):
+        trace = parse(text, repair=repair, parts=parts)
+        plan, before = trace.plan, trace.intermediate.strip()
     mask = question.mask()
     right = plan is not None and plan.targets == question.targets
     return Outcome(
@@ -120,6 +123,7 @@ def judge(
         tokens=_words(text) if tokens is None else tokens,
         instruction=plan.instruction if plan else "",
         text=text,
+        first=before == question.instruction if before else None,
     )
 
 

@@ -27,16 +27,25 @@ def _with(base: Mapping[str, Any], rkto: Mapping[str, Any] | None = None, **rest
 _ALONE = {"lambda_likelihood": 0.0, "lambda_ref": 0.0}
 # Rates that did best in the study `rates`; where none is named it is the recipe's, 1e-3.
 _SFT: dict[str, Any] = {"kind": "sft", "lr": 2e-3}
+_KTO: dict[str, Any] = {"kind": "kto", "lr": 4e-3}
 
 ARMS: dict[str, dict[str, Any]] = {
     "SFT": _SFT,
     "SFT, same steps": _SFT,
-    "KTO": {"kind": "kto", "lr": 4e-3},
+    "KTO": _KTO,
     "RKTO": _OURS,
     "RKTO, the paper's": {**_PAPER, "lr": 2e-3},
-    **{f"lambda {value:g}": _with(_PAPER, {"lambda_ref": value}) for value in (0.0, 0.02, 0.2, 1.0)},
+    **{
+        f"lambda {value:g}": _with(_PAPER, {"lambda_ref": value})
+        for value in (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+    },
     **{f"w_max {value:g}": _with(_PAPER, {"tau": 1.0, "w_max": value}) for value in (5.0, 10.0, 20.0)},
-    **{f"K = {value}": _with(_OURS, rewards={"samples": value}) for value in (1, 3, 5)},
+    **{f"K = {value}": _with(_OURS, rewards={"samples": value}) for value in (1, 2, 3, 4, 8)},
+    **{
+        f"alpha ratio {value:g}": {**_KTO, "kto": {"alpha_desired": value}}
+        for value in (0.5, 0.75, 1.0, 1.5, 2.0)
+    },
+    **{f"gamma {value:g}": {**_KTO, "kto": {"gamma": value}} for value in (0.05, 0.1, 0.2, 0.3, 0.5)},
     **{f"SFT, {value} rows": {**_SFT, "data": {"rows": value}} for value in (150, 600)},
     **{f"RKTO, {value} rows": {**_OURS, "data": {"rows": value}} for value in (150, 600)},
     "tau 1": _with(_PAPER, {"tau": 1.0}),
@@ -59,9 +68,11 @@ ARMS |= RATES
 
 STUDIES: dict[str, tuple[str, ...]] = {
     "table4": (BASE, "SFT", "SFT, same steps", "KTO", "RKTO", "RKTO, the paper's"),
-    "lambda": (BASE, "lambda 0", "lambda 0.02", "lambda 0.2", "lambda 1"),
+    "lambda": (BASE, "lambda 0", "lambda 0.05", "lambda 0.1", "lambda 0.2", "lambda 0.5"),
     "wmax": (BASE, "w_max 5", "w_max 10", "w_max 20"),
-    "mc": (BASE, "K = 1", "K = 3", "K = 5"),
+    "mc": (BASE, "K = 1", "K = 2", "K = 3", "K = 4", "K = 8"),
+    "alpha": (BASE, *(f"alpha ratio {value:g}" for value in (0.5, 0.75, 1.0, 1.5, 2.0))),
+    "gamma": (BASE, *(f"gamma {value:g}" for value in (0.05, 0.1, 0.2, 0.3, 0.5))),
     "size": (BASE, "SFT, 150 rows", "RKTO, 150 rows", "SFT, 600 rows", "RKTO, 600 rows"),
     "terms": (
         BASE,

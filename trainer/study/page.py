@@ -22,8 +22,9 @@ def page(study: str, results: Sequence[Result], budget: float, recipe: Mapping[s
     lines = [
         f"# {study}: {seeds} seeds, {asked} each, {budget / 1e6:.2f} M tokens an arm",
         "",
-        f"| arm | exact | seeds | over {arms[0]} | mask IoU | malformed | steps | tokens, M | CPU s |",
-        "|---|---|---|---|---|---|---|---|---|",
+        f"| arm | exact | seeds | over {arms[0]} | mask IoU | malformed | "
+        "mended | spoilt | steps | tokens, M | CPU s |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for arm in arms:
         values = summary(outcomes[arm])[0].values
@@ -34,7 +35,8 @@ def page(study: str, results: Sequence[Result], budget: float, recipe: Mapping[s
         cpu = sum(result["cpu_seconds"] for result in by_arm[arm]) / runs
         lines.append(
             f"| {arm} | {_shown(values['exact'])} | {each} | {over} | {_shown(values['iou'])} | "
-            f"{values['malformed'].mean:.3f} | {job['steps'] or ''} | {tokens:.2f} | {cpu:.0f} |"
+            f"{values['malformed'].mean:.3f} | {_reflected(outcomes[arm], False)} | "
+            f"{_reflected(outcomes[arm], True)} | {job['steps'] or ''} | {tokens:.2f} | {cpu:.0f} |"
         )
     lines += ["", "Differences of every two arms, exact, paired by question:", ""]
     lines += ["| | " + " | ".join(arms[1:]) + " |", "|---" * len(arms) + "|"]
@@ -52,6 +54,8 @@ def page(study: str, results: Sequence[Result], budget: float, recipe: Mapping[s
         "Intervals: 95 %, 10,000 bootstrap resamples of the questions, each question's runs averaged first; "
         "how much other seeds would differ is seen in the seeds' own column. Tokens: forwarded through the "
         "language model in the second stage, by policy, reference, sampling and embedding together; "
+        "mended: of the traces whose intermediate was wrong, how many end right; spoilt: of those whose "
+        "intermediate was right, how many end wrong. "
         "CPU seconds: the whole run, its first stage and the questions included.",
         f"Data: {recipe['data']}; first stage: {first}; second: {second}.",
     ]
@@ -60,6 +64,14 @@ def page(study: str, results: Sequence[Result], budget: float, recipe: Mapping[s
 
 def _outcomes(result: Result) -> list[Outcome]:
     return [Outcome(**each) for each in result["outcomes"]]
+
+
+def _reflected(outcomes: Sequence[Outcome], first: bool) -> str:
+    """What the reflection did where the intermediate was right (`first`) or wrong: the share that it turned,
+    and of how many."""
+    some = [each for each in outcomes if each.first is first]
+    turned = sum(each.exact is not first for each in some)
+    return f"{turned / len(some):.3f} of {len(some):,}" if some else "-"
 
 
 def _mean(outcomes: Sequence[Outcome]) -> float:

@@ -60,7 +60,10 @@ def test_every_arm_is_a_recipe(arm: str) -> None:
 def test_arms_say_what_they_change() -> None:
     recipe = read_yaml(RECIPES / "tiny.yaml")
     assert _config(recipe, "lambda 0.02", 1, 0, "o").phases[1].rkto.lambda_ref == 0.02
-    assert _config(recipe, "K = 5", 1, 0, "o").phases[1].rewards.samples == 5
+    assert _config(recipe, "K = 8", 1, 0, "o").phases[1].rewards.samples == 8
+    ratio = _config(recipe, "alpha ratio 1.5", 1, 0, "o").phases[1].kto
+    assert ratio.alpha_desired / ratio.alpha_undesired == 1.5
+    assert _config(recipe, "gamma 0.05", 1, 0, "o").phases[1].kto.gamma == 0.05
     assert _config(recipe, "SFT, 150 rows", 1, 0, "o").data[0].rows == 150
     paper = _config(recipe, "RKTO, the paper's", 1, 0, "o").phases[1]
     assert (paper.rkto.lambda_ref, paper.rewards.similarity) == (0.2, "cosine")
@@ -72,6 +75,20 @@ def test_the_page_counts_by_hand() -> None:
     row = next(line for line in text.splitlines() if line.startswith("| SFT |"))
     assert "0.700" in row and "0.800, 0.600" in row and "+0.200" in row and "| 2.00 | 12 |" in row
     assert "2 seeds, 10 questions of the split test each" in text
+
+
+def test_the_page_says_what_the_reflection_did() -> None:
+    """Intermediates of 0 to 5 are right, answers of 0 to 3 and 7: two of six spoilt, one of four mended."""
+
+    def row(known: bool) -> str:
+        one = result(BASE, 0, 4)
+        for number, each in enumerate(one["outcomes"] if known else []):  # type: ignore[arg-type]
+            each |= {"first": number < 6, "exact": number < 4 or number == 7}
+        text = page("table4", [one], 2e6, {"phases": [{}, {}], "data": []})
+        return next(line for line in text.splitlines() if line.startswith(f"| {BASE} |"))
+
+    assert "| 0.250 of 4 | 0.333 of 6 |" in row(True)
+    assert "| - | - |" in row(False), "runs of an older version do not say"
 
 
 def test_curves_are_means_over_seeds(tmp_path: Path) -> None:
