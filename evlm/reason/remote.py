@@ -173,9 +173,12 @@ class RemoteReasoner:
         thought, that is the answer."""
         return self._ask(chat, sampling, on_token)[1]
 
-    def complete(self, chat: Chat, sampling: Sampling | None = None) -> Completion:
-        """As `ask`, with what the server says that it cost. Raises EndpointError."""
-        answer, generated = self._ask(chat, sampling, None, usage=True)
+    def complete(
+        self, chat: Chat, sampling: Sampling | None = None, messages: list[dict[str, Any]] | None = None
+    ) -> Completion:
+        """As `ask`, with what the server says that it cost. messages: the chat's `openai_messages`, of who
+        has them and may ask again: pictures take longer to encode than all else. Raises EndpointError."""
+        answer, generated = self._ask(chat, sampling, None, usage=True, messages=messages)
         text = f"<think>\n{answer.thought}\n</think>\n{answer.text}" if answer.thoughts else generated.text
         return Completion(replace(generated, text=text), answer.prompt_tokens, answer.model)
 
@@ -189,6 +192,7 @@ class RemoteReasoner:
         seen: Size | None = None,
         logs: bool = False,
         usage: bool = False,
+        messages: list[dict[str, Any]] | None = None,
     ) -> tuple[Answer, Generated]:
         """schema: ask for JSON of the trace's schema, as long as the server takes it. seen: `_seen` of the
         chat. logs: ask for the tokens' probabilities, likewise; usage: for their number."""
@@ -196,7 +200,7 @@ class RemoteReasoner:
         start = time.perf_counter()
         payload = {
             "model": self.model,
-            "messages": openai_messages(chat, self.max_pixels),
+            "messages": openai_messages(chat, self.max_pixels) if messages is None else messages,
             "stream": True,
             "max_tokens": sampling.max_new_tokens,
             "temperature": sampling.temperature,

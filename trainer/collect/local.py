@@ -22,8 +22,8 @@ class LocalTeacher:
         self.style, self.codec = self.reasoner.style, self.reasoner.codec
         self.tuned = self.reasoner.backbone.tuned
 
-    def complete(self, chat: Chat, sampling: Sampling) -> Completion:
-        """Raises EndpointError for what does not fit into its context."""
+    def complete(self, chat: Chat, sampling: Sampling, messages: object = None) -> Completion:
+        """messages: what an endpoint is sent. Raises EndpointError for what does not fit into its context."""
         try:
             with self._lock:
                 generated = self.reasoner.answer(chat, sampling, None, self.style)

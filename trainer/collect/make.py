@@ -153,7 +153,7 @@ class _Making:
         stage = Stage(self.work / "pairs.jsonl")
         work = [(key_of(*each), each) for each in sorted(set(pairs.values()))]
         with _bar("pairs", len(work)) as report:
-            stage.run(work, lambda each: compared(self.out / each[0], self.out / each[1]), report=report)
+            stage.run(work, lambda each: compared(self.out / each[0], self.out / each[1]), _cores(), report)
         found = {name: pair_problem(stage[key_of(*each)]) for name, each in pairs.items()}
         return {name: ("pair", reason) for name, reason in found.items() if reason}
 
@@ -173,7 +173,7 @@ class _Making:
             for sample in range(teacher.samples):
                 task = task_of(question, copies, sample)
                 tasks.append((key_of(PROMPT_VERSION, settings, task), question, task))
-        with _bar("teach", len(tasks), lambda: answers.sums()["cost"]) as report:
+        with _bar("teach", len(tasks), lambda: asked.spent) as report:
             work = ((key, task) for key, _, task in tasks)
             stage.run(work, lambda task: taught(asked, self.out, task), teacher.workers, report, asked.stop)
         good = []
@@ -196,7 +196,7 @@ class _Making:
         tasks = [mask_task(each.question, each.task, each.result) for each in taught]
         work = [(key_of(MASKS_VERSION, asdict(settings), task), task) for task in tasks]
         with _bar("masks", len(work)) as report:
-            stage.run(work, finder.find, report=report)
+            stage.run(work, finder.find, 1 if settings.segmenter else _cores(), report)
         good = []
         for each, (key, _) in zip(taught, work, strict=True):
             found = stage[key]
@@ -258,7 +258,7 @@ class _Making:
         stage = Stage(self.work / "hashes.jsonl")
         work = [(key_of(PHASH_VERSION, path), path) for path in sorted(set(paths))]
         with _bar("hashes", len(work)) as report:
-            stage.run(work, lambda path: {"phash": phash(self.out / path)}, report=report)
+            stage.run(work, lambda path: {"phash": phash(self.out / path)}, _cores(), report)
         values = {path: stage[key]["phash"] for key, path in work}
         return {
             path: int(Path(path).stem[:16], 16) if value is None else value for path, value in values.items()
@@ -298,6 +298,11 @@ class _Making:
             raise RecordError(
                 f"{path}: cannot be written ({error.strerror or error}); make room and run it again"
             ) from error
+
+
+def _cores() -> int:
+    """How many pictures are worked on at once: numpy and the decoders leave the lock to others."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _own(question: Question) -> list[Media]:

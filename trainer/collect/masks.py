@@ -24,7 +24,7 @@ from .pairs import MOST, difference
 from .pictures import Pictures
 from .recipe import Masks
 
-MASKS_VERSION = 1  # of how they are found; another number finds them again
+MASKS_VERSION = 2  # of how they are found; another number finds them again
 ROOMY = ("removal", "addition", "layout")  # what is there and what will be are of different shape
 MEANT = 0.3  # IoU of the boxes from which a plan's words and a found mask are about the same place
 SHARPER = 0.5  # IoU with the difference that a segmenter's mask needs to take its place

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from evlm.files.pictures import load_picture
 
-Pixels = NDArray[np.float64]
+Pixels = NDArray[np.float32]
 SAME = 2 / 255  # mean difference up to which nothing was edited, where no part differs
 AGREES = 0.3  # of the edges' correlation: below, it is another picture
 MOST = 0.7  # of the pixels: more is no local edit
@@ -81,8 +81,8 @@ def changed_where(before: Pixels, after: Pixels) -> NDArray[np.bool_]:
 
 def lab(pixels: Pixels) -> Pixels:
     """CIE L*a*b* (D65) of sRGB in 0..1."""
-    linear = np.where(pixels <= 0.04045, pixels / 12.92, ((pixels + 0.055) / 1.055) ** 2.4)
-    xyz = linear @ _XYZ.T / _WHITE
+    linear = _LINEAR[np.rint(pixels * 255).astype(np.uint8)]  # pictures have no more steps than these
+    xyz = linear @ _TO_WHITE
     f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
     x, y, z = f[..., 0], f[..., 1], f[..., 2]
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
@@ -90,7 +90,9 @@ def lab(pixels: Pixels) -> Pixels:
 
 _XYZ = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750],
                  [0.0193339, 0.1191920, 0.9503041]])  # fmt: skip
-_WHITE = _XYZ.sum(1)
+_TO_WHITE = (_XYZ / _XYZ.sum(1, keepdims=True)).T.astype(np.float32)
+_STEPS = np.arange(256) / 255
+_LINEAR = np.where(_STEPS <= 0.04045, _STEPS / 12.92, ((_STEPS + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
 def _both(original: Path, edited: Path) -> tuple[Pixels, Pixels]:
@@ -104,7 +106,7 @@ def _both(original: Path, edited: Path) -> tuple[Pixels, Pixels]:
             after.permute(2, 0, 1)[None], (height, width), mode="bicubic", antialias=True
         )
         after = resized[0].permute(1, 2, 0).clamp(0, 1)
-    return before.numpy().astype(np.float64), after.numpy().astype(np.float64)
+    return before.numpy(), after.numpy()
 
 
 def _agreement(before: Pixels, after: Pixels) -> float:

@@ -4,6 +4,7 @@ once."""
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -27,6 +28,7 @@ class Pictures:
     def __init__(self, out: Path, frames: int) -> None:
         self.out, self.frames = out, frames
         self._written: list[Path] = []  # since the last flush
+        self._lock = threading.Lock()
 
     def copy(self, media: Media) -> dict[str, Any]:
         """{"paths": relative to OUT, "fps": of a clip or None}, or {"dropped": why it cannot be used}, which
@@ -81,6 +83,11 @@ class Pictures:
         name = hashlib.sha256(data).hexdigest()[:32]
         path = f"{FOLDER}/{name[:2]}/{name}.{kind}"
         target = self.out / path
+        with self._lock:
+            self._put(target, data)
+        return path
+
+    def _put(self, target: Path, data: bytes) -> None:
         if not target.is_file() or target.stat().st_size != len(data):  # a power cut leaves it empty
             write: Callable[[IO[bytes]], object] = lambda file: file.write(data)  # noqa: E731
             try:
@@ -91,12 +98,12 @@ class Pictures:
                     "command again"
                 ) from error
             self._written.append(target)
-        return path
 
     def flush(self) -> None:
         """Brings to the disk what was copied. Raises OSError."""
-        flush_files(self._written)
-        self._written = []
+        with self._lock:
+            flush_files(self._written)
+            self._written = []
 
 
 def stamp(file: Path | None) -> list[list[str | int]]:

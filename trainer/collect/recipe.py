@@ -27,6 +27,10 @@ Kind = Literal[
     "omniedit",
     "reason50k",
     "editworld",
+    "anyedit",
+    "imgedit",
+    "gpt-image-edit",
+    "diptychs",
 ]
 LICENSES = {
     "magicbrush": "CC-BY-4.0",
@@ -37,6 +41,9 @@ LICENSES = {
     "omniedit": "MIT",
     "reason50k": "unknown",
     "editworld": "unknown",
+    "anyedit": "CC-BY-4.0",
+    "imgedit": "unknown",
+    "gpt-image-edit": "unknown",
 }
 """What the cards of public sets say; "unknown" where they say nothing."""
 BUNDLED_TERMS = "Apache-2.0: the bundled reasoner's answers may be trained on"

@@ -22,6 +22,7 @@ AGAIN = (408, 409, 425, 429)  # and all from 500; never what says that the quest
 _REFUSES = (400, 413, 422)  # what may speak of one question alone
 _REFUSALS = 8  # in a row
 _LONGEST = 60.0  # seconds of one pause
+Messages = list[dict[str, Any]]  # in OpenAI's form
 _PATIENCE = 300.0  # seconds that a server may ask for; more is for people to wait
 
 
@@ -68,6 +69,11 @@ class Asked:
         """Whether it was tuned on EVLM's questions, and takes neither hints nor corrections."""
         return isinstance(self.model, LocalTeacher) and self.model.tuned
 
+    @property
+    def spent(self) -> float:
+        """On answers, in all runs."""
+        return self._spent
+
     def stop(self) -> None:
         """Nothing more is sent, and nobody waits to send; whoever is in `ask` gets Cancelled, unless its
         answer is on its way."""
@@ -78,11 +84,12 @@ class Asked:
         ConfigError."""
         sampling = Sampling(self.teacher.max_tokens, self.teacher.temperature, self.teacher.top_p, sample)
         asked: list[Any] = [self.teacher.endpoint, self.teacher.model]
-        key = key_of(*asked, openai_messages(chat, self.teacher.max_pixels), [*vars(sampling).values()][:4])
+        messages = openai_messages(chat, self.teacher.max_pixels)
+        key = key_of(*asked, messages, [*vars(sampling).values()][:4])
         with self._lock:
             gate = self._gates.setdefault(key, threading.Lock())
         with gate:  # of two tasks that ask the same, one waits for the other's answer
-            kept = self._known(key) or self._tried(key, chat, sampling)
+            kept = self._known(key) or self._tried(key, chat, sampling, messages)
         with self._lock:
             self._gates.pop(key, None)
         return kept
@@ -93,9 +100,9 @@ class Asked:
             raise Refused(refused)
         return self.answers.get(key)
 
-    def _tried(self, key: str, chat: Chat, sampling: Sampling) -> Kept:
+    def _tried(self, key: str, chat: Chat, sampling: Sampling, messages: Messages) -> Kept:
         try:
-            return self._send(key, chat, sampling)
+            return self._send(key, chat, sampling, messages)
         except EndpointError as error:
             if self._refuses(key, error):
                 raise Refused(str(error)) from None
@@ -115,7 +122,7 @@ class Asked:
         self.stop()
         return False
 
-    def _send(self, key: str, chat: Chat, sampling: Sampling) -> Kept:
+    def _send(self, key: str, chat: Chat, sampling: Sampling, messages: Messages) -> Kept:
         for left in range(self.teacher.tries - 1, -1, -1):
             self.pace.wait(self._stopped.is_set)
             if self._given_up is not None:
@@ -126,7 +133,7 @@ class Asked:
             try:
                 number = self.answers.sending(key)
                 try:
-                    completion = self.model.complete(chat, sampling)
+                    completion = self.model.complete(chat, sampling, messages)
                 except EndpointError as error:
                     lost = self._estimate() if _charged(error) else 0.0
                     self.answers.failed(number, str(error), lost)

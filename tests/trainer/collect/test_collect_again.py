@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from scripted_teacher import Teacher, digest_of, teaching
 from test_collect_make import make, private, recipe, rows  # noqa: F401 (private is a fixture)
 
+from benchmarks.scripted_teacher import Teacher, digest_of, teaching
 from evlm.errors import EndpointError
 from evlm.files.pictures import load_picture
 from evlm.reason.messages import Chat

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from scripted_teacher import Teacher, teaching
 
+from benchmarks.scripted_teacher import Teacher, teaching
 from evlm.reason.messages import build_messages
 from evlm.request import Request
 from trainer.__main__ import main

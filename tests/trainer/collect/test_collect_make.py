@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from scripted_teacher import Teacher, teaching
 
+from benchmarks.scripted_teacher import Teacher, teaching
 from evlm.errors import ConfigError, RecordError
 from evlm.files import append
 from trainer.__main__ import main

@@ -12,8 +12,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from scripted_teacher import teaching
 
+from benchmarks.scripted_teacher import teaching
 from evlm.files.pictures import load_mask
 from evlm.plan.mask_codec import decode_mask, mask_iou
 from trainer.__main__ import main

@@ -227,3 +227,93 @@ def test_a_table_of_another_set_says_which_column_is_missing(tmp_path: Path, kin
 def test_own_pictures_need_a_licence_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="license: expected"):
         Source("folder", str(tmp_path))
+
+
+def lay(path: Path, shade: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(png(shade))
+
+
+def loaded(found: list[Item]) -> list[tuple[bytes, bytes]]:
+    return [(Path(str(a)).read_bytes(), Path(str(b)).read_bytes()) for a, b in pictures(found)]
+
+
+def test_anyedit(tmp_path: Path) -> None:
+    coco = "COCO_train2014_000000521165.jpg"
+    lay(tmp_path / "coco/train2014" / coco, 1)
+    for n, kind in enumerate(("color_alter", "remove", "visual_reference")):
+        lay(tmp_path / f"anyedit_datasets/{kind}/{n}.png", 90 + n)
+    lay(tmp_path / "flux_coco_images/7.jpg", 2)
+    lay(tmp_path / "anyedit_datasets/visual_reference/seal.png", 7)
+    rows = [
+        {"edit": f"edit {n}", "edited object": region, "input": "a", "output": "b", "edit_type": kind,
+         "visual_input": shown, "image_file": file, "edited_file": f"{n}.png"}
+        for n, (kind, region, shown, file) in enumerate([
+            ("color_alter", "airplane", "None", coco), ("remove", "None", None, coco),
+            ("visual_reference", "elephants", "seal.png", "7.jpg"),
+        ])
+    ]  # fmt: skip
+    (tmp_path / "all_postfilter.json").write_text(json.dumps(rows))
+    found = read("anyedit", tmp_path)
+    assert [(item.edit_type, item.region) for item in found] == [
+        ("transformation", "airplane"), ("removal", ""), (None, "elephants"),
+    ]  # fmt: skip
+    assert loaded(found) == [(png(1), png(90)), (png(1), png(91)), (png(2), png(92))]
+    assert found[0].group == found[1].group != found[2].group and found[0].license == "CC-BY-4.0"
+    assert [item.reference is None for item in found] == [True, True, False] and found[2].reference
+    assert Path(str(found[2].reference.load())).read_bytes() == png(7)
+    (tmp_path / "anyedit_datasets/remove/1.png").unlink()
+    with pytest.raises(RecordError, match=r"row 1: '1.png' is in none of .*anyedit_datasets/remove"):
+        read("anyedit", tmp_path)
+
+
+def test_imgedit(tmp_path: Path) -> None:
+    one, other = (
+        "results_remove_laion_part5/00094_00030_000304748",
+        "results_version_part0/00031_00020_000209651",
+    )
+    for name, shade in (("original", 1), ("result", 91)):
+        lay(tmp_path / f"Singleturn/{one}/{name}.png", shade)
+    for turn in range(2):
+        lay(tmp_path / f"Multiturn/{other}/origin_{turn}.png", 2 + turn)
+        lay(tmp_path / f"Multiturn/{other}/result_{turn}.png", 92 + turn)
+    single = {
+        "input_images": [f"{one}/original.png"],
+        "output_images": [f"{one}/result.png"],
+        "prompt": "less",
+    }
+    turns = [{"input_images": [f"{other}/origin_{n}.png"], "output_images": [f"{other}/result_{n}.png"],
+              "prompt": f"turn {n}"} for n in range(2)]  # fmt: skip
+    write(tmp_path / "Parquet/remove_part5.parquet", [single])
+    write(tmp_path / "Parquet/version_backtracking_part0.parquet", [{"data": turns}])
+    found = read("imgedit", tmp_path)
+    assert [(item.instruction, item.edit_type) for item in found] == [
+        ("less", "removal"), ("turn 0", None), ("turn 1", None)]  # fmt: skip
+    assert loaded(found) == [(png(1), png(91)), (png(2), png(92)), (png(3), png(93))]
+    assert found[1].group == found[2].group != found[0].group and found[0].group == "0/00094_00030_000304748"
+    assert found[2].extra == {"task": "version_backtracking", "turn": 2} and found[0].license == "unknown"
+    (tmp_path / f"Singleturn/{one}/result.png").unlink()
+    with pytest.raises(RecordError, match="unpack its tars"):
+        read("imgedit", tmp_path)
+
+
+def test_gpt_image_edit(tmp_path: Path) -> None:
+    def line(name: str, text: str) -> dict[str, Any]:
+        said = [{"from": "human", "value": f"<image>\n{text}"}, {"from": "gpt", "value": "<image>"}]
+        return {"image": [f"input/{name}.png", f"output/{name}.png"], "conversations": said}
+
+    for n, (folder, name) in enumerate((("hqedit/edit", "00060995"), ("omniedit", "a_1"))):
+        for side, shade in (("input", n), ("output", 90 + n)):
+            lay(tmp_path / f"gpt-edit/{folder}/{side}/{name}.png", shade)
+    lists = {"hqedit_gpt_edit": line("00060995", "a hat"), "omniedit_gpt": line("a_1", "make it red"),
+             "omniedit_gpt_rewrite": line("a_1", "let it be red")}  # fmt: skip
+    for file, each in lists.items():
+        (tmp_path / "training_json").mkdir(exist_ok=True)
+        (tmp_path / f"training_json/{file}.json").write_text(json.dumps([each]))
+    found = read("gpt-image-edit", tmp_path)
+    assert [item.instruction for item in found] == ["a hat", "make it red", "let it be red"]
+    assert loaded(found) == [(png(0), png(90)), (png(1), png(91)), (png(1), png(91))]
+    assert found[1].group == found[2].group != found[0].group and found[0].license == "unknown"
+    (tmp_path / "training_json/omniedit_gpt.json").write_text('[{"image": ["a"], "conversations": []}]')
+    with pytest.raises(RecordError, match=r"expected \[input, output\]"):
+        read("gpt-image-edit", tmp_path)

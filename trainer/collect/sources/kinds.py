@@ -26,7 +26,7 @@ def items(number: int, source: Source) -> Iterator[Item]:
     path = Path(source.path).expanduser()
     if not path.exists():
         raise RecordError(f"sources.{number}: {path} does not exist; nothing is downloaded, so put it there")
-    module = import_module(f".{source.kind}", __package__)
+    module = import_module(f".{source.kind.replace('-', '_')}", __package__)
     seen: set[str] = set()
     for item in islice(module.read(number, path, source), source.rows or None):
         if item.key in seen:

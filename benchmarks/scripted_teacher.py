@@ -1,4 +1,5 @@
-"""A teacher on this machine that answers by what it is asked, with faults in between. Not a test file."""
+"""A teacher on this machine that answers by what it is asked, with faults in between: of tests and of
+`data_load`."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import json
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,13 +18,15 @@ from evlm.plan.trace import Plan, Trace, render
 
 
 class Teacher:
-    """asked: every body that came, in order. served: whole answers. faults: share of requests that fail.
+    """asked: every body that came, in order, where they are kept. came: how many. served: whole answers.
+    whole: how many of these went to a question, by its digest. faults: share of requests that fail.
     seconds: that an answer takes. stop_after: answers until it refuses all (None: never), with the status
     `stopped` and the Retry-After `after`. nonsense: says what is no trace, while this is above 0. filtered:
     `digest_of` what its content filter stops. breaks: every answer breaks off."""
 
-    def __init__(self, faults: float = 0.0, seconds: float = 0.0) -> None:
-        self.faults, self.seconds = faults, seconds
+    def __init__(self, faults: float = 0.0, seconds: float = 0.0, keep: bool = True) -> None:
+        self.faults, self.seconds, self.keep = faults, seconds, keep
+        self.came, self.whole = 0, Counter[str]()
         self.stop_after: int | None = None
         self.stopped, self.after = 401, "0"
         self.nonsense = 0
@@ -40,13 +44,14 @@ class Teacher:
             def log_message(self, *args: Any) -> None:
                 pass
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
+        self.http = _Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
 
     def _answer(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         with self._lock:
-            self.asked.append(body)
+            self.came += 1
+            if self.keep:
+                self.asked.append(body)
             dice = self._dice.random() if self.faults else 1.0
             gone = self.stop_after is not None and self.served >= self.stop_after
             silly, self.nonsense = self.nonsense > 0, self.nonsense - 1
@@ -64,6 +69,7 @@ class Teacher:
             tokens_in, tokens_out = len(json.dumps(body["messages"])) // 100, len(text) // 4
             if dice >= self.faults and reason == "stop":
                 self.served += 1
+                self.whole[digest] += 1
                 self.tokens_in, self.tokens_out = self.tokens_in + tokens_in, self.tokens_out + tokens_out
         usage = {"prompt_tokens": tokens_in, "completion_tokens": tokens_out}
         events = [{"choices": [{"index": 0, "delta": {"content": text}}]},
@@ -77,6 +83,11 @@ class Teacher:
         with suppress(OSError):  # who asked was killed
             handler.wfile.write(broken)
         return None
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # of 16 workers at once none is to wait for a second SYN
 
 
 def digest_of(body: dict[str, Any]) -> str:
@@ -99,9 +110,9 @@ def _status(handler: BaseHTTPRequestHandler, status: int, after: str = "0") -> N
 
 
 @contextmanager
-def teaching(faults: float = 0.0, seconds: float = 0.0) -> Iterator[Teacher]:
+def teaching(faults: float = 0.0, seconds: float = 0.0, keep: bool = True) -> Iterator[Teacher]:
     """A teacher that runs inside the block."""
-    teacher = Teacher(faults, seconds)
+    teacher = Teacher(faults, seconds, keep)
     thread = threading.Thread(target=teacher.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
