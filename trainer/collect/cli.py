@@ -52,6 +52,12 @@ def run(options: argparse.Namespace) -> int:
     questions = first(planned.questions, options.limit)
     made = make(recipe, questions, options.only, len(questions) == len(planned.questions))
     print(_said(recipe, made))
+    for file in made.batches:
+        out, model = file.with_name(file.name.replace("-in.", "-out.")), getattr(recipe.teacher, "model", "M")
+        print(
+            f"waiting for {out}: vllm run-batch -i {file} -o {out} --model {model}, or any service that takes"
+        )
+        print("such files; then the same command again")
     return 1 if planned.missing or made.dropped else 0
 
 

@@ -27,6 +27,7 @@ from ..config.arguments import check_folder
 from ..config.settings import write_yaml
 from ..run.lock import locked
 from .answers import Answers
+from .batch import FOLDER, Batches
 from .filters import TextFilter
 from .masks import MASKS_VERSION, MaskFinder
 from .near import PHASH_VERSION, clusters, phash, repeated
@@ -39,21 +40,23 @@ from .sources.item import Media
 from .split import split_of
 from .stages import Stage, key_of
 from .teach import PROMPT_VERSION, taught
-from .teacher import Asked
+from .teacher import Asked, BatchAsked
 
 STAGES = ("pictures", "pairs", "teach", "masks")
 RECIPE = "recipe.yaml"  # as it was made, beside the rows
 _NOT_ASKED = ("workers", "requests_a_minute", "tries", "pause", "timeout", "prices", "max_cost", "samples",
-              "terms", "send_pictures", "local")  # fmt: skip
+              "terms", "send_pictures", "local", "batch")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Made:
-    """rows: written. dropped: how many questions or answers, by the reason's name. spent: in all runs."""
+    """rows: written. dropped: how many questions or answers, by the reason's name. spent: in all runs.
+    batches: files whose answers are waited for."""
 
     rows: int
     dropped: dict[str, int]
     spent: float
+    batches: tuple[Path, ...] = ()
 
 
 def make(recipe: Recipe, questions: Sequence[Question], only: str | None = None, whole: bool = True) -> Made:
@@ -84,6 +87,7 @@ class _Making:
         self.work = out / "work"
         self.dropped: list[dict[str, Any]] = []
         self.clusters: dict[str, str] = {}  # group -> its cluster's name
+        self.batches: list[Path] = []  # that wait for their answers
 
     def run(self, only: str | None) -> Made:
         if only is None and self.recipe.teacher is not None:  # before anybody is asked
@@ -100,8 +104,8 @@ class _Making:
         finally:
             spent = self._ledger(answers)
             answers.close()
-        if only == "teach":
-            return Made(0, self._counted(), spent)
+        if only == "teach" or self.batches:
+            return Made(0, self._counted(), spent, tuple(self.batches))
         masked = self._masked(taught)
         if only == "masks":
             return Made(0, self._counted(), spent)
@@ -165,8 +169,7 @@ class _Making:
         questions: Sequence[Question],
     ) -> list[Taught]:
         """Of each sample, in the plan's order, without what was dropped."""
-        hosts = tuple(os.environ.get(HOSTS_VARIABLE, "").split(","))
-        asked, stage = Asked(teacher, answers, hosts), Stage(self.work / "teach.jsonl")
+        asked, stage = self._asked(teacher, answers), Stage(self.work / "teach.jsonl")
         settings = {name: value for name, value in asdict(teacher).items() if name not in _NOT_ASKED}
         tasks = []
         for question in questions:
@@ -176,6 +179,8 @@ class _Making:
         with _bar("teach", len(tasks), lambda: asked.spent) as report:
             work = ((key, task) for key, _, task in tasks)
             stage.run(work, lambda task: taught(asked, self.out, task), teacher.workers, report, asked.stop)
+        if isinstance(asked, BatchAsked):
+            self.batches = asked.batches.close()
         good = []
         for key, question, task in tasks:
             result = stage[key]
@@ -184,6 +189,11 @@ class _Making:
             else:
                 good.append(Taught(question, task, result))
         return good
+
+    def _asked(self, teacher: Teacher, answers: Answers) -> Asked:
+        if teacher.batch == "file":
+            return BatchAsked(teacher, answers, Batches(self.work / FOLDER))
+        return Asked(teacher, answers, tuple(os.environ.get(HOSTS_VARIABLE, "").split(",")))
 
     def _masked(self, taught: list[Taught]) -> list[Taught]:
         """With the mask that was found for each, which may give its words another form."""

@@ -116,7 +116,7 @@ class Teacher:
     way at once. requests_a_minute: 0 is any number. tries, pause: how often a question is sent, and the
     seconds that the first pause may take. prices, max_cost: what answers cost, and at what sum to stop; both
     are needed unless the endpoint is on this machine. timeout: seconds without a byte. max_pixels: of a
-    picture on its way out.
+    picture on its way out. batch: "file" sends nothing but writes files for a batch, and reads their answers.
     """
 
     endpoint: str = ""
@@ -137,9 +137,12 @@ class Teacher:
     timeout: float = 120.0
     prices: Prices | None = None
     max_cost: float | None = None
+    batch: Literal["none", "file"] = "none"
 
     def __post_init__(self) -> None:
         self._check_place()
+        if self.batch != "none" and self.local:
+            raise ConfigError("batch: a model of this machine is asked at once")
         if not self.terms.strip():
             raise ConfigError("terms: expected what its provider says about training on answers")
         limits = {"samples": (1, 16), "max_tokens": (64, 65536), "max_pixels": (3136, 10**8),

@@ -15,9 +15,12 @@ from evlm.reason.reasoner import Generated, understood
 from evlm.request import Reference, Request
 from evlm.row import load_paths
 
+from .batch import Waiting
 from .teacher import Asked, Refused, corrected
 
 PROMPT_VERSION = 1  # of what is asked; another number asks everything again
+
+WAITING = "waiting"  # for a batch's answer
 
 _HINT = (
     "For your eyes only: this is what was wanted, and the plan must lead to it. Write as if you had not seen "
@@ -40,6 +43,8 @@ def taught(asked: Asked, out: Path, task: dict[str, Any]) -> dict[str, Any]:
     for again in (False,) if asked.tuned else (False, True):
         try:
             kept = asked.ask(chat, task["sample"])
+        except Waiting as error:
+            return {"dropped": WAITING, "reason": str(error), "passing": True}
         except Refused as error:  # `Answers` keeps it, once it is sure
             return {"dropped": "refused", "reason": str(error)[:400], "passing": True}
         generated = Generated(kept.text, kept.written or 0, kept.seconds, kept.finished)

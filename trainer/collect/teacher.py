@@ -13,6 +13,7 @@ from evlm.reason.reasoner import Sampling
 from evlm.reason.remote import RemoteReasoner, openai_messages
 
 from .answers import Answers, Kept
+from .batch import Batches, Waiting
 from .local import LocalTeacher
 from .pace import Pace
 from .recipe import Teacher
@@ -82,10 +83,7 @@ class Asked:
     def ask(self, chat: Chat, sample: int) -> Kept:
         """The answer to a chat, as it was kept where it was asked before. Raises Refused, EndpointError,
         ConfigError."""
-        sampling = Sampling(self.teacher.max_tokens, self.teacher.temperature, self.teacher.top_p, sample)
-        asked: list[Any] = [self.teacher.endpoint, self.teacher.model]
-        messages = openai_messages(chat, self.teacher.max_pixels)
-        key = key_of(*asked, messages, [*vars(sampling).values()][:4])
+        key, sampling, messages = self._question(chat, sample)
         with self._lock:
             gate = self._gates.setdefault(key, threading.Lock())
         with gate:  # of two tasks that ask the same, one waits for the other's answer
@@ -93,6 +91,13 @@ class Asked:
         with self._lock:
             self._gates.pop(key, None)
         return kept
+
+    def _question(self, chat: Chat, sample: int) -> tuple[str, Sampling, Messages]:
+        """(what its answer is kept by, how it is asked, what is sent)."""
+        sampling = Sampling(self.teacher.max_tokens, self.teacher.temperature, self.teacher.top_p, sample)
+        messages = openai_messages(chat, self.teacher.max_pixels)
+        asked: list[Any] = [self.teacher.endpoint, self.teacher.model]
+        return key_of(*asked, messages, [*vars(sampling).values()][:4]), sampling, messages
 
     def _known(self, key: str) -> Kept | None:
         refused = self.answers.refusal(key)
@@ -191,6 +196,32 @@ class Asked:
         if self._count:
             return self._spent / self._count
         return self.teacher.cost(4 * self.teacher.max_tokens, self.teacher.max_tokens) or 0.0
+
+
+class BatchAsked(Asked):
+    """Sends nothing: what has no answer yet is written into `batches`, whose answers are read first. The cost
+    of what waits counts as spent."""
+
+    def __init__(self, teacher: Teacher, answers: Answers, batches: Batches) -> None:
+        super().__init__(teacher, answers)
+        self.batches = batches
+        batches.read(answers, lambda asked, written: teacher.cost(asked, written) or 0.0)
+        sums = answers.sums()
+        self._spent, self._count = float(sums["cost"]), int(sums["answers"])
+        self._open = len(batches.waiting)
+
+    def ask(self, chat: Chat, sample: int) -> Kept:
+        """As `Asked.ask`. Raises Waiting, Refused, ConfigError, RecordError."""
+        key, sampling, messages = self._question(chat, sample)
+        kept = self._known(key)
+        if kept is not None:
+            return kept
+        if key not in self.batches.waiting:
+            self._reserve()
+            body = {"model": self.teacher.model, "messages": messages, "max_tokens": sampling.max_new_tokens,
+                    "temperature": sampling.temperature, "top_p": sampling.top_p, "seed": sample}  # fmt: skip
+            self.batches.add(key, body)
+        raise Waiting("it is in a batch that nobody has answered yet")
 
 
 def _charged(error: EndpointError) -> bool:

@@ -44,7 +44,7 @@ class ScriptedRater:
         data = self._ask("GET", f"/api/items/{item['id']}/pictures/{item['original'][0]}")
         pixels = np.asarray(Image.open(BytesIO(data)).convert("RGB"))
         right = self.truth.get(picture_key(pixels))
-        yes = right is not None and _plain(item["instruction"]) == _plain(right)
+        yes = right is not None and plain(item["instruction"]) == plain(right)
         return yes ^ (
             random.Random(f"{self.name} {picture_key(pixels)} {item['instruction']}").random() < self.errs
         )
@@ -77,5 +77,6 @@ class ScriptedRater:
         raise EndpointError("the rating page does not answer, or has too much to do; run it again")
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """As instructions are compared."""
     return " ".join(text.casefold().split())

@@ -315,7 +315,7 @@ def test_an_answer_that_was_on_its_way_does_not_make_sure_of_refusals_behind_it(
     class Slow:
         style = codec = None
 
-        def complete(self, chat: Chat, sampling: Any) -> Completion:
+        def complete(self, chat: Chat, sampling: Any, messages: Any) -> Completion:
             if chat.messages[0]["content"][0]["text"] == "slow":
                 assert refused.wait(10)
                 return Completion(Generated("good", 1, 0.1, True), 1)
