@@ -18,6 +18,7 @@ CREATE TABLE IF NOT EXISTS answer(key TEXT PRIMARY KEY, text TEXT NOT NULL, fini
     asked INTEGER, written INTEGER, seconds REAL NOT NULL, date TEXT NOT NULL, cost REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS sent(number INTEGER PRIMARY KEY, key TEXT NOT NULL, date TEXT NOT NULL,
     said TEXT);
+CREATE INDEX IF NOT EXISTS sent_key ON sent(key);
 CREATE TABLE IF NOT EXISTS lost(number INTEGER PRIMARY KEY, cost REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS refused(key TEXT PRIMARY KEY, said TEXT NOT NULL, date TEXT NOT NULL);
 """
@@ -69,6 +70,12 @@ class Answers:
             if cost:
                 self._base.execute("INSERT OR REPLACE INTO lost VALUES (?, ?)", (number, cost))
             self._base.execute("UPDATE sent SET said = ? WHERE number = ?", (said[:300], number))
+
+    def noted(self, key: str, said: str) -> bool:
+        """Whether a request of that question failed in these words: what a file says is noted once."""
+        with self._told():
+            query = "SELECT 1 FROM sent WHERE key = ? AND said = ? LIMIT 1"
+            return self._base.execute(query, (key, said[:300])).fetchone() is not None
 
     def put(self, number: int, key: str, kept: Kept) -> None:
         """Keeps the answer to the request of that number."""

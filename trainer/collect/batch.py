@@ -47,17 +47,21 @@ class Batches:
         for asked in sorted(self.folder.glob("*-in.jsonl")):
             came = _beside(asked)
             if came.is_file():  # who failed there is asked again
-                count += sum(self._keep(answers, cost, *each) for each in _answers(came))
+                count += sum(self._keep(answers, cost, came, *each) for each in _answers(came))
             else:
                 self.waiting |= set(_keys(asked))
         return count
 
     def _keep(
-        self, answers: Answers, cost: Callable[[int | None, int], float], key: str, result: dict[str, Any]
+        self,
+        answers: Answers,
+        cost: Callable[[int | None, int], float],
+        file: Path,
+        key: str,
+        result: dict[str, Any],
     ) -> bool:
         if answers.get(key) is not None or answers.refusal(key) is not None:
             return False
-        number = answers.sending(key)
         response = result.get("response") or {}
         body, status = response.get("body") or {}, response.get("status_code")
         choice = (body.get("choices") or [{}])[0]
@@ -66,10 +70,11 @@ class Batches:
             usage = body.get("usage") or {}
             asked, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
             spent = cost(asked, written or 0)
-            answers.put(number, key, Kept(text, reason == "stop", asked, written, 0.0, spent))
+            answers.put(answers.sending(key), key, Kept(text, reason == "stop", asked, written, 0.0, spent))
             return True
-        said = f"the batch says {status}: {json.dumps(result.get('error') or body)[:200]}"
-        answers.failed(number, said)
+        said = f"{file.name} says {status}: {json.dumps(result.get('error') or body)[:200]}"
+        if not answers.noted(key, said):
+            answers.failed(answers.sending(key), said)
         if status in _SURE or reason == "content_filter":
             answers.refuse([(key, said)])
         return False

@@ -17,6 +17,7 @@ MOST = 0.7  # of the pixels: more is no local edit
 _SIDE = 64  # at which edges are compared
 _BLUR = 3.0  # pixels, of a picture of 512; what JPEG and a resampling leave is finer
 _LEAST = 8.0  # of the difference in Lab (where lightness goes to 100), scaled to 255: below is noise
+_COLOUR = 0.5  # weight of a and b beside lightness, where an edge is sought: JPEG halves their resolution
 _CLOSE = 0.03  # of the shorter side: stripes of a new texture are one part
 _PART = 0.001  # of the picture: smaller parts are noise
 
@@ -61,11 +62,13 @@ def changed_where(before: Pixels, after: Pixels) -> NDArray[np.bool_]:
 
     height, width = before.shape[:2]
     blur = _BLUR * min(height, width) / 512
-    far = np.sqrt(((lab(before) - lab(after)) ** 2).sum(-1)) * 2.55
-    far = ndimage.gaussian_filter(far, blur)
+    apart = (lab(before) - lab(after)) * np.float32(2.55)
+    far = ndimage.gaussian_filter(np.sqrt((apart**2).sum(-1)), blur)
     if far.max() < _LEAST:
         return np.zeros((height, width), bool)
-    on = far > max(_LEAST, min(_otsu(far), 0.5 * float(far.max())))
+    apart[..., 1:] *= _COLOUR
+    form = ndimage.gaussian_filter(np.sqrt((apart**2).sum(-1)), blur)
+    on = (far > _LEAST) & (form > min(_otsu(form), 0.5 * float(form.max())))
     side = min(height, width)
     if opened := round(side / 256):  # a small picture has no specks to spare
         on = ndimage.binary_opening(on, iterations=opened)

@@ -46,12 +46,15 @@ def _jpeg(pixels: NDArray[Any], quality: int) -> NDArray[Any]:
     return np.asarray(Image.open(file))
 
 
+@pytest.mark.parametrize("size", [64, 192])
 @pytest.mark.parametrize(("quality", "bar"), [(None, 0.9), (85, 0.8)])
-def test_the_difference_of_a_recoloured_thing_is_its_region(quality: int | None, bar: float) -> None:
-    """At 64 pixels, where a thing is two blocks of a JPEG wide, it is .908 and .796."""
+def test_the_difference_of_a_recoloured_thing_is_its_region(
+    quality: int | None, bar: float, size: int
+) -> None:
+    """At 64 pixels a thing is two blocks of a JPEG wide, of a single one in colour."""
     found = []
     for number in range(24):
-        before, after, region = world("recolour", number, quality, 192)
+        before, after, region = world("recolour", number, quality, size)
         on = changed_where(before / 255, after / 255)
         found.append(float((on & region).sum() / (on | region).sum()))
     assert np.mean(found) >= bar
