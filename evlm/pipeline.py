@@ -72,7 +72,7 @@ class AnyReasoner(Protocol):
 class Pipeline:
     """Holds the models and runs them one after the other. Grounder and segmenter may be None: the plan's own
     box and mask then do their work, more coarsely. tracker: follows things through a clip; None: the
-    segmenter draws them in every frame."""
+    segmenter draws them in every frame, or the motion carries the plan's own mask."""
 
     def __init__(
         self,
@@ -320,7 +320,8 @@ class Pipeline:
     ) -> tuple[tuple[PlannedStep, ...], Tensor | None]:
         """As `_places`, followed through a clip."""
         tracks = self.tracks(video)
-        by_plan = video is not None and video.track == "plan"
+        still = video is not None and video.track == "plan"
+        by_plan = still or (video is not None and video.track == "flow")
         with watch.step("segment") as done:
             placed = place_clip_steps(
                 plan,
@@ -328,9 +329,10 @@ class Pipeline:
                 given,
                 grounder=None if by_plan else self.grounder,
                 tracker=self.tracker if tracks else None,
-                segmenter=None if by_plan else self.segmenter,
+                segmenter=None if still else self.segmenter,
                 threshold=threshold,
                 grow=grow,
+                still=still,
             )
             objects = torch.cat([each.objects for each in placed])
             done(f"{len(objects)} object{'s' * (len(objects) != 1)} in {len(frames)} frames")

@@ -1,4 +1,5 @@
-"""Where a plan's edits go in a clip: their targets looked for in keyframes and followed into all others."""
+"""Where a plan's edits go in a clip: their targets looked for in keyframes and followed into all others, or
+the plan's own mask carried along the motion."""
 
 from __future__ import annotations
 
@@ -13,11 +14,21 @@ from torch import Tensor
 from .boxes import Box, box_iou
 from .ground.which import find
 from .place import AnyGrounder, AnySegmenter, for_steps, of_step
+from .plan.mask_codec import mask_iou
 from .plan.trace import Plan
 from .segment.base_region import detect
-from .segment.clip_region import decide_clip, decide_followed
+from .segment.clip_region import decide_carried, decide_clip, decide_followed
 from .segment.kept import Kept
-from .segment.region import AGREE, PlanRegion, agreeing, clip_to_boxes, corrected, decide, plan_region
+from .segment.region import (
+    AGREE,
+    SHARPENS,
+    PlanRegion,
+    agreeing,
+    clip_to_boxes,
+    corrected,
+    decide,
+    plan_region,
+)
 
 if TYPE_CHECKING:
     from .segment.clip_frames import Frames
@@ -61,11 +72,13 @@ def place_clip(
     grow: float = 0.03,
     given: Sequence[Box] | None = None,
     on_frame: OnFrame | None = None,
+    still: bool = False,
 ) -> ClipPlace:
     """Where a plan of one edit goes in frames [F, H, W, 3].
 
-    By a tracker, else by the segmenter on every frame, else by the plan's own mask. given: boxes in place of
-    the detector's. threshold, grow: as in `Pipeline.run`. on_frame: of the tracker.
+    By a tracker, else by the segmenter on every frame, else by the plan's own mask, which is carried along
+    the motion. given: boxes in place of the detector's. threshold, grow: as in `Pipeline.run`. on_frame: of
+    the tracker. still: the plan's own mask stays where it is.
     """
     count, height, width = frames.shape[:3]
     region = plan_region(plan, height, width)
@@ -82,8 +95,13 @@ def place_clip(
             objects, notes = tracks.masks, tracks.notes
     else:
         boxes = list(given) if given is not None else look.at(frames, range(count))
-        if not boxes and given is None:
-            own = look.plans_own(height, width)
+        if not boxes and given is None and not still:
+            carried, own = _carried(look, segmenter, frames, on_frame)
+            if carried is not None:
+                moved = decide_carried(region, carried)
+                notes = list(dict.fromkeys([*look.notes, *moved.notes, *carried.notes]))
+                assert moved.masks is not None
+                return ClipPlace(moved.masks(0, count), carried.masks, own, notes)
             boxes = [replace(box, frame=frame) for box in own for frame in range(count)]
         if boxes and segmenter is not None:
             objects, notes = clip_to_boxes(segmenter.segment(frames, boxes=boxes).masks, boxes)
@@ -130,12 +148,14 @@ def place_long(
     folder: Path,
     name: str,
     grounder: AnyGrounder | None,
-    tracker: Tracker,
+    tracker: Tracker | None,
+    segmenter: AnySegmenter | None = None,
     threshold: float | None = None,
     grow: float = 0.03,
     on_frame: OnFrame | None = None,
 ) -> LongPlace:
-    """As `place_clip` by a tracker, of frames that never lie there all at once: the same masks.
+    """As `place_clip` by a tracker, of frames that never lie there all at once: the same masks. Without a
+    tracker by the plan's own mask alone, which the segmenter may sharpen in the first frame.
 
     folder, name: where what is done goes, and with which name; the same call goes on from there.
     """
@@ -145,6 +165,13 @@ def place_long(
         decided = decide_followed(plan, region, None, [], False, (count, height, width), grow)
         return LongPlace(decided.masks, [], decided.notes)
     look = _Look(plan, region, grounder, threshold)
+    if tracker is None:
+        carried, boxes = _carried(look, segmenter, frames, on_frame, Kept(folder, f"{name}-flow"))
+        if carried is not None:
+            moved = decide_carried(region, carried)
+            return LongPlace(moved.masks, boxes, list(dict.fromkeys([*moved.notes, *carried.notes])))
+        decided = decide_followed(plan, region, None, [], False, (count, height, width), grow)
+        return LongPlace(decided.masks, boxes, [*look.notes, *decided.notes])
     tracks, boxes = _followed(look, tracker, frames, None, on_frame, Kept(folder, name))
     prompted = sorted({box.frame for box in boxes})
     found = any(not box.by_plan for box in boxes)
@@ -180,6 +207,38 @@ def _followed(
         return None, []
     second = None if kept is None else Kept(kept.folder, f"{kept.name}-own")
     return tracker.track(frames, box_prompts(boxes), on_frame=on_frame, kept=second), boxes
+
+
+def _carried(
+    look: _Look,
+    segmenter: AnySegmenter | None,
+    frames: Frames,
+    on_frame: OnFrame | None,
+    kept: Kept | None = None,
+) -> tuple[Tracks | None, list[Box]]:
+    """(the plan's own mask carried along the motion, its boxes in the first frame); None where there is none,
+    or where what it holds does not move as one thing."""
+    from .segment.flow_tracker import MOVES, FlowTracker, seen_of
+    from .segment.tracker import Prompt
+
+    boxes = look.plans_own(*frames.shape[1:3])
+    if not boxes or look.region.mask is None:
+        return None, boxes
+    mask = look.region.mask
+    if segmenter is not None and not look.region.rectangle:
+        objects, _ = clip_to_boxes(segmenter.segment(frames[0][None], boxes=boxes).masks, boxes)
+        silhouette = objects.amax(0)[0] if len(objects) else mask * 0
+        if mask_iou(silhouette, mask) >= SHARPENS:
+            mask = silhouette
+            look.notes.append("the plan's mask is sharpened by the segmenter in the first frame")
+    name = " and ".join(look.plan.targets) or "the plan's place"
+    tracks = FlowTracker().track(frames, {0: [Prompt(name, mask=mask)]}, on_frame=on_frame, kept=kept)
+    seen = seen_of(tracks.scores[0][tracks.present[0]])[1:]
+    if len(seen) and float(seen.mean()) >= MOVES:
+        return tracks, boxes
+    if tracks.count > 1:
+        look.notes.append("what the plan's mask holds does not move as one thing: it stays where it is")
+    return None, boxes
 
 
 @dataclass

@@ -29,6 +29,7 @@ LONG = (
     "clip window by window"
 )
 PREVIEWS = 16  # frames
+ALONG = "this segmenter has no memory: what was shown by hand is carried along the motion"
 HAND = "hand"  # the name of what clicks or a mask by hand show
 
 
@@ -135,7 +136,7 @@ class Track(io.ComfyNode):
             watch("following", done, total)
 
         if prompts:
-            each_step = [_by_hand(tracker, frames, prompts, told)]
+            each_step = [_by_hand(tracker, segmenter, frames, prompts, told)]
         else:
             asked = _asked(plan, labels, detector, given)
             follows = None if tracker is None else Borrowed(tracker, "track")
@@ -229,20 +230,39 @@ def _prompts(points: str, mask: Tensor | None, frame: int, frames: Tensor) -> di
     return found or None
 
 
-def _by_hand(tracker: Any, frames: Tensor, prompts: dict[int, list[Prompt]], on_frame: Any) -> Tensor:
-    """The mask [F, H, W] of what a person showed. Raises RequestError."""
-    from ..evlm.errors import RequestError
+def _by_hand(
+    tracker: Any, segmenter: Any, frames: Tensor, prompts: dict[int, list[Prompt]], on_frame: Any
+) -> Tensor:
+    """The mask [F, H, W] of what a person showed: by SAM 2's memory, else along the motion. Raises
+    RequestError."""
+    from ..evlm.segment.flow_tracker import FlowTracker
 
+    follows: Any = FlowTracker() if tracker is None else Borrowed(tracker, "track")
     if tracker is None:
-        raise RequestError(
-            "clicks and masks by hand are followed by SAM 2's memory, and this segmenter has none: choose "
-            "one that can track in Load SAM 2 (a sam2_video folder, or Meta's file with the package sam2), "
-            "or give a plan, labels or boxes"
-        )
-    tracks = Borrowed(tracker, "track").track(frames, prompts, on_frame=on_frame)  # type: ignore[attr-defined]
+        prompts = {frame: [_outlined(segmenter, frames, frame, *each)] for frame, each in prompts.items()}
+        host.tell([ALONG])
+    tracks = follows.track(frames, prompts, on_frame=on_frame)
     host.tell(tracks.notes)
     mask: Tensor = tracks.union().float()
     return mask
+
+
+def _outlined(segmenter: Any, frames: Tensor, frame: int, prompt: Prompt) -> Prompt:
+    """Clicks in a frame as the mask that the segmenter draws there. Raises RequestError."""
+    from ..evlm.errors import RequestError
+    from ..evlm.segment.tracker import Prompt
+
+    if prompt.points is None:
+        return prompt
+    xy, kinds = prompt.points
+    if not bool((kinds == 1).any()):
+        raise RequestError(
+            f"points: all clicks in frame {frame} say what does not belong to it. This segmenter remembers "
+            "nothing of other frames: click on the thing there, too, or choose one that can track"
+        )
+    drawn_by: Any = Borrowed(segmenter, "segment")
+    masks = drawn_by.segment(frames[frame : frame + 1], points=(xy[None], kinds[None])).masks
+    return Prompt(prompt.name, mask=masks[0, 0])
 
 
 def _check_frames(boxes: Sequence[Box], frame: int, count: int) -> None:

@@ -10,12 +10,13 @@ from ..errors import EVLMError
 from . import arguments as kinds
 
 if TYPE_CHECKING:
+    from ..clips.given_mask import GivenMask
     from ..clips.handed import HandedKeys
     from ..files.clip_reader import ClipFile
 
 CODECS = ("h264", "vp9", "ffv1", "png")
 TOGETHER = ("per-frame", "sparse", "tav", "anchors", "all")
-TRACK = ("auto", "every-frame", "plan")
+TRACK = ("auto", "every-frame", "flow", "plan")
 PROPAGATE = ("auto", "none", "flow", "tokens")
 UNTIL = ("plan", "mask", "keyframes")
 
@@ -48,10 +49,16 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     add("--tune", type=kinds.whole(1, 10**6), metavar="STEPS", help=text)
     text = (
-        "with --video, how things are followed: auto (SAM 2 where it can track), every-frame (detector and "
-        "segmenter in each), plan (the plan's own mask for all frames); auto by default"
+        "with --video, how things are followed: auto (by SAM 2 where it can track, else as every-frame, else "
+        "as flow), every-frame (detector and segmenter in each), flow (the plan's own mask goes along the "
+        "motion), plan (the plan's own mask for all frames); auto by default"
     )
     add("--track", choices=TRACK, help=text)
+    text = (
+        "with --video, the frame, from 0, that a --mask of one picture belongs to: from there it is followed "
+        "both ways, by SAM 2 where it can track, else along the motion; without it the mask is for all frames"
+    )
+    add("--mask-frame", type=kinds.whole(0, 10**7), metavar="N", help=text)
     text = (
         "with --video, stop behind the plan, the masks or the keyframes that are painted, and write these; "
         "the same command without it goes on from there"
@@ -68,11 +75,26 @@ def check_flags(options: argparse.Namespace) -> None:
     """Raises EVLMError for a clip's flag without a clip."""
     if options.video is not None:
         return
-    flags = ("max_frames", "codec", "together", "track", "propagate", "keyframes", "tune", "until", "audio")
-    for flag in flags:
+    clips = "max_frames codec together track mask_frame propagate keyframes tune until audio"
+    for flag in clips.split():
         if getattr(options, flag) is not None:
             name = flag.replace("_", "-") if flag != "audio" else "keep-audio and --no-audio"
             raise EVLMError(f"--{name} is for --video; --image reads and writes no sound and no video file")
+
+
+def check_mask_frame(options: argparse.Namespace, mask: GivenMask | None, clip: ClipFile) -> None:
+    """Raises EVLMError for a --mask-frame that has no mask of one picture, or that the clip has not. Where a
+    mask is given and --track flow, the mask is of the first frame."""
+    if mask is not None and mask.still is not None and options.track == "flow":
+        options.mask_frame = options.mask_frame or 0
+    if options.mask_frame is None:
+        return
+    if mask is None or mask.still is None:
+        what = "there is none" if mask is None else f"{mask.path} has one for each frame"
+        raise EVLMError(f"--mask-frame says of which frame the one picture of --mask is, and {what}")
+    if options.mask_frame >= clip.count:
+        last = clip.count - 1
+        raise EVLMError(f"--mask-frame {options.mask_frame}: frames 0 to {last} are taken of the clip")
 
 
 def handed_keys(options: argparse.Namespace) -> HandedKeys | None:

@@ -19,7 +19,7 @@ from ..errors import one_line
 from ..files.disk import refused, unwritten
 from ..files.lock import holding
 from .ask import at_terminal, remedy
-from .clip_flags import handed_keys, video_settings
+from .clip_flags import check_mask_frame, handed_keys, video_settings
 from .clip_progress import Progress
 from .outputs import Outputs
 
@@ -80,6 +80,7 @@ def _run(
     selection = replace(Selection.parse(options.frames, options.fps), limit=options.max_frames)
     clip = open_clip(options.video, selection)
     mask = None if options.mask is None else GivenMask.open(options.mask, clip)
+    check_mask_frame(options, mask, clip)
     codec = options.codec or "h264"
     names = [f"edited{_SUFFIX[codec]}", f"mask{_SUFFIX[codec]}", "trace.json", "sheet.png"]
     outputs.check(names)
@@ -111,6 +112,7 @@ def _run(
         mask=mask,
         handed=handed,
         tune=options.tune or 0,
+        mask_frame=options.mask_frame,
     )
     seconds: dict[str, float] = {}
     try:

@@ -34,7 +34,7 @@ from .carried import CarriedChain
 from .frames import FileFrames
 from .handed import Asked, HandedChain, HandedKeys, write_keys
 from .masks import MaskStore
-from .places import follow, look
+from .places import FLOWS, follow, follow_given, look
 from .steps import StepChain, clip_steps
 from .trim import trim
 
@@ -64,9 +64,10 @@ class ClipJob:
 
     request: what is asked; its original are the frames that the reasoner looks at. form: how the clip is
     written. anyway: paint by a plan that is doubted, too. notes: grows with what a user should know. mask:
-    where the edit goes, given by somebody. on_step: of each painting, as `edit_windows` has it. on_frames:
-    sees the frames as they are before a codec. handed: edited keyframes, which are carried over the clip
-    though nothing is painted. tune: steps in which the editor is tuned to the clip before it paints.
+    where the edit goes, given by somebody; mask_frame: the one frame that it is of, where it is followed.
+    on_step: of each painting, as `edit_windows` has it. on_frames: sees the frames as they are before a
+    codec. handed: edited keyframes, which are carried over the clip though nothing is painted. tune: steps in
+    which the editor is tuned to the clip before it paints.
     """
 
     clip: ClipFile
@@ -87,6 +88,7 @@ class ClipJob:
     on_frames: OnFrames | None = None
     handed: HandedKeys | None = None
     tune: int = 0
+    mask_frame: int | None = None
 
     def reason(self) -> Reasoned:
         """The plan; that of an earlier run where there is one."""
@@ -109,8 +111,8 @@ class ClipJob:
     def places(self, reasoned: Reasoned) -> MaskStore:
         """Where the steps of the plan go in every frame: those that are not known yet are looked for.
 
-        A tracker goes through the whole clip, so that it gives what `Pipeline.plan` gives of all frames in
-        memory at once.
+        A tracker, or the motion, goes through the whole clip, so that it gives what `Pipeline.plan` gives of
+        all frames in memory at once.
         """
         store = MaskStore(self.work, len(reasoned.trace.plan.steps), self.clip.height, self.clip.width)
         whole = self.work / "places.done"
@@ -118,7 +120,9 @@ class ClipJob:
             self._note(self._noted())
             return store
         size = max(_PLACED // (self.clip.height * self.clip.width), 2)
-        if self.mask is None and self.pipeline.tracks(self.video):
+        if self.mask is not None and self.mask_frame is not None:
+            follow_given(self, reasoned, store, size)
+        elif self.mask is None and (self.pipeline.tracks(self.video) or self._flows()):
             follow(self, reasoned, store, size)
         else:
             look(self, reasoned, store, size)
@@ -128,6 +132,12 @@ class ClipJob:
                 path.unlink()
         self._keep([])
         return store
+
+    def _flows(self) -> bool:
+        """Whether the plan's own mask goes along the motion: nobody else knows where it is."""
+        if self.video.track == "flow" or (self.video.track == "auto" and self.pipeline.grounder is None):
+            return True
+        return any(self.work.glob(FLOWS))  # the detector found nothing: an earlier run has begun it
 
     def given(self, plan: Plan, masks: Sequence[Tensor | None]) -> MaskStore:
         """As `places`, where masks are given: for each step of the plan [F or 1, H, W] in 0..1, or None for

@@ -18,6 +18,7 @@ from ..masks import box_mask
 from ..plan.mask_codec import mask_iou
 from ..plan.trace import Plan
 from .region import SHARPENS, PlanRegion, Region, decide
+from .tracks import Tracks
 
 COVERS = 0.9  # share of what was followed that a plan's rectangle holds, to be one for the whole clip
 
@@ -105,6 +106,20 @@ def decide_followed(
         why = f"what is followed is not the plan's (IoU {agreement:.2f}): the plan's own mask is taken"
         return ClipRegion(lambda first, stop: asked.expand(stop - first, -1, -1), [*notes, why])
     return ClipRegion(followed, [*notes, f"what the plan means is followed (IoU {agreement:.2f})"])
+
+
+def decide_carried(region: PlanRegion, tracks: Tracks) -> ClipRegion:
+    """The plan's own mask as it was carried along the motion; a rectangle stays one. region: the plan's."""
+    notes = [*region.notes, "nobody followed it: the plan's own mask is carried along the motion"]
+
+    def masks(first: int, stop: int) -> Tensor:
+        found = tracks.union(first, stop).float()
+        if not region.rectangle:
+            return found
+        boxes = {first + at: box for at, each in enumerate(found) if (box := bounding_box(each)) is not None}
+        return _drawn(boxes, first, stop, *found.shape[1:])
+
+    return ClipRegion(masks, notes)
 
 
 def _decided_alone(

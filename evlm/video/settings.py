@@ -10,7 +10,7 @@ from .together import MODES, Mode
 
 Propagate = Literal["auto", "none", "flow", "tokens"]
 PROPAGATE: tuple[str, ...] = get_args(Propagate)
-Track = Literal["auto", "every-frame", "plan"]
+Track = Literal["auto", "every-frame", "flow", "plan"]
 TRACK: tuple[str, ...] = get_args(Track)
 SHORT = 32
 """Up to so many frames, "auto" paints each of them."""
@@ -31,7 +31,8 @@ class VideoSettings:
         (tokens.py; `together` does not count then); "auto" is "none" for up to 32 frames, else "flow".
     keyframes: painted for "flow"; "auto", a number of them, or which ones.
     track: how things are followed: "auto" by SAM 2 where it can track, else as "every-frame", by detector and
-        segmenter in each; "plan" takes the plan's own mask for all frames.
+        segmenter in each, else as "flow", by the plan's own mask, carried along the motion from the first
+        frame; "plan" takes the plan's own mask for all frames.
     """
 
     together: Mode = "per-frame"

@@ -144,9 +144,74 @@ def test_without_a_detector_the_plans_own_box_is_followed() -> None:
 
 def test_without_any_model_the_plans_mask_is_taken() -> None:
     asked = path(0)[0]
-    place = place_clip(plan(asked), FRAMES, None, None, None)
-    assert place.mask is not None and torch.equal(place.mask, asked.expand(COUNT, -1, -1))
-    assert len(place.objects) == 0 and any("plan's own mask" in note for note in place.notes)
+    for still in (True, False):  # a frame of nothing but one colour says nothing of a motion
+        place = place_clip(plan(asked), FRAMES, None, None, None, still=still)
+        assert place.mask is not None and torch.equal(place.mask, asked.expand(COUNT, -1, -1))
+        assert len(place.objects) == 0 and any("plan's own mask" in note for note in place.notes)
+
+
+def moving(truth: Tensor) -> Tensor:
+    """Frames in which a picture of chance goes where the truth is, over another one."""
+    draw = torch.Generator().manual_seed(3)
+    thing, ground = torch.rand(2, SIZE // 4, SIZE // 4, 3, generator=draw).unbind()
+    thing, ground = (
+        torch.nn.functional.interpolate(each.movedim(-1, 0)[None], (SIZE, SIZE), mode="bilinear")[0]
+        for each in (thing, ground * 0.4)
+    )
+    frames = []
+    for on in truth:
+        x0, y0, _, _ = bounding_box(on) or (0, 0, 0, 0)
+        frames.append(torch.where(on > 0, thing.roll((y0, x0), (1, 2)), ground))
+    return torch.stack(frames).movedim(1, -1)
+
+
+def iou(found: Tensor | None, truth: Tensor) -> float:
+    assert found is not None
+    both = [(a > 0.5, b > 0.5) for a, b in zip(found, truth, strict=True)]
+    return min(float((a & b).sum() / (a | b).sum()) for a, b in both)
+
+
+def test_where_nobody_follows_it_the_plans_mask_goes_along_the_motion() -> None:
+    truth = path(3)
+    asked = plan_region(plan(truth[0]), SIZE, SIZE).mask
+    assert asked is not None
+    place = place_clip(plan(truth[0]), moving(truth), None, None, None)
+    assert iou(place.mask, torch.stack([asked.roll(3 * at, 1) for at in range(COUNT)])) > 0.85
+    assert [(box.frame, box.by_plan) for box in place.boxes] == [(0, True)]
+    assert any("carried along the motion" in note for note in place.notes)
+    still = place_clip(plan(truth[0]), moving(truth), None, None, None, still=True)
+    assert still.mask is not None and torch.equal(still.mask, asked.expand(COUNT, -1, -1))
+    nobody = place_clip(plan(truth[0]), moving(truth), Finds([]), None, None)
+    assert nobody.mask is not None and place.mask is not None and torch.equal(nobody.mask, place.mask)
+    assert "the detector found no cup" in nobody.notes[0]
+
+
+def test_the_segmenter_sharpens_the_mask_that_goes_along() -> None:
+    truth = path(3, notch=5)
+    coarse = truth[0].clone()
+    coarse[10:16, 2:8] = 1
+    coarse[10:12, 2:4] = 0
+    place = place_clip(plan(coarse), moving(truth), None, None, Cuts(truth))
+    assert iou(place.mask, truth) > 0.9 and "sharpened" in place.notes[0]
+
+
+def test_a_rectangle_goes_along_and_stays_one() -> None:
+    truth, roomy = path(3), path(3, y=8, side=16, notch=0)
+    place = place_clip(plan(roomy[0]), moving(truth), None, None, None)
+    assert place.mask is not None and iou(place.mask, roomy) > 0.75
+    for mask in place.mask:
+        x0, y0, x1, y1 = bounding_box(mask) or (0, 0, 0, 0)
+        assert bool((mask[y0:y1, x0:x1] == 1).all()) and int(mask.sum()) == (y1 - y0) * (x1 - x0)
+
+
+def test_the_way_of_something_does_not_go_along() -> None:
+    """A mask of all places that a thing comes to holds more than the thing."""
+    truth = path(6)
+    place = place_clip(plan(truth.amax(0)), moving(truth), None, None, None)
+    own = plan_region(plan(truth.amax(0)), SIZE, SIZE).mask
+    assert own is not None and place.mask is not None
+    assert torch.equal(place.mask, own.expand(COUNT, -1, -1))
+    assert any("does not move as one thing" in note for note in place.notes)
 
 
 def test_a_plan_that_asks_for_room_gets_it_where_the_thing_is() -> None:

@@ -122,14 +122,29 @@ def test_track_and_edit_by_a_plan_and_the_bundled_models(
     assert torch.equal(whole, by_mask)  # what Edit Video finds by itself is what Track finds
 
 
-def test_a_mask_by_hand_and_clicks_go_to_a_tracker_and_to_nothing_else(
+def test_a_mask_by_hand_and_clicks_go_along_the_motion_without_a_tracker(
+    clip: VideoFromFile, squares: torch.Tensor
+) -> None:
+    how = {"segmenter": call("EVLM_LoadSegmenter").args[0], "clip": clip}
+
+    def least(found: torch.Tensor) -> float:
+        both = [(a > 0.5, b > 0.5) for a, b in zip(found, squares, strict=True)]
+        return min(float((a & b).sum() / (a | b).sum()) for a, b in both)
+
+    found = call("EVLM_Track", hand_mask=squares[2:3], frame=2, **how).args[0]
+    assert torch.equal(found[2], squares[2]) and least(found) > 0.85
+    clicks = '[{"x": 20, "y": 30}, {"x": 60, "y": 60, "on": false}]'
+    assert least(call("EVLM_Track", points=clicks, frame=0, **how).args[0]) > 0.75
+    off = '[{"x": 20, "y": 30, "frame": 0}, {"x": 60, "y": 60, "on": false, "frame": 3}]'
+    with pytest.raises(part("evlm.errors").RequestError, match="all clicks in frame 3"):
+        call("EVLM_Track", points=off, **how)
+
+
+def test_a_mask_by_hand_and_clicks_go_to_a_tracker(
     clip: VideoFromFile, squares: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segmenter = call("EVLM_LoadSegmenter").args[0]
     errors = part("evlm.errors")
-    monkeypatch.setattr(part("nodes.track"), "tracker_of", lambda segmenter: None)
-    with pytest.raises(errors.RequestError, match="sam2_video"):
-        call("EVLM_Track", segmenter=segmenter, clip=clip, hand_mask=squares[:1])
     seen: dict[int, Any] = {}
 
     class Tracker:

@@ -21,8 +21,10 @@ from scripted import PAINT, EditCommand, edit_command
 from evlm.__main__ import main
 from evlm.clips import frames as clip_frames
 from evlm.files import pictures
+from evlm.files.clip_writer import write_clip
 from evlm.files.clips import read_clip
 from evlm.files.lock import holding
+from evlm.files.pictures import save_picture
 
 av = pytest.importorskip("av")
 NTSC = Fraction(30000, 1001)
@@ -209,6 +211,13 @@ def test_interrupted_it_says_that_it_goes_on(
         (["--video", "SOURCE", "--keyframes", "0"], "such as 0,40,80"),
         (["--video", "SOURCE", "--keyframes", "4", "--propagate", "none"], "leave one out"),
         (["--image", "a.png", "--propagate", "flow"], "--propagate is for --video"),
+        (["--video", "SOURCE", "--mask-frame", "3"], "one picture of --mask is, and there is none"),
+        (["--video", "SOURCE", "--mask", "SOURCE", "--mask-frame", "3"], "has one for each frame"),
+        (
+            ["--video", "SOURCE", "--mask", "MASK", "--mask-frame", "20"],
+            "frames 0 to 19 are taken of the clip",
+        ),
+        (["--image", "a.png", "--mask", "MASK", "--mask-frame", "0"], "--mask-frame is for --video"),
         (["--video", "TEXT"], "text.mp4"),
         (["--video", "SOUND"], "sound.mp4: it has no video in it"),
     ],
@@ -227,12 +236,42 @@ def test_what_does_not_fit_is_one_line(
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 4800), np.float32), format="fltp", layout="mono")
         frame.sample_rate = 48000
         container.mux([*tone.encode(frame), *tone.encode()])
-    names = {"SOURCE": source, "TEXT": tmp_path / "text.mp4", "SOUND": tmp_path / "sound.mp4"}
+    save_picture(tmp_path / "mask.png", torch.ones(1, 48, 64, 3))
+    names = {
+        "SOURCE": source,
+        "MASK": tmp_path / "mask.png",
+        "TEXT": tmp_path / "text.mp4",
+        "SOUND": tmp_path / "sound.mp4",
+    }
     words = [str(names.get(word, word)) for word in more]
     assert main(["edit", *words, "--prompt", "x", "--out", str(edit.out)]) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert why in said[-1] and said[-1].startswith("error: ")
     assert not edit.out.exists() or not list(edit.out.iterdir())
+
+
+@pytest.mark.parametrize("more", [["--mask-frame", "4"], ["--track", "flow"], []])
+def test_a_mask_of_one_frame_goes_along(edit: EditCommand, tmp_path: Path, more: list[str]) -> None:
+    """Without a word about its frame it is the same in all of them."""
+    ground, thing = torch.rand(2, 6, 8, 3, generator=torch.Generator().manual_seed(1)).unbind()
+    ground, thing = (each.repeat_interleave(8, 0).repeat_interleave(8, 1) for each in (ground * 0.5, thing))
+    frames, on = ground.expand(9, -1, -1, -1).clone(), torch.zeros(9, 48, 64)
+    for frame in range(9):
+        x = 4 + 3 * frame
+        frames[frame, 12:36, x : x + 24], on[frame, 12:36, x : x + 24] = thing[:24, :24], 1
+    write_clip(tmp_path / "a.mkv", (frames * 255).round() / 255, "ffv1")
+    given = 4 if "--mask-frame" in more else 0
+    save_picture(tmp_path / "mask.png", on[given : given + 1, ..., None].expand(-1, -1, -1, 3))
+    assert run(edit, tmp_path / "a.mkv", "--mask", str(tmp_path / "mask.png"), "--codec", "ffv1", *more) == 0
+    found = read_clip(edit.out / "mask.mkv").frames[..., 0] >= 0.5
+    if not more:
+        assert torch.equal(found, (on[:1] > 0).expand(9, -1, -1))
+        return
+    assert torch.equal(found[given], on[given] > 0)
+    both = [(a, b > 0) for a, b in zip(found, on, strict=True)]
+    assert min(float((a & b).sum() / (a | b).sum()) for a, b in both) > 0.9
+    notes = json.loads((edit.out / "trace.json").read_text())["notes"]
+    assert any(f"is of frame {given} and is followed along the motion" in note for note in notes)
 
 
 def test_one_frame_and_an_animation_are_clips_too(edit: EditCommand, tmp_path: Path) -> None:

@@ -133,6 +133,51 @@ def check(store: MaskStore, planned: Planned) -> None:
     assert {piece.doubt for piece in store.pieces} == {planned.doubt}
 
 
+class _Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_the_plans_own_mask_goes_along_in_pieces_too(
+    frames: Tensor, clip: Any, tracker: Tracker, looks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """looks: a detector that finds nothing is asked first."""
+    on = torch.zeros(SIDE, SIDE)
+    on[20:36, 10:24] = 1
+    plan = Plan("make it blue", ("cup",) if looks else (), BoxSpans().encode(on), "local")
+    monkeypatch.setattr(Red, "ground", lambda *_, **__: [])
+    monkeypatch.setattr(tracker_file, "EVERY", 2)
+    shown = frames.roll(-2, 0)  # what is seen from the first frame on
+    path = tmp_path / "a.mkv"
+    write_clip(path, shown, "ffv1")
+    nothing: Any = None
+    finder: Any = Red() if looks else None
+    pipeline = Pipeline(nothing, finder, None, nothing)
+    planned = pipeline.plan(Request(shown, "x"), reasoned(plan))
+    assert planned.steps[0].mask is not None and any("along the motion" in each for each in planned.notes)
+    assert float(planned.steps[0].mask[6, 20:36, 28:42].mean()) > 0.9
+    assert not planned.steps[0].mask[CUT - 2 :].any()
+    monkeypatch.setattr(job_file, "_PLACED", 3 * SIDE * SIDE)
+    job = replace(job_of(open_clip(path), tracker, tmp_path / "work"), anyway=True, pipeline=pipeline)
+    rename, left = pictures.os.replace, [7]
+
+    def killing(*paths: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise _Killed
+        rename(*paths)
+
+    monkeypatch.setattr(pictures.os, "replace", killing)
+    with pytest.raises(_Killed):
+        job.places(reasoned(plan))
+    monkeypatch.setattr(pictures.os, "replace", rename)
+    store = job.places(reasoned(plan))
+    assert torch.equal(store.some([0], range(COUNT)), planned.steps[0].mask >= 0.5)
+    job = replace(job, work=tmp_path / "still", video=VideoSettings(track="plan"))
+    wanted = (on >= 0.5).expand(COUNT, -1, -1)
+    assert torch.equal(job.places(reasoned(plan)).some([0], range(COUNT)), wanted)
+
+
 @pytest.mark.parametrize("name", PLANS)
 def test_in_pieces_it_is_what_it_is_in_memory(
     frames: Tensor, clip: Any, tracker: Tracker, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -150,10 +195,6 @@ def test_in_pieces_it_is_what_it_is_in_memory(
         check(store, planned)
         check(job.places(reasoned(PLANS[name])), planned)
         assert not list(job.work.glob("follow-*"))
-
-
-class _Killed(BaseException):
-    pass
 
 
 def test_killed_at_any_file_it_goes_on_with_the_same_bytes(

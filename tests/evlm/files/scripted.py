@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from evlm.__main__ import main
+from evlm.boxes import Box
 from evlm.edit import Edited, EditSettings
 from evlm.edit.masked import composite
 from evlm.pipeline import Pipeline
@@ -35,6 +36,16 @@ class Plans:
         where[height // 4 : height - height // 4, width // 4 : width - width // 4] = 1
         plan = Plan("paint the middle green", ("middle",), BoxSpans().encode(where), "local")
         return Reasoned("", 0, 0.0, trace=Trace("", "", "", plan))
+
+
+class Middle:
+    """A detector that finds it in every frame of a clip: the plan's place stays where it is."""
+
+    def ground(self, frames: Tensor, labels: Any, *_: Any, **__: Any) -> list[Box]:
+        height, width = frames.shape[1:3]
+        corners = map(float, (width // 4, height // 4, width - width // 4, height - height // 4))
+        box = Box(labels[0], 0.9, *corners)
+        return [replace(box, frame=frame) for frame in range(len(frames))] if len(frames) > 1 else []
 
 
 class Paints:
@@ -63,6 +74,6 @@ class EditCommand:
 
 def edit_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EditCommand:
     plans = Plans()
-    load: Callable[..., Pipeline] = lambda *_, **__: Pipeline(plans, None, None, Paints())  # noqa: E731
+    load: Callable[..., Pipeline] = lambda *_, **__: Pipeline(plans, Middle(), None, Paints())  # noqa: E731
     monkeypatch.setattr(Pipeline, "load", load)
     return EditCommand(tmp_path / "out", plans.requests)
