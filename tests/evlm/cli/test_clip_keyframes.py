@@ -16,7 +16,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "files"))
 from clip_maker import write_video
-from scripted import Plans
+from scripted import Middle, Plans
 
 from evlm.__main__ import main
 from evlm.clips.handed import KEYS_FILE, HandedKeys
@@ -48,7 +48,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def plans(editor: Any, monkeypatch: pytest.MonkeyPatch) -> Plans:
     plans = Plans()
-    load: Callable[..., Pipeline] = lambda *_, **__: Pipeline(plans, None, None, editor)  # noqa: E731
+    load: Callable[..., Pipeline] = lambda *_, **__: Pipeline(plans, Middle(), None, editor)  # noqa: E731
     monkeypatch.setattr(Pipeline, "load", load)
     return plans
 

@@ -13,7 +13,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "files"))
 from clip_maker import write_video
-from scripted import Plans, edit_command
+from scripted import Middle, Plans, edit_command
 
 from evlm.__main__ import main
 from evlm.clips.job import ClipJob
@@ -38,7 +38,7 @@ def test_the_editor_is_tuned_and_a_run_that_was_stopped_goes_on(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     editor = tiny_ip2p.load(tiny_ip2p.save_folder(tiny_ip2p.build(), tmp_path / "model"))
-    load: Callable[..., Pipeline] = lambda *_, **__: Pipeline(Plans(), None, None, editor)  # noqa: E731
+    load: Callable[..., Pipeline] = lambda *_, **__: Pipeline(Plans(), Middle(), None, editor)  # noqa: E731
     monkeypatch.setattr(Pipeline, "load", load)
     monkeypatch.setattr(tune_file, "EVERY", 2)
     monkeypatch.setattr(tune_file, "RATE", 0.1)

@@ -27,10 +27,10 @@ ROOT = Path(__file__).parents[3]
 CHILD = """
 import sys
 sys.path[:0] = {paths!r}
-from scripted import Paints, Plans
+from scripted import Middle, Paints, Plans
 from evlm.__main__ import main
 from evlm.pipeline import Pipeline
-Pipeline.load = lambda *_, **__: Pipeline(Plans(), None, None, Paints())
+Pipeline.load = lambda *_, **__: Pipeline(Plans(), Middle(), None, Paints())
 sys.exit(main(sys.argv[1:]))
 """
 

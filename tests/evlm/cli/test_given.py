@@ -12,7 +12,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "files"))
 from clip_maker import write_video
-from scripted import PAINT, Paints, Plans
+from scripted import PAINT, Middle, Paints, Plans
 
 from evlm.__main__ import main
 from evlm.errors import RequestError
@@ -33,7 +33,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Plans:
 
     def load(chosen: Any, reasoner: Any = None, *_: Any, **__: Any) -> Pipeline:
         assert reasoner is None or "reasoner" not in chosen
-        return Pipeline(reasoner or plans, None, None, Paints())
+        return Pipeline(reasoner or plans, Middle(), None, Paints())
 
     monkeypatch.setattr(Pipeline, "load", load)
     return plans
