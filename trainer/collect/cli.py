@@ -33,6 +33,12 @@ def add_parsers(commands: Any) -> None:
     )
     parser.add_argument("--only", choices=STAGES, help="up to this stage, and write no rows.jsonl")
     parser.add_argument("--limit", type=int, metavar="N", help="N questions alone, of every category")
+    parser.add_argument(
+        "--engine",
+        choices=("plain", "ray"),
+        default="plain",
+        help="ray: pictures are compared, hashed and masked on all cores of a Ray cluster",
+    )
     text = "write what is in a dataset, who made it and under whose rules, as Markdown"
     card: argparse.ArgumentParser = commands.add_parser("card", help=text, description=text)
     card.add_argument("folder", type=Path, metavar="FOLDER", help="dataset folder")
@@ -50,7 +56,12 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         return 1 if planned.missing else 0
     questions = first(planned.questions, options.limit)
-    made = make(recipe, questions, options.only, len(questions) == len(planned.questions))
+    engine = None
+    if options.engine == "ray":
+        from .ray import RayEngine
+
+        engine = RayEngine()
+    made = make(recipe, questions, options.only, len(questions) == len(planned.questions), engine)
     print(_said(recipe, made))
     for file in made.batches:
         out, model = file.with_name(file.name.replace("-in.", "-out.")), getattr(recipe.teacher, "model", "M")

@@ -15,8 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .pairs import AGREES
-
 _REACH = 0.24  # of the columns, around the middle: a seam lies there
 _JUMPS = 12  # columns that are looked at for a jump
 _STRONG = 90  # percentile of a row's own steps above which it jumps
@@ -24,6 +22,8 @@ _FLAT, _ROWS = 14, 0.97  # how near to a column's median so many of its rows are
 _SIDE = 64  # at which edges are compared
 _FOR_JUMP, _FOR_FLAT = 0.5, 0.3  # beside an agreement of up to 1
 _LEAST = 16  # pixels of a half
+_AGREES = 0.5  # more than of a pair: poles of one picture agree by less, and stand where a seam may be
+_SEEN = 0.4  # share of rows that jump at a seam, where it is no flat band
 
 
 class Seam(NamedTuple):
@@ -57,7 +57,10 @@ def split(picture: Image.Image) -> Halves | None:
             score = agrees + _FOR_JUMP * seam.jumps + _FOR_FLAT * seam.flat
             if best is None or score > best[0]:
                 best = score, Halves(picture.crop(left), picture.crop(right), seam, agrees)
-    return best[1] if best is not None and best[1].agrees >= AGREES else None
+    if best is None or best[1].agrees < _AGREES:
+        return None
+    seam = best[1].seam
+    return best[1] if seam.flat or seam.jumps >= _SEEN else None
 
 
 def _candidates(grey: NDArray[np.float32]) -> list[Seam]:

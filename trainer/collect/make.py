@@ -29,18 +29,20 @@ from ..run.lock import locked
 from .answers import Answers
 from .batch import FOLDER, Batches
 from .filters import TextFilter
-from .masks import MASKS_VERSION, MaskFinder
-from .near import PHASH_VERSION, clusters, phash, repeated
-from .pairs import compared, pair_problem
+from .masks import MASKS_VERSION
+from .near import PHASH_VERSION, clusters, repeated
+from .pairs import pair_problem
 from .pictures import Pictures, stamp
 from .plan import Question
+from .ray import RayEngine
 from .recipe import Recipe, Teacher
 from .rows import mask_task, row_of, task_of
 from .sources.item import Media
 from .split import split_of
-from .stages import Stage, key_of
+from .stages import Result, Stage, key_of
 from .teach import PROMPT_VERSION, taught
 from .teacher import Asked, BatchAsked
+from .work import Masking, comparing, hashing
 
 STAGES = ("pictures", "pairs", "teach", "masks")
 RECIPE = "recipe.yaml"  # as it was made, beside the rows
@@ -59,9 +61,16 @@ class Made:
     batches: tuple[Path, ...] = ()
 
 
-def make(recipe: Recipe, questions: Sequence[Question], only: str | None = None, whole: bool = True) -> Made:
+def make(
+    recipe: Recipe,
+    questions: Sequence[Question],
+    only: str | None = None,
+    whole: bool = True,
+    engine: RayEngine | None = None,
+) -> Made:
     """Does what is not done yet. whole: whether these are all that is planned; a part takes the place of no
-    more rows than it has itself. Raises ConfigError, RecordError, EndpointError, TrainingError."""
+    more rows than it has itself. engine: None does all in this process. Raises ConfigError, RecordError,
+    EndpointError, TrainingError."""
     out = Path(recipe.out)
     check_folder("out", out)
     if recipe.teacher is None and only not in ("pictures", "pairs"):
@@ -69,7 +78,7 @@ def make(recipe: Recipe, questions: Sequence[Question], only: str | None = None,
             "teacher: expected who writes the traces (bundled, or endpoint, model, terms); or --only pairs"
         )
     with locked(out, "making a dataset"):
-        return _Making(recipe, questions, out, whole).run(only)
+        return _Making(recipe, questions, out, whole, engine).run(only)
 
 
 class Taught(NamedTuple):
@@ -82,7 +91,15 @@ class Taught(NamedTuple):
 
 
 class _Making:
-    def __init__(self, recipe: Recipe, questions: Sequence[Question], out: Path, whole: bool) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        questions: Sequence[Question],
+        out: Path,
+        whole: bool,
+        engine: RayEngine | None = None,
+    ) -> None:
+        self.engine = engine
         self.recipe, self.questions, self.out, self.whole = recipe, questions, out, whole
         self.work = out / "work"
         self.dropped: list[dict[str, Any]] = []
@@ -154,10 +171,8 @@ class _Making:
         """{original's id: (filter, reason)} of pictures whose before and after are no pair."""
         pairs = {name: (paths[0][0], paths[1][0]) for name, paths in shown.items()
                  if len(paths) == 2 and len(paths[0]) == len(paths[1]) == 1}  # fmt: skip
-        stage = Stage(self.work / "pairs.jsonl")
         work = [(key_of(*each), each) for each in sorted(set(pairs.values()))]
-        with _bar("pairs", len(work)) as report:
-            stage.run(work, lambda each: compared(self.out / each[0], self.out / each[1]), _cores(), report)
+        stage = self._stage("pairs", work, comparing, str(self.out))
         found = {name: pair_problem(stage[key_of(*each)]) for name, each in pairs.items()}
         return {name: ("pair", reason) for name, reason in found.items() if reason}
 
@@ -200,13 +215,11 @@ class _Making:
         settings = self.recipe.masks
         if not settings.find:
             return taught
-        pictures = Pictures(self.out, self.recipe.frames)
-        finder = MaskFinder(self.out, settings, pictures)
-        stage = Stage(self.work / "masks.jsonl", pictures.flush)
         tasks = [mask_task(each.question, each.task, each.result) for each in taught]
         work = [(key_of(MASKS_VERSION, asdict(settings), task), task) for task in tasks]
-        with _bar("masks", len(work)) as report:
-            stage.run(work, finder.find, 1 if settings.segmenter else _cores(), report)
+        alone = bool(settings.segmenter)  # a model is held once
+        arguments = (str(self.out), asdict(settings), self.recipe.frames)
+        stage = self._stage("masks", work, Masking, *arguments, workers=1 if alone else _cores())
         good = []
         for each, (key, _) in zip(taught, work, strict=True):
             found = stage[key]
@@ -265,14 +278,30 @@ class _Making:
 
     def _hashes(self, paths: Iterable[str]) -> dict[str, int]:
         """The perceptual hash of each picture; of a flat one, near to none but itself, its name's."""
-        stage = Stage(self.work / "hashes.jsonl")
         work = [(key_of(PHASH_VERSION, path), path) for path in sorted(set(paths))]
-        with _bar("hashes", len(work)) as report:
-            stage.run(work, lambda path: {"phash": phash(self.out / path)}, _cores(), report)
+        stage = self._stage("hashes", work, hashing, str(self.out))
         values = {path: stage[key]["phash"] for key, path in work}
         return {
             path: int(Path(path).stem[:16], 16) if value is None else value for path, value in values.items()
         }
+
+    def _stage(
+        self,
+        name: str,
+        work: Sequence[tuple[str, Any]],
+        maker: Callable[..., Callable[[Any], Result]],
+        *arguments: Any,
+        workers: int = 0,
+    ) -> Stage:
+        """A stage whose work is done here, or by the engine. maker, arguments: `RayEngine.run` has them."""
+        do = maker(*arguments) if self.engine is None else None
+        stage = Stage(self.work / f"{name}.jsonl", getattr(do, "flush", lambda: None))
+        with _bar(name, len(work)) as report:
+            if do is not None:
+                stage.run(work, do, workers or _cores(), report)
+            elif self.engine is not None:
+                self.engine.run(stage, work, maker, arguments, report)
+        return stage
 
     def _spare(self, count: int) -> None:
         """Raises ConfigError where `count` rows would take the place of more."""

@@ -100,7 +100,7 @@ class Stage:
         held: list[tuple[str, Result]] = []
         last = time.monotonic()
         try:
-            with closing(_in_order(self._left(work, report), do, workers, stop)) as done:
+            with closing(_in_order(self.left(work, report), do, workers, stop)) as done:
                 for key, result in done:
                     held.append((key, result))
                     report(1)
@@ -110,9 +110,8 @@ class Stage:
         finally:
             self.add(held)
 
-    def _left(
-        self, work: Iterable[tuple[str, T]], report: Callable[[int], object]
-    ) -> Iterator[tuple[str, T]]:
+    def left(self, work: Iterable[tuple[str, T]], report: Callable[[int], object]) -> Iterator[tuple[str, T]]:
+        """What has no result yet, each once; the rest is reported as done."""
         asked: set[str] = set()
         for key, each in work:
             if key in self or key in asked:
