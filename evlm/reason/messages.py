@@ -188,7 +188,7 @@ def encode(processor: Any, chats: Sequence[Chat], answers: Sequence[str] = (), *
             videos_kwargs["fps"] = [len(clip.indices) / clip.total * clip.rate for clip in clips]
         kwargs["videos_kwargs"] = videos_kwargs
         if type(processor).__name__ == "Qwen3VLProcessor":
-            texts = [_unmarked_videos(processor, text) for text in texts]
+            texts = [unmarked_videos(processor, text) for text in texts]
     return processor(
         text=texts,
         images=images or None,
@@ -217,7 +217,7 @@ def _begins_with_video(chat: Chat) -> bool:
     return bool(next(item["type"] for item in content if item["type"] != "text") == "video")
 
 
-def _unmarked_videos(processor: Any, text: str) -> str:
+def unmarked_videos(processor: Any, text: str) -> str:
     """Qwen3-VL's processor marks each pair of a video's frames, behind its time. The marks of the template,
     around the whole, are taken off by some versions of transformers (4.57) and left by others (5.24)."""
     start, video, end = processor.vision_start_token, processor.video_token, processor.vision_end_token

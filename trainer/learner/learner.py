@@ -10,9 +10,8 @@ from torch import Tensor
 
 from evlm.adapter.checkpoint import AdapterMeta, config_hash
 from evlm.adapter.lora import Lora
-from evlm.errors import ModelError, RecordError
+from evlm.errors import RecordError
 from evlm.models.loading import pick_device
-from evlm.models.zoo import resolve
 from evlm.plan.mask_codec import get_codec
 from evlm.reason.backbone import load_backbone
 from evlm.reason.messages import Chat, build_messages
@@ -25,6 +24,7 @@ from ..model.logprobs import How, base_of
 from ..model.packing import checkpoint_layers, is_checkpointed
 from ..model.ranks import Ranks
 from ..model.shards import Shards, supported
+from ..model.skeleton import base_folder
 from .adapter import REFERENCE, lora_targets
 from .rows import Example, Rows, rows_for
 
@@ -45,7 +45,7 @@ class Learner:
     features: Features = field(init=False)
 
     def __post_init__(self) -> None:
-        self.collate = Collator(self.processor)
+        self.collate = Collator(self.processor, base_of(self.model).config)
         self.features = Features(base_of(self.model))
 
     def batch(self, examples: list[Example]) -> Batch:
@@ -98,7 +98,7 @@ def load_learner(config: Config, ranks: Ranks | None = None) -> Learner:
     if split:
         supported()
     backbone = load_backbone(
-        resolve(config.model.base, "reasoner"),
+        base_folder(config.model.base),
         config.model.adapter,
         config.model.dtype,
         torch.device("cpu") if split else device,  # no GPU ever holds all of what is split
@@ -106,8 +106,6 @@ def load_learner(config: Config, ranks: Ranks | None = None) -> Learner:
         config.model.quantize,
         config.model.max_pixels,
     )
-    if backbone.family != "qwen2_vl":
-        raise ModelError(f"{config.model.base} is a {backbone.family}; trained are Qwen2-VL models")
     targets = lora_targets(backbone.model, settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

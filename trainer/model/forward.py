@@ -1,16 +1,13 @@
-"""A forward of Qwen2-VL up to the last hidden state, with explicit positions and equal pictures in one
-matmul.
+"""A forward of Qwen2-VL, Qwen2.5-VL or Qwen3-VL up to the last hidden state, with explicit positions and
+equal pictures in one matmul (`towers`).
 
-The model's own vision tower attends picture by picture in a Python loop, which on a CPU costs more than the
-arithmetic; pictures of one size are one batch here. `model.model(...)` is the oracle
-(tests/trainer/model/test_batch.py).
+`model.model(...)` is the oracle (tests/trainer/model/test_batch.py, test_families.py).
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import replace
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -19,51 +16,62 @@ from torch import Tensor
 
 from .batch import Batch
 from .token_count import count_fed
+from .towers import all_features, picture_features, tower_states
+
+__all__ = ["Embedded", "Features", "embed_inputs", "hidden_and_seen", "hidden_states", "tower_states"]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """tokens: embeddings [B, L, width] with the pictures in their places. deep: what the language model of a
+    Qwen3-VL takes beside them, its pictures' features of the first layers; empty elsewhere. states: the
+    vision tower's, [patches, vision width], where its pictures have one size and are not known yet."""
+
+    tokens: Tensor
+    deep: dict[str, Any]
+    states: Tensor | None = None
+
+    def longer(self, extra: int) -> dict[str, Any]:
+        """`deep` for rows to which `extra` tokens that are no pictures have been added."""
+        if not self.deep:
+            return {}
+        mask = self.deep["visual_pos_masks"]
+        return {**self.deep, "visual_pos_masks": torch.nn.functional.pad(mask, (0, extra))}
 
 
 def hidden_states(model: Any, batch: Batch) -> Tensor:
-    """Last hidden states [B, L, width] of a Qwen2VLForConditionalGeneration. Padding holds garbage."""
+    """Last hidden states [B, L, width] of a Qwen-VL's ForConditionalGeneration. Padding holds garbage."""
     return hidden_and_seen(model, batch)[0]
 
 
 def hidden_and_seen(model: Any, batch: Batch) -> tuple[Tensor, Tensor | None]:
     """As `hidden_states`, and the vision tower's last states [patches, vision width] before they are merged;
-    None for pictures of different sizes, which go through the tower's own forward."""
-    core = model.model
-    embeds, states = embed_inputs(model, batch)
+    None for pictures of different sizes."""
+    embedded = embed_inputs(model, batch)
     count_fed(batch.attention_mask.sum())
-    out = core.language_model(
-        inputs_embeds=embeds,
+    out = model.model.language_model(
+        inputs_embeds=embedded.tokens,
         attention_mask=batch.attention_mask.long(),
         position_ids=batch.position_ids,
         use_cache=False,
+        **embedded.deep,
     )
-    return out.last_hidden_state, states
+    return out.last_hidden_state, embedded.states
 
 
-def embed_inputs(model: Any, batch: Batch) -> tuple[Tensor, Tensor | None]:
-    """Token embeddings [B, L, width] with the pictures in their places, and the tower's states as above."""
+def embed_inputs(model: Any, batch: Batch) -> Embedded:
+    """The batch's tokens and pictures as the language model takes them."""
     core = model.model
     embeds = core.get_input_embeddings()(batch.input_ids)
-    states = None
-    if batch.features is not None:
-        embeds = _place(embeds, batch, batch.features)
-    elif len(batch.grids):
-        pixels = batch.pixels.to(embeds.device)
-        sizes = {(h, w) for _, h, w in batch.grids.tolist()}
-        if len(sizes) == 1:
-            states = tower_states(core.visual, pixels, *sizes.pop()).flatten(0, 1)
-            features = core.visual.merger(states)
-        else:
-            out = core.visual(pixels, grid_thw=batch.grids)
-            features = getattr(out, "pooler_output", out)  # a tensor before transformers 5
-        embeds = _place(embeds, batch, features)
-    return embeds, states
-
-
-def _place(embeds: Tensor, batch: Batch, features: Tensor) -> Tensor:
-    where = batch.vision_mask[..., None].to(embeds.device)
-    return embeds.masked_scatter(where, features.to(embeds.device, embeds.dtype))
+    states, features = None, batch.features
+    if features is None and len(batch.grids):
+        features, states = all_features(core.visual, batch.pixels.to(embeds.device), batch.grids.tolist())
+    if features is None:
+        return Embedded(embeds, {})
+    seen, *levels = features.to(embeds.device, embeds.dtype).split(embeds.shape[-1], -1)
+    where = batch.vision_mask.to(embeds.device)
+    deep = {"visual_pos_masks": where, "deepstack_visual_embeds": levels} if levels else {}
+    return Embedded(embeds.masked_scatter(where[..., None], seen), deep, states)
 
 
 class Features:
@@ -91,7 +99,7 @@ class Features:
 
     @torch.no_grad()
     def _of(self, pixels: Tensor, grid: Tensor) -> Tensor:
-        """[tokens, width] of one picture, on the CPU."""
+        """[tokens, width * (1 + levels)] of one picture, on the CPU."""
         pixels = pixels.cpu().contiguous()
         key = sha256(repr(grid.tolist()).encode() + pixels.view(torch.uint8).numpy().tobytes()).digest()
         if key in self._kept:
@@ -99,54 +107,10 @@ class Features:
             self._kept.move_to_end(key)
             return self._kept[key]
         _, h, w = grid.tolist()
-        features = self.core.visual.merger(
-            tower_states(self.core.visual, pixels.to(self.core.device), h, w).flatten(0, 1)
-        )
+        features, _ = picture_features(self.core.visual, pixels.to(self.core.device), h, w)
         self._kept[key] = features = features.cpu()
         self.bytes += features.nbytes
         while self.bytes > self.limit:
             _, oldest = self._kept.popitem(last=False)
             self.bytes -= oldest.nbytes
         return features
-
-
-def tower_states(tower: Any, pixels: Tensor, h: int, w: int) -> Tensor:
-    """Last hidden states [n, h * w, vision width] of n pictures of h x w patches. `pixels` [n * h * w,
-    dim]."""
-    x = tower.patch_embed(pixels).view(len(pixels) // (h * w), h * w, -1)
-    cos, sin = _rotary(h, w, tower.spatial_merge_size, tower.blocks[0].attn.head_dim)
-    for block in tower.blocks:
-        x = x + _attend(block.attn, block.norm1(x), cos.to(x.device), sin.to(x.device))
-        x = x + block.mlp(block.norm2(x))
-    return x
-
-
-def _attend(attention: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Full attention inside each picture: x [n, patches, width]."""
-    n, p, _ = x.shape
-    q, k, v = attention.qkv(x).view(n, p, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
-    q, k = q * cos + _rotate(q) * sin, k * cos + _rotate(k) * sin
-    q, k = q.to(v.dtype), k.to(v.dtype)
-    seen = torch.nn.functional.scaled_dot_product_attention(q, k, v)  # which holds no [patches, patches]
-    return attention.proj(seen.transpose(1, 2).reshape(n, p, -1))
-
-
-def _rotate(x: Tensor) -> Tensor:
-    a, b = x.chunk(2, -1)
-    return torch.cat((-b, a), -1)
-
-
-@lru_cache(maxsize=64)
-def _rotary(h: int, w: int, merge: int, head_dim: int) -> tuple[Tensor, Tensor]:
-    """Axial rotary cosines and sines [patches, head_dim], in the processor's order of patches (merged
-    blocks)."""
-    rows, columns = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
-    at = (
-        torch.stack((rows, columns), -1)
-        .view(h // merge, merge, w // merge, merge, 2)
-        .transpose(1, 2)
-        .reshape(-1, 2)
-    )
-    frequencies = 10000.0 ** -(torch.arange(0, head_dim // 2, 2) / (head_dim // 2))
-    angles = (at[..., None] * frequencies).flatten(1).repeat(1, 2)
-    return angles.cos(), angles.sin()

@@ -1,4 +1,4 @@
-"""Log-probabilities of responses under a Qwen2-VL, each prompt computed once for all responses behind it.
+"""Log-probabilities of responses under a Qwen-VL, each prompt computed once for all responses behind it.
 
 A response is scored behind a prompt: log rho(y_j | x_i). There are three ways to the same numbers:
 
@@ -29,7 +29,7 @@ from evlm.reason.transformers_compat import cache_name
 
 from .attention_mask import additive_mask, block_mask
 from .batch import Batch
-from .forward import embed_inputs
+from .forward import Embedded, embed_inputs
 from .packing import row_states
 from .prompts import Prompts
 from .token_count import count_fed
@@ -48,8 +48,8 @@ def sequence_logps(
 ) -> Tensor:
     """log rho(responses[n] | prompts[owner[n]]), summed over tokens, in nats: [N], float32 at least.
 
-    `model` is a Qwen2VLForConditionalGeneration or a PeftModel around one, on any device. With a graph unless
-    under no_grad.
+    `model` is a Qwen-VL's ForConditionalGeneration or a PeftModel around one, on any device. With a graph
+    unless under no_grad.
     """
     if not responses:
         return torch.zeros(0, device=base_of(model).device)
@@ -84,7 +84,7 @@ def response_states(
 
 
 def base_of(model: Any) -> Any:
-    """The Qwen2VLForConditionalGeneration itself, adapters in place."""
+    """The ForConditionalGeneration itself, adapters in place."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
@@ -158,13 +158,14 @@ def _packed_states(base: Any, prompts: Prompts, responses: Sequence[Tensor], own
             places[n] = row, torch.tensor([last, *range(first + at, first + at + fed)])
             at += fed
     count_fed((block >= 0).sum())
-    embeds = _embed(base, b)
-    embeds = torch.cat([embeds, base.get_input_embeddings()(ids.to(device))], 1)
+    embedded = embed_prompts(base, b)
+    embeds = torch.cat([embedded.tokens, base.get_input_embeddings()(ids.to(device))], 1)
     out = base.model.language_model(
         inputs_embeds=embeds,
         attention_mask=additive_mask(block_mask(block.to(device)), embeds.dtype),
         position_ids=torch.cat([b.position_ids, positions], 2).to(device),
         use_cache=False,
+        **embedded.longer(extra),
     ).last_hidden_state
     return torch.cat([out[places[n][0], places[n][1].to(device)] for n in range(len(responses))])
 
@@ -188,11 +189,12 @@ def _single_states(base: Any, prompts: Prompts, responses: Sequence[Tensor]) -> 
     return torch.cat([each[n - 1 :] for each, n in zip(states, asked, strict=True)])
 
 
-def _embed(base: Any, batch: Batch) -> Tensor:
+def embed_prompts(base: Any, batch: Batch) -> Embedded:
+    """The prompts of a batch on the CPU, as the language model takes them."""
     device = base.device
     return embed_inputs(
         base, replace(batch, input_ids=batch.input_ids.to(device), grids=batch.grids.to(device))
-    )[0]
+    )
 
 
 # --- each prompt once ---
@@ -250,15 +252,16 @@ def _states_behind(
 ) -> Iterator[tuple[int, Tensor]]:
     """(n, states) of the responses n that stand behind these prompts: behind[n] is the prompt."""
     b, device = prompts.batch, base.device
-    embeds = _embed(base, b)
-    kept, dtype, cache_key = _Kept(), embeds.dtype, cache_name(base.model.language_model)
+    embedded = embed_prompts(base, b)
+    kept, dtype, cache_key = _Kept(), embedded.tokens.dtype, cache_name(base.model.language_model)
     block = torch.where(b.attention_mask, 0, -1).to(device)
     count_fed(b.attention_mask.sum())
     out = base.model.language_model(
-        inputs_embeds=embeds,
+        inputs_embeds=embedded.tokens,
         attention_mask=additive_mask(block_mask(block), dtype),
         position_ids=b.position_ids.to(device),
         use_cache=True,
+        **embedded.deep,
         **{cache_key: kept},
     ).last_hidden_state
     if not kept.layers:

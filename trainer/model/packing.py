@@ -38,20 +38,21 @@ def row_states(model: Any, batch: Batch) -> Tensor:
         return hidden_states(model, batch)[batch.attention_mask]
     packed = pack(batch)
     count_fed(packed.input_ids.shape[1])
-    embeds, _ = embed_inputs(model, packed)
+    embedded = embed_inputs(model, packed)
     with _attention(core):
         out = core(
-            inputs_embeds=embeds,
-            attention_mask={"full_attention": None},  # the blocks are the attention's own business
+            inputs_embeds=embedded.tokens,
+            attention_mask=None,  # the blocks are the attention's own business
             position_ids=packed.position_ids,
             use_cache=False,
             evlm_blocks=_Blocks.of(batch.attention_mask),
+            **embedded.deep,
         )
     return out.last_hidden_state[0]
 
 
 def checkpoint_layers(base: Any) -> None:
-    """From here on the backward pass of a Qwen2VLForConditionalGeneration in training computes each layer
+    """From here on the backward pass of a Qwen-VL's ForConditionalGeneration in training computes each layer
     again."""
     # transformers 4.57 has the second name alone; 6 is to have the first.
     enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable

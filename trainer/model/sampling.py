@@ -19,7 +19,7 @@ from evlm.reason.messages import Chat
 from evlm.reason.transformers_compat import cache_name
 
 from .attention_mask import additive_mask, block_mask
-from .logprobs import _embed, _Kept, base_of
+from .logprobs import _Kept, base_of, embed_prompts
 from .merged_lora import merged
 from .prompts import Prompts, split
 from .token_count import count_fed
@@ -122,15 +122,17 @@ def _grow(
     base: Any, prompts: Prompts, owner: Sequence[int], config: SampleConfig, seeds: Sequence[int]
 ) -> list[Tensor]:
     b, device = prompts.batch, base.device
-    kept, embeds = _Kept(), _embed(base, b)
+    kept, embedded = _Kept(), embed_prompts(base, b)
+    dtype = embedded.tokens.dtype
     cache_key = cache_name(base.model.language_model)
     block = torch.where(b.attention_mask, 0, -1).to(device)
     count_fed(b.attention_mask.sum())
     out = base.model.language_model(
-        inputs_embeds=embeds,
-        attention_mask=additive_mask(block_mask(block), embeds.dtype),
+        inputs_embeds=embedded.tokens,
+        attention_mask=additive_mask(block_mask(block), dtype),
         position_ids=b.position_ids.to(device),
         use_cache=True,
+        **embedded.deep,
         **{cache_key: kept},
     ).last_hidden_state
     at = torch.tensor(list(owner), device=device)
@@ -157,7 +159,7 @@ def _grow(
         count_fed(len(tokens))
         states = base.model.language_model(
             inputs_embeds=base.get_input_embeddings()(tokens[:, None]),
-            attention_mask=additive_mask(allowed, embeds.dtype),
+            attention_mask=additive_mask(allowed, dtype),
             position_ids=(positions + step).expand(3, -1)[..., None],
             use_cache=True,
             **{cache_key: cache},

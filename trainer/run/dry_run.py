@@ -18,7 +18,6 @@ from evlm.adapter.checkpoint import Expected, load_adapter
 from evlm.adapter.stacking import check_stackable
 from evlm.errors import ConfigError, EVLMError, ModelError
 from evlm.models.loading import pick_device, read_notes
-from evlm.models.zoo import resolve
 from evlm.plan.mask_codec import get_codec
 from evlm.reason.backbone import open_processor
 from evlm.reason.messages import get_style
@@ -30,11 +29,12 @@ from ..learner.adapter import lora_targets
 from ..learner.rows import Rows, rows_for
 from ..learner.state import States
 from ..model.batch import Collator
+from ..model.shapes import known_shape
 from ..model.shards import supported
-from ..model.skeleton import skeleton
+from ..model.skeleton import base_folder, skeleton
 from .heldout import Measured, open_held_out
 from .lock import check_free
-from .memory import Length, fixed, passing, split
+from .memory import Length, assumed, fixed, passing, split
 
 _PROBE = 16  # rows that are read to know how long they are
 
@@ -65,8 +65,9 @@ def plan(config: Config, fresh: bool = False) -> Plan:
     """What a run of this recipe would do and need. fresh: an earlier run in its folder does not count."""
     findings = _Findings()
     device = findings.need("model.device", lambda: _device(config))
-    base = findings.need("model.base", lambda: resolve(config.model.base, "reasoner"))
-    model = None if base is None else findings.need("model.base", lambda: _model(base))
+    base = findings.need("model.base", lambda: base_folder(config.model.base))
+    shape = base or known_shape(config.model.base)
+    model = None if shape is None else findings.need("model.base", lambda: skeleton(shape))
     trained = None if model is None else findings.need("lora", lambda: _trained(config, model))
     if model is not None and config.model.adapter:
         findings.need("model.adapter", lambda: _stacked(str(config.model.adapter), model))
@@ -92,8 +93,16 @@ def plan(config: Config, fresh: bool = False) -> Plan:
     rows = {} if base is None or _lacks(findings, "data") else _rows(config, base, findings)
     for number, phase in enumerate(config.stages):
         findings.lines.append(_stage(config, number, phase, rows.get(_kind(phase))))
-    if model is not None and trained is not None and rows and device is not None:
-        findings.lines += _memory(config, model, trained, rows, device)
+    if model is not None and trained is not None:
+        lengths = {kind: length for kind, (_, length) in rows.items()}
+        if not lengths:
+            guess = assumed(config, model)
+            lengths = {_kind(phase): guess for phase in config.phases}
+            findings.lines.append(
+                f"rows are not read; assumed of each: {guess.prompt:.0f} + {guess.answer:.0f} tokens, "
+                "a picture as large as max_pixels lets it be"
+            )
+        findings.lines += _memory(config, model, trained, lengths, device)
     if done:
         findings.lines.append(
             f"goes on from step {done:,} of {sum(phase.steps for phase in config.stages):,}"
@@ -122,13 +131,6 @@ def _device(config: Config) -> torch.device:
             "out, or use a machine that has one"
         )
     return device
-
-
-def _model(base: Path) -> Any:
-    model = skeleton(base)
-    if model.config.model_type != "qwen2_vl":
-        raise ModelError(f"{base} is a {model.config.model_type}; trained are Qwen2-VL models")
-    return model
 
 
 def _trained(config: Config, model: Any) -> int:
@@ -239,26 +241,32 @@ def _stage(config: Config, number: int, phase: Phase, rows: tuple[Rows, Length] 
 
 
 def _memory(
-    config: Config, model: Any, trained: int, rows: Mapping[Any, tuple[Rows, Length]], device: torch.device
+    config: Config,
+    model: Any,
+    trained: int,
+    lengths: Mapping[tuple[str, bool], Length],
+    device: torch.device | None,
 ) -> list[str]:
-    """The stage that needs most, part by part, against what there is."""
+    """The stage that needs most, part by part, against what there is. device: None where the recipe's is not
+    here; then as on CUDA."""
     always = fixed(config, model, trained)
     text = model.config.text_config
     stages = [
-        (number, passing(config, phase, text, rows[_kind(phase)][1], device.type))
+        (number, passing(config, phase, text, lengths[_kind(phase)], device.type if device else "cuda"))
         for number, phase in enumerate(config.phases)
-        if _kind(phase) in rows
+        if _kind(phase) in lengths
     ]
     number, most = max(stages, key=lambda stage: sum(stage[1].values()))
-    whole = sum(always.values()) + sum(most.values())
-    there = _available(device)
-    lines = [f"memory on {device}, estimated: {_size(whole)} of {_size(there)}, most of it in stage {number}"]
+    whole, there = sum(always.values()) + sum(most.values()), _available(device) if device else None
+    of = f" of {_size(there)}" if there else ""
+    where = device or config.model.device
+    lines = [f"memory on {where}, estimated: {_size(whole)}{of}, most of it in stage {number}"]
     lines += [f"  {name} {_size(value)}" for name, value in {**always, **most}.items()]
     if config.model.shard:
         lines.append(
             f"  of several processes each holds a part of {_size(split(config, model))} of the weights"
         )
-    if whole > there:
+    if there and whole > there:
         remedies = ["lower phases' micro_batch", "take a 16-bit dtype, model.quantize or a smaller model"]
         remedies += [] if config.model.checkpointing else ["model.checkpointing"]
         remedies += [] if config.model.shard else ["or split it over several processes with model.shard"]

@@ -8,12 +8,19 @@ from typing import Any
 
 from torch import nn
 
+from evlm.reason.backbone import DEFAULT_MAX_PIXELS
+from evlm.reason.system_text import tuned_text
+
 from ..config.recipe import Config, Phase
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 FOUR_BIT = 0.516  # bytes of an NF4 weight with its doubly quantised scales (QLoRA, arXiv 2305.14314)
 _LOGITS = {"cpu": 1 << 22}  # as trainer.model.logprobs chunks them; elsewhere 1 << 28
 _TOGETHER = {"cpu": 32}  # as trainer.model.sampling grows them; elsewhere 256
+
+
+LETTERS = 4.0  # of a token, in English
+ANSWER = 250.0  # tokens of a trace with its mask
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,15 @@ class Length:
     @property
     def row(self) -> float:
         return self.prompt + self.answer
+
+
+def assumed(config: Config, model: nn.Module) -> Length:
+    """A row that nobody has read: the words of the full style, one picture as large as the recipe lets it be,
+    and an answer of the length that the procedural world's have in Qwen's vocabulary."""
+    vision: Any = model.config.vision_config  # type: ignore[union-attr]
+    side = vision.patch_size * vision.spatial_merge_size
+    prompt = len(tuned_text(8)) / LETTERS + (config.model.max_pixels or DEFAULT_MAX_PIXELS) // side**2
+    return Length(prompt, ANSWER, prompt + ANSWER)
 
 
 def fixed(config: Config, model: nn.Module, trained: int) -> dict[str, float]:
@@ -107,5 +123,5 @@ def kept(config: Config, text: Any) -> float:
 
 def cached(text: Any) -> float:
     """Numbers that all layers' keys and values hold, for each token."""
-    heads = text.hidden_size * text.num_key_value_heads / text.num_attention_heads
-    return 2.0 * text.num_hidden_layers * heads
+    head = getattr(text, "head_dim", None) or text.hidden_size / text.num_attention_heads
+    return 2.0 * text.num_hidden_layers * head * text.num_key_value_heads

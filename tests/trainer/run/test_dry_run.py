@@ -102,10 +102,10 @@ def test_a_model_of_another_family_is_said_before_it_is_loaded(tmp_path: Path) -
     for file in resolve("bundled", "reasoner").iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     content = json.loads((tmp_path / "config.json").read_text())
-    content["model_type"] = "qwen2_5_vl"
+    content["model_type"] = "qwen2_5_omni"
     (tmp_path / "config.json").write_text(json.dumps(content))
     (line,) = missing(WORLD, f"model.base={tmp_path}")
-    assert line.startswith("model.base: ") and "qwen2_5_vl" in line
+    assert line.startswith("model.base: ") and "qwen2_5_omni" in line
 
 
 def test_parameters_and_tokens_are_those_of_the_run() -> None:

@@ -1,0 +1,73 @@
+"""What a dry run says of a model of which nothing but its config.json is there, or not even that."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evlm.models.zoo import CATALOGUE, find
+from trainer.config.recipe import RECIPES, load_config
+from trainer.model.shapes import SHAPES
+from trainer.model.skeleton import skeleton
+from trainer.run.dry_run import plan
+
+REAL = [path.stem for path in RECIPES.glob("*.yaml") if load_config(path).model.base != "bundled"]
+
+
+def of_recipe(name: str) -> dict[str, Any]:
+    base = load_config(name).model.base
+    model = find(base)
+    return SHAPES[model.repo if model else base]
+
+
+def test_there_is_a_recipe_for_each_size_of_each_family() -> None:
+    assert set(REAL) >= {
+        "qwen2vl-2b-lora", "qwen2vl-7b-lora", "qwen25vl-3b-lora", "qwen25vl-7b-lora", "qwen3vl-2b-lora",
+        "qwen3vl-4b-lora", "qwen3vl-8b-lora",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(REAL))
+def test_a_recipe_is_planned_from_config_json_alone(name: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(of_recipe(name)))
+    settings = [f"model.base={tmp_path}", "model.device=cpu", f"out={tmp_path / 'run'}"]
+    dry_run = plan(load_config(name, [*settings, "model.quantize=null"]))
+    assert any(line.startswith("model.base: ") and "lacks" in line for line in dry_run.missing)
+    assert re.search(r"model .*: \d,[\d,]{9,} parameters; trained [\d,]+, LoRA of rank \d+", dry_run.text)
+    assert re.search(r"memory on cpu, estimated: [\d.]+ GB of ", dry_run.text)
+    assert "rows are not read; assumed of each: " in dry_run.text
+
+
+def test_a_known_model_is_planned_before_anything_is_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    dry_run = plan(load_config("qwen3vl-4b-lora", [f"out={tmp_path / 'run'}", "model.device=cuda"]))
+    assert any("--download qwen3-vl-4b" in line for line in dry_run.missing)
+    assert "model qwen3-vl-4b: 4,437,815,808 parameters" in dry_run.text
+    assert re.search(r"memory on cuda, estimated: \d+\.\d GB", dry_run.text)
+
+
+def test_the_known_shapes_weigh_what_their_downloads_do() -> None:
+    """A gigabyte less of weights than the catalogue's download says would be another model."""
+    known = {model.repo: model.size for model in CATALOGUE if model.repo in SHAPES}
+    assert len(known) == 5
+    for repo, size in known.items():
+        weights = sum(p.numel() for p in skeleton(SHAPES[repo]).parameters()) * 2
+        assert abs(weights / size - 1) < 0.01, (repo, weights, size)
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl_moe", "llava", None])
+def test_another_family_is_refused_in_a_sentence(family: str | None, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": family}))
+    lines = plan(
+        load_config("qwen3vl-4b-lora", [f"model.base={tmp_path}", f"out={tmp_path / 'run'}"])
+    ).missing
+    assert (
+        f"model.base: {tmp_path} is a {family}; trained are dense Qwen2-VL, Qwen2.5-VL and Qwen3-VL models"
+        in lines
+    )
