@@ -13,6 +13,7 @@ from pathlib import Path
 from evlm.errors import EVLMError
 
 COMMANDS = {
+    "start": ("trainer.start.cli", "look at a dataset and write a recipe for it, with reasons"),
     "run": ("trainer.run.cli", "train an adapter by a recipe"),
     "export": (
         "trainer.export.cli",

@@ -6,6 +6,7 @@ python -m trainer run trainer/recipes/tiny.yaml phases.0.steps=50 out=runs/try
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,15 +30,18 @@ RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """base: a name that `python -m evlm models` lists, or a folder; nothing is downloaded. adapter: LoRA that
-    is merged into it first. dtype: of its weights; the adapter is float32. quantize: "4bit" keeps the weights
-    in 4 bits, which needs CUDA and bitsandbytes; dtype is then that of the arithmetic. max_pixels: of a
-    picture, larger ones are reduced; None is one megapixel, as where the adapter is used. device: "auto" is
-    CUDA, Apple's, else the CPU. checkpointing: the backward pass computes each decoder layer again, which
-    keeps a fraction of the activations. shard: of several processes, each holds a part of every decoder layer
-    (FSDP2) and not all of them."""
+    """base: a name that `python -m evlm models` lists, or a folder; nothing is downloaded. train: what
+    learns: a LoRA; the merger, which makes tokens of what the vision tower sees; or every weight. The last
+    two are of sft phases alone, in float32, and end in a whole model's folder. adapter: LoRA that is merged
+    into it first. dtype: of its weights; the adapter is float32. quantize: "4bit" keeps the weights in 4
+    bits, which needs CUDA and bitsandbytes; dtype is then that of the arithmetic. max_pixels: of a picture,
+    larger ones are reduced; None is one megapixel, as where the adapter is used. device: "auto" is CUDA,
+    Apple's, else the CPU. checkpointing: the backward pass computes each decoder layer again, which keeps a
+    fraction of the activations. shard: of several processes, each holds a part of every decoder layer (FSDP2)
+    and not all of them."""
 
     base: str = "bundled"
+    train: Literal["lora", "merger", "full"] = "lora"
     adapter: str | None = None
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
     quantize: Literal["4bit"] | None = None
@@ -54,19 +58,27 @@ class ModelConfig:
             raise ConfigError("shard: 4-bit weights cannot be split; leave out model.shard or model.quantize")
         if self.quantize and self.adapter:
             raise ConfigError("an adapter cannot be merged into 4-bit weights; export it merged, as the base")
+        if self.train != "lora" and (self.quantize or self.shard or self.dtype != "fp32"):
+            raise ConfigError(
+                f"train {self.train!r}: weights that learn are fp32, whole in each process; leave out dtype, "
+                "quantize and shard, or train a lora"
+            )
 
 
 @dataclass(frozen=True)
 class LoraConfig:
     """rank, alpha: the update is alpha / rank * B A. dropout: on its input. targets: linear modules of the
-    language model by the end of their names; vision: all of the vision
-    tower's blocks as well."""
+    language model by the end of their names; vision: all of the vision tower's blocks as well. use_rslora:
+    alpha / sqrt(rank) in place of alpha / rank (arXiv 2312.03732). use_dora: directions and lengths of the
+    weights learn apart (arXiv 2402.09353)."""
 
     rank: int = 16
     alpha: float = 32.0
     dropout: float = 0.0
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     vision: bool = False
+    use_rslora: bool = False
+    use_dora: bool = False
 
     def __post_init__(self) -> None:
         _between("rank", self.rank, 1, 4096)
@@ -124,20 +136,27 @@ class Source:
 
 @dataclass(frozen=True)
 class Phase:
-    """steps: optimiser steps. batch: rows of a step. micro_batch: rows in memory at once; None is all.
-    lr: AdamW's, after `warmup` steps, falling to nothing over the last `cooldown` share. clip: of the
-    gradient's norm. explode: a step is dropped whose gradient's norm or loss is so many times the median of
-    the last steps'. kto: of a kto phase; rkto, rewards: of an rkto phase; eta0: of both. diagnose_every:
-    steps between looks at each term's gradient in an rkto phase; 0 never looks."""
+    """steps: optimiser steps; or epochs: so many times over the phase's rows. batch: rows of a step.
+    micro_batch: rows in memory at once; None is all. lr: AdamW's, after `warmup` steps. schedule: "level",
+    and falling to nothing over the last `cooldown` share; or falling all the way, "cosine" or "linear".
+    patience: the phase ends after so many measurements in a row that are not better than its best one, by the
+    held-out loss or by exact answers (patience_by); 0 never. clip: of the gradient's norm. explode: a step is
+    dropped whose gradient's norm or loss is so many times the median of the last steps'. kto: of a kto phase;
+    rkto, rewards: of an rkto phase; eta0: of both. diagnose_every: steps between looks at each term's
+    gradient in an rkto phase; 0 never looks."""
 
     kind: Literal["sft", "kto", "rkto"]
-    steps: int
+    steps: int = 0
+    epochs: float = 0.0
     batch: int = 16
     micro_batch: int | None = None
     lr: float = 1e-4
     weight_decay: float = 0.0
     warmup: int = 10
+    schedule: Literal["level", "cosine", "linear"] = "level"
     cooldown: float = 0.3
+    patience: int = 0
+    patience_by: Literal["loss", "exact"] = "loss"
     clip: float = 1.0
     explode: float = 1000.0
     kto: KTOConfig = field(default_factory=KTOConfig)
@@ -147,7 +166,11 @@ class Phase:
     eta0: Eta0Config = field(default_factory=Eta0Config)
 
     def __post_init__(self) -> None:
-        _between("steps", self.steps, 1, 10**9)
+        if bool(self.steps) == bool(self.epochs):
+            raise ConfigError("a phase has either steps or epochs")
+        _between("steps", self.steps, 0 if self.epochs else 1, 10**9)
+        _between("epochs", self.epochs, 0, 1e6)
+        _between("patience", self.patience, 0, 10**9)
         _between("batch", self.batch, 1 if self.kind == "sft" else 2, 65536)
         if self.micro_batch is not None:
             _between("micro_batch", self.micro_batch, 1, self.batch)
@@ -162,6 +185,14 @@ class Phase:
             raise ConfigError(
                 "eta0.over 'onpolicy' needs samples of the policy, which a kto phase does not draw"
             )
+
+    def length(self, rows: int | None) -> int:
+        """Steps of the phase over so many rows; None has no end. Raises ConfigError."""
+        if self.steps:
+            return self.steps
+        if rows is None:
+            raise ConfigError(f"epochs {self.epochs:g}: the world has no end; set steps, or data's rows")
+        return max(1, math.ceil(self.epochs * rows / self.batch))
 
 
 @dataclass(frozen=True)
@@ -203,6 +234,13 @@ class Config:
             _between(name, getattr(self, name), 1, 10**9)
         for name in ("eval_every", "sample_every"):
             _between(name, getattr(self, name), 0, 10**9)
+        if self.model.train != "lora" and any(phase.kind != "sft" for phase in self.phases):
+            raise ConfigError(
+                f"model.train {self.model.train!r}: kto and rkto hold a frozen adapter beside the one that "
+                "learns; train a lora, or leave sft phases alone"
+            )
+        if not self.eval_every and any(phase.patience for phase in self.phases):
+            raise ConfigError("patience counts measurements; set eval_every, the steps between them")
 
     @property
     def stages(self) -> list[Phase]:
@@ -212,12 +250,15 @@ class Config:
     @property
     def identity(self) -> str:
         """What a state belongs to, as JSON: all that the trained numbers depend on. Other numbers of steps
-        between saves or lines are the same run; so is another way to make it fit into memory, which changes
-        roundings alone."""
+        between saves or lines are the same run, where no phase ends by what is measured; so is another way to
+        make it fit into memory, which changes roundings alone."""
         values = asdict(self)
         for name in _FITTING:
             del values["model"][name]
-        return json.dumps({name: value for name, value in values.items() if name not in _BESIDE})
+        beside = set(_BESIDE)
+        if any(phase.patience for phase in self.phases):
+            beside -= {"eval_every", "eval_rows"}
+        return json.dumps({name: value for name, value in values.items() if name not in beside})
 
 
 def completed(recipe: Mapping[str, Any]) -> dict[str, Any]:

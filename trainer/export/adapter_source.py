@@ -93,6 +93,11 @@ def alone(learned: Learned) -> Learned:
 
 def _of_run(run: Path, config: Config, base: str) -> tuple[dict[str, Tensor], AdapterMeta]:
     """The adapter that a run ended with, or, where it has not ended or went on since, its newest state's."""
+    if config.model.train != "lora":
+        raise CheckpointError(
+            f"{run} trained the model's own weights (model.train {config.model.train}); its folder model/ is "
+            "the whole model, as it is, for Load EVLM and any program that takes the backbone"
+        )
     finished = run / "adapter.safetensors"
     state = States(run / "state", json.loads(config.identity), complete=completed).newest()
     step = 0 if state is None else state.progress.step
@@ -111,7 +116,8 @@ def _of_run(run: Path, config: Config, base: str) -> tuple[dict[str, Tensor], Ad
         if ".lora_" in name and ".default" in name
     }
     modules = {name.removeprefix(PEFT_PREFIX).partition(".lora_")[0] for name in tensors}
-    lora = Lora(config.lora.rank, config.lora.alpha, tuple(sorted(modules)))
+    settings = config.lora
+    lora = Lora(settings.rank, settings.alpha, tuple(sorted(modules)), settings.use_rslora, settings.use_dora)
     return tensors, _meta(lora, base, {"steps": step, "unfinished": True})
 
 

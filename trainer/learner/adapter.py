@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -36,14 +38,25 @@ def lora_targets(model: torch.nn.Module, settings: LoraConfig) -> list[str]:
     return chosen + ([name for name in seeing if ".blocks." in name] if settings.vision else [])
 
 
+def unfreeze(model: torch.nn.Module, train: str) -> None:
+    """What learns of a model whose own weights do: those of its "merger", Qwen3-VL's deepstack mergers among
+    them, or "full"."""
+    for name, parameter in model.named_parameters():
+        merging = ".visual." in f".{name}" and "merger" in name.split("visual.")[-1].partition(".")[0]
+        parameter.requires_grad_(train == "full" or merging)
+
+
 def save_learned(
     learner: Learner, path: Path, training: dict[str, Any], below: str | Path | None = None
 ) -> Path:
-    """Writes the adapter as the one file that the nodes and `--adapter` load. below: the adapter that was
-    merged into the base before this one was trained; the file does what both do."""
+    """Writes the adapter as the one file that the nodes and `--adapter` load; or the whole model's folder,
+    where its own weights learn. below: the adapter that was merged into the base before this one was trained;
+    the file does what both do."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if learner.train != "lora":
+        return _save_model(learner, path, training)
     from peft import get_peft_model_state_dict
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Where lm_head learns, PEFT would add all embeddings, which no loader takes for a part of an adapter.
     tensors = get_peft_model_state_dict(learner.model, save_embedding_layers=False)
     meta = replace(learner.meta, training=training)
@@ -55,6 +68,27 @@ def save_learned(
         save_adapter(above, tensors, meta)
         stack_adapters(below, above, path)
     return path
+
+
+def remove_learned(path: Path) -> None:
+    """What an earlier run left there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+
+
+def _save_model(learner: Learner, folder: Path, training: dict[str, Any]) -> Path:
+    """A folder as the hub's, which takes its place when all of it is written."""
+    fresh = folder.with_name(folder.name + ".tmp")
+    remove_learned(fresh)
+    learner.model.save_pretrained(fresh)
+    learner.processor.save_pretrained(fresh)
+    notes = {"prompt": learner.style.name, "mask_codec": learner.meta.mask_codec}
+    kept = {**notes, "max_frames": learner.max_frames, "training": training}
+    (fresh / "evlm.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    remove_learned(folder)
+    fresh.rename(folder)
+    return folder
 
 
 def freeze_reference(model: Any) -> None:

@@ -13,7 +13,7 @@ from evlm.adapter.lora import Lora
 from evlm.errors import RecordError
 from evlm.models.loading import pick_device
 from evlm.plan.mask_codec import get_codec
-from evlm.reason.backbone import load_backbone
+from evlm.reason.backbone import Backbone, load_backbone
 from evlm.reason.messages import Chat, build_messages
 from evlm.request import Request
 
@@ -25,7 +25,7 @@ from ..model.packing import checkpoint_layers, is_checkpointed
 from ..model.ranks import Ranks
 from ..model.shards import Shards, supported
 from ..model.skeleton import base_folder
-from .adapter import REFERENCE, lora_targets
+from .adapter import REFERENCE, lora_targets, unfreeze
 from .rows import Example, Rows, rows_for
 
 
@@ -33,7 +33,7 @@ from .rows import Example, Rows, rows_for
 class Learner:
     """The model with its adapter, and what turns examples into its inputs."""
 
-    model: Any  # peft.PeftModel
+    model: Any  # peft.PeftModel, or a transformers model whose own weights learn
     processor: Any
     style: Any
     codec: Any
@@ -41,6 +41,7 @@ class Learner:
     meta: AdapterMeta
     device: torch.device
     ranks: Ranks = field(default_factory=Ranks)
+    train: str = "lora"
     collate: Collator = field(init=False)
     features: Features = field(init=False)
 
@@ -80,6 +81,13 @@ class Learner:
         """What the phase learns from, in the words that this model was made for. Raises RecordError."""
         return rows_for(config, phase, self.style, self.codec)
 
+    @property
+    def names(self) -> tuple[str, str]:
+        """What a run leaves in its folder: the last and the best of what was learned."""
+        return (
+            ("adapter.safetensors", "best.safetensors") if self.train == "lora" else ("model", "best-model")
+        )
+
     def trainable(self) -> list[Tensor]:
         return [p for p in self.model.parameters() if p.requires_grad]
 
@@ -106,6 +114,8 @@ def load_learner(config: Config, ranks: Ranks | None = None) -> Learner:
         config.model.quantize,
         config.model.max_pixels,
     )
+    if config.model.train != "lora":
+        return _own_weights(config, backbone, ranks, device)
     targets = lora_targets(backbone.model, settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -116,6 +126,8 @@ def load_learner(config: Config, ranks: Ranks | None = None) -> Learner:
                 lora_alpha=settings.alpha,
                 lora_dropout=settings.dropout,
                 target_modules=targets,
+                use_rslora=settings.use_rslora,
+                use_dora=settings.use_dora,
             ),
         )
     if any(phase.kind != "sft" for phase in config.phases):
@@ -130,7 +142,13 @@ def load_learner(config: Config, ranks: Ranks | None = None) -> Learner:
     if config.model.checkpointing:
         checkpoint_layers(base_of(model))
     meta = AdapterMeta(
-        Lora(rank=settings.rank, alpha=settings.alpha, targets=tuple(sorted(targets))),
+        Lora(
+            rank=settings.rank,
+            alpha=settings.alpha,
+            targets=tuple(sorted(targets)),
+            rslora=settings.use_rslora,
+            dora=settings.use_dora,
+        ),
         base_model=config.model.base,
         base_config_hash=config_hash(backbone.model.config),
         prompt=backbone.style.name,
@@ -145,4 +163,30 @@ def load_learner(config: Config, ranks: Ranks | None = None) -> Learner:
         meta,
         device,
         ranks,
+    )
+
+
+def _own_weights(config: Config, backbone: Backbone, ranks: Ranks, device: torch.device) -> Learner:
+    """The backbone itself, some or all weights of which learn."""
+    unfreeze(backbone.model, config.model.train)
+    if config.model.checkpointing:
+        checkpoint_layers(backbone.model)
+    meta = AdapterMeta(
+        Lora(1, 1.0),
+        base_model=config.model.base,
+        base_config_hash=config_hash(backbone.model.config),
+        prompt=backbone.style.name,
+        mask_codec=backbone.codec,
+    )
+    codec = get_codec(backbone.codec)
+    return Learner(
+        backbone.model,
+        backbone.processor,
+        backbone.style,
+        codec,
+        backbone.max_frames,
+        meta,
+        device,
+        ranks,
+        config.model.train,
     )

@@ -46,7 +46,9 @@ class Progress:
     step: optimiser steps done, in all stages. tokens: fed since the run began. micro_batch: in use in this
     stage, where memory was too short for the recipe's. dropped: steps that were; in_a_row: of them since the
     last good one. losses, norms: of the last good steps of this stage. reference: fingerprint of the frozen
-    adapter and its base. best: "step" of the best measurement, and what it measured. contents: a hash of each
+    adapter and its base. best: "step" of the best measurement, and what it measured. lengths: steps of each
+    stage, as they were when the run began, or as the stage ended before its time. waited: measurements of
+    this stage since `lowest`, its best one; looked: the step of the last one. contents: a hash of each
     file of rows, by its path.
     """
 
@@ -60,6 +62,10 @@ class Progress:
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
     reference: str | None = None
+    lengths: list[int] = field(default_factory=list)
+    waited: int = 0
+    looked: int = 0
+    lowest: float | None = None
     best: dict[str, float] | None = None
     contents: dict[str, str] = field(default_factory=dict)
 

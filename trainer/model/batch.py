@@ -26,7 +26,7 @@ class Pictures:
 
     pixels: of the largest picture; least: of the smallest, None for the same (then all have one area). clip:
     (least, largest) of a video's frame; None for a picture's. together: these are of all frames of a video
-    (Qwen3-VL).
+    (Qwen3-VL). clip_mean, clip_std: of a video's colours, None for a picture's.
     """
 
     patch: int
@@ -38,10 +38,12 @@ class Pictures:
     least: int | None = None
     clip: tuple[int, int] | None = None
     together: bool = False
+    clip_mean: tuple[float, ...] | None = None
+    clip_std: tuple[float, ...] | None = None
 
     @classmethod
     def of(cls, processor: Any) -> Pictures:
-        ip, size = processor.image_processor, processor.video_processor.size
+        ip, videos = processor.image_processor, processor.video_processor
         return cls(
             ip.patch_size,
             ip.temporal_patch_size,
@@ -50,8 +52,10 @@ class Pictures:
             tuple(ip.image_std),
             int(ip.size["longest_edge"]),
             int(ip.size["shortest_edge"]),
-            (int(size["shortest_edge"]), int(size["longest_edge"])),
+            (int(videos.size["shortest_edge"]), int(videos.size["longest_edge"])),
             type(processor).__name__ == TIMED,
+            tuple(videos.image_mean),
+            tuple(videos.image_std),
         )
 
     def area(self, video: bool) -> tuple[int, int]:
@@ -239,7 +243,10 @@ def patchify(frames: Tensor, pictures: Pictures, video: bool = False) -> tuple[T
         frames = tv.resize(frames, list(to), tv.InterpolationMode.BICUBIC, antialias=True)
         height, width = to
     x = frames.float()
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (pictures.mean, pictures.std))
+    colours = (pictures.mean, pictures.std)
+    if video and pictures.clip_mean and pictures.clip_std:
+        colours = (pictures.clip_mean, pictures.clip_std)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in colours)
     x = (x - mean) / std
     if len(x) % pictures.temporal:  # a still is shown to both frames of a patch
         x = torch.cat([x, x[-1:].expand(pictures.temporal - len(x) % pictures.temporal, -1, -1, -1)])

@@ -76,6 +76,15 @@ def schedule(
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def decayed(step: int, steps: int, warmup: int, how: str, cooldown: float) -> float:
+    """As `schedule`, by the name that a recipe gives it: "level" with its cooldown, "cosine" or "linear"."""
+    if how == "level":
+        return schedule(step, steps, warmup, cooldown)
+    if how == "cosine" or step < warmup:
+        return schedule(step, steps, warmup)
+    return (steps - step) / max(1, steps - warmup)
+
+
 class MuonAdamW(torch.optim.Optimizer):
     """One optimiser with two kinds of parameter groups (`muon=True` or `False`); `set_lr(factor)` scales
     both."""

@@ -9,7 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from evlm.models.loading import read_json
 from evlm.models.zoo import find
+
+from .skeleton import BASES
 
 _Shape = dict[str, Any]
 _QWEN2 = ("depth", "embed_dim", "num_heads", "mlp_ratio", "patch_size", "hidden_size")
@@ -69,7 +72,9 @@ SHAPES: dict[str, _Shape] = {  # by the hub's name
 def known_shape(name: str) -> _Shape | Path | None:
     """What config.json says, or the folder of one, of a model that is named as a recipe names it; None where
     nothing is known of it."""
-    if (Path(name) / "config.json").is_file():
-        return Path(name)
+    file = Path(name) / "config.json"
+    if file.is_file():
+        family = read_json(file, "the configuration of a Hugging Face model").get("model_type")
+        return Path(name) if family in BASES else None
     model = find(name)
     return SHAPES.get(model.repo if model else name.partition("@")[0])

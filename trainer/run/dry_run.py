@@ -6,7 +6,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from evlm.reason.messages import get_style
 from ..config.recipe import Config, Phase, Source, completed
 from ..data.stream import Source as Folder
 from ..data.stream import Stream
-from ..learner.adapter import lora_targets
+from ..learner.adapter import lora_targets, unfreeze
 from ..learner.rows import Rows, rows_for
 from ..learner.state import States
 from ..model.batch import Collator
@@ -35,6 +35,7 @@ from ..model.skeleton import base_folder, skeleton
 from .heldout import Measured, open_held_out
 from .lock import check_free
 from .memory import Length, assumed, fixed, passing, split
+from .work import seconds, work
 
 _PROBE = 16  # rows that are read to know how long they are
 
@@ -86,13 +87,20 @@ def plan(config: Config, fresh: bool = False) -> Plan:
     done = 0 if fresh else findings.need("out", lambda: _done(config))
     if model is not None and trained is not None:
         every = sum(p.numel() for p in model.parameters())
-        share = f"LoRA of rank {config.lora.rank}"
+        share = {"merger": "the merger", "full": "all of it"}.get(
+            config.model.train, f"LoRA of rank {config.lora.rank}"
+        )
         findings.lines.append(
             f"model {config.model.base}: {every:,} parameters; trained {trained:,}, {share}"
         )
     rows = {} if base is None or _lacks(findings, "data") else _rows(config, base, findings)
+    steps = []
     for number, phase in enumerate(config.stages):
-        findings.lines.append(_stage(config, number, phase, rows.get(_kind(phase))))
+        known = rows.get(_kind(phase))
+        steps.append(
+            findings.need(f"phases.{number}", partial(_steps, phase, known)) if known else phase.steps
+        )
+        findings.lines.append(_stage(config, number, phase, known, steps[-1]))
     if model is not None and trained is not None:
         lengths = {kind: length for kind, (_, length) in rows.items()}
         if not lengths:
@@ -103,12 +111,14 @@ def plan(config: Config, fresh: bool = False) -> Plan:
                 "a picture as large as max_pixels lets it be"
             )
         findings.lines += _memory(config, model, trained, lengths, device)
+        if all(steps):
+            counts = {kind: known.count for kind, (known, _) in rows.items()}
+            findings.lines.append(_time(config, model, steps, lengths, counts, device))
     if done:
-        findings.lines.append(
-            f"goes on from step {done:,} of {sum(phase.steps for phase in config.stages):,}"
-        )
+        findings.lines.append(f"goes on from step {done:,} of {sum(filter(None, steps)):,}")
     if not _lacks(findings, "out"):
-        findings.lines.append(f"writes {config.out}/adapter.safetensors")
+        name = "adapter.safetensors" if config.model.train == "lora" else "model/, a whole model"
+        findings.lines.append(f"writes {config.out}/{name}")
     if findings.missing:
         findings.lines += [
             "",
@@ -134,9 +144,17 @@ def _device(config: Config) -> torch.device:
 
 
 def _trained(config: Config, model: Any) -> int:
+    if config.model.train != "lora":
+        unfreeze(model, config.model.train)
+        return sum(p.numel() for p in model.parameters() if p.requires_grad)
     modules = dict(model.named_modules())
     places = [modules[name] for name in lora_targets(model, config.lora)]
-    return sum(config.lora.rank * (each.in_features + each.out_features) for each in places)
+    lengths = sum(each.out_features for each in places) if config.lora.use_dora else 0
+    return lengths + sum(config.lora.rank * (each.in_features + each.out_features) for each in places)
+
+
+def _steps(phase: Phase, rows: tuple[Rows, Length]) -> int:
+    return phase.length(rows[0].count)
 
 
 def _stacked(adapter: str, model: Any) -> None:
@@ -202,39 +220,39 @@ def _rows(config: Config, base: Path, findings: _Findings) -> dict[tuple[str, bo
 def _evaluation(config: Config, measured: Measured) -> str:
     """What is measured, and how often."""
     questions, answered = len(measured.questions), len(measured.examples)
-    steps = sum(phase.steps for phase in config.stages)
     what = [f"{questions:,} questions"] * bool(questions) + [f"the loss of {answered:,} answers"] * bool(
         answered
     )
-    text = f"measures {' and '.join(what)} every {config.eval_every:,} steps"
-    if config.eval_every > steps:
-        return f"{text}: never, the run has {steps:,}; lower eval_every"
-    return text
+    return f"measures {' and '.join(what)} every {config.eval_every:,} steps, and at each phase's end"
 
 
 def _length(processor: Any, rows: Rows) -> Length:
     collate = Collator(processor)
-    whole, answers = [], []
+    whole, answers, seen = [], [], []
     for example in rows.batch(0)[:_PROBE]:
         batch = collate([example.chat], [example.answer])
         whole.append(batch.tokens)
         answers.append(int((batch.labels != -100).sum()))
+        seen.append(int(batch.vision_mask.sum()))
     answer = sum(answers) / len(answers)
-    return Length(sum(whole) / len(whole) - answer, answer, max(whole))
+    return Length(sum(whole) / len(whole) - answer, answer, max(whole), sum(seen) / len(seen))
 
 
-def _stage(config: Config, number: int, phase: Phase, rows: tuple[Rows, Length] | None) -> str:
-    text = f"stage {number}: {phase.kind}, {phase.steps:,} steps of {phase.batch} rows"
-    if rows is not None:
+def _stage(
+    config: Config, number: int, phase: Phase, rows: tuple[Rows, Length] | None, steps: int | None
+) -> str:
+    often = f"{steps:,} steps" if steps else f"{phase.epochs:g} epochs"
+    text = f"stage {number}: {phase.kind}, {often} of {phase.batch} rows"
+    if rows is not None and steps:
         count, length = rows[0].count, rows[1]
         amount = "the endless world" if count is None else f"{count:,}"
         text += f" from {amount}, lr {phase.lr:g}"
         if count is not None:
-            text += f", {phase.steps * phase.batch / count:.1f} epochs"
-        tokens = phase.steps * phase.batch * length.row
+            text += f", {steps * phase.batch / count:.1f} epochs"
+        tokens = steps * phase.batch * length.row
         text += f"; about {_big(tokens)} tokens ({length.prompt:.0f} + {length.answer:.0f} a row"
         if phase.kind == "rkto":
-            drawn = phase.steps * phase.batch * phase.rewards.samples * length.answer
+            drawn = steps * phase.batch * phase.rewards.samples * length.answer
             text += f"; and {_big(drawn)} sampled"
         return text + ")"
     return f"{text}, lr {phase.lr:g}"
@@ -272,6 +290,31 @@ def _memory(
         remedies += [] if config.model.shard else ["or split it over several processes with model.shard"]
         lines.append(f"  more than there is: {', '.join(remedies)}")
     return lines
+
+
+def _time(
+    config: Config,
+    model: Any,
+    steps: Sequence[int],
+    lengths: Mapping[tuple[str, bool], Length],
+    counts: Mapping[tuple[str, bool], int | None],
+    device: torch.device | None,
+) -> str:
+    """How much is computed and how long that takes."""
+    flop = sum(
+        work(config, phase, model, count, lengths[_kind(phase)], counts.get(_kind(phase)))
+        for phase, count in zip(config.stages, steps, strict=True)
+        if _kind(phase) in lengths
+    )
+    needed, where = seconds(flop, device, config.model.dtype)
+    return f"time, estimated: {_long(needed)} for {flop / 1e12:,.3g} TFLOP on {where}; loading is not in it"
+
+
+def _long(needed: float) -> str:
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if needed >= 2 * size:
+            return f"{needed / size:.1f} {unit}"
+    return f"{needed:.0f} s"
 
 
 def _available(device: torch.device) -> float:

@@ -22,12 +22,12 @@ from evlm.adapter.stacking import check_stackable
 from evlm.errors import ConfigError, TrainingError
 
 from ..config.recipe import Config, Phase, completed
-from ..learner.adapter import REFERENCE, freeze_reference, save_learned
+from ..learner.adapter import REFERENCE, freeze_reference, remove_learned, save_learned
 from ..learner.guard import check_in_a_row, skip_reason, within_memory
 from ..learner.learner import Learner, load_learner
 from ..learner.rows import Example, Rows
 from ..learner.state import Progress, Saved, States
-from ..model.optim import schedule
+from ..model.optim import decayed
 from ..model.ranks import joined
 from ..model.reference import LogProbCache, ReferencePolicy
 from ..model.token_count import pop_count
@@ -38,7 +38,6 @@ from .heldout import HeldOut, better
 from .lock import locked
 
 Report = Callable[[dict[str, Any]], None]
-FINAL, BEST = "adapter.safetensors", "best.safetensors"  # in the run's folder
 
 
 class Stopped(Exception):
@@ -46,13 +45,14 @@ class Stopped(Exception):
 
 
 def run(config: Config, report: Report, fresh: bool = False) -> Path:
-    """Trains what the recipe says and returns the adapter's file, which Load EVLM takes.
+    """Trains what the recipe says and returns the adapter's file, or the model's folder where its own weights
+    learn; Load EVLM takes both.
 
     Goes on from the newest whole state in the recipe's folder. Under `accelerate launch` or torchrun the
     processes share each batch; the first one reports, and writes. fresh: delete what an earlier run left.
     report: called with one JSON-able dict an event: "start", "resume", "broken" (a state that was passed
     over), "rows" (a file of rows that was changed since), "step", "dropped", "memory" (the micro-batch was
-    halved), "eval", "sample", "saved", "phase", "done".
+    halved), "eval", "early" (a phase ends before its time), "sample", "saved", "phase", "done".
     Raises Stopped after SIGTERM or Ctrl-C on any rank, with the state saved; ConfigError, ModelError,
     RecordError; TrainingError where it cannot go on, or another process trains in the folder.
     """
@@ -88,20 +88,27 @@ class _Run:
         identity = json.loads(self.config.identity)
         self.states = States(self.out / "state", identity, self.config.keep_last, completed)
         self.progress = Progress()
-        self.total = sum(phase.steps for phase in self.config.stages)
+        # What the phases learn from, opened once each: counting rows reads them.
+        self.rows = {phase: self.learner.rows(self.config, phase) for phase in self.config.phases}
+        self.planned = [phase.length(self.rows[phase].count) for phase in self.config.stages]
         self.held_out = HeldOut(self.config, self.learner)
+
+    @property
+    def total(self) -> int:
+        return sum(self.progress.lengths)
 
     def go(self, fresh: bool) -> Path:
         count = sum(p.numel() for p in self.learner.trainable())
-        self.report({"event": "start", "steps": self.total, "trainable": count})
+        self.report({"event": "start", "steps": sum(self.planned), "trainable": count})
         saved, before = self._newest(fresh), 0
+        self.progress.lengths = self.progress.lengths or self.planned
         for stage, phase in enumerate(self.config.stages):
-            end = before + phase.steps
-            if self.progress.step < end:
+            if self.progress.step < before + self.progress.lengths[stage]:
                 self._stage(stage, before, saved)
-                self.report({"event": "phase", "stage": stage, "kind": phase.kind, "step": end})
-            before = end
-        path = self.out / FINAL
+                step = before + self.progress.lengths[stage]
+                self.report({"event": "phase", "stage": stage, "kind": phase.kind, "step": step})
+            before += self.progress.lengths[stage]
+        path = self.out / self.learner.names[0]
         self._keep(path)
         self.report({"event": "done", "adapter": str(path)})
         return path
@@ -111,8 +118,8 @@ class _Run:
         ranks, device = self.learner.ranks, self.learner.device
         if fresh and ranks.rank == 0:
             self.states.clear()
-            for name in (FINAL, BEST):
-                (self.out / name).unlink(missing_ok=True)
+            for name in self.learner.names:
+                remove_learned(self.out / name)
         ranks.any(fresh, device)  # nobody looks before that
         saved = self.states.newest()
         for name in self.states.broken:
@@ -129,23 +136,28 @@ class _Run:
     def _stage(self, stage: int, before: int, saved: Saved | None) -> None:
         """The steps that are left of a stage whose first step is the run's `before`."""
         config, learner, progress = self.config, self.learner, self.progress
-        phase, first = config.stages[stage], progress.step - before
-        rows = learner.rows(config, phase)
+        phase, first, steps = config.stages[stage], progress.step - before, progress.lengths[stage]
+        rows = self.rows[phase]
         self._compare_rows(rows)
-        earlier = sum(each.steps for each in config.stages[:stage] if each.kind == phase.kind)
+        lengths = zip(config.stages[:stage], progress.lengths[:stage], strict=True)
+        earlier = sum(length for each, length in lengths if each.kind == phase.kind)
         optimizer = torch.optim.AdamW(learner.trainable(), lr=phase.lr, weight_decay=phase.weight_decay)
         if first and saved is not None:
             saved.load_optimizer(optimizer)
         else:
             progress.stage, progress.cycle = stage, stage // len(config.phases)
             progress.micro_batch, progress.losses, progress.norms = None, [], []
+            progress.waited, progress.lowest = 0, None
         reference = self._reference(phase, stage, first, rows)
         learner.model.train()
+        due = config.eval_every and progress.step % config.eval_every == 0
+        if first and phase.patience and due and progress.looked != progress.step:
+            self._end_step(optimizer, before, stage, False)  # the run was killed while it measured
         fed, began, worst = 0, time.monotonic(), ""
-        for step in range(first, phase.steps):
-            at, last = before + step + 1, step + 1 == phase.steps
+        for step in range(first, progress.lengths[stage]):
+            at, last = before + step + 1, step + 1 == steps
             for group in optimizer.param_groups:
-                group["lr"] = phase.lr * schedule(step, phase.steps, phase.warmup, phase.cooldown)
+                group["lr"] = phase.lr * decayed(step, steps, phase.warmup, phase.schedule, phase.cooldown)
             parts, tokens = self._gradients(reference, rows, earlier + step, phase, at)
             fed, progress.tokens, progress.step = fed + tokens, progress.tokens + tokens, at
             norm = float(torch.nn.utils.clip_grad_norm_(learner.trainable(), phase.clip))
@@ -184,8 +196,11 @@ class _Run:
                         "tokens_per_second": fed / seconds,
                     }
                 )
-            if self._end_step(optimizer, at, last):
+            stopping = self._end_step(optimizer, before, stage, last)
+            if stopping:
                 raise Stopped(f"stopped at step {at}; the same command goes on from there")
+            if step + 1 == progress.lengths[stage]:
+                break
 
     def _compare_rows(self, rows: Rows) -> None:
         """Says which files of rows are not those that the run has learned from so far."""
@@ -243,43 +258,73 @@ class _Run:
         self.progress.micro_batch = None if used == phase.micro_batch else used
         return result
 
-    def _end_step(self, optimizer: torch.optim.Optimizer, at: int, last: bool) -> bool:
+    def _end_step(self, optimizer: torch.optim.Optimizer, before: int, stage: int, last: bool) -> bool:
         """Saves and looks, where it is time to; whether the run was asked to stop. Saves first: looking takes
-        long, and may fail."""
-        learner = self.learner
+        long, and may fail. before: steps of earlier stages."""
+        learner, at = self.learner, self.progress.step
         saved = at % self.config.save_every == 0 or last or self._stopping()
         if saved:  # the states before it stay until it is clear which one is best
             self._save(optimizer, prune=False)
         try:
-            best = self._look(at)
+            changed = self._look(at, stage, last) | self._end_early(before, stage, last)
         except Exception:
             if not saved:
                 self._save(optimizer)
             raise
         stopping = self._stopping()
-        if best or (stopping and not saved):
+        if changed or (stopping and not saved):
             self._save(optimizer)
         elif saved and learner.ranks.rank == 0:
             self.states.prune(self.progress)
         return stopping
 
+    def _end_early(self, before: int, stage: int, last: bool) -> bool:
+        """Whether the stage ends here because its measurements get no better; its length is then this one."""
+        phase, progress = self.config.stages[stage], self.progress
+        if last or not phase.patience or progress.waited < phase.patience:
+            return False
+        done = progress.step - before
+        progress.lengths = [*progress.lengths[:stage], done, *progress.lengths[stage + 1 :]]
+        self.report({"event": "early", "stage": stage, "step": progress.step, "waited": progress.waited})
+        return True
+
     def _stopping(self) -> bool:
         return self.learner.ranks.any(self.stop.is_set(), self.learner.device)
 
-    def _look(self, at: int) -> bool:
-        """Measures and draws where it is time to; whether the adapter is the best one yet, which is kept."""
-        config = self.config
+    def _look(self, at: int, stage: int, last: bool) -> bool:
+        """Measures and draws where it is time to, and at each phase's end; whether the state must be saved
+        again: what was learned is the best yet, and kept, or the phase counts its measurements."""
+        config, phase = self.config, self.config.stages[stage]
         if config.sample_every and at % config.sample_every == 0:
             self.report(self.held_out.sample(at))
-        if not config.eval_every or at % config.eval_every:
+        if not config.eval_every or (at % config.eval_every and not last):
             return False
         measured = {**self.held_out.measure(), **self.held_out.loss()}
-        self.report({"event": "eval", "step": at, **measured})
+        self.report({"event": "eval", "step": at, "stage": stage, "kind": phase.kind, **measured})
+        self._wait(phase, measured)
         if not config.keep_best or not better(measured, self.progress.best):
-            return False
-        self._keep(self.out / BEST)
+            return bool(phase.patience)
+        self._keep(self.out / self.learner.names[1])
         self.progress.best = {"step": at, **measured}
         return True
+
+    def _wait(self, phase: Phase, measured: dict[str, float]) -> None:
+        """Counts the measurements since the phase's best one. Raises ConfigError where its measure is none
+        that there is."""
+        progress = self.progress
+        progress.looked = progress.step
+        if not phase.patience:
+            return
+        if phase.patience_by not in measured:
+            raise ConfigError(
+                f"patience_by {phase.patience_by!r}: what is held out has no {phase.patience_by}; it has "
+                f"{', '.join(measured) or 'nothing'}"
+            )
+        value = measured[phase.patience_by] * (1 if phase.patience_by == "loss" else -1)
+        if progress.lowest is None or value < progress.lowest:
+            progress.waited, progress.lowest = 0, value
+        else:
+            progress.waited += 1
 
     def _save(self, optimizer: torch.optim.Optimizer, prune: bool = True) -> None:
         if self.learner.ranks.rank == 0:

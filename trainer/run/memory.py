@@ -26,11 +26,12 @@ ANSWER = 250.0  # tokens of a trace with its mask
 @dataclass(frozen=True)
 class Length:
     """Tokens of a row: the question with its pictures, and the answer; means of some rows, and the longest
-    whole row."""
+    whole row. pictures: tokens of the prompt that are a picture's."""
 
     prompt: float
     answer: float
     longest: float
+    pictures: float = 0.0
 
     @property
     def row(self) -> float:
@@ -42,13 +43,14 @@ def assumed(config: Config, model: nn.Module) -> Length:
     and an answer of the length that the procedural world's have in Qwen's vocabulary."""
     vision: Any = model.config.vision_config  # type: ignore[union-attr]
     side = vision.patch_size * vision.spatial_merge_size
-    prompt = len(tuned_text(8)) / LETTERS + (config.model.max_pixels or DEFAULT_MAX_PIXELS) // side**2
-    return Length(prompt, ANSWER, prompt + ANSWER)
+    pictures = (config.model.max_pixels or DEFAULT_MAX_PIXELS) // side**2
+    prompt = len(tuned_text(8)) / LETTERS + pictures
+    return Length(prompt, ANSWER, prompt + ANSWER, pictures)
 
 
 def fixed(config: Config, model: nn.Module, trained: int) -> dict[str, float]:
     """Bytes that are there all the time, by what they are. model: on any device, the meta device too.
-    trained: parameters of the adapter."""
+    trained: parameters of the adapter, or those of the model's own that learn."""
     size, frozen = BYTES[config.model.dtype], any(phase.kind != "sft" for phase in config.phases)
     everything = sum(parameter.numel() for parameter in model.parameters())
     weights = float(everything * size)
@@ -61,7 +63,7 @@ def fixed(config: Config, model: nn.Module, trained: int) -> dict[str, float]:
         weights = (everything - linear) * size + linear * FOUR_BIT
     return {
         "weights": weights,
-        "adapter": 4.0 * trained,
+        **({"adapter": 4.0 * trained} if config.model.train == "lora" else {}),
         **({"reference": 4.0 * trained} if frozen else {}),
         "gradients": 4.0 * trained,
         "optimiser": 8.0 * trained,
@@ -118,6 +120,8 @@ def kept(config: Config, text: Any) -> float:
     masked = 1.0 if lora.dropout else 0.0
     norms = 2 * 4.0 * wide if size != 4 else 0.0  # which are computed in float32
     frozen = size * (6.0 * wide + 4.0 * inner) + norms
+    if config.model.train != "lora":
+        return frozen
     return frozen + 4.0 * lora.rank * len(lora.targets) + into * (copied + masked)
 
 

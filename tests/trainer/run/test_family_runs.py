@@ -58,7 +58,7 @@ def test_a_run_of_all_three_kinds_resumes_in_its_bits_and_loads_everywhere(
     again = load_adapter(run(config_of(base, tmp_path / "cut"), lambda event: None))[0]
     assert all(torch.equal(again[name], tensor) for name, tensor in whole.items())
 
-    assert main(["export", str(tmp_path / "whole"), str(tmp_path / "peft"), "--to", "peft"]) == 0
+    assert main(["export", str(path), str(tmp_path / "peft"), "--to", "peft"]) == 0
     plain = transformers.AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32)
     untrained = plain.eval()
     engine = Reasoner.load(base, adapter=path, dtype="fp32", device="cpu")

@@ -114,7 +114,7 @@ def test_a_dry_run_says_when_there_is_nothing_to_measure(
     out = capsys.readouterr().out
     assert "- eval_every: eval_every 5: nothing to measure" in out and "data.0.heldout=0.05" in out
     main([*words, "eval_every=500", "data.0.heldout=0.5"])
-    assert "every 500 steps: never, the run has" in capsys.readouterr().out
+    assert "every 500 steps, and at each phase's end" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -8,12 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from evlm.models.zoo import CATALOGUE, find
 from trainer.config.recipe import RECIPES, load_config
+from trainer.learner.learner import load_learner
+from trainer.model.logprobs import base_of
 from trainer.model.shapes import SHAPES
 from trainer.model.skeleton import skeleton
 from trainer.run.dry_run import plan
+from trainer.run.memory import Length
+from trainer.run.work import work
+from trainer.steps.sft import sft_step
 
 REAL = [path.stem for path in RECIPES.glob("*.yaml") if load_config(path).model.base != "bundled"]
 
@@ -50,6 +57,7 @@ def test_a_known_model_is_planned_before_anything_is_there(
     assert any("--download qwen3-vl-4b" in line for line in dry_run.missing)
     assert "model qwen3-vl-4b: 4,437,815,808 parameters" in dry_run.text
     assert re.search(r"memory on cuda, estimated: \d+\.\d GB", dry_run.text)
+    assert re.search(r"time, estimated: [\d.]+ (min|h|days) for [\d.e+,]+ TFLOP on ", dry_run.text)
 
 
 def test_the_known_shapes_weigh_what_their_downloads_do() -> None:
@@ -71,3 +79,37 @@ def test_another_family_is_refused_in_a_sentence(family: str | None, tmp_path: P
         f"model.base: {tmp_path} is a {family}; trained are dense Qwen2-VL, Qwen2.5-VL and Qwen3-VL models"
         in lines
     )
+
+
+class Counter(TorchDispatchMode):
+    """Sums the FLOP of products, as torch's own counter does; that one's hooks on modules do not stand a head
+    inside an autograd function."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func._overloadpacket)
+        self.total += count(*args, **(kwargs or {}), out_val=out) if count else 0
+        return out
+
+
+@pytest.mark.parametrize("settings", [[], ["model.train=full"], ["model.checkpointing=true"]])
+def test_the_work_of_a_step_is_what_it_computes(settings: list[str], tmp_path: Path) -> None:
+    """Within a quarter: norms, rotations and what is computed of no use are not counted."""
+    phases = "phases=[{kind: sft, steps: 1, batch: 8}]"
+    small = ["model.device=cpu", "data=[{world: true}]", "model.attention=sdpa", phases]
+    config = load_config("tiny", [*small, *settings])
+    learner = load_learner(config)
+    learner.model.train()
+    rows = learner.rows(config, config.phases[0])
+    examples = rows.batch(0)
+    batches = [learner.collate([e.chat], [e.answer]) for e in examples]
+    answer = sum(int((b.labels != -100).sum()) for b in batches) / 8
+    whole, seen = sum(b.tokens for b in batches) / 8, sum(int(b.vision_mask.sum()) for b in batches) / 8
+    with Counter() as counter:
+        sft_step(learner, examples, config.phases[0])
+    length = Length(whole - answer, answer, whole, seen)
+    estimate = work(config, config.phases[0], base_of(learner.model), 1, length, None)
+    print(settings, estimate / counter.total)
+    assert 0.75 < estimate / counter.total < 1.25

@@ -1,0 +1,124 @@
+"""How long a phase is and how its rate falls: epochs, schedules, and an end before its time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from evlm.adapter.checkpoint import load_adapter
+from evlm.errors import ConfigError
+from trainer.config.recipe import Config, load_config
+from trainer.model.optim import decayed
+from trainer.run.heldout import HeldOut
+from trainer.run.loop import run
+
+Event = dict[str, Any]
+
+
+def config_of(out: Path, *settings: str) -> Config:
+    small = ["data=[{world: true, rows: 12}]", f"out={out}", "lora.rank=2", "save_every=1", "log_every=1"]
+    return load_config("tiny", [*small, "model.device=cpu", *settings])
+
+
+@pytest.mark.parametrize("how", ["cosine", "linear"])
+def test_the_schedules_are_those_of_transformers(how: str) -> None:
+    """After the warmup, which here ends at the whole rate and not one step later."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    make = getattr(transformers, f"get_{how}_schedule_with_warmup")
+    theirs = make(optimizer, 5, 40)
+    rates = []
+    for _ in range(40):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        theirs.step()
+    ours = [decayed(step, 40, 5, how, 0.3) for step in range(40)]
+    assert ours[5:] == pytest.approx(rates[5:], abs=1e-12)
+    assert ours[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+
+
+def test_epochs_are_steps_over_the_rows_that_there_are(tmp_path: Path) -> None:
+    phases = "phases=[{kind: sft, epochs: 1.5, batch: 4, schedule: cosine, warmup: 0, lr: 1e-3}]"
+    events: list[Event] = []
+    run(config_of(tmp_path, phases), events.append)
+    rows = config_rows(config_of(tmp_path, phases))
+    steps = [event for event in events if event["event"] == "step"]
+    assert len(steps) == -(-1.5 * rows // 4) > 2
+    assert [s["lr"] for s in steps] == pytest.approx(
+        [1e-3 * decayed(n, len(steps), 0, "cosine", 0.3) for n in range(len(steps))]
+    )
+    with pytest.raises(ConfigError, match="no end"):
+        run(config_of(tmp_path / "other", phases, "data=[{world: true}]"), events.append)
+    for wrong in ("{kind: sft}", "{kind: sft, steps: 2, epochs: 1}"):
+        with pytest.raises(ConfigError, match="either steps or epochs"):
+            load_config("tiny", [f"phases=[{wrong}]"])
+
+
+def config_rows(config: Config) -> int:
+    from trainer.learner.learner import load_learner
+
+    count = load_learner(config).rows(config, config.phases[0]).count
+    assert count is not None
+    return count
+
+
+PATIENT = (
+    "phases=[{kind: sft, steps: 9, batch: 2, patience: 2, lr: 1e-3}, "
+    "{kind: kto, steps: 3, batch: 2, lr: 1e-3}]"
+)
+
+
+def test_a_phase_ends_when_its_measurements_get_no_better(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Best at its second of measurements, two more wait; the next phase is whole, and measured as well."""
+    losses = {1: 3.0, 2: 2.0, 3: 2.5, 4: 2.0}
+    at: list[int] = []
+
+    def loss(self: HeldOut) -> dict[str, float]:
+        return {"loss": losses.get(at[-1], 1.0)}
+
+    def watch(events: list[Event], stop: int = 0) -> Any:
+        def report(event: Event) -> None:
+            events.append(event)
+            if event["event"] == "step":
+                at.append(event["step"])
+            if stop and event["event"] == "saved" and event["step"] == stop:
+                raise KeyboardInterrupt
+
+        return report
+
+    monkeypatch.setattr(HeldOut, "loss", loss)
+    monkeypatch.setattr(HeldOut, "measure", lambda self: {})
+    settings = [PATIENT, "eval_every=1", "eval_rows=2"]
+    events: list[Event] = []
+    path = run(config_of(tmp_path / "whole", *settings), watch(events))
+    assert [e["step"] for e in events if e["event"] == "early"] == [4]
+    assert [(e["kind"], e["step"]) for e in events if e["event"] == "phase"] == [("sft", 4), ("kto", 7)]
+    assert [(e["kind"], e["step"]) for e in events if e["event"] == "eval"] == [
+        *[("sft", n) for n in (1, 2, 3, 4)],
+        *[("kto", n) for n in (5, 6, 7)],
+    ]
+    for stop in (3, 4, 5):  # while it waits, at the end, and in the next phase
+        with pytest.raises(KeyboardInterrupt):
+            run(config_of(tmp_path / "cut", *settings), watch([], stop))
+    again = run(config_of(tmp_path / "cut", *settings), watch([]))
+    ours, theirs = load_adapter(path)[0], load_adapter(again)[0]
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    with pytest.raises(ConfigError, match="eval_every"):
+        load_config("tiny", [PATIENT])
+
+
+def test_every_phase_ends_with_a_measurement(tmp_path: Path) -> None:
+    """The held-out loss falls in both kinds where the rows are learned by heart."""
+    phases = "phases=[{kind: sft, steps: 3, batch: 4, lr: 3e-3, warmup: 0}, {kind: kto, steps: 1, batch: 2}]"
+    events: list[Event] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HeldOut, "measure", lambda self: {})
+        run(config_of(tmp_path, phases, "eval_every=100", "eval_rows=4"), events.append)
+    measured = [(e["kind"], e["step"]) for e in events if e["event"] == "eval"]
+    assert measured == [("sft", 3), ("kto", 4)]
+    assert all(e["loss"] > 0 for e in events if e["event"] == "eval")
