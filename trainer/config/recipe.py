@@ -147,8 +147,8 @@ class Phase:
 
     kind: Literal["sft", "kto", "rkto"]
     steps: int = 0
-    epochs: float = 0.0
     batch: int = 16
+    epochs: float = 0.0
     micro_batch: int | None = None
     lr: float = 1e-4
     weight_decay: float = 0.0
