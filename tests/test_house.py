@@ -201,7 +201,7 @@ HOUSE = {
     "reason video scene row row_checks records ratings events place place_clip results pipeline scene_job "
     "clips viz cli bundled",
     "trainer": "statistics world model objectives estimators config data learner steps evaluation export "
-    "report run study bundle collect raters demo protocol bench recipes",
+    "report run start study bundle collect raters demo protocol bench recipes",
 }
 DOORS = {"__init__", "__main__", "zoo"}  # open on every room; `evlm.zoo` is the old name of evlm.models.zoo
 
