@@ -5,19 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from .boxes import Box, box_iou
+from .boxes import Box, Corners, box_iou
 from .ground.which import find
 from .place import AnyGrounder, AnySegmenter, for_steps, of_step
 from .plan.mask_codec import mask_iou
 from .plan.trace import Plan
 from .segment.base_region import detect
-from .segment.clip_region import decide_carried, decide_clip, decide_followed
+from .segment.clip_region import Silhouettes, decide_carried, decide_followed
 from .segment.kept import Kept
 from .segment.region import (
     AGREE,
@@ -38,13 +39,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClipPlace:
-    """mask: float [F, H, W] of 0 and 1, or None for the whole frame. objects: float [N, F, H, W]. boxes:
-    those that were prompted with, each in its frame. notes: decisions, in words."""
+    """mask: float [F, H, W] of 0 and 1, or None for the whole frame. boxes: those that were prompted with,
+    each in its frame. notes: decisions, in words. followed: makes `objects`."""
 
     mask: Tensor | None
-    objects: Tensor
     boxes: list[Box]
     notes: list[str]
+    followed: Callable[[], Tensor]
+
+    @property
+    def objects(self) -> Tensor:
+        """Float [N, F, H, W], each thing by itself: N times a mask's memory, made when it is asked for."""
+        return self.followed()
 
 
 def place_clip_steps(
@@ -85,35 +91,44 @@ def place_clip(
     empty = frames.new_zeros(0, count, height, width)
     if plan.changes_nothing or plan.scope == "global":
         decided = decide(plan, region, None, (count, height, width), grow)
-        return ClipPlace(decided.mask, empty, [], decided.notes)
-    look = _Look(plan, region, grounder, threshold)
+        return ClipPlace(decided.mask, [], decided.notes, lambda: empty)
+    look = Look(plan, region, grounder, threshold)
     boxes: list[Box] = []
-    objects, notes = None, list[str]()
+    silhouettes: Silhouettes | None = None
+    followed: Callable[[], Tensor] = lambda: empty  # noqa: E731
+    notes = list[str]()
     if tracker is not None:
         tracks, boxes = _followed(look, tracker, frames, given, on_frame)
         if tracks is not None:
-            objects, notes = tracks.masks, tracks.notes
+            notes, followed = tracks.notes, partial(_masks_of, tracks)
+            silhouettes = tracks.silhouette if len(tracks) else None
     else:
         boxes = list(given) if given is not None else look.at(frames, range(count))
         if not boxes and given is None and not still:
-            carried, own = _carried(look, segmenter, frames, on_frame)
+            carried, own = carried_along(look, segmenter, frames, on_frame)
             if carried is not None:
                 moved = decide_carried(region, carried)
                 notes = list(dict.fromkeys([*look.notes, *moved.notes, *carried.notes]))
                 assert moved.masks is not None
-                return ClipPlace(moved.masks(0, count), carried.masks, own, notes)
+                return ClipPlace(moved.masks(0, count), own, notes, partial(_masks_of, carried))
             boxes = [replace(box, frame=frame) for box in own for frame in range(count)]
         if boxes and segmenter is not None:
             objects, notes = clip_to_boxes(segmenter.segment(frames, boxes=boxes).masks, boxes)
+            followed = partial(_same, objects)
+            silhouettes = objects.amax(0).__getitem__ if len(objects) else None
     prompted = sorted({box.frame for box in boxes})
     found = any(not box.by_plan for box in boxes)
-    decided = decide_clip(plan, region, objects, prompted, found, (count, height, width), grow)
-    return ClipPlace(
-        decided.mask,
-        empty if objects is None else objects,
-        boxes,
-        list(dict.fromkeys([*look.notes, *notes, *decided.notes])),
-    )
+    where = decide_followed(plan, region, silhouettes, prompted, found, (count, height, width), grow)
+    mask = None if where.masks is None else where.masks(0, count)
+    return ClipPlace(mask, boxes, list(dict.fromkeys([*look.notes, *notes, *where.notes])), followed)
+
+
+def _masks_of(tracks: Tracks) -> Tensor:
+    return tracks.masks
+
+
+def _same(objects: Tensor) -> Tensor:
+    return objects
 
 
 @dataclass(frozen=True)
@@ -126,13 +141,19 @@ class LongPlace:
     notes: list[str]
 
 
-def place_long_steps(plan: Plan, frames: Frames, folder: Path, **how: Any) -> list[LongPlace]:
-    """As `place_long`, for each step of a plan, as `place_clip_steps` has them."""
+def place_long_steps(
+    plan: Plan,
+    frames: Frames,
+    folder: Path,
+    on_frame: OnFrame | None = None,
+    place: Callable[..., LongPlace] | None = None,
+    **how: Any,
+) -> list[LongPlace]:
+    """As `place_long`, or `place`, for each step of a plan, as `place_clip_steps` has them."""
     placed = []
-    on_frame: OnFrame | None = how.pop("on_frame", None)
     for number, step in enumerate(plan.steps, 1):
         told = None if on_frame is None else _of_all(on_frame, number, len(plan.steps))
-        each = place_long(step, frames, folder, f"follow-{number}", on_frame=told, **how)
+        each = (place or place_long)(step, frames, folder, f"follow-{number}", on_frame=told, **how)
         boxes = [replace(box, step=number) for box in each.boxes]
         placed.append(replace(each, boxes=boxes, notes=of_step(plan, number, each.notes)))
     return placed
@@ -148,14 +169,12 @@ def place_long(
     folder: Path,
     name: str,
     grounder: AnyGrounder | None,
-    tracker: Tracker | None,
-    segmenter: AnySegmenter | None = None,
+    tracker: Tracker,
     threshold: float | None = None,
     grow: float = 0.03,
     on_frame: OnFrame | None = None,
 ) -> LongPlace:
-    """As `place_clip` by a tracker, of frames that never lie there all at once: the same masks. Without a
-    tracker by the plan's own mask alone, which the segmenter may sharpen in the first frame.
+    """As `place_clip` by a tracker, of frames that never lie there all at once: the same masks.
 
     folder, name: where what is done goes, and with which name; the same call goes on from there.
     """
@@ -164,14 +183,7 @@ def place_long(
     if plan.changes_nothing or plan.scope == "global":
         decided = decide_followed(plan, region, None, [], False, (count, height, width), grow)
         return LongPlace(decided.masks, [], decided.notes)
-    look = _Look(plan, region, grounder, threshold)
-    if tracker is None:
-        carried, boxes = _carried(look, segmenter, frames, on_frame, Kept(folder, f"{name}-flow"))
-        if carried is not None:
-            moved = decide_carried(region, carried)
-            return LongPlace(moved.masks, boxes, list(dict.fromkeys([*moved.notes, *carried.notes])))
-        decided = decide_followed(plan, region, None, [], False, (count, height, width), grow)
-        return LongPlace(decided.masks, boxes, [*look.notes, *decided.notes])
+    look = Look(plan, region, grounder, threshold)
     tracks, boxes = _followed(look, tracker, frames, None, on_frame, Kept(folder, name))
     prompted = sorted({box.frame for box in boxes})
     found = any(not box.by_plan for box in boxes)
@@ -184,7 +196,7 @@ def place_long(
 
 
 def _followed(
-    look: _Look,
+    look: Look,
     tracker: Tracker,
     frames: Frames,
     given: Sequence[Box] | None,
@@ -209,8 +221,8 @@ def _followed(
     return tracker.track(frames, box_prompts(boxes), on_frame=on_frame, kept=second), boxes
 
 
-def _carried(
-    look: _Look,
+def carried_along(
+    look: Look,
     segmenter: AnySegmenter | None,
     frames: Frames,
     on_frame: OnFrame | None,
@@ -242,7 +254,7 @@ def _carried(
 
 
 @dataclass
-class _Look:
+class Look:
     """The detector, asked in some frames, and what it found that the plan means."""
 
     plan: Plan
@@ -253,6 +265,8 @@ class _Look:
     def __post_init__(self) -> None:
         self.found: list[Box] = []
         self.notes: list[str] = []
+        self._last: dict[str, Box] = {}  # of the frame that was looked at last
+        self._places: dict[str, Corners] = {}  # where each label was last
 
     @property
     def can(self) -> bool:
@@ -260,21 +274,39 @@ class _Look:
 
     def said(self) -> Any:
         """What was found and noted, for `take`."""
-        return {"found": [asdict(box) for box in self.found], "notes": list(self.notes)}
+        return {"found": [asdict(box) for box in self.found], **self.said_on()}
 
     def take(self, said: Any) -> None:
-        self.found, self.notes = [Box(**box) for box in said["found"]], said["notes"]
+        self.found = [Box(**box) for box in said["found"]]
+        self.take_on(said)
+
+    def said_on(self) -> Any:
+        """As `said`, but for what was found: of every frame of a long clip that is much."""
+        last = [asdict(box) for box in self._last.values()]
+        return {"notes": list(dict.fromkeys(self.notes)), "last": last, "places": dict(self._places)}
+
+    def take_on(self, said: Any) -> None:
+        self.notes = said["notes"]
+        self._last = {box.label: box for box in (Box(**each) for each in said["last"])}
+        self._places = {label: tuple(place) for label, place in said["places"].items()}
 
     def at(self, frames: Frames, which: Sequence[int]) -> list[Box]:
         """The boxes in the frames `which` of a clip that are about the plan's region there."""
-        if not self.can:
-            return []
-        targets, some = self.plan.targets, torch.stack([frames[frame] for frame in which])
+        return self.within(torch.stack([frames[frame] for frame in which]), which) if self.can else []
+
+    def within(self, some: Tensor, which: Sequence[int], on: bool = False) -> list[Box]:
+        """As `at`, of frames [n, H, W, 3] that are there. on: they go on from those that were looked at
+        last."""
+        targets = self.plan.targets
+        if not on:
+            self._last, self._places = {}, {}
         if self.plan.trust == "base":
-            kept, said = detect(self.grounder, some, self.plan, self.region, self.threshold)
+            kept, said = detect(
+                self.grounder, some, self.plan, self.region, self.threshold, last=self._places
+            )
         else:
             detected, said = find(self.grounder, some, targets, self.threshold)
-            kept, last = [], dict[str, Box]()
+            kept, last = [], self._last
             for frame in range(len(some)):
                 here = [box for box in detected if box.frame == frame]
                 # One target more than there are: a thing is somewhere in the region of the whole clip.
@@ -283,7 +315,8 @@ class _Look:
                 agreed += [box for box in here if box not in agreed and _goes_on(last.get(box.label), box)]
                 last = {box.label: box for box in agreed}
                 kept += agreed
-                said += [*place.notes[len(self.region.notes) :], *more][: 3 if frame == 0 else 0]
+                said += [*place.notes[len(self.region.notes) :], *more][: 3 if frame == 0 and not on else 0]
+            self._last = last
         self.notes += said
         boxes = [replace(box, frame=which[box.frame]) for box in kept]
         self.found += boxes

@@ -34,7 +34,7 @@ from .carried import CarriedChain
 from .frames import FileFrames
 from .handed import Asked, HandedChain, HandedKeys, write_keys
 from .masks import MaskStore
-from .places import FLOWS, follow, follow_given, look
+from .places import follow, follow_given, look
 from .steps import StepChain, clip_steps
 from .trim import trim
 
@@ -111,8 +111,8 @@ class ClipJob:
     def places(self, reasoned: Reasoned) -> MaskStore:
         """Where the steps of the plan go in every frame: those that are not known yet are looked for.
 
-        A tracker, or the motion, goes through the whole clip, so that it gives what `Pipeline.plan` gives of
-        all frames in memory at once.
+        What is found is decided on for the whole clip, so that it is what `Pipeline.plan` gives of all frames
+        in memory at once.
         """
         store = MaskStore(self.work, len(reasoned.trace.plan.steps), self.clip.height, self.clip.width)
         whole = self.work / "places.done"
@@ -122,7 +122,7 @@ class ClipJob:
         size = max(_PLACED // (self.clip.height * self.clip.width), 2)
         if self.mask is not None and self.mask_frame is not None:
             follow_given(self, reasoned, store, size)
-        elif self.mask is None and (self.pipeline.tracks(self.video) or self._flows()):
+        elif self.mask is None and (self.clip.count > 1 or self.pipeline.tracks(self.video)):
             follow(self, reasoned, store, size)
         else:
             look(self, reasoned, store, size)
@@ -132,12 +132,6 @@ class ClipJob:
                 path.unlink()
         self._keep([])
         return store
-
-    def _flows(self) -> bool:
-        """Whether the plan's own mask goes along the motion: nobody else knows where it is."""
-        if self.video.track == "flow" or (self.video.track == "auto" and self.pipeline.grounder is None):
-            return True
-        return any(self.work.glob(FLOWS))  # the detector found nothing: an earlier run has begun it
 
     def given(self, plan: Plan, masks: Sequence[Tensor | None]) -> MaskStore:
         """As `places`, where masks are given: for each step of the plan [F or 1, H, W] in 0..1, or None for

@@ -3,45 +3,59 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..place import doubt_steps
 from ..place_clip import place_long_steps
+from ..place_each import place_each
 from ..segment.clip_frames import ReadFrames
 from .trim import trim
 
 if TYPE_CHECKING:
+    from ..boxes import Box
     from ..reason.reasoner import Reasoned
     from .job import ClipJob
     from .masks import MaskStore
 
 
-FLOWS = "follow-*-flow.state"
-"""Where the plan's own mask is on its way."""
-
-
 def follow(job: ClipJob, reasoned: Reasoned, store: MaskStore, size: int) -> None:
-    """By a tracker that goes through the whole clip, or by the plan's own mask along the motion; then the
+    """By a tracker that goes through the whole clip, else by detector and segmenter in every frame, `size` of
+    them at once, else by the plan's own mask along the motion. What was found is decided on once, and the
     pieces are written, of `size` frames each.
 
     What it has done lies in the job's folder while it is on its way. Of a plan that is doubted whatever is
     found, only the first piece is looked at.
     """
-    plan = reasoned.trace.plan
+    plan, pipeline = reasoned.trace.plan, job.pipeline
     held = not job.anyway and bool(doubt_steps(plan, [False] * len(plan.steps)))
     frames = ReadFrames(job.clip, most=size if held else None)
-    tracker = job.pipeline.tracker if job.pipeline.tracks(job.video) else None
+    by_plan = job.video.track in ("plan", "flow")
+
+    def told(done: int, total: int) -> None:
+        job.tell("places", done, total)
+        if "size" in how:  # a window is behind it
+            trim()
+
+    how: dict[str, Any]
+    if pipeline.tracks(job.video):
+        how = {"tracker": pipeline.tracker}
+    else:
+        still = job.video.track == "plan"
+        segmenter = None if still else pipeline.segmenter
+        how = {"place": place_each, "size": size, "segmenter": segmenter, "still": still}
     places = place_long_steps(
         plan,
         frames,
         job.work,
-        grounder=None if tracker is None else job.pipeline.grounder,
-        tracker=tracker,
-        segmenter=job.pipeline.segmenter,
+        grounder=None if by_plan else pipeline.grounder,
         threshold=job.threshold,
-        on_frame=lambda done, total: job.tell("places", done, total),
+        on_frame=told,
+        **how,
     )
-    boxes = [box for place in places for box in place.boxes]
+    boxes: dict[int, list[Box]] = {}
+    for place in places:
+        for box in place.boxes:
+            boxes.setdefault(box.frame, []).append(box)
     doubt = doubt_steps(plan, [place.masks is None for place in places])
     notes = [*job.request.notes, *(f"repaired: {repair}" for repair in plan.repairs), *reasoned.notes]
     notes += [note for place in places for note in place.notes]
@@ -50,7 +64,7 @@ def follow(job: ClipJob, reasoned: Reasoned, store: MaskStore, size: int) -> Non
         store.add(
             [None if place.masks is None else place.masks(first, stop) for place in places],
             durations,
-            [box for box in boxes if first <= box.frame < stop],
+            [box for frame in range(first, stop) for box in boxes.get(frame, ())],
             notes if first == 0 else (),
             doubt,
         )
@@ -80,7 +94,7 @@ def follow_given(job: ClipJob, reasoned: Reasoned, store: MaskStore, size: int) 
 
 
 def look(job: ClipJob, reasoned: Reasoned, store: MaskStore, size: int) -> None:
-    """Window by window, each for itself: by a mask that is given, a segmenter or the plan."""
+    """Window by window: by a mask that is given, or of a clip of one frame as of a picture."""
     masks = None if job.mask is None else job.mask.windows(size, store.count)
     for window in job.clip.windows(size, begin=store.count):
         request = replace(job.request, original=window.frames)
@@ -89,10 +103,6 @@ def look(job: ClipJob, reasoned: Reasoned, store: MaskStore, size: int) -> None:
         if job.mask is not None and each and (mask is None or len(mask) != len(window.frames)):
             raise job.mask.unequal()
         planned = job.pipeline.plan(request, reasoned, job.threshold, mask=mask, video=job.video)
-        own = bool(planned.boxes) and all(box.by_plan for box in planned.boxes)
-        if own and window.first == 0 and job.video.track == "auto" and len(window.frames) < job.clip.count:
-            follow(job, reasoned, store, size)  # nobody else knows where it is
-            return
         store.add(
             [step.mask for step in planned.steps],
             window.durations,

@@ -30,13 +30,23 @@ RIVAL = 0.5  # share of a label's best score from which a box may be the one tha
 _ADDS = re.compile(r"\s*(?:please\s+)?(?:add|insert|put|place|attach|include)\b", re.IGNORECASE)
 
 
+NONE = "the detector found no"
+
+
 def detect(
-    grounder: Any, frames: Tensor, plan: Plan, region: PlanRegion, threshold: float | None, **how: Any
+    grounder: Any,
+    frames: Tensor,
+    plan: Plan,
+    region: PlanRegion,
+    threshold: float | None,
+    last: dict[str, Corners] | None = None,
+    **how: Any,
 ) -> tuple[list[Box], list[str]]:
     """The boxes of the plan's targets in frames [F, H, W, 3], and what was decided, in words.
 
-    grounder: a `Grounder`. region: the plan's. how: more arguments for its `ground`; with keep="all" all
-    boxes are kept, else one of each label in each frame, or as many as the label says.
+    grounder: a `Grounder`. region: the plan's. last: where each label was in the frames before these, brought
+    up to date; of one that was nowhere yet the plan says it. how: more arguments for its `ground`; with
+    keep="all" all boxes are kept, else one of each label in each frame, or as many as the label says.
     """
     place = None if region.mask is None else bounding_box(region.mask)
     if place is not None and _ADDS.match(plan.instruction):
@@ -46,25 +56,26 @@ def detect(
         how["keep"] = "all"
     boxes, notes = find(grounder, frames, plan.targets, threshold, **how)
     if not boxes:
-        return [], [*notes, f"the detector found no {' or '.join(plan.targets)}"]
+        return [], [*notes, f"{NONE} {' or '.join(plan.targets)}"]
     if not choosing or place is None:
         return boxes, notes
     kept = [box for box in boxes if not which(box.label).plain]  # which and how many was said
     boxes = [box for box in boxes if which(box.label).plain]
     for label in dict.fromkeys(box.label for box in boxes):
-        nearby: Corners = place
+        last = {} if last is None else last
+        nearby, first = last.get(label, place), label not in last
         for frame in range(len(frames)):
             found = [box for box in boxes if (box.label, box.frame) == (label, frame)]
             if not found:
                 continue
             box = _meant(found, nearby)
-            if len(found) > 1 and frame == min(box.frame for box in boxes if box.label == label):
+            if first and len(found) > 1 and frame == min(box.frame for box in boxes if box.label == label):
                 notes.append(
                     f"{len(found)} boxes of {label!r} were found: the plan's own box chooses the one with "
                     f"score {box.score:.2f} (IoU {box_iou(box.corners, place):.2f})"
                 )
             kept.append(box)
-            nearby = box.corners  # in a clip the thing is followed from frame to frame
+            nearby = last[label] = box.corners  # in a clip the thing is followed from frame to frame
     return sorted(kept, key=lambda box: box.frame), notes
 
 

@@ -145,10 +145,15 @@ def clip_to_boxes(objects: Tensor, boxes: Sequence[Box], margin: float = 0.15) -
         reach = box.grown(margin * (box.x1 - box.x0), margin * (box.y1 - box.y0))
         allowed[box.frame] = torch.maximum(allowed[box.frame], box_mask(reach, *objects.shape[2:]))
     cut = objects * allowed
-    lost = 1 - float(cut.sum()) / max(float(objects.sum()), 1e-9)
-    if lost <= 0.1 or not bool(objects.any()):
-        return cut, []
-    return cut, [f"the segmenter ran {lost:.0%} over its boxes: cut off there"]
+    return cut, ran_over(float(objects.sum()), float(cut.sum()))
+
+
+def ran_over(drawn: float, near: float) -> list[str]:
+    """A note where much of what was drawn is not near its boxes. drawn, near: pixels."""
+    lost = 1 - near / max(drawn, 1e-9)
+    if lost <= 0.1 or not drawn:
+        return []
+    return [f"the segmenter ran {lost:.0%} over its boxes: cut off there"]
 
 
 def decide(

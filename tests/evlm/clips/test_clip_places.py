@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import tiny_sam2
 import torch
 from torch import Tensor
 
+from evlm import place_each as place_each_file
 from evlm.boxes import Box
 from evlm.clips import job as job_file
 from evlm.clips.job import ClipJob
@@ -242,3 +244,83 @@ def test_a_file_that_promised_more_frames_ends_where_it_ends(
     plan = PLANS["found"]
     job = job_of(replace(clip, count=COUNT + 5), tracker, tmp_path)
     check(job.places(reasoned(plan)), in_memory(frames, tracker, plan))
+
+
+def test_things_by_themselves_are_not_made_where_nobody_asks(
+    frames: Tensor, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mask for each thing in each frame is many times a mask for all."""
+    from evlm.place_clip import place_clip
+    from evlm.segment.tracks import Tracks
+
+    asked: list[int] = []
+    masks = Tracks.masks.fget
+    monkeypatch.setattr(Tracks, "masks", property(lambda tracks: asked.append(1) or masks(tracks)))
+    place = place_clip(PLANS["found"], frames, Red(), tracker, None)
+    assert place.mask is not None and not asked
+    assert bool((place.objects.amax(0) <= place.mask).all()) and asked  # the mask is a little larger
+
+
+class Draws:
+    """A segmenter that draws a box without its first row, and runs over it where the box is high."""
+
+    def segment(self, frames: Tensor, boxes: Any) -> Any:
+        masks = torch.zeros(len(boxes), *frames.shape[:3])
+        for number, box in enumerate(boxes):
+            x0, y0, x1, y1 = (round(each) for each in box.corners)
+            masks[number, box.frame, y0 + 1 : y1, x0:x1] = 1
+            if y0 < 10:
+                masks[number, box.frame, y0 + 2 : y0 + 8] = 1
+        return SimpleNamespace(masks=masks)
+
+
+def drawn_job(clip: Any, folder: Path) -> ClipJob:
+    nothing: Any = None
+    job = job_of(clip, nothing, folder)
+    return replace(job, pipeline=Pipeline(nothing, Red(), Draws(), nothing), video=EACH)
+
+
+EACH = VideoSettings(track="every-frame")
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_by_a_segmenter_in_every_frame_it_is_decided_on_once(
+    frames: Tensor, clip: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thing is not there yet in the first window: that is no reason to paint the whole frame in any."""
+    planned = drawn_job(clip, tmp_path).pipeline.plan(Request(frames, "x"), reasoned(PLANS[name]), video=EACH)
+    if name == "found":
+        mask = planned.steps[0].mask
+        assert mask is not None and not bool(mask[:2].any()) and bool(mask[2:].flatten(1).any(1).all())
+        assert any("ran" in note for note in planned.notes)
+    for size in (2, 5):
+        monkeypatch.setattr(job_file, "_PLACED", size * SIDE * SIDE)
+        job = replace(drawn_job(clip, tmp_path / str(size)), anyway=True)
+        check(job.places(reasoned(PLANS[name])), planned)
+        assert not list(job.work.glob("follow-*"))
+
+
+def test_killed_between_two_windows_it_goes_on_with_the_same_bytes(
+    clip: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_file, "_PLACED", 2 * SIDE * SIDE)
+    monkeypatch.setattr(place_each_file, "EVERY", 4)
+    plan = reasoned(PLANS["two steps"])
+    drawn_job(clip, tmp_path / "whole").places(plan)
+    wanted = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
+    rename = pictures.os.replace
+    for moment in range(0, 9, 2):
+        left = [moment]
+
+        def killing(*paths: Any, left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise _Killed
+            rename(*paths)
+
+        monkeypatch.setattr(pictures.os, "replace", killing)
+        with pytest.raises(_Killed):
+            drawn_job(clip, tmp_path / str(moment)).places(plan)
+        monkeypatch.setattr(pictures.os, "replace", rename)
+        drawn_job(clip, tmp_path / str(moment)).places(plan)
+        assert {path.name: path.read_bytes() for path in (tmp_path / str(moment)).iterdir()} == wanted
