@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import shutil
 import time
 from contextlib import ExitStack
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import one_line
 from ..files.disk import refused, unwritten
 from ..files.lock import holding
+from ..files.states import state_of
 from .ask import at_terminal, remedy
 from .clip_flags import check_mask_frame, handed_keys, video_settings
 from .clip_progress import Progress
@@ -310,7 +310,7 @@ def _work_folder(
     read += [path for path in (options.adapter, options.plan, options.mask) if path]
     said = {
         "evlm": __version__,
-        "files": [_state_of(path, folder) for path in read],
+        "files": [state_of(path, folder) for path in read],
         "options": {
             name: value
             for name, value in sorted(vars(options).items())
@@ -320,26 +320,6 @@ def _work_folder(
     }
     key = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:16]
     return folder / f".evlm-{key}"
-
-
-def _state_of(path: str, out: Path) -> list[Any]:
-    """What tells a file, or a folder with what lies in it, from what it was before; but for what is hidden,
-    and for the folder of the results."""
-    try:
-        found = Path(path).expanduser().resolve()
-        if not found.is_dir():
-            return [str(found), found.stat().st_size, found.stat().st_mtime_ns]
-        # A file that is written anew in its place leaves its folder as it was.
-        files: list[tuple[str, int, int]] = []
-        for folder, folders, names in os.walk(found):
-            at = Path(folder)
-            folders[:] = [name for name in folders if name[0] != "." and at / name != out.resolve()]
-            for each in (at / name for name in names if name[0] != "."):
-                state = each.stat()
-                files.append((str(each.relative_to(found)), state.st_size, state.st_mtime_ns))
-        return [str(found), *sorted(files)]
-    except OSError:
-        return [path]
 
 
 def _record(
