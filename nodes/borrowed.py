@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -31,7 +31,7 @@ class Borrowed:
             host.check_cancelled()
             if kwargs.get("find") is not None:
                 kwargs["find"] = self._back_from(kwargs["find"])
-            with self.use() as engine, cancelling(engine):
+            with self.use() as engine, self._room(method, engine, args), cancelling(engine):
                 return getattr(engine, method)(*args, **kwargs)
 
         return call
@@ -46,6 +46,9 @@ class Borrowed:
                 return boxes
 
         return found
+
+    def _room(self, method: str, engine: Any, args: Any) -> Any:
+        return room_beside(self._model, engine, args[:1]) if method == "reason" else nullcontext()
 
     @property
     def defaults(self) -> Any:
@@ -63,6 +66,21 @@ class Borrowed:
         """Of a segmenter: within it a picture is encoded once."""
         with self.use() as engine, getattr(engine, "remembering", nullcontext)():
             yield
+
+
+@contextmanager
+def room_beside(
+    model: Any, reasoner: Any, requests: Sequence[Any], most: int | None = None
+) -> Iterator[None]:
+    """Beside the weights of a reasoner in use, room for what it computes with the largest of the requests;
+    most: tokens of an answer, None for the usual number."""
+    estimate = getattr(reasoner, "working_bytes", None)
+    if estimate is None or not isinstance(model, host.Managed):
+        yield
+        return
+    need = max((estimate(request, most) for request in requests), default=0)
+    with model.use(max(host.WORKING, need)):
+        yield
 
 
 @contextmanager

@@ -19,10 +19,11 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from .patcher import EVLMModel, make_patcher
+from .patcher import EVLMModel, make_patcher, make_room, trim
 
 Engine = TypeVar("Engine")
 MESSAGE_EVERY = 0.1  # seconds between two texts sent to the browser
+WORKING = 512 << 20  # bytes beside a model's weights where nobody knows better
 PREVIEW = 512  # pixels, the longer side of a preview
 
 log = logging.getLogger("evlm")
@@ -42,8 +43,9 @@ class Managed(Generic[Engine]):
 
     name: for messages. build(device): makes the engine. modules(engine): its weights.
     role: "reasoner", "detector", "segmenter" or "editor".
-    moves: False for weights that stay where they were made (4 bit). kept(engine): what is counted with the
-    weights, goes before them when memory is short, and leaves the device with them.
+    moves: False for weights that stay where they were made (4 bit); room: for so many bytes of them others
+    go first. kept(engine): what is counted with the weights, goes before them when memory is short, and
+    leaves the device with them.
     said: what was loaded and how, in words that are the same when it is loaded anew; "": nobody can tell.
     """
 
@@ -56,6 +58,7 @@ class Managed(Generic[Engine]):
         moves: bool = True,
         kept: Callable[[Engine], Kept] | None = None,
         said: str = "",
+        room: int = 0,
     ) -> None:
         import comfy.model_management as mm
 
@@ -67,6 +70,8 @@ class Managed(Generic[Engine]):
         self._moves = moves and self.load_device != offload
         if not self._moves:
             offload = self.load_device
+            if room and offload.type != "cpu":
+                make_room(room)
         self._shell = EVLMModel(offload)
         self._make(offload)  # a file that does not fit is the loader's error, not a later node's
         size = sum(t.nbytes for m in modules(self._need()) for t in m.state_dict().values())
@@ -80,7 +85,7 @@ class Managed(Generic[Engine]):
         return int(self._patcher.size)
 
     @contextmanager
-    def use(self, working: int = 512 << 20) -> Iterator[Engine]:
+    def use(self, working: int = WORKING) -> Iterator[Engine]:
         """The engine on its device, with `working` bytes beside it for activations. A run that is cancelled
         leaves it as it was: what was not loaded before is unloaded again."""
         import comfy.model_management as mm
@@ -138,7 +143,7 @@ class Managed(Generic[Engine]):
             part._parameters.clear()
             part._buffers.clear()
         self._engine = None
-        _trim()
+        trim()
 
 
 def free_memory() -> None:
@@ -150,7 +155,7 @@ def free_memory() -> None:
     mm.unload_all_models()
     gc.collect()
     mm.soft_empty_cache()
-    _trim()
+    trim()
 
 
 def device_name() -> str:
@@ -168,26 +173,14 @@ def card_memory() -> float | None:
     return None if device.type == "cpu" else mm.get_total_memory(device) / 1e9
 
 
-def _trim() -> None:
-    """Hands freed memory back to the system: glibc keeps it otherwise, and a CPU's user would not see it."""
-    import ctypes
-    import sys
-
-    if sys.platform == "linux":
-        try:
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
-        except (OSError, AttributeError):
-            log.debug("this libc has no malloc_trim")
-
-
 def dtype_for(dtype: str, half: str = "bf16") -> str:
-    """A dtype's name. For "auto" ComfyUI's choice on its device: `half` ("bf16" or "fp16") where that is
-    fast, else what is fast; any other name as it is."""
+    """A dtype's name. For "auto" ComfyUI's choice on its card: `half` ("bf16" or "fp16") where that is fast,
+    else what is fast; on a CPU "auto", which is the engine's, by size; any other name as it is."""
     import comfy.model_management as mm
 
-    if dtype != "auto":
-        return dtype
     device = mm.get_torch_device()
+    if dtype != "auto" or device.type == "cpu":
+        return dtype
     tests = {"bf16": mm.should_use_bf16, "fp16": mm.should_use_fp16}
     for name in (half, *(n for n in tests if n != half)):
         if tests[name](device):

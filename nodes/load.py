@@ -13,6 +13,7 @@ from .checks import checked
 DTYPES = ["auto", "fp32", "fp16", "bf16"]
 ATTENTION = ["auto", "sdpa", "eager", "flash_attention_2"]
 BITS = ["none", "4bit"]
+OF_4_BITS = 0.37  # of weights in 16 bits what they take in 4, with what stays in 16
 
 
 class LoadModel(io.ComfyNode):
@@ -78,9 +79,7 @@ class LoadModel(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, model: Any, adapter: Any, **rest: Any) -> str:
-        # A linked adapter is known by the node that makes it.
-        lora = "linked" if adapter is None else folders.fingerprint(folders.find_adapter(adapter))
-        return f"{_fingerprint('reasoner', model)} {lora}"
+        return f"{fingerprint_of('reasoner', model)} {fingerprint_of('adapter', adapter)}"
 
     @classmethod
     @checked
@@ -119,9 +118,10 @@ class LoadModel(io.ComfyNode):
             return reasoner
 
         moves = bits is None and not is_quantised(path)  # weights of few bits stay where they were made
+        room = 0 if moves else _weights(path, 1.0 if bits is None else OF_4_BITS)
         said = _said("reasoner", path, lora, number, attention, quantize, max_pixels, compile)
         return io.NodeOutput(
-            host.Managed(model, build, lambda r: [r.module], "reasoner", moves, kept, said=said)
+            host.Managed(model, build, lambda r: [r.module], "reasoner", moves, kept, said, room)
         )
 
 
@@ -147,7 +147,7 @@ class LoadDetector(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, model: Any, **rest: Any) -> str:
-        return _fingerprint("detector", model)
+        return fingerprint_of("detector", model)
 
     @classmethod
     @checked
@@ -190,7 +190,7 @@ class LoadSegmenter(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, model: Any, **rest: Any) -> str:
-        return _fingerprint("segmenter", model)
+        return fingerprint_of("segmenter", model)
 
     @classmethod
     @checked
@@ -230,7 +230,7 @@ class LoadEditor(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, model: Any, **rest: Any) -> str:
-        return _fingerprint("editor", model)
+        return fingerprint_of("editor", model)
 
     @classmethod
     @checked
@@ -296,8 +296,17 @@ def _problem(find: Any, *args: Any) -> str | None:
     return None
 
 
-def _fingerprint(role: str, name: Any) -> str:
-    return folders.fingerprint(folders.find(role, name))
+def fingerprint_of(role: str, name: Any) -> str:
+    """Of the files of a model, or an adapter. One whose name is linked is known by the node that makes it."""
+    if name is None:
+        return "linked"
+    return folders.fingerprint(folders.find_adapter(name) if role == "adapter" else folders.find(role, name))
+
+
+def _weights(folder: Path, share: float) -> int:
+    """About how many bytes of a folder's weights there are on the device; the last of them are there twice
+    while they are made."""
+    return round(share * sum(file.stat().st_size for file in folder.glob("*.safetensors")) + (1 << 30))
 
 
 def _said(role: str, path: Path, *how: Any) -> str:

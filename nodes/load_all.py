@@ -118,12 +118,15 @@ class LoadAll(io.ComfyNode):
         cls, models: Any, reasoner: Any, detector: Any, segmenter: Any, editor: Any, adapter: Any, **rest: Any
     ) -> str:
         chosen = {"reasoner": reasoner, "detector": detector, "segmenter": segmenter, "editor": editor}
-        files = [
-            folders.fingerprint(folders.find(role, name))
+        names = {
+            role: None
+            if None in (value, models if value == OF_THE_SET else "")
+            else _name(role, value, models)
             for role, value in chosen.items()
-            if rest.get(f"custom_{role}") is None and (name := _name(role, value, models)) != NONE
-        ]
-        return " ".join([*files, folders.fingerprint(folders.find_adapter(adapter))])
+            if rest.get(f"custom_{role}") is None
+        }
+        files = [load.fingerprint_of(role, name) for role, name in names.items() if name != NONE]
+        return " ".join([*files, load.fingerprint_of("adapter", adapter)])
 
     @classmethod
     @checked

@@ -113,6 +113,7 @@ def _read(text: str, targets: tuple[str, ...], plain: bool, mask: Tensor | None)
     from dataclasses import replace
 
     from ..evlm.errors import RefusalError, RequestError, TraceError
+    from ..evlm.plan.answers import may_be_an_edit
     from ..evlm.plan.mask_codec import get_codec
     from ..evlm.plan.trace import Plan, Trace, parse, plan_from_json
     from ..evlm.request import MAX_PROMPT
@@ -124,10 +125,10 @@ def _read(text: str, targets: tuple[str, ...], plain: bool, mask: Tensor | None)
     try:
         ours = text.lstrip().startswith("{") and '"version"' in text  # else it is JSON that a model wrote
         trace = Trace("", "", "", plan_from_json(text)) if ours else parse(text)
-    except RefusalError:
-        raise
-    except TraceError:
+    except TraceError as error:
         if not plain or not text.strip() or text.lstrip()[0] in "<{":
+            raise
+        if isinstance(error, RefusalError) and not may_be_an_edit(text):
             raise
         trace = Trace("", "", "", Plan(" ".join(text.split()), scope="local" if targets else "global"))
     plan = trace.plan

@@ -10,6 +10,7 @@ from comfy_api.latest import io
 
 from . import clips, host, scene_views, sockets
 from .asking import asks, below_input
+from .borrowed import room_beside
 from .checks import checked
 from .clips import ClipOrScene
 from .story import STORY
@@ -78,20 +79,22 @@ class Reference(io.ComfyNode):
         references: tuple[EngineReference, ...] | None = None,
     ) -> io.NodeOutput:
         from ..evlm.errors import RequestError
+        from ..evlm.files.selection import spread
+        from ..evlm.reason.messages import MAX_FRAMES
         from ..evlm.request import Reference as EngineReference
 
         if sockets.choice("kind", kind, KINDS) == "text":
             added = [EngineReference("text", text=text, note=note)]
         elif kind == "video" and video is not None:
-            parts = video.get_components()
-            added = [EngineReference("video", parts.images[..., :3], note=note, fps=float(parts.frame_rate))]
+            frames, rate = clips.looked_at(video, "video", MAX_FRAMES)
+            added = [EngineReference("video", frames, note=note, fps=rate)]
         elif image is None:
             raise RequestError(
                 f"a reference of kind {kind!r} needs its `image` input connected"
                 + (", or `video`" if kind == "video" else "")
             )
         elif kind == "video":
-            added = [EngineReference("video", image, note=note)]
+            added = [EngineReference("video", image[spread(len(image), MAX_FRAMES)], note=note)]
         else:
             added = [EngineReference(kind, frame[None], note=note) for frame in image]
         return io.NodeOutput((*(references or ()), *added))
@@ -248,7 +251,10 @@ class Reason(io.ComfyNode):
         requests = [Request(each, prompt, references or (), rate) for each in pictures]
         sampling = Sampling(max_new_tokens, temperature, top_p, seed, guided, style=style)
         watch = Watch(len(requests), max_new_tokens)
-        with model.use() if isinstance(model, host.Managed) else nullcontext(model) as reasoner:
+        with (
+            model.use() if isinstance(model, host.Managed) else nullcontext(model) as reasoner,
+            room_beside(model, reasoner, requests, max_new_tokens),
+        ):
             reasoned = reason_all(reasoner, requests, sampling, repair, watch)
         traces: list[Trace] = [each.trace for each in reasoned]
         texts = [with_trust(each.text, each.trace.plan) for each in reasoned]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -20,7 +21,7 @@ def download(name: str, folder: str | Path | None = None, on_progress: Progress 
 
     name: a name of the catalogue, or "owner/model@<commit>".
     folder: it goes into folder/<name>; None: into the hub's cache, which other programs share.
-    on_progress(done, total, file): bytes of whole files so far; what it raises stops the download.
+    on_progress(done, total, file): bytes so far; what it raises stops the download, also within a file.
     An interrupted download goes on where it stopped. Raises ModelError for a name without a pinned revision,
     for trouble with the network, and for a file whose size or SHA-256 is not the hub's (it is removed).
     """
@@ -101,11 +102,53 @@ def _fetch(
     for file in files:
         if on_progress:
             on_progress(done, total, file.rfilename)
-        with _network(f"{file.rfilename} of {at}"):
-            got = Path(hf_hub_download(repo, file.rfilename, revision=revision, local_dir=target))
+        heard, how = _within(on_progress, done, total, file.rfilename)
+        try:
+            with _network(f"{file.rfilename} of {at}"):
+                got = Path(hf_hub_download(repo, file.rfilename, revision=revision, local_dir=target, **how))
+        finally:
+            heard.check()
         check_file(got, file.size, file.lfs.sha256 if file.lfs else None)
         done += file.size or 0
         root = got.parents[len(Path(file.rfilename).parts) - 1]
     if on_progress:
         on_progress(done, total, "")
     return root
+
+
+class _Heard:
+    """What a progress raised in the client's own thread, to be raised again where it was asked for."""
+
+    error: BaseException | None = None
+
+    def check(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+def _within(on_progress: Progress | None, done: int, total: int, name: str) -> tuple[_Heard, dict[str, Any]]:
+    """(what is heard, arguments for the hub's client): the bytes of one file are told as they come."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils import tqdm
+
+    heard = _Heard()
+    if on_progress is None or "tqdm_class" not in inspect.signature(hf_hub_download).parameters:
+        return heard, {}
+
+    class Bar(tqdm):  # type: ignore[type-arg,misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self._come = int(kwargs.get("initial") or 0)
+            super().__init__(*args, **{**kwargs, "disable": True})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            if heard.error is not None:
+                raise heard.error
+            self._come += int(n or 0)
+            try:
+                on_progress(min(done + self._come, total), total, name)
+            except BaseException as error:
+                heard.error = error
+                raise
+            return None
+
+    return heard, {"tqdm_class": Bar}

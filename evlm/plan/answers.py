@@ -29,6 +29,15 @@ _REFUSALS = (
 )
 _REFUSAL = re.compile(rf"{_LEAD}(?:{'|'.join(_REFUSALS)})", re.IGNORECASE)
 
+# What only a model says that refuses; a person's "Sorry, the sky is grey: make it blue" has none of it.
+_WONT = re.compile(
+    r"(?:can ?not|can['’]t|could ?n[o'’]t|unable to|not able to|won['’]t|will not|not (?:allowed|comfortable)"
+    rf"|decline|refuse)\W+(?:\w+\W+){{0,3}}?{_HELP}\b"
+    r"|\bas an? (?:ai|language|vision|image|assistant)\b|\brequests?\b|\bpolic(?:y|ies)\b|\bguidelines?\b"
+    r"|\bnicht\b|\bne (?:peux|puis)\b|\bno puedo\b|\bposso\b|[^\x00-\u024f\u2010-\u203f]",
+    re.IGNORECASE,
+)
+
 _THING = r"(?:changes?|edits?|editing|modifications?|alterations?|adjustments?|actions?)"
 _WHOLE = (
     r"(?:the|this)?\s*(?:original\s+)?"
@@ -62,6 +71,11 @@ def is_refusal(text: str) -> bool:
     """Whether a text begins as a model does that will not or cannot do it, in one of the larger languages. No
     editing instruction begins so."""
     return _REFUSAL.match(text[:200]) is not None
+
+
+def may_be_an_edit(text: str) -> bool:
+    """Of a text that `is_refusal`: whether a person may have written it to ask for an edit."""
+    return len(text.split()) > 5 and _WONT.search(text) is None
 
 
 def asks_for_no_change(instruction: str) -> bool:

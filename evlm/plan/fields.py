@@ -24,6 +24,8 @@ ALIASES = {
     "scope": ("scope",),
     "mask": ("mask", "mask_text", "box", "bbox", "bbox_2d", "region"),
 }
+# Words that stand before a colon in any text: alone they are no field.
+WEAK = frozenset(("edit", "prompt", "object", "objects"))
 FIELD_OF = {alias: name for name, aliases in ALIASES.items() for alias in aliases}
 _ANY_ALIAS = "|".join(sorted((alias.replace("_", "[_ ]") for alias in FIELD_OF), key=len, reverse=True))
 _LEAD = r"[\s>#*\-\"'`_•·|(\[]{0,8}(?:\(?[0-9]{1,2}[.)\uff0e\u3001][\s*\"'`_]{0,6})?"
@@ -45,11 +47,12 @@ _QUOTES = {'"': '"', "'": "'", "\u201c": "\u201d", "\u2018": "\u2019", "\u300c":
 class Fields:
     """values: of those that were found: "instruction", "scope" and "mask" are text, "targets" a tuple of
     labels. ended: all of them are there, and the last one's line has an end. more: the values of further
-    steps."""
+    steps. weak: it is one alone, by a name that may be a word of the text."""
 
     values: dict[str, Any] = field(default_factory=dict)
     ended: bool = False
     more: list[dict[str, Any]] = field(default_factory=list)
+    weak: bool = False
 
 
 def fields_from_lines(text: str, notes: list[str]) -> Fields:
@@ -69,7 +72,14 @@ def fields_from_lines(text: str, notes: list[str]) -> Fields:
         else:
             notes.append("a further instruction without a target left out")
     fields.more = seen[1:]
+    fields.weak = len(fields.values) == 1 and not others and _names(first) <= WEAK
     return fields
+
+
+def _names(lines: list[str]) -> set[str]:
+    """The names of fields in lines, as they are spelled there."""
+    found = (_FIELD_LINE.match(line) or _FIELD_HEADING.fullmatch(line.rstrip()) for line in lines)
+    return {match[1].lower().replace(" ", "_") for match in found if match}
 
 
 def _blocks(lines: list[str]) -> list[list[str]]:

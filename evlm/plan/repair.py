@@ -116,6 +116,8 @@ def _values(
     fields = Fields()
     if thoughts is None or thoughts.open is None or "output" in parts:  # else it is all thought
         fields = fields_from_lines(source.text, line_notes)
+        if fields.weak and "output" not in parts:
+            fields, line_notes = Fields(), []
     if "instruction" in fields.values or "targets" in fields.values:
         notes += line_notes
         return _with_steps([fields.values, *fields.more]), fields.ended

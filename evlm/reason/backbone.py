@@ -35,6 +35,7 @@ DEFAULT_MAX_PIXELS = 1280 * 28 * 28
 """A picture's budget where nobody sets one, 1.0 megapixel or 1,280 tokens. The models themselves would take
 12.8 megapixels, 16,384 tokens, which no usual card holds."""
 
+_MOST_FRAMES = 768  # of a video, which is what Qwen2.5-VL was trained on at most
 _FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 _CPU_FLOAT32_BYTES = 4 << 30  # weights up to this size are computed in float32 on a CPU
 
@@ -109,7 +110,7 @@ def load_backbone(
         family=config["model_type"],
         style=asked,
         codec=str((meta and meta.mask_codec) or notes.get("mask_codec", "box-spans-8")),
-        max_frames=int(notes.get("max_frames", MAX_FRAMES)),
+        max_frames=_max_frames(folder, notes),
         quantized=quantized,
         adapter=meta,
         tuned=(meta is not None or "prompt" in notes) and not asked.untuned,
@@ -117,6 +118,13 @@ def load_backbone(
         trust="tuned" if (meta and meta.mask_codec) or "mask_codec" in notes else "base",
         temperature=_temperature(folder, notes) if meta is None else None,
     )
+
+
+def _max_frames(folder: Path, notes: Mapping[str, Any]) -> int:
+    value = notes.get("max_frames", MAX_FRAMES)
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MOST_FRAMES:
+        return value
+    raise ModelError(f"{folder / 'evlm.json'}: max_frames {value!r:.40}, expected 1 to {_MOST_FRAMES}")
 
 
 def _temperature(folder: Path, notes: Mapping[str, Any]) -> float | None:

@@ -286,7 +286,7 @@ def _refused_name(payload: dict[str, Any], body: bytes, text: str) -> str | None
             if isinstance(location, list) and location and location[-1] in known:
                 return str(location[-1])
         text = words_of(content) or text
-    names = re.findall(rf"(?<![\w.-])({'|'.join(known)})(?![\w-])", text) if known else []
+    names = re.findall(rf"(?<![\w-])({'|'.join(known)})(?![\w-])", text) if known else []
     return names[0] if names else None
 
 

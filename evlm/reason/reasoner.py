@@ -42,6 +42,7 @@ from .messages import (
 )
 from .place_grammar import PlaceGrammar
 from .prefix_cache import PREFIX_BYTES, PrefixCache
+from .working import working_bytes
 
 Guided = Literal["auto", "always", "never"]
 
@@ -131,6 +132,12 @@ class Reasoner:
         self._stops = stop_ids(backbone)
         self._silent = silent_ids(backbone.processor.tokenizer) | self._stops
         self._vocabulary: Vocabulary | None = None
+
+    def working_bytes(self, request: Request, max_new_tokens: int | None = None) -> int:
+        """About how much memory a request needs beside the weights (`working`)."""
+        answer = Sampling.max_new_tokens if max_new_tokens is None else max_new_tokens
+        backbone = self.backbone
+        return working_bytes(backbone.model, self.processor, request, answer, backbone.max_frames)
 
     @classmethod
     def load(

@@ -205,7 +205,7 @@ class RemoteReasoner:
             "max_tokens": sampling.max_new_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            "seed": sampling.seed,
+            **({"seed": sampling.seed % 2**31} if sampling.temperature > 0 else {}),
             **(ASKED if logs else {}),
             **({USAGE: {"include_usage": True}} if usage else {}),
         }

@@ -88,9 +88,17 @@ def overlay(
             tile.paste(colour, mask=_edge(_inside(step, tile.size, size, (left, top))))
     numbered = len(steps) > 1 or any(box.step > 1 for box in boxes)
     draw, font = ImageDraw.Draw(tile), Lettering(13)
+    high, wide = frame.shape[-3:-1]
     for box in (b for b in boxes if b.frame == 0):
-        x0, y0 = left + box.x0 * scale, top + box.y0 * scale
-        x1, y1 = left + box.x1 * scale - 1, top + box.y1 * scale - 1
+        # Boxes of other packs may lie anywhere.
+        (a, c), (b, d) = (
+            [min(max(each, 0), most) for each in pair]
+            for pair, most in (((box.x0, box.x1), wide), ((box.y0, box.y1), high))
+        )
+        if a >= c or b >= d:
+            continue
+        x0, y0 = left + a * scale, top + b * scale
+        x1, y1 = left + c * scale - 1, top + d * scale - 1
         corners = [x0, y0, max(x0, x1), max(y0, y1)]
         draw.rectangle(corners, outline=(255, 255, 255), width=2)
         text = f"{box.step}: {box.caption}" if numbered else box.caption

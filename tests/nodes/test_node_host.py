@@ -257,6 +257,74 @@ def test_the_fingerprint_follows_the_content(base: Path) -> None:
     assert load.LoadSegmenter.fingerprint_inputs(model="sam2/tiny", dtype="auto") != before
 
 
+def test_a_linked_name_does_not_change_the_fingerprint(base: Path) -> None:
+    """(C15) ComfyUI gives None for it; an error there loads the model at every queue."""
+    load, together = part("nodes.load"), part("nodes.load_all").LoadAll.fingerprint_inputs
+    for node in (load.LoadDetector, load.LoadSegmenter, load.LoadEditor):
+        assert node.fingerprint_inputs(model=None, dtype="auto") == "linked"
+    assert load.LoadModel.fingerprint_inputs(model=None, adapter=None) == "linked linked"
+    of_the_set = part("nodes.load_all").OF_THE_SET
+    names = dict.fromkeys(("reasoner", "detector", "segmenter", "editor"), of_the_set)
+    known = together(models="bundled", adapter="none", **names).split()
+    assert together(models=None, adapter=None, **names) == " ".join(["linked"] * 5)
+    one = together(models="bundled", adapter="none", **{**names, "editor": None}).split()
+    assert one == [*known[:3], "linked", known[4]]
+
+
+def test_others_go_before_weights_that_stay_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """(C16) Weights of 4 bits are made on the card, and it was full of other models."""
+    done: list[Any] = []
+    monkeypatch.setattr(mm, "get_torch_device", lambda: torch.device("meta"))
+    monkeypatch.setattr(
+        mm, "free_memory", lambda size, device, *rest, **more: done.append((size, str(device)))
+    )
+
+    class Made(Engine):
+        def __init__(self, device: torch.device) -> None:
+            done.append("made")
+            super().__init__(device)
+
+    make = part("nodes.host").Managed
+    make("toy", Made, lambda e: [e.module], "reasoner", moves=False, room=12345)
+    assert done[:2] == [(12345, "meta"), "made"]
+    done.clear()
+    make("toy", Made, lambda e: [e.module], "reasoner", room=0)
+    assert done[0] == "made"
+
+
+def test_auto_on_a_cpu_is_the_engines_choice() -> None:
+    """(C17) A reasoner of 16 GB was computed in float32."""
+    dtype_for = part("nodes.host").dtype_for
+    assert dtype_for("auto") == "auto" and dtype_for("auto", half="fp16") == "auto"
+    assert dtype_for("bf16") == "bf16"
+
+
+def test_a_reasoner_gets_room_for_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """(C18) Half a GB, whatever was looked at."""
+    from contextlib import contextmanager
+
+    asked: list[int] = []
+    host, request = part("nodes.host"), part("evlm.request")
+    model = call("EVLM_LoadModel").args[0]
+    use = host.Managed.use
+
+    @contextmanager
+    def watched(self: Any, working: int = host.WORKING) -> Any:
+        asked.append(working)
+        with use(self, working) as engine:
+            yield engine
+
+    monkeypatch.setattr(host.Managed, "use", watched)
+    with model.use() as engine:
+        small = request.Request(torch.rand(1, 64, 64, 3), "red")
+        large = request.Request(torch.rand(8, 256, 256, 3), "red", fps=8.0)
+        assert 0 < engine.working_bytes(small, 8) < engine.working_bytes(small, 4000)
+        assert engine.working_bytes(small) < engine.working_bytes(large)
+        monkeypatch.setattr(type(engine), "working_bytes", lambda self, request, most: 1 << 30)
+    call("EVLM_Reason", model=model, image=torch.rand(1, 64, 64, 3), prompt="make it red", max_new_tokens=64)
+    assert asked[1:] == [host.WORKING, 1 << 30]
+
+
 def test_a_remote_model_is_checked_when_the_workflow_is() -> None:
     node = part("nodes.remote").RemoteModel
     assert node.validate_inputs(endpoint="https://api.example.com/v1") is True

@@ -295,3 +295,18 @@ def test_reason_looks_at_some_frames_of_a_video(clip: VideoFromFile, monkeypatch
         assert torch.equal(seen, reread(clip).frames[[0, 2, 4]])
         # Matroska's times are whole milliseconds
         assert rate is not None and abs(2 / rate - 4 / float(RATE)) <= 1e-3
+
+
+def test_of_a_reference_video_only_what_is_looked_at_is_decoded(tmp_path: Path) -> None:
+    """(C14) All of it stood in memory as float32."""
+    path = tmp_path / "reference.mkv"
+    frames = (torch.arange(40)[:, None, None, None] / 255).expand(-1, 16, 16, 3).contiguous()
+    part("evlm.files.clip_writer").write_clip(path, frames, "ffv1", [Fraction(1, 10)] * 40)
+    video = VideoFromFile(str(path))
+    video.get_components = lambda: pytest.fail("all of it is decoded")
+    (seen,) = call("EVLM_Reference", kind="video", video=video).args[0]
+    which = part("evlm.files.selection").spread(40, 8)
+    assert torch.equal((seen.frames * 255).round(), (frames[which] * 255).round())
+    assert seen.fps == pytest.approx(7 / 3.9)
+    (batch,) = call("EVLM_Reference", kind="video", image=frames).args[0]
+    assert torch.equal(batch.frames, frames[which]) and batch.fps is None

@@ -294,6 +294,32 @@ def test_a_cancelled_download_goes_on_with_the_files_that_lack(hub: Hub, tmp_pat
     assert len(first) == 1 and first[0] not in hub.served[1:]
 
 
+def test_a_download_is_told_and_cancelled_within_a_file(hub: Hub, tmp_path: Path) -> None:
+    """(C19) Of a file of 10 GB nothing was heard before its end."""
+    hub.files["model.safetensors"] = bytes(range(256)) * (24 << 12)  # some of the client's pieces
+    hub.files = {
+        name: hub.files[name] for name in ("model.safetensors", "config.json", "processor_config.json")
+    }
+    seen: list[int] = []
+
+    class Stop(Exception):
+        """As ComfyUI's own, which the client does not know."""
+
+    def stop(done: int, total: int, file: str) -> None:
+        seen.append(done)
+        if done:
+            raise Stop
+
+    name = f"{hub.repo}@{hub.commit}"
+    with pytest.raises(Stop):
+        download(name, tmp_path, stop)
+    assert 0 < seen[-1] < len(hub.files["model.safetensors"]) and not hub.served[1:]
+    seen.clear()
+    path = download(name, tmp_path, lambda done, total, file: seen.append(done))
+    assert (path / "model.safetensors").read_bytes() == hub.files["model.safetensors"]
+    assert seen == sorted(seen) and len(seen) > 5
+
+
 def test_a_damaged_file_is_removed_and_said(hub: Hub, tmp_path: Path) -> None:
     hub.spoilt["model.safetensors"] = bytes(len(hub.files["model.safetensors"]))
     with pytest.raises(ModelError, match="SHA-256"):

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trace_texts import DRAFT, EXACT, EXAMPLE, FIELDS, PLAN, PROSE, message, output, read, understand
 
-from evlm.plan.trace import Trace, TraceStream
+from evlm.errors import TraceError
+from evlm.plan.trace import Trace, TraceStream, parse
 
 # --- cut off ---
 
@@ -144,6 +145,38 @@ def test_a_refusal_is_an_error_that_quotes_it(words: str, around: str) -> None:
     said = message(around.format(words))
     assert "the model refuses" in said and words.strip("*")[:20].rstrip("*") in said
     assert "the model refuses" in message(around.format(words), finished=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "edit"),
+    [
+        ("I don't like the sky: make it blue", True),
+        ("Sorry, the sky is much too grey. Brighten it", True),
+        ("Unfortunately somebody walks through the picture; remove him", True),
+        ("I can't see the sky well, brighten it", True),
+        ("Leider ist der Himmel viel zu grau, mach ihn blau", True),
+        ("I'm sorry, but I can't assist", False),
+        ("I'm sorry, but I can't help you with that request", False),
+        ("As an AI model I do not make such pictures for anybody", False),
+        ("Leider kann ich dabei heute gar nicht helfen", False),
+        ("Sorry, no.", False),
+        ("\u62b1\u6b49 , a b c d e f", False),
+    ],
+)
+def test_what_a_person_may_have_written_is_told_from_a_refusal(text: str, edit: bool) -> None:
+    """(D20)"""
+    from evlm.plan.answers import is_refusal, may_be_an_edit
+
+    assert is_refusal(text) and may_be_an_edit(text) is edit
+
+
+@pytest.mark.parametrize("name", ["Edit", "prompt", "**Object**", "objects"])
+def test_a_word_before_a_colon_is_no_field_alone(name: str) -> None:
+    """(D21) It is a word of any text; beside another field, or inside <output>, it is one."""
+    with pytest.raises(TraceError):
+        parse(f"{name}: make the hat blue")
+    assert parse(f"Instruction: make the hat blue\n{name}: hat").plan.instruction.startswith("make the hat")
+    assert parse("Edit: make the hat blue\ntargets: hat").plan.targets == ("hat",)
 
 
 def test_an_answer_without_a_plan_is_quoted() -> None:

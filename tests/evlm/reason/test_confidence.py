@@ -110,6 +110,17 @@ def test_the_temperature_is_the_folders_own_and_checked(tmp_path: Path) -> None:
             Reasoner.load(folder, device="cpu")
 
 
+def test_how_many_frames_are_looked_at_is_checked(tmp_path: Path) -> None:
+    """(D22) "8" and true were taken, 0 and null failed at the first video."""
+    folder = tiny_qwen.save_folder(tmp_path / "m")
+    for bad in (0, -1, "8", True, None, 8.0, 10**9):
+        (folder / "evlm.json").write_text(json.dumps({"max_frames": bad}))
+        with pytest.raises(ModelError, match="max_frames"):
+            Reasoner.load(folder, device="cpu")
+    (folder / "evlm.json").write_text('{"max_frames": 4}')
+    assert Reasoner.load(folder, device="cpu").backbone.max_frames == 4
+
+
 def test_a_plan_carries_it_and_older_ones_have_none() -> None:
     plan = Plan("make it red", ("hat",), confidence=0.25)
     assert plan == Plan("make it red", ("hat",))  # it is no part of what the plan says

@@ -47,6 +47,14 @@ def test_a_streamed_trace(server: Server) -> None:
     assert "Authorization" not in server.headers[0]
 
 
+def test_a_seed_is_sent_where_it_means_something_and_in_32_bits(server: Server) -> None:
+    """(D23) Servers refuse a larger one, and some any."""
+    remote = RemoteReasoner(server.url, "qwen")
+    remote.generate(REQUEST, Sampling(seed=7))
+    remote.generate(REQUEST, Sampling(temperature=0.5, seed=2**40 + 7))
+    assert "seed" not in server.seen[0] and server.seen[1]["seed"] == 7
+
+
 def test_the_prompt_is_that_of_the_local_model(server: Server) -> None:
     remote = RemoteReasoner(server.url, "qwen")
     remote.generate(REQUEST, Sampling(guided="never"))

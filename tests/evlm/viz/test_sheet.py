@@ -9,9 +9,10 @@ import pytest
 import torch
 from test_pipeline import BOX, SIZE, circle, pipeline, trace
 
+from evlm.boxes import Box
 from evlm.plan.trace import Plan
 from evlm.request import Reference, Request
-from evlm.viz.sheet import SheetRow, draw_sheet
+from evlm.viz.sheet import SheetRow, draw_sheet, overlay
 
 
 def drawn(prompt: str = "blue", references: int = 0, instruction: str = "make it blue") -> bytes:
@@ -69,3 +70,14 @@ def test_fonts_are_found_where_systems_keep_them(tmp_path: Path, monkeypatch: py
     finally:
         lettering.system_fonts.cache_clear()
         lettering._fonts.cache_clear()
+
+
+def test_boxes_that_lie_elsewhere_are_cut_off() -> None:
+    """(D24) Boxes of other packs: PIL cannot draw at 10^12."""
+    frame = torch.zeros(1, 32, 32, 3)
+    far = Box("far", 1.0, -1e12, 4, 1e12, 12)
+    gone = Box("gone", 1.0, 40, 40, 60, 60)
+    with_both, plain = overlay(frame[0], None, [far, gone], 64), overlay(frame[0], None, [], 64)
+    inside = overlay(frame[0], None, [Box("far", 1.0, 0, 4, 32, 12)], 64)
+    assert with_both.tobytes() == inside.tobytes() != plain.tobytes()
+    assert overlay(frame[0], None, [gone], 64).tobytes() == plain.tobytes()
