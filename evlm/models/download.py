@@ -102,7 +102,7 @@ def _fetch(
     for file in files:
         if on_progress:
             on_progress(done, total, file.rfilename)
-        heard, how = _within(on_progress, done, total, file.rfilename)
+        heard, how = _within(on_progress, done, file.size or 0, total, file.rfilename)
         try:
             with _network(f"{file.rfilename} of {at}"):
                 got = Path(hf_hub_download(repo, file.rfilename, revision=revision, local_dir=target, **how))
@@ -126,7 +126,9 @@ class _Heard:
             raise self.error
 
 
-def _within(on_progress: Progress | None, done: int, total: int, name: str) -> tuple[_Heard, dict[str, Any]]:
+def _within(
+    on_progress: Progress | None, done: int, size: int, total: int, name: str
+) -> tuple[_Heard, dict[str, Any]]:
     """(what is heard, arguments for the hub's client): the bytes of one file are told as they come."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.utils import tqdm
@@ -144,8 +146,10 @@ def _within(on_progress: Progress | None, done: int, total: int, name: str) -> t
             if heard.error is not None:
                 raise heard.error
             self._come += int(n or 0)
+            if self._come >= size:
+                return None  # it is put in its place first
             try:
-                on_progress(min(done + self._come, total), total, name)
+                on_progress(done + self._come, total, name)
             except BaseException as error:
                 heard.error = error
                 raise

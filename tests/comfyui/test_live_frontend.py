@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -59,6 +60,35 @@ def test_the_trace_is_drawn_in_nodes_2_as_well(page: frontend.Page) -> None:
     assert page.click_run(120) == "success"
     assert page.says("[data-node-id] .evlm-instruction"), "no trace is drawn"
     page.picture(live.PACK / "out" / f"quickstart-frontend-{page.version}-nodes2.png")
+    assert not page.ours()
+
+
+def test_a_verdict_that_was_written_is_taken_back_and_a_restored_output_takes_none(
+    page: frontend.Page,
+) -> None:
+    """(A1) The next run, of another seed, would have written an edit that nobody had seen."""
+    page.load(live.PACK / "workflows" / "rate_and_collect.json")
+    find = f"""{frontend.APP}.graph.nodes.find(node => node.comfyClass === "EVLM_RateEdit").widgets
+      .find(widget => widget.name === name)"""
+
+    def widget(name: str) -> str:
+        return str(page.page.evaluate(f"name => {find}.value", name))
+
+    def put(name: str, value: str) -> None:
+        page.page.evaluate(f"([name, value]) => {{ {find}.value = value }}", [name, value])
+
+    put("note", f"live {time.time()}")
+    put("verdict", "good")
+    assert page.click_run(240) == "success"
+    page.page.wait_for_timeout(500)
+    assert widget("verdict") == "not rated"
+    put("verdict", "bad")
+    page.page.evaluate(
+        f"() => {{ const app = {frontend.APP}; app.graph.nodes.forEach(node => node.onExecuted?.("
+        "app.nodeOutputs[String(node.id)] ?? {})) }"
+    )
+    page.page.wait_for_timeout(500)
+    assert widget("verdict") == "bad", "an output that is shown again takes nothing back"
     assert not page.ours()
 
 
