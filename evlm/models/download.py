@@ -136,8 +136,9 @@ def _within(
     heard = _Heard()
     if on_progress is None or "tqdm_class" not in inspect.signature(hf_hub_download).parameters:
         return heard, {}
+    tell = on_progress
 
-    class Bar(tqdm):  # type: ignore[type-arg,misc]
+    class Bar(tqdm):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             self._come = int(kwargs.get("initial") or 0)
             super().__init__(*args, **{**kwargs, "disable": True})
@@ -149,7 +150,7 @@ def _within(
             if self._come >= size:
                 return None  # it is put in its place first
             try:
-                on_progress(done + self._come, total, name)
+                tell(done + self._come, total, name)
             except BaseException as error:
                 heard.error = error
                 raise
