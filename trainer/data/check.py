@@ -15,7 +15,7 @@ from evlm.files.safe_paths import Inside, inside
 from evlm.models.loading import read_notes
 from evlm.models.zoo import resolve
 from evlm.plan.mask_codec import get_codec
-from evlm.reason.messages import Chat, build_messages, get_style
+from evlm.reason.messages import MAX_FRAMES, Chat, build_messages, get_style
 from evlm.records import Row
 
 from .conversation import Conversation, from_row, placed
@@ -43,12 +43,14 @@ class Check:
 
 @dataclass
 class Tally:
-    """Good rows, by label, and their questions; rows without a label count as desired."""
+    """Good rows, by label, and their questions; rows without a label count as desired. earlier: rows in which
+    the assistant spoke before the answer."""
 
     form: str
     good: int = 0
     desired: int = 0
     unlabelled: int = 0
+    earlier: int = 0
     questions: int = 0
 
 
@@ -71,7 +73,9 @@ def check(what: Check, on_problem: OnProblem, bar: bool = False) -> Tally:
             continue
         tally.good += 1
         tally.desired += item.label
-        tally.unlabelled += isinstance(item, Conversation) and not item.labelled
+        if isinstance(item, Conversation):
+            tally.unlabelled += not item.labelled
+            tally.earlier += any(message["role"] == "assistant" for message in item.messages)
         questions.add(item.question if isinstance(item, Row) else json.dumps([item.messages, *item.paths()]))
     tally.questions = len(questions)
     return tally
@@ -120,6 +124,7 @@ class Limits:
         notes = read_notes(folder)
         self.base, self.style = base, get_style(notes.get("prompt", "full"))
         self.codec = get_codec(notes.get("mask_codec", "box-spans-8"))
+        self.max_frames = int(notes.get("max_frames", MAX_FRAMES))
         self.context = int(skeleton(folder).config.get_text_config().max_position_embeddings)
         self.collate = Collator(open_processor(folder, max_pixels))
 
@@ -167,9 +172,12 @@ class _Opened:
             return self._asked[1]
         try:
             if isinstance(item, Row) and row:
-                chat: Chat | str = build_messages(item.request(self.folder), limits.codec, limits.style)
+                chat: Chat | str = build_messages(
+                    item.request(self.folder), limits.codec, limits.style, limits.max_frames
+                )
             else:
-                chat = (from_row(item) if isinstance(item, Row) else item).chat(self.folder)
+                item = from_row(item) if isinstance(item, Row) else item
+                chat = item.chat(self.folder, limits.max_frames)
         except EVLMError as error:
             chat = str(error)
         self._asked = key, chat

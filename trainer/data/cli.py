@@ -131,6 +131,11 @@ def _check(options: argparse.Namespace) -> int:
         f"{listed.count:,} bad; of the good ones {tally.desired:,} desired{unlabelled}, "
         f"{tally.good - tally.desired:,} not, {tally.questions:,} questions"
     )
+    if tally.earlier:
+        print(
+            f"{tally.earlier:,} rows have earlier turns of the assistant: these are read, the last alone is "
+            "learned; write a row for each turn to learn them all"
+        )
     return 1 if listed.count else 0
 
 

@@ -25,7 +25,7 @@ from evlm.files.pictures import from_pil
 from evlm.files.safe_paths import Inside, inside
 from evlm.plan.mask_codec import BoxSpans
 from evlm.plan.trace import parse
-from evlm.reason.messages import FULL, Chat, PromptStyle, build_messages, sample_clip
+from evlm.reason.messages import FULL, MAX_FRAMES, Chat, PromptStyle, build_messages, sample_clip
 from evlm.records import NO_TRACE, Row, load_paths, row_data, row_problems, step_rows, unchecked_row
 from evlm.request import Reference, Request
 
@@ -57,14 +57,15 @@ class Conversation:
         images = [image for image in self.images if isinstance(image, str)]
         return images + [path for frames in self.videos for path in frames]
 
-    def chat(self, folder: str | os.PathLike[str]) -> Chat:
-        """The turns with their pictures, as the trainer wants them. Raises RecordError, PictureError."""
+    def chat(self, folder: str | os.PathLike[str], max_frames: int = MAX_FRAMES) -> Chat:
+        """The turns with their pictures, as the trainer wants them; of a video at most so many frames. Raises
+        RecordError, PictureError."""
         opened = [
             _picture(image) if isinstance(image, bytes) else load_paths(folder, [image])
             for image in self.images
         ]
         images = [sample_clip(frames, None).frames[0] for frames in opened]
-        videos = [sample_clip(load_paths(folder, frames), None) for frames in self.videos]
+        videos = [sample_clip(load_paths(folder, frames), None, max_frames) for frames in self.videos]
         return Chat([_without_special_tokens(message) for message in self.messages], images, videos)
 
 

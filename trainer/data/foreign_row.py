@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -29,6 +30,7 @@ Messages = list[dict[str, Any]]
 Images = tuple[str | bytes, ...]
 
 _MARK = re.compile(r"<(?=/?(?:image|video|audio|img|bbox|ref-object|cot-process|start-image)>)")
+_OBJECT = re.compile(r"<(?:bbox|ref-object)>")
 _SHOWN = re.compile(r"<(image|video)>")
 _ROLES = {"user_tag": "user", "assistant_tag": "assistant", "system_tag": "system"}
 
@@ -54,6 +56,16 @@ class ForeignRow:
 
     def get(self, *names: str) -> Any:
         return next((self.data[name] for name in names if self.data.get(name) is not None), None)
+
+    def refuse_grounding(self) -> None:
+        """Raises RecordError where `<bbox>` or `<ref-object>` stand for what `objects` says: they would be
+        learned as they stand there."""
+        text = json.dumps({k: v for k, v in self.data.items() if k != "evlm"}, default=lambda _: "")
+        if self.data.get("objects") is not None or _OBJECT.search(text):
+            raise RecordError(
+                "objects, <bbox> and <ref-object> of grounding rows are not read; write names and numbers in "
+                "words, or take the row out"
+            )
 
     def pictures(self, *names: str) -> tuple[str | bytes, ...]:
         """Paths, or bytes of pictures that lie in the file itself, as `datasets` writes them."""

@@ -218,6 +218,7 @@ def from_swift(data: Any, layout: Layout = Layout()) -> Conversation:
     Raises RecordError."""
     known = ("messages", "images", "image", "videos", "video", "label", "evlm", *_SWIFT, *_ALPACA.values())
     row = ForeignRow(data, known)
+    row.refuse_grounding()
     if row.get("messages") is not None:
         messages = row.turns(row.get("messages"), "messages", OPENAI_TAGS, marks=True)
     else:

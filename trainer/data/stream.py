@@ -24,7 +24,7 @@ from torch import Tensor
 from evlm.errors import EVLMError, RecordError
 from evlm.files.safe_paths import Inside
 from evlm.plan.mask_codec import BoxSpans
-from evlm.reason.messages import FULL, Chat, PromptStyle, build_messages
+from evlm.reason.messages import FULL, MAX_FRAMES, Chat, PromptStyle, build_messages
 from evlm.records import Row, row_problems
 from trainer.data.conversation import Conversation, from_row, placed
 from trainer.data.convert import source_file
@@ -75,12 +75,15 @@ class Sample:
         """What is learned: the trace in its exact form, or the plain answer."""
         return self.item.completion if isinstance(self.item, Row) else self.item.answer
 
-    def chat(self, style: PromptStyle = FULL, codec: BoxSpans | None = None) -> Chat:
-        """The question with its pictures, read now. Raises RecordError, PictureError, RequestError."""
+    def chat(
+        self, style: PromptStyle = FULL, codec: BoxSpans | None = None, max_frames: int = MAX_FRAMES
+    ) -> Chat:
+        """The question with its pictures, read now; of a video at most so many frames. Raises RecordError,
+        PictureError, RequestError."""
         if isinstance(self.item, Row) and self.item.answer is None:
-            return build_messages(self.item.request(self.folder), codec, style)
+            return build_messages(self.item.request(self.folder), codec, style, max_frames)
         item = from_row(self.item) if isinstance(self.item, Row) else self.item
-        return item.chat(self.folder)
+        return item.chat(self.folder, max_frames)
 
     @property
     def name(self) -> str:

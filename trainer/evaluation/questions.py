@@ -20,6 +20,7 @@ from ..data.files import Problem, read
 from ..data.heldout import held_out, question_key
 from ..world.edits import MIX
 from ..world.light import lit
+from ..world.mix import Mix, ask_mixed
 from ..world.questions import CATEGORIES, ask
 from ..world.questions import Question as WorldQuestion
 from ..world.rows import to_request
@@ -45,9 +46,12 @@ class Question:
     mask: Callable[[], Tensor | None]
 
 
-def world_questions(rows: int, seed: int, split: str = "test", lamp: float = 0.0) -> list[Question]:
-    """Held-out questions of the world; question i is a function of (split, seed, i) alone. lamp: the light
-    that the pictures are seen in (`world.light`).
+def world_questions(
+    rows: int, seed: int, split: str = "test", lamp: float = 0.0, mix: Mix | None = None
+) -> list[Question]:
+    """Held-out questions of the world; question i is a function of (split, seed, i, mix) alone. lamp: the
+    light that the pictures are seen in (`world.light`). mix: shares of the other sorts of questions, of which
+    the hypothetical have categories of their own.
 
     They are stratified by edit type (the paper's mix) and input category (all alike): of any first n each
     type has its share to within about three, each category to within one, each pair of them to within five.
@@ -57,16 +61,23 @@ def world_questions(rows: int, seed: int, split: str = "test", lamp: float = 0.0
         raise ConfigError(
             f"{rows} questions of split {split!r:.40}: expected 1 or more, of {', '.join(SPLITS)}"
         )
-    return [world_question(number, seed, split, lamp) for number in range(rows)]
+    return [world_question(number, seed, split, lamp, mix) for number in range(rows)]
 
 
-def world_question(number: int, seed: int, split: str = "test", lamp: float = 0.0) -> Question:
-    """The world's question of that number, of `stratum(split, seed, number)`. Raises ConfigError."""
+def world_question(
+    number: int, seed: int, split: str = "test", lamp: float = 0.0, mix: Mix | None = None
+) -> Question:
+    """The world's question of that number, without a mix of `stratum(split, seed, number)`. Raises
+    ConfigError."""
     if split not in SPLITS:
         raise ConfigError(f"questions of split {split!r:.40}: expected one of {', '.join(SPLITS)}")
-    rng = random.Random(f"evaluate {split} {seed} {number}")
-    asked = ask(rng, split, *stratum(split, seed, number))
-    return _of_world(f"world {split} {seed} {number}", asked, lamp)
+    rng, (op, category) = random.Random(f"evaluate {split} {seed} {number}"), stratum(split, seed, number)
+    name = f"world {split} {seed} {number}"
+    if not mix:
+        return _of_world(name, ask(rng, split, op, category), lamp)
+    sort = random.Random(f"{name} sort")
+    of = None if mix.conflicts and category == "text" else category  # words alone disagree with nothing
+    return _of_world(f"{name} {mix.name}", ask_mixed(sort, rng, split, mix, of, op), lamp)
 
 
 def stratum(split: str, seed: int, number: int) -> tuple[str, str]:

@@ -41,7 +41,9 @@ def skip_reason(
     if not math.isfinite(loss) or not math.isfinite(norm):
         why = f"loss {loss}, gradient norm {norm}: not finite"
     elif explode < math.inf and len(progress.norms) >= ENOUGH:
-        usual, level = statistics.median(progress.norms), statistics.median(progress.losses)
+        # Steps that had nothing to learn say nothing about the size of the others.
+        moved, level = [each for each in progress.norms if each], statistics.median(progress.losses)
+        usual = statistics.median(moved) if moved else norm
         if norm > max(explode * usual, clip):
             why = f"gradient norm {norm:.4g}: more than {explode:g} times the usual {usual:.4g}"
         elif abs(loss) > explode * max(level, 1.0):

@@ -79,7 +79,7 @@ class Learner:
 
     def rows(self, config: Config, phase: Phase) -> Rows:
         """What the phase learns from, in the words that this model was made for. Raises RecordError."""
-        return rows_for(config, phase, self.style, self.codec)
+        return rows_for(config, phase, self.style, self.codec, self.max_frames)
 
     @property
     def names(self) -> tuple[str, str]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from evlm.errors import RecordError
-from evlm.reason.messages import Chat, PromptStyle, build_messages
+from evlm.reason.messages import MAX_FRAMES, Chat, PromptStyle, build_messages
 from evlm.records import Row
 
 from ..config.recipe import Config, Phase, Source
@@ -51,12 +51,16 @@ class Rows(Protocol):
         """A step's examples; of several ranks each gets its piece, and only that is read."""
 
 
-def rows_for(config: Config, phase: Phase, style: PromptStyle, codec: Any) -> Rows:
+def rows_for(
+    config: Config, phase: Phase, style: PromptStyle, codec: Any, max_frames: int = MAX_FRAMES
+) -> Rows:
     """What a phase learns from: sft from desired rows and those without a label, rkto from desired rows alone
     unless it pushes others away, kto from all that have a label. Raises RecordError."""
     desired = phase.kind == "sft" or (phase.kind == "rkto" and not phase.rkto.lambda_u)
     labelled = phase.kind != "sft"
-    return open_rows(config.data, phase.batch, config.seed, desired, style, codec, labelled)
+    return open_rows(
+        config.data, phase.batch, config.seed, desired, style, codec, labelled, max_frames=max_frames
+    )
 
 
 def open_rows(
@@ -68,6 +72,7 @@ def open_rows(
     codec: Any,
     labelled: bool = False,
     held: bool = False,
+    max_frames: int = MAX_FRAMES,
 ) -> Rows:
     """Batches of examples.
 
@@ -78,10 +83,11 @@ def open_rows(
     style, codec: how a request is put into words, and its mask.
     labelled: only rows that say whether they are desired; sources without one are then left out.
     held: those that are held out of their sources, or the others.
+    max_frames: of a video, as the model's evlm.json says.
     Raises RecordError.
     """
     if sources[0].world:
-        return WorldRows(sources[0], rows, seed, desired, style, codec)
+        return WorldRows(sources[0], rows, seed, desired, style, codec, max_frames)
     folders = [
         Folder(
             Path(str(source.path)),
@@ -95,7 +101,7 @@ def open_rows(
         )
         for source in sources
     ]
-    return DatasetRows(Stream(folders, rows, seed, optional=labelled or held), style, codec)
+    return DatasetRows(Stream(folders, rows, seed, optional=labelled or held), style, codec, max_frames)
 
 
 class WorldRows:
@@ -103,11 +109,18 @@ class WorldRows:
     `source.rows` of the world's rows, each once an epoch."""
 
     def __init__(
-        self, source: Source, rows: int, seed: int, desired: bool, style: PromptStyle, codec: Any
+        self,
+        source: Source,
+        rows: int,
+        seed: int,
+        desired: bool,
+        style: PromptStyle,
+        codec: Any,
+        max_frames: int = MAX_FRAMES,
     ) -> None:
         self.recipe = Recipe(source.seed, source.split, undesired=UNDESIRED, mix=source.mix)  # type: ignore[arg-type]
         self.rows, self.seed, self.style, self.codec = rows, seed, style, codec
-        self.desired, self.lamp = desired, source.lamp
+        self.desired, self.lamp, self.max_frames = desired, source.lamp, max_frames
         self.numbers: Sequence[int] = _desired(self.recipe, source.rows) if desired else range(source.rows)
         if source.rows and not self.numbers:
             raise RecordError(
@@ -138,7 +151,7 @@ class WorldRows:
         return drawn
 
     def _example(self, row: Row, question: Question) -> Example:
-        chat = build_messages(lit(to_request(question), self.lamp), self.codec, self.style)
+        chat = build_messages(lit(to_request(question), self.lamp), self.codec, self.style, self.max_frames)
         region = question.edit.region(self.recipe.size, question.frames)
         mask = None if region is None else torch.from_numpy(region).float()
         return Example(chat, row.completion, row.label, mask, row.id)
@@ -160,11 +173,12 @@ def _desired(recipe: Recipe, count: int) -> tuple[int, ...]:
 class DatasetRows:
     """Dataset folders, mixed by weight; every row comes once an epoch."""
 
-    def __init__(self, stream: Stream, style: PromptStyle, codec: Any) -> None:
-        self.stream, self.style, self.codec = stream, style, codec
+    def __init__(self, stream: Stream, style: PromptStyle, codec: Any, max_frames: int = MAX_FRAMES) -> None:
+        self.stream, self.style, self.codec, self.max_frames = stream, style, codec, max_frames
         self.count: int | None = sum(stream.counts)
         self.contents = stream.contents
 
     def batch(self, step: int, ranks: Ranks = ALONE) -> list[Example]:
         samples = self.stream.batch(step, ranks.rank, ranks.count)
-        return [Example(s.chat(self.style, self.codec), s.answer, s.label, s.mask(), s.name) for s in samples]
+        seen = self.style, self.codec, self.max_frames
+        return [Example(s.chat(*seen), s.answer, s.label, s.mask(), s.name) for s in samples]

@@ -46,10 +46,11 @@ class Progress:
     step: optimiser steps done, in all stages. tokens: fed since the run began. micro_batch: in use in this
     stage, where memory was too short for the recipe's. dropped: steps that were; in_a_row: of them since the
     last good one. losses, norms: of the last good steps of this stage. reference: fingerprint of the frozen
-    adapter and its base. best: "step" of the best measurement, and what it measured. lengths: steps of each
-    stage, as they were when the run began, or as the stage ended before its time. waited: measurements of
-    this stage since `lowest`, its best one; looked: the step of the last one. contents: a hash of each
-    file of rows, by its path.
+    adapter and its base. best: "step" of the best measurement, and what it measured; asked: a hash of what it
+    was measured on. lengths: steps of each stage, as they were when the run began, or as the stage ended
+    before its time. waited: measurements of this stage since `lowest`, its best one; looked: the step of the
+    last one. contents: a hash of each file of rows, by its path. cpu_seconds: of this process, since the run
+    began.
     """
 
     step: int = 0
@@ -68,6 +69,8 @@ class Progress:
     lowest: float | None = None
     best: dict[str, float] | None = None
     contents: dict[str, str] = field(default_factory=dict)
+    asked: str | None = None
+    cpu_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ each (reference, prompt, response) and read back in later epochs and runs.
 from __future__ import annotations
 
 import hashlib
+import math
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -65,7 +66,8 @@ class ReferencePolicy:
             some = list(missing.values())
             fresh = self._compute(model, prompts, [responses[n] for n in some], [owner[n] for n in some])
             computed = dict(zip(missing, fresh.tolist(), strict=True))
-            self.cache.put(computed)
+            # NaN would come back as None. A step that has one is dropped, and the next may be sane.
+            self.cache.put({key: value for key, value in computed.items() if math.isfinite(value)})
             known |= computed
         return torch.tensor([known[key] for key in keys], dtype=torch.float32, device=base_of(model).device)
 
@@ -111,7 +113,8 @@ class LogProbCache:
             for at in range(0, len(wanted), 500):
                 some = wanted[at : at + 500]
                 marks = ",".join("?" * len(some))
-                known.update(file.execute(f"SELECT key, value FROM logp WHERE key IN ({marks})", some))
+                found = file.execute(f"SELECT key, value FROM logp WHERE key IN ({marks})", some)
+                known.update((key, value) for key, value in found if value is not None)  # NaN is NULL there
         return known
 
     def put(self, values: Mapping[bytes, float]) -> None:

@@ -20,6 +20,7 @@ from .events import LOG, json_line, numbers
 
 STYLES = ("auto", "bar", "lines", "jsonl")
 TENSORBOARD = "tensorboard"  # in the run's folder
+WANDB_TIMES = "wandb-times"  # there, too: how often it was begun anew
 
 Report = Callable[[Mapping[str, Any]], None]
 
@@ -33,12 +34,12 @@ class Sink(Protocol):
 
 
 @contextmanager
-def reporting(config: Config, style: str = "auto") -> Iterator[Report]:
+def reporting(config: Config, style: str = "auto", fresh: bool = False) -> Iterator[Report]:
     """What a training's events are handed to, one JSON-able dict each.
 
     style: "bar", "lines", "jsonl" (each event as one line of JSON, as in log.jsonl), or "auto": a bar in a
-    terminal, else lines. Raises TrainingError where a package is missing or the folder cannot be written,
-    ConfigError where the recipe asks for W&B and it is not there.
+    terminal, else lines. fresh: the run begins anew, at W&B too. Raises TrainingError where a package is
+    missing or the folder cannot be written, ConfigError where the recipe asks for W&B and it is not there.
     """
     out = Path(config.out)
     if style == "auto":
@@ -50,7 +51,7 @@ def reporting(config: Config, style: str = "auto") -> Iterator[Report]:
         for make in (
             lambda: Log(out / LOG),
             lambda: TensorBoard(out / TENSORBOARD),
-            lambda: None if config.wandb is None else WandB(config),
+            lambda: None if config.wandb is None else WandB(config, fresh),
             lambda: Bar() if style == "bar" else Lines(style == "jsonl"),
         ):
             sink = make()
@@ -172,9 +173,10 @@ class TensorBoard:
 
 
 class WandB:
-    """The same numbers in a project of Weights & Biases; one run there for one folder here."""
+    """The same numbers in a project of Weights & Biases; one run there for one folder here, until it begins
+    anew (`fresh`): a run there takes no step twice."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, fresh: bool = False) -> None:
         try:
             import wandb
         except ImportError as error:
@@ -184,6 +186,16 @@ class WandB:
             ) from error
         out = Path(config.out).resolve()
         name = hashlib.blake2b(f"{out} {config.identity}".encode(), digest_size=8).hexdigest()
+        began, times = out / WANDB_TIMES, 0
+        try:
+            times = int(began.read_text()) if began.is_file() else 0
+            if fresh:
+                times += 1
+                began.parent.mkdir(parents=True, exist_ok=True)
+                began.write_text(f"{times}\n")
+        except (OSError, ValueError) as error:
+            raise TrainingError(f"{began} cannot be used ({error}); delete it") from error
+        name += f"-{times}" if times else ""
         try:
             self.run: Any = wandb.init(
                 project=config.wandb,

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         if int(os.environ.get("RANK", "0")):  # of several processes the first one speaks for all
             train(config, _silent, args.fresh)
             return 0
-        with locked(Path(config.out)), reporting(config, args.progress) as report:
+        with locked(Path(config.out)), reporting(config, args.progress, args.fresh) as report:
 
             def told(event: Mapping[str, Any]) -> None:
                 report(event)

@@ -7,7 +7,7 @@ import importlib.util
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from evlm.errors import ConfigError, EVLMError, ModelError
 from evlm.models.loading import pick_device, read_notes
 from evlm.plan.mask_codec import get_codec
 from evlm.reason.backbone import open_processor
-from evlm.reason.messages import get_style
+from evlm.reason.messages import MAX_FRAMES, get_style
 
 from ..config.recipe import Config, Phase, Source, completed
 from ..data.stream import Source as Folder
@@ -32,7 +32,7 @@ from ..model.batch import Collator
 from ..model.shapes import known_shape
 from ..model.shards import supported
 from ..model.skeleton import base_folder, skeleton
-from .heldout import Measured, open_held_out
+from .heldout import Measured, open_held_out, open_samples
 from .lock import check_free
 from .memory import Length, assumed, fixed, passing, split
 from .work import seconds, work
@@ -203,15 +203,17 @@ def _rows(config: Config, base: Path, findings: _Findings) -> dict[tuple[str, bo
     if notes is None or processor is None:
         return {}
     style, codec = get_style(notes.get("prompt", "full")), get_codec(notes.get("mask_codec", "box-spans-8"))
+    seen = style, codec, int(notes.get("max_frames", MAX_FRAMES))
     by_kind: dict[tuple[str, bool], tuple[Rows, Length]] = {}
     for phase in config.phases:
         if _kind(phase) not in by_kind:
-            rows = findings.need("data", partial(rows_for, config, phase, style, codec))
+            rows = findings.need("data", partial(rows_for, config, phase, *seen))
             length = rows and findings.need("data", partial(_length, processor, rows))
             if length is not None:
                 by_kind[_kind(phase)] = rows, length
+    findings.need("sample_every", partial(open_samples, config, *seen))
     if config.eval_every:
-        measured = findings.need("eval_every", partial(open_held_out, config, style, codec))
+        measured = findings.need("eval_every", partial(open_held_out, config, *seen))
         if measured is not None:
             findings.lines.append(_evaluation(config, measured))
     return by_kind
@@ -268,16 +270,27 @@ def _memory(
     """The stage that needs most, part by part, against what there is. device: None where the recipe's is not
     here; then as on CUDA."""
     always = fixed(config, model, trained)
-    text = model.config.text_config
+    text, processes = model.config.text_config, max(1, int(os.environ.get("WORLD_SIZE", "1")))
     stages = [
-        (number, passing(config, phase, text, lengths[_kind(phase)], device.type if device else "cuda"))
+        (
+            number,
+            passing(
+                config,
+                _shared(phase, processes),
+                text,
+                lengths[_kind(phase)],
+                device.type if device else "cuda",
+            ),
+        )
         for number, phase in enumerate(config.phases)
         if _kind(phase) in lengths
     ]
     number, most = max(stages, key=lambda stage: sum(stage[1].values()))
     whole, there = sum(always.values()) + sum(most.values()), _available(device) if device else None
     of = f" of {_size(there)}" if there else ""
-    where = device or config.model.device
+    where = str(device or config.model.device) + (
+        f" for each of {processes} processes" if processes > 1 else ""
+    )
     lines = [f"memory on {where}, estimated: {_size(whole)}{of}, most of it in stage {number}"]
     lines += [f"  {name} {_size(value)}" for name, value in {**always, **most}.items()]
     if config.model.shard:
@@ -315,6 +328,12 @@ def _long(needed: float) -> str:
         if needed >= 2 * size:
             return f"{needed / size:.1f} {unit}"
     return f"{needed:.0f} s"
+
+
+def _shared(phase: Phase, processes: int) -> Phase:
+    """A phase as each of several processes sees it."""
+    batch = -(-phase.batch // processes)
+    return replace(phase, batch=max(batch, 2), micro_batch=min(phase.micro_batch or batch, batch))
 
 
 def _available(device: torch.device) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from evlm.errors import ConfigError, RecordError
+from evlm.reason.messages import MAX_FRAMES
 
 from ..config.recipe import Config, Source
 from ..evaluation.accuracy import batched, evaluate
@@ -40,11 +42,11 @@ class Measured:
     examples: list[Example]
 
 
-def open_held_out(config: Config, style: Any, codec: Any) -> Measured:
+def open_held_out(config: Config, style: Any, codec: Any, max_frames: int = MAX_FRAMES) -> Measured:
     """What a recipe measures on: of each source the share that it holds out, else its split "validation".
 
-    style, codec: how a request is put into words, and its mask. Raises ConfigError where there is nothing,
-    RecordError for a bad row."""
+    style, codec: how a request is put into words, and its mask. max_frames: of a video. Raises ConfigError
+    where there is nothing, RecordError for a bad row."""
     if not config.eval_every:
         return Measured([], [])
     questions: list[Question] = []
@@ -55,7 +57,9 @@ def open_held_out(config: Config, style: Any, codec: Any) -> Measured:
     measured = _measured(config.data)
     try:
         if measured:
-            rows = open_rows(measured, config.eval_rows, 0, True, style, codec, held=True)
+            rows = open_rows(
+                measured, config.eval_rows, 0, True, style, codec, held=True, max_frames=max_frames
+            )
             count = config.eval_rows if rows.count is None else min(config.eval_rows, rows.count)
             examples = rows.batch(0)[:count]
     except RecordError:
@@ -69,22 +73,31 @@ def open_held_out(config: Config, style: Any, codec: Any) -> Measured:
     return Measured(questions[: config.eval_rows], examples)
 
 
+def open_samples(config: Config, style: Any, codec: Any, max_frames: int = MAX_FRAMES) -> list[Example]:
+    """Rows whose answers a recipe draws, none where it does not; arguments as `open_held_out`'s. Raises
+    ConfigError, RecordError."""
+    if not config.sample_every:
+        return []
+    sources = [source for source in _measured(config.data) if source.form == "evlm"]
+    if not sources:
+        raise ConfigError("sample_every: expected 0 where no source has the form evlm")
+    rows = open_rows(sources, config.sample_rows, 0, True, style, codec, held=True, max_frames=max_frames)
+    return rows.batch(0)
+
+
 class HeldOut:
     """Questions that a recipe holds out; opened here, so that what is missing is said before the training
     begins. Raises ConfigError, RecordError."""
 
     def __init__(self, config: Config, learner: Learner) -> None:
         self.learner, self.out = learner, Path(config.out)
-        measured = open_held_out(config, learner.style, learner.codec)
+        seen = learner.style, learner.codec, learner.max_frames
+        measured = open_held_out(config, *seen)
         self.questions, self.answered = measured.questions, measured.examples
-        self.examples: list[Example] = []
+        names = [each.id for each in self.questions], [(e.name, e.answer) for e in self.answered]
+        self.hash = blake2b(repr(names).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+        self.examples = open_samples(config, *seen)
         self.together: dict[str, int] = {}  # of what, where memory was too short for the usual number
-        if config.sample_every:
-            sources = [source for source in _measured(config.data) if source.form == "evlm"]
-            if not sources:
-                raise ConfigError("sample_every: expected 0 where no source has the form evlm")
-            rows = open_rows(sources, config.sample_rows, 0, True, learner.style, learner.codec, held=True)
-            self.examples = rows.batch(0)
 
     def measure(self) -> dict[str, float]:
         """ "exact": share of the questions whose plan is right; "iou": mean of the masks; nothing where there
@@ -175,7 +188,7 @@ def _own(source: Source) -> bool:
 def _questions(source: Source, rows: int) -> list[Question]:
     """At most so many; none where the source has none."""
     if source.world:
-        return world_questions(rows, source.seed, SPLIT, source.lamp)
+        return world_questions(rows, source.seed, SPLIT, source.lamp, source.mix)
     if source.form != "evlm":
         return []
     name = source.split if source.heldout else SPLIT

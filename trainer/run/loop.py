@@ -7,6 +7,9 @@ state and ends in the same bits.
 from __future__ import annotations
 
 import json
+import os
+import platform
+import re
 import signal
 import threading
 import time
@@ -153,13 +156,15 @@ class _Run:
         due = config.eval_every and progress.step % config.eval_every == 0
         if first and phase.patience and due and progress.looked != progress.step:
             self._end_step(optimizer, before, stage, False)  # the run was killed while it measured
-        fed, began, worst = 0, time.monotonic(), ""
+        fed, began, worst, cpu = 0, time.monotonic(), "", time.process_time()
         for step in range(first, progress.lengths[stage]):
             at, last = before + step + 1, step + 1 == steps
             for group in optimizer.param_groups:
                 group["lr"] = phase.lr * decayed(step, steps, phase.warmup, phase.schedule, phase.cooldown)
             parts, tokens = self._gradients(reference, rows, earlier + step, phase, at)
             fed, progress.tokens, progress.step = fed + tokens, progress.tokens + tokens, at
+            cpu, spent = time.process_time(), time.process_time() - cpu
+            progress.cpu_seconds += spent
             norm = float(torch.nn.utils.clip_grad_norm_(learner.trainable(), phase.clip))
             why = skip_reason(progress, parts["loss"], norm, phase.explode, phase.clip)
             if why is None:
@@ -221,7 +226,7 @@ class _Run:
         if not first and (not stage or self.config.stages[stage - 1].kind == "sft"):
             freeze_reference(self.learner.model)  # else the one of the last SFT phase stays (Algorithm 1)
         again = rows.count is not None  # an endless world's rows never come back
-        cache = LogProbCache(self.out / "reference.sqlite") if again else None
+        cache = LogProbCache(self.out / _cache_name()) if again else None
         reference = ReferencePolicy(self.learner.model, REFERENCE, cache)
         if first and reference.fingerprint != self.progress.reference:
             raise TrainingError(
@@ -301,6 +306,9 @@ class _Run:
             return False
         measured = {**self.held_out.measure(), **self.held_out.loss()}
         self.report({"event": "eval", "step": at, "stage": stage, "kind": phase.kind, **measured})
+        if self.progress.asked not in (None, self.held_out.hash):
+            self.progress.best = None  # it was measured on other questions
+        self.progress.asked = self.held_out.hash
         self._wait(phase, measured)
         if not config.keep_best or not better(measured, self.progress.best):
             return bool(phase.patience)
@@ -347,6 +355,13 @@ class _Run:
                     f"{path} cannot be written ({error.strerror}). The states are whole: free some space and "
                     "run the same command again"
                 ) from error
+
+
+def _cache_name() -> str:
+    """Of several machines each has its own: locks of SQLite do not hold over a network's file system."""
+    here, everywhere = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+    host = re.sub(r"[^\w.-]", "_", platform.node())
+    return f"reference-{host}.sqlite" if here < everywhere else "reference.sqlite"
 
 
 def _step(

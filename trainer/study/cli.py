@@ -24,10 +24,13 @@ from typing import Any
 from evlm.errors import ConfigError, TrainingError
 
 from ..config.arguments import check_folder, check_whole
-from ..config.recipe import RECIPES, Config
+from ..config.recipe import RECIPES, Config, completed
 from ..config.settings import build, override, read_yaml
 from ..evaluation.accuracy import evaluate, load
 from ..evaluation.questions import world_questions
+from ..learner.state import States
+from ..report.events import LOG, json_line, read_history
+from ..report.progress import Log
 from .arms import ARMS, BASE, SAME_STEPS, STUDIES
 from .figure import figures
 from .page import page
@@ -153,18 +156,15 @@ def _run(job: Job) -> str:
     torch.set_num_threads(1)
     folder = Path(job.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config, cpu, tokens = job.config(), time.process_time(), 0.0
-    with open(folder / "log.jsonl", "a", encoding="utf-8") as log:
-
-        def report(event: dict[str, Any]) -> None:
-            log.write(json.dumps(event) + "\n")
-            log.flush()
-
-        adapter = train(config, report)
-    for line in (folder / "log.jsonl").read_text().splitlines():
-        event = json.loads(line)
-        if event["event"] == "step" and event["stage"] == 1:
-            tokens += event["tokens"]
+    config, log = job.config(), Log(folder / LOG)
+    try:
+        adapter = train(config, lambda event: log.take(event, json_line(event)))
+    finally:
+        log.close()
+    # Of all its pieces, where it was stopped: steps that were done again count once.
+    tokens = float(sum(event["tokens"] for event in read_history(folder).steps if event["stage"] == 1))
+    state = States(folder / "state", json.loads(config.identity), complete=completed).newest()
+    trained, cpu = state.progress.cpu_seconds if state else 0.0, time.process_time()
     answer, count = load(config.model.base, adapter)
     questions = world_questions(job.questions, 0, job.split, job.lamp)
     outcomes = evaluate(answer, questions, count)
@@ -172,7 +172,7 @@ def _run(job: Job) -> str:
         "job": asdict(job),
         "outcomes": [asdict(each) for each in outcomes],
         "tokens": tokens,
-        "cpu_seconds": time.process_time() - cpu,
+        "cpu_seconds": trained + time.process_time() - cpu,
     }
     fresh = job.result.with_suffix(".tmp")
     fresh.write_text(json.dumps(value), encoding="utf-8")

@@ -219,6 +219,24 @@ def test_a_run_learns_from_all_kinds_at_once(
     assert seen == {(ANSWER.format(at), at % 3 != 0) for at in range(COUNT)}
 
 
+def test_what_of_a_row_is_not_learned_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Earlier answers of a conversation; and rows whose boxes stand elsewhere are refused."""
+    said = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
+    row = {"messages": [{"role": role, "content": text} for role, text in said]}
+    file = tmp_path / "swift.jsonl"
+    file.write_text(json.dumps(row) + "\n")
+    assert main(["data", "check", str(file), "--form", "swift"]) == 0
+    assert "1 rows have earlier turns of the assistant" in capsys.readouterr().out
+    boxed = {"messages": [{"role": "user", "content": "where?"}, {"role": "assistant", "content": "<bbox>"}]}
+    objects = {**row, "objects": {"ref": ["cat"], "bbox": [[1, 2, 3, 4]]}}
+    file.write_text("".join(json.dumps(each) + "\n" for each in (boxed, objects, row)))
+    assert main(["data", "check", str(file), "--form", "swift"]) == 1
+    out, err = capsys.readouterr()
+    assert (
+        "3 rows of the form swift, 1 good, 2 bad" in out and err.count("of grounding rows are not read") == 2
+    )
+
+
 def test_what_slots_make_of_a_plain_answer() -> None:
     from trainer.estimators.rewards import word_overlap
 

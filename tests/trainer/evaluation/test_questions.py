@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +16,15 @@ from hypothesis import strategies as st
 
 from evlm.errors import ConfigError, RecordError
 from evlm.files.pictures import save_picture
+from evlm.plan.form import COMPOUND
 from evlm.plan.trace import render
 from evlm.records import Row
 from trainer.evaluation.accuracy import judge
 from trainer.evaluation.questions import dataset_questions, stratified, stratum, world_questions
 from trainer.world.edits import MIX
+from trainer.world.mix import Mix
 from trainer.world.questions import CATEGORIES
+from trainer.world.traces import write_trace
 
 
 def test_a_question_is_a_function_of_split_seed_and_number() -> None:
@@ -85,6 +89,24 @@ def test_the_right_answer_is_what_most_people_wanted(tmp_path: Path) -> None:
     half[:, :4] = 1
     save_picture(tmp_path / "pictures" / "mask.png", half[None, ..., None].expand(1, 8, 8, 3))
     assert judge(questions[0], render(replace(rows[1], mask_text="box 0 0 500 1000 full").trace())).iou == 1.0
+
+
+@pytest.mark.parametrize("mix", [Mix(doubles=1.0), Mix(conflicts=1.0), Mix(whatif=1.0), Mix(0.3, 0.3, 0.3)])
+def test_a_mix_is_asked_as_it_is_learned(mix: Mix) -> None:
+    """And what the teacher would answer is right."""
+    questions = world_questions(6, 4, "validation", mix=mix)
+    assert [each.id for each in questions] == [
+        each.id for each in world_questions(6, 4, "validation", mix=mix)
+    ]
+    assert not {each.id for each in questions} & {each.id for each in world_questions(6, 4, "validation")}
+    if mix.doubles == 1:
+        assert all(len(each.instruction.split(COMPOUND)) == 2 for each in questions)
+    for question in questions:
+        assert question.request().original.shape[0] in (1, 4) and question.edit_type
+        asked = question.request.args[0]  # type: ignore[attr-defined]
+        text = render(write_trace(random.Random(1), asked))
+        outcome = judge(question, text)
+        assert outcome.exact and (outcome.iou is None or outcome.iou > 0.3)
 
 
 def test_a_dataset_that_has_too_little(tmp_path: Path) -> None:

@@ -40,6 +40,17 @@ def test_what_explodes_is_dropped_once_there_is_something_to_hold_it_against() -
     assert len(progress.norms) == len(progress.losses) == REMEMBERED
 
 
+def test_steps_that_had_nothing_to_learn_make_no_other_one_explode() -> None:
+    progress = Progress()
+    for norm in (0.0, 3.0, 0.0, 0.0, 4.0, 0.0, 0.0, 0.0):
+        assert skip_reason(progress, 1.0, norm, 100, 1.0) is None
+    assert skip_reason(progress, 1.0, 5.0, 100, 1.0) is None
+    assert "times the usual" in str(skip_reason(progress, 1.0, 500.0, 100, 1.0))
+    progress = Progress()
+    for norm in (*[0.0] * ENOUGH, 7.0):
+        assert skip_reason(progress, 1.0, norm, 100, 1.0) is None
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -8,7 +8,7 @@ import trainer.learner.rows as learner_rows
 from evlm.plan.mask_codec import get_codec
 from evlm.reason.messages import get_style
 from trainer.config.recipe import Source
-from trainer.learner.rows import WorldRows
+from trainer.learner.rows import WorldRows, open_rows
 from trainer.world.rows import UNDESIRED, Recipe, rows
 
 COUNT = 17
@@ -17,6 +17,14 @@ COUNT = 17
 def batches(desired: bool) -> WorldRows:
     source = Source(world=True, seed=905, rows=COUNT)
     return WorldRows(source, 4, 0, desired, get_style("short"), get_codec("box-spans-8"))
+
+
+def test_a_video_is_learned_as_it_is_asked() -> None:
+    """With as many frames as the model's evlm.json allows."""
+    style, codec = get_style("short"), get_codec("box-spans-8")
+    opened = open_rows([Source(world=True)], 12, 0, True, style, codec, max_frames=2)
+    frames = [len(clip.frames) for example in opened.batch(0) for clip in example.chat.videos]
+    assert frames and set(frames) == {2}
 
 
 def test_a_phase_of_desired_rows_learns_from_those_and_another_from_all() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import sqlite3
 from dataclasses import replace
@@ -325,6 +326,22 @@ def test_using_another_adapter_leaves_the_model_as_it_was(tiny):
         pass
     with pytest.raises(EVLMError, match="none"), using(model.get_base_model(), "reference"):
         pass
+
+
+def test_what_is_no_number_is_never_kept(tiny, tmp_path, monkeypatch):
+    tokenizer, batch = tiny
+    model = with_adapters(tokenizer)
+    prompts, responses = split(batch)
+    cache = LogProbCache(tmp_path / "reference.sqlite")
+    reference, values = ReferencePolicy(model, cache=cache), iter([math.nan, -3.0, -9.0])
+    monkeypatch.setattr(
+        ReferencePolicy, "_compute", lambda self, m, p, r, o: torch.full((len(r),), next(values))
+    )
+    asked = model, prompts, responses[:1], [0]
+    assert reference.logps(*asked).isnan().all()
+    assert float(reference.logps(*asked)) == float(reference.logps(*asked)) == -3.0
+    cache.put({b"an older version's": math.nan})
+    assert cache.get([b"an older version's"]) == {}
 
 
 def test_the_cache_gives_the_same_bits_and_knows_what_changed(tiny, tmp_path, monkeypatch):

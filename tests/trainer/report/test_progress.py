@@ -229,6 +229,12 @@ def test_wandb_gets_the_same_and_only_if_asked(tmp_path: Path, monkeypatch: pyte
         asked[0]["project"] == "evlm" and asked[0]["id"] == asked[1]["id"] and asked[0]["config"]["seed"] == 0
     )
 
+    for fresh in (True, False, True):
+        with reporting(config(tmp_path / "a", "wandb=evlm"), "jsonl", fresh):
+            pass
+    ids = [each["id"] for each in asked[1:]]
+    assert len(set(ids)) == 3 and ids[1] == ids[2], "a run that begins anew is another one there"
+
     def offline(**_: Any) -> None:
         raise RuntimeError("no route to host")
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from evlm.records import RowWriter
 from trainer.__main__ import main
 from trainer.config.recipe import load_config
 from trainer.learner.learner import load_learner
@@ -20,6 +21,7 @@ from trainer.run import dry_run
 from trainer.run.dry_run import plan
 from trainer.run.memory import kept
 from trainer.steps.sft import sft_step
+from trainer.world.rows import Recipe, rows
 
 WORLD = "data=[{world: true}]"
 
@@ -148,6 +150,29 @@ def test_the_estimate_of_activations_is_near_what_a_step_keeps(dtype: str, dropo
     text = learner.model.config.text_config
     estimated = kept(config, text) * text.num_hidden_layers * learner.batch(examples).tokens
     assert 0.7 < estimated / measured < 1.4
+
+
+def test_samples_need_rows_too(tmp_path: Path) -> None:
+    writer = RowWriter(tmp_path / "data")
+    for row, pictures in rows(Recipe(seed=3), 0, 4):
+        writer.append(row, {name: pictures[name] for name in row.paths() if name in pictures})
+    (line,) = missing(f"data=[{{path: {tmp_path / 'data'}}}]", "sample_every=5", f"out={tmp_path / 'run'}")
+    assert line.startswith("sample_every: ") and "no row fits (splits validation" in line
+
+
+def test_of_several_processes_each_holds_its_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = [WORLD, "phases=[{kind: sft, steps: 2, batch: 64}]"]
+    alone = plan(load_config("tiny", settings)).text
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    shared = plan(load_config("tiny", settings)).text
+    assert "for each of 8 processes, estimated" in shared and "processes" not in alone
+    activations = [
+        float(line.split()[1]) * (1000 if line.endswith("GB") else 1)
+        for text in (alone, shared)
+        for line in text.splitlines()
+        if line.startswith("  activations")
+    ]
+    assert activations[0] / activations[1] == pytest.approx(8, rel=0.1)
 
 
 def test_windows_is_asked_for_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:

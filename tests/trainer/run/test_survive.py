@@ -135,6 +135,33 @@ def test_a_full_disk_at_the_end_costs_no_step(
     assert not of(events, "step") and of(events, "done")
 
 
+def test_the_best_of_other_questions_is_not_held_against_these(
+    tmp_path: Path, cheap: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = iter([0.9, 0.9, 0.2, 0.1])
+    monkeypatch.setattr(trainer.run.heldout.HeldOut, "measure", lambda self: {"exact": next(exact)})
+    monkeypatch.setattr(trainer.run.heldout.HeldOut, "loss", lambda self: {})
+
+    def until_second(event: dict[str, Any]) -> None:
+        if event["event"] == "step" and event["step"] == 3:
+            raise Cut
+
+    with pytest.raises(Cut):
+        run(small(tmp_path, "eval_every=1", "eval_rows=2"), until_second)
+    ran(small(tmp_path, "eval_every=1", "eval_rows=3"))
+    assert load_adapter(tmp_path / "best.safetensors")[1].training["steps"] == 3
+
+
+def test_each_machine_has_its_own_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locks of SQLite do not hold over a network's file system."""
+    assert trainer.run.loop._cache_name() == "reference.sqlite"
+    for here, everywhere, own in ((2, 2, False), (2, 4, True)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(here))
+        monkeypatch.setenv("WORLD_SIZE", str(everywhere))
+        monkeypatch.setattr("platform.node", lambda: "node/7")
+        assert trainer.run.loop._cache_name() == ("reference-node_7.sqlite" if own else "reference.sqlite")
+
+
 def test_a_measurement_that_fails_costs_no_step(
     tmp_path: Path, cheap: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

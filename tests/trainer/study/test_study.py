@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+import trainer.run.loop
+import trainer.study.cli
 from trainer.__main__ import main
-from trainer.config.recipe import RECIPES
+from trainer.config.recipe import RECIPES, Config
 from trainer.config.settings import read_yaml
+from trainer.evaluation.accuracy import Outcome
+from trainer.learner.state import Progress, States
 from trainer.study.arms import ARMS, BASE, STUDIES
-from trainer.study.cli import _config
+from trainer.study.cli import Job, _config, _run
 from trainer.study.figure import figure, figures
 from trainer.study.page import page
 
@@ -37,6 +43,10 @@ def outcome(number: int, exact: bool) -> dict[str, object]:
         "instruction": "x",
         "text": "y",
     }
+
+
+def judged() -> Outcome:
+    return Outcome(**outcome(0, True))  # type: ignore[arg-type]
 
 
 def result(arm: str, seed: int, right: int, steps: int = 4) -> dict[str, object]:
@@ -100,6 +110,30 @@ def test_curves_are_means_over_seeds(tmp_path: Path) -> None:
     assert "&lt;arm&gt;" in pages[0].read_text()
     svg = figure("t", {"x": [(1, 3.0), (2, 4.0)]})
     assert svg.count("<polyline") == 1 and svg.startswith("<svg")
+
+
+def test_a_job_that_was_killed_counts_each_step_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its log ends in half a line, and two of its steps were done twice."""
+    recipe = {**read_yaml(RECIPES / "tiny.yaml")}
+    job = Job("SFT", 0, 3, str(tmp_path), recipe, 1, 0.0, "test")
+    steps = [{"event": "step", "stage": 1, "step": step, "tokens": 10} for step in (41, 42, 43)]
+    before = [{"event": "start"}, *steps[:2]]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(each) + "\n" for each in before) + '{"eve')
+
+    def train(config: Config, report: Any) -> Path:
+        states = States(tmp_path / "state", json.loads(config.identity))
+        model = torch.nn.Linear(1, 1)
+        states.save(model, torch.optim.AdamW(model.parameters()), Progress(43, cpu_seconds=900.0))
+        for event in ({"event": "start"}, {"event": "resume", "step": 40}, *steps):
+            report(event)
+        return tmp_path / "adapter.safetensors"
+
+    monkeypatch.setattr(trainer.run.loop, "run", train)
+    monkeypatch.setattr(trainer.study.cli, "load", lambda *_: (None, None))
+    monkeypatch.setattr(trainer.study.cli, "evaluate", lambda *_: [judged()])
+    _run(job)
+    value = json.loads(job.result.read_text())
+    assert value["tokens"] == 30 and 900 <= value["cpu_seconds"] < 1000
 
 
 @pytest.mark.slow
