@@ -19,6 +19,7 @@ from ..estimators.rewards import RewardConfig
 from ..objectives.kto import KTOConfig
 from ..objectives.rkto import RKTOConfig
 from ..world.mix import Mix
+from .kinds import check_kinds
 from .settings import build, override, read_yaml
 
 # What of a recipe may change while a run goes on.
@@ -279,7 +280,11 @@ def load_config(path: str | Path, assignments: Sequence[str] = ()) -> Config:
     shipped = RECIPES / f"{path}.yaml"
     if not file.exists() and file.name == str(path) and shipped.is_file():
         file = shipped
-    return build(Config, override(read_yaml(file), assignments))
+    written = read_yaml(file)
+    changed = override(written, assignments)
+    config = build(Config, changed)
+    check_kinds(Phase, written, changed)
+    return config
 
 
 def _between(name: str, value: float, low: float, high: float) -> None:

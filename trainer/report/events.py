@@ -67,7 +67,7 @@ def read_history(run: Path) -> History:
     try:
         with open(run / LOG, "rb") as file:
             for line in iter(lambda: file.readline(LONGEST), b""):
-                event = _event(line)
+                event = event_of(line)
                 if event is None:
                     history.unreadable += bool(line.strip())
                     continue
@@ -98,7 +98,7 @@ def _forget(lists: Mapping[str, list[dict[str, Any]]], step: int) -> None:
             events.pop()
 
 
-def _event(line: bytes) -> dict[str, Any] | None:
+def event_of(line: str | bytes) -> dict[str, Any] | None:
     """The event in a line; None where there is none."""
     try:
         event = json.loads(line)

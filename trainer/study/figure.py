@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
 from ..report.curves import Point, scale, short
+from ..report.events import event_of
 
 METRICS = {
     "exact": "exact on validation questions",
@@ -99,9 +99,9 @@ def _mean(paths: Sequence[Path], metric: str) -> list[Point]:
     """Mean over the runs by step, of the steps and measurements that have the metric."""
     by_step: dict[int, dict[Path, float]] = defaultdict(dict)
     for path in paths:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            event = json.loads(line)
+        for line in path.read_bytes().splitlines():
+            event = event_of(line) or {}  # a killed run may leave half a line
             right = "eval" if metric == "exact" else "step"
-            if event["event"] == right and isinstance(event.get(metric), (int, float)):
+            if event.get("event") == right and isinstance(event.get(metric), (int, float)):
                 by_step[event["step"]][path] = float(event[metric])
     return [(step, sum(each.values()) / len(each)) for step, each in sorted(by_step.items())]

@@ -14,7 +14,7 @@ import yaml
 
 from evlm.errors import ConfigError
 from trainer.config.recipe import RECIPES, Config, completed, load_config
-from trainer.config.settings import build
+from trainer.config.settings import build, write_yaml
 from trainer.learner.state import Progress, States
 
 TINY: dict[str, Any] = yaml.safe_load((RECIPES / "tiny.yaml").read_text())
@@ -34,6 +34,14 @@ def test_a_shipped_recipe_by_name_with_settings_in_place_of_its_own(tmp_path: Pa
     fitted = ["model.shard=true", "model.checkpointing=true"]
     assert load_config("tiny", fitted).identity == load_config("tiny").identity
     assert load_config("tiny", ["seed=1"]).identity != load_config("tiny").identity
+
+
+def test_what_a_run_wrote_is_a_recipe_whatever_kind_was_assigned(tmp_path: Path) -> None:
+    """It names every setting, and those that the file had for the other kind."""
+    config = load_config("tiny", ["phases.1.kind=kto"])
+    file = tmp_path / "recipe.yaml"
+    file.write_text(write_yaml(config))
+    assert load_config(file) == config and config.phases[1].rewards.similarity == "slots"
 
 
 def test_a_state_of_an_older_version_has_the_defaults_of_later_settings(tmp_path: Path) -> None:
@@ -70,6 +78,10 @@ def test_every_shipped_recipe_is_right(name: str) -> None:
         ("phases.0.lr=.nan", "lr nan"), ("phases.0.lr=.inf", "lr inf"), ("lora=3", "lora: expected settings"),
         ("out.a=1", "is a value"), ("lora.targets=q_proj", "expected a list"), ("cycles=[", "not YAML"),
         ("data.0.world=false", "either"),
+        ("phases.0.rkto.tau=1", "phases.0.rkto: a setting of rkto phases, and this one is sft"),
+        ("phases.1={kind: kto, steps: 1, rewards: {samples: 2}}", "phases.1.rewards: .* is kto; leave it out"),
+        ("phases.1={kind: sft, steps: 1, eta0: {shifts: 2}}", "a setting of kto and rkto phases"),
+        ("phases.1.kto.gamma=1", "phases.1.kto: a setting of kto phases"),
         ("phases.1={kind: kto, steps: 1, eta0: {over: onpolicy}}", "onpolicy"),
     ],
 )  # fmt: skip

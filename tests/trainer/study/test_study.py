@@ -104,7 +104,7 @@ def test_the_page_says_what_the_reflection_did() -> None:
 def test_curves_are_means_over_seeds(tmp_path: Path) -> None:
     for name, value in (("a", 1.0), ("b", 3.0)):
         events = [{"event": "step", "step": step, "iou": value + step} for step in (1, 2)]
-        (tmp_path / name).write_text("\n".join(map(json.dumps, events)))
+        (tmp_path / name).write_text("\n".join([*map(json.dumps, events), '{"event": "st']))
     pages = figures(tmp_path, {"<arm>": [tmp_path / "a", tmp_path / "b"]})
     assert [path.name for path in pages] == ["iou.svg"]
     assert "&lt;arm&gt;" in pages[0].read_text()
