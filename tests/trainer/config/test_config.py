@@ -79,7 +79,7 @@ def test_every_shipped_recipe_is_right(name: str) -> None:
         ("out.a=1", "is a value"), ("lora.targets=q_proj", "expected a list"), ("cycles=[", "not YAML"),
         ("data.0.world=false", "either"),
         ("phases.0.rkto.tau=1", "phases.0.rkto: a setting of rkto phases, and this one is sft"),
-        ("phases.1={kind: kto, steps: 1, rewards: {samples: 2}}", "phases.1.rewards: .* is kto; leave it out"),
+        ("phases.1={kind: kto, steps: 1, rewards: {samples: 2}}", "1.rewards: .* is kto; leave it out"),
         ("phases.1={kind: sft, steps: 1, eta0: {shifts: 2}}", "a setting of kto and rkto phases"),
         ("phases.1.kto.gamma=1", "phases.1.kto: a setting of kto phases"),
         ("phases.1={kind: kto, steps: 1, eta0: {over: onpolicy}}", "onpolicy"),
