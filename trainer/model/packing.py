@@ -53,11 +53,11 @@ def row_states(model: Any, batch: Batch) -> Tensor:
 
 def checkpoint_layers(base: Any) -> None:
     """From here on the backward pass of a Qwen-VL's ForConditionalGeneration in training computes each layer
-    again."""
+    again, and each block of the vision tower where that learns."""
     # transformers 4.57 has the second name alone; 6 is to have the first.
     enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
     enable({"use_reentrant": False})
-    base.model.language_model.evlm_checkpointed = True
+    base.model.language_model.evlm_checkpointed = base.model.visual.evlm_checkpointed = True
 
 
 def is_checkpointed(core: Any) -> bool:

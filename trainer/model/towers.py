@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 
 def tower_states(tower: Any, pixels: Tensor, h: int, w: int) -> Tensor:
@@ -58,12 +59,18 @@ def _walk(tower: Any, pixels: Tensor, h: int, w: int) -> tuple[Tensor, list[Tens
         windows = [each.to(x.device) for each in _windows(h, w, merge, _side(tower))]
     deep = list(getattr(tower, "deepstack_visual_indexes", ()))
     levels = []
+    again = tower.training and torch.is_grad_enabled() and getattr(tower, "evlm_checkpointed", False)
     for number, block in enumerate(tower.blocks):
-        x = x + _attend(block.attn, block.norm1(x), cos, sin, [] if number in whole else windows)
-        x = x + block.mlp(block.norm2(x))
+        taken = block, x, cos, sin, [] if number in whole else windows
+        x = checkpoint(_pass, *taken, use_reentrant=False) if again else _pass(*taken)
         if number in deep:
             levels.append(tower.deepstack_merger_list[deep.index(number)](x.flatten(0, 1)))
     return x, levels
+
+
+def _pass(block: Any, x: Tensor, cos: Tensor, sin: Tensor, windows: list[Tensor]) -> Tensor:
+    x = x + _attend(block.attn, block.norm1(x), cos, sin, windows)
+    return x + block.mlp(block.norm2(x))
 
 
 def _attend(attention: Any, x: Tensor, cos: Tensor, sin: Tensor, windows: list[Tensor]) -> Tensor:

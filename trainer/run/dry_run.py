@@ -34,7 +34,7 @@ from ..model.shards import supported
 from ..model.skeleton import base_folder, skeleton
 from .heldout import Measured, open_held_out, open_samples
 from .lock import check_free
-from .memory import Length, assumed, fixed, passing, split
+from .memory import Length, assumed, fixed, looking, passing, split
 from .work import seconds, work
 
 _PROBE = 16  # rows that are read to know how long they are
@@ -271,20 +271,12 @@ def _memory(
     here; then as on CUDA."""
     always = fixed(config, model, trained)
     text, processes = model.config.text_config, max(1, int(os.environ.get("WORLD_SIZE", "1")))
-    stages = [
-        (
-            number,
-            passing(
-                config,
-                _shared(phase, processes),
-                text,
-                lengths[_kind(phase)],
-                device.type if device else "cuda",
-            ),
-        )
-        for number, phase in enumerate(config.phases)
-        if _kind(phase) in lengths
-    ]
+    stages, kind = [], device.type if device else "cuda"
+    for number, phase in enumerate(config.phases):
+        if _kind(phase) in lengths:
+            part, length = _shared(phase, processes), lengths[_kind(phase)]
+            needs = passing(config, part, text, length, kind)
+            stages.append((number, needs | looking(config, part, model.config.vision_config, length)))
     number, most = max(stages, key=lambda stage: sum(stage[1].values()))
     whole, there = sum(always.values()) + sum(most.values()), _available(device) if device else None
     of = f" of {_size(there)}" if there else ""

@@ -125,6 +125,29 @@ def kept(config: Config, text: Any) -> float:
     return frozen + 4.0 * lora.rank * len(lora.targets) + into * (copied + masked)
 
 
+def looking(config: Config, phase: Phase, vision: Any, length: Length) -> dict[str, float]:
+    """Bytes that the vision tower keeps for the backward pass; nothing where it does not learn. vision: its
+    configuration."""
+    if not config.lora.vision and config.model.train != "full":
+        return {}
+    wide = getattr(vision, "embed_dim", None) or vision.hidden_size
+    patches = (phase.micro_batch or phase.batch) * length.pictures * vision.spatial_merge_size**2
+    block = seen(config, vision)
+    if config.model.checkpointing:  # each block's input, and one block at a time
+        return {"vision tower": patches * (vision.depth * wide * BYTES[config.model.dtype] + block)}
+    return {"vision tower": patches * vision.depth * block}
+
+
+def seen(config: Config, vision: Any) -> float:
+    """Bytes that a block of the vision tower keeps for each patch, as `kept`: eleven vectors of its width,
+    three of its inner one, and what LoRA on its four modules adds."""
+    size, lora = BYTES[config.model.dtype], config.lora
+    wide = getattr(vision, "embed_dim", None) or vision.hidden_size
+    inner = getattr(vision, "intermediate_size", None) or int(wide * vision.mlp_ratio)
+    copied = (4.0 if size != 4 or lora.dropout else 0.0) + (1.0 if lora.dropout else 0.0)
+    return size * (11.0 * wide + 3.0 * inner) + 4.0 * 4.0 * lora.rank + copied * (3.0 * wide + inner)
+
+
 def cached(text: Any) -> float:
     """Numbers that all layers' keys and values hold, for each token."""
     head = getattr(text, "head_dim", None) or text.hidden_size / text.num_attention_heads

@@ -17,9 +17,11 @@ from evlm.records import RowWriter
 from trainer.__main__ import main
 from trainer.config.recipe import load_config
 from trainer.learner.learner import load_learner
+from trainer.model.forward import embed_inputs
+from trainer.model.logprobs import base_of
 from trainer.run import dry_run
 from trainer.run.dry_run import plan
-from trainer.run.memory import kept
+from trainer.run.memory import Length, kept, looking, seen
 from trainer.steps.sft import sft_step
 from trainer.world.rows import Recipe, rows
 
@@ -150,6 +152,43 @@ def test_the_estimate_of_activations_is_near_what_a_step_keeps(dtype: str, dropo
     text = learner.model.config.text_config
     estimated = kept(config, text) * text.num_hidden_layers * learner.batch(examples).tokens
     assert 0.7 < estimated / measured < 1.4
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("dropout", [0, 0.05])
+def test_the_estimate_of_the_tower_is_near_what_it_keeps(dropout: float, checkpointing: bool) -> None:
+    config = load_config(
+        "tiny",
+        [
+            *(WORLD, "lora.vision=true", f"lora.dropout={dropout}", f"model.checkpointing={checkpointing}"),
+            *("phases.0.batch=4", "model.device=cpu"),
+        ],
+    )
+    learner = load_learner(config)
+    learner.model.train()
+    batch = learner.batch(learner.rows(config, config.phases[0]).batch(0))
+    base = base_of(learner.model)
+    weights = {p.untyped_storage().data_ptr() for p in learner.model.parameters()}
+    storages: dict[int, tuple[int, torch.Tensor]] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes(), tensor
+        return tensor
+
+    identity: Any = lambda tensor: tensor  # noqa: E731
+    with torch.autograd.graph.saved_tensors_hooks(pack, identity):
+        embedded = embed_inputs(base, batch)
+    assert embedded is not None
+    measured = sum(size for storage, (size, _) in storages.items() if storage not in weights)
+    pictures = float(batch.vision_mask.sum()) / 4
+    vision = base.config.vision_config
+    estimated = looking(config, config.phases[0], vision, Length(0, 0, 0, pictures))["vision tower"]
+    if checkpointing:  # what one block needs while it is computed again comes later
+        estimated -= seen(config, vision) * pictures * 4 * vision.spatial_merge_size**2
+    # This tower is small: its embedding and merger, which are not counted, have their share.
+    assert (0.5 if checkpointing else 0.7) < estimated / measured < 1.4
+    plain = load_config("tiny", [WORLD])
+    assert looking(plain, plain.phases[0], vision, Length(0, 0, 0, pictures)) == {}
 
 
 def test_samples_need_rows_too(tmp_path: Path) -> None:
