@@ -121,7 +121,7 @@ class Train(io.ComfyNode):
         listed, file = folders.trained(training.folder.name)
         watch = Watch(training)
         if not (file.is_file() and watch.points):
-            _publish(_run(training, watch), training.start, file)
+            _publish(_run(training, watch), file)
         text = f"loss {watch.loss:.4g} after {watch.step} steps\n{listed}"
         host.say(text)
         picture = host.preview(watch.picture(), cls).as_dict()
@@ -263,19 +263,14 @@ def _run(training: Training, watch: Watch) -> Path:
     return Path(watch.adapter)
 
 
-def _publish(adapter: Path, start: Path | None, file: Path) -> None:
-    """Puts the adapter where Load EVLM lists it, whole or not at all. What it started from goes into it."""
+def _publish(adapter: Path, file: Path) -> None:
+    """Puts the adapter where Load EVLM lists it, whole or not at all. What it started from is in it."""
     from ..evlm.errors import TrainingError
     from ..evlm.files.pictures import write_atomically
 
     try:
-        if start is None:
-            with open(adapter, "rb") as source:
-                write_atomically(file, lambda out: shutil.copyfileobj(source, out))
-        else:
-            from ..evlm.adapter.stacking import stack_adapters
-
-            stack_adapters(start, adapter, file)
+        with open(adapter, "rb") as source:
+            write_atomically(file, lambda out: shutil.copyfileobj(source, out))
     except OSError as error:
         raise TrainingError(f"{file} cannot be written ({error}); the adapter lies in {adapter}") from error
 

@@ -98,7 +98,8 @@ def test_what_does_not_fit_is_named(folders: tuple[Path, Path], tmp_path: Path) 
     assert rows_for(unlabelled, unlabelled.phases[0], None, None).count == 3  # type: ignore[arg-type]
     with pytest.raises(RecordError, match=r"no row fits .*with a label"):
         rows_for(unlabelled, unlabelled.phases[1], None, None)  # type: ignore[arg-type]
-    measured = mixed(folders, tmp_path, f"data=[{{path: {folders[1]}, form: llamafactory}}]", "eval_every=1")
+    alone = [f"data=[{{path: {folders[1]}, form: llamafactory}}]", "phases=[{kind: sft, steps: 1, batch: 2}]"]
+    measured = mixed(folders, tmp_path, *alone, "eval_every=1")
     (line,) = [line for line in plan(measured).missing if line.startswith("eval_every")]
     assert "nothing to measure" in line and "data.0.heldout" in line
     with pytest.raises(ConfigError, match="nothing to measure"):
