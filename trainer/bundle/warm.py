@@ -35,7 +35,7 @@ RULES = {
     "clock": 0.02,
     "fade": 0.03,
     "push": 0.25,
-    "mix": 0.08,
+    "mix": 0.12,
     "support": 0.1,
     "flood": 0.02,
     "march": 0.05,

@@ -24,11 +24,7 @@ from ..scene import CELLS, COLOURS, DIRECTIONS, JITTER, WEATHERS, Scene, Thing
 
 CHAIN = "chain"
 FADED = {"red": "pink", "blue": "cyan", "orange": "yellow", "purple": "pink"}
-MIXED = {
-    frozenset(("red", "yellow")): "orange",
-    frozenset(("red", "blue")): "purple",
-    frozenset(("blue", "yellow")): "green",
-}
+MIXED = {("red", "yellow"): "orange", ("red", "blue"): "purple", ("blue", "yellow"): "green"}
 ROUND = ("circle", "ring")
 MOST_HEAVY = 3  # things that sink: with the sea a plan of four steps
 # phrase -> (weathers that it changes, what they become)
@@ -164,22 +160,24 @@ def push(scene: Scene, rng: random.Random) -> Outcome:
 
 
 def mix(scene: Scene, rng: random.Random) -> Outcome | None:
-    """Red and yellow give orange, red and blue purple, blue and yellow green: what is rubbed on takes it."""
+    """Red and yellow give orange, red and blue purple, blue and yellow green, whichever is rubbed on; what is
+    rubbed on takes it."""
     pairs = [(a, b) for a in scene.things for b in scene.things if a is not b]
-    pairs = [(a, b) for a, b in pairs if a.colour == b.colour or frozenset((a.colour, b.colour)) in MIXED]
+    pairs = [(a, b) for a, b in pairs if a.colour == b.colour or _mixed(a, b)]
     if not pairs:
         return None
     one, other = rng.choice(pairs)
     names = (name_of(one, scene), name_of(other, scene))
-    if one.colour == other.colour:
-        return _outcome(scene, [], f"both are {one.colour}", names, k=len(COLOURS) - 1)
-    colour = MIXED[frozenset((one.colour, other.colour))]
-    step = _recoloured(scene, other, colour)
+    rubbed = f"the {one.label} on the {other.label}"
+    pair = _mixed(one, other)
+    if pair is None:
+        return _outcome(scene, [], (rubbed, f"both are {one.colour}"), names, k=len(COLOURS) - 1)
+    step = _recoloured(scene, other, MIXED[pair])
     if step is None:
         return None
-    found = _outcome(
-        scene, [step], f"{one.colour} and {other.colour} give {colour}", names, k=len(COLOURS) - 1
-    )
+    # In one order, so that what blue does to yellow is known from what yellow does to blue.
+    gives = f"{pair[0]} and {pair[1]} give {MIXED[pair]}"
+    found = _outcome(scene, [step], (rubbed, gives), names, k=len(COLOURS) - 1)
     return replace(found, held_out=(one.colour, other.colour) == ("blue", "yellow"))
 
 
@@ -315,6 +313,11 @@ def _outcome(
     taken = [step for step in steps if step is not None]
     op = taken[0].op if len(taken) == 1 else CHAIN
     return Outcome(chain(op, scene, taken), (facts,) if isinstance(facts, str) else facts, names, phrase, k)
+
+
+def _mixed(one: Thing, other: Thing) -> tuple[str, str] | None:
+    """The two colours in the order of MIXED."""
+    return next((pair for pair in MIXED if set(pair) == {one.colour, other.colour}), None)
 
 
 def _beside(one: Thing, other: Thing) -> bool:
