@@ -31,7 +31,7 @@ MIX = Mix(doubles=0.15, conflicts=0.05, whatif=0.5)
 RULES = {
     "fall": 0.15,
     "sink": 0.13,
-    "balance": 0.05,
+    "balance": 0.08,
     "clock": 0.02,
     "fade": 0.03,
     "push": 0.25,
