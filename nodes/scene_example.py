@@ -50,6 +50,7 @@ class ExampleScene(io.ComfyNode):
     def execute(cls, which: str, size: int) -> io.NodeOutput:
         from ..evlm.scene import SplatScene
         from ..evlm.scene.files import load_gaussians
+        from ..evlm.scene.motion import load_motion
         from ..evlm.scene.poses import load_cameras
 
         known = _scenes()
@@ -57,9 +58,12 @@ class ExampleScene(io.ComfyNode):
         folder = known[sockets.choice("which", which, list(known))]
         said = json.loads((folder / "request.json").read_text(encoding="utf-8"))
         gaussians = load_gaussians(folder / "scene.spz").gaussians
-        found = load_cameras(folder / "transforms.json", gaussians).cameras
+        places = folder.parent / said.get("cameras", folder.name) / "transforms.json"
+        found = load_cameras(places, gaussians).cameras
+        way = folder / "motion.safetensors"
+        motion = load_motion(way, len(gaussians)) if way.is_file() else None
         cameras = tuple(camera.resized(size, size) for camera in found)
-        scene = SplatScene(gaussians, cameras, background=colour(said["background"]))
+        scene = SplatScene(gaussians, cameras, background=colour(said["background"]), motion=motion)
         host.tell([about(scene)])
         pictures = [each for each, _ in scene_views.drawn(scene, gaussians, cameras[:SHOWN])]
         return io.NodeOutput(scene, said["prompt"], ui=host.preview(scene_views.strip(pictures), cls))

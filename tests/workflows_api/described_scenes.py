@@ -41,5 +41,41 @@ def edit_scene(definitions: Definitions) -> Graph:
     return graph
 
 
-WORKFLOWS: Workflows = (edit_scene,)
-BUNDLED = ("edit_scene",)
+def edit_scene_4d(definitions: Definitions) -> Graph:
+    """A bundled scene that moves, edited by two words with bundled models, once for all times."""
+    graph = Graph(
+        "edit_scene_4d",
+        "## Edit a moving scene\n\nPress *Run*: one thing of a small scene that moves gets another colour. "
+        "It keeps it at every time, from every side, and nothing else changes; its motion stays as it is.\n\n"
+        "**Edit Scene** looks at the first view and plans, selects what is meant in views of several times, "
+        "paints those of the first time, and from what the scene then shows the others. **Render Scene** "
+        "plays it: *times* says at how many.\n\n"
+        "**Your own scene:** `python -m evlm scene fit PICTURES walk` makes the folder of a moving scene "
+        "from pictures that know their time. Put it into the input folder, choose its `canonical.ply` in "
+        "**EVLM Load Scene** and write *own* into `cameras`.\n\n"
+        "**Files:** none.",
+        definitions,
+        note_height=640,
+    )
+    models = graph.add(1, "EVLM_LoadAll")
+    example = graph.add(1, "EVLM_ExampleScene", which="relief_moving")
+    edit = graph.add(
+        2,
+        "EVLM_EditScene",
+        pipe=models["pipe"],
+        scene=example["scene"],
+        prompt=example["prompt"],
+        schedule="canonical",
+        views=8,
+        rounds=2,
+    )
+    edit.inputs["size"] = 96  # `add` takes a node's own size by that name
+    shown = graph.add(3, "EVLM_RenderScene", scene=edit["scene"], times="24")
+    graph.add(3, "EVLM_SaveScene", scene=edit["scene"], filename_prefix="evlm/moving_scene")
+    graph.add(4, "SaveVideo", video=shown["video"], filename_prefix="video/evlm_scene_4d", size=(380, 460))
+    graph.add(4, "PreviewImage", title="Before and after", images=edit["image"], size=RESULT_SIZE)
+    return graph
+
+
+WORKFLOWS: Workflows = (edit_scene, edit_scene_4d)
+BUNDLED = ("edit_scene", "edit_scene_4d")

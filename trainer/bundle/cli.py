@@ -84,12 +84,12 @@ def run(args: argparse.Namespace) -> int:
 
         return check_all(args.out, args.rows, args.seed + 1, tuple(args.only or ()))
     if args.what == "examples":
-        from .example_relief import write_relief
+        from .example_relief import write_moving, write_relief
         from .example_scene import write_scene
         from .examples import write_examples
 
         print(*write_examples(args.out / "examples"), write_scene(args.out / "examples"), sep="\n")
-        print(write_relief(args.out / "scenes"))
+        print(write_relief(args.out / "scenes"), write_moving(args.out / "scenes"), sep="\n")
         return 0
     if args.what == "all":
         return _train_all(args)

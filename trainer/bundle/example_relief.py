@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,19 @@ from evlm.files.pictures import write_atomically
 from evlm.request import EXAMPLES
 from evlm.scene import Camera, Gaussians, Points
 from evlm.scene.files import save_gaussians
-from evlm.scene.fit import FitSettings, Fitting, from_points
+from evlm.scene.fit import FitSettings, Fitting, FittingInTime, TimeFit, from_points
+from evlm.scene.motion import Keys, Motion, RigidBases, save_motion
 from trainer.world.question import Question
 from trainer.world.questions import ask
 from trainer.world.raytrace import rays
 from trainer.world.relief import BOARD, cone, relief_view, trace_relief
 from trainer.world.render import GROUND_RGB
+from trainer.world.scene import Scene
 
 RELIEF = ("relief", "sample relief 12")  # its folder, and what its question is drawn by
 FOLDER = EXAMPLES.parent / "scenes"
+MOVING, WALKS, WAY = "relief_moving", 1, (0.0, 18.0)  # its folder; which of its things goes, and how far
+TIMES = 5
 VIEWS, SIDE, COUNT, ITERATIONS = 13, 64, 3000, 130
 THINGS = 0.6  # of the points that the fit begins with: they lie on things
 
@@ -61,6 +66,51 @@ def write_relief(folder: Path = FOLDER) -> Path:
     _write(home / "transforms.json", {"frames": [_frame(camera) for camera in cone(VIEWS)]})
     asked = {"title": "a relief", "prompt": question.prompt, "background": background}
     _write(home / "request.json", asked)
+    return home
+
+
+def moved(time: float) -> Scene:
+    """What stands in the relief that moves, at a time in 0..1."""
+    scene = sample_question().edit.source
+    goes = scene.things[WALKS]
+    goes = replace(goes, dx=goes.dx + WAY[0] * time, dy=goes.dy + WAY[1] * time)
+    return replace(scene, things=(*scene.things[:WALKS], goes, *scene.things[WALKS + 1 :]))
+
+
+def sample_moving(iterations: int = 500) -> tuple[Gaussians, Motion]:
+    """float32 [COUNT] and how they move, fitted to exact views of TIMES times; a minute of one thread."""
+    times = torch.linspace(0, 1, TIMES, dtype=torch.float64).tolist()
+    cameras = [replace(camera, time=time) for time in times for camera in cone(VIEWS, size=SIDE)]
+    pictures = [relief_view(moved(float(each.time or 0)), each) for each in cameras]
+    shown = [torch.from_numpy(picture).float() / 255 for picture in pictures]
+    ends = [each for each in cameras if each.time in (0, 1)]
+    seen = [trace_relief(moved(float(each.time or 0)), *rays(each)) for each in ends]
+    late = [np.full(len(owners), each.time) for each, (_, _, owners) in zip(ends, seen, strict=True)]
+    colours, points, owners = (np.concatenate(column) for column in zip(*seen, strict=True))
+    once = (owners == BOARD) | (np.concatenate(late) == 0)  # the board from both, what stands on it from one
+    draw = np.random.default_rng(0)
+    on, off = np.flatnonzero(once & (owners != BOARD)), np.flatnonzero(owners == BOARD)
+    many = round(THINGS * COUNT)
+    some = np.sort(np.concatenate([draw.choice(on, many, False), draw.choice(off, COUNT - many, False)]))
+    start = from_points(
+        Points(torch.from_numpy(points[some]).float(), torch.from_numpy(colours[some]).float())
+    )
+    motion = RigidBases.begin(start, torch.from_numpy(owners[some] == WALKS), Keys.even(TIMES), count=1)
+    motion.shifts[0, :, :2] = torch.tensor(WAY) * torch.linspace(0, 1, TIMES)[:, None]
+    settings = TimeFit(iterations, opening=0, background=GROUND_RGB[moved(0).ground])
+    return FittingInTime(start, motion, cameras, [lambda p=p: p for p in shown], settings).run()
+
+
+def write_moving(folder: Path = FOLDER) -> Path:
+    """Writes Gaussians, motion and request of the relief in which a thing moves, which has the cameras of the
+    one that stands still; their folder."""
+    home = folder / MOVING
+    home.mkdir(parents=True, exist_ok=True)
+    gaussians, motion = sample_moving()
+    save_gaussians(home / "scene.spz", gaussians)
+    save_motion(home / "motion.safetensors", motion)
+    said = json.loads((folder / RELIEF[0] / "request.json").read_text(encoding="utf-8"))
+    _write(home / "request.json", {**said, "title": "a relief that moves", "cameras": RELIEF[0]})
     return home
 
 

@@ -16,9 +16,10 @@ from evlm.reason.reasoner import Reasoner
 from evlm.request import EXAMPLES, load_example
 from evlm.scene.files import load_gaussians
 from evlm.scene.fit.losses import psnr
+from evlm.scene.motion import load_motion
 from evlm.scene.poses import load_cameras
 from evlm.scene.raster import rasterize
-from trainer.bundle.example_relief import FOLDER, RELIEF, sample_question
+from trainer.bundle.example_relief import FOLDER, MOVING, RELIEF, moved, sample_question
 from trainer.bundle.example_scene import COUNT, SCENE, sample_solids, turned
 from trainer.bundle.examples import CHOSEN, CLIP, RATE, SEED, TWO_EDITS, sample_clip, write_examples
 from trainer.world.doubles import ask_double
@@ -68,6 +69,20 @@ def test_the_committed_relief_looks_as_the_flat_world_does() -> None:
     for camera in cameras[::4]:
         exact = torch.from_numpy(relief_view(question.edit.source, camera)).float() / 255
         assert psnr(rasterize(gaussians, camera, behind).image.clamp(0, 1), exact) > 25
+
+
+def test_the_committed_relief_that_moves_looks_as_the_flat_world_does() -> None:
+    """At the times it was fitted at, and between them; only the thing that goes has rows that move."""
+    asked = json.loads((FOLDER / MOVING / "request.json").read_text("utf-8"))
+    assert asked["prompt"] == sample_question().prompt and asked["cameras"] == RELIEF[0]
+    gaussians = load_gaussians(FOLDER / MOVING / "scene.spz").gaussians
+    motion = load_motion(FOLDER / MOVING / "motion.safetensors", len(gaussians))
+    assert 100 < int(motion.moving.sum()) < 0.2 * len(gaussians)
+    behind = torch.tensor(GROUND_RGB[moved(0).ground])
+    for camera, time in zip(cone(3), (0.0, 0.6, 1.0), strict=True):
+        exact = torch.from_numpy(relief_view(moved(time), camera)).float() / 255
+        shown = rasterize(motion.at(gaussians, time), camera, behind).image.clamp(0, 1)
+        assert psnr(shown, exact) > 25
 
 
 def test_the_examples_are_requests_of_four_kinds_from_the_test_split() -> None:
