@@ -99,7 +99,7 @@ def measure(seed: int, iterations: int, bases: int) -> dict[str, float]:
 
 def fitted(
     moving: MovingScene, seen: Sequence[Shot], keys: int, iterations: int, bases: int, seed: int
-) -> tuple[Gaussians, RigidBases, Tensor]:
+) -> tuple[Gaussians, Motion, Tensor]:
     """(Gaussians, their motion, which rows move: bool [N])."""
     found = surface(moving.scene, ring(VIEWS, SIZE), POINTS, noise=0.01, seed=seed)
     cloud = Points(torch.from_numpy(found.points).float(), torch.from_numpy(found.colours).float())

@@ -40,6 +40,11 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     add("--frames", metavar="A:B:STEP", type=kinds.path, help=text)
     text = "of a scene that moves: how many rigid motions its parts share (16)"
     add("--bases", metavar="N", type=kinds.whole(1, 256), default=16, help=text)
+    text = (
+        "of a scene that moves: bases, rigid motions that its parts share; hexplane, a field that bends, for "
+        "what does not keep its shape (bases)"
+    )
+    add("--motion", choices=["bases", "hexplane"], default="bases", help=text)
     text = "a .ply of points with colours to begin with, where the cameras bring none"
     add("--points", metavar="FILE", type=kinds.path, help=text)
     text = "at most so many points to begin with, spread over all (on a CPU 20,000)"

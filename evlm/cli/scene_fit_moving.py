@@ -15,7 +15,7 @@ from .scene_fit_files import check_photographs, check_written
 if TYPE_CHECKING:
     from ..scene import Gaussians, SplatScene
     from ..scene.fit import TimeFit
-    from ..scene.motion import RigidBases
+    from ..scene.fit.in_time import Learned
     from ..scene.poses import LoadedCameras
 
 KEYS = 64
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace, out: Path) -> int:
 
     from ..scene import SplatScene
     from ..scene.fit import FittingInTime, TimeFit, from_points, guessed_points
-    from ..scene.motion import Keys, RigidBases
+    from ..scene.motion import HexPlane, Keys, RigidBases
     from ..scene.moving import save_folder
     from ..scene.poses import decoded, load_cameras
     from ..scene.poses.in_time import in_time
@@ -62,7 +62,11 @@ def run(options: argparse.Namespace, out: Path) -> int:
     moving, said = which_move(start, found.cameras, photographs)
     times = sorted({float(camera.time or 0.0) for camera in found.cameras})
     keys = Keys(torch.tensor(times).double()) if len(times) <= KEYS else Keys.even(KEYS)
-    motion = RigidBases.begin(start, moving, keys, options.bases, options.seed)
+    motion: Learned
+    if options.motion == "hexplane":
+        motion = HexPlane.begin(start, moving, keys, seed=options.seed)
+    else:
+        motion = RigidBases.begin(start, moving, keys, options.bases, options.seed)
     count = len(found.cameras)
     iterations = options.iterations or min(MOST, max(LEAST, A_PICTURE * count))
     settings = TimeFit(iterations, background=background, seed=options.seed)
@@ -105,7 +109,7 @@ def _background(found: LoadedCameras, notes: list[str]) -> tuple[float, float, f
     return 0.0, 0.0, 0.0
 
 
-def _estimate(start: Gaussians, motion: RigidBases, found: LoadedCameras, settings: TimeFit) -> float:
+def _estimate(start: Gaussians, motion: Learned, found: LoadedCameras, settings: TimeFit) -> float:
     """Seconds of the fit, from two steps of one that is thrown away."""
     from ..scene.fit import FittingInTime
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from ...errors import SceneError
 from ..camera import Camera
 from ..gaussians import Gaussians
-from ..motion import RigidBases
+from ..motion import HexPlane, RigidBases
 from ..raster import rasterize
 from ..raster.project import LOGIT_MAX
 from .adam import Adam
@@ -26,7 +26,9 @@ from .losses import photometric
 from .rates import extent, rates
 from .state import REMEDY, files_of, load_tensors, save_tensors
 
-PACE = {"shifts": 2.5e-3, "turns": 1e-2, "weights": 5e-2}  # of shifts in the scene's extent
+PACE = {"shifts": 2.5e-3, "turns": 1e-2, "weights": 5e-2,  # of shifts in the scene's extent
+        "places": 1e-2, "later": 1e-2, "inward": 3e-3, "outward": 3e-3}  # fmt: skip
+Learned = RigidBases | HexPlane
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class FittingInTime:
     def __init__(
         self,
         gaussians: Gaussians,
-        motion: RigidBases,
+        motion: Learned,
         cameras: Sequence[Camera],
         photographs: Sequence[Callable[[], Tensor]],
         settings: TimeFit | None = None,
@@ -114,7 +116,7 @@ class FittingInTime:
 
     def run(
         self, on_step: Callable[[FitStep], None] | None = None, state: Path | None = None, every: int = 100
-    ) -> tuple[Gaussians, RigidBases]:
+    ) -> tuple[Gaussians, Learned]:
         """All iterations that are left, as Fitting.run. Raises SceneError: a state of another fit, or a
         damaged one."""
         belongs = self._fingerprint() if state is not None else ""
@@ -134,8 +136,9 @@ class FittingInTime:
     def _rates(self) -> dict[str, Tensor | float]:
         found = rates(self.done, self.settings.iterations, self.extent, self.gaussians.sh)
         fall = 0.1 ** (self.done / self.settings.iterations)
-        found |= {name: rate * fall for name, rate in PACE.items()}
-        found["shifts"] = PACE["shifts"] * fall * self.extent
+        found |= {name: PACE[name] * fall for name in self.motion.learned()}
+        if "shifts" in found:
+            found["shifts"] = PACE["shifts"] * fall * self.extent
         return found
 
     def _opened(self, done: int) -> int:
@@ -156,9 +159,7 @@ class FittingInTime:
         """Keys behind the last open time stand where the last open key stands."""
         if opened == len(self._times) and self.done > self.settings.iterations * self.settings.opening:
             return
-        last = self.motion.keys.between(self._times[opened - 1])[1]
-        for tensor in (self.motion.shifts, self.motion.turns):
-            tensor[:, last + 1 :] = tensor[:, last : last + 1]
+        self.motion.follow(self.motion.keys.between(self._times[opened - 1])[1])
 
     def _photograph(self, number: int) -> Tensor:
         if number in self._held:
@@ -211,5 +212,5 @@ class FittingInTime:
         self.done = done
 
 
-def _with(motion: RigidBases, learned: dict[str, Tensor]) -> RigidBases:
+def _with(motion: Learned, learned: dict[str, Tensor]) -> RigidBases:
     return RigidBases.from_tensors(motion.keys, {**motion.tensors(), **learned})

@@ -1,4 +1,4 @@
-"""How Gaussians move: rigid bases and tables of trajectories, exactly still where nothing moves."""
+"""How Gaussians move: rigid bases, planes of place and time, tables; exactly still where nothing moves."""
 
 from ...lazy import hand_on
 
@@ -6,6 +6,7 @@ __all__, __getattr__, __dir__ = hand_on(
     __name__,
     keys="Keys Motion posed",
     rigid_bases="RigidBases",
+    hex_plane="HexPlane",
     table="Table",
     file="load_motion save_motion",
 )

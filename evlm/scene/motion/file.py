@@ -10,12 +10,15 @@ import torch
 from ...errors import CheckpointError, SceneError
 from ...files.pictures import write_atomically
 from ...models.safetensors_file import read_header
+from .hex_plane import HexPlane
 from .keys import Keys, Motion
 from .rigid_bases import RigidBases
 from .table import Table
 
 FORMAT = "evlm-motion-1"
-KINDS: dict[str, type[RigidBases] | type[Table]] = {"bases": RigidBases, "table": Table}
+KINDS: dict[str, type[RigidBases | HexPlane | Table]] = {
+    "bases": RigidBases, "hexplane": HexPlane, "table": Table,
+}  # fmt: skip
 
 
 def save_motion(path: Path, motion: Motion) -> None:

@@ -88,6 +88,11 @@ class RigidBases:
             return self.shifts.new_zeros(())
         return self.shifts.diff(dim=1).abs().mean() + F.normalize(self.turns, dim=-1).diff(dim=1).abs().mean()
 
+    def follow(self, last: int) -> None:
+        """Keys behind that of number `last` stand where that one stands."""
+        for tensor in (self.shifts, self.turns):
+            tensor[:, last + 1 :] = tensor[:, last : last + 1]
+
     def learned(self) -> dict[str, Tensor]:
         return {"shifts": self.shifts, "turns": self.turns, "weights": self.weights}
 

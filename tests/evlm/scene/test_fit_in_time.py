@@ -13,7 +13,7 @@ from evlm.errors import Cancelled, SceneError
 from evlm.scene import Gaussians
 from evlm.scene.fit import FittingInTime, TimeFit, from_points
 from evlm.scene.fit.losses import psnr
-from evlm.scene.motion import Keys, RigidBases
+from evlm.scene.motion import HexPlane, Keys, RigidBases
 from evlm.scene.raster import rasterize
 from evlm.scene.select import which_move
 from trainer.world.moving import MovingScene, Way
@@ -49,15 +49,18 @@ def test_cameras_that_all_move_say_nothing() -> None:
     assert moving.all() and "no camera stands still" in notes[0]
 
 
-def fitting(settings: TimeFit) -> FittingInTime:
+def fitting(settings: TimeFit, kind: str = "bases") -> FittingInTime:
     gaussians, cameras, shown = begin()
     moving = near_ball(gaussians)
-    motion = RigidBases.begin(gaussians, moving, Keys.even(4), count=2)
+    motion: RigidBases | HexPlane = RigidBases.begin(gaussians, moving, Keys.even(4), count=2)
+    if kind == "hexplane":
+        motion = HexPlane.begin(gaussians, moving, Keys.even(4))
     return FittingInTime(gaussians, motion, cameras, shown, settings)
 
 
-def test_the_ball_is_followed() -> None:
-    fit = fitting(TimeFit(iterations=200, background=SKY))
+@pytest.mark.parametrize("kind", ["bases", "hexplane"])
+def test_the_ball_is_followed(kind: str) -> None:
+    fit = fitting(TimeFit(iterations=200, background=SKY), kind)
     gaussians, motion = fit.run()
     assert fit.done == 200
     ball = near_ball(from_points(points(ROLLING, 300, 24)))
@@ -79,27 +82,27 @@ def test_the_ball_is_followed() -> None:
     assert after > before + 1.5
 
 
-@pytest.mark.parametrize("stop", [3, 25])
-def test_a_stop_changes_no_byte(stop: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("stop", "kind"), [(3, "bases"), (25, "bases"), (25, "hexplane")])
+def test_a_stop_changes_no_byte(stop: int, kind: str, tmp_path: Path) -> None:
     settings, state = TimeFit(iterations=30, background=SKY), tmp_path / "state.safetensors"
-    whole = fitting(settings).run()
+    whole = fitting(settings, kind).run()
 
     def cancel(step: object) -> None:
         if getattr(step, "done", 0) == stop:
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        fitting(settings).run(cancel, state, every=2)
-    resumed = fitting(settings)
+        fitting(settings, kind).run(cancel, state, every=2)
+    resumed = fitting(settings, kind)
     again = resumed.run(None, state, every=2)
     for one, other in zip(whole, again, strict=True):
         for name, tensor in one.tensors().items():
             assert torch.equal(tensor, other.tensors()[name]), name
     with pytest.raises(SceneError, match="the state of another fit"):
-        fitting(replace(settings, seed=1)).run(None, state)
+        fitting(replace(settings, seed=1), kind).run(None, state)
     state.write_bytes(state.read_bytes()[:200])
     with pytest.raises(SceneError, match="cannot be read"):
-        fitting(settings).run(None, state)
+        fitting(settings, kind).run(None, state)
 
 
 def test_what_does_not_fit_is_named() -> None:
