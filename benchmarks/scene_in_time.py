@@ -1,12 +1,14 @@
 """A moving scene of the world fitted from its exact pictures, held to the bars of a fit in time.
 
     OMP_NUM_THREADS=1 python -m benchmarks.scene_in_time [--seeds 3] [--iterations 400] [--bases 8]
+        [--motion hexplane] [--squash]
 
 Per seed: solids on their ways, 8 cameras that stand still at 8 times, 48 px, 2,000 points of time 0; held out
 are 4 cameras between them at all times, and (in a second fit, of every other time) the times between. dB:
 PSNR of the whole picture. flow: how far the rendered motion of pixels inside moving solids is from the exact
 one, px, between neighbouring times; solids whose turn no picture shows are left out. still: rows of the
-ground that keep their bits. CPU seconds of one thread.
+ground that keep their bits. CPU seconds of one thread. --squash: what moves grows and shrinks by .3 of its
+height, too, which no rigid motion does.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from torch import Tensor
 from evlm.scene import Camera, Gaussians
 from evlm.scene.fit import FittingInTime, TimeFit, from_points
 from evlm.scene.fit.losses import psnr
-from evlm.scene.motion import Keys, Motion, RigidBases
+from evlm.scene.motion import HexPlane, Keys, Motion, RigidBases
 from evlm.scene.points import Points
 from evlm.scene.raster import rasterize
 from evlm.scene.select import which_move
@@ -56,11 +58,13 @@ def main() -> int:
     options.add_argument("--seeds", type=int, default=3)
     options.add_argument("--iterations", type=int, default=400)
     options.add_argument("--bases", type=int, default=8)
+    options.add_argument("--motion", choices=["bases", "hexplane"], default="bases")
+    options.add_argument("--squash", action="store_true")
     given = options.parse_args()
     torch.set_num_threads(1)
     found: dict[str, list[float]] = {name: [] for name in BARS}
     for seed in range(given.seeds):
-        values = measure(seed, given.iterations, given.bases)
+        values = measure(seed, given.iterations, given.bases, given.motion, 0.3 if given.squash else 0.0)
         for name, value in values.items():
             found[name].append(value)
         print(
@@ -75,16 +79,20 @@ def main() -> int:
     return int(not kept)
 
 
-def measure(seed: int, iterations: int, bases: int) -> dict[str, float]:
+def measure(
+    seed: int, iterations: int, bases: int, kind: str = "bases", squash: float = 0.0
+) -> dict[str, float]:
     moving = random_moving(random.Random(f"in time {seed}"))
+    ways = tuple(way if way.still else replace(way, squash=squash) for way in moving.ways)
+    moving = MovingScene(moving.scene, ways)
     times = [number / (TIMES - 1) for number in range(TIMES)]
     seen = shots(moving, ring(VIEWS, SIZE), times)
     held = shots(moving, ring(HELD, SIZE, held_out=True), times)
     began = time.process_time()
-    gaussians, motion, rows = fitted(moving, seen, TIMES, iterations, bases, seed)
+    gaussians, motion, rows = fitted(moving, seen, TIMES, iterations, bases, seed, kind)
     spent = time.process_time() - began
     odd = [shot for shot in seen if times.index(float(shot.camera.time or 0)) % 2 == 0]
-    fewer, path, _ = fitted(moving, odd, TIMES // 2, iterations, bases, seed)
+    fewer, path, _ = fitted(moving, odd, TIMES // 2, iterations, bases, seed, kind)
     between = [shot for shot in held if 0 < times.index(float(shot.camera.time or 0)) < TIMES - 1
                and times.index(float(shot.camera.time or 0)) % 2 == 1]  # fmt: skip
     ground = gaussians.means[:, 2].abs() < 0.05
@@ -98,7 +106,13 @@ def measure(seed: int, iterations: int, bases: int) -> dict[str, float]:
 
 
 def fitted(
-    moving: MovingScene, seen: Sequence[Shot], keys: int, iterations: int, bases: int, seed: int
+    moving: MovingScene,
+    seen: Sequence[Shot],
+    keys: int,
+    iterations: int,
+    bases: int,
+    seed: int,
+    kind: str = "bases",
 ) -> tuple[Gaussians, Motion, Tensor]:
     """(Gaussians, their motion, which rows move: bool [N])."""
     found = surface(moving.scene, ring(VIEWS, SIZE), POINTS, noise=0.01, seed=seed)
@@ -107,7 +121,10 @@ def fitted(
     rows, _ = which_move(gaussians, cameras, seen)
     known = torch.tensor(sorted({float(camera.time or 0) for camera in cameras}), dtype=torch.float64)
     assert len(known) == keys
-    motion = RigidBases.begin(gaussians, rows, Keys(known), bases, seed)
+    if kind == "hexplane":
+        motion: RigidBases | HexPlane = HexPlane.begin(gaussians, rows, Keys(known), seed=seed)
+    else:
+        motion = RigidBases.begin(gaussians, rows, Keys(known), bases, seed)
     settings = TimeFit(iterations=iterations, background=SKY_RGB[moving.scene.sky], seed=seed)
     return *FittingInTime(gaussians, motion, cameras, seen, settings).run(), rows
 

@@ -1,6 +1,7 @@
 """The world in three dimensions and time: solids on their ways, with exact pictures, masks and motion.
 
-A solid moves as a rigid thing: along a line, in hops, turning about its own axis. At time 0 it stands where
+A solid moves as a rigid thing: along a line, in hops, turning about its own axis; or it grows taller and
+flatter, which no rigid motion is. At time 0 it stands where
 its scene says; the ground stays. Edits are those of a scene that stands still, carried along the same ways.
 """
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from evlm.scene import Camera
 
-from .raytrace import GROUND, NOTHING, Array, rays, stand, trace
+from .raytrace import GROUND, NOTHING, Array, rays, stand, stretched, trace
 from .solid import PLACES, PosedSolid, Solid, SolidScene, random_solids
 
 HIDDEN = 2e-3  # units by which something has to lie nearer to hide a point
@@ -25,26 +26,28 @@ FAR = 1.4  # of a middle from the scene's: nothing leaves the ground
 @dataclass(frozen=True)
 class Way:
     """How a solid moves from time 0 to 1. dx, dy: units. height: of a hop, units; hops: how many. angle:
-    radians about its own axis."""
+    radians about its own axis. squash: by how much of its height it grows and shrinks, once each."""
 
     dx: float = 0.0
     dy: float = 0.0
     height: float = 0.0
     hops: int = 1
     angle: float = 0.0
+    squash: float = 0.0
 
     @property
     def still(self) -> bool:
-        return not (self.dx or self.dy or self.height or self.angle)
+        return not (self.dx or self.dy or self.height or self.angle or self.squash)
 
     def place(self, solid: Solid, time: float) -> Solid:
         """The solid at a time; itself where nothing of it has moved."""
         lift = self.height * abs(math.sin(math.pi * self.hops * time))
         x, y, yaw = solid.x + self.dx * time, solid.y + self.dy * time, self.angle * time
-        if (x, y, lift, yaw) == (solid.x, solid.y, 0.0, 0.0):
+        tall = 1 + self.squash * math.sin(2 * math.pi * time)
+        if (x, y, lift, yaw, tall) == (solid.x, solid.y, 0.0, 0.0, 1.0):
             return solid
         looks = (solid.shape, solid.colour, solid.texture, solid.size)
-        return PosedSolid(*looks, x, y, lift, yaw)
+        return PosedSolid(*looks, x, y, lift, yaw, tall)
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,11 @@ def _carry(points: Array, here: Solid, there: Solid) -> Array:
     local = points - centre
     if about is not None:
         local = local @ about
+    before, after = stretched(here), stretched(there)
+    if before is not None:
+        local = local / before
+    if after is not None:
+        local = local * after
     if turned is not None:
         local = local @ turned.T
     return local + goal

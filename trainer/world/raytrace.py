@@ -179,24 +179,42 @@ def meet(solid: Solid, eye: Array, ways: Array) -> Hits:
     start = (eye - centre) / r
     if about is not None:
         start, ways = start @ about, ways @ about
+    stretch, lengths = stretched(solid), None
+    if stretch is not None:
+        start, ways = start / stretch, ways / stretch
+        lengths = np.sqrt((ways * ways).sum(1))
+        ways = ways / lengths[:, None]
     b = ways @ start
     near = np.flatnonzero(b * b - (start @ start - _AROUND[solid.shape]) >= 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         t, normals = _SHAPES[solid.shape](start, ways[near])
     met = np.isfinite(t)
     rows = near[met]
-    outward = normals[met] if about is None else normals[met] @ about.T
-    return Hits(rows, t[met] * r, outward, start + t[met, None] * ways[rows])
+    outward, far = normals[met], t[met]
+    if stretch is not None and lengths is not None:
+        outward = outward / stretch
+        outward = outward / np.sqrt((outward * outward).sum(1))[:, None]
+        far = far / lengths[rows]
+    outward = outward if about is None else outward @ about.T
+    return Hits(rows, far * r, outward, start + t[met, None] * ways[rows])
 
 
 def stand(solid: Solid) -> tuple[Array, Array | None]:
     """(its middle [3], its turn [3, 3] from its own coordinates to the world's, None where it has none)."""
     lift, yaw = (solid.lift, solid.yaw) if isinstance(solid, PosedSolid) else (0.0, 0.0)
-    centre = np.array([solid.x, solid.y, _height(solid) * solid.radius + lift])
+    stretch = stretched(solid)
+    tall = 1.0 if stretch is None else float(stretch[2])
+    centre = np.array([solid.x, solid.y, _height(solid) * solid.radius * tall + lift])
     if not yaw:
         return centre, None
     c, s = np.cos(yaw), np.sin(yaw)
     return centre, np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+
+
+def stretched(solid: Solid) -> Array | None:
+    """[3], how many times its own size it has along its own axes; None where it has its shape."""
+    tall = solid.tall if isinstance(solid, PosedSolid) else 1.0
+    return None if tall == 1.0 else np.array([1.0, 1.0, tall])
 
 
 def paint(solid: Solid, local: Array) -> Array:

@@ -58,10 +58,12 @@ class Solid:
 
 @dataclass(frozen=True)
 class PosedSolid(Solid):
-    """A solid off the ground, or turned: lift is how far up, in units; yaw is about z, in radians."""
+    """A solid off the ground, turned, or out of its shape: lift is how far up, in units; yaw is about z, in
+    radians; tall is how many times its own height it has."""
 
     lift: float = 0.0
     yaw: float = 0.0
+    tall: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from trainer.world.moving import MovingScene, Way, flow, random_moving
-from trainer.world.raytrace import view
+from trainer.world.raytrace import meet, view
 from trainer.world.solid import PosedSolid, Solid, SolidScene, solid_hash
 from trainer.world.solid_cameras import around, ring
 
@@ -108,3 +108,37 @@ def test_random_ones_move_and_keep_apart() -> None:
             solids = moving.at(time).solids
             assert all(max(abs(s.x), abs(s.y)) <= 1.4 for s in solids)
     assert random_moving(random.Random(3)) == random_moving(random.Random(3))
+
+
+def test_a_squashed_solid_is_met_where_its_formula_says() -> None:
+    """From above, half a radius beside its middle: an ellipsoid's height and normal; a box's lid."""
+    ball = PosedSolid("ball", "red", "plain", "large", 0.0, 0.0, tall=1.3)
+    r, eye, down = ball.radius, np.array([0.0, 0.0, 5.0]), np.array([0.0, 0.0, -1.0])
+    hits = meet(ball, eye + np.array([0.5 * r, 0, 0]), down[None])
+    top = 1.3 * r * (1 + np.sqrt(0.75))
+    assert np.allclose(5 - hits.distance, top, atol=1e-12)
+    normal = np.array([0.5, 0, np.sqrt(0.75) / 1.3])
+    assert np.allclose(hits.normals, normal / np.linalg.norm(normal), atol=1e-12)
+    assert np.allclose(hits.local, [[0.5, 0, np.sqrt(0.75)]], atol=1e-12), "its texture goes with it"
+    box = PosedSolid("box", "blue", "plain", "large", 0.0, 0.0, yaw=0.4, tall=0.7)
+    hits = meet(box, eye + np.array([0.1, 0.1, 0]), down[None])
+    assert np.allclose(5 - hits.distance, 0.7 * 2 * box.radius, atol=1e-12)
+    assert np.allclose(hits.normals, [[0, 0, 1]], atol=1e-12)
+
+
+def test_flow_of_a_squash_leads_to_the_same_texture() -> None:
+    ball = Solid("ball", "red", "striped", "large", 0.0, 0.0)
+    moving = MovingScene(SolidScene((ball,)), (Way(squash=0.3),))
+    grown = moving.at(0.25).solids[0]
+    assert isinstance(grown, PosedSolid) and grown.tall == pytest.approx(1.3)
+    camera = around(0.6, 0.3)
+    found = flow(moving, camera, 0.0, 0.25)
+    one, two = (view(moving.at(time), camera) for time in (0.0, 0.25))
+    inside = (one.coverage[0] == 1) & found.seen
+    goes = np.argwhere(inside) + 0.5 + found.pixels[inside][:, ::-1]
+    assert found.pixels[inside][:, 1].min() < -2, "its top rises by some pixels"
+    rows, columns = np.floor(goes).astype(int).T
+    assert (two.coverage[0][rows, columns] > 0).mean() > 0.98
+    before, after = (each.picture.astype(float).sum(-1) for each in (one, two))
+    moved, stood = after[rows, columns] - before[inside], after[inside] - before[inside]
+    assert np.abs(moved).mean() < 0.7 * np.abs(stood).mean()
