@@ -28,7 +28,7 @@ from torch import Tensor
 from evlm.scene import Camera, Gaussians
 from evlm.scene.fit import FittingInTime, TimeFit, from_points
 from evlm.scene.fit.losses import psnr
-from evlm.scene.motion import HexPlane, Keys, Motion, RigidBases
+from evlm.scene.motion import HexPlane, Keys, Learned, Motion, RigidBases
 from evlm.scene.points import Points
 from evlm.scene.raster import rasterize
 from evlm.scene.select import which_move
@@ -122,7 +122,7 @@ def fitted(
     known = torch.tensor(sorted({float(camera.time or 0) for camera in cameras}), dtype=torch.float64)
     assert len(known) == keys
     if kind == "hexplane":
-        motion: RigidBases | HexPlane = HexPlane.begin(gaussians, rows, Keys(known), seed=seed)
+        motion: Learned = HexPlane.begin(gaussians, rows, Keys(known), seed=seed)
     else:
         motion = RigidBases.begin(gaussians, rows, Keys(known), bases, seed)
     settings = TimeFit(iterations=iterations, background=SKY_RGB[moving.scene.sky], seed=seed)

@@ -73,9 +73,9 @@ class EditScene(io.ComfyNode):
                     options=SCHEDULES,
                     tooltip="consistent: all views, in rounds, fitted to their mean; in2n: one view at a "
                     "time, as Instruct-NeRF2NeRF; direct: all views once, the fastest. Of a scene "
-                    "that moves: canonical (consistent is the same there), one time first, and from it the "
-                    "others; iterative: as in2n, over places and times; pseudo3d: one camera's clip first, "
-                    "carried to the others.",
+                    "that moves: pseudo3d (consistent is the same there), one camera's clip first, carried "
+                    "to the others; canonical: one time first, and from it the others; iterative: as in2n, "
+                    "over places and times.",
                 ),
                 *scene_work.size_inputs(io),
                 io.Int.Input(
@@ -148,7 +148,7 @@ class EditScene(io.ComfyNode):
         mask: Tensor | None = None,
         ask_below: float = 0.0,
     ) -> io.NodeOutput:
-        from ..evlm.scene.edit import SceneEdit
+        from ..evlm.scene.edit import IN_TIME, SceneEdit
         from ..evlm.scene_job import SceneJob
 
         sockets.choice("stop", stop, STOP)
@@ -165,7 +165,7 @@ class EditScene(io.ComfyNode):
             own, seed=seed, strength=strength, **{name: value for name, value in said.items() if value}
         )
         if scene.motion is not None and schedule == SCHEDULES[0]:
-            schedule = "canonical"  # what all views at once are where nothing moves
+            schedule = IN_TIME
         settings = SceneEdit(schedule=schedule, views=views, longest=size, seed=seed)
         settings = replace(settings, strengths=settings.strengths[:rounds])
         with scene_views.learning():

@@ -52,7 +52,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     text = (
         "consistent: all views, in rounds; in2n: one view at a time, the paper's; direct: all views once; "
         "canonical: one time first, from it the others; iterative: in2n over places and times; pseudo3d: one "
-        "camera's clip first, carried to the others (consistent, or canonical where the scene moves)"
+        "camera's clip first, carried to the others (consistent, or pseudo3d where the scene moves)"
     )
     names = ["consistent", "in2n", "direct", "canonical", "iterative", "pseudo3d"]
     add("--schedule", choices=names, help=text)
@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
         terminal.note(note)
     models, pipeline = loaded(terminal, given.plan_of(options))(options)
     settings = SceneEdit(
-        schedule=options.schedule or ("consistent" if scene.motion is None else "canonical"),
+        schedule=_schedule(options, scene),
         views=options.views,
         times=options.at_times,
         longest=options.longest,
@@ -270,6 +270,12 @@ def _record(options: argparse.Namespace, models: dict[str, Path], reasoned: Reas
     }
 
 
+def _schedule(options: argparse.Namespace, scene: SplatScene) -> Any:
+    from ..scene.edit.settings import IN_TIME
+
+    return options.schedule or ("consistent" if scene.motion is None else IN_TIME)
+
+
 def _facts(
     options: argparse.Namespace, scene: SplatScene, looks: Looks, selections: list[StepSelection]
 ) -> dict[str, Any]:
@@ -279,7 +285,7 @@ def _facts(
         "gaussians": len(scene),
         "views": [camera.name for camera in looks.cameras],
         "photographs": looks.photographed,
-        "schedule": options.schedule or ("consistent" if scene.motion is None else "canonical"),
+        "schedule": _schedule(options, scene),
         "times": [camera.time for camera in looks.cameras] if scene.motion is not None else None,
         "steps": [
             {

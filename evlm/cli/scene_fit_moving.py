@@ -15,7 +15,7 @@ from .scene_fit_files import check_photographs, check_written
 if TYPE_CHECKING:
     from ..scene import Gaussians, SplatScene
     from ..scene.fit import TimeFit
-    from ..scene.fit.in_time import Learned
+    from ..scene.motion import Learned
     from ..scene.poses import LoadedCameras
 
 KEYS = 64

@@ -5,7 +5,7 @@ from ...lazy import hand_on
 
 __all__, __getattr__, __dir__ = hand_on(
     __name__,
-    settings="SceneEdit",
+    settings="IN_TIME SceneEdit",
     schedules="edit_rows edit_shape Edited",
     views="EditView edit_views",
 )

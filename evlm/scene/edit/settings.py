@@ -9,6 +9,7 @@ from ...errors import SceneError
 
 Schedule = Literal["consistent", "in2n", "direct", "canonical", "iterative", "pseudo3d"]
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
+IN_TIME: Schedule = "pseudo3d"  # of a scene that moves, unless another is said: benchmarks.scene_in_time_edit
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 from ...errors import SceneError
 from ..camera import Camera
 from ..gaussians import Gaussians
-from ..motion import HexPlane, RigidBases
+from ..motion import Learned
 from ..raster import rasterize
 from ..raster.project import LOGIT_MAX
 from .adam import Adam
@@ -28,7 +28,6 @@ from .state import REMEDY, files_of, load_tensors, save_tensors
 
 PACE = {"shifts": 2.5e-3, "turns": 1e-2, "weights": 5e-2,  # of shifts in the scene's extent
         "places": 1e-2, "later": 1e-2, "inward": 3e-3, "outward": 3e-3}  # fmt: skip
-Learned = RigidBases | HexPlane
 
 
 @dataclass(frozen=True)
@@ -212,5 +211,5 @@ class FittingInTime:
         self.done = done
 
 
-def _with(motion: Learned, learned: dict[str, Tensor]) -> RigidBases:
-    return RigidBases.from_tensors(motion.keys, {**motion.tensors(), **learned})
+def _with(motion: Learned, learned: dict[str, Tensor]) -> Learned:
+    return type(motion).from_tensors(motion.keys, {**motion.tensors(), **learned})

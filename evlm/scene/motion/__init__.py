@@ -4,7 +4,7 @@ from ...lazy import hand_on
 
 __all__, __getattr__, __dir__ = hand_on(
     __name__,
-    keys="Keys Motion posed",
+    keys="Keys Learned Motion posed",
     rigid_bases="RigidBases",
     hex_plane="HexPlane",
     table="Table",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -11,6 +11,9 @@ from torch import Tensor
 from ...errors import SceneError
 from ..camera import Camera
 from ..gaussians import Gaussians
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Motion(Protocol):
@@ -45,6 +48,19 @@ class Motion(Protocol):
 
     def tensors(self) -> dict[str, Tensor]:
         """All that a file has to hold beside the keys."""
+
+
+class Learned(Motion, Protocol):
+    """A motion that a fit can learn."""
+
+    def speed(self) -> Tensor:
+        """How fast and unevenly it goes: a number that a fit keeps small."""
+
+    def follow(self, last: int) -> None:
+        """Keys behind that of number `last` are as that one is."""
+
+    @classmethod
+    def from_tensors(cls, keys: Keys, tensors: dict[str, Tensor]) -> Self: ...
 
 
 @dataclass(frozen=True, eq=False)
