@@ -27,7 +27,7 @@ from .rates import extent, rates
 from .state import REMEDY, files_of, load_tensors, save_tensors
 
 PACE = {"shifts": 2.5e-3, "turns": 1e-2, "weights": 5e-2,  # of shifts in the scene's extent
-        "places": 1e-2, "later": 1e-2, "inward": 3e-3, "outward": 3e-3}  # fmt: skip
+        "places": 2e-2, "later": 2e-2, "inward": 5e-3, "outward": 1e-2}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -187,9 +187,10 @@ def test_files_that_are_no_motion_are_named(tmp_path: Path) -> None:
         )
         with pytest.raises(SceneError, match=said):
             load_motion(bad, 50)
-    save_file(tensors, bad, {"format": "evlm-motion-1", "kind": "hexplane"})
-    with pytest.raises(SceneError, match="no motion of ours"):
-        load_motion(bad, 50)
+    for kind, said in (("spline", "no motion of ours"), ("hexplane", "the motion has no low")):
+        save_file(tensors, bad, {"format": "evlm-motion-1", "kind": kind})
+        with pytest.raises(SceneError, match=said):
+            load_motion(bad, 50)
     bad.write_bytes(good.read_bytes()[:100])
     with pytest.raises(SceneError, match="cannot be read"):
         load_motion(bad, 50)
