@@ -219,6 +219,13 @@ def sets(command: str, place: Path) -> Iterator[list[str]]:
             "--seed": (*NO_NUMBERS, "-1", str(2**31)),
             "--judge": ("http://127.0.0.1:9",),
         }
+    elif command == "start":
+        good = [str(place / "data"), "--out", f"{new}.yaml"]
+        wrong = {
+            "FOLDER": (*paths, *lies, str(place / "empty"), str(place / "broken")),
+            "--out": outs,
+            "--base": ("", " ", "a\nb", "nul\0byte"),
+        }
     elif command == "retention":
         good = [gone, "--base", "Qwen/Qwen2-VL-7B-Instruct", "--out", new]
         wrong = {

@@ -36,6 +36,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"{file}: expected a name that ends in .yaml")
     if file.exists() and not args.force:
         raise ConfigError(f"{file} is there already; name another with --out, or use --force")
+    if args.base is not None and (not args.base.strip() or not args.base.isprintable()):
+        raise ConfigError(f"--base {args.base!r:.80}: expected a model's name or its folder")
     found = look(args.folder)
     made = draft(found, f"runs/{file.stem}", args.base, _card())
     write_atomically(file, lambda out: out.write(made.text.encode()))
