@@ -15,7 +15,6 @@ import math
 import os
 import re
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -32,7 +31,7 @@ from evlm.reason.messages import Chat
 from evlm.reason.reasoner import Sampling
 from evlm.reason.remote import HOSTS_VARIABLE, Completion, RemoteReasoner, openai_messages
 
-from .judges import FAILURES, Judge, Kept, asked_key
+from .judges import FAILURES, Judge, Kept, ask_again, asked_key
 
 _ROOM = Sampling(max_new_tokens=1024)
 _FORM = (
@@ -118,19 +117,12 @@ class Graders:
         return answer
 
     def _tried(self, chat: Chat, sampling: Sampling) -> Completion:
-        for left in range(self.tries - 1, -1, -1):
-            if self._failed >= FAILURES:
-                raise EndpointError(
-                    f"{self.judge.name} left {self._failed} questions without an answer; what was answered "
-                    f"is kept in {self.kept.file}"
-                )
-            try:
-                return self.remote.complete(chat, sampling)
-            except EndpointError:
-                if not left:
-                    raise
-                time.sleep(self.pause * 2 ** (self.tries - 1 - left))
-        raise AssertionError("tries is at least 1")
+        if self._failed >= FAILURES:
+            raise EndpointError(
+                f"{self.judge.name} left {self._failed} questions without an answer; what was answered "
+                f"is kept in {self.kept.file}"
+            )
+        return ask_again(self.remote, chat, sampling, self.tries, self.pause)
 
 
 def read_scores(answer: str, ask: Ask) -> dict[str, float] | None:

@@ -226,7 +226,7 @@ class _Asking:
         if self._given_up is not None:
             raise self._given_up
         try:
-            completion = self._ask(chat)
+            completion = ask_again(self.remote, chat, _ROOM, self.tries, self.pause)
         except EndpointError as error:
             with self._lock:
                 self._failed += 1
@@ -248,15 +248,17 @@ class _Asking:
         })  # fmt: skip
         return Verdict(read_verdict(answer), answer)
 
-    def _ask(self, chat: Chat) -> Completion:
-        for left in range(self.tries - 1, -1, -1):
-            try:
-                return self.remote.complete(chat, _ROOM)
-            except EndpointError:
-                if not left:
-                    raise
-                time.sleep(self.pause * 2 ** (self.tries - 1 - left))
-        raise AssertionError("tries is at least 1")
+
+def ask_again(remote: RemoteReasoner, chat: Chat, sampling: Sampling, tries: int, pause: float) -> Completion:
+    """Asks up to `tries` times, pausing twice as long after each failure. Raises the last EndpointError."""
+    for left in range(tries - 1, -1, -1):
+        try:
+            return remote.complete(chat, sampling)
+        except EndpointError:
+            if not left:
+                raise
+            time.sleep(pause * 2 ** (tries - 1 - left))
+    raise AssertionError("tries is at least 1")
 
 
 class Kept:
