@@ -392,5 +392,12 @@ def test_a_reflection_as_reward_must_be_given():
     one = torch.ones(1)
     with pytest.raises(EVLMError, match="R_reflect"):
         step_weights(
-            one, one, one, one[0], one[None], one[None], one.bool(), RKTOConfig(reflection_as="reward")
+            one,
+            one,
+            one,
+            one[0],
+            one[None],
+            one[None],
+            one.bool(),
+            RKTOConfig(reflection_as="reward", lambda_ref=0.1),
         )
