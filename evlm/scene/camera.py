@@ -113,16 +113,18 @@ class Camera:
 
     def project(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """points [N, 3] of the world -> (pixels [N, 2], depth along z [N]); without distortion."""
-        seen = points.double() @ self.rotation.T + self.view[:3, 3]
+        view, intrinsics = self.view.to(points.device), self.intrinsics.to(points.device)
+        seen = points.double() @ view[:3, :3].T + view[:3, 3]
         depth = seen[:, 2]
-        pixels = seen[:, :2] / depth[:, None] * torch.stack([self.intrinsics[0, 0], self.intrinsics[1, 1]])
-        return pixels + self.intrinsics[:2, 2], depth
+        pixels = seen[:, :2] / depth[:, None] * intrinsics.diagonal()[:2]
+        return pixels + intrinsics[:2, 2], depth
 
     def unproject(self, pixels: Tensor, depth: Tensor) -> Tensor:
         """[N, 3] float64 of the world, of pixels [N, 2] at depths [N] along z; without distortion."""
-        flat = (pixels.double() - self.intrinsics[:2, 2]) / self.intrinsics.diagonal()[:2]
+        view, intrinsics = self.view.to(pixels.device), self.intrinsics.to(pixels.device)
+        flat = (pixels.double() - intrinsics[:2, 2]) / intrinsics.diagonal()[:2]
         seen = torch.cat([flat * depth.double()[:, None], depth.double()[:, None]], 1)
-        return (seen - self.view[:3, 3]) @ self.rotation
+        return (seen - view[:3, 3]) @ view[:3, :3]
 
 
 def pinhole(focal: float, width: int, height: int) -> Tensor:

@@ -35,7 +35,7 @@ def carry(
     points = view.camera.unproject(pixels, seen.depth[rows, columns].double())
     points = points + (seen.image / seen.alpha.clamp(min=SOLID)[..., None])[rows, columns]
     at, far = painted.camera.project(points)
-    size = torch.tensor([painted.camera.width, painted.camera.height], dtype=torch.float64)
+    size = at.new_tensor([painted.camera.width, painted.camera.height])
     inside = (far > 0) & (at >= 0.5).all(1) & (at <= size - 0.5).all(1)
     rows, columns, at, far = rows[inside], columns[inside], at[inside], far[inside]
     x, y = at.floor().long().unbind(1)

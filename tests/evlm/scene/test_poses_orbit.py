@@ -57,6 +57,14 @@ def test_a_turn_takes_the_up_of_the_cameras_that_saw_the_scene() -> None:
             orbit(gaussians, 4, up=wrong)
 
 
+def test_a_camera_goes_to_the_points() -> None:
+    """Points and depths of a scene on a GPU met a camera on the CPU, and raised."""
+    camera = orbit(scene((0.0, 0.0, 0.0)), 2, (0,), "-y", 8)[0]
+    points = torch.zeros(5, 3, device="meta")
+    pixels, depth = camera.project(points)
+    assert pixels.device.type == depth.device.type == camera.unproject(pixels, depth).device.type == "meta"
+
+
 def test_cameras_by_words() -> None:
     gaussians = scene((0.0, 0.0, 0.0))
     assert len(load_cameras("orbit:6", gaussians).cameras) == 6
