@@ -231,8 +231,8 @@ def _settings(defaults: Any, seed: int, steps: int, guidance: float, image_guida
 
 
 def _by_picture(boxes: list[Box], pictures: int) -> list[tuple[Box, ...] | None]:
-    """For each of several pictures the boxes of its frame; boxes that are all of the first are for all.
-    Raises RequestError."""
+    """For each of several pictures the boxes of its frame, None where it has none: its place is then looked
+    for. Boxes that are all of the first are for all. Raises RequestError."""
     from dataclasses import replace
 
     from ..evlm.errors import RequestError
@@ -244,7 +244,8 @@ def _by_picture(boxes: list[Box], pictures: int) -> list[tuple[Box, ...] | None]
         raise RequestError(
             f"boxes: one is of picture {last + 1}, and there are {pictures}; give boxes of these pictures"
         )
-    return [tuple(replace(box, frame=0) for box in boxes if box.frame == at) for at in range(pictures)]
+    own = (tuple(replace(box, frame=0) for box in boxes if box.frame == at) for at in range(pictures))
+    return [each or None for each in own]
 
 
 def _mask_of(mask: Tensor, number: int, pictures: int, frames: Tensor) -> Tensor:

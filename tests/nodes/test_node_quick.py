@@ -231,6 +231,9 @@ def test_boxes_of_a_batch_belong_to_their_pictures(pipe: Any) -> None:
     first, second, third = used({"x": 0, "y": 0}, {"x": 9, "y": 9, "frame": 1}, {"x": 0, "y": 9, "frame": 2})
     assert first[3, 3] and not first[12, 12] and second[12, 12] and not second[3, 3] and third[12, 3]
     assert used({"x": 0, "y": 0})[:, 3, 3].all(), "all of the first are for all"
+    boxes = [part("evlm.boxes").Box("", 1.0, 0, 0, 6, 6, frame=frame) for frame in (0, 2)]
+    given = part("nodes.quick")._by_picture(boxes, 3)
+    assert given[1] is None and given[0] and given[2], "one without boxes is looked for as without"
     with pytest.raises(ValueError, match="boxes: one is of picture 4, and there are 3"):
         used({"x": 0, "y": 0}, {"x": 9, "y": 9, "frame": 3})
 
