@@ -61,6 +61,14 @@ _REASON = re.compile(
     r".{0,160}?\b(?:already|as requested|as asked)\b)",
     re.I | re.S,
 )
+# Or how it is, which it may stay; each clause is to say so, or to thank.
+_FINE = re.compile(
+    r"(?:(?:and|so)\s+)?(?:(?:nothing|thanks?)\b|looks? (?:good|fine|great)\b"
+    r"|(?:the|this|it|its|they|these|all|everything|what)\b.{0,160}?"
+    r"(?:\b(?:is|are|looks?|has|have|match(?:es)?|fits?)\b|(?<=it)['\u2019]s\b))"
+    r"(?!.*\b(?:should|must|needs?|to be|too|enough|now|will)\b)",
+    re.I | re.S,
+)
 _YET = re.compile(
     r"\b(?:but|except|instead|however|only|apart from|other than|make|replace|add|remove|turn|then|change)\b",
     re.I,
@@ -85,4 +93,7 @@ def asks_for_no_change(instruction: str) -> bool:
     if match is None:
         return False
     why = (match["why"] or "").strip("\t\n\r .,;:!()—–\"'”’*_`-")
-    return not why or (_REASON.match(why) is not None and not _YET.search(why))
+    if not why or _YET.search(why):
+        return not why
+    clauses = [each for part in re.split(r"[.,;:!()—–]+", why) if (each := part.strip("\t\n\r \"'”’*_`-"))]
+    return _REASON.match(why) is not None or all(map(_FINE.match, clauses))
