@@ -140,9 +140,9 @@ def _counts(counted: re.Match[str], name: str) -> bool:
 
 
 def _is_plural(name: str) -> bool:
+    """Whether a word of it is a plural: behind it may stand what they do, "dogs playing"."""
     words = _BEHIND_NOUN.split(name, maxsplit=1)[0].split()
-    last = words[-1] if words else ""
-    return last in _PLURALS or (last.endswith("s") and not last.endswith("ss"))
+    return any(w in _PLURALS or (w.endswith("s") and not w.endswith(("ss", "us", "is"))) for w in words)
 
 
 def _kept(which: Which, boxes: list[Box], size: Sequence[int]) -> tuple[list[Box], str]:

@@ -37,6 +37,9 @@ FRAMES = torch.zeros(1, 100, 200, 3)
         ("two door handles", "door handles", 2, "", ""),
         ("two men in a car", "men in a car", 2, "", ""),
         ("two cups on the table", "cups on the table", 2, "", ""),
+        ("two dogs playing", "dogs playing", 2, "", ""),
+        ("three dogs chasing a cat", "dogs chasing a cat", 3, "", ""),
+        ("two people sitting on a bench", "people sitting on a bench", 2, "", ""),
     ],
 )
 def test_words_for_which_and_how_many_are_taken_off(
@@ -53,7 +56,8 @@ def test_words_for_which_and_how_many_are_taken_off(
      "top of the mountain", "the bottom of the page", "middle of the road", "left side of the house",
      "middle finger", "center console", "three piece suit", "two door car", "four wheel drive",
      "two tone shirt", "two tone shirts", "all terrain vehicle", "one way sign",
-     "Leftover pizza", "allium", "one-way sign", "the man on the left bank", "bottom", "all but one", ""],
+     "Leftover pizza", "allium", "one-way sign", "the man on the left bank", "bottom", "all but one",
+     "one bus stop", ""],
 )  # fmt: skip
 def test_other_labels_are_their_own_name(label: str) -> None:
     assert which(label).plain and which(label).name == label
