@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -136,7 +137,8 @@ def unpacked(value: Any, folder: Path, work: Path) -> Path:
 
     if not isinstance(value, Cell):
         return inside_of(folder, value)
-    path = work / f"{value.file.stem[:60]}-{value.column}-{value.row:05d}.png"
+    table = sha256(str(value.file.resolve()).encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    path = work / f"{value.file.stem[:60]}-{table}-{value.column}-{value.row:05d}.png"
     if not path.is_file():
         data = value.load()
         write_atomically(path, lambda file: file.write(data), flush=False)

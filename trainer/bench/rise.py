@@ -7,7 +7,7 @@ Arithmetic (gpt_eval.py at 21d1871): of temporal, causal and spatial items .3 co
 .2 plausibility, without consistency .8 reasoning + .2 plausibility; of logical ones, whose answers are 0 or
 1 and become 1 or 5, .3 consistency + .7 reasoning. Reasoning 1 halves it, to no less than 1. An item is
 right where all of its dimensions are 5. as_published: an item that is judged without consistency is never
-right there.
+right there, nor is one whose judgement cannot be read.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ class Rise:
         else:
             total = 0.3 * consistency + 0.5 * reasoning + 0.2 * plausibility
             parts = [consistency, reasoning, plausibility]
-        if math.isnan(total):  # a dimension without a number: none of the item's counts, and it is not right
-            return {"score": nan, "right": 0.0}
+        if math.isnan(total):  # a dimension without a number: none of the item's counts
+            return {"score": nan, "right": 0.0 if self.as_published else nan}
         if reasoning == 1:
             total = max(1.0, total * 0.5)
         right = float(all(each == 5 for each in parts) and not (free and self.as_published))

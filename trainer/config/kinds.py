@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 from evlm.errors import ConfigError
@@ -17,17 +16,16 @@ OF = {
 }
 
 
-def check_kinds(phase_type: Any, written: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
+def check_kinds(written: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
     """Raises ConfigError for a setting that its phase does not know.
 
     written: the recipe's file; changed: with what was assigned. Where the kind alone was assigned, what the
-    file says for the other kind stays and does nothing; so does what a run wrote, which names every setting.
+    file says for the other kind stays and does nothing; so does what a run wrote, which names them all.
     """
-    every = {each.name for each in fields(phase_type)}
     before = _phases(written)
     for number, phase in enumerate(_phases(changed)):
         old = before[number] if number < len(before) else {}
-        if every <= phase.keys():
+        if OF.keys() <= phase.keys():  # whichever version wrote it, and whatever settings came since
             continue
         for name, kinds in OF.items():
             stayed = old.get("kind") != phase.get("kind") and old.get(name) == phase.get(name)

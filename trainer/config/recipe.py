@@ -240,6 +240,11 @@ class Config:
                 f"model.train {self.model.train!r}: kto and rkto hold a frozen adapter beside the one that "
                 "learns; train a lora, or leave sft phases alone"
             )
+        if self.model.adapter and self.lora.use_dora:
+            raise ConfigError(
+                "model.adapter with lora.use_dora: no adapter holds both; leave out use_dora, or merge the "
+                "adapter into a model (python -m trainer export) and take that as the base"
+            )
         if not self.eval_every and any(phase.patience for phase in self.phases):
             raise ConfigError("patience counts measurements; set eval_every, the steps between them")
 
@@ -283,7 +288,7 @@ def load_config(path: str | Path, assignments: Sequence[str] = ()) -> Config:
     written = read_yaml(file)
     changed = override(written, assignments)
     config = build(Config, changed)
-    check_kinds(Phase, written, changed)
+    check_kinds(written, changed)
     return config
 
 

@@ -61,7 +61,9 @@ class ForeignRow:
         """Raises RecordError where `<bbox>` or `<ref-object>` stand for what `objects` says: they would be
         learned as they stand there."""
         text = json.dumps({k: v for k, v in self.data.items() if k != "evlm"}, default=lambda _: "")
-        if self.data.get("objects") is not None or _OBJECT.search(text):
+        objects = self.data.get("objects")  # ms-swift writes empty ones into rows that have none
+        filled = any(objects.values()) if isinstance(objects, dict) else bool(objects)
+        if filled or _OBJECT.search(text):
             raise RecordError(
                 "objects, <bbox> and <ref-object> of grounding rows are not read; write names and numbers in "
                 "words, or take the row out"

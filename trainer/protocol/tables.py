@@ -265,8 +265,11 @@ def groups(board: Board) -> Table:
     means = board.draws.means(np.stack(columns, 1)).T
     for at, (kind, name, count) in enumerate(labels):
         some = means[at * len(models) : (at + 1) * len(models)]
-        share = count if len(board.evaluators) < 2 else 0
-        rows.append([kind, name, str(count), *(percent(interval(each, share)) for each in some)])
+        # A question without a verdict is none of the answers whose share it is.
+        given = [int((~np.isnan(columns[at * len(models) + n])).sum()) for n in range(len(models))]
+        shares = given if len(board.evaluators) < 2 else [0] * len(models)
+        shown = (percent(interval(each, share)) for each, share in zip(some, shares, strict=True))
+        rows.append([kind, name, str(count), *shown])
     what = "the mean of a question's verdicts" if board.evaluators else "exact"
     return Table("groups", "By edit type, category and number of references",
                  ["by", "", "questions", *models], rows, notes=[f"Percent: {what}."])  # fmt: skip

@@ -46,7 +46,7 @@ def open_held_out(config: Config, style: Any, codec: Any, max_frames: int = MAX_
     """What a recipe measures on: of each source the share that it holds out, else its split "validation".
 
     style, codec: how a request is put into words, and its mask. max_frames: of a video. Raises ConfigError
-    where there is nothing, RecordError for a bad row."""
+    where there is nothing, or not what a phase's patience counts by, RecordError for a bad row."""
     if not config.eval_every:
         return Measured([], [])
     questions: list[Question] = []
@@ -70,6 +70,13 @@ def open_held_out(config: Config, style: Any, codec: Any, max_frames: int = MAX_
             f"eval_every {config.eval_every}: nothing to measure, no source has rows of the split {SPLIT!r}; "
             "hold out a share of one (data.0.heldout=0.05), or set eval_every=0"
         )
+    for number, phase in enumerate(config.phases):
+        if phase.patience and not (examples if phase.patience_by == "loss" else questions):
+            other = "exact" if phase.patience_by == "loss" else "loss"
+            raise ConfigError(
+                f"phases.{number}.patience_by {phase.patience_by!r}: what is held out has no "
+                f"{phase.patience_by}; say patience_by {other!r}"
+            )
     return Measured(questions[: config.eval_rows], examples)
 
 

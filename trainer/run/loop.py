@@ -106,9 +106,10 @@ class _Run:
         saved, before = self._newest(fresh), 0
         self.progress.lengths = self.progress.lengths or self.planned
         for stage, phase in enumerate(self.config.stages):
-            if self.progress.step < before + self.progress.lengths[stage]:
+            step = before + self.progress.lengths[stage]
+            if self.progress.step < step or (self.progress.step == step and self._unseen()):
                 self._stage(stage, before, saved)
-                step = before + self.progress.lengths[stage]
+                step = before + self.progress.lengths[stage]  # fewer, where it ended before its time
                 self.report({"event": "phase", "stage": stage, "kind": phase.kind, "step": step})
             before += self.progress.lengths[stage]
         path = self.out / self.learner.names[0]
@@ -153,9 +154,10 @@ class _Run:
             progress.waited, progress.lowest = 0, None
         reference = self._reference(phase, stage, first, rows)
         learner.model.train()
-        due = config.eval_every and progress.step % config.eval_every == 0
-        if first and phase.patience and due and progress.looked != progress.step:
-            self._end_step(optimizer, before, stage, False)  # the run was killed while it measured
+        due = first == steps or (config.eval_every and progress.step % config.eval_every == 0)
+        killed = first and due and self._unseen()  # while it measured
+        if killed and self._end_step(optimizer, before, stage, first == steps):
+            raise Stopped(f"stopped at step {progress.step}; the same command goes on from there")
         fed, began, worst, cpu = 0, time.monotonic(), "", time.process_time()
         for step in range(first, progress.lengths[stage]):
             at, last = before + step + 1, step + 1 == steps
@@ -206,6 +208,10 @@ class _Run:
                 raise Stopped(f"stopped at step {at}; the same command goes on from there")
             if step + 1 == progress.lengths[stage]:
                 break
+
+    def _unseen(self) -> bool:
+        """Whether what is measured was not measured where the run stands."""
+        return bool(self.config.eval_every) and self.progress.looked != self.progress.step
 
     def _compare_rows(self, rows: Rows) -> None:
         """Says which files of rows are not those that the run has learned from so far."""
@@ -276,8 +282,8 @@ class _Run:
             if not saved:
                 self._save(optimizer)
             raise
-        stopping = self._stopping()
-        if changed or (stopping and not saved):
+        stopping, looked = self._stopping(), self.progress.looked == at
+        if changed or (looked if saved else stopping):  # else it would be measured again when it goes on
             self._save(optimizer)
         elif saved and learner.ranks.rank == 0:
             self.states.prune(self.progress)
@@ -308,6 +314,7 @@ class _Run:
         self.report({"event": "eval", "step": at, "stage": stage, "kind": phase.kind, **measured})
         if self.progress.asked not in (None, self.held_out.hash):
             self.progress.best = None  # it was measured on other questions
+            self.progress.lowest, self.progress.waited = None, 0
         self.progress.asked = self.held_out.hash
         self._wait(phase, measured)
         if not config.keep_best or not better(measured, self.progress.best):
@@ -317,17 +324,11 @@ class _Run:
         return True
 
     def _wait(self, phase: Phase, measured: dict[str, float]) -> None:
-        """Counts the measurements since the phase's best one. Raises ConfigError where its measure is none
-        that there is."""
+        """Counts the measurements since the phase's best one."""
         progress = self.progress
         progress.looked = progress.step
         if not phase.patience:
             return
-        if phase.patience_by not in measured:
-            raise ConfigError(
-                f"patience_by {phase.patience_by!r}: what is held out has no {phase.patience_by}; it has "
-                f"{', '.join(measured) or 'nothing'}"
-            )
         value = measured[phase.patience_by] * (1 if phase.patience_by == "loss" else -1)
         if progress.lowest is None or value < progress.lowest:
             progress.waited, progress.lowest = 0, value

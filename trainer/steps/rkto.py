@@ -112,7 +112,7 @@ def judge(
         reference,
         batch.prompts,
         batch.responses,
-        phase.eta0 if sampled else replace(phase.eta0, over="shifts"),
+        phase.eta0 if sampled or phase.eta0.over != "onpolicy" else replace(phase.eta0, over="shifts"),
         at,
         phase.rkto.log_ratio,
         batch.samples,

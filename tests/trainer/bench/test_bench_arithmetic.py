@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.bench.base import Figure, Item, table_of
+from trainer.bench.base import Figure, Item, table_of, unpacked
 from trainer.bench.complexedit import ComplexEdit
 from trainer.bench.gedit import GEdit
 from trainer.bench.imgedit import ImgEdit
 from trainer.bench.kris import GROUPS, META, Kris
 from trainer.bench.pixels import background, ssim
 from trainer.bench.rise import Rise
+from trainer.collect.sources.tables import Cell
 from trainer.evaluation.graded import Ask, read_scores
 from trainer.protocol.draws import Draws
 
@@ -56,12 +57,18 @@ def test_rise(category: str, free: bool, answers: tuple[Any, ...], score: float,
     assert published["right"] == (0 if free else right), "judged without consistency nothing is right there"
 
 
-def test_rise_counts_what_has_no_number_as_not_right_and_in_no_mean() -> None:
+def test_rise_counts_what_has_no_number_in_no_mean_unless_as_published() -> None:
     items = [rise("causal_reasoning"), rise("causal_reasoning"), rise("logical_reasoning")]
     given = [{"consistency": 5.0, "reasoning": 5.0, "plausibility": 5.0}, {"consistency": 5.0}, {}]
-    bench = Rise()
-    scores = [bench.score(each, answers) for each, answers in zip(items, given, strict=True)]
-    found = {figure.title: value.mean for figure, value in table_of(bench, items, scores, Draws(3, 0, 50))}
+
+    def figures(bench: Rise) -> dict[str, float]:
+        scores = [bench.score(each, answers) for each, answers in zip(items, given, strict=True)]
+        return {figure.title: value.mean for figure, value in table_of(bench, items, scores, Draws(3, 0, 50))}
+
+    found = figures(Rise())
+    assert (found["accuracy"], found["causal"], found["score"]) == (100, 100, 100)
+    assert math.isnan(found["logical"])
+    found = figures(Rise(as_published=True))
     assert found["accuracy"] == pytest.approx(100 / 3, abs=1e-9) and found["score"] == 100
     assert (found["causal"], found["logical"]) == (50, 0)
 
@@ -186,3 +193,12 @@ def test_figures_over_nothing_are_nothing() -> None:
 )
 def test_numbers_are_read_and_never_guessed(answer: str, found: dict[str, float] | None) -> None:
     assert read_scores(answer, Ask(("x",), ("a", "b_c"))) == found
+
+
+def test_tables_of_one_name_share_no_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Cell, "load", lambda self: self.file.parent.name.encode())
+    cells = [Cell(tmp_path / folder / "test.parquet", 3, "image") for folder in ("a", "b")]
+    (tmp_path / "work").mkdir()
+    paths = [unpacked(each, tmp_path, tmp_path / "work") for each in cells]
+    assert [path.read_bytes() for path in paths] == [b"a", b"b"]
+    assert unpacked(cells[0], tmp_path, tmp_path / "work") == paths[0]

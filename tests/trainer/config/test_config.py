@@ -44,6 +44,22 @@ def test_what_a_run_wrote_is_a_recipe_whatever_kind_was_assigned(tmp_path: Path)
     assert load_config(file) == config and config.phases[1].rewards.similarity == "slots"
 
 
+def test_what_an_older_version_wrote_is_a_recipe(tmp_path: Path) -> None:
+    """It named every setting of its own, those of other kinds too."""
+    written = yaml.safe_load(write_yaml(load_config("tiny")))
+    for phase in written["phases"]:
+        for name in ("epochs", "schedule", "patience", "patience_by"):
+            del phase[name]
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(written))
+    assert load_config(file) == load_config("tiny")
+
+
+def test_no_adapter_holds_another_and_dora() -> None:
+    with pytest.raises(ConfigError, match="no adapter holds both; leave out use_dora"):
+        load_config("tiny", ["model.adapter=a.safetensors", "lora.use_dora=true"])
+
+
 def test_a_state_of_an_older_version_has_the_defaults_of_later_settings(tmp_path: Path) -> None:
     now = json.loads(load_config("tiny").identity)
     older = copy.deepcopy(now)

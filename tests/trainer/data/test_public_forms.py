@@ -229,11 +229,12 @@ def test_what_of_a_row_is_not_learned_is_said(tmp_path: Path, capsys: pytest.Cap
     assert "1 rows have earlier turns of the assistant" in capsys.readouterr().out
     boxed = {"messages": [{"role": "user", "content": "where?"}, {"role": "assistant", "content": "<bbox>"}]}
     objects = {**row, "objects": {"ref": ["cat"], "bbox": [[1, 2, 3, 4]]}}
-    file.write_text("".join(json.dumps(each) + "\n" for each in (boxed, objects, row)))
+    empty = {**row, "objects": {"ref": [], "bbox": []}}  # as ms-swift writes rows that have none
+    file.write_text("".join(json.dumps(each) + "\n" for each in (boxed, objects, row, empty)))
     assert main(["data", "check", str(file), "--form", "swift"]) == 1
     out, err = capsys.readouterr()
     assert (
-        "3 rows of the form swift, 1 good, 2 bad" in out and err.count("of grounding rows are not read") == 2
+        "4 rows of the form swift, 2 good, 2 bad" in out and err.count("of grounding rows are not read") == 2
     )
 
 

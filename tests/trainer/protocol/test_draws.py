@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from trainer.protocol.draws import Draws, holm, interval, p_value
+from trainer.protocol.tables import groups
 from trainer.statistics import agreement, krippendorff_alpha
 
 
@@ -98,3 +102,17 @@ def test_ten_models_by_six_evaluators_take_less_than_three_seconds() -> None:
     start = time.process_time()
     Draws(3000).means(columns)
     assert time.process_time() - start < 3
+
+
+def test_a_share_of_a_group_is_of_its_verdicts() -> None:
+    """Four questions of which two have a verdict, both YES: Wilson's interval of two, not of four."""
+    asked = SimpleNamespace(question=SimpleNamespace(edit_type="add", category="c"), references=1)
+    board: Any = SimpleNamespace(
+        outcomes={"m": [None] * 4},
+        evaluators=[SimpleNamespace(columns={"m": np.array([1.0, 1.0, np.nan, np.nan])})],
+        questions=[asked] * 4,
+        draws=Draws(4, 0, 50),
+    )
+    low = binomtest(2, 2).proportion_ci(0.95, "wilson").low
+    for row in groups(board).rows:
+        assert row[2] == "4" and f"{100 * low:.1f}" in row[3]

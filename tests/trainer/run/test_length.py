@@ -13,6 +13,8 @@ from evlm.adapter.checkpoint import load_adapter
 from evlm.errors import ConfigError
 from trainer.config.recipe import Config, load_config
 from trainer.model.optim import decayed
+from trainer.run import heldout
+from trainer.run.dry_run import plan
 from trainer.run.heldout import HeldOut
 from trainer.run.loop import run
 
@@ -122,3 +124,47 @@ def test_every_phase_ends_with_a_measurement(tmp_path: Path) -> None:
     measured = [(e["kind"], e["step"]) for e in events if e["event"] == "eval"]
     assert measured == [("sft", 3), ("kto", 4)]
     assert all(e["loss"] > 0 for e in events if e["event"] == "eval")
+
+
+def test_a_run_killed_while_it_measures_measures_when_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a saved step, at a phase's end and at the last one; a run that is done measures nothing again."""
+    kills, at = {2, 3, 4}, [0]
+
+    def loss(self: HeldOut) -> dict[str, float]:
+        if at[0] in kills:
+            kills.remove(at[0])
+            raise KeyboardInterrupt
+        return {"loss": 1.0 / at[0]}
+
+    def report(event: Event) -> None:
+        events.append(event)
+        at[0] = event.get("step", at[0])
+
+    monkeypatch.setattr(HeldOut, "loss", loss)
+    monkeypatch.setattr(HeldOut, "measure", lambda self: {})
+    phases = "phases=[{kind: sft, steps: 3, batch: 2}, {kind: sft, steps: 1, batch: 2}]"
+    config = config_of(tmp_path, phases, "eval_every=2", "eval_rows=2")
+    events: list[Event] = []
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            run(config, report)
+    run(config, report)
+    assert [e["step"] for e in events if e["event"] == "eval"] == [2, 3, 4]
+    assert [e["step"] for e in events if e["event"] == "phase"] == [3, 4]
+    assert [e["step"] for e in events if e["event"] == "step"] == [1, 2, 3, 4]
+    assert (tmp_path / "best.safetensors").is_file()
+    events.clear()
+    run(config, report)
+    assert [e["event"] for e in events] == ["start", "resume", "done"]
+
+
+def test_patience_by_what_is_not_measured_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the training; the dry run says it too."""
+    monkeypatch.setattr(heldout, "_questions", lambda *_: [])
+    phases = "phases=[{kind: sft, steps: 1, batch: 2, patience: 1, patience_by: exact}]"
+    config = config_of(tmp_path, phases, "eval_every=1", "eval_rows=2")
+    with pytest.raises(ConfigError, match=r"phases\.0\.patience_by 'exact'.*'loss'"):
+        run(config, lambda _: None)
+    assert any("patience_by 'exact'" in line for line in plan(config).missing)

@@ -18,6 +18,7 @@ from trainer.learner.rows import Example
 from trainer.model.logprobs import base_of, response_states, sequence_logps, token_logps
 from trainer.model.reference import ReferencePolicy
 from trainer.objectives.rkto import RKTOConfig
+from trainer.steps import rkto
 from trainer.steps.kto import kto_step
 from trainer.steps.rkto import draw, judge, rkto_step, terms_of
 from trainer.steps.sft import sft_step
@@ -205,3 +206,18 @@ def test_checkpointing_computes_layers_again_and_changes_no_gradient(kind: str) 
         calls.append(sum(count))
     assert calls[1] > calls[0] > 0
     assert (gradients[0] - gradients[1]).norm() <= 1e-5 * gradients[0].norm()
+
+
+@pytest.mark.parametrize("over", ["pairs", "onpolicy"])
+def test_only_samples_that_are_not_there_change_what_eta0_is_over(
+    learner: Learner, over: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pairs need no desired row, and stay."""
+    phase, examples = setting(learner)
+    phase, asked = replace(phase, eta0=Eta0Config(over)), []
+    some = [replace(each, desired=False) for each in examples]
+    whole = rkto.score_pairs
+    monkeypatch.setattr(rkto, "score_pairs", lambda *args: asked.append(args[4].over) or whole(*args))
+    batch = draw(learner, some, phase.rewards, 7, 0)
+    judge(learner, ReferencePolicy(learner.model, None), batch, some, phase, 7)
+    assert asked == ["pairs" if over == "pairs" else "shifts"]
