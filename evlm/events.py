@@ -20,7 +20,7 @@ class Event:
 
     kind: "start" and "end" of a step (end: `text` sums it up in a few words); "text" a piece of what the
     reasoner writes; "progress" `done` of `total` editing steps, with a preview [F, h, w, 3] where there is
-    one; "note" a decision.
+    one, or in "segment" of the frames that a tracker goes through; "note" a decision.
     """
 
     step: Step
@@ -56,6 +56,9 @@ class Watch:
 
     def progress(self, done: int, total: int, preview: Tensor | None) -> None:
         self._tell(Event("edit", "progress", done=done, total=total, preview=preview))
+
+    def looked(self, done: int, total: int) -> None:
+        self._tell(Event("segment", "progress", done=done, total=total))
 
     def note(self, step: Step, notes: list[str]) -> None:
         self.notes += notes

@@ -332,6 +332,7 @@ class Pipeline:
                 segmenter=None if still else self.segmenter,
                 threshold=threshold,
                 grow=grow,
+                on_frame=watch.looked,
                 still=still,
             )
             objects = torch.cat([each.objects for each in placed])

@@ -54,7 +54,11 @@ class ClipPlace:
 
 
 def place_clip_steps(
-    plan: Plan, frames: Tensor, given: Sequence[Box] | None = None, **how: Any
+    plan: Plan,
+    frames: Tensor,
+    given: Sequence[Box] | None = None,
+    on_frame: OnFrame | None = None,
+    **how: Any,
 ) -> list[ClipPlace]:
     """As `place_clip`, for each step of a plan. Boxes say to which step they belong, and notes of several
     steps say so too."""
@@ -62,7 +66,8 @@ def place_clip_steps(
     known = None if given is None else for_steps(plan, given)
     for number, step in enumerate(plan.steps, 1):
         own = None if known is None else [box for box in known if box.step == number]
-        each = place_clip(step, frames, given=own, **how)
+        told = None if on_frame is None else _of_all(on_frame, number, len(plan.steps))
+        each = place_clip(step, frames, given=own, on_frame=told, **how)
         boxes = [replace(box, step=number) for box in each.boxes]
         placed.append(replace(each, boxes=boxes, notes=of_step(plan, number, each.notes)))
     return placed

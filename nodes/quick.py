@@ -314,7 +314,7 @@ class Watch:
 
     def event(self, event: Any) -> None:
         host.check_cancelled()
-        if event.kind == "progress":
+        if event.kind == "progress" and event.step == "edit":
             self._bar(self._done + 999 * event.done // max(1, event.total), self._total, event.preview)
 
     def painted(self) -> None:

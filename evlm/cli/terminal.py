@@ -42,7 +42,7 @@ class Terminal:
             for piece in self._stream.feed(event.text):
                 self._trace(piece.part, piece.text)
         elif event.kind == "progress":
-            self.bar("edit", event.done, event.total)
+            self.bar(event.step, event.done, event.total)
         elif event.kind == "note":
             self.note(event.text)
         elif event.kind == "end":

@@ -155,7 +155,10 @@ def test_the_plans_own_mask_goes_along_in_pieces_too(
     nothing: Any = None
     finder: Any = Red() if looks else None
     pipeline = Pipeline(nothing, finder, None, nothing)
-    planned = pipeline.plan(Request(shown, "x"), reasoned(plan))
+    told: list[Any] = []
+    planned = pipeline.plan(Request(shown, "x"), reasoned(plan), on_event=told.append)
+    done = [(each.step, each.done, each.total) for each in told if each.kind == "progress"]
+    assert done == [("segment", frame + 1, COUNT) for frame in range(COUNT)]  # and there it can be stopped
     assert planned.steps[0].mask is not None and any("along the motion" in each for each in planned.notes)
     assert float(planned.steps[0].mask[6, 20:36, 28:42].mean()) > 0.9
     assert not planned.steps[0].mask[CUT - 2 :].any()
