@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import PictureError
 from ..files.clip_reader import ClipFile, open_clip
 from ..files.pictures import load_mask
-from ..files.selection import as_float
+from ..files.selection import as_float, over_white
 from ..files.video_file import is_video
 
 
@@ -54,7 +54,7 @@ class GivenMask:
                 yield still
         held: list[Tensor] = []
         for picked in self.masks.frames(begin):
-            held.append(self._resized(as_float([picked.pixels])[..., :3].mean(-1)))
+            held.append(self._resized(over_white(as_float([picked.pixels])).mean(-1)))
             if len(held) == size:
                 yield torch.cat(held)
                 held.clear()

@@ -26,7 +26,7 @@ from ..files.clip_writer import join_segments, take_place, write_clip, write_seg
 from ..files.disk import unwritten
 from ..files.pictures import save_picture, write_atomically
 from ..files.png import write_png
-from ..files.selection import spread
+from ..files.selection import over_white, spread
 from ..plan.trace import Trace, plan_from_json, plan_to_json
 from ..reason.reasoner import Reasoned
 from ..video.clip import opens
@@ -193,12 +193,13 @@ class ClipJob:
             if self.on_frames is not None:
                 self.on_frames(first, frames)
             alpha = source.opacity(first, stop)
-            self._segment(
-                "window", first, frames if alpha is None else torch.cat([frames, alpha], -1), self.form
-            )
+            whole = frames if alpha is None else torch.cat([frames, alpha], -1)
+            self._segment("window", first, whole if self.form.alpha else over_white(whole), self.form)
             self._segment("mask", first, map(_drawn, masks), self.mask_form)
             for at in (each for each in shown if first <= each < stop):
-                pictures = (source.one(at), frames[at - first], _drawn(masks[at - first]))
+                before = source.one(at)
+                before = before if alpha is None else torch.cat([before, alpha[at - first]], -1)
+                pictures = (over_white(before), over_white(whole[at - first]), _drawn(masks[at - first]))
                 for kind, picture in zip(("original", "edited", "mask"), pictures, strict=True):
                     save_picture(self.work / f"key-{at:08}-{kind}.png", _small(picture))
             self._keep(chain.notes)
@@ -207,7 +208,7 @@ class ClipJob:
                 state.unlink(missing_ok=True)
             state = self.work / f"state-{stop:08}.safetensors"
             self.tell("edit", stop, store.count)
-            del frames, masks, alpha  # before the next window is painted
+            del frames, masks, alpha, whole  # before the next window is painted
             trim()
         self._keep(chain.notes)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import PictureError
 from .animations import animation_shots, folder_shots
 from .pictures import check_size, opened, picture_files
-from .selection import Picked, Selection, Shot, as_float, spread
+from .selection import Picked, Selection, Shot, as_float, over_white, spread
 from .video_file import is_video, video_stream
 
 _FOLDER_RATE = Fraction(8)  # of a folder of pictures, which says none
@@ -87,15 +87,16 @@ class ClipFile:
         return self.count
 
     def some(self, most: int) -> tuple[Tensor, Fraction | None]:
-        """(at most `most` of the frames, spread evenly, [n, H, W, 3], their rate). Raises PictureError."""
+        """(at most `most` of the frames, spread evenly, [n, H, W, 3] over white, their rate). Raises
+        PictureError."""
         wanted, kept = set(spread(self.count, most)), []
         seconds = Fraction(0)
         for number, picked in enumerate(self.frames()):
             seconds += picked.duration
             if number in wanted:
-                kept.append(picked.pixels[..., :3])
+                kept.append(picked.pixels)
         rate = len(kept) / seconds if seconds > 0 else None
-        return as_float(kept), rate
+        return over_white(as_float(kept)), rate
 
 
 def open_clip(path: str | os.PathLike[str], selection: Selection | None = None) -> ClipFile:

@@ -188,6 +188,14 @@ def _rate(value: str | float | Fraction) -> Fraction:
     return rate
 
 
+def over_white(values: Tensor) -> Tensor:
+    """Floats [..., 3 or 4] in 0..1 -> [..., 3]: what is not opaque lies over white."""
+    if values.shape[-1] == 3:
+        return values
+    colours, alpha = values[..., :3], values[..., 3:]
+    return colours * alpha + (1 - alpha)
+
+
 def as_float(kept: list[Tensor]) -> Tensor:
     """Float frames [F, H, W, C] in 0..1 of pictures in integers or floats; each is let go as soon as it is
     copied, so that they never lie there twice."""

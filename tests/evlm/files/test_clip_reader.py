@@ -12,11 +12,12 @@ import pytest
 import torch
 from clip_maker import draw, number, write_video
 
+from evlm.clips.given_mask import GivenMask
 from evlm.errors import PictureError
 from evlm.files.clip_reader import iter_clip, open_clip
 from evlm.files.clip_writer import write_clip
 from evlm.files.clips import read_clip, save_animation
-from evlm.files.pictures import save_picture
+from evlm.files.pictures import load_picture, save_picture
 from evlm.files.selection import Selection
 
 av = pytest.importorskip("av")
@@ -183,6 +184,10 @@ def test_pictures_keep_their_depth_and_their_opacity(tmp_path: Path) -> None:
     pixels = next(clear.frames()).pixels.numpy()
     assert np.array_equal(pixels[..., 3:], alpha) and np.array_equal(pixels[8:, :, :3], seen[8:])
     assert bool((pixels[:8, :, :3] == 255).all())  # of what cannot be seen no colour means anything
+    shown, _ = clear.some(1)  # what a reasoner sees lies over white, as `load_picture` gives it
+    assert torch.allclose(shown, load_picture(tmp_path / "clear" / "1.png"), atol=1e-6)
+    masks = GivenMask(tmp_path / "clear", clear, None, clear)
+    assert torch.allclose(next(masks.windows(1)), shown.mean(-1))
     (window,) = open_clip(tmp_path / "mixed").windows(3)
     assert window.alpha is not None and bool((window.alpha[0] == 1).all())
     (tmp_path / "deep").mkdir()
