@@ -50,6 +50,7 @@ def replace_lines(path: Path, gone: Callable[[bytes], bool], data: bytes) -> Non
                 out.write(kept + data)
                 out.flush()
                 os.fsync(out.fileno())
+            os.chmod(part, stat.S_IMODE(os.stat(path).st_mode))  # who may read and write stays as it was
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -263,7 +263,11 @@ def forget_parts(path: Path, older: float = 0) -> None:
     is older than so many seconds. The caller knows that nobody writes it now."""
     head = re.compile(rf"\.{re.escape(path.name[:40])}\.[0-9a-f]{{16}}\.(tmp|before)")
     for each in path.parent.iterdir():
-        if head.fullmatch(each.name) and time.time() - each.lstat().st_mtime >= older:
+        if not head.fullmatch(each.name):
+            continue
+        with suppress(OSError):  # its writer renamed it meanwhile, or it is somebody else's
+            if time.time() - each.lstat().st_mtime < older:
+                continue
             if each.is_dir():
                 shutil.rmtree(each, ignore_errors=True)
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,11 @@ def state_of(path: str, out: Path) -> list[Any]:
             at = Path(folder)
             folders[:] = [name for name in folders if name[0] != "." and at / name != out.resolve()]
             for each in (at / name for name in names if name[0] != "."):
-                state = each.stat()
-                files.append((str(each.relative_to(found)), state.st_size, state.st_mtime_ns))
+                size, time = -1, -1  # a link that leads nowhere
+                with suppress(OSError):
+                    state = each.stat()
+                    size, time = state.st_size, state.st_mtime_ns
+                files.append((str(each.relative_to(found)), size, time))
         return [str(found), *sorted(files)]
     except OSError:
         return [path]
