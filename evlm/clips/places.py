@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..errors import PictureError
 from ..place import doubt_steps
 from ..place_clip import place_long_steps
 from ..place_each import place_each
@@ -31,9 +32,13 @@ def follow(job: ClipJob, reasoned: Reasoned, store: MaskStore, size: int) -> Non
     frames = ReadFrames(job.clip, most=size if held else None)
     by_plan = job.video.track in ("plan", "flow")
 
+    trimmed = 0
+
     def told(done: int, total: int) -> None:
+        nonlocal trimmed
         job.tell("places", done, total)
-        if "size" in how:  # a window is behind it
+        if "size" in how and not 0 <= done - trimmed < size:  # a window is behind it
+            trimmed = done
             trim()
 
     how: dict[str, Any]
@@ -85,8 +90,15 @@ def follow_given(job: ClipJob, reasoned: Reasoned, store: MaskStore, size: int) 
         on_frame=lambda done, total: job.tell("places", done, total),
         kept=Kept(job.work, "follow-mask"),
     )
+    if not frames.has(job.mask_frame):
+        count = len(frames.durations(0, len(frames)))
+        raise PictureError(
+            f"{job.mask.path}: it is of frame {job.mask_frame}, and only {count} frames of {job.clip.path} "
+            "can be read"
+        )
     how = "along the motion" if tracker is None else "by SAM 2"
-    notes = [*job.request.notes, *reasoned.notes]
+    repairs = reasoned.trace.plan.repairs
+    notes = [*job.request.notes, *(f"repaired: {repair}" for repair in repairs), *reasoned.notes]
     notes += [f"the mask that was given is of frame {job.mask_frame} and is followed {how}", *tracks.notes]
     while durations := frames.durations(store.count, store.count + size):
         mask = tracks.union(store.count, store.count + len(durations)).float()

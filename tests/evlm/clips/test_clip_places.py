@@ -15,13 +15,16 @@ from torch import Tensor
 from evlm import place_each as place_each_file
 from evlm.boxes import Box
 from evlm.clips import job as job_file
+from evlm.clips.given_mask import GivenMask
 from evlm.clips.job import ClipJob
 from evlm.clips.masks import MaskStore
 from evlm.edit.protocol import EditSettings
+from evlm.errors import PictureError
 from evlm.files import pictures
 from evlm.files.clip_codecs import form_of
 from evlm.files.clip_reader import open_clip
 from evlm.files.clip_writer import write_clip
+from evlm.files.pictures import save_mask
 from evlm.pipeline import Pipeline
 from evlm.plan.mask_codec import BoxSpans
 from evlm.plan.trace import Plan, Trace
@@ -247,6 +250,20 @@ def test_a_file_that_promised_more_frames_ends_where_it_ends(
     plan = PLANS["found"]
     job = job_of(replace(clip, count=COUNT + 5), tracker, tmp_path)
     check(job.places(reasoned(plan)), in_memory(frames, tracker, plan))
+
+
+def test_a_mask_of_a_frame_that_is_not_there_is_no_unedited_clip(
+    clip: Any, tracker: Tracker, tmp_path: Path
+) -> None:
+    save_mask(tmp_path / "m.png", torch.ones(SIDE, SIDE))
+    longer = replace(clip, count=COUNT + 5)
+    job = job_of(longer, tracker, tmp_path / "work")
+    job.mask, job.mask_frame = GivenMask.open(tmp_path / "m.png", longer), COUNT + 2
+    with pytest.raises(PictureError, match=f"of frame {COUNT + 2}, and only {COUNT} frames"):
+        job.places(reasoned(PLANS["found"]))
+    job = replace(job, work=tmp_path / "other", mask_frame=0)
+    notes = job.places(reasoned(replace(PLANS["found"], repairs=("a comma",)))).pieces[0].notes
+    assert "repaired: a comma" in notes
 
 
 def test_things_by_themselves_are_not_made_where_nobody_asks(
