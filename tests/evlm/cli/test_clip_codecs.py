@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "files"))
 from clip_maker import draw
@@ -91,6 +92,19 @@ def sounds_of(path: Path) -> list[tuple[str, int, int]]:
     with av.open(str(path)) as container:
         contexts = [each.codec_context for each in container.streams.audio]
         return [(each.name, len(each.layout.channels), each.sample_rate) for each in contexts]
+
+
+def test_what_can_be_seen_through_lies_over_white_where_a_codec_has_no_opacity(
+    edit: EditCommand, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    alpha = np.full((48, 64, 1), 128, np.uint8)
+    for at in range(2):
+        dark = np.concatenate([np.zeros((48, 64, 3), np.uint8), alpha], -1)
+        Image.fromarray(dark).save(tmp_path / "in" / f"{at}.png")
+    assert main(["edit", "--video", str(tmp_path / "in"), "--prompt", "x", "--out", str(edit.out)]) == 0
+    frames, on = read_clip(edit.out / "edited.mp4").frames, read_clip(edit.out / "mask.mp4").frames[..., 0]
+    assert bool((on < 0.1).any()) and bool((frames[on < 0.1] - 127 / 255).abs().mean() < 0.03)
 
 
 def edited(edit: EditCommand, source: Path) -> Path:
