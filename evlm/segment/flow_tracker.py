@@ -139,7 +139,7 @@ class _FlowSession:
         if share >= SURE:
             return share
         fitted, self._place = self._place, before
-        self.away = self.away - self.speed
+        self._coast()
         if bool((self._known()[1] >= 0.5).any()):
             self._correct(picture, _Window.around(self._known()[1], self.speed))
         on = self._judge(picture)
@@ -147,6 +147,11 @@ class _FlowSession:
             return on
         self.away, _, self.seen = fitted  # how fast it is was seen better before
         return share
+
+    def _coast(self) -> None:
+        """A step as the last one was."""
+        step = (-self.speed).expand_as(self.away)
+        self.away = step + warp(self.away[None], step[None])[0]
 
     @property
     def _place(self) -> tuple[Tensor, Tensor, Tensor]:

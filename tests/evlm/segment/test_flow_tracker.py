@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks.mask_by_flow import carried, films
 from evlm.errors import RequestError
 from evlm.segment import tracker as tracker_file
-from evlm.segment.flow_tracker import FlowTracker, seen_of
+from evlm.segment.flow_tracker import FlowTracker, _FlowSession, seen_of
 from evlm.segment.kept import Kept
 from evlm.segment.tracker import Prompt
 
@@ -85,6 +85,14 @@ def test_what_is_hidden_is_not_in_the_mask_and_what_is_gone_is_said() -> None:
     assert tracks.present[0].tolist()[:6] == [True, True, True, False, False, False]
     assert tracks.present[0].tolist()[7] and "'it' is away from frame 3 to" in tracks.notes[0]
     assert iou(tracks.mask(0, 7), seen[7]) > 0.75
+
+
+def test_a_thing_that_grew_goes_on_as_it_went() -> None:
+    """What is known of a pixel goes with it: a step by hand is what `_move` makes of the same step."""
+    grown = 0.5 * (torch.stack(torch.meshgrid(*[torch.arange(32.0)] * 2, indexing="xy"), -1) + 0.5)
+    session = _FlowSession(lambda frame: torch.zeros(32, 32, 3), away=grown, speed=torch.tensor([4.0, 0.0]))
+    session._coast()
+    assert torch.allclose(session.away[:, 4:, 0], grown[:, :-4, 0] - 4, atol=1e-4)
 
 
 def test_a_cut_ends_it() -> None:
