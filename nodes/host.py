@@ -19,7 +19,8 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from .patcher import EVLMModel, make_patcher, make_room, trim
+from ..evlm.clips.trim import trim
+from .patcher import EVLMModel, make_patcher, make_room
 
 Engine = TypeVar("Engine")
 MESSAGE_EVERY = 0.1  # seconds between two texts sent to the browser

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -83,13 +82,3 @@ def make_room(size: int) -> None:
     import comfy.model_management as mm
 
     mm.free_memory(size, mm.get_torch_device())
-
-
-def trim() -> None:
-    """Hands freed memory back to the system: glibc keeps it otherwise, and a CPU's user would not see it."""
-    import ctypes
-    import sys
-
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):  # not every libc has it
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
