@@ -83,7 +83,8 @@ class EditScene(io.ComfyNode):
                     default=ROUNDS,
                     min=1,
                     max=ROUNDS,
-                    tooltip="Of 'consistent', at most: each paints all views once more.",
+                    tooltip="Of 'consistent', at most: each paints all views once more. Of a scene that "
+                    "moves 3 paints it twice, 1 and 2 once.",
                 ),
                 io.Float.Input(
                     "strength",
