@@ -64,8 +64,11 @@ def animation_shots(image: Image, notes: list[str]) -> tuple[int, Iterator[Shot]
     """(how many frames an animation has that is open, each with its time and all that it has, as
     `samples.whole` gives it). notes: grows."""
     first, count = _pages(image, notes)
-    durations = [Fraction(1, 8)] if count == 1 else list(_durations(image, first, count))
-    alpha = any(_is_transparent(image, at) for at in range(first, first + count))
+    durations, alpha = list[Fraction](), False
+    times = [Fraction(1, 8)] if count == 1 else _durations(image, first, count)
+    for at, duration in enumerate(times, first):  # each frame is decoded once for both
+        durations.append(duration)
+        alpha = alpha or _is_transparent(image, at)
     return count, _shots(image, first, durations, None, partial(_whole_frame, alpha=alpha))
 
 

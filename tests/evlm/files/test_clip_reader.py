@@ -6,6 +6,7 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from clip_maker import draw, number, write_video
 
 from evlm.clips.given_mask import GivenMask
 from evlm.errors import PictureError
+from evlm.files.animations import animation_shots
 from evlm.files.clip_reader import iter_clip, open_clip
 from evlm.files.clip_writer import write_clip
 from evlm.files.clips import read_clip, save_animation
@@ -193,6 +195,13 @@ def test_pictures_keep_their_depth_and_their_opacity(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     write_clip(tmp_path / "deep.frames", torch.rand(1, 8, 8, 3), "png", bits=16)
     assert open_clip(tmp_path / "deep.frames").bits == 16
+
+
+def test_an_animation_is_gone_through_once_before_its_frames_come() -> None:
+    sought: list[int] = []
+    image = SimpleNamespace(format="PNG", mode="RGB", info={}, n_frames=4, seek=sought.append)
+    count, _ = animation_shots(image, [])  # type: ignore[arg-type]
+    assert count == 4 and sought == sorted(sought), "going back decodes all from the first frame"
 
 
 def test_an_animation_keeps_its_opacity_and_a_tiff_is_one_picture(tmp_path: Path) -> None:
