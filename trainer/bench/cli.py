@@ -139,7 +139,8 @@ def generate(bench: Bench, name: str, editor: Editor | None, items: Sequence[Ite
 def judged(
     bench: Bench, models: Sequence[str], items: Sequence[Item], out: Path, graders: Graders | None
 ) -> tuple[dict[str, list[dict[str, float]]], dict[str, dict[str, int]]]:
-    """(each model's values of each item, {"no score", "no edit"} of each model). Raises EVLMError."""
+    """(each model's values of each item, {"no score", "no answer", "no edit"} of each model).
+    Raises EVLMError."""
     scores: dict[str, list[dict[str, float]]] = {}
     counts: dict[str, dict[str, int]] = {}
     measure = getattr(bench, "measure", None)
@@ -153,19 +154,21 @@ def judged(
         asks = [bench.asks(item, file) for item, file in zip(items, files, strict=True)]
         flat = [(at, key, ask) for at, each in enumerate(asks) for key, ask in each.items()]
         answers: list[dict[str, float]] = [{} for _ in items]
-        unread = 0
+        unread = silent = 0
         if graders is not None:
             with _counting(len(flat), f"{name}: scores") as report:
                 found = graders.scores([ask for _, _, ask in flat], report)
             for (at, key, ask), given in zip(flat, found, strict=True):
                 unread += given is None
+                silent += given == {}
                 for dimension, value in (given or {}).items():
                     answers[at][key if len(ask.names) == 1 else dimension] = value
         scores[name] = [bench.score(item, given) for item, given in zip(items, answers, strict=True)]
         if measure is not None:
             for each, item, file in zip(scores[name], items, files, strict=True):
                 each |= measure(item, file)
-        counts[name] = {"no score": unread, "no edit": sum(_failed(file).is_file() for file in files)}
+        plain = sum(_failed(file).is_file() for file in files)
+        counts[name] = {"no score": unread, "no answer": silent, "no edit": plain}
     return scores, counts
 
 
@@ -184,19 +187,19 @@ def table_of_models(
     draws, rows, head = Draws(len(items), seed), [], ["model"]
     for name, own in scores.items():
         found = table_of(bench, items, own, draws)
-        head = ["model", *(figure.title for figure, _ in found), "no score", "no edit"]
+        head = ["model", *(figure.title for figure, _ in found), "no score", "no answer", "no edit"]
         rows.append(
             [
                 name,
                 *(number(each, figure.places) for figure, each in found),
-                str(counts[name]["no score"]),
-                str(counts[name]["no edit"]),
+                *(str(counts[name][what]) for what in ("no score", "no answer", "no edit")),
             ]
         )
     notes = [
         f"{len(items):,} items; 95 % intervals of 10,000 draws of the items. copy: the original as it was; "
         "other: another item's picture; their figures tell whether a judge looks. no score: answers that "
-        "could not be read twice; no edit: the chain wrote no plan, and the original stands."
+        "could not be read twice; no answer: the judge's server gave none; no edit: the chain wrote no plan, "
+        "and the original stands."
     ]
     if bench.as_published:
         notes.append("As published: with the known faults of the benchmark's own script.")

@@ -64,7 +64,9 @@ class ComplexEdit:
                 shown = (edited,)
             words = (_WORDS[name], f"Instruction: {item.prompt}", *shown, _SCALE)
             for number in range(self.samples):
-                found[f"{name} {number}"] = Ask(words, (name,), 0, 10, repeat=number)
+                found[f"{name} {number}"] = Ask(
+                    words, (name,), 0, 10, repeat=number, sampled=self.samples > 1
+                )
         return found
 
     def score(self, item: Item, answers: Answers) -> dict[str, float]:

@@ -5,7 +5,9 @@
 
 A judge is shown words and pictures in the order of an `Ask` and answers with JSON, `{"dimension": number}`,
 or lines of "dimension: number", the last ones of which count. What cannot be read is asked once more, then
-has no score, and is counted; nothing is guessed. Answers are kept as those of `judges` are.
+has no score, and is counted; nothing is guessed. A first answer is greedy; several answers to one question,
+and those to what is asked once more, are drawn, or they would be the same ones again. A question that the
+server refuses has none, and is counted apart. Answers are kept as those of `judges` are.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from evlm.errors import EndpointError
 from evlm.files.pictures import load_picture
 from evlm.reason.messages import Chat
 from evlm.reason.reasoner import Sampling
-from evlm.reason.remote import HOSTS_VARIABLE, Completion, RemoteReasoner, openai_messages
+from evlm.reason.remote import HOSTS_VARIABLE, RemoteReasoner, openai_messages
 
 from .judges import FAILURES, Judge, Kept, ask_again, asked_key
 
@@ -43,7 +45,8 @@ _FORM = (
 @dataclass(frozen=True)
 class Ask:
     """One question to a judge. content: words, and paths of pictures where they are shown. names: the
-    dimensions wanted, each from low to high. side: pixels of a picture's longer side, 0 as it is."""
+    dimensions wanted, each from low to high. side: pixels of a picture's longer side, 0 as it is. repeat: its
+    number among several answers that are wanted to the same; sampled: whether they are."""
 
     content: tuple[str | Path, ...]
     names: tuple[str, ...]
@@ -51,6 +54,7 @@ class Ask:
     high: int = 5
     side: int = 0
     repeat: int = 0
+    sampled: bool = False
 
 
 class Graders:
@@ -69,14 +73,15 @@ class Graders:
         self.judge, self.kept = judge, Kept(file)
         self.remote = RemoteReasoner(judge.endpoint, judge.model, timeout, key_hosts=hosts)
         self.workers, self.tries, self.pause = workers, tries, pause
-        self._failed = 0
+        self._failed, self._given_up = 0, False
+        self._last: EndpointError | None = None
         self._lock = threading.Lock()
 
     def scores(
         self, asks: Sequence[Ask], report: Callable[[int], object] = lambda count: None
     ) -> list[dict[str, float] | None]:
-        """Of each ask the number of each dimension, None where they could not be read. Raises EndpointError
-        where no answer came, and PictureError."""
+        """Of each ask the number of each dimension, None where they could not be read, {} where no answer
+        came. Raises EndpointError where none came to several in a row, or to any, and PictureError."""
         with ThreadPoolExecutor(self.workers) as pool:
             coming = [pool.submit(self._one, each) for each in asks]
             try:
@@ -84,30 +89,39 @@ class Graders:
                 for each in coming:
                     found.append(each.result())
                     report(1)
+                if found and not any(each != {} for each in found):
+                    raise self._silent()
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
         return found
 
     def _one(self, ask: Ask) -> dict[str, float] | None:
         for again in range(2):
-            sampling = replace(_ROOM, seed=2 * ask.repeat + again)
-            found = read_scores(self._answer(grade_chat(ask), sampling), ask)
+            drawn = 1.0 if ask.sampled or again else 0.0  # a server may take no seed: greedy is ever the same
+            sampling = replace(_ROOM, seed=2 * ask.repeat + again, temperature=drawn)
+            chat = grade_chat(ask)
+            try:
+                answer = self._answer(chat, sampling)
+            except EndpointError as error:
+                self._missed(error)
+                return {}
+            found = read_scores(answer, ask)
             if found is not None:
                 return found
         return None
 
     def _answer(self, chat: Chat, sampling: Sampling) -> str:
         messages = openai_messages(chat, self.remote.max_pixels)
-        key = asked_key(self.judge, [*messages, {"seed": sampling.seed}])
+        drawn = {"seed": sampling.seed, "temperature": sampling.temperature}
+        key = asked_key(self.judge, [*messages, drawn])
         known = self.kept.get(key)
         if known is not None:
             return known
-        try:
-            completion = self._tried(chat, sampling)
-        except EndpointError:
-            with self._lock:
-                self._failed += 1
-            raise
+        if self._given_up:
+            raise self._silent()
+        completion = ask_again(self.remote, chat, sampling, self.tries, self.pause)
+        with self._lock:
+            self._failed = 0
         answer = completion.generated.text
         self.kept.put(key, self.judge, answer, {
             "prompt": "graded-1", "served": completion.model, "temperature": sampling.temperature,
@@ -116,13 +130,20 @@ class Graders:
         })  # fmt: skip
         return answer
 
-    def _tried(self, chat: Chat, sampling: Sampling) -> Completion:
-        if self._failed >= FAILURES:
-            raise EndpointError(
-                f"{self.judge.name} left {self._failed} questions without an answer; what was answered "
-                f"is kept in {self.kept.file}"
-            )
-        return ask_again(self.remote, chat, sampling, self.tries, self.pause)
+    def _missed(self, error: EndpointError) -> None:
+        """Counts a question without an answer. Raises EndpointError where there are too many in a row."""
+        with self._lock:
+            self._failed, self._last = self._failed + 1, self._last or error
+            self._given_up |= self._failed >= FAILURES
+        if self._given_up:
+            raise self._silent()
+
+    def _silent(self) -> EndpointError:
+        count = FAILURES if self._given_up else self._failed
+        return EndpointError(
+            f"{self.judge.name} left {count} questions in a row without an answer ({self._last}); what "
+            f"was answered is kept in {self.kept.file}"
+        )
 
 
 def read_scores(answer: str, ask: Ask) -> dict[str, float] | None:

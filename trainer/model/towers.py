@@ -87,7 +87,9 @@ def _attend(attention: Any, x: Tensor, cos: Tensor, sin: Tensor, windows: list[T
 
 
 def _softmax(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Full attention over the last but one dimension, which holds no [patches, patches]."""
+    """Attention over the last but one dimension: of all patches, or of those of each window, which come as
+    one more dimension. PyTorch need not hold [patches, patches] for whole pictures; with windows it may,
+    for each window's own patches."""
     return torch.nn.functional.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v)
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,8 +25,8 @@ from ..evaluation.questions import Question
 from .recipe import Model
 
 TOGETHER = 32  # questions of a batch, which is answered whole: a killed run's answers are then the same
+REFUSED = (400, 413, 415, 422)  # a server's words about the question itself: it will never answer it
 FAILURES = 5  # questions in a row without an answer; then an endpoint is given up
-_LARGE = 64 << 20  # bytes of a file that are read for its fingerprint
 
 
 class Asked(NamedTuple):
@@ -58,7 +59,8 @@ def answers(
     model: Model, questions: Sequence[Asked], file: Path, report: Callable[[int], object]
 ) -> list[dict[str, Any]]:
     """One answer a question, greedy, from the file where it was given before: {text, tokens, seconds,
-    strict, parts}. report: told how many more there are. Raises EVLMError; what was answered is kept."""
+    strict, parts}; "refused" and no text where an endpoint refuses the question for good. report: told how
+    many more there are. Raises EVLMError; what was answered is kept."""
     stage, keys = Stage(file), answer_keys(model, questions)
     missing = [at for at, key in enumerate(keys) if key not in stage]
     report(len(keys) - len(missing))
@@ -113,6 +115,7 @@ def _ask_endpoint(
     style = chosen_style(remote.style, model.style)
     lock, failed = threading.Lock(), 0
     last: EndpointError | None = None
+    refused: list[int] = []
 
     def one(at: int) -> None:
         nonlocal failed, last
@@ -123,6 +126,8 @@ def _ask_endpoint(
         except EndpointError as error:
             with lock:
                 failed, last = failed + 1, error
+                if error.status in REFUSED:
+                    refused.append(at)
             return
         text = generated.text
         if not (style.boxes.pixels and generated.seen is None):  # else the schema held it to our numbers
@@ -147,6 +152,11 @@ def _ask_endpoint(
                 each.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+    if failed < FAILURES and len(refused) < len(first):  # held for this run alone: the next one asks again
+        stage.add([(keys[at], {
+            "id": questions[at].question.id, "text": "", "tokens": 0, "seconds": 0.0, "strict": True,
+            "parts": list(style.parts), "refused": True, "passing": True,
+        }) for at in refused])  # fmt: skip
     left = sum(key not in stage for key in keys)
     if left:
         raise EndpointError(
@@ -167,8 +177,8 @@ def _tried(model: Model, ask: Callable[[], Generated]) -> Generated:
 
 
 def _fingerprint(model: Model) -> Any:
-    """What tells that it is another model: of one here its settings, the sizes and the small files of its
-    folder and of its adapter; of an endpoint's its name there."""
+    """What tells that it is another model: of one here the bytes of its folder and of its adapter; of an
+    endpoint's its name there."""
     if model.endpoint:
         return [model.endpoint, model.model, model.trust]
     from evlm.models.zoo import resolve
@@ -184,8 +194,18 @@ def _files(place: Path) -> list[Path]:
 def _file_mark(file: Path, place: Path) -> list[Any]:
     size = file.stat().st_size
     name = file.name if file == place else file.relative_to(place).as_posix()
+    return [name, size, _hashed(file, size, file.stat().st_mtime_ns)]
+
+
+@lru_cache(maxsize=4096)
+def _hashed(file: Path, size: int, changed: int) -> str:
+    """Of all its bytes: a training may change the last layers alone. size, changed: they tell that it is
+    another file by now."""
+    digest = hashlib.sha256()
     with open(file, "rb") as data:
-        return [name, size, hashlib.sha256(data.read(_LARGE)).hexdigest()]
+        while block := data.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _question_key(question: Question) -> tuple[str, int]:

@@ -62,6 +62,7 @@ class Run:
         self.protocol, self.only = protocol, only
         self.plain = questions
         self.questions: list[Asked] = asked(questions)
+        self.refused: dict[str, int] = {}  # of a model, questions that its endpoint refuses
         self.known: list[Planted] = planted(questions, protocol.planted, protocol.seed)
 
     def run(self) -> int:
@@ -91,6 +92,7 @@ class Run:
                 self._need(file, answer_keys(model, self.questions), model.name)
             with bar(len(self.questions), model.name) as report:
                 given = answers(model, self.questions, file, report)
+            self.refused[model.name] = sum(bool(each.get("refused")) for each in given)
             found[model.name] = [
                 outcome(each.question, answer) for each, answer in zip(self.questions, given, strict=True)
             ]
@@ -138,7 +140,7 @@ class Run:
         from .tables import Board, tables
 
         votes = None if self.protocol.humans is None else Votes(self.protocol)
-        board = Board(self.protocol, self.questions, outcomes, self.known, said, votes)
+        board = Board(self.protocol, self.questions, outcomes, self.known, said, votes, self.refused)
         made = tables(board)
         files = {f"tables/{name}": text for table in made for name, text in table.files().items()}
         write(self.protocol.folder, {**files, "protocol.html": page(board, made)})

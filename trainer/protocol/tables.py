@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -49,7 +49,7 @@ class Evaluator:
 
 @dataclass(frozen=True)
 class Board:
-    """All that the tables are made of."""
+    """All that the tables are made of. refused: of each model, questions that its endpoint refuses."""
 
     protocol: Protocol
     questions: Sequence[Asked]
@@ -57,6 +57,7 @@ class Board:
     known: Sequence[Planted]
     said: Sequence[Said]
     votes: Votes | None
+    refused: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def draws(self) -> Draws:
@@ -144,8 +145,12 @@ def table1(board: Board) -> Table:
              f"wrong. The last column: {'average' if names else 'exact'}, less the first row's."]  # fmt: skip
     if kin:
         notes.append("(own): the judge's name says that it is of the model's own family.")
-    last = f"less {models[0]}"
-    return Table("table1", "Table 1: how often models are right", ["model", *columns, last], rows,
+    head = ["model", *columns, f"less {models[0]}"]
+    if any(board.refused.values()):
+        head.append("refused")
+        rows = [[*row, str(board.refused.get(model, 0))] for row, model in zip(rows, models, strict=True)]
+        notes.append("refused: questions that the model's server does not take; they count as malformed.")
+    return Table("table1", "Table 1: how often models are right", head, rows,
                  frozenset(bold), notes)  # fmt: skip
 
 

@@ -25,7 +25,6 @@ from evlm.reason.messages import MAX_FRAMES, get_style
 from ..config.recipe import Config, Phase, Source, completed
 from ..data.stream import Source as Folder
 from ..data.stream import Stream
-from ..learner.adapter import lora_targets, unfreeze
 from ..learner.rows import Rows, rows_for
 from ..learner.state import States
 from ..model.batch import Collator
@@ -34,7 +33,7 @@ from ..model.shards import supported
 from ..model.skeleton import base_folder, skeleton
 from .heldout import Measured, open_held_out, open_samples
 from .lock import check_free
-from .memory import Length, assumed, fixed, looking, passing, split
+from .memory import Length, assumed, fixed, learning, looking, passing, split
 from .work import seconds, work
 
 _PROBE = 16  # rows that are read to know how long they are
@@ -69,7 +68,7 @@ def plan(config: Config, fresh: bool = False) -> Plan:
     base = findings.need("model.base", lambda: base_folder(config.model.base))
     shape = base or known_shape(config.model.base)
     model = None if shape is None else findings.need("model.base", lambda: skeleton(shape))
-    trained = None if model is None else findings.need("lora", lambda: _trained(config, model))
+    trained = None if model is None else findings.need("lora", lambda: learning(config, model))
     if model is not None and config.model.adapter:
         findings.need("model.adapter", lambda: _stacked(str(config.model.adapter), model))
     for number, source in enumerate(config.data):
@@ -141,16 +140,6 @@ def _device(config: Config) -> torch.device:
             "out, or use a machine that has one"
         )
     return device
-
-
-def _trained(config: Config, model: Any) -> int:
-    if config.model.train != "lora":
-        unfreeze(model, config.model.train)
-        return sum(p.numel() for p in model.parameters() if p.requires_grad)
-    modules = dict(model.named_modules())
-    places = [modules[name] for name in lora_targets(model, config.lora)]
-    lengths = sum(each.out_features for each in places) if config.lora.use_dora else 0
-    return lengths + sum(config.lora.rank * (each.in_features + each.out_features) for each in places)
 
 
 def _steps(phase: Phase, rows: tuple[Rows, Length]) -> int:

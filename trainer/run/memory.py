@@ -12,6 +12,7 @@ from evlm.reason.backbone import DEFAULT_MAX_PIXELS
 from evlm.reason.system_text import tuned_text
 
 from ..config.recipe import Config, Phase
+from ..learner.adapter import lora_targets, unfreeze
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 FOUR_BIT = 0.516  # bytes of an NF4 weight with its doubly quantised scales (QLoRA, arXiv 2305.14314)
@@ -46,6 +47,17 @@ def assumed(config: Config, model: nn.Module) -> Length:
     pictures = (config.model.max_pixels or DEFAULT_MAX_PIXELS) // side**2
     prompt = len(tuned_text(8)) / LETTERS + pictures
     return Length(prompt, ANSWER, prompt + ANSWER, pictures)
+
+
+def learning(config: Config, model: Any) -> int:
+    """Parameters that learn: of the adapter, or of the model's own. Raises ConfigError."""
+    if config.model.train != "lora":
+        unfreeze(model, config.model.train)
+        return sum(p.numel() for p in model.parameters() if p.requires_grad)
+    modules = dict(model.named_modules())
+    places = [modules[name] for name in lora_targets(model, config.lora)]
+    lengths = sum(each.out_features for each in places) if config.lora.use_dora else 0
+    return lengths + sum(config.lora.rank * (each.in_features + each.out_features) for each in places)
 
 
 def fixed(config: Config, model: nn.Module, trained: int) -> dict[str, float]:

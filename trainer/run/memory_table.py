@@ -4,10 +4,9 @@ it was run: no card was here."""
 from __future__ import annotations
 
 from ..config.recipe import Config, load_config
-from ..learner.adapter import lora_targets, unfreeze
 from ..model.shapes import SHAPES
 from ..model.skeleton import skeleton
-from .memory import assumed, fixed, passing, split
+from .memory import assumed, fixed, learning, looking, passing, split
 
 METHODS = {
     "LoRA, SFT": ["model.dtype=bf16", "model.checkpointing=true"],
@@ -49,16 +48,13 @@ def needed(repo: str, method: str) -> dict[int, float]:
 def needed_by(config: Config, repo: str) -> float:
     """Bytes on the one card of a recipe."""
     model = skeleton(SHAPES[repo])
-    if config.model.train == "lora":
-        modules = dict(model.named_modules())
-        places = [modules[name] for name in lora_targets(model, config.lora)]
-        trained = sum(config.lora.rank * (each.in_features + each.out_features) for each in places)
-    else:
-        unfreeze(model, config.model.train)
-        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    length, text = assumed(config, model), model.config.text_config
-    steps = [sum(passing(config, phase, text, length, "cuda").values()) for phase in config.phases]
-    return sum(fixed(config, model, trained).values()) + max(steps)
+    trained, length = learning(config, model), assumed(config, model)
+    text, vision = model.config.text_config, model.config.vision_config
+    steps = [
+        passing(config, phase, text, length, "cuda") | looking(config, phase, vision, length)
+        for phase in config.phases
+    ]
+    return sum(fixed(config, model, trained).values()) + max(sum(each.values()) for each in steps)
 
 
 def table() -> str:

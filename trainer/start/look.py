@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..data.formats import INFO_FILE
 from ..data.stream import Source, Stream
 
 _NO_ROWS = (INFO_FILE, "dataset_infos.json", "state.json", "config.json", "package.json")
+_SPLIT = re.compile(r"(?:^|[-_.])(test|val|valid|validation|dev|eval)(?:[-_.]|$)", re.IGNORECASE)
 MOST = 64  # files of rows that are looked at
 
 
@@ -54,7 +56,14 @@ def look(folder: Path) -> Found:
     found = Found()
     for path in _candidates(folder):
         try:
-            found.parts.append(_part(path))
+            form, split = detected(path), _SPLIT.search(path.stem)
+            if split and path != folder and form != "evlm":  # our rows say their split themselves
+                found.refused.append(
+                    f"{path}: by its name rows of the split {split[1]!r}, to be measured and not learned; to "
+                    "learn them, name the file itself"
+                )
+                continue
+            found.parts.append(_part(path, form))
         except EVLMError as error:
             found.refused.append(f"{path}: {error}")
     if not found.parts:
@@ -92,8 +101,7 @@ def _candidates(folder: Path) -> list[Path]:
     return []
 
 
-def _part(path: Path) -> Part:
-    form = detected(path)
+def _part(path: Path, form: str) -> Part:
     splits = ("train",) if form == "evlm" else ()
 
     def count(**which: bool) -> int:

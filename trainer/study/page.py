@@ -56,7 +56,8 @@ def page(study: str, results: Sequence[Result], budget: float, recipe: Mapping[s
         "language model in the second stage, by policy, reference, sampling and embedding together; "
         "mended: of the traces whose intermediate was wrong, how many end right; spoilt: of those whose "
         "intermediate was right, how many end wrong. "
-        "CPU seconds: the whole run, its first stage and the questions included.",
+        "CPU seconds: of the run's process, in the steps of both stages and while it answers the questions; "
+        "loading, and what comes after a stage's last step, are not counted.",
         f"Data: {recipe['data']}; first stage: {first}; second: {second}.",
     ]
     return "\n".join(lines) + "\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from trainer.bench.base import Item
 from trainer.bench.cli import BENCHES, bench_of, chosen
 from trainer.bench.editors import ComfyUI
 from trainer.bench.kris import GROUPS
+from trainer.evaluation.graded import Ask, Graders
+from trainer.evaluation.judges import Judge
 
 BLUE, GREEN, RED = (0, 0, 255), (0, 255, 0), (255, 0, 0)
 WORKFLOW = {
@@ -201,6 +204,41 @@ def test_answers_that_cannot_be_read_twice_are_counted(tmp_path: Path) -> None:
     assert {row["no score"] for row in table(tmp_path / "out", "imgedit").values()} == {"6"}
     assert table(tmp_path / "out", "imgedit")["copy"]["by items"] == "-"
     assert len(server.seen) == 2 * 6 * 2, "once more each"
+
+
+def test_several_and_second_answers_are_drawn_and_first_ones_greedy(tmp_path: Path) -> None:
+    """A server may take no seed: at temperature 0 each would be the one before."""
+    server = Local(judging(lambda words, shown: "no idea"))
+    try:
+        graders = Graders(Judge(f"{server.url}/v1", "m"), tmp_path / "scores.jsonl", workers=1)
+        asks = [Ask(("a",), ("x",)), *(Ask(("b",), ("x",), repeat=n, sampled=True) for n in range(2))]
+        assert graders.scores(asks) == [None] * 3
+    finally:
+        server.close()
+    assert [json.loads(body)["temperature"] for _, _, body in server.seen] == [0, 1, 1, 1, 1, 1]
+
+
+def test_a_question_that_a_judge_refuses_is_counted_apart(tmp_path: Path) -> None:
+    """And a judge that refuses several in a row is given up."""
+
+    def refusing(method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        number = int(re.findall(r"question (\d+)", body.decode())[-1])
+        return (400, b"no") if number in refused else judging(lambda *_: '{"x": 3}')(method, path, body)
+
+    server, refused = Local(refusing), {1, 2, 3, 6, 7, 8}
+    try:
+        judge = Judge(f"{server.url}/v1", "m")
+        graders = Graders(judge, tmp_path / "scores.jsonl", workers=1, tries=1)
+        found = graders.scores([Ask((f"question {n}",), ("x",)) for n in range(10)])
+        assert [n for n, given in enumerate(found) if given == {}] == sorted(refused)
+        refused |= set(range(20, 25))
+        with pytest.raises(EndpointError, match="5 questions in a row"):
+            graders.scores([Ask((f"question {n}",), ("x",)) for n in range(18, 30)])
+        one = Graders(judge, tmp_path / "scores.jsonl", workers=1, tries=1)
+        with pytest.raises(EndpointError, match="1 questions in a row"):
+            one.scores([Ask(("question 1",), ("x",))])
+    finally:
+        server.close()
 
 
 def test_a_comfyui_server_runs_a_workflow(tmp_path: Path) -> None:

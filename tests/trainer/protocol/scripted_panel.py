@@ -17,12 +17,14 @@ from trainer.evaluation.questions import Question
 class Panel:
     """An OpenAI-compatible server. A model called "right" answers every question as it should, "half" every
     second one; a judge called "exact" compares letter by letter (it reads both instructions), "kind" says YES
-    to all. asked: how often each body came. after: of so many requests nothing more is answered."""
+    to all. asked: how often each body came. after: of so many requests nothing more is answered. refuses: of
+    questions that "half" does not take, the numbers."""
 
     def __init__(self, questions: list[Question]) -> None:
         self.asked: Counter[str] = Counter()
         self.questions = questions
         self.after: int | None = None
+        self.refuses: set[int] = set()
         self.lock = threading.Lock()
         outer = self
 
@@ -33,11 +35,12 @@ class Panel:
                 with outer.lock:
                     outer.asked[json.dumps(asked, sort_keys=True)] += 1
                     dead = outer.after is not None and outer.asked.total() > outer.after
-                words = "" if dead else outer.answer(asked)
+                refused = asked["model"] == "half" and outer._which(asked) in outer.refuses
+                words = "" if dead or refused else outer.answer(asked)
                 content = {"model": f"{asked['model']}-2026", "choices": [
                     {"message": {"content": words}, "finish_reason": "stop"}]}  # fmt: skip
-                data = b"no" if dead else json.dumps(content).encode()
-                self.send_response(503 if dead else 200)
+                data = b"no" if dead or refused else json.dumps(content).encode()
+                self.send_response(503 if dead else 400 if refused else 200)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +16,7 @@ from scripted_panel import Panel, vote_all
 from evlm.errors import ConfigError
 from trainer.__main__ import main
 from trainer.evaluation.questions import world_questions
+from trainer.protocol.answers import _file_mark
 from trainer.protocol.humans import item_id
 from trainer.protocol.recipe import family, load_protocol
 from trainer.protocol.strata import OF_EDIT, STRATA, world_strata
@@ -51,7 +53,7 @@ def server(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> Panel:
     monkeypatch.setenv("EVLM_ALLOW_PRIVATE_ENDPOINTS", "1")
     monkeypatch.delenv("EVLM_API_KEY", raising=False)
     panel.asked.clear()
-    panel.after = None
+    panel.after, panel.refuses = None, set()
     return panel
 
 
@@ -108,6 +110,34 @@ def test_from_answers_to_tables(server: Panel, tmp_path: Path, capsys: pytest.Ca
     kept = [json.loads(line) for line in (out / "verdicts.jsonl").read_text().splitlines()]
     assert {each["served"] for each in kept} == {"exact-2026", "kind-2026"}
     assert {each["prompt"] for each in kept} == {"match-1"} and all(each["at"] for each in kept)
+
+
+def test_a_question_that_a_server_refuses_keeps_no_table_back(server: Panel, tmp_path: Path) -> None:
+    """It counts as malformed, and is named; the next run asks it again."""
+    server.refuses = {3}
+    assert main(written(tmp_path, server)) == 0
+    with open(tmp_path / "out/tables/table1.csv", newline="") as file:
+        assert [row["refused"] for row in csv.DictReader(file)] == ["0", "1"]
+    server.refuses, _ = set(), server.asked.clear()
+    assert main(written(tmp_path, server)) == 0
+    assert sum("half" in body for body in server.asked) == 1
+    with open(tmp_path / "out/tables/table1.csv", newline="") as file:
+        assert "refused" not in next(csv.reader(file))
+    server.refuses = set(range(ROWS))
+    assert main(written(tmp_path, server, "all")) == 2, "an endpoint that takes nothing is given up"
+
+
+def test_a_model_whose_last_bytes_changed_is_another(tmp_path: Path) -> None:
+    """Past the first 64 MB too, where a large file's last layers are."""
+    file = tmp_path / "model.safetensors"
+    with open(file, "wb") as data:
+        data.truncate((64 << 20) + 8)
+    marks = [_file_mark(file, file)]
+    with open(file, "r+b") as data:
+        data.seek(-1, 2)
+        data.write(b"x")
+    os.utime(file, ns=(1, 1))
+    assert _file_mark(file, file)[:2] == marks[0][:2] and _file_mark(file, file) != marks[0]
 
 
 def test_what_is_stopped_goes_on_to_the_same_tables(server: Panel, tmp_path: Path) -> None:

@@ -226,6 +226,19 @@ def test_many_files_share_by_their_rows_and_a_bad_one_is_named(tmp_path: Path, c
     assert "is there already" in capsys.readouterr().err
 
 
+def test_rows_to_be_measured_are_not_learned(tmp_path: Path, capsys: Any) -> None:
+    """Of foreign forms, by their files' names; the file itself can be named."""
+    folder = FORMS["trl_sft"][1](tmp_path / "many")
+    for name in ("test.jsonl", "x_val.jsonl", "Validation-00000-of-00001.jsonl", "latest.jsonl"):
+        (folder / name).write_bytes((folder / "train.jsonl").read_bytes())
+    found = look(folder)
+    assert [part.path.name for part in found.parts] == ["latest.jsonl", "train.jsonl"]
+    assert len(found.refused) == 3 and all("not learned" in line for line in found.refused)
+    assert [part.path.name for part in look(folder / "test.jsonl").parts] == ["test.jsonl"]
+    assert main(["start", str(folder), "--out", str(tmp_path / "r.yaml")]) == 0
+    assert capsys.readouterr().out.count("left out: ") == 3
+
+
 @pytest.mark.parametrize(
     "content", [None, {}, {"notes.txt": "hello"}, {"rows.jsonl": "{broken"}, {"a.json": "[]"}]
 )
