@@ -168,3 +168,32 @@ def test_patience_by_what_is_not_measured_is_refused(tmp_path: Path, monkeypatch
     with pytest.raises(ConfigError, match=r"phases\.0\.patience_by 'exact'.*'loss'"):
         run(config, lambda _: None)
     assert any("patience_by 'exact'" in line for line in plan(config).missing)
+
+
+def test_measurements_of_other_questions_are_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The phase's best one was of other questions: the first of the new ones is the best that there is."""
+    losses, cut = [3.0, 2.0], [3]
+    events: list[Event] = []
+
+    def report(event: Event) -> None:
+        events.append(event)
+        if event["event"] == "saved" and event["step"] in cut:
+            cut.clear()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(HeldOut, "loss", lambda self: {"loss": losses.pop(0) if losses else 5.0})
+    monkeypatch.setattr(HeldOut, "measure", lambda self: {})
+    config = config_of(tmp_path, PATIENT, "eval_every=1", "eval_rows=2")
+    with pytest.raises(KeyboardInterrupt):
+        run(config, report)
+    whole = HeldOut.__init__
+
+    def changed(self: HeldOut, *args: Any) -> None:
+        whole(self, *args)
+        self.hash = "another"
+
+    monkeypatch.setattr(HeldOut, "__init__", changed)
+    run(config, report)
+    assert [e["step"] for e in events if e["event"] == "early"] == [5], "not 4"
