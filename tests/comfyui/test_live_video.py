@@ -17,10 +17,10 @@ def test_a_clip_is_changed_in_its_mask_alone_and_keeps_its_length(comfy: live.Co
     load, track, edit, save = (
         graphs.node_of(graph, kind) for kind in ("LoadVideo", "EVLM_Track", "EVLM_EditVideo", "SaveVideo")
     )
-    # Core reads a file with 8 bits or as floats, by its version: what we read are these keyframes.
-    keys = {"clip": [load, 0], "count": FRAMES, "mask": [track, 0]}
-    graph["read"] = {"class_type": "EVLM_Keyframes", "inputs": keys}
-    graph["parts"] = {"class_type": "GetVideoComponents", "inputs": {"video": [edit, 0]}}
+    # Core reads a file with 8 bits or as floats, and PyAV 15 one of BT.709 as BT.601: we read both.
+    for name, clip in (("read", load), ("parts", edit)):
+        keys = {"clip": [clip, 0], "count": FRAMES, "mask": [track, 0]}
+        graph[name] = {"class_type": "EVLM_Keyframes", "inputs": keys}
     graph["mask"] = {"class_type": "MaskToImage", "inputs": {"mask": [track, 0]}}
     shown = {
         "before": ["read", 0],

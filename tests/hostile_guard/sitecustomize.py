@@ -62,6 +62,8 @@ def _judge(event: str, args: tuple, roots: tuple[str, ...], canary: str) -> str 
         return None
     if event == "open" and not _is_write(args):
         return None
+    if event == "os.mkdir" and all(os.path.isdir(path) for path in paths if path):
+        return None  # a host makes sure of its own folders at every question: what is there stays as it is
     for path in filter(None, paths):
         if not (path + os.sep).startswith(roots) and path != os.devnull:
             return path
