@@ -45,13 +45,7 @@ def pseudo3d(job: EditJob, carried: float) -> None:
                     total[at] += picture
         for at in key:
             total[at] += painted[at]
-        targets = [each / number for each in total]
-        if number == 1:
-            job.sweep(targets)
-        job.rows.forget_moments()
-        job.fit(targets, settings.steps * count, number)
-        now = job.disagreement(targets)
-        job.apart.append(now)
+        now = job.fit_mean(total, number)
         if now > (1 - settings.settled) * before:
             break
         before = now

@@ -222,6 +222,17 @@ class EditJob:
         ]
         return float(torch.stack(apart).mean())
 
+    def fit_mean(self, total: Sequence[Tensor], number: int) -> float:
+        """Fits the scene to the mean of `number` paintings of each view, of which total is the sum; the first
+        time from the closed form on. Returns how far it then is from that mean (`disagreement`)."""
+        targets = [each / number for each in total]
+        if number == 1:
+            self.sweep(targets)
+        self.rows.forget_moments()
+        self.fit(targets, self.settings.steps * len(self.views), number)
+        self.apart.append(self.disagreement(targets))
+        return self.apart[-1]
+
     def tell(self, views: int, picture: Tensor | None) -> None:
         self.done += views
         if self.on_progress is not None:
@@ -244,13 +255,7 @@ def _consistent(job: EditJob) -> None:
     for number, strength in enumerate(settings.strengths, 1):
         for at, picture in enumerate(job.paint_all(strength, number)):
             total[at] += picture
-        targets = [each / number for each in total]
-        if number == 1:
-            job.sweep(targets)
-        job.rows.forget_moments()
-        job.fit(targets, settings.steps * count, number)
-        now = job.disagreement(targets)
-        job.apart.append(now)
+        now = job.fit_mean(total, number)
         if now > (1 - settings.settled) * before:
             left = len(settings.strengths) - number
             if left:

@@ -318,7 +318,8 @@ def test_the_gradient_of_every_objective_is_that_of_the_native_forward(
     print(f"{folder.parent.name} {kind} {dtype} vision={vision}: {difference:.2g}")
     # In float32 a log-ratio is the difference of two sums of about -1,400 nats, each of which float32 rounds
     # by 1e-4: 1e-5 is missed there by both ways alike (6.4e-5 for KTO on Qwen3-VL), and held in float64.
-    assert difference <= {("sft", "float32"): 1e-5, (kind, "float64"): 1e-6}.get((kind, dtype), 1e-4)
+    least = 1e-4 if kind == "kto" and "qwen3" in folder.parent.name else 3e-5
+    assert difference <= {("sft", "float32"): 1e-5, (kind, "float64"): 1e-6}.get((kind, dtype), least)
 
 
 def test_gradient_checkpointing_changes_no_gradient(folder: Path) -> None:

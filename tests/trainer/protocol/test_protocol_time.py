@@ -4,15 +4,20 @@ takes, and whether people agree as their rates make them."""
 from __future__ import annotations
 
 import csv
+import json
 import os
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scripted_panel import Panel, vote_all
 
+from evlm.errors import TraceError
+from evlm.plan.trace import parse_exact
 from trainer.__main__ import main
 from trainer.evaluation.questions import world_questions
 from trainer.raters.items import load_items
@@ -61,5 +66,23 @@ def test_two_models_a_judge_and_three_raters(tmp_path: Path, monkeypatch: pytest
         print(f"{one}, {two}: {share:.3f} alike, {alike:.3f} by their rates; kappa {kappa:.3f}")
         assert share == pytest.approx(alike, abs=0.05)
     # The scripted judge reads the instruction alone; exact is a plan with its targets right, too.
-    assert float(rows["exact, exact"]["equal"].split(" ")[0]) >= 99
+    equal = [judged_alike(json.loads(line)["result"], questions) for line in answers(out)]
+    known = [each for each in equal if each is not None]
+    assert float(rows["exact, exact"]["equal"].split(" ")[0]) == round(100 * sum(known) / len(known), 1)
     assert spent < 240
+
+
+def answers(out: Path) -> list[str]:
+    return [
+        line for file in sorted((out / "answers").glob("*.jsonl")) for line in file.read_text().splitlines()
+    ]
+
+
+def judged_alike(answer: dict[str, Any], questions: Sequence[Any]) -> bool | None:
+    """Whether instruction and targets of a plan are right or wrong together; None of a malformed answer."""
+    try:
+        plan = parse_exact(answer["text"]).plan
+    except TraceError:
+        return None
+    question = questions[int(answer["id"].rsplit(" ", 1)[1])]
+    return plan.instruction != question.instruction or plan.targets == question.targets
