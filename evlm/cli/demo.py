@@ -1,5 +1,5 @@
-"""`python -m evlm demo`, and `make demo`: the bundled requests through all five steps, the last of them two
-edits in one; with no network.
+"""`python -m evlm demo`, and `make demo`: the bundled requests through all five steps, two edits in one and a
+what-if among them; with no network.
 
 Writes out/demo.png."""
 

@@ -12,7 +12,7 @@ Chain = dict[str, dict[str, Any]]
 Workflows = tuple[Callable[[Definitions], Graph], ...]
 
 SAMPLE, SAMPLE_PROMPT = "evlm_moving.mp4", "pink heart"  # in ComfyUI's input folder
-REFERENCE, WORDS, REMOVAL = "1-reference", "2-words", "3-removal"  # the bundled examples
+REFERENCE, WORDS, REMOVAL, CAUSE = "1-reference", "2-words", "3-removal", "5-what-if"  # bundled
 TOY: Chain = {"detector": {}, "segmenter": {}, "editor": {}}
 REAL: Chain = {
     "detector": {"model": "grounding-dino-tiny", "models": GROUNDING_DINO},

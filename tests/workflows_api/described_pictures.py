@@ -6,6 +6,7 @@ from typing import Any
 
 from described_parts import (
     ABSENT,
+    CAUSE,
     IP2P_FILE,
     OUR_FILES,
     QUICK_SIZE,
@@ -197,6 +198,27 @@ def several_references(definitions: Definitions) -> Graph:
     return graph
 
 
+def what_if(definitions: Definitions) -> Graph:
+    """A request that names a cause; the plan says what follows, one step after the other."""
+    graph = Graph(
+        "what_if",
+        "## What if ...?\n\nThe words name a cause and no edit: *what if the square were taken away?* The "
+        "reasoner finds out what follows, here two steps: the square goes, and what stood on it falls. Each "
+        "step is grounded and painted by itself; outside both places no pixel changes.\n\n"
+        "Try other causes: *tonight*, *what if the diamond were dropped?*, *someone pushed the diamond "
+        "left*.\n\n**Files:** none, it runs as it is.\n\n"
+        "**Your photographs:** choose *photo-8gb* in **Load All**; how well a general model guesses what "
+        "follows was not measured here.",
+        definitions,
+        note_height=480,
+    )
+    example = graph.add(1, "EVLM_Example", which=CAUSE)
+    models = graph.add(1, "EVLM_LoadAll")
+    edit = add_quick(graph, 2, models, example["image"], "what if the square were taken away ?")
+    graph.add(3, "PreviewImage", title="Plan: boxes and mask", images=edit["preview"], size=RESULT_SIZE)
+    return graph
+
+
 def remote_reasoner(definitions: Definitions) -> Graph:
     """The reasoner behind an OpenAI-compatible endpoint."""
     graph = Graph(
@@ -246,7 +268,8 @@ WORKFLOWS: Workflows = (
     native_sampling,
     qwen_image_edit,
     several_references,
+    what_if,
     remote_reasoner,
     plan_by_hand,
 )
-BUNDLED = ("quickstart", "step_by_step", "several_references", "plan_by_hand")
+BUNDLED = ("quickstart", "step_by_step", "several_references", "what_if", "plan_by_hand")

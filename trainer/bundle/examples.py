@@ -1,5 +1,6 @@
 """The requests of `make demo`, drawn from the world's test split: no model saw these compositions in
-training. The fourth asks for two edits in one. And a clip, for the video template.
+training. The fourth asks for two edits in one, the fifth for what follows from a cause. And a clip, for the
+video template.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from trainer.world.paths import Path as Way
 from trainer.world.question import Question
 from trainer.world.questions import ask
 from trainer.world.rows import Recipe, question_at, to_request
+from trainer.world.whatif.ask import ask_what_if
 
 # (name, title, operation, category, number of the question)
 CHOSEN = (
@@ -31,6 +33,7 @@ CHOSEN = (
 )
 SEED = 7
 TWO_EDITS = ("4-two-edits", "two edits in one request", "double example 14")
+WHAT_IF = ("5-what-if", "what follows, not what to do", "what-if example 4", "support")
 CLIP = ("evlm_moving.mp4", "sample clip 38")
 FRAMES, RATE, SIDE = 16, 12, 256  # of the clip: frames, frames a second, pixels
 
@@ -45,7 +48,10 @@ def write_examples(folder: Path = EXAMPLES) -> list[Path]:
         for name, title, op, category, number in CHOSEN
     ]
     name, title, seed = TWO_EDITS
-    return [*asked, _write(folder, name, title, ask_double(random.Random(seed), "test", "image"))]
+    asked.append(_write(folder, name, title, ask_double(random.Random(seed), "test", "image")))
+    name, title, seed, rule = WHAT_IF
+    asked.append(_write(folder, name, title, ask_what_if(random.Random(seed), "test", rule)))
+    return asked
 
 
 def sample_clip() -> Tensor:

@@ -71,6 +71,7 @@ def row_of(
         "mask_by": mask["by"],
         **({"mask_said": trace["mask_text"]} if "mask_text" in mask else {}),
         **({"known_instruction": item.instruction} if item.instruction else {}),
+        **({"scenario": item.extra["scenario"]} if "scenario" in item.extra else {}),
         **({"extra": item.extra} if item.extra else {}),
     }
     row = Row(

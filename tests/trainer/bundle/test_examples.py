@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from evlm.files.clips import read_clip
-from evlm.models.zoo import resolve
+from evlm.models.zoo import choose, resolve
+from evlm.pipeline import Pipeline
 from evlm.reason.reasoner import Reasoner
 from evlm.request import EXAMPLES, load_example
 from evlm.scene.files import load_gaussians
@@ -21,13 +22,24 @@ from evlm.scene.poses import load_cameras
 from evlm.scene.raster import rasterize
 from trainer.bundle.example_relief import FOLDER, MOVING, RELIEF, moved, sample_question
 from trainer.bundle.example_scene import COUNT, SCENE, sample_solids, turned
-from trainer.bundle.examples import CHOSEN, CLIP, RATE, SEED, TWO_EDITS, sample_clip, write_examples
+from trainer.bundle.examples import (
+    CHOSEN,
+    CLIP,
+    RATE,
+    SEED,
+    TWO_EDITS,
+    WHAT_IF,
+    sample_clip,
+    write_examples,
+)
 from trainer.world.doubles import ask_double
 from trainer.world.raytrace import SKY_RGB, view
 from trainer.world.relief import cone, relief_view
 from trainer.world.render import GROUND_RGB
 from trainer.world.rows import Recipe, question_at
 from trainer.world.solid_cameras import ring
+from trainer.world.whatif.ask import ask_what_if
+from trainer.world.whatif.reader import outcome_right
 
 
 def test_the_committed_examples_are_what_the_recipe_draws(tmp_path: Path) -> None:
@@ -85,17 +97,26 @@ def test_the_committed_relief_that_moves_looks_as_the_flat_world_does() -> None:
         assert psnr(shown, exact) > 25
 
 
-def test_the_examples_are_requests_of_four_kinds_from_the_test_split() -> None:
+def test_the_examples_are_requests_of_five_kinds_from_the_test_split() -> None:
     requests = [load_example(path)[1] for path in sorted(EXAMPLES.glob("*.json"))]
-    assert requests[0].prompt == "like this" and len(requests) == 4
-    assert [len(r.references) for r in requests] == [1, 0, 1, 1]
+    assert requests[0].prompt == "like this" and len(requests) == 5
+    assert [len(r.references) for r in requests] == [1, 0, 1, 1, 0]
     for _, _, op, category, number in CHOSEN:
         assert question_at(Recipe(SEED, "test", op=op, category=category), number).edit.split == "test"
 
 
-def test_the_bundled_reasoner_answers_both_edits_of_the_last() -> None:
+def test_the_bundled_reasoner_answers_both_edits_of_the_fourth() -> None:
     question = ask_double(random.Random(TWO_EDITS[2]), "test", "image")
     reasoner = Reasoner.load(resolve("bundled", "reasoner"), device="cpu")
     plan = reasoner.reason(load_example(EXAMPLES / f"{TWO_EDITS[0]}.json")[1]).trace.plan
     assert (plan.instruction, plan.targets) == (question.edit.instruction, question.edit.targets)
     assert len(plan.steps) == 2 and all(step.mask_text for step in plan.steps)
+
+
+def test_the_bundled_models_show_what_follows_from_the_cause_in_the_fifth() -> None:
+    question = ask_what_if(random.Random(WHAT_IF[2]), "test", WHAT_IF[3])
+    result = Pipeline.load(choose(["bundled"]), device="cpu").run(
+        load_example(EXAMPLES / f"{WHAT_IF[0]}.json")[1]
+    )
+    assert result.plan.instruction == question.edit.instruction and len(result.plan.steps) == 2
+    assert outcome_right(result.edited[0].numpy(), question) == (True, True)

@@ -180,7 +180,7 @@ def test_reason50k(tmp_path: Path) -> None:
     (tmp_path / "test.jsonl").write_text("not read")
     found = read("reason50k", tmp_path)
     assert [item.key for item in found] == ["0", "1", "2"] and found[0].group == found[1].group
-    assert found[0].extra == {"category": "physical", "objects": ["ice"]}
+    assert found[0].extra == {"category": "physical", "objects": ["ice"], "scenario": "physical"}
     assert [after.read_bytes() for _, after in pictures(found)] == [png(90), png(91), png(92)]
     (tmp_path / "val.jsonl").write_text("{")
     with pytest.raises(RecordError, match=r"val\.jsonl"):
@@ -192,19 +192,23 @@ def test_reason50k(tmp_path: Path) -> None:
         read("reason50k", tmp_path / "images")
 
 
-def test_editworld_with_its_spelling_and_the_right_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("says_kind", [False, True], ids=["as published", "with categories"])
+def test_editworld_with_its_spelling_and_the_right_one(tmp_path: Path, says_kind: bool) -> None:
     root = tmp_path / "editworld/video_img/group_3"
     root.mkdir(parents=True)
     texts = {}
     for n, spelling in enumerate(("instuction", "instruction", "instuction")):
         (root / f"sample{n}_ori.png").write_bytes(png(n))
         (root / f"sample{n}_tar.png").write_bytes(png(90 + n))
-        texts[f"sample{n}"] = {spelling: f"let {n} pass", "original_img_path": "x", "target_img_path": "y"}
+        kind = {"category": ("Long-Term", "Exaggeration", "Story-Type")[n]} if says_kind else {}
+        texts[f"sample{n}"] = {spelling: f"let {n} pass", "original_img_path": "x", **kind}
     (root / "img_txt.json").write_text(json.dumps(texts))
     for path in (tmp_path, tmp_path / "editworld"):
         found = read("editworld", path)
         assert [item.instruction for item in found] == [f"let {n} pass" for n in range(3)]
         assert [item.key for item in found] == [f"video_img-group_3-sample{n}" for n in range(3)]
+        wanted = ["temporal", None, "story"] if says_kind else [None] * 3
+        assert [item.extra.get("scenario") for item in found] == wanted
         assert [before.read_bytes() for before, _ in pictures(found)] == [png(n) for n in range(3)]
     texts["sample1"] = {}
     (root / "img_txt.json").write_text(json.dumps(texts))

@@ -1,6 +1,7 @@
 """`editworld`: `{generated_img,video_img,human_select_img}/group_N/` with `sampleK_ori.png`,
 `sampleK_tar.png` and `img_txt.json` of {"sampleK": {"instuction": ...}}, spelt so; the right spelling is
-taken, too."""
+taken, too. A sample that says its `category` (Long-Term, Physical-Trans, ...) has a scenario; the published
+ones do not all."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from ...data.files import parse
 from ..recipe import Source
 from .item import Item
 from .rows import Place, pair
+from .scenarios import scenario_of
 
 BRANCHES = ("generated_img", "video_img", "human_select_img")
 TEXTS = "img_txt.json"
@@ -40,4 +42,5 @@ def _pair(place: Place, file: Path, name: str, data: Any) -> Item:
     said = data.get("instuction") or data.get("instruction") if isinstance(data, dict) else None
     branch, group = file.parts[-3], file.parts[-2]
     key = f"{branch}-{group}-{name}"
-    return pair(place, key, key, f"{name}_ori.png", f"{name}_tar.png", said, extra={"branch": branch})
+    extra = {"branch": branch, **scenario_of(data.get("category") if isinstance(data, dict) else None)}
+    return pair(place, key, key, f"{name}_ori.png", f"{name}_tar.png", said, extra=extra)

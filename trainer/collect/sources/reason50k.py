@@ -13,6 +13,7 @@ from ...data.files import read_lines
 from ..recipe import Source
 from .item import Item
 from .rows import Place, pair
+from .scenarios import scenario_of
 
 _NEEDED = ("id", "src_image", "tgt_image", "instruction")
 _MORE = ("category", "objects", "target_caption")
@@ -35,6 +36,7 @@ def _pair(place: Place, data: Any) -> Item:
     if not isinstance(data, dict) or any(name not in data for name in _NEEDED):
         raise RecordError(f"{place}: expected {', '.join(_NEEDED)}, got {data!r:.80}")
     extra = {name: data[name] for name in _MORE if data.get(name)}
+    extra |= scenario_of(data.get("category"))
     original = data["src_image"]
     return pair(
         place, str(data["id"]), original, original, data["tgt_image"], data["instruction"], extra=extra
