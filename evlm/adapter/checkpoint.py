@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from ..errors import CheckpointError, MaskTextError
 from ..files.pictures import write_atomically
 from ..models.safetensors_file import Header, read_header, read_tensors
+from ..plan.form import LEARNED
 from ..plan.mask_codec import MASK_CODEC_VERSION, get_codec
 from ..plan.trace import TRACE_VERSION
 from .lora import PEFT_PREFIX, Lora, check_places, lora_from_peft
@@ -30,6 +32,7 @@ from .lora import PEFT_PREFIX, Lora, check_places, lora_from_peft
 FORMAT_VERSION = 1
 _DTYPES = ("F32", "F16", "BF16")
 _MAX_JSON = 1 << 20
+_PROMPT = re.compile(rf"(full|short)(-({'|'.join(LEARNED)}))?")
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class AdapterMeta:
     makers, which does not say them.
 
     base_model: name of the backbone, for people. base_config_hash: `config_hash` of its configuration.
-    prompt: prompt style ("full" or "short", messages.py). training: JSON-able summary (steps, rows, scores).
+    prompt: prompt style ("full" or "short", of fewer parts "short-direct"; messages.py). training: JSON-able summary (steps, rows, scores).
     """
 
     lora: Lora
@@ -193,7 +196,7 @@ def _from_metadata(path: Path, header: Header) -> AdapterMeta:
                 f"{path} was made for version {data[key]!r:.20} of the {what}, this is version {known}; "
                 "update ComfyUI-EVLM if the file is newer, train again if it is older"
             )
-    if data["evlm.prompt"] not in ("full", "short"):
+    if not _PROMPT.fullmatch(data["evlm.prompt"]):
         raise CheckpointError(
             f"{path}: unknown prompt style {data['evlm.prompt']!r:.40}; update ComfyUI-EVLM"
         )

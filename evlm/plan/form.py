@@ -31,6 +31,13 @@ from .answers import asks_for_no_change
 TRACE_VERSION = 1
 PROSE = ("thinking", "intermediate", "reflection")
 PARTS = (*PROSE, "output")
+LEARNED = {
+    "full": PARTS,
+    "unreflected": ("thinking", "intermediate", "output"),
+    "two_step": ("think", "output"),
+    "direct": ("output",),
+}
+"""Which parts of a trace a model may be tuned on."""
 FIELDS = ("instruction", "targets", "scope", "mask")
 MOST_STEPS = 4
 COMPOUND = " ; then "
@@ -40,9 +47,11 @@ Scope = Literal["local", "global"]
 Trust = Literal["tuned", "base"]
 
 
-def render(trace: Trace) -> str:
-    """The exact text of a trace: what the reasoner is trained to write, and all that strict parsing takes."""
-    blocks = [f"<{part}>\n{_escape(getattr(trace, part), _PROSE)}\n</{part}>" for part in PROSE]
+def render(trace: Trace, parts: Sequence[str] = PARTS) -> str:
+    """The exact text of a trace: what the reasoner is trained to write, and all that strict parsing takes.
+    parts: those that are written, `output` last; "think" is the thinking."""
+    prose = {part: getattr(trace, "thinking" if part == "think" else part) for part in parts[:-1]}
+    blocks = [f"<{part}>\n{_escape(text, _PROSE)}\n</{part}>" for part, text in prose.items()]
     return "\n".join([*blocks, "<output>", *plan_lines(trace.plan), "</output>"])
 
 

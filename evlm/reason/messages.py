@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError, RequestError
-from ..plan.form import PARTS
+from ..plan.form import LEARNED, PARTS
 from ..plan.native_boxes import OWN, BoxForm, Size
 from .system_text import tuned_text, untuned_text
 
@@ -63,6 +63,12 @@ BASELINES = (
 )
 """The paper's baselines, for models that are tuned on none: whole examples, one part of thought, the plan
 alone."""
+
+
+def tuned_on(style: PromptStyle, parts: str) -> PromptStyle:
+    """A style of TUNED for a model that is tuned on these parts alone, one of LEARNED: "short-two_step"."""
+    name = style.name.partition("-")[0]
+    return replace(style, name=name if parts == "full" else f"{name}-{parts}", parts=LEARNED[parts])
 
 
 def for_untuned(style: PromptStyle, boxes: BoxForm = OWN) -> PromptStyle:
@@ -138,19 +144,23 @@ def build_messages(
     messages: list[dict[str, Any]] = []
     if style.explain:
         grid = 8 if codec is None else codec.grid
-        text = untuned_text(style.name, style.boxes) if style.untuned else tuned_text(grid)
-        messages.append({"role": "system", "content": [{"type": "text", "text": text}]})
+        told = untuned_text(style.name, style.boxes) if style.untuned else tuned_text(grid, style.parts)
+        messages.append({"role": "system", "content": [{"type": "text", "text": told}]})
     messages.append({"role": "user", "content": say.content})
     return Chat(messages, say.images, say.videos)
 
 
 def get_style(name: str, baselines: bool = False) -> PromptStyle:
-    """`"full"` or `"short"`, which models are tuned on; baselines: or one of the others. Anything else raises
-    ModelError (the name comes from a model's evlm.json)."""
+    """`"full"` or `"short"`, which models are tuned on, or either with the parts that alone were learned
+    ("short-two_step"); baselines: or one of the others. Anything else raises ModelError (the name comes from
+    a model's evlm.json)."""
     known = (*TUNED, *BASELINES) if baselines else TUNED
     for style in known:
         if style.name == name:
             return style
+    plain, _, parts = name.partition("-") if isinstance(name, str) else ("", "", "")
+    if parts in LEARNED and parts != "full" and plain in (style.name for style in TUNED):
+        return tuned_on(get_style(plain), parts)
     names = " and ".join(repr(style.name) for style in TUNED)
     if baselines:
         names = ", ".join(repr(style.name) for style in known)

@@ -9,13 +9,17 @@ edits are written. The paper's baselines
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from ..plan.form import PARTS
 from ..plan.native_boxes import OWN, BoxForm
 
 
-def tuned_text(grid: int) -> str:
-    """For a model that was tuned on a mask codec of `grid` rows."""
+def tuned_text(grid: int, parts: Sequence[str] = PARTS) -> str:
+    """For a model that was tuned on a mask codec of `grid` rows, and on answers of these parts."""
     rows = " ".join(["1-5", "0-6", *["0-7"] * (grid - 3), "2-5+7-7"])
-    return _SYSTEM.format(grid=grid, last=grid - 1, rows=rows)
+    asked = _COUNTED[len(parts)], "".join(_BLOCKS[part] for part in parts[:-1])
+    return _TASK + _EXACTLY.format(*asked) + _RULES.format(grid=grid, last=grid - 1, rows=rows)
 
 
 def untuned_text(style: str, boxes: BoxForm = OWN) -> str:
@@ -44,26 +48,18 @@ and the prompt disagree, say so and follow the prompt, unless a note says otherw
 
 """
 
-_PROSE = """\
-<thinking>
-What is in the original and in each reference, and what they have in common.
-</thinking>
-<intermediate>
-A first editing instruction.
-</intermediate>
-<reflection>
-Check the first instruction against the references and the prompt; keep it or mend it.
-</reflection>
-"""
+_WHAT = {
+    "thinking": "What is in the original and in each reference, and what they have in common.",
+    "think": "What is in the original and in each reference, and what they have in common.",
+    "intermediate": "A first editing instruction.",
+    "reflection": "Check the first instruction against the references and the prompt; keep it or mend it.",
+}
+_BLOCKS = {part: f"<{part}>\n{what}\n</{part}>\n" for part, what in _WHAT.items()}
+_PROSE = "".join(_BLOCKS[part] for part in PARTS[:-1])
+_COUNTED = {1: "this part", 2: "these two parts", 3: "these three parts", 4: "these four parts"}
 
-_SYSTEM = (
-    _TASK
-    + """\
-Answer with exactly these four parts and nothing else:
-
-"""
-    + _PROSE
-    + """\
+_EXACTLY = "Answer with exactly {} and nothing else:\n\n{}"
+_RULES = """\
 <output>
 instruction: one imperative sentence, complete without the references; for example: make the red hat blue
 targets: what in the original changes, short noun phrases separated by "; "; for example: red hat; red scarf
@@ -81,7 +77,6 @@ several, "." none. For example:
 mask: box 120 300 480 910 rows {rows}
 - To replace, remove, add or move an object give its whole rectangle instead: mask: box X0 Y0 X1 Y1 full
 """
-)
 
 _ENGLISH = "in English whatever the language of the prompt"
 

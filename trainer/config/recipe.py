@@ -202,7 +202,9 @@ class Config:
     between states, of which the newest keep_last stay, and with keep_best the best one. log_every: steps
     between lines. eval_every: between measurements on eval_rows questions that are held out,
     sample_every: between pictures of the answers to sample_rows of them; 0 never. wandb: project of
-    Weights & Biases that the curves go to as well."""
+    Weights & Biases that the curves go to as well. parts: which of a trace are learned and then asked for:
+    "own", those that the base was tuned on, all four of one that never was; "unreflected", all but the
+    reflection; "two_step", the thinking and the plan; "direct", the plan alone. The data stay whole."""
 
     phases: tuple[Phase, ...]
     data: tuple[Source, ...]
@@ -218,6 +220,7 @@ class Config:
     sample_every: int = 0
     sample_rows: int = 4
     wandb: str | None = None
+    parts: Literal["own", "full", "unreflected", "two_step", "direct"] = "own"
     model: ModelConfig = field(default_factory=ModelConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
 
@@ -239,6 +242,11 @@ class Config:
             raise ConfigError(
                 f"model.train {self.model.train!r}: kto and rkto hold a frozen adapter beside the one that "
                 "learns; train a lora, or leave sft phases alone"
+            )
+        if self.parts not in ("own", "full") and any(phase.kind == "rkto" for phase in self.phases):
+            raise ConfigError(
+                f"parts {self.parts!r}: an rkto phase weighs whole traces by their reflection; take sft and "
+                "kto phases, or parts 'full'"
             )
         if self.model.adapter and self.lora.use_dora:
             raise ConfigError(

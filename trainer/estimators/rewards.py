@@ -30,18 +30,19 @@ class RewardConfig:
     """samples: K of each row. similarity: "cosine" of mean-pooled, mean-centred states of the base model
     with its adapter off, in 0..1; or "slots", the shares of operation, targets and remaining words that are
     right, which tells right from wrong where plans are short (of an answer that is no trace, the F1 of its
-    words). Raises EVLMError."""
+    words); or "none": 1, whatever is drawn (the paper's ablation without R_eff, with alpha 1). Raises
+    EVLMError."""
 
     samples: int = 3
     temperature: float = 1.0
     max_new_tokens: int = 320
-    similarity: Literal["cosine", "slots"] = "cosine"
+    similarity: Literal["cosine", "slots", "none"] = "cosine"
 
     def __post_init__(self) -> None:
         if type(self.samples) is not int or not 1 <= self.samples <= 64:
             raise EVLMError(f"samples {self.samples!r:.40}: expected 1 to 64")
-        if self.similarity not in ("cosine", "slots"):
-            raise EVLMError(f"similarity {self.similarity!r:.40}: expected cosine or slots")
+        if self.similarity not in ("cosine", "slots", "none"):
+            raise EVLMError(f"similarity {self.similarity!r:.40}: expected cosine, slots or none")
         if not self.temperature > 0:
             raise EVLMError(f"temperature {self.temperature!r:.40}: expected above 0, samples must differ")
         SampleConfig(self.temperature, self.max_new_tokens)

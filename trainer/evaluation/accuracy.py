@@ -76,19 +76,20 @@ def evaluate(
     tokens: Callable[[str], int] | None = None,
     report: Callable[[int], None] | None = None,
     together: int = 32,
+    parts: Sequence[str] = PARTS,
 ) -> list[Outcome]:
     """One outcome a question, in order. Raises what `answer` raises.
 
     tokens: counts those of a text (`token_counter` makes one for a model); words when None. report: told how
     many questions were answered since it was last told. together: questions whose pictures are in memory at
-    once.
+    once. parts: those that an answer has.
     """
     outcomes: list[Outcome] = []
     for at in range(0, len(questions), together):
         some = questions[at : at + together]
         texts = answer([question.request() for question in some])
         for question, text in zip(some, texts, strict=True):
-            outcomes.append(judge(question, text, (tokens or _words)(text)))
+            outcomes.append(judge(question, text, (tokens or _words)(text), parts=parts))
         if report is not None:
             report(len(some))
     return outcomes
@@ -183,8 +184,9 @@ def one_by_one(reasoner: Any, max_new_tokens: int = 768) -> Answerer:
 
 def load(
     base: str, adapter: str | Path | None = None, max_new_tokens: int = 768
-) -> tuple[Answerer, Callable[[str], int]]:
-    """A model's answerer and its token counter: batched for Qwen2-VL, one by one for the other families.
+) -> tuple[Answerer, Callable[[str], int], tuple[str, ...]]:
+    """A model's answerer, its token counter, and the parts that it writes: batched for Qwen2-VL, one by one
+    for the other families.
 
     base: "bundled", a name that `python -m evlm models` lists, or a folder; adapter: a LoRA file or folder.
     Raises ModelError, CheckpointError.
@@ -193,7 +195,8 @@ def load(
     from evlm.reason.backbone import load_backbone
 
     backbone = load_backbone(resolve(base, "reasoner"), adapter)
-    return _answerer(backbone, max_new_tokens), token_counter(backbone.processor)
+    answer, count = _answerer(backbone, max_new_tokens), token_counter(backbone.processor)
+    return answer, count, backbone.request_style.parts
 
 
 class Styled(NamedTuple):

@@ -80,9 +80,9 @@ def run(options: argparse.Namespace) -> int:
         check_folder("--out", options.out)
     questions = _questions(options)
     panel = _panel(options)
-    answer, tokens = accuracy.load(options.base, options.adapter, options.tokens)
+    answer, tokens, parts = accuracy.load(options.base, options.adapter, options.tokens)
     with _bar(len(questions), "answers") as bar:
-        outcomes = accuracy.evaluate(answer, questions, tokens, bar.update)
+        outcomes = accuracy.evaluate(answer, questions, tokens, bar.update, parts=parts)
     lines = accuracy.summary(outcomes, options.seed)
     text = f"{_title(options, len(questions))}\n\n{results.table(lines)}\n"
     print(text, end="")

@@ -14,7 +14,7 @@ from evlm.errors import RecordError
 from evlm.models.loading import pick_device
 from evlm.plan.mask_codec import get_codec
 from evlm.reason.backbone import Backbone, load_backbone
-from evlm.reason.messages import Chat, build_messages
+from evlm.reason.messages import Chat, PromptStyle, build_messages, tuned_on
 from evlm.request import Request
 
 from ..config.recipe import Config, Phase
@@ -92,6 +92,11 @@ class Learner:
         return [p for p in self.model.parameters() if p.requires_grad]
 
 
+def style_of(config: Config, own: PromptStyle) -> PromptStyle:
+    """How the run puts a request, and which parts it has of an answer. own: the base model's."""
+    return own if config.parts == "own" else tuned_on(own, config.parts)
+
+
 def load_learner(config: Config, ranks: Ranks | None = None) -> Learner:
     """The backbone with a fresh adapter, whose first values are the seed's alone. ranks: who trains; with
     model.shard they split it among them, and all must call this. Raises ModelError, ConfigError."""
@@ -151,13 +156,13 @@ def load_learner(config: Config, ranks: Ranks | None = None) -> Learner:
         ),
         base_model=config.model.base,
         base_config_hash=config_hash(backbone.model.config),
-        prompt=backbone.style.name,
+        prompt=style_of(config, backbone.style).name,
         mask_codec=backbone.codec,
     )
     return Learner(
         model,
         backbone.processor,
-        backbone.style,
+        style_of(config, backbone.style),
         get_codec(backbone.codec),
         backbone.max_frames,
         meta,
@@ -175,14 +180,14 @@ def _own_weights(config: Config, backbone: Backbone, ranks: Ranks, device: torch
         Lora(1, 1.0),
         base_model=config.model.base,
         base_config_hash=config_hash(backbone.model.config),
-        prompt=backbone.style.name,
+        prompt=style_of(config, backbone.style).name,
         mask_codec=backbone.codec,
     )
     codec = get_codec(backbone.codec)
     return Learner(
         backbone.model,
         backbone.processor,
-        backbone.style,
+        style_of(config, backbone.style),
         codec,
         backbone.max_frames,
         meta,

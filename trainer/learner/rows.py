@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from evlm.errors import RecordError
+from evlm.errors import RecordError, TraceError
+from evlm.plan.form import PARTS, parse_exact, render
 from evlm.reason.messages import MAX_FRAMES, Chat, PromptStyle, build_messages
 from evlm.records import Row
 
@@ -154,7 +155,7 @@ class WorldRows:
         chat = build_messages(lit(to_request(question), self.lamp), self.codec, self.style, self.max_frames)
         region = question.edit.region(self.recipe.size, question.frames)
         mask = None if region is None else torch.from_numpy(region).float()
-        return Example(chat, row.completion, row.label, mask, row.id)
+        return Example(chat, learned(row.completion, self.style.parts), row.label, mask, row.id)
 
 
 def _world_row(recipe: Recipe, index: int) -> tuple[Row, Question]:
@@ -181,4 +182,15 @@ class DatasetRows:
     def batch(self, step: int, ranks: Ranks = ALONE) -> list[Example]:
         samples = self.stream.batch(step, ranks.rank, ranks.count)
         seen = self.style, self.codec, self.max_frames
-        return [Example(s.chat(*seen), s.answer, s.label, s.mask(), s.name) for s in samples]
+        parts = self.style.parts
+        return [Example(s.chat(*seen), learned(s.answer, parts), s.label, s.mask(), s.name) for s in samples]
+
+
+def learned(answer: str, parts: Sequence[str]) -> str:
+    """What of an answer is learned: these parts of its trace. One that is no trace stays as it is."""
+    if tuple(parts) == PARTS:
+        return answer
+    try:
+        return render(parse_exact(answer), parts)
+    except TraceError:
+        return answer

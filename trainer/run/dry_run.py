@@ -25,6 +25,7 @@ from evlm.reason.messages import MAX_FRAMES, get_style
 from ..config.recipe import Config, Phase, Source, completed
 from ..data.stream import Source as Folder
 from ..data.stream import Stream
+from ..learner.learner import style_of
 from ..learner.rows import Rows, rows_for
 from ..learner.state import States
 from ..model.batch import Collator
@@ -191,7 +192,8 @@ def _rows(config: Config, base: Path, findings: _Findings) -> dict[tuple[str, bo
     processor = findings.need("model.base", lambda: open_processor(base, config.model.max_pixels))
     if notes is None or processor is None:
         return {}
-    style, codec = get_style(notes.get("prompt", "full")), get_codec(notes.get("mask_codec", "box-spans-8"))
+    style = style_of(config, get_style(notes.get("prompt", "full")))
+    codec = get_codec(notes.get("mask_codec", "box-spans-8"))
     seen = style, codec, int(notes.get("max_frames", MAX_FRAMES))
     by_kind: dict[tuple[str, bool], tuple[Rows, Length]] = {}
     for phase in config.phases:

@@ -115,7 +115,7 @@ class HeldOut:
 
         def attempt(together: int) -> Tensor:
             answer, mine = batched(self.learner, MAX_NEW_TOKENS), ranks.part(self.questions)
-            outcomes = evaluate(answer, mine, together=together)
+            outcomes = evaluate(answer, mine, together=together, parts=self.learner.style.parts)
             scores = [[float(o.exact), math.nan if o.iou is None else o.iou] for o in outcomes]
             return ranks.gather(torch.tensor(scores, dtype=torch.float32, device=device).view(len(scores), 2))
 

@@ -155,6 +155,8 @@ def reward_samples(learner: Learner, batch: Batch, examples: list[Example], phas
             for drawn, plan, row in zip(batch.drawn, plans, batch.owner, strict=True)
         ]
         alike = torch.tensor(shares, device=device)
+    elif phase.rewards.similarity == "none":
+        alike = torch.ones(len(batch.samples), device=device)
     else:
         alike = similarity(model, batch.responses[:p], batch.samples, batch.owner, learner.ranks)
     iou = torch.tensor([iou_of(plan, masks[row]) for plan, row in zip(plans, batch.owner, strict=True)])

@@ -1,4 +1,5 @@
-"""What the studies compare: settings of the second stage by the arm's name; `data` changes the run's data."""
+"""What the studies compare: settings of the second stage by the arm's name; `data` and `parts` change those of
+the whole run, so that its first stage is another one as well."""
 
 from __future__ import annotations
 
@@ -29,6 +30,8 @@ _ALONE = {"lambda_likelihood": 0.0, "lambda_ref": 0.0}
 _SFT: dict[str, Any] = {"kind": "sft", "lr": 2e-3}
 _KTO: dict[str, Any] = {"kind": "kto", "lr": 4e-3}
 
+FEWER = ("unreflected", "two_step", "direct")  # of a trace's parts, as `Config.parts` has them
+
 ARMS: dict[str, dict[str, Any]] = {
     "SFT": _SFT,
     "SFT, same steps": _SFT,
@@ -48,6 +51,15 @@ ARMS: dict[str, dict[str, Any]] = {
     **{f"gamma {value:g}": {**_KTO, "kto": {"gamma": value}} for value in (0.05, 0.1, 0.2, 0.3, 0.5)},
     **{f"SFT, {value} rows": {**_SFT, "data": {"rows": value}} for value in (150, 600)},
     **{f"RKTO, {value} rows": {**_OURS, "data": {"rows": value}} for value in (150, 600)},
+    "RKTO, without R_eff": _with(
+        _PAPER, {"alpha": 1.0, "reinforce": "none"}, rewards={"similarity": "none"}, lr=2e-3
+    ),
+    "RKTO, without R_reflect": _with(_PAPER, {"lambda_ref": 0.0}, lr=2e-3),
+    **{
+        f"{arm}, {parts}": {**settings, "parts": parts}
+        for arm, settings in (("SFT", _SFT), ("KTO", _KTO))
+        for parts in FEWER
+    },
     "tau 1": _with(_PAPER, {"tau": 1.0}),
     "mean, lambda 1": _with(_PAPER, {"log_ratio": "mean", "lambda_ref": 1.0}),
     "mean, lambda 0": _with(_PAPER, {"log_ratio": "mean", "lambda_ref": 0.0}),
@@ -68,6 +80,24 @@ ARMS |= RATES
 
 STUDIES: dict[str, tuple[str, ...]] = {
     "table4": (BASE, "SFT", "SFT, same steps", "KTO", "RKTO", "RKTO, the paper's"),
+    "parts": (
+        BASE,
+        "SFT",
+        *(f"SFT, {parts}" for parts in FEWER),
+        "KTO",
+        *(f"KTO, {parts}" for parts in FEWER),
+        "RKTO",
+    ),
+    "table13": (
+        BASE,
+        "SFT",
+        "SFT, two_step",
+        "KTO",
+        "KTO, two_step",
+        "RKTO, without R_eff",
+        "RKTO, without R_reflect",
+        "RKTO, the paper's",
+    ),
     "lambda": (BASE, "lambda 0", "lambda 0.05", "lambda 0.1", "lambda 0.2", "lambda 0.5"),
     "wmax": (BASE, "w_max 5", "w_max 10", "w_max 20"),
     "mc": (BASE, "K = 1", "K = 2", "K = 3", "K = 4", "K = 8"),

@@ -165,9 +165,9 @@ def _run(job: Job) -> str:
     tokens = float(sum(event["tokens"] for event in read_history(folder).steps if event["stage"] == 1))
     state = States(folder / "state", json.loads(config.identity), complete=completed).newest()
     trained, cpu = state.progress.cpu_seconds if state else 0.0, time.process_time()
-    answer, count = load(config.model.base, adapter)
+    answer, count, parts = load(config.model.base, adapter)
     questions = world_questions(job.questions, 0, job.split, job.lamp)
-    outcomes = evaluate(answer, questions, count)
+    outcomes = evaluate(answer, questions, count, parts=parts)
     value = {
         "job": asdict(job),
         "outcomes": [asdict(each) for each in outcomes],
@@ -222,9 +222,10 @@ def _config(recipe: dict[str, Any], arm: str, steps: int, seed: int, folder: str
     first, second = recipe["phases"]
     changes = {} if arm == BASE else dict(ARMS[arm])
     data = [_merged(recipe["data"][0], changes.pop("data", {})), *recipe["data"][1:]]
+    parts = changes.pop("parts", recipe.get("parts", "own"))
     phases = [] if arm == BASE else [{**_merged(second, changes), "steps": steps}]
-    values = {**recipe, "phases": [first, *phases], "data": data, "seed": seed, "out": folder, "log_every": 1}
-    return build(Config, values)
+    values = {**recipe, "phases": [first, *phases], "data": data, "parts": parts, "seed": seed, "out": folder}
+    return build(Config, {**values, "log_every": 1})
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

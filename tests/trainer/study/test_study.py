@@ -129,8 +129,8 @@ def test_a_job_that_was_killed_counts_each_step_once(tmp_path: Path, monkeypatch
         return tmp_path / "adapter.safetensors"
 
     monkeypatch.setattr(trainer.run.loop, "run", train)
-    monkeypatch.setattr(trainer.study.cli, "load", lambda *_: (None, None))
-    monkeypatch.setattr(trainer.study.cli, "evaluate", lambda *_: [judged()])
+    monkeypatch.setattr(trainer.study.cli, "load", lambda *_: (None, None, ()))
+    monkeypatch.setattr(trainer.study.cli, "evaluate", lambda *_, **__: [judged()])
     _run(job)
     value = json.loads(job.result.read_text())
     assert value["tokens"] == 30 and 900 <= value["cpu_seconds"] < 1000
