@@ -41,7 +41,8 @@ class AdapterMeta:
     makers, which does not say them.
 
     base_model: name of the backbone, for people. base_config_hash: `config_hash` of its configuration.
-    prompt: prompt style ("full" or "short", of fewer parts "short-direct"; messages.py). training: JSON-able summary (steps, rows, scores).
+    prompt: prompt style (messages.py), "full" or "short"; of fewer parts "short-direct". training: JSON-able
+        summary (steps, rows, scores).
     """
 
     lora: Lora

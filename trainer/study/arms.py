@@ -1,5 +1,5 @@
-"""What the studies compare: settings of the second stage by the arm's name; `data` and `parts` change those of
-the whole run, so that its first stage is another one as well."""
+"""What the studies compare: settings of the second stage by the arm's name; `data` and `parts` are the whole
+run's, so that its first stage is another one as well."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One arm of each study is trained for a step on a small model, and is asked what it was trained to answer."""
+"""One arm of each study learns a step on a small model, and is asked what it was trained to answer."""
 
 from __future__ import annotations
 
