@@ -73,12 +73,32 @@ class Draws:
         alike = np.where(both, (first == second).astype(np.float64), np.nan)
         return self.means(alike[:, None])[:, 0]
 
+    def equal_pairs(self, votes: Sequence[Array]) -> Array:
+        """[1 + draws]: share of equal votes among all pairs of raters' columns of 0, 1 and nan."""
+        m, y = _counted(votes)
+        alike = y * (y - 1) / 2 + (m - y) * (m - y - 1) / 2
+        top, bottom = self.sums(np.stack([alike, m * (m - 1) / 2], 1)).T
+        return _over(top, bottom)
+
+    def fleiss(self, votes: Sequence[Array]) -> Array:
+        """[1 + draws]: Fleiss' kappa of raters' columns, over the questions with as many votes as most
+        have."""
+        m, y = _counted(votes)
+        sizes, often = np.unique(m[m > 1], return_counts=True)
+        if not len(sizes):
+            return np.full(1 + self.resamples, np.nan)
+        most = float(sizes[len(often) - 1 - int(np.argmax(often[::-1]))])
+        here = (m == most).astype(np.float64)
+        alike = here * (y * (y - 1) + (m - y) * (m - y - 1)) / (most * (most - 1))
+        n, same, yes = self.sums(np.stack([here, alike, here * y], 1)).T
+        p = _over(yes, most * n)
+        chance = p**2 + (1 - p) ** 2
+        return _over(_over(same, n) - chance, 1 - chance)
+
     def alpha(self, votes: Sequence[Array]) -> Array:
         """[1 + draws]: Krippendorff's alpha (nominal) of raters' columns of 0, 1 and nan; questions with
         fewer than two votes say nothing."""
-        table = np.stack(list(votes), 1)
-        there = ~np.isnan(table)
-        given, yes = there.sum(1).astype(np.float64), np.where(there, table, 0.0).sum(1)
+        given, yes = _counted(votes)
         paired = given > 1
         m, y = np.where(paired, given, 0.0), np.where(paired, yes, 0.0)
         unlike = np.where(paired, 2 * y * (m - y) / np.where(paired, m - 1, 1.0), 0.0)
@@ -120,6 +140,13 @@ def holm(ps: Sequence[float]) -> list[float]:
         most = max(most, min(1.0, (len(ps) - rank) * ps[at]))
         adjusted[at] = most
     return adjusted
+
+
+def _counted(votes: Sequence[Array]) -> tuple[Array, Array]:
+    """(votes of each question, those that are 1)."""
+    table = np.stack(list(votes), 1)
+    there = ~np.isnan(table)
+    return there.sum(1).astype(np.float64), np.where(there, table, 0.0).sum(1)
 
 
 def _over(top: Array, bottom: Array) -> Array:

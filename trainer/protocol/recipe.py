@@ -48,11 +48,26 @@ class Questions:
 
 
 @dataclass(frozen=True)
+class Axis:
+    """Which row of an ablation a model is: of Table 3 by method ("base", "SFT", "KTO", "RKTO") and rows (of
+    training), of Table 4/13 by method alone, of Tables 9 to 12 by lambda_ref, w_max, samples (K) and
+    estimator. What is not said is no row of that table."""
+
+    method: str = ""
+    rows: int = 0
+    lambda_ref: float | None = None
+    w_max: float | None = None
+    samples: int | None = None
+    estimator: str = ""
+
+
+@dataclass(frozen=True)
 class Model:
     """A row of the tables. base, adapter: a model of this machine, as `python -m trainer eval` takes them;
     endpoint, model: one behind an OpenAI-compatible endpoint. style: how it is asked; "auto" is its own.
     trust: "tuned" for an endpoint's model that was trained on EVLM's form: its near misses are not mended
-    then. tokens: longest answer. workers: questions on their way to an endpoint at once."""
+    then. axis: which row of the paper's ablations it is. tokens: longest answer. workers: questions on their
+    way to an endpoint at once."""
 
     name: str
     base: str = ""
@@ -61,6 +76,7 @@ class Model:
     model: str = ""
     style: str = "auto"
     trust: Literal["base", "tuned"] = "base"
+    axis: Axis = field(default_factory=Axis)
     tokens: int = 768
     workers: int = 4
     timeout: float = 120.0
@@ -145,7 +161,8 @@ class Protocol:
     """judging: "match", whether it is the edit of the human reference instruction (the paper's); "open",
     whether it is a right one; "both". planted: share of the questions that judges are asked with the
     reference instruction itself, and as many with another question's, for their hit and false-alarm rates.
-    study: the STUDY.yaml of a user study, for Table 14. seed: of the intervals."""
+    study: the STUDY.yaml of a user study, for Table 14. studies: folders of `trainer study`, for Tables 3,
+    4/13 and 9 to 12. seed: of the intervals."""
 
     questions: Questions
     models: tuple[Model, ...]
@@ -156,6 +173,7 @@ class Protocol:
     asking: Asking = field(default_factory=Asking)
     humans: Humans | None = None
     study: str = ""
+    studies: tuple[str, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -170,6 +188,7 @@ class Protocol:
             ("models", [each.name for each in self.models]),
             ("models' files", [each.file.lower() for each in self.models]),
             ("judges", [each.title for each in self.judges]),
+            ("models' axes", [str(each.axis) for each in self.models if each.axis != Axis()]),
         ):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:

@@ -17,10 +17,11 @@ from ..evaluation.accuracy import Outcome
 from ..evaluation.judges import Judging
 from ..statistics import Interval
 from ..statistics import interval as share_interval
+from .ablations import ablations
 from .answers import Asked
 from .draws import Draws, holm, interval, p_value
 from .humans import Votes
-from .recipe import Protocol
+from .recipe import Axis, Protocol
 from .table import NONE, Table, number, percent, points
 from .verdicts import Planted, Said
 
@@ -113,6 +114,13 @@ def tables(board: Board) -> list[Table]:
     if board.evaluators:
         found += [table5(board), planted_table(board)]
     found += [agreement(board), groups(board)]
+    found += ablations(
+        [Path(each) for each in board.protocol.studies],
+        {each.name: each.axis for each in board.protocol.models if each.axis != Axis()},
+        board.outcomes,
+        {model: board.means[model, "average"] for model in board.outcomes},
+        board.draws,
+    )
     if board.protocol.study:
         found.append(table14(Path(board.protocol.study)))
     return [each for each in found if each.rows]
@@ -228,7 +236,8 @@ def agreement(board: Board) -> Table:
         if len(raters) > 1:
             table = list(raters.values())
             rows.append(["all people", str(int((sum(~np.isnan(e) for e in table) > 1).sum())),
-                         percent(_all_pairs(table)), f"Fleiss {_fleiss(table)}",
+                         percent(interval(draws.equal_pairs(table))),
+                         f"Fleiss {number(interval(draws.fleiss(table)))}",
                          number(interval(draws.alpha(table)))])  # fmt: skip
     judges = [each.title for each in board.evaluators if each.title != HUMANS]
     for name in judges:
@@ -347,21 +356,3 @@ def _unmalformed(board: Board) -> list[dict[str, Array]]:
         asked = ~np.array([each.malformed for each in row])
         found.append({e.title: np.where(asked, e.columns[model], np.nan) for e in board.evaluators})
     return found
-
-
-def _all_pairs(raters: Sequence[Array]) -> Interval:
-    equal = pairs = 0
-    for a, b in combinations(raters, 2):
-        both = ~np.isnan(a) & ~np.isnan(b)
-        pairs, equal = pairs + int(both.sum()), equal + int((a[both] == b[both]).sum())
-    return Interval(equal / pairs if pairs else np.nan, np.nan, np.nan)
-
-
-def _fleiss(raters: Sequence[Array]) -> str:
-    """Of the items with as many votes as most have."""
-    from ..statistics import agreement as counted
-
-    table = np.stack(list(raters), 1)
-    votes = [[(None, bool(v)) for v in row if not np.isnan(v)] for row in table]
-    found = counted(votes)
-    return NONE if found is None or found.fleiss is None else f"{found.fleiss:.3f}"

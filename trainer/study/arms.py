@@ -30,6 +30,7 @@ _ALONE = {"lambda_likelihood": 0.0, "lambda_ref": 0.0}
 _SFT: dict[str, Any] = {"kind": "sft", "lr": 2e-3}
 _KTO: dict[str, Any] = {"kind": "kto", "lr": 4e-3}
 
+SIZES = (100, 140, 300, 600)
 FEWER = ("unreflected", "two_step", "direct")  # of a trace's parts, as `Config.parts` has them
 
 ARMS: dict[str, dict[str, Any]] = {
@@ -49,8 +50,12 @@ ARMS: dict[str, dict[str, Any]] = {
         for value in (0.5, 0.75, 1.0, 1.5, 2.0)
     },
     **{f"gamma {value:g}": {**_KTO, "kto": {"gamma": value}} for value in (0.05, 0.1, 0.2, 0.3, 0.5)},
-    **{f"SFT, {value} rows": {**_SFT, "data": {"rows": value}} for value in (150, 600)},
-    **{f"RKTO, {value} rows": {**_OURS, "data": {"rows": value}} for value in (150, 600)},
+    # The paper's 5, 7, 15 and 30 thousand, in hundreds of those of the recipe tiny.
+    **{
+        f"{arm}, {value} rows": {**settings, "data": {"rows": value}}
+        for arm, settings in (("SFT", _SFT), ("KTO", _KTO), ("RKTO", _OURS))
+        for value in SIZES
+    },
     "RKTO, without R_eff": _with(
         _PAPER, {"alpha": 1.0, "reinforce": "none"}, rewards={"similarity": "none"}, lr=2e-3
     ),
@@ -103,7 +108,13 @@ STUDIES: dict[str, tuple[str, ...]] = {
     "mc": (BASE, "K = 1", "K = 2", "K = 3", "K = 4", "K = 8"),
     "alpha": (BASE, *(f"alpha ratio {value:g}" for value in (0.5, 0.75, 1.0, 1.5, 2.0))),
     "gamma": (BASE, *(f"gamma {value:g}" for value in (0.05, 0.1, 0.2, 0.3, 0.5))),
-    "size": (BASE, "SFT, 150 rows", "RKTO, 150 rows", "SFT, 600 rows", "RKTO, 600 rows"),
+    "size": (
+        BASE,
+        "KTO, 100 rows",
+        *(f"RKTO, {value} rows" for value in SIZES),
+        "SFT, 100 rows",
+        "SFT, 600 rows",
+    ),
     "terms": (
         BASE,
         "lambda 0.2",

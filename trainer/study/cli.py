@@ -34,6 +34,7 @@ from ..report.progress import Log
 from .arms import ARMS, BASE, SAME_STEPS, STUDIES
 from .figure import figures
 from .page import page
+from .results import RESULT, measured, read
 
 PROBE = 2  # steps of which an arm's price is taken
 
@@ -54,7 +55,7 @@ class Job:
 
     @property
     def result(self) -> Path:
-        return Path(self.folder) / "result.json"
+        return Path(self.folder) / RESULT
 
     def config(self) -> Config:
         """The run's recipe: the shared stage, then the arm's own."""
@@ -102,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
             folder = str(out / f"{arm.replace(' ', '-').replace('/', '-')}-{seed}")
             jobs.append(Job(arm, seed, steps, folder, recipe, args.questions, lamp, split))
     for job in jobs:
-        known = _read(job.result)["job"] if job.result.is_file() else None
+        known = read(job.result)["job"] if job.result.is_file() else None
         if known is not None and known != json.loads(json.dumps(asdict(job))):
             raise ConfigError(
                 f"{job.folder} holds a run of another study; choose another --out, or delete it"
@@ -112,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
     with _pool(min(args.jobs, len(waiting))) as pool:
         for number, text in enumerate(pool.map(_run, waiting), 1):
             print(f"{number} of {len(waiting)}: {text}", flush=True)
-    results = [_read(job.result) for job in jobs]
+    results = [read(job.result) for job in jobs]
     text = page(args.study, results, budget, recipe)
     by_arm: dict[str, list[Path]] = defaultdict(list)
     for job in jobs:
@@ -136,17 +137,6 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         ) from error
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """What an earlier run of the study wrote. Raises ConfigError."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(value, dict) and (path.name != "result.json" or {"job", "outcomes"} <= value.keys()):
-            return value
-    except (ValueError, RecursionError):
-        pass
-    raise ConfigError(f"{path} is not what a study writes; delete it, and it is made again")
-
-
 def _run(job: Job) -> str:
     """Trains, asks and writes the job's result."""
     import torch
@@ -163,6 +153,8 @@ def _run(job: Job) -> str:
         log.close()
     # Of all its pieces, where it was stopped: steps that were done again count once.
     tokens = float(sum(event["tokens"] for event in read_history(folder).steps if event["stage"] == 1))
+    second = config.phases[1] if job.arm != BASE else None
+    weighed = second.rkto.lambda_ref if second and second.rkto.reflection_as == "loss" else 0.0
     state = States(folder / "state", json.loads(config.identity), complete=completed).newest()
     trained, cpu = state.progress.cpu_seconds if state else 0.0, time.process_time()
     answer, count, parts = load(config.model.base, adapter)
@@ -173,6 +165,7 @@ def _run(job: Job) -> str:
         "outcomes": [asdict(each) for each in outcomes],
         "tokens": tokens,
         "cpu_seconds": trained + time.process_time() - cpu,
+        **measured(folder, weighed),
     }
     fresh = job.result.with_suffix(".tmp")
     fresh.write_text(json.dumps(value), encoding="utf-8")
@@ -183,7 +176,7 @@ def _run(job: Job) -> str:
 
 def _prices(path: Path, arms: tuple[str, ...], recipe: dict[str, Any], jobs: int) -> dict[str, float]:
     """Tokens forwarded in a step of each arm's second stage, by running a few of them."""
-    known: dict[str, float] = _read(path) if path.is_file() else {}
+    known: dict[str, float] = read(path) if path.is_file() else {}
     if not all(isinstance(price, (int, float)) and price > 0 for price in known.values()):
         raise ConfigError(f"{path}: expected numbers of tokens above 0; delete it, and it is measured again")
     wanted = [arm for arm in arms if arm not in (BASE, *SAME_STEPS) and arm not in known]

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..evaluation.accuracy import Outcome, difference, summary
 from ..statistics import Interval
+from .results import mean, outcomes_of
 
 Result = Mapping[str, Any]
 
@@ -23,8 +24,8 @@ def page(study: str, results: Sequence[Result], budget: float, recipe: Mapping[s
         f"# {study}: {seeds} seeds, {asked} each, {budget / 1e6:.2f} M tokens an arm",
         "",
         f"| arm | exact | seeds | over {arms[0]} | mask IoU | malformed | "
-        "mended | spoilt | steps | tokens, M | CPU s |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "mended | spoilt | R_reflect | s a step | steps | tokens, M | CPU s |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for arm in arms:
         values = summary(outcomes[arm])[0].values
@@ -36,7 +37,8 @@ def page(study: str, results: Sequence[Result], budget: float, recipe: Mapping[s
         lines.append(
             f"| {arm} | {_shown(values['exact'])} | {each} | {over} | {_shown(values['iou'])} | "
             f"{values['malformed'].mean:.3f} | {_reflected(outcomes[arm], False)} | "
-            f"{_reflected(outcomes[arm], True)} | {job['steps'] or ''} | {tokens:.2f} | {cpu:.0f} |"
+            f"{_reflected(outcomes[arm], True)} | {_number(by_arm[arm], 'reflection')} | "
+            f"{_number(by_arm[arm], 'step_seconds')} | {job['steps'] or ''} | {tokens:.2f} | {cpu:.0f} |"
         )
     lines += ["", "Differences of every two arms, exact, paired by question:", ""]
     lines += ["| | " + " | ".join(arms[1:]) + " |", "|---" * len(arms) + "|"]
@@ -55,7 +57,8 @@ def page(study: str, results: Sequence[Result], budget: float, recipe: Mapping[s
         "how much other seeds would differ is seen in the seeds' own column. Tokens: forwarded through the "
         "language model in the second stage, by policy, reference, sampling and embedding together; "
         "mended: of the traces whose intermediate was wrong, how many end right; spoilt: of those whose "
-        "intermediate was right, how many end wrong. "
+        "intermediate was right, how many end wrong; R_reflect: Eq. 11, in the last quarter of the steps, "
+        "where the loss has it; s a step: of the second stage. "
         "CPU seconds: of the run's process, in the steps of both stages and while it answers the questions; "
         "loading, and what comes after a stage's last step, are not counted.",
         f"Data: {recipe['data']}; first stage: {first}; second: {second}.",
@@ -64,7 +67,13 @@ def page(study: str, results: Sequence[Result], budget: float, recipe: Mapping[s
 
 
 def _outcomes(result: Result) -> list[Outcome]:
-    return [Outcome(**each) for each in result["outcomes"]]
+    return outcomes_of(result)
+
+
+def _number(results: Sequence[Result], name: str) -> str:
+    """Mean over the seeds; of runs of an older version there is none."""
+    known = [result[name] for result in results if result.get(name) is not None]
+    return f"{mean(known):.3f}" if known else "-"
 
 
 def _reflected(outcomes: Sequence[Outcome], first: bool) -> str:

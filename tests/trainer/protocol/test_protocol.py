@@ -77,6 +77,7 @@ def test_from_answers_to_tables(server: Panel, tmp_path: Path, capsys: pytest.Ca
     command, out = written(tmp_path, server), tmp_path / "out"
     assert main([*command, "--only", "tables"]) == 2
     assert "answers are not there yet" in capsys.readouterr().err and not server.asked
+    command.append("models.0.axis.lambda_ref=0.2")
     assert main([*command, "--dry-run"]) == 0
     assert "12 answers to come" in capsys.readouterr().out and not server.asked
     assert main(command) == 0
@@ -100,7 +101,10 @@ def test_from_answers_to_tables(server: Panel, tmp_path: Path, capsys: pytest.Ca
     assert [row["kind"].split(" ")[0] for row in first] == ["100.0", "100.0"]
     agreed = {row["who"]: row for row in rows(out, "agreement")}
     assert agreed["exact judge, humans"]["Cohen's kappa"].startswith("1.000")
-    assert agreed["all people"]["equal"] == "100.0"
+    assert agreed["all people"]["equal"] == "100.0 [100.0, 100.0]"
+    ninth = {row["lambda_ref"]: row for row in rows(out, "table9")}
+    assert ninth["0.2"]["models"] == first[0]["average"] and ninth["0.5"]["models"] == "-"
+    assert ninth["0.2"]["spoilt"].startswith("0.0 ["), "what was right at first stays right"
     sure = {row["evaluator"]: row for row in rows(out, "planted")}
     assert set(sure) == {"exact judge", "kind (!)", "humans"}
     assert sure["kind (!)"]["says YES to wrong ones"].startswith("100.0")

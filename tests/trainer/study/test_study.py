@@ -74,7 +74,7 @@ def test_arms_say_what_they_change() -> None:
     ratio = _config(recipe, "alpha ratio 1.5", 1, 0, "o").phases[1].kto
     assert ratio.alpha_desired / ratio.alpha_undesired == 1.5
     assert _config(recipe, "gamma 0.05", 1, 0, "o").phases[1].kto.gamma == 0.05
-    assert _config(recipe, "SFT, 150 rows", 1, 0, "o").data[0].rows == 150
+    assert _config(recipe, "SFT, 100 rows", 1, 0, "o").data[0].rows == 100
     paper = _config(recipe, "RKTO, the paper's", 1, 0, "o").phases[1]
     assert (paper.rkto.lambda_ref, paper.rewards.similarity) == (0.2, "cosine")
 
