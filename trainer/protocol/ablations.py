@@ -208,9 +208,9 @@ def _table(
         "Percent right, with 95 % intervals of 10,000 draws of the questions; differences paired. models: "
         "this protocol's, the average of its evaluators; study: the world in miniature, exact, seeds "
         f"averaged. From the mask's IoU on it is the {'study' if study else 'models'}. mended: of the traces "
-        "whose intermediate was wrong, the share that ends right; spoilt: of those whose intermediate was right, "
-        "the share that ends wrong. paper: EVLM (arXiv 2412.10566v2), other questions and judges. -: not "
-        "measured.",
+        "whose intermediate was wrong, the share that ends right; spoilt: of those whose intermediate was "
+        "right, the share that ends wrong. paper: EVLM (arXiv 2412.10566v2), other questions and judges. -: "
+        "not measured.",
         *ablation.notes,
     ]
     return Table(ablation.name, ablation.title, head, table, notes=notes)
