@@ -104,7 +104,7 @@ def test_from_answers_to_tables(server: Panel, tmp_path: Path, capsys: pytest.Ca
     assert agreed["all people"]["equal"] == "100.0 [100.0, 100.0]"
     ninth = {row["lambda_ref"]: row for row in rows(out, "table9")}
     assert ninth["0.2"]["models"] == first[0]["average"] and ninth["0.5"]["models"] == "-"
-    assert ninth["0.2"]["spoilt"].startswith("0.0 ["), "what was right at first stays right"
+    assert ninth["0.2"]["spoilt"] == "-", "no intermediate of the script was right"
     sure = {row["evaluator"]: row for row in rows(out, "planted")}
     assert set(sure) == {"exact judge", "kind (!)", "humans"}
     assert sure["kind (!)"]["says YES to wrong ones"].startswith("100.0")
