@@ -64,6 +64,12 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--judge", nargs=2, metavar=("URL", "MODEL"), help="a model at an OpenAI-compatible endpoint"
     )
+    parser.add_argument(
+        "--clip",
+        type=Path,
+        metavar="FOLDER",
+        help="pairs: a CLIP on this disk, for the score of edited picture and caption",
+    )
     parser.add_argument("--generate-only", action="store_true", help="the pictures alone")
     parser.add_argument("--judge-only", action="store_true", help="no pictures; those must be there")
     parser.add_argument("--limit", type=int, metavar="N", help="N items, stratified, drawn by --seed")
@@ -85,7 +91,13 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("--comfyui and --workflow: expected both or none")
     if not options.data.is_dir():
         raise ConfigError(f"--data {str(options.data)!r:.120}: expected a folder")
-    bench = bench_of(options.bench, options.as_published)
+    bench: Any = bench_of(options.bench, options.as_published)
+    if options.clip is not None:
+        if not hasattr(bench, "clip"):
+            raise ConfigError(f"--clip: {bench.name} has no CLIP score; pairs has")
+        from .clip_score import ClipScore
+
+        bench.clip = ClipScore(options.clip)
     items = bench.items(options.data, options.out / WORK / "originals")
     items = chosen(items, options.limit, options.seed)
     models = _models(options, bench)

@@ -1,15 +1,17 @@
 """Benchmarks that need no judge: the edited picture against the one that is known to be right.
 
-pairs: DATA/pairs.jsonl, {original, edited, instruction, ...} as `data make` takes a folder's. reasonedit:
-SmartEdit's ReasonEdit set, six folders and their lists of instructions.
+pairs: DATA/pairs.jsonl, {original, edited, instruction, ...} as `data make` takes a folder's, with a caption
+and a scenario where there are any. reasonedit: SmartEdit's ReasonEdit set, six folders and their lists of
+instructions.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,16 +33,24 @@ FOLDERS = {
 SIDE = 256  # pixels a side, of ReasonEdit's figures
 _SCALE = "1: yes; 0: no."
 _ALIGNED = "Does the second picture show what the instruction asks for, done to the right thing?"
+_FOLLOWS = (
+    "The first picture is a scene, and the words tell what happens, or what is asked. Does the second "
+    "picture show what would follow?"
+)
+SAMPLES = 5  # answers to that, of which the share of yes counts
 
 
 class Pairs:
     """L1 and L2 between the edited picture and the right one, in shares of the range, at the right one's
-    size."""
+    size. clip: measures picture and caption, where a line has one. With a judge: Ins-Align (of SmartEdit,
+    where people say it) and MLLM score (of EditWorld, whose words are not published; these are ours)."""
 
     name = "pairs"
 
     def __init__(self, as_published: bool = False) -> None:
         self.as_published = as_published
+        self.clip: Callable[[Path, str], float] | None = None
+        self.judged = False  # until a judge has answered
 
     def items(self, folder: Path, work: Path) -> list[Item]:
         file = folder / "pairs.jsonl"
@@ -61,10 +71,10 @@ class Pairs:
             found.append(
                 Item(
                     f"{number:05d}",
-                    str(data.get("edit_type") or "all"),
+                    str(data.get("scenario") or data.get("edit_type") or "all"),
                     (inside_of(folder, shown),),
                     prompt,
-                    {"right": inside_of(folder, right)},
+                    {"right": inside_of(folder, right), "caption": _caption(data)},
                 )
             )
         if not found:
@@ -75,25 +85,46 @@ class Pairs:
         return Path(model) / f"{item.id}.png"
 
     def asks(self, item: Item, edited: Path) -> dict[str, Ask]:
-        return {}
+        shown = (f"Instruction: {item.prompt}", item.originals[0], edited, _SCALE)
+        follows = {
+            f"follows {turn}": Ask((_FOLLOWS, *shown), ("follows",), 0, 1, repeat=turn, sampled=True)
+            for turn in range(SAMPLES)
+        }
+        return {"aligned": Ask((_ALIGNED, *shown), ("aligned",), 0, 1), **follows}
 
     def measure(self, item: Item, edited: Path) -> dict[str, float]:
         """Without a judge."""
         right = load_picture(item.more["right"])
         made = resized(load_picture(edited), right.shape[1:3])
         apart = (made[..., :3] - right[..., :3]).double()
-        return {"l1": float(apart.abs().mean()), "l2": float((apart**2).mean())}
+        found = {"l1": float(apart.abs().mean()), "l2": float((apart**2).mean())}
+        if self.clip is not None and item.more["caption"]:
+            found["clip"] = self.clip(edited, item.more["caption"])
+        return found
 
     def score(self, item: Item, answers: Answers) -> dict[str, float]:
-        return dict(answers)
+        found = {"aligned": answers["aligned"]} if "aligned" in answers else {}
+        yes = [value for name, value in answers.items() if name.startswith("follows")]
+        self.judged |= bool(answers)
+        return {**found, **({"follows": sum(yes) / len(yes)} if yes else {})}
 
     def figures(self, items: Sequence[Item]) -> list[Figure]:
         kinds = list(dict.fromkeys(item.stratum for item in items))
-        return [
-            Figure("L1", "l1", places=4),
-            Figure("L2", "l2", places=4),
-            *(Figure(f"L1, {each}", "l1", (each,), places=4) for each in kinds if len(kinds) > 1),
+        columns = [("L1", "l1"), ("L2", "l2")]
+        columns += [("CLIP score", "clip")] * (self.clip is not None)
+        columns += [("Ins-Align", "aligned"), ("MLLM score", "follows")] * self.judged
+        found = [Figure(title, value, places=4) for title, value in columns]
+        by_kind = [each for each in columns if each[0] != "L2"] if len(kinds) > 1 else []
+        found += [
+            Figure(f"{title}, {each}", value, (each,), places=4) for title, value in by_kind for each in kinds
         ]
+        return found
+
+
+def _caption(data: dict[str, Any]) -> str:
+    """What the edited picture should show, in words, under the names that sets have for it."""
+    said = (data.get(name) for name in ("caption", "target_caption", "edited_caption"))
+    return next((each.strip() for each in said if isinstance(each, str) and each.strip()), "")
 
 
 class ReasonEdit:

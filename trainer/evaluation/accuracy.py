@@ -11,9 +11,9 @@ What a model says and what that is worth are apart: `judge` takes any text, so a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,8 +31,10 @@ from .questions import Question
 Answerer = Callable[[Sequence[Request]], list[str]]
 """Requests -> the texts that answer them, in order."""
 
-METRICS = ("exact", "targets", "iou", "malformed", "tokens")
-_SHARES = ("exact", "targets", "malformed")  # each yes or no
+PAINTED = ("right", "scene")  # of pictures, where the plans were carried out
+METRICS = ("exact", "targets", "iou", "malformed", "tokens", *PAINTED)
+GROUPS = ("scenario", "rule", "wording", "kind", "premise")  # of hypothetical questions
+_SHARES = ("exact", "targets", "malformed", *PAINTED)  # each yes or no
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class Outcome:
     the true one, 0..1, 0 for a malformed one; None where there is no true mask. malformed: not a trace in its
     exact form, so nothing in it counts. tokens: length of the text. instruction: the plan's, "" where
     malformed. first: whether the intermediate, before the reflection, was the right instruction already; None
-    where there is none.
+    where there is none. groups: the question's. right, scene: whether the painted picture is right where it
+    was to change, and everywhere; None where nothing was painted.
     """
 
     id: str
@@ -57,12 +60,15 @@ class Outcome:
     instruction: str
     text: str
     first: bool | None = None
+    groups: Mapping[str, str] = field(default_factory=dict)
+    right: bool | None = None
+    scene: bool | None = None
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the table. group: "all", "edit type" or "category". values: by the names in METRICS; those
-    that no question has are missing."""
+    """One line of the table. group: "all", "edit type", "category" or one of GROUPS. values: by the
+    names in METRICS; those that no question has are missing."""
 
     group: str
     name: str
@@ -125,11 +131,12 @@ def judge(
         instruction=plan.instruction if plan else "",
         text=text,
         first=before == question.instruction if before else None,
+        groups=dict(question.groups),
     )
 
 
 def summary(outcomes: Sequence[Outcome], seed: int = 0) -> list[Line]:
-    """All outcomes, then by edit type and by input category, each mean with its interval.
+    """All outcomes, then by edit type, input category and the questions' groups, each mean with its interval.
 
     Outcomes of one question in several runs count as one observation (see `statistics.interval`). Raises
     ConfigError where there are none.
@@ -137,11 +144,18 @@ def summary(outcomes: Sequence[Outcome], seed: int = 0) -> list[Line]:
     if not outcomes:
         raise ConfigError("no outcomes: nothing was asked")
     lines = [_line("all", "all", outcomes, seed)]
-    for group, field, order in (("edit type", "edit_type", tuple(MIX)), ("category", "category", CATEGORIES)):
-        names = {getattr(outcome, field) for outcome in outcomes}
+    for group, name_of, order in (
+        ("edit type", "edit_type", tuple(MIX)),
+        ("category", "category", CATEGORIES),
+    ):
+        names = {getattr(outcome, name_of) for outcome in outcomes}
         known = [name for name in order if name in names]
         for name in [*known, *sorted(names - set(known))]:
-            some = [outcome for outcome in outcomes if getattr(outcome, field) == name]
+            some = [outcome for outcome in outcomes if getattr(outcome, name_of) == name]
+            lines.append(_line(group, name, some, seed))
+    for group in GROUPS:
+        for name in dict.fromkeys(sorted(each.groups[group] for each in outcomes if group in each.groups)):
+            some = [outcome for outcome in outcomes if outcome.groups.get(group) == name]
             lines.append(_line(group, name, some, seed))
     return lines
 

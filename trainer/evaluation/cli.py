@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from evlm.errors import ConfigError
 
+from ..world.mix import Mix
 from ..world.scene import SPLITS
 
 if TYPE_CHECKING:
@@ -44,6 +45,20 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         metavar="L",
         help="the world's pictures under a warm lamp, 0 to 1: 0.5 is what the recipe tiny learns",
+    )
+    parser.add_argument(
+        "--whatif",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of the world's questions that name a cause, 0 to 1: by scenario, rule, wording, premise",
+    )
+    parser.add_argument(
+        "--paint",
+        nargs="*",
+        metavar="MODEL",
+        help="carry the plans out (bundled, or models as `evlm edit --models` takes them) and read the "
+        "pictures: right where they were to change, and everywhere",
     )
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="a dataset's questions, not the world's")
     parser.add_argument(
@@ -80,9 +95,15 @@ def run(options: argparse.Namespace) -> int:
         check_folder("--out", options.out)
     questions = _questions(options)
     panel = _panel(options)
+    painter = _painter(options)
     answer, tokens, parts = accuracy.load(options.base, options.adapter, options.tokens)
     with _bar(len(questions), "answers") as bar:
         outcomes = accuracy.evaluate(answer, questions, tokens, bar.update, parts=parts)
+    if painter is not None:
+        from .painted import paint
+
+        with _bar(len(questions), "pictures") as bar:
+            outcomes = paint(painter, questions, outcomes, bar.update, parts)
     lines = accuracy.summary(outcomes, options.seed)
     text = f"{_title(options, len(questions))}\n\n{results.table(lines)}\n"
     print(text, end="")
@@ -112,10 +133,24 @@ def _questions(options: argparse.Namespace) -> list[Question]:
 
     if not 0 <= options.lamp <= 1 or (options.lamp and options.data is not None):
         raise ConfigError(f"--lamp {options.lamp:g}: expected 0 to 1, and 0 for a dataset")
+    if options.whatif and options.data is not None:
+        raise ConfigError(f"--whatif {options.whatif:g}: of the world alone; a dataset is taken as it is")
+    if options.paint is not None and options.data is not None:
+        raise ConfigError("--paint: the reader knows the world's pictures alone; leave out --data")
     if options.data is not None:
         return dataset_questions(options.data, options.rows, options.seed, options.split)
     rows = ROWS if options.rows is None else options.rows
-    return world_questions(rows, options.seed, options.split, options.lamp)
+    mix = Mix(whatif=options.whatif) if options.whatif else None
+    return world_questions(rows, options.seed, options.split, options.lamp, mix)
+
+
+def _painter(options: argparse.Namespace) -> Any:
+    """What carries plans out; None where nothing is painted. Raises ModelError."""
+    if options.paint is None:
+        return None
+    from .painted import load
+
+    return load(options.paint or ["bundled"])
 
 
 def _panel(options: argparse.Namespace) -> Panel | None:
@@ -135,7 +170,8 @@ def _panel(options: argparse.Namespace) -> Panel | None:
 def _title(options: argparse.Namespace, count: int) -> str:
     model = str(options.base) + (f" with {options.adapter}" if options.adapter else "")
     lamp = f" under a lamp of {options.lamp:g}" if options.lamp else ""
-    where = f"dataset {options.data}" if options.data else f"world{lamp}"
+    causes = f", {options.whatif:.0%} of them causes," if options.whatif else ""
+    where = f"dataset {options.data}" if options.data else f"world{lamp}{causes}"
     return (
         f"{model}: {count:,} questions of the {where}, split {options.split}, seed {options.seed}; each mean "
         "with its 95 % interval"

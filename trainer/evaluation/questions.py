@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -25,6 +25,7 @@ from ..world.questions import CATEGORIES, ask
 from ..world.questions import Question as WorldQuestion
 from ..world.rows import to_request
 from ..world.scene import SPLITS
+from ..world.whatif.question import WhatIf
 
 _GOLDEN = (5**0.5 - 1) / 2
 
@@ -34,7 +35,9 @@ class Question:
     """A question with its right answer.
 
     id: the same in every evaluation that asks it. request, mask: make its pictures when they are needed; the
-    mask is [H, W] or [1, H, W], None where the whole picture may change or nobody drew one.
+    mask is [H, W] or [1, H, W], None where the whole picture may change or nobody drew one. groups: of a
+    hypothetical question its scenario, rule, wording, kind and premise. asked: the world's question, which
+    its reader needs.
     """
 
     id: str
@@ -44,6 +47,8 @@ class Question:
     targets: tuple[str, ...]
     request: Callable[[], Request]
     mask: Callable[[], Tensor | None]
+    groups: Mapping[str, str] = field(default_factory=dict)
+    asked: WorldQuestion | None = None
 
 
 def world_questions(
@@ -158,7 +163,21 @@ def _of_world(name: str, asked: WorldQuestion, lamp: float) -> Question:
         edit.targets,
         partial(_seen, asked, lamp),
         partial(_region, asked),
+        _groups(asked),
+        asked,
     )
+
+
+def _groups(asked: WorldQuestion) -> dict[str, str]:
+    if not isinstance(asked, WhatIf):
+        return {}
+    return {
+        "scenario": asked.scenario,
+        "rule": asked.form,
+        "wording": "never in training" if asked.unseen else "as in training",
+        "kind": "held out" if asked.held_out else "practised",
+        "premise": "changes nothing" if asked.null else "changes something",
+    }
 
 
 def _seen(asked: WorldQuestion, lamp: float) -> Request:
@@ -179,6 +198,7 @@ def _of_row(row: Row, folder: Path) -> Question:
         row.targets,
         partial(row.request, folder),
         partial(row.true_mask, folder),
+        {name: str(row.meta[name]) for name in ("scenario", "rule") if row.meta.get(name)},
     )
 
 

@@ -15,7 +15,7 @@ from evlm.errors import RecordError
 from evlm.files.pictures import write_atomically
 
 from ..statistics import Interval, cohen_kappa, fleiss_kappa, interval, percent_agreement
-from .accuracy import METRICS, Line, Outcome
+from .accuracy import METRICS, PAINTED, Line, Outcome
 from .judges import Verdict
 from .questions import Question
 
@@ -25,6 +25,8 @@ TITLES = {
     "iou": "mask IoU",
     "malformed": "malformed",
     "tokens": "tokens",
+    "right": "picture right",
+    "scene": "all of it right",
 }
 
 
@@ -76,14 +78,16 @@ def table(lines: Sequence[Line]) -> str:
 
 
 def cells(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
-    """The summary as a head and rows of text."""
-    head = ["", "questions", *(TITLES[metric] for metric in METRICS)]
+    """The summary as a head and rows of text; what no line has, of pictures, has no column."""
+    known = {name for line in lines for name in line.values}
+    shown = [metric for metric in METRICS if metric in known or metric not in PAINTED]
+    head = ["", "questions", *(TITLES[metric] for metric in shown)]
     rows, group = [], ""
     for line in lines:
         if line.group not in ("all", group):
             group = line.group
             rows.append([f"by {group}", *[""] * (len(head) - 1)])
-        values = [_cell(line.values.get(metric), 1 if metric == "tokens" else 3) for metric in METRICS]
+        values = [_cell(line.values.get(metric), 1 if metric == "tokens" else 3) for metric in shown]
         rows.append([line.name, f"{line.questions:,}", *values])
     return head, rows
 
@@ -141,7 +145,7 @@ def read_csv(file: Path) -> list[Line]:
     """The lines of a file that `csv_text` made. Raises RecordError where it is none."""
     try:
         reader = csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"), newline=""))
-        if reader.fieldnames != _COLUMNS:
+        if reader.fieldnames not in (_COLUMNS, _COLUMNS[: -len(PAINTED) * len(_ENDS)]):  # older ones
             raise ValueError(f"other columns: {reader.fieldnames!s:.80}")
         return [_from_csv(row) for row in reader]
     except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
@@ -174,6 +178,8 @@ def answer_lines(
             "iou": outcome.iou,
             "malformed": outcome.malformed,
             "tokens": outcome.tokens,
+            **({"groups": dict(outcome.groups)} if outcome.groups else {}),
+            **({} if outcome.right is None else {"picture_right": outcome.right, "all_right": outcome.scene}),
         }
         if verdicts:
             data["judges"] = {name: _said(each[at]) for name, each in verdicts.items()}
@@ -205,7 +211,7 @@ def _from_csv(row: Mapping[str, str]) -> Line:
     values = {
         metric: Interval(*(float(row[metric + end] or "nan") for end in _ENDS))
         for metric in METRICS
-        if row[metric]
+        if row.get(metric)
     }
     return Line(row["group"], row["name"], int(row["questions"]), values)
 

@@ -1,0 +1,122 @@
+"""Pairs: the CLIP score of a folder, and what judges say of what follows; by scenario."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from bench_servers import Local, judging
+from PIL import Image
+
+from trainer.__main__ import main
+from trainer.bench.clip_score import ClipScore
+from trainer.bundle.tokens import clip_tokenizer
+
+SCENARIOS = ("physical", "story", "physical", "story")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
+
+    folder = tmp_path_factory.mktemp("clip")
+    tokenizer = clip_tokenizer({"red", "blue", "thing"}, 16, pad="<|endoftext|>")
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    text = {**small, **ends, "vocab_size": len(tokenizer), "max_position_embeddings": 16}
+    config = CLIPConfig(
+        text_config=text, vision_config={**small, "image_size": 32, "patch_size": 8}, projection_dim=16
+    )
+    torch.manual_seed(0)
+    CLIPModel(config).save_pretrained(folder)
+    sizes = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    CLIPProcessor(CLIPImageProcessor(**sizes), tokenizer).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    for name, colour in (("red", (220, 20, 20)), ("blue", (20, 20, 220))):
+        Image.new("RGB", (40, 40), colour).save(tmp_path / f"{name}.png")
+    lines = [
+        {"original": "blue.png", "edited": "red.png", "instruction": f"what if {n}", "scenario": scenario}
+        for n, scenario in enumerate(SCENARIOS)
+    ]
+    lines[0]["caption"], lines[1]["target_caption"] = "red thing", "red thing " * 40
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return tmp_path
+
+
+@pytest.fixture
+def judge(monkeypatch: pytest.MonkeyPatch) -> Iterator[Local]:
+    monkeypatch.setenv("EVLM_ALLOW_PRIVATE_ENDPOINTS", "1")
+
+    def answer(words: str, shown: list[np.ndarray]) -> str:
+        """Yes where the last picture is red; of what follows, every other time."""
+        name = "follows" if '"follows"' in words else "aligned"
+        red = shown[-1][..., 0].mean() > 200
+        turns.append(name)
+        return json.dumps({name: int(red and (name == "aligned" or turns.count(name) % 2 == 0))})
+
+    turns: list[str] = []
+    server = Local(judging(answer))
+    yield server
+    server.close()
+
+
+def table(out: Path) -> dict[str, dict[str, str]]:
+    with open(out / "tables" / "pairs.csv", newline="") as file:
+        return {row["model"]: row for row in csv.DictReader(file)}
+
+
+def value(cell: str) -> float:
+    return float(cell.split(" ")[0])
+
+
+def test_the_score_is_clips_own_cosine(clip: Path, pairs: Path) -> None:
+    from transformers import CLIPModel, CLIPProcessor
+
+    model, processor = CLIPModel.from_pretrained(clip), CLIPProcessor.from_pretrained(clip)
+    picture = Image.open(pairs / "red.png")
+    given = processor(text=["red thing"], images=[picture], return_tensors="pt")
+    with torch.no_grad():
+        out = model(**given)  # CLIP's logits are cosines times the scale
+    scale = float(model.logit_scale.detach().exp())
+    assert ClipScore(clip)(pairs / "red.png", "red thing") == pytest.approx(
+        float(out.logits_per_image[0, 0]) / scale, abs=1e-5
+    )
+
+
+def test_scores_by_scenario(clip: Path, pairs: Path, judge: Local, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["bench", "pairs", "--data", str(pairs), "--out", str(out), "--clip", str(clip)]
+    red = tmp_path / "red"
+    red.mkdir()
+    for at in range(4):
+        Image.open(pairs / "red.png").save(red / f"{at:05d}.png")
+    words += ["--edits", f"red={red}", "--judge", f"{judge.url}/v1", "m"]
+    assert main(words) == 0
+    found = table(out)
+    assert value(found["red"]["Ins-Align"]) == 1 and value(found["copy"]["Ins-Align"]) == 0
+    assert 0 < value(found["red"]["MLLM score"]) < 1 and value(found["copy"]["MLLM score"]) == 0
+    assert {f"Ins-Align, {each}" for each in SCENARIOS} <= set(found["red"])
+    one, two = (value(found["red"][f"CLIP score, {each}"]) for each in ("physical", "story"))
+    # a line without a caption counts in no mean; each scenario has one with
+    assert value(found["red"]["CLIP score"]) == pytest.approx((one + two) / 2, abs=1e-3)
+    asked = len(judge.seen)
+    assert main(words) == 0 and len(judge.seen) == asked  # answers are kept
+
+
+def test_a_folder_without_clip_and_a_bench_without_the_score(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["bench", "pairs", "--data", str(pairs), "--out", str(tmp_path / "o"), "--clip", str(pairs)]
+    assert main(words) == 2
+    assert "no CLIP with its processor" in capsys.readouterr().err
+    assert main(["bench", "rise", *words[2:]]) == 2
+    assert "has no CLIP score" in capsys.readouterr().err
