@@ -64,7 +64,9 @@ class _Silent:
         raise AssertionError("the plan was given")
 
 
-def _painted(pipeline: Any, question: Question, asked: WorldQuestion, outcome: Outcome, parts: Sequence[str]) -> Verdict:
+def _painted(
+    pipeline: Any, question: Question, asked: WorldQuestion, outcome: Outcome, parts: Sequence[str]
+) -> Verdict:
     request = question.request()
     try:
         trace = parse(outcome.text, repair=False, parts=parts)
