@@ -148,7 +148,7 @@ def values_of(picture: Tensor, form: ClipForm) -> np.ndarray:
     import numpy as np
 
     full, kind = (65535, np.uint16) if form.deep else (255, np.uint8)
-    values = (picture[..., : 3 + form.alpha] * full).round().clamp(0, full)
+    values = (picture[..., : 3 + form.alpha] * full).round_().clamp_(0, full)
     return values.numpy().astype(kind)
 
 

@@ -45,7 +45,7 @@ class Backbone:
     """A loaded model. `model` is the transformers module (in eval mode), `quantized` says that it cannot
     move; `tuned`, that it knows the form, and `trust`, whether it was trained on masks (`Plan.trust`).
     `boxes`: the form in which one that was not tuned writes a box. `temperature` is that of its confidence,
-    where one was fitted (`confidence.confidence`)."""
+    where one was fitted (`confidence.confidence`), of a second look at every plan if `second_look` says so."""
 
     model: nn.Module
     processor: Any
@@ -59,6 +59,7 @@ class Backbone:
     trust: Trust = "tuned"
     boxes: BoxForm = OWN
     temperature: float | None = None
+    second_look: bool = False
 
     @property
     def request_style(self) -> PromptStyle:
@@ -117,6 +118,7 @@ def load_backbone(
         boxes=boxes,
         trust="tuned" if (meta and meta.mask_codec) or "mask_codec" in notes else "base",
         temperature=_temperature(folder, notes) if meta is None else None,
+        second_look=_second_look(folder, notes) and meta is None,
     )
 
 
@@ -136,6 +138,16 @@ def _temperature(folder: Path, notes: Mapping[str, Any]) -> float | None:
     if not number or not 0 < value < math.inf:
         raise ModelError(f"{folder / 'evlm.json'}: confidence_temperature {value!r:.40}, expected above 0")
     return float(value)
+
+
+def _second_look(folder: Path, notes: Mapping[str, Any]) -> bool:
+    value = notes.get("second_look", False)
+    if not isinstance(value, bool) or (value and "confidence_temperature" not in notes):
+        raise ModelError(
+            f"{folder / 'evlm.json'}: second_look {value!r:.40}, expected true or false, and a "
+            "confidence_temperature that was fitted with it"
+        )
+    return value
 
 
 def open_processor(source: str | Path, max_pixels: int | None = None, min_pixels: int | None = None) -> Any:

@@ -23,6 +23,7 @@ from ..plan.mask_codec import get_codec
 from ..plan.native_boxes import OWN, Size, in_our_form
 from ..plan.trace import Trace, Trust, parse
 from ..request import Request
+from . import second_look
 from .backbone import Backbone, load_backbone
 from .budgets import DEFAULT_BUDGETS, Budgets
 from .compiled import CompiledStep
@@ -218,7 +219,23 @@ class Reasoner:
         style = chosen_style(self.style, sampling.style)
         generated = self.generate(request, sampling, on_token)
         how = (self.backbone.trust, style, self.backbone.temperature)
-        return understood(generated, repair, *how)
+        reasoned = understood(generated, repair, *how)
+        return self._look_again(request, style, reasoned) if self.backbone.second_look else reasoned
+
+    def _look_again(self, request: Request, style: PromptStyle, reasoned: Reasoned) -> Reasoned:
+        """With the confidence of a second look."""
+        first, second = (
+            second_look.scored(
+                self.module,
+                self.processor,
+                build_messages(each, self.codec, style, self.backbone.max_frames),
+                reasoned.text,
+            )
+            for each in (request, second_look.in_neutral_light(request))
+        )
+        sure = second_look.confidence(first, second, self.backbone.temperature or 1.0)
+        plan = replace(reasoned.trace.plan, confidence=sure)
+        return replace(reasoned, trace=replace(reasoned.trace, plan=plan))
 
     @torch.inference_mode()
     def generate(

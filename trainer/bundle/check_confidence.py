@@ -18,8 +18,6 @@ from typing import Any, NamedTuple
 import torch
 
 from evlm.errors import TraceError
-from evlm.plan.trace import parse
-from evlm.reason.confidence import confidence
 
 from ..world.light import lit
 from ..world.questions import Question
@@ -33,7 +31,7 @@ BINS = 10
 
 
 class Judged(NamedTuple):
-    """sure: the product of the plan's probabilities, 0..1; 0 where there was no plan."""
+    """sure: the confidence at a temperature of 1, 0..1; 0 where there was no plan."""
 
     sure: float
     right: bool
@@ -63,27 +61,26 @@ def calibration_error(judged: Sequence[Judged], temperature: float = 1.0) -> flo
 
 
 def fit_temperature(judged: Sequence[Judged]) -> float:
-    """The likeliest, 1/50 to 50. With Platt's targets, which leave room for the errors that so few questions
+    """The likeliest, 1/50 to 5,000. With Platt's targets, which leave room for the errors that so few questions
     may not have shown."""
-    logs = torch.tensor([math.log(max(each.sure, 1e-30)) for each in judged], dtype=torch.float64)
+    logs = torch.tensor([math.log(max(each.sure, 1e-300)) for each in judged], dtype=torch.float64)
     right = torch.tensor([each.right for each in judged])
     count = int(right.sum())
     target = torch.where(right, (count + 1) / (count + 2), 1 / (len(judged) - count + 2)).double()
-    choices = torch.logspace(math.log10(1 / 50), math.log10(50), 400, dtype=torch.float64)
+    choices = torch.logspace(math.log10(1 / 50), math.log10(5000), 400, dtype=torch.float64)
     powers = (logs / choices[:, None]).clamp(max=-1e-9)
     likelihood = (target * powers + (1 - target) * torch.log(-torch.expm1(powers))).mean(-1)
     return float(choices[likelihood.argmax()])
 
 
 def judge(lamp: float, reasoner: Any, question: Question) -> Judged:
-    generated = reasoner.generate(lit(to_request(question), lamp))
     try:
-        plan = parse(generated.text, repair=False).plan
+        plan = reasoner.reason(lit(to_request(question), lamp), repair=False).trace.plan
     except TraceError:
         return Judged(0.0, False)
     edit = question.edit
     right = (plan.instruction, plan.targets) == (edit.instruction, edit.targets)
-    return Judged(confidence(plan, generated.written, temperature=1.0) or 0.0, right)
+    return Judged(plan.confidence or 0.0, right)
 
 
 def measure(folder: Path, split: Split, rows: int, seed: int, lamp: float) -> list[Judged]:
@@ -94,7 +91,9 @@ def measure(folder: Path, split: Split, rows: int, seed: int, lamp: float) -> li
 def _load(folder: Path) -> Any:
     from evlm.reason.reasoner import Reasoner
 
-    return Reasoner.load(folder, device="cpu")
+    reasoner = Reasoner.load(folder, device="cpu")
+    reasoner.backbone.temperature = 1.0
+    return reasoner
 
 
 def main(folder: Path, rows: int, lamp: float, seed: int) -> int:

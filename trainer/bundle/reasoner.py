@@ -35,7 +35,7 @@ PRACTICE = {
     "retexture": 0.11,
     "move": 0.11,
 }
-CONFIDENCE_TEMPERATURE = 18.8  # as check_confidence fits it; another model wants another
+CONFIDENCE_TEMPERATURE = 196.0  # as check_confidence fits it; another model wants another
 EYES = 5000  # steps of 64 pictures before the first word
 RECIPE = SFTConfig(steps=5500, batch=32, lr_muon=0.01, lr_adam=2e-3, warmup=100, cooldown=0.4)
 
@@ -149,6 +149,7 @@ def export(model: Any, processor: Any, out: Path) -> None:
         "prompt": "short",
         "mask_codec": "box-spans-8",
         "confidence_temperature": CONFIDENCE_TEMPERATURE,
+        "second_look": True,
     }
     (out / "evlm.json").write_text(json.dumps(notes, indent=1) + "\n")
 

@@ -55,7 +55,8 @@ def merge(base: Path, layers: Sequence[Layer], shapes: Mapping[str, tuple[int, i
     meta = layers[-1][1]
     notes = {**read_notes(base), "prompt": meta.prompt, "mask_codec": meta.mask_codec,
              "merged": {"base": meta.base_model, "training": dict(meta.training)}}  # fmt: skip
-    notes.pop("confidence_temperature", None)  # it was fitted without the adapter
+    for fitted in ("confidence_temperature", "second_look"):  # without the adapter
+        notes.pop(fitted, None)
     (out / "evlm.json").write_text(json.dumps(notes, indent=1) + "\n", encoding="utf-8")
 
 
