@@ -45,7 +45,7 @@ class Backbone:
     """A loaded model. `model` is the transformers module (in eval mode), `quantized` says that it cannot
     move; `tuned`, that it knows the form, and `trust`, whether it was trained on masks (`Plan.trust`).
     `boxes`: the form in which one that was not tuned writes a box. `temperature` is that of its confidence,
-    where one was fitted (`confidence.confidence`), of a second look at every plan if `second_look` says so."""
+    where one was fitted (`confidence.confidence`), by a second look if `second_look` says so."""
 
     model: nn.Module
     processor: Any

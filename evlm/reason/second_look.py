@@ -1,8 +1,8 @@
 """A second look: how likely a text is once the colour of the light is taken off its pictures.
 
 A model that misreads the light is as sure of a wrong colour as of a right one; under other light it finds its
-own words unlikely. So a plan is scored again, in one forward over the whole text, under the light that Shades of
-Gray (Finlayson and Trezzi, CIC 2004) would have: every channel's Minkowski mean of order 6 is made the same.
+own words unlikely. So a plan is scored again, in one forward over the whole text, under the light that Shades
+of Gray (Finlayson and Trezzi, CIC 2004) would have: each channel has the same Minkowski mean of order 6.
 Pictures in neutral light stay about as they are. A request's pictures are taken to be in one light, for few
 pictures have every colour.
 """
@@ -61,9 +61,7 @@ def scored(model: Any, processor: Any, chat: Chat, text: str) -> list[float]:
         if name in inputs:
             inputs[name] = inputs[name].to(model.dtype)
     given = {name: value.to(model.device) for name, value in inputs.items()}
-    out = model(
-        **given, position_ids=positions.to(model.device), use_cache=False, logits_to_keep=count + 1
-    )
+    out = model(**given, position_ids=positions.to(model.device), use_cache=False, logits_to_keep=count + 1)
     scores = out.logits[0, :-1].float().log_softmax(-1)
     ids = given["input_ids"][0, -count:, None]
     found: list[float] = scores.gather(-1, ids)[:, 0].tolist()

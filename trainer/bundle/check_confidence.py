@@ -61,8 +61,8 @@ def calibration_error(judged: Sequence[Judged], temperature: float = 1.0) -> flo
 
 
 def fit_temperature(judged: Sequence[Judged]) -> float:
-    """The likeliest, 1/50 to 5,000. With Platt's targets, which leave room for the errors that so few questions
-    may not have shown."""
+    """The likeliest, 1/50 to 5,000. With Platt's targets, which leave room for the errors that so few
+    questions may not have shown."""
     logs = torch.tensor([math.log(max(each.sure, 1e-300)) for each in judged], dtype=torch.float64)
     right = torch.tensor([each.right for each in judged])
     count = int(right.sum())

@@ -35,7 +35,11 @@ def test_a_lamp_is_taken_off_and_neutral_light_stays() -> None:
     lamp = torch.tensor([1.0, 0.8, 0.55])
     torch.testing.assert_close(light_gains([grey * lamp, grey[:1] * lamp]), 1 / lamp)
     assert light_gains([torch.zeros(1, 4, 4, 3)]).tolist() == [1, 1, 1]
-    assert light_gains([torch.tensor([0.5, 0.001, 0.0]).expand(1, 4, 4, 3)]).tolist() == [1, MOST_GAIN, MOST_GAIN]
+    assert light_gains([torch.tensor([0.5, 0.001, 0.0]).expand(1, 4, 4, 3)]).tolist() == [
+        1,
+        MOST_GAIN,
+        MOST_GAIN,
+    ]
 
 
 def test_pictures_and_clips_of_a_request_share_the_light_and_depth_has_none() -> None:
