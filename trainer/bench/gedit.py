@@ -5,7 +5,8 @@ instruction_language, input_image. A model's pictures are OUT/MODEL/fullset/TASK
 
 Arithmetic (VIEScore, "tie"): semantics is the smaller of success and not-overedited, quality the smaller of
 natural and free of artefacts, 0 to 10 each; an item's O is the root of their product; the figure is the
-mean of the eleven groups' means. as_published: its flag for Chinese is "zh" and the data's "cn", so asking
+mean of the eleven groups' means; intersection: of the items that no editor refused (Intersection_exist).
+as_published: its flag for Chinese is "zh" and the data's "cn", so asking
 it for Chinese finds nothing: only English items are scored.
 """
 
@@ -59,7 +60,12 @@ class GEdit:
                         f"{task} {language}",
                         (picture,),
                         row["instruction"],
-                        {"task": task, "language": language, "key": key},
+                        {
+                            "task": task,
+                            "language": language,
+                            "key": key,
+                            "intersection": row.get("Intersection_exist") in (True, 1, "True", "true"),
+                        },
                     )
                 )
         return found
@@ -87,7 +93,9 @@ class GEdit:
         nan = math.nan
         semantic = min(answers.get("success", nan), answers.get("not_overedited", nan), key=_nan_first)
         quality = min(answers.get("natural", nan), answers.get("clean", nan), key=_nan_first)
-        return {"semantic": semantic, "quality": quality, "overall": math.sqrt(semantic * quality)}
+        found = {"semantic": semantic, "quality": quality, "overall": math.sqrt(semantic * quality)}
+        shared = found.items() if item.more.get("intersection") else ()
+        return {**found, **{f"{name} intersection": value for name, value in shared}}
 
     def figures(self, items: Sequence[Item]) -> list[Figure]:
         found = []
@@ -99,6 +107,11 @@ class GEdit:
                     Figure(f"{title} {language}", value, strata, "strata")
                     for title, value in (("S", "semantic"), ("Q", "quality"), ("O", "overall"))
                 ]
+                if any(item.more.get("intersection") for item in own):
+                    found += [
+                        Figure(f"{title} {language} intersection", f"{value} intersection", strata, "strata")
+                        for title, value in (("S", "semantic"), ("Q", "quality"), ("O", "overall"))
+                    ]
                 found += [Figure(f"O, {each}", "overall", (each,)) for each in strata]
         return found
 

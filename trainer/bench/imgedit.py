@@ -6,7 +6,8 @@ edit_type}}, beside the pictures; a model's pictures are OUT/MODEL/KEY.png.
 Arithmetic (step1_get_avgscore.py, step2_typescore.py at c14480a): the mean of three numbers 1 to 5, then
 the mean of each type. Their questions say that the second and third number may not be above the first; the
 script does not hold judges to it: as_published, an item's mean is rounded to two places and nothing is
-lowered; else the numbers are lowered and nothing is rounded. Overall by items, and by types.
+lowered, and what is missing is left out of the mean; else the numbers are lowered, nothing is rounded, and an
+item without all three has none. Overall by items, and by types.
 """
 
 from __future__ import annotations
@@ -81,11 +82,12 @@ class ImgEdit:
 
     def score(self, item: Item, answers: Answers) -> dict[str, float]:
         names = ASPECTS[item.stratum]
-        if any(name not in answers for name in names):
+        given = [answers[name] for name in names if name in answers]
+        if not given or (len(given) < len(names) and not self.as_published):
             return {"score": math.nan}
-        first, *others = (answers[name] for name in names)
+        first, *others = given
         if self.as_published:
-            return {"score": round(sum((first, *others)) / len(names), 2)}
+            return {"score": round(sum(given) / len(given), 2)}
         return {"score": math.fsum((first, *(min(first, each) for each in others))) / len(names)}
 
     def figures(self, items: Sequence[Item]) -> list[Figure]:

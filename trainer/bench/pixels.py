@@ -13,11 +13,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from evlm.errors import ConfigError
-from evlm.files.pictures import load_mask, load_picture, natural
+from evlm.files.pictures import load_picture, opened
 
 from ..evaluation.graded import Ask
 from .base import PICTURES, Answers, Figure, Item, inside_of
@@ -128,9 +129,11 @@ def _caption(data: dict[str, Any]) -> str:
 
 
 class ReasonEdit:
-    """PSNR, SSIM and MSE of what lies outside the mask, against the original, at 256 pixels a side; and
-    whether a judge says that the edit is the one that was asked for (Ins-align, which people give there).
-    LPIPS and CLIP scores need networks that are not here, and are left out."""
+    """PSNR, SSIM and MSE of what lies outside the mask, against the original, at 256 pixels a side, as its
+    script has them (test/metrics_evaluation.py at a65f126: pictures by bicubic, the mask by nearest pixels
+    and in shares); of all folders but the last, "understanding", and of that, "reasoning". Whether a judge
+    says that the edit is the one that was asked for (Ins-align, which people give there). As published equal
+    pictures have an endless PSNR and not 100. LPIPS and CLIP scores need networks that are not here, and are left out."""
 
     name = "reasonedit"
 
@@ -154,7 +157,7 @@ class ReasonEdit:
                     for each in place.iterdir()
                     if each.suffix.lower() in PICTURES and not each.stem.endswith("_mask")
                 ),
-                key=lambda each: natural(each.name),
+                key=lambda each: each.name,  # as its script pairs them with the lines
             )
             if len(lines) != len(shown):
                 raise ConfigError(f"{listed}: {len(lines)} lines for {len(shown)} pictures")
@@ -191,12 +194,9 @@ class ReasonEdit:
     def measure(self, item: Item, edited: Path) -> dict[str, float]:
         if item.more["mask"] is None:
             return {}
-        size = (SIDE, SIDE)
-        before, after = (
-            resized(load_picture(each), size)[0, ..., :3].double() for each in (item.originals[0], edited)
-        )
-        mask = resized(load_mask(item.more["mask"]).amax(0)[None, ..., None], size)[0, ..., 0] > 0.5
-        return background(before, after, mask)
+        before, after = (_squared(each, "RGB") for each in (item.originals[0], edited))
+        found = background(before, after, _squared(item.more["mask"], "L")[..., 0])
+        return found if found["mse"] or not self.as_published else {**found, "psnr": math.inf}
 
     def score(self, item: Item, answers: Answers) -> dict[str, float]:
         found = dict(answers)
@@ -207,16 +207,29 @@ class ReasonEdit:
     def figures(self, items: Sequence[Item]) -> list[Figure]:
         return [
             Figure("Ins-align", "aligned", places=1),
-            Figure("PSNR", "psnr"),
-            Figure("SSIM", "ssim", places=4),
-            Figure("MSE", "mse", places=5),
+            *(
+                Figure(f"{title}, {kind}", title.lower(), strata, places=places)
+                for kind, strata in (("understanding", (*FOLDERS,)[:-1]), ("reasoning", (*FOLDERS,)[-1:]))
+                if any(item.stratum in strata for item in items)
+                for title, places in (("PSNR", 2), ("SSIM", 4), ("MSE", 5))
+            ),
         ]
 
 
+def _squared(file: Path, mode: str) -> Tensor:
+    """A picture or a mask as double [SIDE, SIDE, C] in 0..1, made as small by Pillow as there."""
+    from PIL import Image
+
+    how = Image.Resampling.BICUBIC if mode == "RGB" else Image.Resampling.NEAREST
+    with opened(file) as image:
+        small = image.convert(mode).resize((SIDE, SIDE), resample=how)
+    return torch.from_numpy(np.array(small, dtype=np.float64)).view(SIDE, SIDE, -1) / 255
+
+
 def background(before: Tensor, after: Tensor, mask: Tensor) -> dict[str, float]:
-    """Of float [H, W, 3] in 0..1 outside the mask bool [H, W]: both are black inside it, and all pixels
+    """Of float [H, W, 3] in 0..1 outside the mask [H, W] in 0..1: both are black inside it, and all pixels
     count."""
-    keep = (~mask)[..., None].to(before.dtype)
+    keep = (1 - mask.to(before.dtype))[..., None]
     a, b = before * keep, after * keep
     mse = float(((a - b) ** 2).mean())
     return {"mse": mse, "psnr": -10 * math.log10(mse) if mse > 0 else 100.0, "ssim": ssim(a, b)}

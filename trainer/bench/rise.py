@@ -7,7 +7,9 @@ Arithmetic (gpt_eval.py at 21d1871): of temporal, causal and spatial items .3 co
 .2 plausibility, without consistency .8 reasoning + .2 plausibility; of logical ones, whose answers are 0 or
 1 and become 1 or 5, .3 consistency + .7 reasoning. Reasoning 1 halves it, to no less than 1. An item is
 right where all of its dimensions are 5. as_published: an item that is judged without consistency is never
-right there, nor is one whose judgement cannot be read.
+right there (until ce8cba3, 2026-04-13), nor is one whose judgement cannot be read; and as soon as one item is
+marked as free of consistency, the others' missing mark is read as one: the score, not the accuracy, of all
+but the logical items leaves consistency out.
 """
 
 from __future__ import annotations
@@ -53,6 +55,7 @@ class Rise:
         data = read_json(file)
         if not isinstance(data, list) or not all(isinstance(each, dict) for each in data):
             raise ConfigError(f"{file}: expected a list of items")
+        some_free = any(each.get("consistency_free") is not None for each in data)
         found = []
         for each in data:
             name, category = str(each.get("index")), each.get("category")
@@ -70,6 +73,7 @@ class Rise:
                         "reference": str(each.get("reference") or each.get("reference_txt") or ""),
                         "reference_img": inside_of(folder, pictured) if pictured else None,
                         "free": bool(each.get("consistency_free")),
+                        "some_free": some_free,
                     },
                 )
             )
@@ -105,12 +109,15 @@ class Rise:
                 4 * min(each, 1) + 1 if each == each else nan for each in (consistency, reasoning)
             )
             total, parts = 0.3 * consistency + 0.7 * reasoning, [consistency, reasoning]
-        elif free:
+        elif free or (self.as_published and item.more.get("some_free")):
             total, parts = 0.2 * plausibility + 0.8 * reasoning, [reasoning, plausibility]
+            parts += [] if free else [consistency]
         else:
             total = 0.3 * consistency + 0.5 * reasoning + 0.2 * plausibility
             parts = [consistency, reasoning, plausibility]
-        if math.isnan(total):  # a dimension without a number: none of the item's counts
+        if math.isnan(total) or any(
+            map(math.isnan, parts)
+        ):  # a dimension without a number: none of the item's counts
             return {"score": nan, "right": 0.0 if self.as_published else nan}
         if reasoning == 1:
             total = max(1.0, total * 0.5)

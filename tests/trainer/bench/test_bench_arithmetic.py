@@ -141,7 +141,7 @@ def test_background_figures_against_loops() -> None:
     a, b = (torch.rand(14, 13, 3, generator=generator, dtype=torch.float64) for _ in range(2))
     mask = torch.zeros(14, 13, dtype=torch.bool)
     mask[3:7, 2:9] = True
-    found = background(a, b, mask)
+    found = background(a, b, mask.double())
     x, y = (np.where(mask.numpy()[..., None], 0, each.numpy()) for each in (a, b))
     mse = sum(float(each) ** 2 for each in (x - y).ravel()) / x.size
     assert found["mse"] == pytest.approx(mse, abs=1e-12)
@@ -160,7 +160,7 @@ def test_background_figures_against_loops() -> None:
                     (2 * mp * mq + 1e-4) * (2 * both + 9e-4) / ((mp**2 + mq**2 + 1e-4) * (vp + vq + 9e-4))
                 )
     assert found["ssim"] == pytest.approx(float(np.mean(values)), abs=1e-9)
-    assert ssim(a, a) == pytest.approx(1.0) and background(a, a, mask)["psnr"] == 100
+    assert ssim(a, a) == pytest.approx(1.0) and background(a, a, mask.double())["psnr"] == 100
 
 
 def test_figures_over_nothing_are_nothing() -> None:
