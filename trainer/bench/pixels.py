@@ -133,7 +133,8 @@ class ReasonEdit:
     script has them (test/metrics_evaluation.py at a65f126: pictures by bicubic, the mask by nearest pixels
     and in shares); of all folders but the last, "understanding", and of that, "reasoning". Whether a judge
     says that the edit is the one that was asked for (Ins-align, which people give there). As published equal
-    pictures have an endless PSNR and not 100. LPIPS and CLIP scores need networks that are not here, and are left out."""
+    pictures have an endless PSNR and not 100. LPIPS and CLIP scores need networks that are not here, and are
+    left out."""
 
     name = "reasonedit"
 
