@@ -1,7 +1,7 @@
 """Each benchmark's figures on scripted answers, against what its official script says to the same answers.
 
 golden.json was written outside this repository, by running the official functions (commits in it) on answers
-drawn by chance; of KRIS there is no script that adds up, its figures are worked out in test_bench_arithmetic.py.
+drawn by chance; of KRIS no script adds up: its figures are worked out in test_bench_arithmetic.py.
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ def picture(k: int) -> Image.Image:
 
 
 def test_reasonedit(tmp_path: Path) -> None:
-    """torchmetrics' numbers are of 32 bits; of its time, as later ones (1.9) take SSIM over mirrored edges too. The mask has half-covered pixels, as its JPEGs have."""
+    """torchmetrics' numbers are of 32 bits; later ones (1.9) take SSIM over mirrored edges as well. The mask
+    has half-covered pixels, as its JPEGs have."""
     mask = np.zeros((60, 80), np.uint8)
     mask[15:40, 20:55], mask[40:43, 20:55] = 255, 100
     Image.fromarray(mask).save(tmp_path / "mask.png")
