@@ -46,20 +46,27 @@ def sequence_logps(
     how: How = "packed",
     chunk: int | None = None,
 ) -> Tensor:
-    """log rho(responses[n] | prompts[owner[n]]), summed over tokens, in nats: [N], float32 at least.
+    """log rho(responses[n] | prompts[owner[n]]), summed over tokens, in nats: [N], float64 (`summed`).
 
     `model` is a Qwen-VL's ForConditionalGeneration or a PeftModel around one, on any device. With a graph
     unless under no_grad.
     """
     if not responses:
-        return torch.zeros(0, device=base_of(model).device)
+        return summed(torch.zeros(0, 1, device=base_of(model).device), -1)
     flat = token_logps(
         response_states(model, prompts, responses, owner, how),
         torch.cat([response.cpu() for response in responses]),
         base_of(model).lm_head,
         chunk,
     )
-    return torch.stack([each.sum() for each in flat.split([len(r) for r in responses])])
+    return torch.stack([summed(each) for each in flat.split([len(r) for r in responses])])
+
+
+def summed(values: Tensor, axis: int | None = None) -> Tensor:
+    """Their sum in float64: a log-ratio is the small difference of two sums of about a thousand nats, each of
+    which float32 would round by 1e-4. Apple's device, which knows no float64, rounds."""
+    kind = values.dtype if values.device.type == "mps" else torch.float64
+    return values.sum(dtype=kind) if axis is None else values.sum(axis, dtype=kind)
 
 
 def response_states(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from evlm.errors import EVLMError
 
-from .logprobs import base_of, sequence_logps
+from .logprobs import base_of, sequence_logps, summed
 from .merged_lora import merged
 from .prompts import Prompts
 from .shards import whole
@@ -47,7 +47,7 @@ class ReferencePolicy:
         owner: Sequence[int],
         keep: bool = True,
     ) -> Tensor:
-        """log rho_ref(responses[n] | prompts[owner[n]]) without a graph: [N], float32.
+        """log rho_ref(responses[n] | prompts[owner[n]]) without a graph: [N], float64.
 
         keep: whether they may come from the cache and go there; samples, which never recur, should not.
 
@@ -69,7 +69,9 @@ class ReferencePolicy:
             # NaN would come back as None. A step that has one is dropped, and the next may be sane.
             self.cache.put({key: value for key, value in computed.items() if math.isfinite(value)})
             known |= computed
-        return torch.tensor([known[key] for key in keys], dtype=torch.float32, device=base_of(model).device)
+        device = base_of(model).device
+        wide = summed(torch.zeros(0, device=device)).dtype
+        return torch.tensor([known[key] for key in keys], dtype=wide, device=device)
 
     def _compute(
         self, model: Any, prompts: Prompts, responses: Sequence[Tensor], owner: Sequence[int]
@@ -85,7 +87,7 @@ class ReferencePolicy:
         base = base_of(model)
         kind = base.device.type
         autocast = str(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else ""
-        how = f"1 {self.fingerprint} {base.dtype} {autocast} {kind}"
+        how = f"2 {self.fingerprint} {base.dtype} {autocast} {kind}"
         asked = {}
         for row in set(owner):
             b = prompts.take([row]).batch

@@ -15,7 +15,7 @@ from ..estimators.eta0 import PairScores, score_pairs
 from ..estimators.rewards import RewardConfig, iou_of, plan_in, similarity, slots, truth_of, word_overlap
 from ..learner.learner import Learner
 from ..learner.rows import Example
-from ..model.logprobs import base_of, response_states, sequence_logps
+from ..model.logprobs import base_of, response_states, sequence_logps, summed
 from ..model.merged_lora import merged
 from ..model.prompts import Prompts, split
 from ..model.reference import ReferencePolicy
@@ -215,17 +215,17 @@ def terms_of(
         states, tokens, drawn = _states(learner, batch, preferred, config.reinforce != "none")
         head = base_of(learner.model).lm_head
         logps = token_logps(torch.cat(states), torch.cat(tokens), head).split([len(t) for t in tokens])
-        policy = torch.stack([each.sum() for each in logps[: len(preferred)]])
+        policy = torch.stack([summed(each) for each in logps[: len(preferred)]])
         if drawn:
             kept = [
-                each.sum() if config.reinforce == "all" else each[list(batch.drawn[n].mask)].sum()
+                summed(each if config.reinforce == "all" else each[list(batch.drawn[n].mask)])
                 for n, each in zip(drawn, logps[len(preferred) :], strict=True)
             ]
             samples = torch.stack(kept).view(len(preferred), batch.k)
         if config.lambda_ref and config.reflection_as == "loss":
             reflection = reflect(learner, batch, preferred, states, phase)
     else:
-        policy = lengths.new_zeros(0, dtype=torch.float32)
+        policy = summed(lengths.new_zeros((0, 1), dtype=torch.float32), 1)
     if undesired and config.lambda_u:
         some = [batch.responses[row] for row in undesired]
         scored = sequence_logps(

@@ -246,7 +246,7 @@ def native_gradient(
     chats, tokens = [e.chat for e in rows], [tokens_of(learner, e) for e in rows]
 
     def scores(pairs: list[tuple[int, int]]) -> torch.Tensor:
-        return torch.stack([native_logps(learner, chats[i], tokens[j]).sum() for i, j in pairs])
+        return torch.stack([native_logps(learner, chats[i], tokens[j]).double().sum() for i, j in pairs])
 
     if kind == "sft":
         loss = -sum(native_logps(learner, c, t).sum() for c, t in zip(chats, tokens, strict=True))
@@ -285,7 +285,7 @@ def native_gradient(
         flat = token_logps(
             states(model, prompts, responses, owner), torch.cat(list(responses)), base_of(model).lm_head
         )
-        return torch.stack([each.sum() for each in flat.split([len(r) for r in responses])])
+        return torch.stack([each.double().sum() for each in flat.split([len(r) for r in responses])])
 
     from trainer.estimators import eta0 as eta0_module
     from trainer.model import reference as reference_module
@@ -316,10 +316,10 @@ def test_the_gradient_of_every_objective_is_that_of_the_native_forward(
     want = native_gradient(learner, rows, kind, phase, monkeypatch)
     difference = off(got, want)
     print(f"{folder.parent.name} {kind} {dtype} vision={vision}: {difference:.2g}")
-    # In float32 a log-ratio is the difference of two sums of about -1,400 nats, each of which float32 rounds
-    # by 1e-4: 1e-5 is missed there by both ways alike (6.4e-5 for KTO on Qwen3-VL), and held in float64.
-    least = 1e-4 if kind == "kto" and "qwen3" in folder.parent.name else 3e-5
-    assert difference <= {("sft", "float32"): 1e-5, (kind, "float64"): 1e-6}.get((kind, dtype), least)
+    # Log-ratios are differences of sums of about -1,400 nats, summed in float64; what is left in float32 is
+    # what it rounds of each token's.
+    bars = {("sft", "float32"): 1e-5, ("kto", "float32"): 5e-6, ("rkto", "float32"): 1e-5}
+    assert difference <= bars.get((kind, dtype), 1e-6)
 
 
 def test_gradient_checkpointing_changes_no_gradient(folder: Path) -> None:

@@ -147,7 +147,7 @@ def test_the_oracle_is_the_models_own_forward_with_its_own_positions(tiny):
                 mm_token_type_ids=(ids == model.config.image_token_id).int(),
             ).logits[0]
             at = torch.arange(one.input_ids.shape[1] - 1, ids.shape[1] - 1)
-            want = logits.log_softmax(-1)[at, response].sum()
+            want = logits.log_softmax(-1)[at, response].double().sum()
             assert torch.allclose(got[i], want, rtol=1e-5)
 
 
@@ -158,7 +158,7 @@ def test_scores_agree_with_the_training_loss(tiny):
     with torch.no_grad():
         total, count = sft_loss(hidden_states(model, batch), batch.labels, model.lm_head)
         scores = sequence_logps(model, prompts, responses, range(len(responses)), "cached")
-    assert count == sum(map(len, responses)) and torch.allclose(scores.sum(), -total, rtol=1e-5)
+    assert count == sum(map(len, responses)) and torch.allclose(scores.sum(), -total.double(), rtol=1e-5)
 
 
 def test_gradient_checkpointing_changes_nothing_in_a_packed_row(tiny):
