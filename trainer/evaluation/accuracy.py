@@ -251,16 +251,22 @@ def load_styled(
 
 
 def _answerer(backbone: Any, max_new_tokens: int) -> Answerer:
-    from evlm.adapter.checkpoint import AdapterMeta
-    from evlm.adapter.lora import Lora
-    from evlm.plan.mask_codec import get_codec
     from evlm.reason.reasoner import Reasoner
-
-    from ..learner.learner import Learner
 
     if backbone.family != "qwen2_vl":
         return one_by_one(Reasoner(backbone, prefix_bytes=0), max_new_tokens)
-    learner = Learner(
+    return batched(as_learner(backbone), max_new_tokens)
+
+
+def as_learner(backbone: Any) -> Any:
+    """A loaded model as what asks many questions at once (`learner.Learner`)."""
+    from evlm.adapter.checkpoint import AdapterMeta
+    from evlm.adapter.lora import Lora
+    from evlm.plan.mask_codec import get_codec
+
+    from ..learner.learner import Learner
+
+    return Learner(
         backbone.model,
         backbone.processor,
         backbone.request_style,
@@ -269,7 +275,6 @@ def _answerer(backbone: Any, max_new_tokens: int) -> Answerer:
         backbone.adapter or AdapterMeta(Lora(1, 1.0, ())),
         next(backbone.model.parameters()).device,
     )
-    return batched(learner, max_new_tokens)
 
 
 def batched(learner: Any, max_new_tokens: int = 768) -> Answerer:

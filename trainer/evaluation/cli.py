@@ -79,6 +79,12 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         help="where the judges' answers are kept between runs (default: OUT/verdicts.jsonl)",
     )
     parser.add_argument(
+        "--forced",
+        action="store_true",
+        help="begin each answer again with the right and with a wrong <intermediate>, and count what "
+        "<output> does: mended, spoilt; three answers a question",
+    )
+    parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="write results.md, results.csv and answers.jsonl there"
     )
 
@@ -94,6 +100,8 @@ def run(options: argparse.Namespace) -> int:
     if options.out is not None:
         check_folder("--out", options.out)
     questions = _questions(options)
+    if options.forced:
+        return _forced(options, questions)
     panel = _panel(options)
     painter = _painter(options)
     answer, tokens, parts = accuracy.load(options.base, options.adapter, options.tokens)
@@ -125,6 +133,33 @@ def run(options: argparse.Namespace) -> int:
         files["results.md"] += table
         files["answers.jsonl"] = results.answer_lines(questions, outcomes, verdicts)
         results.write(options.out, files)
+    return 0
+
+
+def _forced(options: argparse.Namespace, questions: list[Question]) -> int:
+    """Answers by themselves, and with an intermediate that was put there."""
+    import json
+
+    from evlm.models.zoo import resolve
+    from evlm.reason.backbone import load_backbone
+
+    from . import accuracy, forced, results
+
+    if options.judge:
+        raise ConfigError("--forced counts exact answers; leave out --judge, or ask judges in another run")
+    learner = accuracy.as_learner(load_backbone(resolve(options.base, "reasoner"), options.adapter))
+    with _bar(len(questions), "questions") as bar:
+        found = forced.force(forced.begun(learner, options.tokens), questions, bar.update)
+    lines = accuracy.summary(found.own, options.seed)
+    title = _title(options, len(questions))
+    text = f"{title}\n\n{results.table(lines)}\n\nWith a forced intermediate:\n\n{forced.table(found)}\n"
+    print(text, end="")
+    if options.out is not None:
+        said = "".join(json.dumps(row) + "\n" for row in forced.rows(found))
+        results.write(
+            options.out,
+            {"results.md": text, "results.csv": results.csv_text(lines), "forced.jsonl": said},
+        )
     return 0
 
 

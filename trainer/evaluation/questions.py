@@ -25,6 +25,7 @@ from ..world.questions import CATEGORIES, ask
 from ..world.questions import Question as WorldQuestion
 from ..world.rows import to_request
 from ..world.scene import SPLITS
+from ..world.traces import another_instruction
 from ..world.whatif.question import WhatIf
 
 _GOLDEN = (5**0.5 - 1) / 2
@@ -37,7 +38,8 @@ class Question:
     id: the same in every evaluation that asks it. request, mask: make its pictures when they are needed; the
     mask is [H, W] or [1, H, W], None where the whole picture may change or nobody drew one. groups: of a
     hypothetical question its scenario, rule, wording, kind and premise. asked: the world's question, which
-    its reader needs.
+    its reader needs. other: another instruction for the same picture, which is wrong here; "" where none is
+    known.
     """
 
     id: str
@@ -49,6 +51,7 @@ class Question:
     mask: Callable[[], Tensor | None]
     groups: Mapping[str, str] = field(default_factory=dict)
     asked: WorldQuestion | None = None
+    other: str = ""
 
 
 def world_questions(
@@ -165,6 +168,7 @@ def _of_world(name: str, asked: WorldQuestion, lamp: float) -> Question:
         partial(_region, asked),
         _groups(asked),
         asked,
+        another_instruction(random.Random(f"{name} other"), edit),
     )
 
 

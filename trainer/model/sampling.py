@@ -8,7 +8,7 @@ depends neither on what else is in the batch nor on how many processes share the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from .attention_mask import additive_mask, block_mask
 from .logprobs import _Kept, base_of, embed_prompts
 from .merged_lora import merged
 from .prompts import Prompts, split
+from .spans import token_ends
 from .token_count import count_fed
 
 TOGETHER = {"cpu": 32}  # samples that grow at once; elsewhere 256
@@ -59,18 +60,41 @@ def sample(
     return samples
 
 
-def answers(learner: Any, chats: Sequence[Chat], config: SampleConfig, seed: int = 0) -> list[str]:
-    """Texts that answer the chats, in order."""
+@dataclass(frozen=True)
+class Begun:
+    """The beginning of an answer. text: a whole answer, whose first `kept` characters stand; tokens that go
+    beyond them are the model's to write. So it is cut where the tokens of a whole answer end: "</x>" alone
+    may have others than in front of a line's end."""
+
+    text: str = ""
+    kept: int = 0
+
+
+def answers(
+    learner: Any, chats: Sequence[Chat], config: SampleConfig, seed: int = 0, begun: Sequence[Begun] = ()
+) -> list[str]:
+    """Texts that answer the chats, in order. begun: how each of them begins, which the model goes on from and
+    which is part of the text."""
+    begun = begun or [Begun()] * len(chats)
+    tokenizer = learner.processor.tokenizer
     texts: list[str] = []
     together = TOGETHER.get(base_of(learner.model).device.type, 256)
     for at in range(0, len(chats), together):
         some = list(chats[at : at + together])
         # Frozen towers see one picture after the other: all at once they would take gigabytes.
-        batch = learner.features(learner.collate(some, [""] * len(some)))
+        written = list(begun[at : at + len(some)])
+        batch = learner.features(learner.collate(some, [each.text for each in written]))
+        whole, labels = batch.labels, batch.labels.clone()
+        for row, each in enumerate(written):
+            places = (whole[row] != -100).nonzero().flatten()
+            ends = token_ends(tokenizer, whole[row, places].tolist())[:-1]  # its end is yet to come
+            labels[row, places[: sum(end <= each.kept for end in ends)]] = -100
+        batch = replace(batch, labels=labels)
         prompts, _ = split(batch, base_of(learner.model).config.vision_config.spatial_merge_size)
         seeds = range(seed + at, seed + at + len(some))
         sampled = sample(learner.model, prompts, range(len(some)), config, seeds)
-        texts += [decode(learner.processor.tokenizer, ids) for ids in sampled]
+        before = [whole[row, (whole[row] != -100) & (labels[row] == -100)] for row in range(len(some))]
+        texts += [decode(tokenizer, torch.cat(both)) for both in zip(before, sampled, strict=True)]
     return texts
 
 

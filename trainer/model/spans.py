@@ -50,6 +50,11 @@ def find_spans(tokenizer: Any, ids: Sequence[int]) -> Spans:
     return Spans(text, intermediate, reflection, tuple(dict.fromkeys(mask)), after)
 
 
+def token_ends(tokenizer: Any, ids: Sequence[int]) -> list[int]:
+    """Where each token's text ends in the answer's text."""
+    return _decoded(tokenizer, ids)[1]
+
+
 def _decoded(tokenizer: Any, ids: Sequence[int]) -> tuple[str, list[int]]:
     """(text, where each token's text ends in it); chat markers have none."""
     named = zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)

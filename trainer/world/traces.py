@@ -173,6 +173,14 @@ def reflection(rng: random.Random, hint: str, right: str, slip: str | None) -> s
     return f"{rng.choice(('no', 'wrong', 'that is not it'))} : {hint} . so {right}"
 
 
+def another_instruction(rng: random.Random, edit: Edit) -> str:
+    """The instruction of another edit of the same kind in the same scene; "" where it has none."""
+    try:
+        return _other(rng, edit).instruction
+    except ValueError:
+        return ""
+
+
 def _other(rng: random.Random, edit: Edit, keep_value: bool = False, keep_target: bool = False) -> Edit:
     """Another edit of the same kind, with another instruction; `keep_*` hold where the scene leaves such an
     edit. Of a double, one of the two edits is another one; of a cause, another outcome."""
