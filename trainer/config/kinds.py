@@ -10,7 +10,9 @@ from evlm.errors import ConfigError
 OF = {
     "kto": ("kto",),
     "rkto": ("rkto",),
-    "rewards": ("rkto",),
+    "dpo": ("dpo",),
+    "group": ("group",),
+    "rewards": ("rkto", "group"),
     "diagnose_every": ("rkto",),
     "eta0": ("kto", "rkto"),
 }

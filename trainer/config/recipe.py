@@ -16,6 +16,8 @@ from evlm.errors import ConfigError
 
 from ..estimators.eta0 import Eta0Config
 from ..estimators.rewards import RewardConfig
+from ..objectives.dpo import DPOConfig
+from ..objectives.group import GroupConfig
 from ..objectives.kto import KTOConfig
 from ..objectives.rkto import RKTOConfig
 from ..world.mix import Mix
@@ -98,7 +100,8 @@ class Source:
     how warm the light is that the world's pictures are seen in (`world.light`), 0 to 1; the bundled model
     knows 0. rows: of the world, how many of its first; 0 is as many as the run asks for. doubles, conflicts,
     whatif: shares of the world's questions that ask two edits at once, of those whose words and picture
-    disagree, and of those that name a cause (`world.mix`)."""
+    disagree, and of those that name a cause (`world.mix`). trust: every "label" counts alike, or as far as
+    its "raters" are to be trusted, who are known by how they agree (Dawid and Skene)."""
 
     path: str | None = None
     world: bool = False
@@ -112,6 +115,7 @@ class Source:
     doubles: float = 0.0
     conflicts: float = 0.0
     whatif: float = 0.0
+    trust: Literal["label", "raters"] = "label"
 
     def __post_init__(self) -> None:
         if bool(self.path) == self.world:
@@ -126,6 +130,10 @@ class Source:
             raise ConfigError(f"{self.mix.name}: shares are of the world; a dataset is taken as it is")
         _between("weight", self.weight, 1e-9, 1e9)
         _between("heldout", self.heldout, 0, 0.9)
+        if self.trust == "raters" and (self.form != "evlm" or (self.world and not self.rows)):
+            raise ConfigError(
+                "trust 'raters' needs rows with votes: of a dataset's own form, or rows of the world"
+            )
         if self.heldout and self.world:
             raise ConfigError("heldout is of a dataset; the world has a split for it")
 
@@ -143,10 +151,11 @@ class Phase:
     patience: the phase ends after so many measurements in a row that are not better than its best one, by the
     held-out loss or by exact answers (patience_by); 0 never. clip: of the gradient's norm. explode: a step is
     dropped whose gradient's norm or loss is so many times the median of the last steps'. kto: of a kto phase;
-    rkto, rewards: of an rkto phase; eta0: of both. diagnose_every: steps between looks at each term's
-    gradient in an rkto phase; 0 never looks."""
+    rkto, dpo, group: of an rkto, a dpo, a group phase; rewards: of rkto and group; eta0: of kto and rkto.
+    diagnose_every: steps between looks at each term's gradient in an rkto phase; 0 never looks. A dpo phase's
+    batch counts pairs of answers to one question, a group phase's counts prompts."""
 
-    kind: Literal["sft", "kto", "rkto"]
+    kind: Literal["sft", "kto", "rkto", "dpo", "group"]
     steps: int = 0
     batch: int = 16
     epochs: float = 0.0
@@ -162,6 +171,8 @@ class Phase:
     explode: float = 1000.0
     kto: KTOConfig = field(default_factory=KTOConfig)
     rkto: RKTOConfig = field(default_factory=RKTOConfig)
+    dpo: DPOConfig = field(default_factory=DPOConfig)
+    group: GroupConfig = field(default_factory=GroupConfig)
     rewards: RewardConfig = field(default_factory=RewardConfig)
     diagnose_every: int = 0
     eta0: Eta0Config = field(default_factory=Eta0Config)
@@ -172,7 +183,7 @@ class Phase:
         _between("steps", self.steps, 0 if self.epochs else 1, 10**9)
         _between("epochs", self.epochs, 0, 1e6)
         _between("patience", self.patience, 0, 10**9)
-        _between("batch", self.batch, 1 if self.kind == "sft" else 2, 65536)
+        _between("batch", self.batch, 2 if self.kind in ("kto", "rkto") else 1, 65536)
         if self.micro_batch is not None:
             _between("micro_batch", self.micro_batch, 1, self.batch)
         _between("lr", self.lr, 1e-12, 10)
@@ -187,13 +198,32 @@ class Phase:
                 "eta0.over 'onpolicy' needs samples of the policy, which a kto phase does not draw"
             )
 
+        if self.kind == "group" and self.rewards.similarity not in ("slots", "exact"):
+            raise ConfigError(
+                f"rewards.similarity {self.rewards.similarity!r}: a group phase takes slots or exact"
+            )
+        if self.kind == "group" and self.group.lambda_policy and self.rewards.samples < 2:
+            raise ConfigError(
+                "rewards.samples 1: a group needs at least 2 samples to be held against another"
+            )
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the phase holds a frozen reference beside what learns."""
+        return self.kind in ("kto", "rkto", "dpo") or (self.kind == "group" and bool(self.group.lambda_kl))
+
+    @property
+    def draws(self) -> int:
+        """Steps on the same rows and samples."""
+        return self.group.reuse if self.kind == "group" else 1
+
     def length(self, rows: int | None) -> int:
         """Steps of the phase over so many rows; None has no end. Raises ConfigError."""
         if self.steps:
             return self.steps
         if rows is None:
             raise ConfigError(f"epochs {self.epochs:g}: the world has no end; set steps, or data's rows")
-        return max(1, math.ceil(self.epochs * rows / self.batch))
+        return max(1, math.ceil(self.epochs * rows / self.batch)) * self.draws
 
 
 @dataclass(frozen=True)
@@ -240,8 +270,8 @@ class Config:
             _between(name, getattr(self, name), 0, 10**9)
         if self.model.train != "lora" and any(phase.kind != "sft" for phase in self.phases):
             raise ConfigError(
-                f"model.train {self.model.train!r}: kto and rkto hold a frozen adapter beside the one that "
-                "learns; train a lora, or leave sft phases alone"
+                f"model.train {self.model.train!r}: kto, rkto and dpo hold a frozen adapter beside the one "
+                "that learns, and group draws from a merged one; train a lora, or leave sft phases alone"
             )
         if self.parts not in ("own", "full") and any(phase.kind == "rkto" for phase in self.phases):
             raise ConfigError(

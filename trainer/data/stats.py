@@ -178,7 +178,7 @@ class _Tally:
     def _votes(self, row: Row) -> None:
         self.voted += bool(row.raters)
         self.unanimous += len(set(row.raters)) == 1
-        named = _named(row)
+        named = named_votes(row)
         self.votes.append(named)
         for name, vote in named:
             if name is not None:
@@ -195,7 +195,7 @@ class _Tally:
             self.unreadable.append(f"{path}: {error!s:.120}")
 
 
-def _named(row: Row) -> list[tuple[str | None, bool]]:
+def named_votes(row: Row) -> list[tuple[str | None, bool]]:
     """(rater, vote) by `meta.votes`, which `data rated` writes. Without it nobody says whose vote the r-th of
     a row is: with 3 of 20 people a row it is not one person's."""
     votes = row.meta.get("votes")

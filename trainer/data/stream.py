@@ -171,6 +171,17 @@ class Stream:
         row = permuted(within, len(index), f"{self.seed} {source} {epoch}")
         return Sample(index.read(row), index.folder, source, epoch)
 
+    def every(self) -> Iterator[tuple[int, int, Row | Conversation]]:
+        """(source, row, what it says) of all that fit, source after source."""
+        for source, index in enumerate(self._indices):
+            for row in range(len(index)):
+                yield source, row, index.read(row)
+
+    def at(self, source: int, row: int) -> Sample:
+        """A row that fits. Raises RecordError."""
+        index = self._indices[source]
+        return Sample(index.read(row), index.folder, source, 0)
+
     def place(self, number: int) -> tuple[int, int]:
         """(source, position in it) of a draw."""
         for source, share in enumerate(self._shares):

@@ -23,14 +23,14 @@ from ..objectives.kto import Scale, eta0, log_ratio
 class Eta0Config:
     """over: "pairs", all B(B-1), exact; "shifts", response i + d behind prompt i for `shifts` random
     distances d, whose mean has the same expectation; "onpolicy", samples behind their own prompts, an
-    estimate of the KL itself. Raises EVLMError."""
+    estimate of the KL itself; "none", no pair at all, eta0 is 0. Raises EVLMError."""
 
-    over: Literal["pairs", "shifts", "onpolicy"] = "pairs"
+    over: Literal["pairs", "shifts", "onpolicy", "none"] = "pairs"
     shifts: int = 4
 
     def __post_init__(self) -> None:
-        if self.over not in ("pairs", "shifts", "onpolicy"):
-            raise EVLMError(f"eta0 over {self.over!r:.40}: expected pairs, shifts or onpolicy")
+        if self.over not in ("pairs", "shifts", "onpolicy", "none"):
+            raise EVLMError(f"eta0 over {self.over!r:.40}: expected pairs, shifts, onpolicy or none")
         if type(self.shifts) is not int or self.shifts < 1:
             raise EVLMError(f"shifts {self.shifts!r:.40}: expected a whole number of at least 1")
 
@@ -84,7 +84,7 @@ def score_pairs(
             raise EVLMError("eta0 over 'onpolicy' needs the policy's own samples; got none")
         texts += samples
         owner += sample_owner
-    else:
+    elif config.over != "none":
         everyone = [*other_responses[:of_lower_ranks], *responses, *other_responses[of_lower_ranks:]]
         pairs = pair_indices(len(everyone), config.over, config.shifts, seed)
         here = [(i - of_lower_ranks, j) for i, j in pairs if of_lower_ranks <= i < of_lower_ranks + rows]

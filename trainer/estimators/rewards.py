@@ -30,19 +30,19 @@ class RewardConfig:
     """samples: K of each row. similarity: "cosine" of mean-pooled, mean-centred states of the base model
     with its adapter off, in 0..1; or "slots", the shares of operation, targets and remaining words that are
     right, which tells right from wrong where plans are short (of an answer that is no trace, the F1 of its
-    words); or "none": 1, whatever is drawn (the paper's ablation without R_eff, with alpha 1). Raises
-    EVLMError."""
+    words); "exact", 1 where instruction and targets are right to the letter, else 0; or "none": 1, whatever
+    is drawn (the paper's ablation without R_eff, with alpha 1). Raises EVLMError."""
 
     samples: int = 3
     temperature: float = 1.0
     max_new_tokens: int = 320
-    similarity: Literal["cosine", "slots", "none"] = "cosine"
+    similarity: Literal["cosine", "slots", "exact", "none"] = "cosine"
 
     def __post_init__(self) -> None:
         if type(self.samples) is not int or not 1 <= self.samples <= 64:
             raise EVLMError(f"samples {self.samples!r:.40}: expected 1 to 64")
-        if self.similarity not in ("cosine", "slots", "none"):
-            raise EVLMError(f"similarity {self.similarity!r:.40}: expected cosine, slots or none")
+        if self.similarity not in ("cosine", "slots", "exact", "none"):
+            raise EVLMError(f"similarity {self.similarity!r:.40}: expected cosine, slots, exact or none")
         if not self.temperature > 0:
             raise EVLMError(f"temperature {self.temperature!r:.40}: expected above 0, samples must differ")
         SampleConfig(self.temperature, self.max_new_tokens)
@@ -86,6 +86,21 @@ def slots(plan: Plan | None, truth: Plan | None) -> float:
     both = set(plan.targets) | set(truth.targets)
     targets = len(set(plan.targets) & set(truth.targets)) / len(both) if both else 1.0
     return (float(mine[:1] == true[:1]) + targets + _f1(_rest(plan), _rest(truth))) / 3
+
+
+def right(plan: Plan | None, truth: Plan | None) -> bool:
+    """Whether the plan does what the true one does, to the letter; as `evaluation.accuracy` counts."""
+    if plan is None or truth is None:
+        return False
+    return plan.instruction == truth.instruction and plan.targets == truth.targets
+
+
+def likeness(text: str, written: str, truth: Plan | None, by: Literal["slots", "exact"]) -> float:
+    """What a sampled answer earns beside the row's own one, `written`, or the plan that is in it."""
+    plan = plan_in(text)
+    if by == "exact":
+        return float(text == written if truth is None else right(plan, truth))
+    return word_overlap(text, written) if truth is None else slots(plan, truth)
 
 
 def word_overlap(text: str, truth: str) -> float:

@@ -135,7 +135,7 @@ def load_learner(config: Config, ranks: Ranks | None = None) -> Learner:
                 use_dora=settings.use_dora,
             ),
         )
-    if any(phase.kind != "sft" for phase in config.phases):
+    if any(phase.frozen for phase in config.phases):
         model.add_adapter(REFERENCE, model.peft_config["default"])
         model.set_adapter("default")
         for name, parameter in model.named_parameters():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,16 +14,20 @@ from torch import Tensor
 
 from evlm.errors import RecordError, TraceError
 from evlm.plan.form import PARTS, parse_exact, render
+from evlm.plan.trace import Plan
 from evlm.reason.messages import MAX_FRAMES, Chat, PromptStyle, build_messages
 from evlm.records import Row
 
 from ..config.recipe import Config, Phase, Source
+from ..data.stats import named_votes
+from ..data.stream import Sample, Stream
 from ..data.stream import Source as Folder
-from ..data.stream import Stream
+from ..estimators.dawid_skene import confidence, dawid_skene
 from ..model.ranks import Ranks
 from ..world.light import lit
 from ..world.question import Question
 from ..world.rows import UNDESIRED, Recipe, completion_row, place_of, question_at, to_request
+from ..world.traces import plan_of
 
 ALONE = Ranks()
 
@@ -32,13 +36,16 @@ ALONE = Ranks()
 class Example:
     """A question as the model reads it, an answer, and whether the answer is labelled as a desired one.
 
-    mask: the true mask [H, W] in 0..1, where the row has one. name: the row's id."""
+    mask: the true mask [H, W] in 0..1, where the row has one. name: the row's id. weight: how far its label
+    is to be trusted, 0 to 1. truth: the plan that a verifier knows to be right, where there is one."""
 
     chat: Chat
     answer: str
     desired: bool
     mask: Tensor | None = None
     name: str = ""
+    weight: float = 1.0
+    truth: Plan | None = None
 
 
 class Rows(Protocol):
@@ -55,12 +62,26 @@ class Rows(Protocol):
 def rows_for(
     config: Config, phase: Phase, style: PromptStyle, codec: Any, max_frames: int = MAX_FRAMES
 ) -> Rows:
-    """What a phase learns from: sft from desired rows and those without a label, rkto from desired rows alone
-    unless it pushes others away, kto from all that have a label. Raises RecordError."""
-    desired = phase.kind == "sft" or (phase.kind == "rkto" and not phase.rkto.lambda_u)
-    labelled = phase.kind != "sft"
+    """What a phase learns from: sft and group from desired rows and those without a label, rkto from desired
+    rows alone unless it pushes others away, kto from all that have a label, dpo from pairs; group against the
+    truth from the world's questions, whatever was answered. Raises RecordError."""
+    if phase.kind == "dpo":
+        from .pairs import pair_rows
+
+        return pair_rows(config.data, phase.batch, config.seed, style, codec, max_frames)
+    desired = phase.kind in ("sft", "group") or (phase.kind == "rkto" and not phase.rkto.lambda_u)
+    labelled = phase.kind in ("kto", "rkto")
+    prompts = phase.kind == "group" and phase.group.against == "truth"
     return open_rows(
-        config.data, phase.batch, config.seed, desired, style, codec, labelled, max_frames=max_frames
+        config.data,
+        phase.batch,
+        config.seed,
+        desired,
+        style,
+        codec,
+        labelled,
+        max_frames=max_frames,
+        prompts=prompts,
     )
 
 
@@ -74,6 +95,7 @@ def open_rows(
     labelled: bool = False,
     held: bool = False,
     max_frames: int = MAX_FRAMES,
+    prompts: bool = False,
 ) -> Rows:
     """Batches of examples.
 
@@ -85,11 +107,21 @@ def open_rows(
     labelled: only rows that say whether they are desired; sources without one are then left out.
     held: those that are held out of their sources, or the others.
     max_frames: of a video, as the model's evlm.json says.
+    prompts: of the world, each question once, with the plan that is right.
     Raises RecordError.
     """
     if sources[0].world:
-        return WorldRows(sources[0], rows, seed, desired, style, codec, max_frames)
-    folders = [
+        return WorldRows(sources[0], rows, seed, desired, style, codec, max_frames, prompts)
+    folders = folders_of(sources, desired, labelled, held)
+    stream = Stream(folders, rows, seed, optional=labelled or held)
+    return DatasetRows(stream, style, codec, max_frames, trusted(sources))
+
+
+def folders_of(
+    sources: Sequence[Source], desired: bool = False, labelled: bool = False, held: bool = False
+) -> list[Folder]:
+    """Datasets as a stream reads them."""
+    return [
         Folder(
             Path(str(source.path)),
             source.weight,
@@ -102,7 +134,6 @@ def open_rows(
         )
         for source in sources
     ]
-    return DatasetRows(Stream(folders, rows, seed, optional=labelled or held), style, codec, max_frames)
 
 
 class WorldRows:
@@ -118,11 +149,18 @@ class WorldRows:
         style: PromptStyle,
         codec: Any,
         max_frames: int = MAX_FRAMES,
+        prompts: bool = False,
     ) -> None:
         self.recipe = Recipe(source.seed, source.split, undesired=UNDESIRED, mix=source.mix)  # type: ignore[arg-type]
         self.rows, self.seed, self.style, self.codec = rows, seed, style, codec
-        self.desired, self.lamp, self.max_frames = desired, source.lamp, max_frames
-        self.numbers: Sequence[int] = _desired(self.recipe, source.rows) if desired else range(source.rows)
+        self.desired, self.lamp, self.max_frames = desired and not prompts, source.lamp, max_frames
+        self.prompts = prompts
+        self.numbers: Sequence[int] = range(source.rows)
+        if prompts:
+            self.numbers = [n for n in self.numbers if not place_of(n, UNDESIRED)[1]]
+        elif desired:
+            self.numbers = _desired(self.recipe, source.rows)
+        self.trust = _trust(self.recipe, source.rows) if source.trust == "raters" else {}
         if source.rows and not self.numbers:
             raise RecordError(
                 f"rows {source.rows}: none of the world's first rows is a desired one; take more"
@@ -155,7 +193,13 @@ class WorldRows:
         chat = build_messages(lit(to_request(question), self.lamp), self.codec, self.style, self.max_frames)
         region = question.edit.region(self.recipe.size, question.frames)
         mask = None if region is None else torch.from_numpy(region).float()
-        return Example(chat, learned(row.completion, self.style.parts), row.label, mask, row.id)
+        truth = plan_of(question.edit, question.frames, self.recipe.size) if self.prompts else None
+        answer = learned(row.completion, self.style.parts)
+        return Example(chat, answer, row.label, mask, row.id, self.trust.get(row.id, 1.0), truth)
+
+    def example(self, index: int) -> Example:
+        """A row of the world."""
+        return self._example(*_world_row(self.recipe, index))
 
 
 def _world_row(recipe: Recipe, index: int) -> tuple[Row, Question]:
@@ -171,19 +215,67 @@ def _desired(recipe: Recipe, count: int) -> tuple[int, ...]:
     return tuple(n for n in range(count) if _world_row(recipe, n)[0].label)
 
 
-class DatasetRows:
-    """Dataset folders, mixed by weight; every row comes once an epoch."""
+def labels_of(recipe: Recipe, count: int) -> list[tuple[int, str, bool]]:
+    """(row, question, label) of a world's first rows."""
+    rows = (_world_row(recipe, n)[0] for n in range(count))
+    return [(number, row.question, row.label) for number, row in enumerate(rows)]
 
-    def __init__(self, stream: Stream, style: PromptStyle, codec: Any, max_frames: int = MAX_FRAMES) -> None:
+
+@lru_cache(maxsize=16)
+def _trust(recipe: Recipe, count: int) -> dict[str, float]:
+    """How far each of a world's first rows is to be trusted, by its id."""
+    return weights_of([_world_row(recipe, n)[0] for n in range(count)])
+
+
+def trusted(sources: Sequence[Source]) -> dict[str, float]:
+    """Likewise of datasets whose raters are asked; rows of others are not in it. Raises RecordError."""
+    known: dict[str, float] = {}
+    for source in sources:
+        if source.trust == "raters":
+            rows = [row for _, _, row in Stream(folders_of([source]), 1).every() if isinstance(row, Row)]
+            known |= weights_of(rows)
+    return known
+
+
+def weights_of(rows: Sequence[Row]) -> dict[str, float]:
+    """How far each row's label is to be trusted, by its id, from all their votes; a row without one by the
+    share of desired rows alone."""
+    everyone: dict[str, int] = {}
+    votes = []
+    for row in rows:
+        said = {name or f"number {at}": vote for at, (name, vote) in enumerate(named_votes(row))}
+        for name in said:
+            everyone.setdefault(name, len(everyone))
+        votes.append(said)
+    table = [[said.get(name) for name in everyone] for said in votes]
+    found = dawid_skene(table)
+    return {row.id: confidence(p, row.label) for row, p in zip(rows, found.desired, strict=True)}
+
+
+class DatasetRows:
+    """Dataset folders, mixed by weight; every row comes once an epoch. trust: how far rows are to be trusted,
+    by their ids; 1 where it says nothing."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        style: PromptStyle,
+        codec: Any,
+        max_frames: int = MAX_FRAMES,
+        trust: Mapping[str, float] | None = None,
+    ) -> None:
         self.stream, self.style, self.codec, self.max_frames = stream, style, codec, max_frames
         self.count: int | None = sum(stream.counts)
-        self.contents = stream.contents
+        self.contents, self.trust = stream.contents, trust or {}
 
     def batch(self, step: int, ranks: Ranks = ALONE) -> list[Example]:
-        samples = self.stream.batch(step, ranks.rank, ranks.count)
-        seen = self.style, self.codec, self.max_frames
-        parts = self.style.parts
-        return [Example(s.chat(*seen), learned(s.answer, parts), s.label, s.mask(), s.name) for s in samples]
+        return [self.example(each) for each in self.stream.batch(step, ranks.rank, ranks.count)]
+
+    def example(self, sample: Sample) -> Example:
+        chat = sample.chat(self.style, self.codec, self.max_frames)
+        answer = learned(sample.answer, self.style.parts)
+        trust = self.trust.get(sample.name, 1.0)
+        return Example(chat, answer, sample.label, sample.mask(), sample.name, trust)
 
 
 def learned(answer: str, parts: Sequence[str]) -> str:

@@ -49,8 +49,9 @@ class Progress:
     adapter and its base. best: "step" of the best measurement, and what it measured; asked: a hash of what it
     was measured on. lengths: steps of each stage, as they were when the run began, or as the stage ended
     before its time. waited: measurements of this stage since `lowest`, its best one; looked: the step of the
-    last one. contents: a hash of each file of rows, by its path. cpu_seconds: of this process, since the run
-    began.
+    last one. seen: of prompts that were drawn from, [right, drawn] samples by a number made of their name,
+    older ones counting less. contents: a hash of each file of rows, by its path. cpu_seconds: of this
+    process, since the run began.
     """
 
     step: int = 0
@@ -71,6 +72,7 @@ class Progress:
     contents: dict[str, str] = field(default_factory=dict)
     asked: str | None = None
     cpu_seconds: float = 0.0
+    seen: dict[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""The losses' mathematics, one function a term: SFT, KTO, RKTO and the reflection's reward."""
+"""The losses' mathematics, one function a term: SFT, KTO, RKTO, DPO, credit for samples, the reflection's
+reward."""
 
 from evlm.lazy import hand_on
 
@@ -7,5 +8,7 @@ __all__, __getattr__, __dir__ = hand_on(
     sft="sft_loss",
     kto="KTOConfig kto_loss",
     rkto="RKTOConfig rkto_terms",
+    dpo="DPOConfig dpo_loss",
+    group="GroupConfig group_terms",
     reflection="reflection_reward",
 )

@@ -46,6 +46,7 @@ def kto_loss(
     eta0: Tensor,
     config: KTOConfig,
     rows: int | None = None,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Parts]:
     """v1 Eq. 5: L = mean over rows of alpha_y - w, where w is `kto_value`. (loss [], parts).
 
@@ -56,14 +57,17 @@ def kto_loss(
     eta0: float [], `eta0` of the whole effective batch.
     rows: int, of the whole effective batch, where this call sees a part of it; the parts' losses then add up
         to the whole's.
+    weights: float [B], how far each row's label is to be trusted; 1 where None.
     """
     total = len(policy) if rows is None else rows
     s = log_ratio(policy, reference, lengths, config.log_ratio)
     w = kto_value(s, eta0, desired, config)
     alpha = torch.where(desired, w.new_tensor(config.alpha_desired), w.new_tensor(config.alpha_undesired))
-    loss = (alpha - w).sum() / total
+    weight = torch.ones_like(w) if weights is None else weights.to(w.dtype)
+    loss = (weight * (alpha - w)).sum() / total
     if config.lambda_sft:
-        loss = loss + config.lambda_sft * sft_anchor(policy[desired], lengths[desired], total)
+        anchored = weight[desired] * policy[desired]
+        loss = loss + config.lambda_sft * sft_anchor(anchored, lengths[desired], total)
     parts = {"loss": loss, "s": s, "eta0": eta0, "w": w, "length": lengths}
     return loss, {name: value.detach() for name, value in parts.items()}
 

@@ -116,6 +116,7 @@ def step_weights(
     has_mask: Tensor,
     config: RKTOConfig,
     reflection: Tensor | None = None,
+    trust: Tensor | None = None,
 ) -> StepWeights:
     """Everything of Eq. 7-12 that is held fixed, for the B preferred rows of the whole effective batch.
 
@@ -126,11 +127,13 @@ def step_weights(
     iou: float [B, K] in 0..1.
     has_mask: bool [B]; rows without a true mask are judged by similarity alone.
     reflection: float [B], R_reflect, needed where config.reflection_as is "reward" and lambda_ref above 0.
-    Raises EVLMError where it is missing.
+    trust: float [B], how far each row's label is to be trusted: a factor of c.
+    Raises EVLMError where R_reflect is missing.
     """
     s = log_ratio(policy, reference, lengths, config.log_ratio).detach()
     w, slope = weight(s, eta0, config)
     c = w if config.weight == "w" else slope
+    c = c if trust is None else c * trust
     each = sample_reward(similarity.detach(), iou.detach(), has_mask, config.alpha)
     reward = each.mean(1)
     if config.reflection_as == "reward" and config.lambda_ref:

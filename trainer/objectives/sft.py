@@ -10,8 +10,11 @@ from torch import Tensor
 from ..model.token_logprobs import token_logps
 
 
-def sft_loss(hidden: Tensor, labels: Tensor, head: Any, chunk: int | None = None) -> tuple[Tensor, int]:
-    """(summed negative log-likelihood in nats, number of tokens).
+def sft_loss(
+    hidden: Tensor, labels: Tensor, head: Any, chunk: int | None = None, weights: Tensor | None = None
+) -> tuple[Tensor, int]:
+    """(summed negative log-likelihood in nats, number of tokens). weights: float [B, L], of each token; 1
+    where None.
 
     hidden [B, L, width]; labels int64 [B, L], -100 where nothing is learned; labels[:, t] is predicted from
     hidden[:, t - 1]. The vocabulary's logits exist for `chunk` tokens at a time (`token_logps`).
@@ -19,4 +22,7 @@ def sft_loss(hidden: Tensor, labels: Tensor, head: Any, chunk: int | None = None
     targets = labels[:, 1:]
     wanted = targets != -100
     states, tokens = hidden[:, :-1][wanted], targets[wanted]
-    return -token_logps(states, tokens, head, chunk).sum(), len(tokens)
+    logps = token_logps(states, tokens, head, chunk)
+    if weights is not None:
+        logps = logps * weights[:, 1:][wanted]
+    return -logps.sum(), len(tokens)

@@ -23,7 +23,7 @@ from .curves import curve
 from .events import History, numbers, read_history
 from .samples import FOLDER
 
-COLOURS = {"sft": "#2563eb", "kto": "#d97706", "rkto": "#059669"}
+COLOURS = {"sft": "#2563eb", "kto": "#d97706", "rkto": "#059669", "dpo": "#7c3aed", "group": "#be123c"}
 _FIRST = ("loss", "loss_", "eta0", "s", "reward", "similarity", "iou")  # names of curves that come first
 _EVENTS = 8  # of samples, spread over the run
 _LARGEST = 4 << 20  # bytes of a picture

@@ -183,7 +183,8 @@ def _lacks(findings: _Findings, what: str) -> bool:
 
 def _kind(phase: Phase) -> tuple[str, bool]:
     """What decides which rows a phase sees."""
-    return phase.kind, phase.kind == "rkto" and bool(phase.rkto.lambda_u)
+    truth = phase.kind == "group" and phase.group.against == "truth"
+    return phase.kind, truth or (phase.kind == "rkto" and bool(phase.rkto.lambda_u))
 
 
 def _rows(config: Config, base: Path, findings: _Findings) -> dict[tuple[str, bool], tuple[Rows, Length]]:
@@ -244,8 +245,8 @@ def _stage(
             text += f", {steps * phase.batch / count:.1f} epochs"
         tokens = steps * phase.batch * length.row
         text += f"; about {_big(tokens)} tokens ({length.prompt:.0f} + {length.answer:.0f} a row"
-        if phase.kind == "rkto":
-            drawn = steps * phase.batch * phase.rewards.samples * length.answer
+        if phase.kind in ("rkto", "group"):
+            drawn = steps / phase.draws * phase.batch * phase.rewards.samples * length.answer
             text += f"; and {_big(drawn)} sampled"
         return text + ")"
     return f"{text}, lr {phase.lr:g}"

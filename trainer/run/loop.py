@@ -34,6 +34,9 @@ from ..model.optim import decayed
 from ..model.ranks import joined
 from ..model.reference import LogProbCache, ReferencePolicy
 from ..model.token_count import pop_count
+from ..steps.dpo import dpo_step
+from ..steps.draws import Draws
+from ..steps.group import group_step
 from ..steps.kto import kto_step
 from ..steps.rkto import rkto_step
 from ..steps.sft import sft_step
@@ -95,6 +98,7 @@ class _Run:
         self.rows = {phase: self.learner.rows(self.config, phase) for phase in self.config.phases}
         self.planned = [phase.length(self.rows[phase].count) for phase in self.config.stages]
         self.held_out = HeldOut(self.config, self.learner)
+        self.draws = Draws(self.out / "draws", self.learner.ranks)
 
     @property
     def total(self) -> int:
@@ -122,6 +126,7 @@ class _Run:
         ranks, device = self.learner.ranks, self.learner.device
         if fresh and ranks.rank == 0:
             self.states.clear()
+            self.draws.clear()
             for name in self.learner.names:
                 remove_learned(self.out / name)
         ranks.any(fresh, device)  # nobody looks before that
@@ -144,7 +149,7 @@ class _Run:
         rows = self.rows[phase]
         self._compare_rows(rows)
         lengths = zip(config.stages[:stage], progress.lengths[:stage], strict=True)
-        earlier = sum(length for each, length in lengths if each.kind == phase.kind)
+        earlier = sum(-(-length // each.draws) for each, length in lengths if each.kind == phase.kind)
         optimizer = torch.optim.AdamW(learner.trainable(), lr=phase.lr, weight_decay=phase.weight_decay)
         if first and saved is not None:
             saved.load_optimizer(optimizer)
@@ -163,7 +168,8 @@ class _Run:
             at, last = before + step + 1, step + 1 == steps
             for group in optimizer.param_groups:
                 group["lr"] = phase.lr * decayed(step, steps, phase.warmup, phase.schedule, phase.cooldown)
-            parts, tokens = self._gradients(reference, rows, earlier + step, phase, at)
+            number, inner = earlier + step // phase.draws, step % phase.draws
+            parts, tokens = self._gradients(reference, rows, number, phase, at, inner)
             fed, progress.tokens, progress.step = fed + tokens, progress.tokens + tokens, at
             cpu, spent = time.process_time(), time.process_time() - cpu
             progress.cpu_seconds += spent
@@ -226,11 +232,12 @@ class _Run:
         self.progress.contents = {**known, **rows.contents}
 
     def _reference(self, phase: Phase, stage: int, first: int, rows: Rows) -> ReferencePolicy | None:
-        if phase.kind == "sft":
+        anew = not first and (not stage or self.config.stages[stage - 1].kind == "sft")
+        if phase.kind != "sft" and anew and any(each.frozen for each in self.config.phases):
+            freeze_reference(self.learner.model)  # else the one of the last SFT phase stays (Algorithm 1)
+        if not phase.frozen:
             self.progress.reference = None
             return None
-        if not first and (not stage or self.config.stages[stage - 1].kind == "sft"):
-            freeze_reference(self.learner.model)  # else the one of the last SFT phase stays (Algorithm 1)
         again = rows.count is not None  # an endless world's rows never come back
         cache = LogProbCache(self.out / _cache_name()) if again else None
         reference = ReferencePolicy(self.learner.model, REFERENCE, cache)
@@ -243,11 +250,15 @@ class _Run:
         return reference
 
     def _gradients(
-        self, reference: ReferencePolicy | None, rows: Rows, number: int, phase: Phase, at: int
+        self, reference: ReferencePolicy | None, rows: Rows, number: int, phase: Phase, at: int, inner: int
     ) -> tuple[dict[str, float], int]:
-        """One step's gradients, left in the parameters; (the whole batch's numbers, tokens fed)."""
+        """One step's gradients, left in the parameters; (the whole batch's numbers, tokens fed). inner: which
+        step on the same draw it is."""
         learner, ranks = self.learner, self.learner.ranks
         examples = rows.batch(number, ranks)
+        self.draws.seen = (
+            {} if rows.count is None else self.progress.seen
+        )  # an endless world's never come back
 
         def attempt(micro_batch: int | None) -> tuple[dict[str, float], int]:
             for parameter in learner.trainable():
@@ -256,7 +267,7 @@ class _Run:
             torch.manual_seed(self.config.seed * 1_000_003 + at + (ranks.rank << 48))
             pop_count()
             some = replace(phase, micro_batch=micro_batch)
-            parts = _step(learner, reference, examples, some, at, self.config.seed)
+            parts = _step(learner, reference, examples, some, at, self.config.seed, self.draws, inner)
             ranks.sum_gradients(learner.trainable())
             return parts, int(ranks.total(pop_count(), learner.device))
 
@@ -267,6 +278,8 @@ class _Run:
         known = self.progress.micro_batch or phase.micro_batch
         result, used = within_memory(attempt, most, known, ranks, learner.device, halved)
         self.progress.micro_batch = None if used == phase.micro_batch else used
+        if phase.kind == "group":
+            self.draws.commit(self.states.steps())
         return result
 
     def _end_step(self, optimizer: torch.optim.Optimizer, before: int, stage: int, last: bool) -> bool:
@@ -372,10 +385,16 @@ def _step(
     phase: Phase,
     at: int,
     seed: int,
+    draws: Draws,
+    inner: int,
 ) -> dict[str, float]:
     """One step's gradients, left in the parameters, and the whole batch's numbers."""
+    if phase.kind == "group":
+        return group_step(learner, reference, examples, phase, at, seed, draws, inner)
     if reference is None:
         return sft_step(learner, examples, phase)
+    if phase.kind == "dpo":
+        return dpo_step(learner, reference, examples, phase)
     if phase.kind == "kto":
         return kto_step(learner, reference, examples, phase, at)
     return rkto_step(learner, reference, examples, phase, at, seed)

@@ -63,7 +63,7 @@ def learning(config: Config, model: Any) -> int:
 def fixed(config: Config, model: nn.Module, trained: int) -> dict[str, float]:
     """Bytes that are there all the time, by what they are. model: on any device, the meta device too.
     trained: parameters of the adapter, or those of the model's own that learn."""
-    size, frozen = BYTES[config.model.dtype], any(phase.kind != "sft" for phase in config.phases)
+    size, frozen = BYTES[config.model.dtype], any(phase.frozen for phase in config.phases)
     everything = sum(parameter.numel() for parameter in model.parameters())
     weights = float(everything * size)
     if config.model.quantize:
@@ -96,9 +96,11 @@ def passing(config: Config, phase: Phase, text: Any, length: Length, device: str
     rows = phase.micro_batch or phase.batch
     tokens = rows * length.longest
     parts = {}
-    if phase.kind == "rkto":
+    if phase.kind == "dpo":
+        tokens *= 2
+    if phase.kind in ("rkto", "group"):
         samples = phase.rewards.samples
-        if phase.rkto.reinforce != "none":
+        if phase.kind == "group" or phase.rkto.reinforce != "none":
             tokens += rows * samples * length.answer
         growing = min(samples * phase.batch, _TOGETHER.get(device, 256))
         parts["samples' keys and values"] = (

@@ -38,7 +38,19 @@ def work(
     if phase.kind == "sft":
         step = passes * forward(batch * row, row / 2, batch * answer)
         return steps * step + _seen(config, phase, model, steps, length, rows)
+    if phase.kind == "dpo":  # both answers behind one prompt; the reference's are kept after the first epoch
+        both = forward(batch * (row + answer), (row + answer) / 2, 2 * batch * answer)
+        return steps * (passes + 2) * both + _seen(config, phase, model, steps, length, rows)
+    if phase.kind == "group":
+        drawn = batch * phase.rewards.samples * answer
+        prompts = forward(batch * length.prompt, length.prompt / 2, 0)
+        samples = forward(drawn, length.prompt + answer / 2, drawn)
+        step = passes * (prompts + samples) + (prompts + samples) / phase.draws
+        step += prompts + samples if phase.frozen else 0.0
+        return steps * step + _seen(config, phase, model, steps, length, rows)
     pairs = batch * (phase.eta0.shifts if phase.eta0.over == "shifts" else max(0, batch - 1))
+    if phase.eta0.over == "none":
+        pairs = 0
     if phase.eta0.over == "onpolicy":
         pairs = batch * phase.rewards.samples
     others = forward(pairs * answer, length.prompt + answer / 2, pairs * answer)

@@ -1,4 +1,4 @@
-"""One optimiser step of each method: SFT, KTO, RKTO."""
+"""One optimiser step of each method: SFT, KTO, RKTO, DPO and credit for samples."""
 
 from evlm.lazy import hand_on
 
@@ -7,4 +7,6 @@ __all__, __getattr__, __dir__ = hand_on(
     sft="sft_step",
     kto="kto_step",
     rkto="rkto_step",
+    dpo="dpo_step",
+    group="group_step",
 )

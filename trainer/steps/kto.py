@@ -42,13 +42,21 @@ def kto_step(
     lengths = torch.tensor([len(each) for each in responses], device=seen.policy.device)
     desired = torch.tensor([example.desired for example in examples], device=seen.policy.device)
     total = int(ranks.total(len(examples), learner.device))
+    trust = torch.tensor([example.weight for example in examples], device=seen.policy.device)
     loss, ratios = 0.0, []
     for rows in torch.arange(len(examples)).split(phase.micro_batch or len(examples)):
         index = rows.tolist()
         some = [responses[i] for i in index]
         policy = sequence_logps(model, prompts.take(index), some, range(len(index)), "packed")
         part, parts = kto_loss(
-            policy, seen.reference[rows], lengths[rows], desired[rows], baseline, phase.kto, total
+            policy,
+            seen.reference[rows],
+            lengths[rows],
+            desired[rows],
+            baseline,
+            phase.kto,
+            total,
+            trust[rows],
         )
         part.backward()
         loss += float(part.detach())

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..config.recipe import Phase
 from ..estimators.eta0 import PairScores, score_pairs
-from ..estimators.rewards import RewardConfig, iou_of, plan_in, similarity, slots, truth_of, word_overlap
+from ..estimators.rewards import RewardConfig, iou_of, likeness, plan_in, similarity, truth_of
 from ..learner.learner import Learner
 from ..learner.rows import Example
 from ..model.logprobs import base_of, response_states, sequence_logps, summed
@@ -83,7 +83,7 @@ def draw(learner: Learner, examples: list[Example], config: RewardConfig, at: in
     prompts, responses = split(learner.batch(examples), learner.merge)
     owner = [row for row in range(preferred) for _ in range(config.samples)]
     seeds = [
-        _number(seed, at, examples[row].name or row, k)
+        number_of(seed, at, examples[row].name or row, k)
         for row in range(preferred)
         for k in range(config.samples)
     ]
@@ -121,7 +121,7 @@ def judge(
     )
     baseline = eta0(ranks.gather(pairs.mismatched))
     rewards = reward_samples(learner, batch, examples, phase)
-    weights = weigh(learner, batch, pairs, rewards, baseline, phase)
+    weights = weigh(learner, batch, examples, pairs, rewards, baseline, phase)
     first = ranks.before(p, device)
     numbers = _log(learner, batch, examples, pairs, rewards, weights, phase)
     return weights.part(slice(first, first + p)), pairs.reference, numbers
@@ -147,12 +147,10 @@ def reward_samples(learner: Learner, batch: Batch, examples: list[Example], phas
     plans = [plan_in(spans.text) for spans in batch.drawn]
     truths = [plan_in(spans.text) for spans in batch.written]
     masks = [truth_of(example.mask, truth) for example, truth in zip(examples[:p], truths, strict=True)]
-    if phase.rewards.similarity == "slots":
+    if phase.rewards.similarity in ("slots", "exact"):
         shares = [
-            word_overlap(drawn.text, batch.written[row].text)
-            if truths[row] is None
-            else slots(plan, truths[row])
-            for drawn, plan, row in zip(batch.drawn, plans, batch.owner, strict=True)
+            likeness(drawn.text, batch.written[row].text, truths[row], phase.rewards.similarity)
+            for drawn, row in zip(batch.drawn, batch.owner, strict=True)
         ]
         alike = torch.tensor(shares, device=device)
     elif phase.rewards.similarity == "none":
@@ -173,10 +171,17 @@ def reward_samples(learner: Learner, batch: Batch, examples: list[Example], phas
 
 
 def weigh(
-    learner: Learner, batch: Batch, pairs: PairScores, rewards: Rewards, baseline: Tensor, phase: Phase
+    learner: Learner,
+    batch: Batch,
+    examples: list[Example],
+    pairs: PairScores,
+    rewards: Rewards,
+    baseline: Tensor,
+    phase: Phase,
 ) -> StepWeights:
     """The weights of the preferred rows of the whole batch, all ranks together."""
     gather, p = learner.ranks.gather, batch.preferred
+    trust = torch.tensor([example.weight for example in examples[:p]], device=learner.device)
     return step_weights(
         policy=gather(pairs.policy[:p]),
         reference=gather(pairs.reference[:p]),
@@ -187,6 +192,7 @@ def weigh(
         has_mask=gather(rewards.has_mask),
         config=phase.rkto,
         reflection=None if rewards.reflection is None else gather(rewards.reflection),
+        trust=gather(trust),
     )
 
 
@@ -394,5 +400,6 @@ def _log(
     }
 
 
-def _number(*parts: object) -> int:
+def number_of(*parts: object) -> int:
+    """A number of 56 bits that the parts alone decide."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=7).digest(), "big")

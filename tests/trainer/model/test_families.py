@@ -25,12 +25,19 @@ from trainer.model.batch import Collator
 from trainer.model.forward import Features, hidden_states
 from trainer.model.logprobs import base_of, response_states
 from trainer.model.prompts import split
+from trainer.model.ranks import Ranks
 from trainer.model.reference import ReferencePolicy, using
 from trainer.model.sampling import SampleConfig, answers
 from trainer.model.token_logprobs import token_logps
+from trainer.objectives.dpo import DPOConfig, dpo_loss
+from trainer.objectives.group import GroupConfig
 from trainer.objectives.kto import KTOConfig, eta0, kto_loss
 from trainer.objectives.rkto import RKTOConfig
+from trainer.steps import group as group_steps
 from trainer.steps import rkto as rkto_steps
+from trainer.steps.dpo import dpo_step
+from trainer.steps.draws import Draws
+from trainer.steps.group import group_step
 from trainer.steps.kto import kto_step
 from trainer.steps.rkto import draw, judge, rkto_step
 from trainer.steps.sft import sft_step
@@ -237,7 +244,36 @@ def phases(config: Config) -> dict[str, Any]:
         rkto=RKTOConfig(reinforce="all", lambda_ref=0.2, lambda_u=0.3),
         rewards=RewardConfig(samples=2, temperature=1.2, max_new_tokens=12),
     )
-    return {"sft": replace(config.phases[0], micro_batch=3), "kto": kto, "rkto": rkto}
+    group = replace(
+        config.phases[1],
+        kind="group",
+        micro_batch=3,
+        group=GroupConfig(
+            accept=0.0, alpha=1.0, lambda_accepted=0.3, lambda_sft=0.2, lambda_kl=0.1, mend=0.5
+        ),
+        rewards=RewardConfig(samples=3, temperature=1.2, max_new_tokens=8, similarity="slots"),
+    )
+    dpo = replace(config.phases[1], kind="dpo", micro_batch=1, dpo=DPOConfig(0.2, "sum", 0.1, 0.3))
+    return {
+        "sft": replace(config.phases[0], micro_batch=3),
+        "kto": kto,
+        "rkto": rkto,
+        "dpo": dpo,
+        "group": group,
+    }
+
+
+def pairs(rows: list[Example]) -> list[Example]:
+    """A desired and an undesired answer to the questions of all rows, one after the other."""
+    other = [rows[-1], *rows[:-1]]
+    return [
+        example
+        for row, wrong in zip(rows, other, strict=True)
+        for example in (
+            replace(row, desired=True, weight=0.8),
+            replace(row, answer=wrong.answer, desired=False),
+        )
+    ]
 
 
 def native_gradient(
@@ -253,6 +289,14 @@ def native_gradient(
         (loss / sum(map(len, tokens))).backward()
         return gradient(learner)
     own, others = [(i, i) for i in range(len(rows))], pair_indices(len(rows))
+    if kind == "dpo":
+        with torch.no_grad(), using(learner.model, "reference"):
+            theirs = scores(own)
+        weights = torch.tensor([each.weight for each in rows]).view(-1, 2).prod(1)
+        lengths = torch.tensor([len(t) for t in tokens]).view(-1, 2)
+        loss, _ = dpo_loss(scores(own).view(-1, 2), theirs.view(-1, 2), lengths, phase.dpo, weights)
+        loss.backward()
+        return gradient(learner)
     if kind == "kto":
         with torch.no_grad():
             mismatched = scores(others)
@@ -293,11 +337,38 @@ def native_gradient(
     for module in (rkto_steps, eta0_module, reference_module):
         monkeypatch.setattr(module, "sequence_logps", logps)
     monkeypatch.setattr(rkto_steps, "response_states", states)
+    monkeypatch.setattr(group_steps, "response_states", states)
+    if kind == "group":
+        group_step(
+            learner, ReferencePolicy(learner.model), rows, phase, words(learner, rows, phase), 0, no_draws()
+        )
+        return gradient(learner)
     rkto_step(learner, ReferencePolicy(learner.model), rows, phase, 7, 0)
     return gradient(learner)
 
 
-@pytest.mark.parametrize(("kind", "vision"), [("sft", False), ("kto", False), ("rkto", False), ("sft", True)])
+def words(learner: Learner, rows: list[Example], phase: Any) -> int:
+    """A step whose samples spell no placeholder of a picture, which the native forward would want one for."""
+    config = base_of(learner.model).config
+    pictures = torch.tensor([config.image_token_id, config.video_token_id])
+    some = [replace(row, desired=True) for row in rows]
+    steps = (at for at in range(7, 60) if not pictured(learner, some, phase, at, pictures))
+    return next(steps)
+
+
+def pictured(learner: Learner, rows: list[Example], phase: Any, at: int, pictures: torch.Tensor) -> bool:
+    samples = draw(learner, rows, phase.rewards, at, 0).samples
+    return bool(torch.isin(torch.cat(samples), pictures).any())
+
+
+def no_draws() -> Draws:
+    return Draws(Path("nowhere"), Ranks())
+
+
+KINDS = [*((kind, False) for kind in ("sft", "kto", "rkto", "dpo", "group")), ("sft", True)]
+
+
+@pytest.mark.parametrize(("kind", "vision"), KINDS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_gradient_of_every_objective_is_that_of_the_native_forward(
     folder: Path, kind: str, vision: bool, dtype: str, monkeypatch: pytest.MonkeyPatch
@@ -306,7 +377,16 @@ def test_the_gradient_of_every_objective_is_that_of_the_native_forward(
     if dtype == "float64":
         learner.model.double()
     rows, phase = examples(learner), phases(config_of(folder))[kind]
-    if kind == "sft":
+    # What random weights write is never right, and silent groups have no gradient.
+    monkeypatch.setattr(group_steps, "likeness", lambda text, *_: len(text) % 5 / 4)
+    if kind == "dpo":
+        rows = pairs(rows)
+        dpo_step(learner, ReferencePolicy(learner.model), rows, phase)
+    elif kind == "group":
+        at = words(learner, rows, phase)
+        numbers = group_step(learner, ReferencePolicy(learner.model), rows, phase, at, 0, no_draws())
+        assert {f"loss_{name}" for name in ("policy", "accepted", "sft", "kl")} <= set(numbers)
+    elif kind == "sft":
         sft_step(learner, rows, phase)
     elif kind == "kto":
         kto_step(learner, ReferencePolicy(learner.model), rows, phase, 7)
@@ -318,7 +398,13 @@ def test_the_gradient_of_every_objective_is_that_of_the_native_forward(
     print(f"{folder.parent.name} {kind} {dtype} vision={vision}: {difference:.2g}")
     # Log-ratios are differences of sums of about -1,400 nats, summed in float64; what is left in float32 is
     # what it rounds of each token's.
-    bars = {("sft", "float32"): 1e-5, ("kto", "float32"): 5e-6, ("rkto", "float32"): 1e-5}
+    bars = {
+        ("sft", "float32"): 1e-5,
+        ("kto", "float32"): 5e-6,
+        ("rkto", "float32"): 1e-5,
+        ("dpo", "float32"): 5e-6,
+        ("group", "float32"): 1e-5,
+    }
     assert difference <= bars.get((kind, dtype), 1e-6)
 
 

@@ -25,19 +25,22 @@ PHASES = [
     "{kind: kto, steps: 2, batch: 3, lr: 1e-2, warmup: 0, micro_batch: 2}",
     "{kind: rkto, steps: 2, batch: 2, lr: 1e-2, warmup: 0, rkto: {reinforce: all, lambda_ref: 0.2}, "
     "rewards: {samples: 2, max_new_tokens: 8, similarity: slots}}",
+    "{kind: dpo, steps: 2, batch: 2, lr: 1e-2, warmup: 0, micro_batch: 1, dpo: {lambda_sft: 0.1}}",
+    # Samples of random weights are all wrong, so it is the accepted ones that learn.
+    "{kind: group, steps: 4, batch: 2, lr: 1e-2, warmup: 0, micro_batch: 1, "
+    "group: {reuse: 2, accept: 0, lambda_accepted: 0.5, lambda_kl: 0.1, skip: 0.1, lambda_sft: 0.1}, "
+    "rewards: {samples: 2, max_new_tokens: 8, similarity: slots}}",
 ]
 
 
 def config_of(base: Path, out: Path) -> Config:
     settings = [f"model.base={base}", f"out={out}", f"phases=[{', '.join(PHASES)}]", "lora.rank=4"]
     more = ["model.device=cpu", "model.attention=sdpa", "lora.dropout=0.1", "save_every=1", "log_every=1"]
-    return load_config("tiny", [*settings, *more])
+    return load_config("tiny", [*settings, *more, "data.0.rows=40"])
 
 
 @pytest.mark.parametrize("family", tiny_qwen.FAMILIES)
-def test_a_run_of_all_three_kinds_resumes_in_its_bits_and_loads_everywhere(
-    family: str, tmp_path: Path
-) -> None:
+def test_a_run_of_all_kinds_resumes_in_its_bits_and_loads_everywhere(family: str, tmp_path: Path) -> None:
     base = tiny_qwen.save_folder(tmp_path / "base", family)
     (base / "evlm.json").write_text(json.dumps({"prompt": "short", "mask_codec": "box-spans-8"}))
     path = run(config_of(base, tmp_path / "whole"), lambda event: None)
@@ -47,7 +50,7 @@ def test_a_run_of_all_three_kinds_resumes_in_its_bits_and_loads_everywhere(
     class Cut(Exception):
         pass
 
-    for stop in (1, 3, 5):  # in each phase
+    for stop in (1, 3, 5, 7, 10, 12):  # in each phase, and between the steps on one draw
 
         def report(event: dict[str, Any], stop: int = stop) -> None:
             if event["event"] == "step" and event["step"] == stop:
