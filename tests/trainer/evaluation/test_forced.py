@@ -24,7 +24,9 @@ SAID = {"a": "make it red", "b": "make it blue", "c": "make it green"}
 
 def question(name: str, other: str = "") -> Question:
     request = Request(torch.zeros(1, 8, 8, 3), name)
-    return Question(name, "recolour", "text", f"{SAID[name]}", ("it",), lambda: request, lambda: None, other)
+    return Question(
+        name, "recolour", "text", f"{SAID[name]}", ("it",), lambda: request, lambda: None, other=other
+    )
 
 
 def trace(intermediate: str, output: str) -> str:
