@@ -45,7 +45,7 @@ class Batches:
         Raises RecordError for a file that is not in the form, with its line."""
         count = 0
         for asked in sorted(self.folder.glob("*-in.jsonl")):
-            came = _beside(asked)
+            came = beside(asked)
             if came.is_file():  # who failed there is asked again
                 count += sum(self._keep(answers, cost, came, *each) for each in _answers(came))
             else:
@@ -104,7 +104,7 @@ class Batches:
                 self._finish()
             except OSError as error:
                 raise RecordError(f"{self.folder}: cannot be written ({error.strerror or error})") from error
-        return [file for file in sorted(self.folder.glob("*-in.jsonl")) if not _beside(file).is_file()]
+        return [file for file in sorted(self.folder.glob("*-in.jsonl")) if not beside(file).is_file()]
 
     def _next(self) -> None:
         self._finish()
@@ -122,7 +122,7 @@ class Batches:
         self._file = None
 
 
-def _beside(asked: Path) -> Path:
+def beside(asked: Path) -> Path:
     """Where the answers to a file come."""
     return asked.with_name(asked.name.replace("-in.", "-out."))
 

@@ -15,6 +15,7 @@ from evlm.records import Row
 from ..config.settings import build, read_yaml
 from ..data.files import OnProblem, read
 from .cost import ledger
+from .judging import QUESTIONS
 from .make import RECIPE
 from .quota import CATEGORIES, EDIT_TYPES, REST
 from .recipe import Recipe
@@ -116,6 +117,14 @@ def _made(folder: Path, rows: list[Row]) -> Iterable[str]:
             f"{spent.get('tokens_in', 0):,} tokens asked, {spent.get('tokens_out', 0):,} written, "
             f"{spent.get('cost', 0):.4g} spent."
         )
+    for judge in () if recipe is None else recipe.judges:
+        yield f"Judged by {judge.name}; {judge.terms or 'its terms are not said'}."
+    if given := [row.meta["judged"] for row in rows if row.meta.get("judged")]:
+        names = [name for name in QUESTIONS if any(name in each for each in given)]
+        means = (sum(each[name] for each in given if name in each) / sum(name in each for each in given)
+                 for name in names)  # fmt: skip
+        said = ", ".join(f"{name} {mean:.2f}" for name, mean in zip(names, means, strict=True))
+        yield f"What the judges give on average, of 1 to 5: {said}."
     masks = Counter(str(row.meta["mask_by"]) for row in rows if row.meta.get("mask_by"))
     if masks:
         yield "Masks by " + ", ".join(f"{name} ({count:,})" for name, count in masks.most_common()) + "."

@@ -12,6 +12,7 @@ from typing import Any
 from evlm.errors import ConfigError
 
 from ..config.arguments import check_whole
+from .batch import FOLDER, beside
 from .dry_run import shown
 from .make import STAGES, Made, make
 from .plan import first, make_plan
@@ -64,12 +65,19 @@ def run(options: argparse.Namespace) -> int:
     made = make(recipe, questions, options.only, len(questions) == len(planned.questions), engine)
     print(_said(recipe, made))
     for file in made.batches:
-        out, model = file.with_name(file.name.replace("-in.", "-out.")), getattr(recipe.teacher, "model", "M")
-        print(
-            f"waiting for {out}: vllm run-batch -i {file} -o {out} --model {model}, or any service that takes"
-        )
-        print("such files; then the same command again")
+        print(f"waiting for {beside(file)}{_how(recipe, file)}; then the same command again")
     return 1 if planned.missing or made.dropped else 0
+
+
+def _how(recipe: Recipe, file: Path) -> str:
+    """How a batch is answered that is not sent."""
+    place = file.parent.name == FOLDER and recipe.teacher
+    asked = [place] if place else recipe.judges
+    found = next((each for each in asked if each.batch == "file"), None)
+    if found is None:
+        return ", which the endpoint is working on"
+    said = f"vllm run-batch -i {file} -o {beside(file)} --model {found.model}"
+    return f": {said}, or any service that takes such files"
 
 
 def _card(options: argparse.Namespace) -> int:

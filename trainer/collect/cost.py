@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from .plan import Question
-from .recipe import Recipe, Teacher
+from .recipe import Recipe
+from .services import Judge, Service
 
 _WORDS = 1100  # tokens of the system text and of the words around the pictures
 _PATCH = 28 * 28  # pixels that one token of a picture stands for, in Qwen-VL; others take fewer tokens
@@ -28,13 +29,50 @@ def cost_line(recipe: Recipe, questions: Sequence[Question]) -> str:
         line += f"; {min(answered, count):,} are there"
     if teacher.prices is None:
         return line + "; no prices are said"
-    each, how = _each(teacher, questions, recipe.frames, done)
+    shown = teacher.hint in ("edited", "both")
+    hinted = sum(shown and question.item.edited is not None for question in questions)
+    each, how = _each(teacher, questions, recipe.frames, done, hinted)
     line += f"; {left:,} more cost {how} {left * each:.4g}"
     if done.get("cost"):
         line += f", beside {done['cost']:.4g} spent"
     if teacher.max_cost is not None and done.get("cost", 0) + left * each > teacher.max_cost:
         line += f"; max_cost {teacher.max_cost:g} may stop it before"
     return line
+
+
+def judge_line(recipe: Recipe, judge: Judge, questions: Sequence[Question]) -> str:
+    """Of a judge, which is asked about every answer that the filters let pass."""
+    count = len(questions) * (recipe.teacher.samples if recipe.teacher is not None else 1)
+    line = f"judge {judge.name}: at most {count:,} answers"
+    if judge.script or judge.prices is None:
+        return line
+    done = (ledger(Path(recipe.out)).get("judges") or {}).get(judge.name) or {}
+    hinted = sum(question.item.edited is not None for question in questions)
+    each, how = _each(judge, questions, recipe.frames, done, hinted)
+    line += f", which cost {how} {count * each:.4g}"
+    if judge.max_cost is not None and count * each > judge.max_cost:
+        line += f"; max_cost {judge.max_cost:g} may stop it before"
+    return line
+
+
+def maker_line(recipe: Recipe, questions: Sequence[Question]) -> str:
+    """Of the pictures that are to be drawn; "" where none is."""
+    maker = recipe.maker
+    shown = [media for q in questions for media in (q.item.original, q.item.edited, *q.references)]
+    orders = [media.order for media in shown if media is not None and media.order is not None]
+    count = len({(order.prompt, order.original) for order in orders})
+    if maker is None or not count:
+        return ""
+    line = f"maker {maker.name}: {count:,} pictures to draw"
+    if maker.prices is None:
+        return line
+    done = ledger(Path(recipe.out)).get("maker") or {}
+    each = done["cost"] / done["answers"] if done.get("answers") else maker.cost(0, 0) or 0.0
+    return (
+        line
+        + f", at {each:.4g} each {count * each:.4g}"
+        + (f"; {min(count, int(done['answers'])):,} are there" if done.get("answers") else "")
+    )
 
 
 def ledger(out: Path) -> dict[str, Any]:
@@ -47,18 +85,17 @@ def ledger(out: Path) -> dict[str, Any]:
 
 
 def _each(
-    teacher: Teacher, questions: Sequence[Question], frames: int, done: dict[str, Any]
+    service: Service, questions: Sequence[Question], frames: int, done: dict[str, Any], edited: int
 ) -> tuple[float, str]:
-    """(of one answer, "about" or "at most")."""
+    """(of one answer, "about" or "at most"). edited: how many questions show such a picture, too."""
     if done.get("answers") and done.get("cost"):
         return done["cost"] / done["answers"], "about"
-    pictures = sum(_pictures(question, teacher, frames) for question in questions)
-    asked = _WORDS + pictures / max(1, len(questions)) * teacher.max_pixels / _PATCH
-    return teacher.cost(round(asked), teacher.max_tokens) or 0.0, "at most"
+    pictures = edited + sum(_pictures(question, frames) for question in questions)
+    asked = _WORDS + pictures / max(1, len(questions)) * service.max_pixels / _PATCH
+    return service.cost(round(asked), service.max_tokens) or 0.0, "at most"
 
 
-def _pictures(question: Question, teacher: Teacher, frames: int) -> int:
+def _pictures(question: Question, frames: int) -> int:
     """How many it is asked with."""
     shown = [question.item.original, *question.references]
-    hinted = teacher.hint in ("edited", "both") and question.item.edited is not None
-    return hinted + sum(frames if media.kind == "video" else 1 for media in shown)
+    return sum(frames if media.kind == "video" else 1 for media in shown)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from .cost import cost_line
+from .cost import cost_line, judge_line, maker_line
 from .plan import Planned, by_category
 from .quota import TYPES, categories, edit_types
 from .recipe import Recipe
@@ -42,4 +42,6 @@ def shown(recipe: Recipe, planned: Planned) -> str:
         + (f"; {total:,} are missing" if total else ", none is missing")
     )
     cost = cost_line(recipe, planned.questions)
-    return "\n".join([*lines, cost] if cost else lines)
+    judges = [judge_line(recipe, judge, planned.questions) for judge in recipe.judges]
+    drawn = maker_line(recipe, planned.questions)
+    return "\n".join([*lines, *filter(None, (drawn, cost)), *judges])

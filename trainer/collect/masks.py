@@ -6,10 +6,12 @@ place. `meta.mask_by` says who found it.
 
 from __future__ import annotations
 
+import zlib
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -35,6 +37,7 @@ class MaskFinder:
 
     def __init__(self, out: Path, settings: Masks, pictures: Pictures) -> None:
         self.out, self.settings, self.pictures = out, settings, pictures
+        self._differences: dict[tuple[str, str], tuple[tuple[int, ...], bytes]] = {}
         self._segmenter: Any = None
         self._detector: Any = None
 
@@ -65,8 +68,7 @@ class MaskFinder:
     def _found(self, task: dict[str, Any]) -> tuple[Tensor | None, str]:
         original = self.out / task["original"][0]
         if len(task["edited"]) == 1:
-            on = torch.from_numpy(difference(original, self.out / task["edited"][0])).float()
-            return self._sharpened(original, on)
+            return self._sharpened(original, self._difference(task["original"][0], task["edited"][0]))
         if not self.settings.segmenter:
             return None, "plan"
         from evlm.place import ground_plan, segment_plan
@@ -78,6 +80,18 @@ class MaskFinder:
             self._loaded_segmenter(), frames, plan, grounded.boxes, region=grounded.region
         )
         return (None if region.mask is None else region.mask[0]), "segmenter"
+
+    def _difference(self, before: str, after: str) -> Tensor:
+        """Of a pair, which several questions may show: kept packed, a few hundred bytes each."""
+        kept = self._differences.get((before, after))
+        if kept is None:
+            on = difference(self.out / before, self.out / after)
+            self._differences[before, after] = on.shape, zlib.compress(np.packbits(on).tobytes())
+        else:
+            shape, packed = kept
+            bits = np.frombuffer(zlib.decompress(packed), np.uint8)
+            on = np.unpackbits(bits, count=shape[0] * shape[1]).reshape(shape).astype(bool)
+        return torch.from_numpy(on).float()
 
     def _sharpened(self, original: Path, on: Tensor) -> tuple[Tensor, str]:
         """The segmenter's mask of each part that differs, where the two agree; else the difference, grown."""

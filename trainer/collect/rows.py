@@ -9,6 +9,7 @@ from evlm.records import Row, row_data, row_problems
 
 from .plan import Question
 from .recipe import Recipe
+from .sources.item import Item
 from .split import split_of
 from .stages import key_of
 from .teach import PROMPT_VERSION
@@ -32,6 +33,14 @@ def task_of(question: Question, copies: dict[str, dict[str, Any]], sample: int) 
     }
 
 
+def _made(recipe: Recipe, item: Item) -> dict[str, Any]:
+    """Who drew an item's pictures, and by which words."""
+    order = None if item.edited is None else item.edited.order
+    if order is None or recipe.maker is None:
+        return {}
+    return {"maker": recipe.maker.model, "maker_prompt": order.prompt}
+
+
 def mask_task(question: Question, task: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
     """What `MaskFinder.find` is asked: JSON that says all of it. Of several steps nothing is found: their
     places are the plan's."""
@@ -50,9 +59,10 @@ def row_of(
     out: Path,
     cluster: str,
     mask: dict[str, Any],
+    judged: dict[str, float],
 ) -> tuple[dict[str, Any], list[str]]:
     """(the row, what is wrong with it). Its label is true until it is rated. cluster: whose split it is
-    in, which may be several groups. mask: what `MaskFinder.find` gave."""
+    in, which may be several groups. mask: what `MaskFinder.find` gave. judged: what `verdict` gave."""
     item, trace = question.item, result["trace"]
     own = (item.source, item.license)
     lent = sorted({(each.source, each.license) for each in question.lenders} - {own})
@@ -70,6 +80,8 @@ def row_of(
         **({"reference_licenses": lent} if lent else {}),
         "mask_by": mask["by"],
         **({"mask_said": trace["mask_text"]} if "mask_text" in mask else {}),
+        **({"judged": judged} if judged else {}),
+        **_made(recipe, item),
         **({"known_instruction": item.instruction} if item.instruction else {}),
         **({"scenario": item.extra["scenario"]} if "scenario" in item.extra else {}),
         **({"extra": item.extra} if item.extra else {}),

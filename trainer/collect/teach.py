@@ -28,15 +28,16 @@ _HINT = (
 )
 
 
-def taught(asked: Asked, out: Path, task: dict[str, Any]) -> dict[str, Any]:
+def taught(asked: Asked, out: Path, task: dict[str, Any], hint: str = "both") -> dict[str, Any]:
     """{"trace": its parts and the plan's, "repairs": [...], "again": whether it was asked twice}, or
     {"dropped": name, "reason": why}, "passing" where the next run may do better.
 
-    task: {"original", "references", "fps", "edited", "instruction", "sample"} with paths in `out`. Raises
+    task: {"original", "references", "fps", "edited", "instruction", "sample"} with paths in `out`. hint: what
+    of the last two is shown. Raises
     EndpointError where the endpoint is of no use, ConfigError where the money is spent.
     """
     try:
-        chat = _chat(asked, out, task)
+        chat = _chat(asked, out, task, hint)
     except EVLMError as error:
         return {"dropped": "picture", "reason": str(error)[:400], "passing": True}
     reason = ""
@@ -74,8 +75,8 @@ def _data(trace: Trace) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _chat(asked: Asked, out: Path, task: dict[str, Any]) -> Chat:
-    """Raises PictureError, RecordError, RequestError."""
+def request_of(out: Path, task: dict[str, Any]) -> Request:
+    """What a task asks about, its pictures read. Raises PictureError, RecordError, RequestError."""
     references = tuple(
         Reference(
             each["kind"],
@@ -85,10 +86,14 @@ def _chat(asked: Asked, out: Path, task: dict[str, Any]) -> Chat:
         )
         for each in task["references"]
     )
-    request = Request(load_paths(out, task["original"]), "", references, task["fps"])
-    chat = build_messages(request, asked.model.codec, asked.model.style)
+    return Request(load_paths(out, task["original"]), "", references, task["fps"])
+
+
+def _chat(asked: Asked, out: Path, task: dict[str, Any], hint: str) -> Chat:
+    """Raises PictureError, RecordError, RequestError."""
+    chat = build_messages(request_of(out, task), asked.model.codec, asked.model.style)
     content, images = list(chat.messages[-1]["content"]), list(chat.images)
-    hint = "none" if asked.tuned else asked.teacher.hint
+    hint = "none" if asked.tuned else hint
     instruction = task["instruction"] if hint in ("instruction", "both") else ""
     edited = task["edited"] if hint in ("edited", "both") else []
     if instruction or edited:

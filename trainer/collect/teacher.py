@@ -1,25 +1,26 @@
-"""A teacher, behind an OpenAI-compatible endpoint or of this machine: asked at a pace, again after faults,
-never twice for the same, and not beyond what may be spent."""
+"""A teacher or judge, behind an OpenAI-compatible endpoint or of this machine: asked at a pace, again after
+faults, never twice for the same, and not beyond what may be spent."""
 
 from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from evlm.errors import AnswerError, Cancelled, ConfigError, EndpointError, UnreachableError
 from evlm.reason.messages import Chat
 from evlm.reason.reasoner import Sampling
-from evlm.reason.remote import RemoteReasoner, openai_messages
+from evlm.reason.remote import Completion, RemoteReasoner, openai_messages
 
 from .answers import Answers, Kept
 from .batch import Batches, Waiting
 from .local import LocalTeacher
 from .pace import Pace
-from .recipe import Teacher
+from .services import Service
 from .stages import key_of
+from .web import passing
 
-AGAIN = (408, 409, 425, 429)  # and all from 500; never what says that the question is wrong
 _REFUSES = (400, 413, 422)  # what may speak of one question alone
 _REFUSALS = 8  # in a row
 _LONGEST = 60.0  # seconds of one pause
@@ -31,29 +32,17 @@ class Refused(Exception):
     """This one question has no answer; says why. Others may have one."""
 
 
-class Asked:
-    """What `teach` asks through. key_hosts: where EVLM_API_KEY may go. Raises EndpointError, ConfigError."""
+class Sending:
+    """Sends what has no answer yet. complete: asks one question. called: the service's place in the recipe.
+    Raises EndpointError, ConfigError."""
 
     def __init__(
-        self,
-        teacher: Teacher,
-        answers: Answers,
-        key_hosts: tuple[str, ...] = (),
+        self, service: Service, answers: Answers, complete: Callable[..., Completion], called: str
     ) -> None:
-        self.teacher, self.answers = teacher, answers
-        self.model: RemoteReasoner | LocalTeacher
-        if teacher.local:
-            self.model = LocalTeacher(teacher.local)
-        else:
-            self.model = RemoteReasoner(
-                teacher.endpoint,
-                teacher.model,
-                teacher.timeout,
-                max_pixels=teacher.max_pixels,
-                key_hosts=key_hosts,
-            )
+        self.service, self.answers, self.called = service, answers, called
+        self._complete = complete
         self._stopped = threading.Event()
-        self.pace = Pace(teacher.requests_a_minute, sleep=self._stopped.wait)
+        self.pace = Pace(service.requests_a_minute, sleep=self._stopped.wait)
         self._lock = threading.Lock()
         sums = answers.sums()
         self._spent, self._count = float(sums["cost"]), int(sums["answers"])
@@ -66,11 +55,6 @@ class Asked:
         self._given_up: EndpointError | None = None
 
     @property
-    def tuned(self) -> bool:
-        """Whether it was tuned on EVLM's questions, and takes neither hints nor corrections."""
-        return isinstance(self.model, LocalTeacher) and self.model.tuned
-
-    @property
     def spent(self) -> float:
         """On answers, in all runs."""
         return self._spent
@@ -80,24 +64,18 @@ class Asked:
         answer is on its way."""
         self._stopped.set()
 
-    def ask(self, chat: Chat, sample: int) -> Kept:
-        """The answer to a chat, as it was kept where it was asked before. Raises Refused, EndpointError,
-        ConfigError."""
-        key, sampling, messages = self._question(chat, sample)
+    def once(self, key: str, *asked: Any, good: Callable[[Kept], bool] = lambda kept: True) -> Kept:
+        """The answer to what `complete` takes, as it was kept where it was asked before and is `good`. Raises
+        Refused, EndpointError, ConfigError."""
         with self._lock:
             gate = self._gates.setdefault(key, threading.Lock())
         with gate:  # of two tasks that ask the same, one waits for the other's answer
-            kept = self._known(key) or self._tried(key, chat, sampling, messages)
+            kept = self._known(key)
+            if kept is None or not good(kept):
+                kept = self._tried(key, *asked)
         with self._lock:
             self._gates.pop(key, None)
         return kept
-
-    def _question(self, chat: Chat, sample: int) -> tuple[str, Sampling, Messages]:
-        """(what its answer is kept by, how it is asked, what is sent)."""
-        sampling = Sampling(self.teacher.max_tokens, self.teacher.temperature, self.teacher.top_p, sample)
-        messages = openai_messages(chat, self.teacher.max_pixels)
-        asked: list[Any] = [self.teacher.endpoint, self.teacher.model]
-        return key_of(*asked, messages, [*vars(sampling).values()][:4]), sampling, messages
 
     def _known(self, key: str) -> Kept | None:
         refused = self.answers.refusal(key)
@@ -105,9 +83,9 @@ class Asked:
             raise Refused(refused)
         return self.answers.get(key)
 
-    def _tried(self, key: str, chat: Chat, sampling: Sampling, messages: Messages) -> Kept:
+    def _tried(self, key: str, *asked: Any) -> Kept:
         try:
-            return self._send(key, chat, sampling, messages)
+            return self._send(key, *asked)
         except EndpointError as error:
             if self._refuses(key, error):
                 raise Refused(str(error)) from None
@@ -127,8 +105,8 @@ class Asked:
         self.stop()
         return False
 
-    def _send(self, key: str, chat: Chat, sampling: Sampling, messages: Messages) -> Kept:
-        for left in range(self.teacher.tries - 1, -1, -1):
+    def _send(self, key: str, *asked: Any) -> Kept:
+        for left in range(self.service.tries - 1, -1, -1):
             self.pace.wait(self._stopped.is_set)
             if self._given_up is not None:
                 raise self._given_up
@@ -138,20 +116,20 @@ class Asked:
             try:
                 number = self.answers.sending(key)
                 try:
-                    completion = self.model.complete(chat, sampling, messages)
+                    completion = self._complete(*asked)
                 except EndpointError as error:
                     lost = self._estimate() if _charged(error) else 0.0
                     self.answers.failed(number, str(error), lost)
                     with self._lock:
                         self._lost += lost
-                    if not left or not _passing(error) or (error.after or 0) > _PATIENCE:
+                    if not left or not passing(error) or (error.after or 0) > _PATIENCE:
                         raise
-                    pause = self._pause(error, self.teacher.tries - 1 - left)
+                    pause = self._pause(error, self.service.tries - 1 - left)
                 else:
-                    generated, asked = completion.generated, completion.prompt_tokens
-                    cost = self.teacher.cost(asked, generated.tokens)
+                    generated, tokens = completion.generated, completion.prompt_tokens
+                    cost = self.service.cost(tokens, generated.tokens)
                     kept = Kept(
-                        generated.text, generated.finished, asked, generated.tokens,
+                        generated.text, generated.finished, tokens, generated.tokens,
                         round(generated.seconds, 3), self._estimate() if cost is None else cost,
                     )  # fmt: skip
                     self.answers.put(number, key, kept)
@@ -173,17 +151,17 @@ class Asked:
         """Full jitter: anything up to a limit that doubles; not before the server wants it."""
         if error.status == 429:
             self.pace.busy(error.after)
-        most = min(_LONGEST, self.teacher.pause * 2**times)
+        most = min(_LONGEST, self.service.pause * 2**times)
         return min(_LONGEST, error.after or 0) + random.uniform(0, most)
 
     def _reserve(self) -> int:
         """One request more on its way, if what it may cost can still be spent; gives the number of refusals
         before it."""
         with self._lock:
-            most = self.teacher.max_cost
+            most = self.service.max_cost
             if most is not None and self._spent + self._lost + self._estimate() * (self._open + 1) > most:
                 raise ConfigError(
-                    f"teacher.max_cost {most:g}: {self._spent:.4g} is spent for {self._count:,} answers"
+                    f"{self.called}.max_cost {most:g}: {self._spent:.4g} is spent for {self._count:,} answers"
                     + (f" and perhaps {self._lost:.4g} for what broke off" if self._lost else "")
                     + ", and the next ones may cost more than is left; raise it and run the same command "
                     "again"
@@ -195,17 +173,58 @@ class Asked:
         """What an answer costs: as those before, else as one of full length."""
         if self._count:
             return self._spent / self._count
-        return self.teacher.cost(4 * self.teacher.max_tokens, self.teacher.max_tokens) or 0.0
+        return self.service.cost(4 * self.service.max_tokens, self.service.max_tokens) or 0.0
+
+
+class Asked(Sending):
+    """What `teach` and `judging` ask through. key_hosts: where EVLM_API_KEY may go."""
+
+    def __init__(
+        self,
+        service: Service,
+        answers: Answers,
+        key_hosts: tuple[str, ...] = (),
+        called: str = "teacher",
+    ) -> None:
+        self.model: RemoteReasoner | LocalTeacher
+        if service.local:
+            self.model = LocalTeacher(service.local)
+        else:
+            self.model = RemoteReasoner(
+                service.endpoint,
+                service.model,
+                service.timeout,
+                max_pixels=service.max_pixels,
+                key_hosts=key_hosts,
+            )
+        super().__init__(service, answers, self.model.complete, called)
+
+    @property
+    def tuned(self) -> bool:
+        """Whether it was tuned on EVLM's questions, and takes neither hints nor corrections."""
+        return isinstance(self.model, LocalTeacher) and self.model.tuned
+
+    def ask(self, chat: Chat, sample: int) -> Kept:
+        """The answer to a chat. Raises Refused, EndpointError, ConfigError."""
+        key, sampling, messages = self._question(chat, sample)
+        return self.once(key, chat, sampling, messages)
+
+    def _question(self, chat: Chat, sample: int) -> tuple[str, Sampling, Messages]:
+        """(what its answer is kept by, how it is asked, what is sent)."""
+        sampling = Sampling(self.service.max_tokens, self.service.temperature, self.service.top_p, sample)
+        messages = openai_messages(chat, self.service.max_pixels)
+        asked: list[Any] = [self.service.endpoint, self.service.model]
+        return key_of(*asked, messages, [*vars(sampling).values()][:4]), sampling, messages
 
 
 class BatchAsked(Asked):
     """Sends nothing: what has no answer yet is written into `batches`, whose answers are read first. The cost
     of what waits counts as spent."""
 
-    def __init__(self, teacher: Teacher, answers: Answers, batches: Batches) -> None:
-        super().__init__(teacher, answers)
+    def __init__(self, service: Service, answers: Answers, batches: Batches, called: str = "teacher") -> None:
+        super().__init__(service, answers, called=called)
         self.batches = batches
-        batches.read(answers, lambda asked, written: teacher.cost(asked, written) or 0.0)
+        batches.read(answers, lambda asked, written: service.cost(asked, written) or 0.0)
         sums = answers.sums()
         self._spent, self._count = float(sums["cost"]), int(sums["answers"])
         self._open = len(batches.waiting)
@@ -218,7 +237,7 @@ class BatchAsked(Asked):
             return kept
         if key not in self.batches.waiting:
             self._reserve()
-            body = {"model": self.teacher.model, "messages": messages, "max_tokens": sampling.max_new_tokens,
+            body = {"model": self.service.model, "messages": messages, "max_tokens": sampling.max_new_tokens,
                     "temperature": sampling.temperature, "top_p": sampling.top_p, "seed": sample}  # fmt: skip
             self.batches.add(key, body)
         raise Waiting("it is in a batch that nobody has answered yet")
@@ -230,16 +249,9 @@ def _charged(error: EndpointError) -> bool:
     return began or isinstance(error, AnswerError)
 
 
-def _passing(error: EndpointError) -> bool:
-    """Whether asking again may help."""
-    if error.status is None:
-        return error.broken
-    return error.status in AGAIN or error.status >= 500
-
-
-def corrected(chat: Chat, answer: str, reason: str) -> Chat:
+def corrected(chat: Chat, answer: str, reason: str, parts: str = "all four parts") -> Chat:
     """The same chat, in which the answer is refused with the parser's reason."""
-    say = f"That cannot be read: {reason}. Write all four parts again, in exactly the form asked for."
+    say = f"That cannot be read: {reason}. Write {parts} again, in exactly the form asked for."
     more = [
         {"role": "assistant", "content": [{"type": "text", "text": answer[:4000] or "(nothing)"}]},
         {"role": "user", "content": [{"type": "text", "text": say}]},

@@ -3,6 +3,7 @@ the folder's path."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,11 @@ from .pairs import compared
 from .pictures import Pictures
 from .recipe import Masks
 from .stages import Result
+
+
+def cores() -> int:
+    """How many pictures are worked on at once: numpy and the decoders leave the lock to others."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def comparing(out: str) -> Callable[[Any], Result]:

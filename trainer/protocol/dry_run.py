@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..collect.recipe import Prices
+from ..collect.services import Prices
 from ..collect.stages import Stage
 from ..evaluation.questions import Question
 from .answers import Asked, answer_keys, answers, asked, outcome

@@ -15,7 +15,7 @@ from evlm.errors import ConfigError
 from evlm.reason.endpoint import parse_address
 from evlm.reason.messages import STYLES
 
-from ..collect.recipe import Prices
+from ..collect.services import Prices
 from ..config.settings import build, override, read_yaml
 from ..evaluation.judges import Judging
 

@@ -17,8 +17,8 @@ from evlm.request import Request
 from trainer.__main__ import main
 from trainer.collect.answers import Answers
 from trainer.collect.plan import first, make_plan
-from trainer.collect.recipe import Teacher as Asking
 from trainer.collect.recipe import load_recipe
+from trainer.collect.services import Teacher as Asking
 from trainer.collect.sources.item import Item, Media
 from trainer.collect.teacher import Asked
 

@@ -16,7 +16,8 @@ from evlm.reason.reasoner import Reasoner
 from evlm.reason.server import Server
 from evlm.request import EXAMPLES
 from trainer.__main__ import main
-from trainer.collect.recipe import BUNDLED_TERMS, load_recipe
+from trainer.collect.recipe import load_recipe
+from trainer.collect.services import BUNDLED_TERMS
 
 
 @pytest.fixture

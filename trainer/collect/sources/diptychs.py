@@ -39,7 +39,7 @@ def read(number: int, path: Path, source: Source) -> Iterator[Item]:
                 f"sources.{number}: {file} is a link to a file of another kind; put a copy there"
             )
         key = f"{row}-{file.stem}" if said else file.name
-        before, after = (Media(f"{number}/{key}/{name}", "image", _half(file, side), file, side)
+        before, after = (Media(f"{number}/{key}/{name}", "image", half(file, side), file, side)
                          for side, name in enumerate(("original", "edited")))  # fmt: skip
         yield Item(
             key, f"{number}/{said.get('group') or file.name}", before, source.license, "diptychs",
@@ -73,7 +73,8 @@ def _check(where: str, data: Any) -> None:
             raise RecordError(f"{where}: {name} {value!r:.40}: expected text")
 
 
-def _half(file: Path, side: int) -> Callable[[], bytes]:
+def half(file: Path, side: int) -> Callable[[], bytes]:
+    """Reads one side of a diptych, as PNG."""
     return lambda: _halves(file, file.stat().st_mtime_ns)[side]
 
 

@@ -11,16 +11,28 @@ MediaKind = Literal["image", "video"]
 
 
 @dataclass(frozen=True)
+class Order:
+    """A picture that is not there yet. prompt: what it is to show. original: what is edited so; None for a
+    diptych, of which this is the half number `side`."""
+
+    prompt: str
+    original: Path | None = None
+    side: int = 0
+
+
+@dataclass(frozen=True)
 class Media:
     """A picture or a clip that is read when it is needed. id: what it is called, unique among all of a
     recipe's sources. load: gives its bytes, or the file or the folder of frames where it lies; raises
-    RecordError, OSError. file, row: where that is, and which row of a table."""
+    RecordError, OSError. file, row: where that is, and which row of a table. order: what a maker has to draw
+    for it first."""
 
     id: str
     kind: MediaKind
     load: Callable[[], bytes | Path] = field(repr=False, compare=False)
     file: Path | None = field(default=None, repr=False, compare=False)
     row: int = field(default=0, repr=False, compare=False)
+    order: Order | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,193 @@
+"""The pictures of a plan: copied or drawn, compared, hashed; and which questions they leave."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from evlm.errors import RecordError
+from evlm.files.pictures import write_atomically
+
+from .asking import bar
+from .drawing import Drawing
+from .near import PHASH_VERSION, clusters, repeated
+from .pairs import pair_problem
+from .pictures import Pictures, stamp
+from .plan import Question
+from .ray import RayEngine
+from .recipe import Recipe
+from .sources.item import Media
+from .split import split_of
+from .stages import Result, Stage, key_of
+from .work import comparing, cores, hashing
+
+Copies = dict[str, dict[str, Any]]
+"""media id -> what `Pictures.copy` gave."""
+
+
+class Pictured:
+    """dropped: questions and answers that are no rows, each with its reason. clusters: of near originals,
+    group -> its cluster's name. drawn: what a maker was sent and what it cost. engine: None works in this
+    process."""
+
+    def __init__(
+        self, recipe: Recipe, questions: Sequence[Question], out: Path, engine: RayEngine | None = None
+    ) -> None:
+        self.recipe, self.questions, self.out, self.engine = recipe, questions, out, engine
+        self.work = out / "work"
+        self.dropped: list[dict[str, Any]] = []
+        self.clusters: dict[str, str] = {}
+        self.drawn: dict[str, Any] = {}
+
+    def usable(self, copies: Copies) -> list[Question]:
+        """The questions that can be asked."""
+        return self._of_one_split(self._sound(copies), copies)
+
+    def copied(self) -> Copies:
+        """In the order of the sources, whose tables are read once; what a maker has to draw is drawn
+        first."""
+        drawn = self._drawn()
+        pictures = Pictures(self.out, self.recipe.frames)
+        stage = Stage(self.work / "pictures.jsonl", pictures.flush)
+        shown = {media.id: drawn.get(media.id, media) for media in self._shown()}
+        identity = [asdict(source) for source in self.recipe.sources]
+        stamps = {file: stamp(file) for file in {media.file for media in shown.values()}}
+        keys = {
+            name: key_of(identity[_number(name)], self.recipe.frames, name, stamps[media.file])
+            for name, media in shown.items()
+        }
+        order = sorted(shown, key=lambda name: (_number(name), str(shown[name].file), shown[name].row, name))
+        work = [(keys[name], shown[name]) for name in order]
+        with bar("pictures", len(work)) as report:
+            stage.run(work, pictures.copy, report=report)
+        return {name: stage[key] for name, key in keys.items()}
+
+    def _shown(self) -> list[Media]:
+        """All pictures of the plan, each once."""
+        return list({media.id: media for question in self.questions for media in _media(question)}.values())
+
+    def _drawn(self) -> dict[str, Media]:
+        """Those that a maker draws, as the files that it drew. Raises EndpointError, ConfigError."""
+        wanted = [media for media in self._shown() if media.order is not None]
+        if not wanted or self.recipe.maker is None:
+            return {}
+        drawing = Drawing(self.recipe.maker, self.work)
+        try:
+            return drawing.run(wanted)
+        finally:
+            self.drawn = drawing.answers.sums()
+            drawing.answers.close()
+
+    def _sound(self, copies: Copies) -> list[Question]:
+        """The questions whose pictures can be used, whose pairs are pairs, and that repeat none before."""
+        whole = []
+        for question in self.questions:
+            broken = [copies[m.id]["dropped"] for m in _media(question) if "dropped" in copies[m.id]]
+            if broken:
+                self._drop(question, "picture", broken[0])
+            else:
+                whole.append(question)
+        shown = {q.item.original.id: [copies[m.id]["paths"] for m in _own(q)] for q in whole}
+        bad = self._bad_pairs(shown) if self.recipe.filters.pairs else {}
+        if self.recipe.filters.duplicates:
+            kept = [name for name in shown if name not in bad]
+            hashes = self._hashes(path[0] for name in kept for path in shown[name])
+            near = repeated([[hashes[path[0]] for path in shown[name]] for name in kept])
+            bad |= {kept[j]: ("duplicate", f"nearly the same as {kept[i]}") for j, i in near.items()}
+        for question in whole:
+            if question.item.original.id in bad:
+                self._drop(question, *bad[question.item.original.id])
+        return [question for question in whole if question.item.original.id not in bad]
+
+    def _bad_pairs(self, shown: dict[str, list[list[str]]]) -> dict[str, tuple[str, str]]:
+        """{original's id: (filter, reason)} of pictures whose before and after are no pair."""
+        pairs = {name: (paths[0][0], paths[1][0]) for name, paths in shown.items()
+                 if len(paths) == 2 and len(paths[0]) == len(paths[1]) == 1}  # fmt: skip
+        work = [(key_of(*each), each) for each in sorted(set(pairs.values()))]
+        stage = self._stage("pairs", work, comparing, str(self.out))
+        found = {name: pair_problem(stage[key_of(*each)]) for name, each in pairs.items()}
+        return {name: ("pair", reason) for name, reason in found.items() if reason}
+
+    def _of_one_split(self, questions: Sequence[Question], copies: Copies) -> list[Question]:
+        """Those whose references are in the split of their original: near originals may have moved one."""
+        self.clusters = names = self._clustered(questions, copies)
+        kept = []
+        for question in questions:
+            splits = {split_of(names.get(group, group), self.recipe.seed, self.recipe.split)
+                      for group in (question.item.group, *question.groups)}  # fmt: skip
+            if len(splits) > 1:
+                self._drop(question, "split", f"its references are in {', '.join(sorted(splits))}")
+            else:
+                kept.append(question)
+        return kept
+
+    def _clustered(self, questions: Sequence[Question], copies: Copies) -> dict[str, str]:
+        """The cluster of near-duplicate originals that each group is in, by its name."""
+        shown: dict[str, set[str]] = defaultdict(set)
+        for question in questions:
+            shown[copies[question.item.original.id]["paths"][0]].add(question.item.group)
+        hashes: dict[str, list[int]] = {question.item.group: [] for question in questions}
+        found = self._hashes(shown)
+        for path in sorted(shown):
+            for group in sorted(shown[path]):
+                hashes[group].append(found[path])
+        return clusters(hashes)
+
+    def _hashes(self, paths: Iterable[str]) -> dict[str, int]:
+        """The perceptual hash of each picture; of a flat one, near to none but itself, its name's."""
+        work = [(key_of(PHASH_VERSION, path), path) for path in sorted(set(paths))]
+        stage = self._stage("hashes", work, hashing, str(self.out))
+        values = {path: stage[key]["phash"] for key, path in work}
+        return {
+            path: int(Path(path).stem[:16], 16) if value is None else value for path, value in values.items()
+        }
+
+    def _stage(
+        self,
+        name: str,
+        work: Sequence[tuple[str, Any]],
+        maker: Callable[..., Callable[[Any], Result]],
+        *arguments: Any,
+        workers: int = 0,
+    ) -> Stage:
+        """A stage whose work is done here, or by the engine. maker, arguments: `RayEngine.run` has them."""
+        do = maker(*arguments) if self.engine is None else None
+        stage = Stage(self.work / f"{name}.jsonl", getattr(do, "flush", lambda: None))
+        with bar(name, len(work)) as report:
+            if do is not None:
+                stage.run(work, do, workers or cores(), report)
+            elif self.engine is not None:
+                self.engine.run(stage, work, maker, arguments, report)
+        return stage
+
+    def _drop(self, question: Question, name: str, reason: str) -> None:
+        self.dropped.append({"question": question.id, "name": name, "reason": reason})
+
+    def _counted(self) -> dict[str, int]:
+        return dict(Counter(each["name"] for each in self.dropped))
+
+    def _put(self, path: Path, text: str) -> None:
+        try:
+            write_atomically(path, lambda file: file.write(text.encode()))
+        except OSError as error:
+            raise RecordError(
+                f"{path}: cannot be written ({error.strerror or error}); make room and run it again"
+            ) from error
+
+
+def _own(question: Question) -> list[Media]:
+    """Before, and after where it is known."""
+    item = question.item
+    return [item.original, *([item.edited] if item.edited is not None else [])]
+
+
+def _number(name: str) -> int:
+    """Of the source that a picture is from."""
+    return int(name.split("/")[0])
+
+
+def _media(question: Question) -> list[Media]:
+    return [*_own(question), *question.references]
