@@ -197,7 +197,7 @@ class Asked(Sending):
                 max_pixels=service.max_pixels,
                 key_hosts=key_hosts,
             )
-        super().__init__(service, answers, self.model.complete, called)
+        super().__init__(service, answers, lambda *asked: self.model.complete(*asked), called)
 
     @property
     def tuned(self) -> bool:
