@@ -34,6 +34,7 @@ from ..report.progress import Log
 from .arms import ARMS, BASE, SAME_STEPS, STUDIES
 from .figure import figures
 from .page import page
+from .regimes import RATES, REGIMES
 from .results import RESULT, measured, read
 
 PROBE = 2  # steps of which an arm's price is taken
@@ -64,13 +65,21 @@ class Job:
 
 def add_parser(parser: argparse.ArgumentParser) -> None:
     """Declares the command's flags."""
-    parser.add_argument("study", choices=sorted(STUDIES), help="which comparison")
+    parser.add_argument(
+        "study",
+        choices=(*sorted(STUDIES), *REGIMES),
+        help="which comparison at equal compute; or a regime, each arm to its own convergence: "
+        f"{', '.join(REGIMES)}",
+    )
     parser.add_argument(
         "settings", nargs="*", metavar="key=value", help="settings in place of those of the recipe tiny"
     )
     parser.add_argument("--seeds", type=int, default=3, help="runs of each arm (3)")
     parser.add_argument(
-        "--steps", type=int, default=40, help="of the dearest arm; the others' follow from it (40)"
+        "--steps",
+        type=int,
+        default=None,
+        help="of the dearest arm, the others' follow from it (40); in a regime, at most of each (200)",
     )
     parser.add_argument("--questions", type=int, default=500, help="held-out questions a run is asked (500)")
     parser.add_argument(
@@ -80,14 +89,30 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at once (one a core)")
     parser.add_argument("--out", default=None, help="folder of the study (runs/study-NAME)")
+    only = parser.add_argument_group("of the regimes alone")
+    only.add_argument("--arm", action="append", default=[], metavar="NAME", help="this one; several times")
+    only.add_argument(
+        "--rates", type=float, nargs="+", default=RATES, metavar="R", help="of every arm (5e-4 1e-3 2e-3)"
+    )
+    only.add_argument("--eval-every", type=int, default=10, help="steps between measurements (10)")
+    only.add_argument("--eval-rows", type=int, default=200, help="validation questions of each (200)")
+    only.add_argument("--patience", type=int, default=4, help="of them without a better one (4)")
+    only.add_argument("--prompts", type=int, default=353, help="sampled and rated, in a round (353)")
+    only.add_argument("--samples", type=int, default=2, help="rated of each prompt (2)")
+    only.add_argument("--runs", default="runs/trials", help="where runs lie by their hash (runs/trials)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs what is missing of a study and writes its page. Raises ConfigError."""
+    args.steps = args.steps if args.steps is not None else (200 if args.study in REGIMES else 40)
     for name, most in (("seeds", 1000), ("steps", 10**6), ("questions", 10**6), ("jobs", 4096)):
         check_whole(f"--{name}", getattr(args, name), 1, most)
+    for name in ("eval_every", "eval_rows", "patience", "prompts", "samples"):
+        check_whole(f"--{name.replace('_', '-')}", getattr(args, name), 1, 10**6)
     out = Path(args.out or f"runs/study-{args.study}")
     recipe = override(read_yaml(RECIPES / "tiny.yaml"), args.settings)
+    if args.study in REGIMES:
+        return _regime(args, recipe, out)
     for arm in STUDIES[args.study]:
         _config(recipe, arm, 1, 0, str(out))
     check_folder("--out", out)
@@ -119,6 +144,21 @@ def run(args: argparse.Namespace) -> int:
     for job in jobs:
         by_arm[job.arm].append(Path(job.folder) / "log.jsonl")
     figures(out, by_arm)
+    (out / "results.md").write_text(text, encoding="utf-8")
+    print(text)
+    return 0
+
+
+def _regime(args: argparse.Namespace, recipe: dict[str, Any], out: Path) -> int:
+    """The same for a regime, whose arms end when they get no better."""
+    from .regime_study import plan_of
+    from .regime_study import run as run_regime
+
+    plan = plan_of(args, recipe, out)
+    check_folder("--out", out)
+    check_folder("--runs", plan.store)
+    out.mkdir(parents=True, exist_ok=True)
+    text = run_regime(plan)
     (out / "results.md").write_text(text, encoding="utf-8")
     print(text)
     return 0

@@ -12,16 +12,18 @@ from .results import mean, outcomes_of
 Result = Mapping[str, Any]
 
 
-def page(study: str, results: Sequence[Result], budget: float, recipe: Mapping[str, Any]) -> str:
+def page(study: str, results: Sequence[Result], budget: float | None, recipe: Mapping[str, Any]) -> str:
     """The page. results: as `study` writes them, all of them; the first arm is what the others are compared
-    with. Intervals are over questions, each question's runs averaged; the single seeds stand beside them."""
+    with. budget: tokens of each arm; None where each goes on until it gets no better. Intervals are over
+    questions, each question's runs averaged; the single seeds stand beside them."""
     arms = list(dict.fromkeys(result["job"]["arm"] for result in results))
     by_arm = {arm: [result for result in results if result["job"]["arm"] == arm] for arm in arms}
     outcomes = {arm: [o for result in by_arm[arm] for o in _outcomes(result)] for arm in arms}
     seeds, job = len(by_arm[arms[0]]), results[0]["job"]
     asked = f"{job['questions']} questions of the split {job['split']}"
+    spent = "each arm to its best on validation" if budget is None else f"{budget / 1e6:.2f} M tokens an arm"
     lines = [
-        f"# {study}: {seeds} seeds, {asked} each, {budget / 1e6:.2f} M tokens an arm",
+        f"# {study}: {seeds} seeds, {asked} each, {spent}",
         "",
         f"| arm | exact | seeds | over {arms[0]} | mask IoU | malformed | "
         "mended | spoilt | R_reflect | s a step | steps | tokens, M | CPU s |",
@@ -61,7 +63,7 @@ def page(study: str, results: Sequence[Result], budget: float, recipe: Mapping[s
         "where the loss has it; s a step: of the second stage. "
         "CPU seconds: of the run's process, in the steps of both stages and while it answers the questions; "
         "loading, and what comes after a stage's last step, are not counted.",
-        f"Data: {recipe['data']}; first stage: {first}; second: {second}.",
+        f"Data: {recipe['data']}; first stage: {first}{'' if budget is None else f'; second: {second}'}.",
     ]
     return "\n".join(lines) + "\n"
 

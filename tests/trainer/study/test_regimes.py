@@ -1,0 +1,183 @@
+"""Regimes: arms that are recipes, runs that are found by their hash, rows that a model writes and three rate,
+rates that validation chooses; and a small regime that is run, and gone on with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import trainer.study.own_samples as own_samples
+import trainer.study.regime_study as regime_study
+from trainer.__main__ import main
+from trainer.config.recipe import RECIPES
+from trainer.config.settings import read_yaml
+from trainer.data.files import read
+from trainer.evaluation.questions import dataset_questions
+from trainer.study.own_samples import Wanted, make
+from trainer.study.regime_study import Plan, choose
+from trainer.study.regimes import REGIMES
+from trainer.study.trials import Exam, Trial, _contents
+from trainer.world.rows import Recipe, completion_row, question_at
+
+
+def plan(tmp_path: Path, regime: str = "data", **given: Any) -> Plan:
+    recipe = read_yaml(RECIPES / "tiny.yaml")
+    settings: dict[str, Any] = {
+        "regime": regime,
+        "recipe": recipe,
+        "arms": REGIMES[regime],
+        "rates": (1e-3, 2e-3),
+        "seeds": 1,
+        "steps": 7,
+        "eval_every": 2,
+        "eval_rows": 3,
+        "patience": 1,
+        "prompts": 4,
+        "samples": 2,
+        "exam": Exam(5, 0.5),
+        "out": tmp_path,
+        "store": tmp_path / "trials",
+    }
+    return Plan(**{**settings, **given})
+
+
+@pytest.mark.parametrize(("regime", "arm"), [(r, a) for r, arms in REGIMES.items() for a in arms])
+def test_every_arm_is_a_recipe_and_all_have_the_same_schedule(regime: str, arm: str, tmp_path: Path) -> None:
+    some, file = plan(tmp_path, regime), tmp_path / "a.safetensors"
+    file.write_bytes(b"x")
+    config = some.trial(REGIMES[regime][arm], 1e-3, 2, file, some.recipe["data"][0]).config
+    (phase,) = config.phases
+    assert (phase.lr, phase.steps, phase.patience, phase.patience_by) == (1e-3, 7, 1, "exact")
+    assert (phase.cooldown, phase.warmup, config.seed, config.eval_every) == (0.0, 5, 2, 2)
+    assert config.model.adapter == str(file) and config.data[0].lamp == 0.5
+    if regime == "verifier":
+        assert phase.kind == "group" and phase.group.against == "truth" and not phase.group.lambda_sft
+
+
+def test_a_run_is_known_by_what_it_depends_on_and_by_nothing_else(tmp_path: Path) -> None:
+    some, a, b = plan(tmp_path), tmp_path / "a", tmp_path / "b"
+    for file in (a, b):
+        file.write_bytes(b"weights")
+    arm, data = REGIMES["data"]["SFT"], some.recipe["data"][0]
+    first = some.trial(arm, 1e-3, 0, a, data)
+    assert first.hash == some.trial(arm, 1e-3, 0, b, data).hash, "another place, the same adapter"
+    assert first.hash == replace(some, exam=Exam(9, 0.1)).trial(arm, 1e-3, 0, a, data).hash
+    others = [
+        some.trial(arm, 2e-3, 0, a, data),
+        some.trial(arm, 1e-3, 1, a, data),
+        some.trial(arm, 1e-3, 0, a, {**data, "lamp": 0.1}),
+        replace(some, eval_rows=4).trial(arm, 1e-3, 0, a, data),
+    ]
+    b.write_bytes(b"others")
+    others.append(some.trial(arm, 1e-3, 0, b, data))
+    assert len({first.hash, *(each.hash for each in others)}) == 6
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "rows.jsonl").write_text("{}")
+    sources = [some.trial(arm, 1e-3, 0, a, {"path": str(tmp_path / name)}).hash for name in ("one", "two")]
+    assert sources[0] == sources[1] != first.hash and len(_contents(a)) == 20
+
+
+def test_own_samples_are_rated_by_three_and_nobody_sees_the_truth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe(100)
+    gold = [completion_row(recipe, n, question_at(recipe, n)) for n in range(3, 33)]
+
+    def texts(base: str, adapter: Path, wanted: Wanted) -> Any:
+        for row, other in zip(gold, [*gold[1:], gold[0]], strict=True):
+            yield from (row.completion, other.completion, "<thinking>\nnothing")
+
+    monkeypatch.setattr(own_samples, "_texts", texts)
+    wanted = Wanted(first=3, prompts=30, samples=3, measured=4, seed=100, lamp=0.5, chance=0)
+    found = make(tmp_path / "rows", "bundled", tmp_path, wanted)
+    assert found["broken"] == 30 and found["traces"] == 60 and 30 <= found["right"] < 35
+    rows = [row for _, row in read(tmp_path / "rows", pytest.fail)]
+    train = [row for row in rows if row.split == "train"]
+    assert len(train) == 60 and len(rows) == 64
+    right = {row.question: row.instruction for row in gold}
+    wrong = sum(row.label != (right[row.question] == row.instruction) for row in train)
+    assert wrong == found["mislabelled"] <= 12
+    for row in train:
+        assert len(row.raters) == 3 and row.label == (sum(row.raters) >= 2)
+        assert row.mask is None and not row.edited and not row.meta, "what is right is nowhere in them"
+    assert len(dataset_questions(tmp_path / "rows", None, 0, "validation")) == 4
+    monkeypatch.setattr(own_samples, "_texts", lambda *_: pytest.fail("asked again"))
+    assert make(tmp_path / "rows", "bundled", tmp_path, wanted) == found
+    with pytest.raises(Exception, match="other samples"):
+        make(tmp_path / "rows", "bundled", tmp_path, replace(wanted, chance=1))
+
+
+def test_validation_chooses_the_rate_and_of_equals_the_lower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_bytes(b"x")
+    some = plan(tmp_path, rates=(5e-4, 1e-3, 2e-3))
+    scores = {5e-4: 0.4, 1e-3: 0.6, 2e-3: 0.6}
+
+    def train(trial: Trial) -> dict[str, Any]:
+        rate = trial.config.phases[0].lr
+        return {"exact": scores[rate], "best_step": 4, "tokens": 1e6, "cpu_seconds": 2.0}
+
+    monkeypatch.setattr(regime_study, "train", train)
+    rate, table = choose(some, REGIMES["data"]["SFT"], tmp_path / "a", some.recipe["data"][0])
+    assert rate == 1e-3 and set(table) == set(scores)
+    lines = regime_study._rates(some, [("SFT", table, rate)])
+    assert "| SFT | 0.400 (4) | **0.600 (4)** | 0.600 (4) | 3.00 | 6 |" in lines
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["--arm", "RLHF"], "expected one of SFT"),
+        (["--rates", "2"], "--rates"),
+        (["--patience", "0"], "--patience"),
+    ],
+)
+def test_what_does_not_fit_is_said(flags: list[str], reason: str, capsys: Any, tmp_path: Path) -> None:
+    assert main(["study", "data", *flags, "--out", str(tmp_path)]) == 2
+    assert reason in capsys.readouterr().err
+
+
+SMALL = ["phases.0.steps=1", "phases.0.batch=2", "data.0.rows=20"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("regime", "arms"),
+    [
+        ("data", ["SFT", "DPO + NLL"]),
+        ("ratings", ["SFT on the liked", "KTO without pairs + NLL"]),
+        ("verifier", ["rejection sampling", "credit, a draw used twice"]),
+        ("rounds", ["SFT on the liked"]),
+    ],
+)
+def test_a_regime_is_run_and_gone_on_with(
+    regime: str, arms: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    chosen = [word for arm in arms for word in ("--arm", arm)]
+    flags = [
+        *chosen,
+        "--seeds",
+        "1",
+        "--steps",
+        "2",
+        "--questions",
+        "3",
+        "--rates",
+        "1e-3",
+        "--eval-every",
+        "1",
+    ]
+    flags += ["--eval-rows", "2", "--prompts", "8", "--samples", "2", "--out", str(tmp_path / "out")]
+    flags += ["--runs", str(tmp_path / "trials")]
+    assert main(["study", regime, *SMALL, *flags]) == 0
+    first = (tmp_path / "out" / "results.md").read_text()
+    assert first in capsys.readouterr().out and all(f"| {arm}" in first for arm in arms)
+    assert "Rates, chosen for every arm alike" in first
+    monkeypatch.setattr("trainer.run.loop.run", lambda *_: pytest.fail("trained again"))
+    assert main(["study", regime, *SMALL, *flags]) == 0
+    assert (tmp_path / "out" / "results.md").read_text() == first
