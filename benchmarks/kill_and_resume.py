@@ -2,8 +2,8 @@
 
     python -m benchmarks.kill_and_resume [--kills 20] [--steps 10] [--seed 0]
 
-SFT, KTO and RKTO on the bundled model, a state after every step. One run goes through; another is sent
-SIGKILL, which no process can catch, while it loads, computes or writes a state (a third of the times while
+SFT, KTO, RKTO, DPO and credit for samples on the bundled model, a state after every step. One run goes
+through; another is sent SIGKILL, which no process can catch, while it loads, computes or writes a state (a third of the times while
 the unfinished folder is seen), and is started again by the same command each time. After every kill the
 newest whole state must hold the bits of the uninterrupted run's state of that step, and the adapters at the
 end must be equal.
@@ -40,7 +40,7 @@ from trainer.learner.state import OPTIMIZER, STATE, WEIGHTS, States
 
 RECIPE = """
 lora: {{rank: 4, dropout: 0.1}}
-data: [{{world: true, seed: 100}}]
+data: [{{world: true, seed: 100, rows: 60}}]
 save_every: 1
 log_every: 1
 phases:
@@ -48,7 +48,12 @@ phases:
   - {{kind: kto, steps: {0}, batch: 3, micro_batch: 2, lr: 1.0e-3}}
   - {{kind: rkto, steps: {0}, batch: 2, lr: 1.0e-3, rewards: {{samples: 2, max_new_tokens: 40}},
      rkto: {{lambda_sft: 0.1}}}}
+  - {{kind: dpo, steps: {0}, batch: 2, micro_batch: 1, lr: 1.0e-3, dpo: {{lambda_sft: 0.1}}}}
+  - {{kind: group, steps: {0}, batch: 2, lr: 1.0e-3,
+     rewards: {{samples: 3, max_new_tokens: 40, similarity: slots}},
+     group: {{reuse: 2, lambda_sft: 0.5, lambda_kl: 0.1, lambda_accepted: 0.1, accept: 0, skip: 0.1}}}}
 """
+PHASES = 5
 
 
 @dataclass
@@ -70,7 +75,7 @@ def main(kills: int, steps: int, seed: int) -> int:
     with tempfile.TemporaryDirectory() as folder:
         tally = measure(Path(folder), kills, steps, seed)
     steps_seen = ", ".join(map(str, tally.steps))
-    print(f"{tally.kills} kills, at steps {steps_seen} of {3 * steps}; {tally.inside} of them inside a save")
+    print(f"{tally.kills} kills, at steps {steps_seen} of {PHASES * steps}; {tally.inside} inside a save")
     print(f"newest whole state bitwise equal after {tally.equal} of {tally.kills}")
     print(f"final adapter bitwise equal in {tally.right} of {tally.finished} runs")
     print(f"{time.monotonic() - began:.0f} s")
@@ -85,7 +90,7 @@ def measure(folder: Path, kills: int, steps: int, seed: int) -> Tally:
     started = time.monotonic()
     with running(recipe, whole, "keep_last=100000") as child:
         assert os.waitpid(child, 0)[1] == 0, (folder / "whole.txt").read_text()
-    a_step = (time.monotonic() - started) / (3 * steps)
+    a_step = (time.monotonic() - started) / (PHASES * steps)
     adapter = load_file(whole / "adapter.safetensors")
     while tally.kills < kills:
         cut = folder / f"cut{tally.finished}"
@@ -174,7 +179,7 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=10, help="of each of the three phases")
+    parser.add_argument("--steps", type=int, default=10, help="of each of the five phases")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     sys.exit(main(args.kills, args.steps, args.seed))

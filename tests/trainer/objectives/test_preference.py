@@ -27,6 +27,8 @@ from trainer.objectives.group import (
     mixed,
 )
 from trainer.objectives.kto import KTOConfig, kto_loss
+from trainer.objectives.rkto import RKTOConfig, step_weights
+from trainer.objectives.sft import sft_loss
 
 
 def of(theta: torch.Tensor, tokens: np.ndarray) -> torch.Tensor:
@@ -290,3 +292,24 @@ def test_one_turn_of_the_estimate_equals_bayes_by_hand() -> None:
     assert found.desired[3] == pytest.approx(found.share, abs=1e-6)
     assert dawid_skene([]).desired == [] and confidence(0.5, True) == 0
     assert [confidence(p, label) for p in (0.0, 0.75) for label in (True, False)] == [0, 1, 0.5, 0]
+
+
+def test_sfts_tokens_weigh_what_their_rows_do() -> None:
+    hidden, head = torch.randn(2, 5, 4, dtype=torch.float64), torch.nn.Linear(4, 7, False).double()
+    labels = torch.tensor([[-100, 1, 2, -100, -100], [-100, -100, 3, 4, 5]])
+    weights = torch.tensor([[0.25], [1.0]], dtype=torch.float64).expand(2, 5)
+    whole, count = sft_loss(hidden, labels, head, weights=weights)
+    parts = [sft_loss(hidden[[n]], labels[[n]], head)[0] for n in (0, 1)]
+    assert count == 5 and float(whole) == pytest.approx(float(0.25 * parts[0] + parts[1]), rel=1e-9)
+
+
+def test_rktos_rows_weigh_what_they_are_given() -> None:
+    w, config = World(16), RKTOConfig(reinforce="all")
+    s = torch.from_numpy(w.theta[:, 0, 0])
+    rest = torch.zeros(B), torch.full((B,), T), torch.tensor(0.0)
+    earned = torch.from_numpy(w.similarity), torch.from_numpy(w.iou), torch.from_numpy(w.has_mask)
+    trust = torch.tensor([1.0, 0.5, 0.0, 0.25])
+    plain = step_weights(s, *rest, *earned, config)
+    given = step_weights(s, *rest, *earned, config, trust=trust)
+    assert torch.allclose(given.c, trust * plain.c) and torch.equal(given.reward, plain.reward)
+    assert torch.allclose(given.advantage, trust[:, None] * plain.advantage)
