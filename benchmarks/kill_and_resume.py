@@ -3,10 +3,10 @@
     python -m benchmarks.kill_and_resume [--kills 20] [--steps 10] [--seed 0]
 
 SFT, KTO, RKTO, DPO and credit for samples on the bundled model, a state after every step. One run goes
-through; another is sent SIGKILL, which no process can catch, while it loads, computes or writes a state (a third of the times while
-the unfinished folder is seen), and is started again by the same command each time. After every kill the
-newest whole state must hold the bits of the uninterrupted run's state of that step, and the adapters at the
-end must be equal.
+through; another is sent SIGKILL, which no process can catch, while it loads, computes or writes a state (a
+third of the times while the unfinished folder is seen), and is started again by the same command each time.
+After every kill the newest whole state must hold the bits of the uninterrupted run's state of that step, and
+the adapters at the end must be equal.
 
 The processes are forks of this one, which has torch imported, so that a start takes half a second.
 """
