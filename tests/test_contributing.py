@@ -24,6 +24,7 @@ def test_each_kind_of_addition_says_its_files() -> None:
         "an editor",
         "a reasoner family",
         "a loss term",
+        "an arm of a study",
         "a node",
         "a dataset format",
         "a language",
