@@ -65,14 +65,16 @@ class Drawing:
         order = media.order
         assert order is not None
         if "dropped" in result:
-            return replace(media, load=_undrawn(f"not drawn: {result['dropped']}"), file=None)
+            return undrawn(media, result["dropped"])
         file = self.work / result["picture"]
         load: Callable[[], bytes | Path] = half(file, order.side) if order.original is None else lambda: file
         return replace(media, load=load, file=file)
 
 
-def _undrawn(said: str) -> Callable[[], bytes]:
-    def load() -> bytes:
-        raise RecordError(said)
+def undrawn(media: Media, reason: str) -> Media:
+    """A picture that there will not be."""
 
-    return load
+    def load() -> bytes:
+        raise RecordError(f"not drawn: {reason}")
+
+    return replace(media, load=load, file=None)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -99,19 +98,6 @@ def verdict(said: Sequence[Result], least: float) -> tuple[dict[str, float], tup
             means[name] = round(sum(given) / len(given), 3)
     low = [f"{name} {value:g}" for name, value in means.items() if value < least]
     return means, ("judge", f"{', '.join(low)}; at least {least:g}") if low else None
-
-
-def load_script(name: str) -> Script:
-    """The function "module:function", from where Python finds modules. Raises ConfigError."""
-    module, _, function = name.partition(":")
-    try:
-        found = getattr(import_module(module), function)
-    except Exception as error:  # whatever the module does when it is imported
-        raise ConfigError(f"script {name!r:.80} cannot be loaded: {error!r:.200}") from None
-    if not callable(found):
-        raise ConfigError(f"script {name!r:.80} is no function")
-    script: Script = found
-    return script
 
 
 def _by_script(judge: Judge, script: Script, out: Path, task: dict[str, Any]) -> Result:

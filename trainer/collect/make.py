@@ -24,7 +24,8 @@ from .asking import Asking, bar
 from .batch import FOLDER
 from .cost import ledger
 from .filters import TextFilter
-from .judging import JUDGING_VERSION, judged, judging_task, load_script, verdict
+from .hooks import load_function
+from .judging import JUDGING_VERSION, judged, judging_task, verdict
 from .masks import MASKS_VERSION
 from .pictured import Copies, Pictured
 from .plan import Question
@@ -208,7 +209,7 @@ class _Making(Pictured):
         work = [(key_of(JUDGING_VERSION, settings, task), task) for task in tasks]
         file = self.work / "judge.jsonl"
         if judge.script:
-            script, stage = load_script(judge.script), Stage(file)
+            script, stage = load_function(judge.script, "script"), Stage(file)
             with bar("judge", len(work)) as report:
                 stage.run(work, lambda task: judged(judge, script, self.out, task), 1, report)
         else:

@@ -12,14 +12,15 @@ from evlm.errors import RecordError
 from evlm.files.pictures import write_atomically
 
 from .asking import bar
-from .drawing import Drawing
+from .drawing import Drawing, undrawn
+from .hooks import Safe, Shown
 from .near import PHASH_VERSION, clusters, repeated
 from .pairs import pair_problem
 from .pictures import Pictures, stamp
 from .plan import Question
 from .ray import RayEngine
 from .recipe import Recipe
-from .sources.item import Media
+from .sources.item import Media, Order
 from .split import split_of
 from .stages import Result, Stage, key_of
 from .work import comparing, cores, hashing
@@ -44,7 +45,7 @@ class Pictured:
 
     def usable(self, copies: Copies) -> list[Question]:
         """The questions that can be asked."""
-        return self._of_one_split(self._sound(copies), copies)
+        return self._of_one_split(self._safe(self._sound(copies), copies), copies)
 
     def copied(self) -> Copies:
         """In the order of the sources, whose tables are read once; what a maker has to draw is drawn
@@ -74,9 +75,12 @@ class Pictured:
         wanted = [media for media in self._shown() if media.order is not None]
         if not wanted or self.recipe.maker is None:
             return {}
+        unsafe = self._unsafe({media.id: _sent(media.order) for media in wanted if media.order is not None})
         drawing = Drawing(self.recipe.maker, self.work)
         try:
-            return drawing.run(wanted)
+            drawn = drawing.run([media for media in wanted if media.id not in unsafe])
+            return drawn | {media.id: undrawn(media, f"safe: {unsafe[media.id]}") for media in wanted
+                            if media.id in unsafe}  # fmt: skip
         finally:
             self.drawn = drawing.answers.sums()
             drawing.answers.close()
@@ -101,6 +105,26 @@ class Pictured:
             if question.item.original.id in bad:
                 self._drop(question, *bad[question.item.original.id])
         return [question for question in whole if question.item.original.id not in bad]
+
+    def _safe(self, questions: list[Question], copies: Copies) -> list[Question]:
+        """Those that may be sent away."""
+        shown = {}
+        for question in questions:
+            pictures = [path for media in _media(question) for path in copies[media.id]["paths"]]
+            texts = [*filter(None, (question.item.instruction, question.item.region)), *question.words]
+            shown[question.id] = Shown([str(self.out / path) for path in pictures], texts)
+        unsafe = self._unsafe(shown)
+        for question in questions:
+            if question.id in unsafe:
+                self._drop(question, "safe", unsafe[question.id])
+        return [question for question in questions if question.id not in unsafe]
+
+    def _unsafe(self, shown: dict[str, Shown]) -> dict[str, str]:
+        """{id: why it is not sent away}."""
+        limits = self.recipe.filters
+        if not limits.safe:
+            return {}
+        return Safe(limits.safe, limits.safe_version, self.work / "safe.jsonl").problems(shown)
 
     def _bad_pairs(self, shown: dict[str, list[list[str]]]) -> dict[str, tuple[str, str]]:
         """{original's id: (filter, reason)} of pictures whose before and after are no pair."""
@@ -176,6 +200,10 @@ class Pictured:
             raise RecordError(
                 f"{path}: cannot be written ({error.strerror or error}); make room and run it again"
             ) from error
+
+
+def _sent(order: Order) -> Shown:
+    return Shown([str(order.original)] if order.original else [], [order.prompt], stamp(order.original))
 
 
 def _own(question: Question) -> list[Media]:

@@ -96,7 +96,9 @@ class Filters:
     """Limits of an answer: words of the reflection and of the instruction, and how often an edit type may say
     the same instruction. pairs: whether before and after must differ, and show one picture. duplicates:
     whether a pair (or an original alone) that is nearly the same as one before is left out. judged_least:
-    what the judges must give on average, of 1 to 5, to each of their questions."""
+    what the judges must give on average, of 1 to 5, to each of their questions. safe: "module:function" that
+    gets the pictures (paths) and texts of each question before they are sent anywhere, and gives a reason not
+    to, or None; safe_version: another word asks it again."""
 
     reflection_words: int = 120
     instruction_least: int = 4
@@ -105,6 +107,8 @@ class Filters:
     pairs: bool = True
     duplicates: bool = True
     judged_least: float = 3.0
+    safe: str = ""
+    safe_version: str = ""
 
     def __post_init__(self) -> None:
         if not 1 <= self.judged_least <= 5:

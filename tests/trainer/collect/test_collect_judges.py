@@ -172,3 +172,41 @@ def test_a_model_that_writes_traces_judges_nothing(
     with teaching() as teacher:
         path = judged(tmp_path, teacher, [{"local": "bundled"}], samples=1)
         assert make(path, "--limit", "1") == 2 and "judges nothing" in capsys.readouterr().err
+
+
+SAFE = """
+def look(pictures, texts):
+    assert pictures and all(open(path, "rb").read(4) == b"\\x89PNG" for path in pictures)
+    with open(__file__ + ".calls", "a") as file:
+        file.write("x")
+    return "a face" if len(open(__file__ + ".calls").read()) % 3 == 0 else None
+
+def broken(pictures, texts):
+    return True
+"""
+
+
+def test_what_is_not_safe_is_never_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "my_look.py").write_text(SAFE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with teaching() as teacher:
+        path = recipe(tmp_path, teacher, samples=1)
+        words = "filters.safe=my_look:look"
+        make(path, words)
+        calls = len((tmp_path / "my_look.py.calls").read_text())
+        dropped = [
+            json.loads(line) for line in (tmp_path / "out/work/dropped.jsonl").read_text().splitlines()
+        ]
+        assert [each["name"] for each in dropped] == ["safe"] * (calls // 3) and dropped[0][
+            "reason"
+        ] == "a face"
+        assert teacher.came == calls - calls // 3 == len(rows(tmp_path).splitlines())
+        make(path, words)
+        assert (
+            len((tmp_path / "my_look.py.calls").read_text()) == calls and teacher.came == calls - calls // 3
+        )
+        for name, said in (("broken", "expected a reason or None"), ("gone", "cannot be loaded")):
+            assert make(path, f"filters.safe=my_look:{name}") == 2 and said in capsys.readouterr().err
+        assert teacher.came == calls - calls // 3

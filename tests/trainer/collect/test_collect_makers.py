@@ -201,3 +201,16 @@ def test_a_line_that_asks_for_nothing_is_named(
     path = recipe(tmp_path, Teacher(), {"local": "bundled"})
     (tmp_path / "prompts.jsonl").write_text(json.dumps(line) + "\n")
     assert make(path, "--dry-run") == 2 and words in capsys.readouterr().err
+
+
+def test_a_maker_is_not_sent_what_is_not_safe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_eyes.py").write_text(
+        'def look(pictures, texts):\n    return "a face" if "sign 1" in str(texts) else None\n'
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with teaching() as teacher, drawing() as server:
+        make(recipe(tmp_path, teacher, at(server)), "filters.safe=my_eyes:look")
+        sent = {fields["prompt"] for _, fields in server.asked}
+    assert sent and "put up sign 1" not in sent and lines(tmp_path)
+    dropped = [json.loads(line) for line in (tmp_path / "out/work/dropped.jsonl").read_text().splitlines()]
+    assert all("safe: a face" in each["reason"] for each in dropped)
