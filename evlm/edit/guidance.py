@@ -18,10 +18,13 @@ class Guidance:
     prediction, so that one whose weight is zero is not computed: without guidance (both 1) one remains.
 
     text: [2, T, D], the instruction and the empty text. picture: [A, C, h, w]. plain: which of the copies in
-    the model's batch sees the picture and no words; the first where none does.
+    the model's batch sees the picture and no words; the first where none does. gate: [K], of the last K
+    tokens of the instruction, which the empty text has not; None: it has no such tokens.
     """
 
-    def __init__(self, text: Tensor, picture: Tensor, s_text: float, s_image: float) -> None:
+    def __init__(
+        self, text: Tensor, picture: Tensor, s_text: float, s_image: float, gate: Tensor | None = None
+    ) -> None:
         instruction, nothing = text[:1], text[1:]
         terms = [
             (s_text, instruction, picture),
@@ -35,6 +38,9 @@ class Guidance:
         self.weights = [weight for weight, _, _ in terms]
         self.words = [words for _, words, _ in terms]
         self.pictures = [seen for _, _, seen in terms]
+        self.gates = [
+            gate if words is instruction or gate is None else torch.zeros_like(gate) for _, words, _ in terms
+        ]
 
     def __call__(self, unet: Any, noisy: Tensor, time: Tensor, frames: Sequence[int] | None = None) -> Tensor:
         """Noisy latents [n, C, h, w] at `time` -> the guided prediction [n, C, h, w].
@@ -45,7 +51,11 @@ class Guidance:
         pictures = self.pictures if frames is None else [seen[list(frames)] for seen in self.pictures]
         batch = torch.cat([torch.cat([noisy] * len(self.weights)), torch.cat(pictures)], dim=1)
         text = torch.cat([words.expand(len(noisy), -1, -1) for words in self.words])
-        predictions = unet(batch, time, encoder_hidden_states=text).sample.chunk(len(self.weights))
+        more: dict[str, Any] = {}
+        if self.gates[0] is not None:
+            gates = [gate.expand(len(noisy), -1) for gate in self.gates if gate is not None]
+            more["cross_attention_kwargs"] = {"gate": torch.cat(gates)}
+        predictions = unet(batch, time, encoder_hidden_states=text, **more).sample.chunk(len(self.weights))
         return torch.stack([w * p for w, p in zip(self.weights, predictions, strict=True)]).sum(0)
 
 

@@ -231,7 +231,7 @@ class IP2P:
             return latents
 
         extra = {"generator": seeded} if "generator" in inspect.signature(scheduler.step).parameters else {}
-        guide = Guidance(text, picture, settings.guidance, settings.image_guidance)
+        guide = self.guide(text, picture, settings)
         look = None if progress is None or crop is None else LatentPreview(original, crop)
 
         latents = now(latents, 0)
@@ -252,6 +252,10 @@ class IP2P:
                 seen = latents if clean is None else clean
                 progress(step + 1, len(times), look(seen))
         return latents / self.vae.config.scaling_factor
+
+    def guide(self, text: Tensor, picture: Tensor, settings: EditSettings) -> Guidance:
+        """How text [2, T, D] and picture, as `paint` takes them, are weighed."""
+        return Guidance(text, picture, settings.guidance, settings.image_guidance)
 
     @torch.no_grad()
     def encode(self, crop: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ def load_editor(
         )
     family = editor_family(path)
     if family is None:
-        known = ", ".join(each.folder_class for each in EDITORS)
+        known = ", ".join(each.folder_class for each in EDITORS if each.folder_class)
         raise ModelError(
             f"{path} is no editor that is known here: expected a diffusers folder whose model_index.json "
             f"names {known}, or one safetensors file in the original key names whose UNet takes 8 channels "

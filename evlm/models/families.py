@@ -62,4 +62,12 @@ EDITORS: tuple[EditorFamily, ...] = (
         file_tensor="model.diffusion_model.input_blocks.0.0.weight",
         file_channels=8,  # noise and picture; a plain Stable Diffusion takes 4, one for inpainting 9
     ),
+    EditorFamily(  # a file beside an InstructPix2Pix, which it names; there is no such folder
+        "",
+        module="bridge_editor",
+        engine="BridgedIP2P",
+        weights=(),
+        file_tensor="bridge.version",
+        file_channels=1,
+    ),
 )

@@ -332,10 +332,11 @@ def _roles_in(name: str, folders: Sequence[str | Path]) -> list[str]:
             return [r for r in ROLES if (base / r).is_dir()]
         there = role_of(path)
         if there is None:
+            classes = " or ".join(each.folder_class for each in EDITORS if each.folder_class)
             raise ModelError(
                 f"{path} is no model that is known here: expected a folder whose config.json has one of "
                 f"the model types {', '.join(sum(MODEL_TYPES.values(), ()))}, or whose "
-                f"model_index.json has the class {' or '.join(each.folder_class for each in EDITORS)}, or a "
+                f"model_index.json has the class {classes}, or a "
                 "SAM 2 or InstructPix2Pix file"
             )
         return [there]
