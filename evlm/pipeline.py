@@ -374,11 +374,13 @@ class Pipeline:
             elif held_back:
                 watch.note("edit", [f"nothing was painted: {held_back}"])
             else:
+                from .cues import told
                 from .video.clip import ClipEditor
 
-                clip: Any = ClipEditor(self.editor, video)
+                painter = told(self.editor, self.reasoner, self.segmenter, request, plan, planned.text, mask)
+                clip: Any = ClipEditor(painter, video)
                 result = edit_steps(
-                    clip if len(frames) > 1 else self.editor,
+                    clip if len(frames) > 1 else painter,
                     frames,
                     [(step.plan, step.mask) for step in planned.steps],
                     edit,

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import LayerNorm, Linear
 from torch.nn import functional as F
 
 from ..errors import CheckpointError
@@ -127,8 +128,8 @@ class Bridge(nn.Module):
         self.visual = nn.ModuleList(Enhancer(width, shape.heads) for _ in range(enhancers))
         self.textual = nn.ModuleList(Enhancer(width, shape.heads) for _ in range(enhancers))
         self.gather = None if enhancers else Block(width, shape.heads)  # in their place
-        self.norm, self.to_out = nn.LayerNorm(width), nn.Linear(width, shape.out)
-        self.to_say = nn.Linear(width, shape.out)
+        self.norm, self.to_out = LayerNorm(width), Linear(width, shape.out)
+        self.to_say = Linear(width, shape.out)
         self.raw_gate = nn.Parameter(torch.zeros(shape.tokens))
 
     @property
@@ -193,7 +194,7 @@ class Source(nn.Module):
 
     def __init__(self, given: int, width: int) -> None:
         super().__init__()
-        self.norm, self.project = nn.LayerNorm(given), nn.Linear(given, width)
+        self.norm, self.project = LayerNorm(given), Linear(given, width)
         self.kind = nn.Parameter(torch.randn(1, 1, width) * 0.02)
         self.nothing = nn.Parameter(torch.randn(1, 1, width) * 0.02)
 
@@ -214,9 +215,9 @@ class Look(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.before, self.of = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.to_q, self.to_kv = nn.Linear(width, width), nn.Linear(width, 2 * width)
-        self.to_out = nn.Linear(width, width)
+        self.before, self.of = LayerNorm(width), LayerNorm(width)
+        self.to_q, self.to_kv = Linear(width, width), Linear(width, 2 * width)
+        self.to_out = Linear(width, width)
 
     def forward(self, x: Tensor, seen: Seen) -> Tensor:
         def parted(values: Tensor) -> Tensor:
@@ -236,7 +237,7 @@ class Block(nn.Module):
         super().__init__()
         self.look = Look(width, heads)
         self.think = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+            LayerNorm(width), Linear(width, 4 * width), nn.GELU(), Linear(4 * width, width)
         )
 
     def forward(self, x: Tensor, seen: Seen) -> Tensor:

@@ -11,7 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import Linear
 
+MOST = 10.0
+"""How far a token may stand above all words together, in nats: where it would be further the words' weights
+vanish, and with them the gradient of a gate that is shut."""
 _LINEAR = ("to_q", "to_k", "to_v", "to_out")
 
 
@@ -20,7 +24,7 @@ class Low(nn.Module):
 
     def __init__(self, given: int, out: int, rank: int) -> None:
         super().__init__()
-        self.down, self.up = nn.Linear(given, rank, bias=False), nn.Linear(rank, out, bias=False)
+        self.down, self.up = Linear(given, rank, bias=False), Linear(rank, out, bias=False)
         nn.init.zeros_(self.up.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,9 +59,11 @@ class CueAttention:
         key = parted(self._linear("to_k", attn.to_k, encoder_hidden_states))
         value = parted(self._linear("to_v", attn.to_v, encoder_hidden_states))
         scores = (query @ key.transpose(-1, -2)).float() * attn.scale
-        plain = gate.new_ones(len(gate), scores.shape[-1] - gate.shape[1])
-        weights = scores.softmax(-1) * torch.cat([plain, gate], 1).float()[:, None, None]
-        weights = weights / weights.sum(-1, keepdim=True)
+        words, cues = scores.split([scores.shape[-1] - gate.shape[1], gate.shape[1]], -1)
+        beside = (cues - words.logsumexp(-1, keepdim=True)).clamp(max=MOST).exp() * gate.float()[
+            :, None, None
+        ]
+        weights = torch.cat([words.softmax(-1), beside], -1) / (1 + beside.sum(-1, keepdim=True))
         looked = (weights.to(value.dtype) @ value).transpose(1, 2).flatten(2)
         return attn.to_out[1](self._linear("to_out", attn.to_out[0], looked))
 

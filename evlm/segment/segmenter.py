@@ -203,6 +203,17 @@ class Segmenter:
         picked = torch.nn.functional.interpolate(logits[rows, best][:, None].float(), size, mode="bilinear")
         return picked[:, 0].cpu(), scores[rows, best].float().cpu()
 
+    @torch.no_grad()
+    def pooled(self, frame: Tensor, masks: Tensor) -> Tensor:
+        """[N, C]: the mean of a picture's [H, W, 3] last feature map over each mask [N, H, W] in 0..1, zeros
+        for an empty one."""
+        features = self.backend.embed(self._pixels(frame))[-1][0].float()
+        weights = torch.nn.functional.interpolate(
+            masks[None].to(features), features.shape[-2:], mode="bilinear", antialias=True
+        )[0]
+        summed = torch.einsum("chw,nhw->nc", features, weights)
+        return summed / weights.sum((1, 2)).clamp(min=1e-6)[:, None]
+
     def _pixels(self, frame: Tensor) -> Tensor:
         """[H, W, 3] in 0..1 -> the model's input [1, 3, S, S]."""
         size = (self.backend.image_size, self.backend.image_size)

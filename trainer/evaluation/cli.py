@@ -205,7 +205,7 @@ def _panel(options: argparse.Namespace) -> Panel | None:
 def _title(options: argparse.Namespace, count: int) -> str:
     model = str(options.base) + (f" with {options.adapter}" if options.adapter else "")
     lamp = f" under a lamp of {options.lamp:g}" if options.lamp else ""
-    causes = f", {options.whatif:.0%} of them causes," if options.whatif else ""
+    causes = f", {options.whatif:.0%} of them causes" if options.whatif else ""
     where = f"dataset {options.data}" if options.data else f"world{lamp}{causes}"
     return (
         f"{model}: {count:,} questions of the {where}, split {options.split}, seed {options.seed}; each mean "

@@ -97,6 +97,19 @@ def test_at_a_gate_of_one_tokens_count_as_clips_do(folder: Path) -> None:
     torch.testing.assert_close(shut, short, atol=2e-5, rtol=1e-4)
 
 
+def test_tokens_that_outshine_all_words_break_nothing(folder: Path) -> None:
+    unet = load_parts(folder, torch.float32).unet
+    attach(unet)
+    latents, text = torch.randn(1, 8, 8, 8), torch.randn(1, 11, 16)
+    text[:, 7:] *= 1e4
+    gate = torch.zeros(1, 4, requires_grad=True)
+    out = unet(latents, 500, encoder_hidden_states=text, cross_attention_kwargs={"gate": gate}).sample
+    out.square().mean().backward()
+    assert gate.grad is not None and bool(out.isfinite().all() and gate.grad.isfinite().all())
+    expected = unet(latents, 500, encoder_hidden_states=text[:, :7]).sample
+    torch.testing.assert_close(out, expected, atol=2e-5, rtol=1e-4)
+
+
 def test_a_gate_of_zero_learns(bridged: BridgedIP2P) -> None:
     """Its gradient is not zero, though the tokens' is; a gate below zero is pulled like one that is open."""
     text, latents = torch.randn(2, 7, 16), torch.randn(2, 8, 8, 8)

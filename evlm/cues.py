@@ -1,0 +1,105 @@
+"""What a bridge is told of a request: features that reasoner, segmenter and editor have of it anyway.
+
+editor = told(editor, reasoner, segmenter, request, plan, text, mask)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .edit.bridge import Cues, Seen
+from .masks import fit_mask
+from .reason.messages import build_messages, encode
+
+if TYPE_CHECKING:
+    from .plan.trace import Plan
+    from .request import Request
+
+STATES = 32  # tokens of the plan whose states count, the last ones
+PARTS = 3  # a reference is seen as a whole and in so many parts a side: no plan names what is on it
+OUTPUT = "<output>"
+
+
+def told(
+    editor: Any,
+    reasoner: Any,
+    segmenter: Any,
+    request: Request,
+    plan: Plan,
+    text: str,
+    mask: Tensor | None,
+) -> Any:
+    """The editor with the cues of an edit, where it takes cues and there is a reasoner here to have them of;
+    else as it is. text: the reasoner's; mask: [F, H, W], the place."""
+    if not hasattr(editor, "with_cues") or not hasattr(reasoner, "backbone"):
+        return editor
+    return editor.with_cues(look(editor, reasoner, segmenter, request, plan, text, mask))
+
+
+@torch.no_grad()
+def look(
+    editor: Any,
+    reasoner: Any,
+    segmenter: Any,
+    request: Request,
+    plan: Plan,
+    text: str,
+    mask: Tensor | None,
+) -> Cues:
+    """Cues of one row. A clip is seen as words and states alone. text: of which the plan was read."""
+    picture, patches, states = _reasoned(reasoner, request, text)
+    return Cues(
+        picture=picture,
+        patches=patches,
+        regions=None if segmenter is None else _regions(segmenter, request, mask),
+        words=editor.words(plan.targets),
+        states=states,
+    )
+
+
+def _reasoned(reasoner: Any, request: Request, text: str) -> tuple[Seen | None, Seen | None, Seen | None]:
+    """(the original's patches, the references', the states of the plan's tokens)."""
+    backbone = reasoner.backbone
+    chat = build_messages(request, reasoner.codec, reasoner.style, backbone.max_frames)
+    inputs = encode(reasoner.processor, [chat], [text.replace("<|", "< |")]).to(reasoner.device)
+    core, seen = backbone.model.model, list[Tensor]()
+    hook = core.visual.merger.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
+    try:
+        states = core(**inputs).last_hidden_state[0]
+    finally:
+        hook.remove()
+    tokenizer = reasoner.processor.tokenizer
+    plan = text[max(0, text.rfind(OUTPUT)) :]
+    count = min(STATES, len(tokenizer(plan, add_special_tokens=False)["input_ids"]))
+    found = None if count == 0 else Seen.of(states[-count:].float())
+    if not chat.images or len(request.original) > 1:
+        return None, None, found
+    grids = inputs["image_grid_thw"].prod(-1).tolist()
+    each = seen[0].float().reshape(-1, seen[0].shape[-1])[: sum(grids)].split(grids)
+    return Seen.of(each[0]), (Seen.of(torch.cat(each[1:])) if len(each) > 1 else None), found
+
+
+def _regions(segmenter: Any, request: Request, mask: Tensor | None) -> Seen | None:
+    """Of the place in the original, then of each reference picture and its parts."""
+    found = []
+    if mask is not None and len(request.original) == 1 and bool((mask > 0.5).any()):
+        fitted = fit_mask(mask[:1], request.original)
+        found.append(segmenter.pooled(request.original[0], fitted))
+    for reference in request.references:
+        if reference.frames is not None:
+            found.append(segmenter.pooled(reference.frames[0], _parts(*reference.frames.shape[1:3])))
+    return Seen.of(torch.cat(found).float()) if found else None
+
+
+def _parts(height: int, width: int) -> Tensor:
+    """[1 + PARTS ** 2, height, width]: the whole and its parts."""
+    masks = torch.zeros(1 + PARTS * PARTS, height, width)
+    masks[0] = 1
+    for at in range(PARTS * PARTS):
+        row, column = divmod(at, PARTS)
+        rows = slice(row * height // PARTS, (row + 1) * height // PARTS)
+        masks[1 + at, rows, column * width // PARTS : (column + 1) * width // PARTS] = 1
+    return masks
