@@ -3,6 +3,7 @@ the file in the pipeline."""
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,8 +21,9 @@ from evlm.plan.trace import parse
 from evlm.request import EXAMPLES, load_example
 from trainer.bundle.bridge import train as training
 from trainer.bundle.bridge.__main__ import main
-from trainer.bundle.bridge.data import KINDS, Models, draw, fill, load_pool, save_pool, together
+from trainer.bundle.bridge.data import KINDS, TENSORS, Models, draw, fill, load_pool, save_pool, together
 from trainer.bundle.bridge.measure import measure
+from trainer.bundle.bridge.rival import Pasted, train_rival
 from trainer.bundle.bridge.train import Learning, Recipe, begin, learning, step_loss
 
 SMALL = Shape(width=32, patch_blocks=1, query_blocks=1, queries=4, tokens=4, heads=2, rank=2)
@@ -78,7 +80,7 @@ def test_a_pool_is_read_back(models: Models, tmp_path: Path) -> None:
     save_pool(tmp_path / "pool.safetensors", pool, "these")
     again = load_pool(tmp_path / "pool.safetensors", "these")
     assert again is not None and again.sizes == pool.sizes
-    for name in ("source", "result", "place", "text", "said"):
+    for name in TENSORS:
         assert all(map(torch.equal, getattr(pool, name), getattr(again, name)))
     one, two = together(pool.cues), together(again.cues)
     for name, seen in vars(one).items():
@@ -154,7 +156,8 @@ def test_the_pipeline_tells_a_bridge_and_shut_it_is_the_bundle(models: Models, t
 
 
 def test_shares_right_of_each_kind_with_and_without_cues(models: Models) -> None:
-    found = measure(BUNDLED, models.editor, rows=2, log=lambda _: None, plain=models.editor)
+    others = {"alone": lambda sample: models.editor}
+    found = measure(BUNDLED, models.editor, rows=2, log=lambda _: None, others=others)
     assert {*KINDS, *(f"{kind}, alone" for kind in KINDS), "seconds"} <= set(found)
     assert all(0 <= found[kind] <= 1 for kind in KINDS) and found["woven"] == found["woven, alone"]
 
@@ -164,3 +167,35 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(words) == 0
     assert (tmp_path / "none-0" / "bridge.safetensors").is_file()
     assert "bridge 1/1" in capsys.readouterr().out
+
+
+def test_the_rival_sees_what_is_pasted_and_paints_beside_it(models: Models, tmp_path: Path) -> None:
+    rng = random.Random(0)
+    samples = [draw(rng, "train", kind) for kind in KINDS for _ in range(2)]
+    pool = fill(models, samples)
+    few = replace(RECIPE, steps=(0, 2, 1))
+    whole = train_rival(BUNDLED, tmp_path / "a.safetensors", tmp_path / "a", pool, 0, lambda _: None, few)
+    # stopped after its first state, it goes on to the same bits
+    state = tmp_path / "b" / "rival-state.safetensors"
+    calls: list[str] = []
+
+    def stop(text: str) -> None:
+        calls.append(text)
+        if len(calls) == 2:
+            raise Cut
+
+    for log in (stop, lambda _: None):
+        with contextlib.suppress(Cut):
+            train_rival(BUNDLED, tmp_path / "b.safetensors", state.parent, pool, 0, log, few)
+    again = Pasted.begin(BUNDLED, SMALL.rank).put(tmp_path / "b.safetensors")
+    first, second = whole.low.state_dict(), again.low.state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+    sample = samples[0]
+    before, _, mask = sample.frames()
+    assert mask is not None and sample.shown is not None
+    settings = whole.defaults.with_kwargs(steps=2)
+    edited = whole.of(sample).edit(before, sample.instruction, mask, settings).frames
+    assert edited.shape == before.shape and torch.equal(edited[mask == 0], before[mask == 0])
+    other = replace(sample, request=replace(sample.request, references=()))
+    assert not torch.equal(whole.of(other).edit(before, sample.instruction, mask, settings).frames, edited)

@@ -16,6 +16,7 @@ from evlm.cues import look
 from evlm.edit.bridge import Cues, Seen
 from evlm.edit.bridge_editor import BridgedIP2P
 from evlm.edit.crop import crop_box, extract, extract_mask
+from evlm.edit.ip2p import IP2P
 from evlm.plan.mask_codec import BoxSpans
 from evlm.plan.trace import Plan, Trace, render
 from evlm.reason.reasoner import Reasoner
@@ -36,6 +37,7 @@ Kind = Literal["woven", "named", "what-if"]
 KINDS: dict[Kind, float] = {"woven": 0.6, "named": 0.25, "what-if": 0.15}
 NAMED = ("recolour", "retexture", "replace")  # that a reference may show
 CODEC = BoxSpans(8)
+TENSORS = ("source", "result", "place", "text", "said", "beside")
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,12 @@ class Sample:
     @property
     def instruction(self) -> str:
         return self.edit.instruction
+
+    @property
+    def shown(self) -> Tensor | None:
+        """The first reference picture, [1, H, W, 3] in 0..1."""
+        pictures = [each.frames for each in self.request.references if each.frames is not None]
+        return pictures[0][:1] if pictures else None
 
     def frames(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """Before and after, [1, FRAME, FRAME, 3] in 0..1, and the place [1, FRAME, FRAME]; None: all."""
@@ -109,7 +117,7 @@ def woven_sample(edit: WovenEdit) -> Sample:
 class Pool:
     """Samples ready to learn from, in half of the bits. sizes: of the crops' latents. source, result: latents
     [4, h, w], the latter scaled; place [1, h, w]; text [T, D], CLIP's of the instruction; said [D], its mean
-    over the words; cues: of one row each."""
+    over the words; beside [4, h, h]: the reference's, as high, zeros without; cues: of one row each."""
 
     sizes: list[tuple[int, int]]
     source: list[Tensor]
@@ -117,6 +125,7 @@ class Pool:
     place: list[Tensor]
     text: list[Tensor]
     said: list[Tensor]
+    beside: list[Tensor]
     cues: list[Cues]
 
     def __len__(self) -> int:
@@ -126,7 +135,7 @@ class Pool:
 @torch.no_grad()
 def fill(models: Models, samples: Sequence[Sample]) -> Pool:
     """The pool of these samples: each cut out as the editor does at work."""
-    editor, pool = models.editor, Pool([], [], [], [], [], [], [])
+    editor, pool = models.editor, Pool([], [], [], [], [], [], [], [])
     scale = float(editor.vae.config.scaling_factor)
     for sample in samples:
         before, after, mask = sample.frames()
@@ -144,8 +153,21 @@ def fill(models: Models, samples: Sequence[Sample]) -> Pool:
         pool.place.append(torch.nn.functional.max_pool2d(place[:1], editor.factor).half())
         pool.text.append(text.half())
         pool.said.append(text[:words].mean(0).half())
+        pool.beside.append(beside_of(editor, sample.shown, source.shape[1])[0].half())
         pool.cues.append(models.cues(sample).to("cpu", torch.float16))
     return pool
+
+
+@torch.no_grad()
+def beside_of(editor: IP2P, shown: Tensor | None, height: int) -> Tensor:
+    """[1, 4, height, height]: a reference's latents, unscaled, as high as a crop's; zeros without."""
+    if shown is None:
+        return torch.zeros(1, int(editor.vae.config.latent_channels), height, height)
+    side = height * editor.factor
+    small = torch.nn.functional.interpolate(
+        shown.movedim(-1, 1), (side, side), mode="bilinear", antialias=True
+    )
+    return editor.encode(small.movedim(1, -1).clamp(0, 1))
 
 
 def together(cues: Sequence[Cues]) -> Cues:
@@ -170,7 +192,7 @@ def save_pool(path: Path, pool: Pool, about: str) -> None:
 
     tensors = {}
     for at in range(len(pool)):
-        for name in ("source", "result", "place", "text", "said"):
+        for name in TENSORS:
             tensors[f"{at}.{name}"] = getattr(pool, name)[at].contiguous()
         for name, seen in vars(pool.cues[at]).items():
             if seen is not None:
@@ -186,13 +208,13 @@ def load_pool(path: Path, about: str) -> Pool | None:
 
     if not path.is_file():
         return None
-    pool = Pool([], [], [], [], [], [], [])
+    pool = Pool([], [], [], [], [], [], [], [])
     with safe_open(path, "pt") as file:
         meta, names = file.metadata() or {}, set(file.keys())
         if meta.get("about") != about:
             return None
         for at in range(int(meta["count"])):
-            for name in ("source", "result", "place", "text", "said"):
+            for name in TENSORS:
                 getattr(pool, name).append(file.get_tensor(f"{at}.{name}"))
             pool.sizes.append((pool.source[-1].shape[1], pool.source[-1].shape[2]))
             pool.cues.append(Cues(**{

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from evlm.edit.bridge_editor import BridgedIP2P
@@ -25,11 +25,11 @@ def measure(
     seed: int = 1,
     split: Split = "test",
     log: Callable[[str], None] = print,
-    plain: IP2P | None = None,
+    others: Mapping[str, Callable[[Sample], IP2P]] | None = None,
 ) -> dict[str, float]:
     """Shares right of so many samples of each kind, each with the ends of its 95 % interval, and the median
-    seconds of an edit with its cues looked up. plain: an editor that gets the same without
-    cues ("..., alone")."""
+    seconds of an edit with its cues looked up. others: by name, what gets
+    the same without cues: the editor that a sample is edited with."""
     models, found, seconds = Models(folder, editor), dict[str, float](), list[float]()
     for kind in KINDS:
         rng = random.Random(f"bridge {split} {seed} {kind}")
@@ -40,8 +40,8 @@ def measure(
             right.append(_right(editor.with_cues(models.cues(sample)), sample))
             seconds.append(time.perf_counter() - began)
         found |= _shares(kind, right)
-        if plain is not None:
-            found |= _shares(f"{kind}, alone", [_right(plain, sample) for sample in samples])
+        for name, editor_of in (others or {}).items():
+            found |= _shares(f"{kind}, {name}", [_right(editor_of(sample), sample) for sample in samples])
         log(f"bridge: {kind} {found[kind]:.3f}")
     found["seconds"] = sorted(seconds)[len(seconds) // 2]
     return found

@@ -94,7 +94,7 @@ def pool_of(
     folder: Path, work: Path, recipe: Recipe, seed: int, editor: BridgedIP2P, log: Callable[[str], None]
 ) -> Pool:
     """The recipe's samples with their cues, from the disk where they are there: studies share them."""
-    about, path = f"1 {recipe.pool} {seed}", work / f"bridge-pool-{recipe.pool}-{seed}.safetensors"
+    about, path = f"2 {recipe.pool} {seed}", work / f"bridge-pool-{recipe.pool}-{seed}.safetensors"
     pool = load_pool(path, about)
     if pool is None:
         log(f"bridge: looking at {recipe.pool} samples")
@@ -107,7 +107,7 @@ def pool_of(
 class State:
     """Weights, the optimiser's state and how far a training is, in one file that is replaced whole."""
 
-    def __init__(self, path: Path, learning: Learning, about: str) -> None:
+    def __init__(self, path: Path, learning: nn.Module, about: str) -> None:
         self.path, self.learning, self.about = path, learning, about
 
     def save(self, optimizer: torch.optim.Optimizer, stage: int, step: int) -> None:
@@ -149,7 +149,7 @@ def learn(
     for stage in range(at, len(STAGES)):
         with learning(editor, stage):
             optimizer = make_optimizer(state.learning, recipe.lr_muon[stage], recipe.lr_adam[stage])
-            _restore(optimizer, tensors)
+            restored(optimizer, tensors)
             for step in range(first, recipe.steps[stage]):
                 loss = step_loss(editor, pool, recipe, seed, stage, step)
                 loss.backward()
@@ -183,7 +183,7 @@ def learning(editor: BridgedIP2P, stage: int) -> Iterator[None]:
 def step_loss(editor: BridgedIP2P, pool: Pool, recipe: Recipe, seed: int, stage: int, step: int) -> Tensor:
     rng = random.Random(f"bridge {seed} {stage} {step}")
     torch.manual_seed(rng.randrange(2**31))
-    rows = _rows(rng, pool, recipe.batches[stage], alike=stage > 0)
+    rows = batch_rows(rng, pool, recipe.batches[stage], alike=stage > 0)
     cues = together([pool.cues[at] for at in rows])
     said = torch.stack([pool.said[at] for at in rows]).float()
     if stage == 0:
@@ -203,36 +203,41 @@ def step_loss(editor: BridgedIP2P, pool: Pool, recipe: Recipe, seed: int, stage:
 def diffusion_loss(
     editor: BridgedIP2P, pool: Pool, rows: list[int], cues: Any, text: Tensor, recipe: Recipe
 ) -> Tensor:
-    """The editor's own: squared error of v, weighed by where the picture changes."""
     source, result, place = (
         torch.stack([part[at] for at in rows]).float() for part in (pool.source, pool.result, pool.place)
     )
-    count, scheduler = len(rows), build_scheduler()
-    plain = torch.rand(count) < recipe.plain
-    blank = editor.read("", [])[:1]
-    text = torch.where(plain[:, None, None], blank, text)
-    gate = editor.bridge.gate * (~plain)[:, None]
-    times = 999 - (torch.rand(count).pow(recipe.lean) * 1000).long()
+    plain = torch.rand(len(rows)) < recipe.plain
+    text = torch.where(plain[:, None, None], editor.read("", [])[:1], text)
+    told: dict[str, Any] = {
+        "encoder_hidden_states": torch.cat([text, editor.bridge(cues)], 1),
+        "cross_attention_kwargs": {"gate": editor.bridge.gate * (~plain)[:, None]},
+    }
+    return velocity_loss(editor.unet, source, result, place, recipe, **told)
+
+
+def velocity_loss(
+    unet: Any, source: Tensor, result: Tensor, place: Tensor, recipe: Recipe, **told: Any
+) -> Tensor:
+    """The editor's own: squared error of v, weighed by where the picture changes. source, result: latents
+    [B, 4, h, w]; place: [B, 1, h, w]; told: what else the UNet takes."""
+    scheduler = build_scheduler()
+    times = 999 - (torch.rand(len(result)).pow(recipe.lean) * 1000).long()
     noise = torch.randn_like(result)
-    noisy, target = (make(result, noise, times) for make in (scheduler.add_noise, scheduler.get_velocity))
-    predicted = editor.unet(
-        torch.cat([noisy, source], 1),
-        times,
-        encoder_hidden_states=torch.cat([text, editor.bridge(cues)], 1),
-        cross_attention_kwargs={"gate": gate},
-    ).sample
+    noisy = scheduler.add_noise(result, noise, times)
+    target = scheduler.get_velocity(result, noise, times)
+    predicted = unet(torch.cat([noisy, source], 1), times, **told).sample
     weight = 1 + (recipe.changed - 1) * place.expand_as(target)
     return (weight * (predicted - target).square()).sum() / weight.sum()
 
 
-def _rows(rng: random.Random, pool: Pool, count: int, alike: bool) -> list[int]:
+def batch_rows(rng: random.Random, pool: Pool, count: int, alike: bool) -> list[int]:
     """Numbers of a batch; alike: of one size, which is drawn as often as the pool has it."""
     first = rng.randrange(len(pool))
     known = [at for at in range(len(pool)) if not alike or pool.sizes[at] == pool.sizes[first]]
     return rng.choices(known, k=count)
 
 
-def _restore(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def restored(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     whole = optimizer.state_dict()
     for key, value in tensors.items():
         if key.startswith("state."):
