@@ -198,8 +198,8 @@ def test_light_modules_stay_light(name: str) -> None:
 # From the ground up: a room uses those before it in its list and itself, never one behind it. (house.md)
 HOUSE = {
     "evlm": "lazy errors ranges masks boxes files plan models ground motion segment request edit adapter "
-    "reason video scene row row_checks records ratings events place place_clip place_each results pipeline "
-    "scene_job clips viz cli bundled",
+    "reason video scene row row_checks records ratings events place place_clip place_each cues results "
+    "pipeline scene_job clips viz cli bundled",
     "trainer": "statistics world model objectives estimators config data learner steps evaluation export "
     "report run start study bundle collect raters demo protocol bench recipes",
 }
