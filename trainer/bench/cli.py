@@ -32,6 +32,7 @@ BENCHES = {
     "reasonedit": "pixels ReasonEdit",
     "pairs": "pixels Pairs",
 }
+OF_WORLD = {"rise": "world WorldRise", "pairs": "world WorldPairs"}
 FLOORS = ("copy", "other")
 WORK = "work"  # in OUT: what tables hold, and the judge's answers
 
@@ -39,7 +40,14 @@ WORK = "work"  # in OUT: what tables hold, and the judge's answers
 def add_parser(parser: argparse.ArgumentParser) -> None:
     """Declares the command's flags."""
     parser.add_argument("bench", choices=BENCHES, help="which benchmark")
-    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="its local copy")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="its local copy")
+    parser.add_argument(
+        "--world",
+        type=int,
+        metavar="N",
+        help="rise, pairs: in its place N items of the procedural world, made by --seed; its exact reader "
+        "judges them where no --judge does",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="pictures, answers, table")
     parser.add_argument(
         "--edits",
@@ -89,16 +97,15 @@ def run(options: argparse.Namespace) -> int:
     check_folder("--out", options.out)
     if bool(options.comfyui) != bool(options.workflow):
         raise ConfigError("--comfyui and --workflow: expected both or none")
-    if not options.data.is_dir():
-        raise ConfigError(f"--data {str(options.data)!r:.120}: expected a folder")
-    bench: Any = bench_of(options.bench, options.as_published)
+    data = _data(options)
+    bench: Any = bench_of(options.bench, options.as_published, options.world is not None)
     if options.clip is not None:
         if not hasattr(bench, "clip"):
             raise ConfigError(f"--clip: {bench.name} has no CLIP score; pairs has")
         from .clip_score import ClipScore
 
         bench.clip = ClipScore(options.clip)
-    items = bench.items(options.data, options.out / WORK / "originals")
+    items = bench.items(data, options.out / WORK / "originals")
     items = chosen(items, options.limit, options.seed)
     models = _models(options, bench)
     if not options.judge_only:
@@ -115,9 +122,9 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def bench_of(name: str, as_published: bool = False) -> Bench:
-    """The benchmark of a name in BENCHES."""
-    module, kind = BENCHES[name].split()
+def bench_of(name: str, as_published: bool = False, world: bool = False) -> Bench:
+    """The benchmark of a name in BENCHES; world: made from the world, one of OF_WORLD."""
+    module, kind = (OF_WORLD if world else BENCHES)[name].split()
     found: Bench = getattr(import_module(f".{module}", __package__), kind)(as_published)
     return found
 
@@ -167,6 +174,9 @@ def judged(
         flat = [(at, key, ask) for at, each in enumerate(asks) for key, ask in each.items()]
         answers: list[dict[str, float]] = [{} for _ in items]
         unread = silent = 0
+        read = getattr(bench, "read", None)  # an exact reader, where there is no judge
+        if graders is None and read is not None:
+            answers = [dict(read(item, file)) for item, file in zip(items, files, strict=True)]
         if graders is not None:
             with _counting(len(flat), f"{name}: scores") as report:
                 found = graders.scores([ask for _, _, ask in flat], report)
@@ -238,9 +248,29 @@ def _models(options: argparse.Namespace, bench: Bench) -> dict[str, Editor | Non
     return {**found, **dict.fromkeys(FLOORS)}
 
 
+def _data(options: argparse.Namespace) -> Path:
+    """Where the benchmark lies; one of the world is made first. Raises ConfigError."""
+    from ..config.arguments import check_whole
+
+    if (options.data is None) is (options.world is None):
+        raise ConfigError("expected --data FOLDER, or --world N for a benchmark that is made from the world")
+    if options.world is None:
+        if not options.data.is_dir():
+            raise ConfigError(f"--data {str(options.data)!r:.120}: expected a folder")
+        return Path(options.data)
+    if options.bench not in OF_WORLD:
+        raise ConfigError(f"--world: {options.bench} cannot be made from it; {' and '.join(OF_WORLD)} can")
+    check_whole("--world", options.world, 1, 100_000)
+    from .world import write
+
+    made: Path = options.out / WORK / "world"
+    write(options.bench, made, options.world, options.seed)
+    return made
+
+
 def _graders(options: argparse.Namespace, bench: Bench, items: Sequence[Item]) -> Graders | None:
     if options.judge is None:
-        if not hasattr(bench, "measure"):
+        if not hasattr(bench, "measure") and not hasattr(bench, "read"):
             raise ConfigError(
                 f"--judge URL MODEL: {bench.name} is judged; or --generate-only for the pictures"
             )

@@ -48,22 +48,27 @@ def scene_right(picture: Picture, scene: Scene, frame: int = 0) -> bool:
         return False
     plain = replace(scene, things=(), style="plain")
     apart = np.abs(_floats(picture) - render(plain, len(picture)) / 255.0).max(-1)
-    free = [probe for cell in scene.free_cells() for probe in _probes(cell) if not _is_bare(apart, cell)]
+    free = [probe for cell in scene.free_cells() for probe in probes(cell) if not _is_bare(apart, cell)]
     return all(_as_in(picture, scene, where, frame) for where in (*scene.things, *free))
 
 
 def _is_bare(apart: NDArray[np.floating], cell: int) -> bool:
     """Whether a cell is the bare ground so nearly that no thing needs to be looked for. apart: [S, S], how
     far the picture is from the ground, in 0..1."""
-    x0, y0, x1, y1 = place_box(Thing("circle", "red", "plain", "large", cell), len(apart))
+    x0, y0, x1, y1 = place_box(place_of_cell(cell), len(apart))
     return bool(apart[y0:y1, x0:x1].max() < BARE)
 
 
-def _probes(cell: int) -> list[Thing]:
+def place_of_cell(cell: int) -> Thing:
+    """The place at which a cell's largest thing would stand; its look says nothing."""
+    return Thing("circle", "red", "plain", "large", cell)
+
+
+def probes(cell: int) -> list[Thing]:
     """Places at which whatever stands in a cell is seen: one large, and small ones over all of it."""
     room = (-JITTER["small"], 0, JITTER["small"])
     small = [Thing("circle", "red", "plain", "small", cell, dx, dy) for dx, dy in product(room, room)]
-    return [Thing("circle", "red", "plain", "large", cell), *small]
+    return [place_of_cell(cell), *small]
 
 
 def _chain_right(picture: Picture, chain: Chain, frame: int) -> bool:
@@ -93,6 +98,11 @@ def read_place(picture: Picture, scene: Scene, where: Thing, frame: int = 0) -> 
     The scene gives ground, sign and weather. The nearest, by squared error over the place's box, of all 256
     renderings and the empty one wins. picture: [S, S, 3], uint8 or floats in 0..1; the scene drawn plainly.
     """
+    return read_near(picture, scene, where, frame)[0]
+
+
+def read_near(picture: Picture, scene: Scene, where: Thing, frame: int = 0) -> tuple[Look | None, float]:
+    """As `read_place`, and how far the place is from that rendering: the mean square in 0..1."""
     pixels = _floats(picture)
     size = len(pixels)
     x0, y0, x1, y1 = place_box(where, size, frame)
@@ -102,8 +112,9 @@ def read_place(picture: Picture, scene: Scene, where: Thing, frame: int = 0) -> 
     looks = bare * (1 - alpha) + paint * alpha
     gain, offset = (part[box] for part in weather_of(scene.weather, size))
     drawn = np.concatenate([looks, bare[None]]) * gain + offset
-    best = int(np.square(np.clip(drawn, 0, 1) - pixels[box]).mean((1, 2, 3)).argmin())
-    return LOOKS[best] if best < len(LOOKS) else None
+    apart = np.square(np.clip(drawn, 0, 1) - pixels[box]).mean((1, 2, 3))
+    best = int(apart.argmin())
+    return LOOKS[best] if best < len(LOOKS) else None, float(apart[best])
 
 
 def read_whole(picture: Picture, scene: Scene, what: str, frame: int = 0) -> str:
