@@ -14,7 +14,7 @@ from trainer.__main__ import main
 from trainer.bench.base import Item
 from trainer.bench.world import SCENARIOS, WorldPairs, WorldRise, graded, plain, what_if, write
 
-ROWS = 18
+ROWS = 12
 
 
 def drawn(pixels: object, file: Path) -> Path:
