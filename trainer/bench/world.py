@@ -186,7 +186,7 @@ def _seen(picture: Any, asked: WhatIf) -> Scene:
 
 def _kept(picture: Any, asked: WhatIf, seen: Scene) -> list[bool]:
     """Of everything that the cause leaves alone, whether it is as it was."""
-    source, steps = asked.edit.source, asked.edit.steps
+    source, steps = asked.edit.source, getattr(asked.edit, "steps", ())
     changed = {"style" if step.op == "restyle" else step.op for step in steps}
     cells = {thing.cell for step in steps for thing in (step.target, step.outcome) if thing is not None}
     found = [getattr(seen, what) == getattr(source, what) for what in VALUES if what not in changed]
