@@ -20,19 +20,38 @@ from trainer.config.recipe import load_config
 from trainer.run.loop import run
 
 ROOT = Path(__file__).resolve().parents[3]
-PARTS = ("loss", "norm", "tokens", "eta0", "reward", "similarity", "iou", "malformed", "s_desired")
+PARTS = (
+    "loss",
+    "norm",
+    "tokens",
+    "eta0",
+    "reward",
+    "similarity",
+    "iou",
+    "malformed",
+    "s_desired",
+    "margin",
+    "silent",
+    "skipped",
+    "kl_drawn",
+)
 # Relative, in float32 (1e-4 was seen): Adam makes whole steps of gradients that are mere rounding.
 EQUAL = 1e-3
 RECIPE = """
 lora: {rank: 4}
-data: [{world: true, seed: 100}]
+data: [{world: true, seed: 100, rows: 60}]
 log_every: 1
 phases:
   - {kind: sft, steps: 3, batch: 5, lr: 1.0e-4}
   - {kind: kto, steps: 2, batch: 4, micro_batch: 2, lr: 1.0e-4, eta0: {over: pairs}}
   - {kind: rkto, steps: 2, batch: 3, lr: 1.0e-4, eta0: {over: pairs},
      rewards: {samples: 2, max_new_tokens: 120}, rkto: {lambda_sft: 0.1, lambda_u: 0.1, centred: true}}
+  - {kind: dpo, steps: 2, batch: 3, micro_batch: 1, lr: 1.0e-4, dpo: {lambda_sft: 0.1}}
+  - {kind: group, steps: 2, batch: 3, lr: 1.0e-4,
+     rewards: {samples: 3, max_new_tokens: 120, similarity: slots},
+     group: {reuse: 2, lambda_sft: 0.5, lambda_kl: 0.1, skip: 0.1}}
 """
+STEPS = 11
 
 
 def launched(words: list[str], rank: int, port: int) -> subprocess.Popen[bytes]:
@@ -74,7 +93,7 @@ def test_two_processes_learn_what_one_does_and_stop_together(tmp_path: Path, sha
     two[1].send_signal(signal.SIGTERM)  # the one that neither reports nor writes
     assert [each.wait() for each in two] == [130, 130]
     stopped = max(steps_of([json.loads(line) for line in log.read_text().splitlines()]))
-    assert stopped < 7 and [path.name for path in (out / "state").iterdir()] == [f"step-{stopped:08d}"]
+    assert stopped < STEPS and [path.name for path in (out / "state").iterdir()] == [f"step-{stopped:08d}"]
 
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu"]
     more = ["--main_process_port", str(port), "-m", "trainer", *words]
@@ -82,7 +101,7 @@ def test_two_processes_learn_what_one_does_and_stop_together(tmp_path: Path, sha
     heard = [json.loads(line) for line in log.read_text().splitlines()]
     assert [event["step"] for event in heard if event["event"] == "resume"] == [stopped]
     ours, theirs = steps_of(events), steps_of(heard)
-    assert sorted(ours) == sorted(theirs) == list(range(1, 8))
+    assert sorted(ours) == sorted(theirs) == list(range(1, STEPS + 1))
     for step, mine in ours.items():
         for (
             name
