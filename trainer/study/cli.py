@@ -151,6 +151,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _regime(args: argparse.Namespace, recipe: dict[str, Any], out: Path) -> int:
     """The same for a regime, whose arms end when they get no better."""
+    from ..run.loop import Stopped
     from .regime_study import plan_of
     from .regime_study import run as run_regime
 
@@ -158,7 +159,11 @@ def _regime(args: argparse.Namespace, recipe: dict[str, Any], out: Path) -> int:
     check_folder("--out", out)
     check_folder("--runs", plan.store)
     out.mkdir(parents=True, exist_ok=True)
-    text = run_regime(plan)
+    try:
+        text = run_regime(plan)
+    except Stopped as stopped:
+        print(stopped, flush=True)
+        return 130
     (out / "results.md").write_text(text, encoding="utf-8")
     print(text)
     return 0

@@ -16,6 +16,7 @@ from trainer.config.recipe import RECIPES
 from trainer.config.settings import read_yaml
 from trainer.data.files import read
 from trainer.evaluation.questions import dataset_questions
+from trainer.run.loop import Stopped
 from trainer.study.own_samples import Wanted, make
 from trainer.study.regime_study import Plan, choose
 from trainer.study.regimes import REGIMES
@@ -127,6 +128,17 @@ def test_validation_chooses_the_rate_and_of_equals_the_lower(
     assert rate == 1e-3 and set(table) == set(scores)
     lines = regime_study._rates(some, [("SFT", table, rate)])
     assert "| SFT | 0.400 (4) | **0.600 (4)** | 0.600 (4) | 3.00 | 6 |" in lines
+
+
+def test_a_study_that_is_asked_to_stop_says_how_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: Any) -> None:
+        raise Stopped("stopped at step 2; the same command goes on from there")
+
+    monkeypatch.setattr(regime_study, "train", stopped)
+    assert main(["study", "data", "--out", str(tmp_path), "--runs", str(tmp_path / "runs")]) == 130
+    assert "goes on from there" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
