@@ -61,8 +61,12 @@ def page(study: str, results: Sequence[Result], budget: float | None, recipe: Ma
         "mended: of the traces whose intermediate was wrong, how many end right; spoilt: of those whose "
         "intermediate was right, how many end wrong; R_reflect: Eq. 11, in the last quarter of the steps, "
         "where the loss has it; s a step: of the second stage. "
-        "CPU seconds: of the run's process, in the steps of both stages and while it answers the questions; "
-        "loading, and what comes after a stage's last step, are not counted.",
+        + (
+            "CPU seconds: of the arm's steps, without what is measured in between and its search for a rate."
+            if budget is None
+            else "CPU seconds: of the run's process, in the steps of both stages and while it answers the "
+            "questions; loading, and what comes after a stage's last step, are not counted."
+        ),
         f"Data: {recipe['data']}; first stage: {first}{'' if budget is None else f'; second: {second}'}.",
     ]
     return "\n".join(lines) + "\n"
