@@ -32,9 +32,9 @@ def told(
     text: str,
     mask: Tensor | None,
 ) -> Any:
-    """The editor with the cues of an edit, where it takes cues and there is a reasoner here to have them of;
-    else as it is. text: the reasoner's; mask: [F, H, W], the place."""
-    if not hasattr(editor, "with_cues") or not hasattr(reasoner, "backbone"):
+    """The editor with the cues of an edit, where it takes cues, lets any through, and there is a reasoner
+    here to have them of; else as it is. text: the reasoner's; mask: [F, H, W], the place."""
+    if not hasattr(editor, "with_cues") or not hasattr(reasoner, "backbone") or editor.bridge.shut:
         return editor
     return editor.with_cues(look(editor, reasoner, segmenter, request, plan, text, mask))
 

@@ -81,6 +81,20 @@ def bars() -> list[Bar]:
         ),
         Bar("… … in a wording that no training had", "reasoner", exact((UNSEEN,)), 0.80),
         Bar("… … where nothing changes", "reasoner", exact((NULL,)), 0.90),
+        Bar(
+            "… … without a story's earlier panels, above chance (1/k), in standard errors",
+            "reasoner",
+            ("panels withheld above chance",),
+            2.0,
+            True,
+        ),
+        Bar(
+            "… … with another story's panels, likewise",
+            "reasoner",
+            ("panels shuffled above chance",),
+            2.0,
+            True,
+        ),
         Bar("… of the whole picture, asked vaguely", "reasoner", exact(("vague",)), 0.95),
         Bar(
             "… without the reference, above chance (1/k), in standard errors",

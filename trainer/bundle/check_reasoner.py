@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,10 +23,12 @@ from ..world.questions import CATEGORIES, Question
 from ..world.rows import to_request
 from ..world.solid_questions import SolidQuestion
 from ..world.vague import ask_vague
-from .check_whatif import what_if_sets, what_if_shares
+from ..world.whatif.rules import SCENARIOS
+from .check_whatif import by_rule, what_if_sets, what_if_shares
 from .parallel_map import parallel_map
 from .reasoner import questions
 
+PANELS = ("panels withheld", "panels shuffled")
 KINDS = {"double": ask_double, "conflict": ask_conflict, "vague": ask_vague}
 """Kinds of questions with a line of their own in the table, each drawn as `questions` draws."""
 
@@ -65,6 +67,7 @@ def check(
     sets |= {kind: of_kind(kind, rows // 5, seed) for kind in KINDS}
     causes = what_if_sets(max(1, rows // 20), seed)
     sets |= causes
+    sets |= story_sets(causes, seed)
     decisive = [q for q in sets["natural"] if q.decisive]
     sets["withheld"] = [withhold(q) for q in decisive]
     sets["shuffled"] = shuffle(decisive, seed)
@@ -85,7 +88,24 @@ def check(
         measured[f"reference {name}"] = _share(answers[name])
         measured[f"reference {name}, standard error"] = _error(answers[name])
     measured["chance"] = sum(1 / q.k for q in decisive) / len(decisive)
-    return measured
+    return measured | story_shares(answers)
+
+
+def story_sets(causes: Mapping[str, list[Question]], seed: int) -> dict[str, list[Question]]:
+    """The stories among `what_if_sets`, without their earlier panels, and with another one's."""
+    stories = [question for rule in SCENARIOS["story"] for question in causes[by_rule(rule)]]
+    return {PANELS[0]: [withhold(each) for each in stories], PANELS[1]: shuffle(stories, seed)}
+
+
+def story_shares(answers: Mapping[str, list[Answer]]) -> dict[str, float]:
+    """Shares right of these, and how many standard errors that is above chance, which is 1/k."""
+    found = {}
+    for name in PANELS:
+        some = answers[name]
+        chance = sum(1 / each.question.k for each in some) / len(some)
+        found[name] = _share(some)
+        found[f"{name} above chance"] = (_share(some) - chance) / max(_error(some), 1e-3)
+    return found
 
 
 def ask_all(
