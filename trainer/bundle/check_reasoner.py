@@ -98,13 +98,14 @@ def story_sets(causes: Mapping[str, list[Question]], seed: int) -> dict[str, lis
 
 
 def story_shares(answers: Mapping[str, list[Answer]]) -> dict[str, float]:
-    """Shares right of these, and how many standard errors that is above chance, which is 1/k."""
+    """Shares right of these, and how many standard errors of guessing that is above chance, which is 1/k."""
     found = {}
     for name in PANELS:
         some = answers[name]
         chance = sum(1 / each.question.k for each in some) / len(some)
         found[name] = _share(some)
-        found[f"{name} above chance"] = (_share(some) - chance) / max(_error(some), 1e-3)
+        error = (chance * (1 - chance) / len(some)) ** 0.5
+        found[f"{name} above chance"] = (_share(some) - chance) / error
     return found
 
 
