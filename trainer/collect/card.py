@@ -19,6 +19,7 @@ from .judging import QUESTIONS
 from .make import RECIPE
 from .quota import CATEGORIES, EDIT_TYPES, REST
 from .recipe import Recipe
+from .services import Service
 
 MARK = "<!-- written by `python -m trainer data card` -->"
 NAME = "README.md"
@@ -118,7 +119,9 @@ def _made(folder: Path, rows: list[Row]) -> Iterable[str]:
             f"{spent.get('cost', 0):.4g} spent."
         )
     for judge in () if recipe is None else recipe.judges:
-        yield f"Judged by {judge.name}; {judge.terms or 'its terms are not said'}."
+        yield f"Judged by {_paid(judge, (spent.get('judges') or {}).get(judge.name))}"
+    if recipe is not None and recipe.maker is not None:
+        yield f"Pictures drawn by {_paid(recipe.maker, spent.get('maker'))}"
     if given := [row.meta["judged"] for row in rows if row.meta.get("judged")]:
         names = [name for name in QUESTIONS if any(name in each for each in given)]
         means = (sum(each[name] for each in given if name in each) / sum(name in each for each in given)
@@ -135,6 +138,12 @@ def _made(folder: Path, rows: list[Row]) -> Iterable[str]:
     if dropped:
         yield _table(("dropped as", "questions or answers"),
                      [(name, f"{count:,}") for name, count in sorted(dropped.items())])  # fmt: skip
+
+
+def _paid(service: Service, sums: dict[str, Any] | None) -> str:
+    """Who a service is, what it cost, and its terms."""
+    cost = f" ({sums['answers']:,} answers, {sums['cost']:.4g} spent)" if sums else ""
+    return f"{service.name}{cost}; {service.terms or 'its terms are not said'}."
 
 
 def _labels(rows: list[Row]) -> str:

@@ -104,7 +104,7 @@ class Web:
             signed = {"Authorization": f"Bearer {key}"} if key else {}
             connection.request(method, self.base + path, body, {**headers, **signed})
             response = connection.getresponse()
-            if response.status != 200:
+            if not 200 <= response.status < 300:
                 said = response.read(65536).decode("utf-8", "replace").replace(key or "\0", "***")
                 after = response.headers.get("Retry-After", "")
                 raise EndpointError(

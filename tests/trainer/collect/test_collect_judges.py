@@ -80,7 +80,11 @@ def test_too_low_is_dropped_and_nothing_is_judged_twice(tmp_path: Path) -> None:
     assert main(["data", "card", str(tmp_path / "out")]) == 0
     mean = sum(line["meta"]["judged"]["alignment"] for line in lines) / len(lines)
     card = (tmp_path / "out/README.md").read_text()
-    assert "Judged by judge at 127.0.0.1" in card and f"alignment {mean:.2f}" in card
+    assert (
+        "Judged by judge at 127.0.0.1" in card
+        and f"({judge.served} answers, " in card
+        and f"alignment {mean:.2f}" in card
+    )
 
 
 def test_a_judge_that_ends_in_the_middle_goes_on(tmp_path: Path) -> None:
