@@ -107,8 +107,9 @@ def _status(handler: BaseHTTPRequestHandler, status: int, after: str = "0") -> N
     handler.send_response(status)
     handler.send_header("Content-Type", "application/json")
     handler.send_header("Retry-After", after)
-    handler.end_headers()
-    handler.wfile.write(b'{"error": {"message": "no"}}')
+    with suppress(OSError):  # who asked was killed
+        handler.end_headers()
+        handler.wfile.write(b'{"error": {"message": "no"}}')
 
 
 @contextmanager
