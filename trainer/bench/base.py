@@ -43,13 +43,15 @@ class Item:
 class Figure:
     """One column of a benchmark's table, made of what `Bench.score` calls `value`: of the items of `strata`
     (all where it is empty). how: "items", the mean of all; "strata", the mean of the strata's means;
-    "singles", the sum of `value` over the sum of `value` + " count"."""
+    "singles", the sum of `value` over the sum of `value` + " count". share: of items, each 0 or 100: where all
+    are alike the interval is Wilson's."""
 
     title: str
     value: str
     strata: tuple[str, ...] = ()
     how: str = "items"
     places: int = 2
+    share: bool = False
 
 
 class Bench(Protocol):
@@ -97,7 +99,11 @@ def table_of(
             )
         else:
             drawn = draws.means(values[:, None])[:, 0]
-        found.append((figure, interval(drawn)))
+        if figure.share:
+            each = interval(drawn / 100, int((~np.isnan(values)).sum()))
+            found.append((figure, Interval(*(100 * end for end in each))))
+        else:
+            found.append((figure, interval(drawn)))
     return found
 
 

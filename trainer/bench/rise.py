@@ -134,8 +134,8 @@ class Rise:
     def figures(self, items: Sequence[Item]) -> list[Figure]:
         there = [each for each in CATEGORIES if any(item.stratum == each for item in items)]
         return [
-            *(Figure(each.partition("_")[0], "right", (each,), places=1) for each in there),
-            Figure("accuracy", "right", places=1),
+            *(Figure(each.partition("_")[0], "right", (each,), places=1, share=True) for each in there),
+            Figure("accuracy", "right", places=1, share=True),
             Figure("score", "percent", places=1),
             *(Figure(name, name) for name in ("consistency", "reasoning", "plausibility")),
         ]

@@ -121,7 +121,7 @@ class WorldPairs(Pairs):
         return {**super().measure(item, edited), "right": 100.0 * right}
 
     def figures(self, items: Sequence[Item]) -> list[Figure]:
-        return [Figure("right, %", "right", places=1), *super().figures(items)]
+        return [Figure("right, %", "right", places=1, share=True), *super().figures(items)]
 
 
 def graded(right: Sequence[bool]) -> float:
