@@ -43,8 +43,8 @@ class Item:
 class Figure:
     """One column of a benchmark's table, made of what `Bench.score` calls `value`: of the items of `strata`
     (all where it is empty). how: "items", the mean of all; "strata", the mean of the strata's means;
-    "singles", the sum of `value` over the sum of `value` + " count". share: of items, each 0 or 100: where all
-    are alike the interval is Wilson's."""
+    "singles", the sum of `value` over the sum of `value` + " count". share: of items, each 0 or 100: where
+    all are alike the interval is Wilson's."""
 
     title: str
     value: str
