@@ -137,10 +137,10 @@ class Pipeline:
 
         pipeline = cls(reasoner, grounder, segmenter, load_editor(models["editor"], dtype, device))
         if "segmenter" in models:
-            from .segment.tracker import Tracker, can_track
+            from .segment.tracker import Tracker, tracker_source
 
-            source = Path(models["segmenter"])
-            if can_track(source):  # its other half, loaded when the first clip comes
+            source = tracker_source(Path(models["segmenter"]))
+            if source is not None:  # its other half, loaded when the first clip comes
                 pipeline._load_tracker = lambda: Tracker.load(source, dtype, device)
         return pipeline
 

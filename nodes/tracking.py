@@ -23,12 +23,12 @@ def tracker_of(segmenter: Any) -> host.Managed[Any] | None:
 
 def _made(segmenter: host.Managed[Any]) -> host.Managed[Any] | None:
     from ..evlm.models.zoo import resolve
-    from ..evlm.segment.tracker import Tracker, can_track
+    from ..evlm.segment.tracker import Tracker, tracker_source
 
     path = folders.find("segmenter", segmenter.name)
-    if path is None or not can_track(resolve(path, "segmenter")):
+    source = None if path is None else tracker_source(resolve(path, "segmenter"))
+    if source is None:
         return None
-    source = resolve(path, "segmenter")
     with segmenter.use() as engine:
         dtype = engine.dtype
     return host.Managed(

@@ -179,6 +179,13 @@ def can_track(source: Path) -> bool:
     return source.is_file() and available()
 
 
+def tracker_source(source: Path) -> Path | None:
+    """What `Tracker.load` takes for things that this segmenter draws: itself where it can track, else the
+    folder "tracker" in its own, of a SAM 2 that was trained on from it; None: there is none."""
+    beside = source / "tracker"
+    return source if can_track(source) else beside if can_track(beside) else None
+
+
 def together(prompts: Sequence[Prompt]) -> list[Prompt]:
     """The prompts of a frame, those with one name as one: the last box, and all points. Raises RequestError
     for a mask beside others of its name."""

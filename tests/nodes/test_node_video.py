@@ -123,8 +123,9 @@ def test_track_and_edit_by_a_plan_and_the_bundled_models(
 
 
 def test_a_mask_by_hand_and_clicks_go_along_the_motion_without_a_tracker(
-    clip: VideoFromFile, squares: torch.Tensor
+    clip: VideoFromFile, squares: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(part("evlm.segment.tracker"), "tracker_source", lambda path: None)
     how = {"segmenter": call("EVLM_LoadSegmenter").args[0], "clip": clip}
 
     def least(found: torch.Tensor) -> float:
@@ -310,3 +311,13 @@ def test_of_a_reference_video_only_what_is_looked_at_is_decoded(tmp_path: Path) 
     assert seen.fps == pytest.approx(7 / 3.9)
     (batch,) = call("EVLM_Reference", kind="video", image=frames).args[0]
     assert torch.equal(batch.frames, frames[which]) and batch.fps is None
+
+
+def test_the_bundled_tracker_follows_a_mask_by_hand_and_clicks(
+    clip: VideoFromFile, squares: torch.Tensor
+) -> None:
+    how = {"segmenter": call("EVLM_LoadSegmenter").args[0], "clip": clip}
+    for asked in ({"hand_mask": squares[2:3], "frame": 2}, {"points": '[{"x": 20, "y": 30}]', "frame": 0}):
+        found = call("EVLM_Track", **asked, **how).args[0] > 0.5
+        overlaps = [float((a & b).sum() / (a | b).sum()) for a, b in zip(found, squares > 0.5, strict=True)]
+        assert min(overlaps) > 0.6, overlaps

@@ -27,7 +27,7 @@ HEADLINES = (
 )
 Part = Literal["reasoner", "detector", "segmenter", "tracker", "editor", "chain", "solids", "scenes"]
 PARTS: tuple[Part, ...] = get_args(Part)
-ROLES = ("reasoner", "detector", "segmenter", "editor")  # each with a folder; the tracker is a segmenter
+ROLES = ("reasoner", "detector", "segmenter", "editor")  # each with a folder; the tracker lies in its segmenter's
 
 
 SCENE = 40  # questions that a scene is worth: it takes two minutes
@@ -159,7 +159,7 @@ def check_all(
 ) -> int:
     """Measures, writes measured.json and the tables of `root`'s pages, prints the whole one. Returns 1 where
     a measured bar is missed."""
-    from evlm.segment.tracker import can_track
+    from evlm.segment.tracker import tracker_source
 
     torch.set_num_threads(1)
     path = folder / "measured.json"
@@ -167,8 +167,8 @@ def check_all(
     for part in PARTS:
         if only and part not in only:
             continue
-        if part == "tracker" and not can_track(folder / "segmenter"):
-            log("tracker: the segmenter here is for stills; `bundle tracker` trains it on")
+        if part == "tracker" and tracker_source(folder / "segmenter") is None:
+            log("tracker: there is none here; `bundle tracker` trains the segmenter on into one")
             continue
         began = time.time()
         result = _measure(part, folder, rows, seed, log)
@@ -239,11 +239,13 @@ def _measure(part: Part, folder: Path, rows: int, seed: int, log: Callable[[str]
 
         return check_segmenter(folder / part, rows, seed, folder / "detector")
     if part == "tracker":
-        from evlm.segment.tracker import Tracker
+        from evlm.segment.tracker import Tracker, tracker_source
 
         from .tracker import check as check_tracker
 
-        return check_tracker(Tracker.load(folder / "segmenter"), max(1, rows // 5), seed)
+        source = tracker_source(folder / "segmenter")
+        assert source is not None
+        return check_tracker(Tracker.load(source), max(1, rows // 5), seed)
     if part == "editor":
         from .editor import check as check_editor
 

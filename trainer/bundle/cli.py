@@ -35,7 +35,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="reasoner: train this one on, with the words of every wing, doubles, conflicts and what-ifs "
         "(default: from nothing); tracker: the segmenter that it begins with (default: the one in --out, "
-        "whose place it takes); detector, segmenter, editor: train this one on with stills of solids",
+        "into whose folder it goes); detector, segmenter, editor: train this one on with stills of solids",
     )
     parser.add_argument(
         "--solids",
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)  # small layers: two recipes side by side beat one on two cores
     began, cpu = time.time(), time.process_time()
-    folder = "segmenter" if args.what == "tracker" else args.what  # one model, for stills and for clips
+    folder = "segmenter/tracker" if args.what == "tracker" else args.what  # where its segmenter finds it
     if on:
         _train_on(args.what, args.begin, args.out / folder, args.work, args.seed, args.solids, args.float32)
     else:
@@ -156,7 +156,7 @@ def _train(model: str, out: Path, work: Path, seed: int, begin: Path | None = No
     elif model == "tracker":
         from .tracker import train as train_tracker
 
-        train_tracker(out, work / "tracker", begin or out, seed, log)
+        train_tracker(out, work / "tracker", begin or out.parent, seed, log)
     else:
         from .editor import train as train_editor
 

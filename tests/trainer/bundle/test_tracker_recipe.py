@@ -16,7 +16,7 @@ import torch
 from evlm.errors import ConfigError
 from evlm.segment.memory import HfMemory
 from evlm.segment.segmenter import Segmenter
-from evlm.segment.tracker import Tracker
+from evlm.segment.tracker import Tracker, tracker_source
 from trainer.bundle.segmenter import INPUT, SIZE
 from trainer.bundle.tracker import (
     RECIPE,
@@ -237,8 +237,8 @@ def test_the_check_gives_the_bars_figures(model: Any) -> None:
     assert all(0 <= figures[name] <= 1 for name in ("j", "j_hidden") if name in figures)
 
 
-def test_the_command_trains_the_segmenters_folder_on(tmp_path: Path, capsys: Any) -> None:
-    """As a tracker it serves both; the check measures it against its bars, and a still one is passed over."""
+def test_the_command_puts_a_tracker_into_the_segmenters_folder(tmp_path: Path, capsys: Any) -> None:
+    """The segmenter itself stays; the check measures the tracker against its bars, where there is one."""
     from trainer.__main__ import main
     from trainer.bundle.check import check_all
 
@@ -246,13 +246,17 @@ def test_the_command_trains_the_segmenters_folder_on(tmp_path: Path, capsys: Any
     assert main(["bundle", "tracker", *options]) == 2
     assert "no segmenter: not what a tracker begins with; name another by --begin" in capsys.readouterr().err
     said: list[str] = []
-    shutil.copytree(BUNDLED, tmp_path / "out" / "segmenter")
+    here = tmp_path / "out" / "segmenter"
+    shutil.copytree(BUNDLED, here, ignore=shutil.ignore_patterns("tracker"))
+    weights = (here / "model.safetensors").read_bytes()
     assert check_all(tmp_path / "out", 5, 1, ("tracker",), tmp_path, said.append) == 0
-    assert "`bundle tracker` trains it on" in said[0]
+    assert "`bundle tracker` trains the segmenter on" in said[0]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("trainer.bundle.tracker.RECIPE", Recipe((short(Stage(1, "c", 1, 2)),)))
         assert main(["bundle", "tracker", *options]) == 0
     check_all(tmp_path / "out", 5, 1, ("tracker",), tmp_path, said.append)
     assert "| tracker: IoU over 16 frames" in said[-1] or "| … where something does" in said[-1]
-    assert main(["bundle", "tracker", *options]) == 2
+    assert (here / "model.safetensors").read_bytes() == weights
+    assert tracker_source(here) == here / "tracker" and tracker_source(here / "tracker") == here / "tracker"
+    assert main(["bundle", "tracker", *options, "--begin", str(here / "tracker")]) == 2
     assert "is a tracker already" in capsys.readouterr().err
