@@ -27,7 +27,7 @@ HEADLINES = (
 )
 Part = Literal["reasoner", "detector", "segmenter", "tracker", "editor", "chain", "solids", "scenes"]
 PARTS: tuple[Part, ...] = get_args(Part)
-ROLES = ("reasoner", "detector", "segmenter", "editor")  # each with a folder; the tracker lies in its segmenter's
+ROLES = ("reasoner", "detector", "segmenter", "editor")  # the tracker lies in its segmenter's folder
 
 
 SCENE = 40  # questions that a scene is worth: it takes two minutes

@@ -182,8 +182,8 @@ def train(
 ) -> Any:
     """Trains the tracker, or goes on from the newest state in `work`, and returns the model.
 
-    out: where `save` puts it. segmenter: folder of the one that its image half begins with. Raises ConfigError where the
-    state is of another recipe.
+    out: where `save` puts it. segmenter: folder of the one that its image half begins with.
+    Raises ConfigError where the state is of another recipe.
     """
     from .tracker_state import save
 
