@@ -138,7 +138,7 @@ def sets(command: str, place: Path) -> Iterator[list[str]]:
                     "phases=3",
                     "phases=[]",
                     "phases=[{kind: sft}]",
-                    "phases=[{kind: dpo, steps: 1}]",
+                    "phases=[{kind: ppo, steps: 1}]",
                 ),
                 *(
                     "phases.9.steps=1",
@@ -181,7 +181,7 @@ def sets(command: str, place: Path) -> Iterator[list[str]]:
                     "data.0.lamp=7",
                     f"data=[{{path: {gone}}}]",
                 ),
-                *("nonsense=1", "lora.rank=0", "phases.1.kind=dpo", "model.dtype=fp8", "phases.7.lr=1"),
+                *("nonsense=1", "lora.rank=0", "phases.1.kind=ppo", "model.dtype=fp8", "phases.7.lr=1"),
             ),
             **dict.fromkeys(("--seeds", "--steps", "--questions", "--jobs"), (*NO_COUNTS, "9" * 12)),
             "--split": ("", "train", "all"),
