@@ -46,7 +46,7 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, float]], None]
     """Steps whose gradients are drawn, not computed; the losses of some of them may be given."""
 
     def install(losses: dict[int, float]) -> None:
-        def step(learner: Any, reference: Any, examples: Any, phase: Any, at: int, seed: int) -> Any:
+        def step(learner: Any, reference: Any, examples: Any, phase: Any, at: int, seed: int, *_: Any) -> Any:
             for parameter in learner.trainable():
                 parameter.grad = 1e-3 * torch.randn_like(parameter)
             return {"loss": losses.get(at, 1.0)}
