@@ -68,8 +68,8 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_gradients(
     parts, _ = ran(small(tmp_path / "parts", two, "phases.0.micro_batch=1"))
     step = trainer.run.loop._step
 
-    def short(learner: Any, reference: Any, examples: Any, phase: Any, at: int, seed: int) -> Any:
-        numbers = step(learner, reference, examples, phase, at, seed)  # leaves gradients and spends chance
+    def short(learner: Any, reference: Any, examples: Any, phase: Any, at: int, *rest: Any) -> Any:
+        numbers = step(learner, reference, examples, phase, at, *rest)  # leaves gradients and spends chance
         if phase.micro_batch != 1 and at == 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return numbers
