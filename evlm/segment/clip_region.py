@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..boxes import Corners, bounding_box
+from ..boxes import Corners, bounding_box, box_iou
 from ..masks import box_mask
 from ..plan.mask_codec import mask_iou
 from ..plan.trace import Plan
-from .region import SHARPENS, PlanRegion, Region, decide
+from .region import AGREE, SHARPENS, PlanRegion, Region, decide
 from .tracks import Tracks
 
 COVERS = 0.9  # share of what was followed that a plan's rectangle holds, to be one for the whole clip
@@ -102,10 +102,19 @@ def decide_followed(
         return ClipRegion(followed, [*notes, "what was found and followed decides"])
     here = [mask_iou(silhouettes(frame), asked) for frame in prompted if frame in way.corners]
     agreement = max([*here, mask_iou(way.sweep, asked)])
+    if agreement < SHARPENS and (found or agreement >= AGREE) and _leaves(way, prompted):
+        why = f"what is followed leaves its place, the plan's mask (IoU {agreement:.2f}) cannot: it decides"
+        return ClipRegion(followed, [*notes, why])
     if agreement < SHARPENS:
         why = f"what is followed is not the plan's (IoU {agreement:.2f}): the plan's own mask is taken"
         return ClipRegion(lambda first, stop: asked.expand(stop - first, -1, -1), [*notes, why])
     return ClipRegion(followed, [*notes, f"what the plan means is followed (IoU {agreement:.2f})"])
+
+
+def _leaves(way: Way, prompted: Sequence[int]) -> bool:
+    """Whether a thing is somewhere else later than where it was shown."""
+    start = way.corners[next((frame for frame in prompted if frame in way.corners), min(way.corners))]
+    return any(box_iou(start, corners) < SHARPENS for corners in way.corners.values())
 
 
 def decide_carried(region: PlanRegion, tracks: Tracks) -> ClipRegion:

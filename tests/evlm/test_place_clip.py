@@ -135,6 +135,28 @@ def test_what_was_followed_elsewhere_does_not_take_the_plans_place() -> None:
     assert "is not the plan's" in region.notes[-1]
 
 
+@pytest.mark.parametrize("step, found, follows", [(3, True, True), (3, False, False), (0, True, False)])
+def test_what_a_detector_found_and_what_leaves_its_place_is_not_held_to_the_plans_mask(
+    step: int, found: bool, follows: bool
+) -> None:
+    """The plan's mask is of one place: it lies beside the thing, which the detector was sure of."""
+    asked, truth = path(0, y=34)[0], path(step)
+    region = decide_clip(plan(asked), PlanRegion(asked), truth[None], [0], found, truth.shape, 0.03)  # type: ignore
+    assert region.mask is not None
+    assert torch.equal(region.mask, truth if follows else asked.expand_as(truth))
+    assert ("leaves its place" in region.notes[-1]) == follows
+
+
+@pytest.mark.parametrize("shift, follows", [(4, True), (9, False)])
+def test_the_plans_own_box_is_followed_from_where_it_overlaps(shift: int, follows: bool) -> None:
+    truth = path(5, notch=0)
+    asked = truth[0].roll(shift, 0)  # IoU 8 / 16, then 3 / 21
+    asked[0, 0] = 1  # and a little less
+    region = decide_clip(plan(asked), PlanRegion(asked), truth[None], [0], False, truth.shape, 0.03)  # type: ignore
+    assert region.mask is not None
+    assert torch.equal(region.mask, truth if follows else asked.expand_as(truth))
+
+
 def test_without_a_detector_the_plans_own_box_is_followed() -> None:
     truth = path(1)
     place = place_clip(plan(truth[0]), FRAMES, None, Follows(truth), None)  # type: ignore[arg-type]
