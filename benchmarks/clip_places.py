@@ -3,7 +3,7 @@ things followed by the bundled tracker, or drawn anew in every frame (the segmen
 
     OMP_NUM_THREADS=1 python -m benchmarks.clip_places [--clips 30] [--seed 11]
 
-Clips in which a thing moves over three cells, turns, or is hidden or away, as of `benchmarks.clip_edit`; those
+Clips in which a thing moves over three cells, turns, or is hidden or away, as in `clip_edit`; those
 whose plan names another thing are counted and left out. IoU: of the places with the exact ones, mean over the
 frames in which the thing is there. Covered: share of it that is edited. Away: of the frames in which it is
 not seen, those that stay as they are; mean over clips that have any. The difference is paired, with a 95 %
@@ -73,8 +73,8 @@ def main(clips: int, seed: int) -> int:
     for arm, places in arms.items():
         away = [each.away for each in places if each.away is not None]
         print(
-            f"{arm}: {len(places)} clips ({other} named another thing), IoU {mean([p.iou for p in places]):.3f}, "
-            f"covered {mean([p.covered for p in places]):.3f}, away {mean(away):.3f}"
+            f"{arm}: {len(places)} clips ({other} named another thing), "
+            f"IoU {mean([p.iou for p in places]):.3f}, covered {mean([p.covered for p in places]):.3f}, away {mean(away):.3f}"
         )
     gained = [b.iou - a.iou for a, b in zip(*arms.values(), strict=True)]
     low, high = interval(np.array(gained))
