@@ -74,7 +74,8 @@ def main(clips: int, seed: int) -> int:
         away = [each.away for each in places if each.away is not None]
         print(
             f"{arm}: {len(places)} clips ({other} named another thing), "
-            f"IoU {mean([p.iou for p in places]):.3f}, covered {mean([p.covered for p in places]):.3f}, away {mean(away):.3f}"
+            f"IoU {mean([p.iou for p in places]):.3f}, "
+            f"covered {mean([p.covered for p in places]):.3f}, away {mean(away):.3f}"
         )
     gained = [b.iou - a.iou for a, b in zip(*arms.values(), strict=True)]
     low, high = interval(np.array(gained))
