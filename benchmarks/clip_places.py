@@ -59,7 +59,7 @@ def main(clips: int, seed: int) -> int:
     for number, clip in enumerate(questions(clips, 16, seed)):
         truth = torch.from_numpy(np.asarray(clip.regions())).bool()
         frames = torch.from_numpy(clip.pictures()[0]).float() / 255
-        request = Request(frames, clip.edit.instruction, [], 8.0)
+        request = Request(frames, clip.edit.instruction, (), 8.0)
         reasoned = pipeline.reasoner.reason(request)
         if reasoned.trace.plan.targets != clip.edit.targets:
             other += 1
