@@ -224,18 +224,18 @@ class Reasoner:
 
     def _look_again(self, request: Request, style: PromptStyle, reasoned: Reasoned) -> Reasoned:
         """With the confidence of a second look."""
+        chat = build_messages(request, self.codec, style, self.backbone.max_frames)
         first, second = (
-            second_look.scored(
-                self.module,
-                self.processor,
-                build_messages(each, self.codec, style, self.backbone.max_frames),
-                reasoned.text,
-            )
-            for each in (request, second_look.in_neutral_light(request))
+            second_look.scored(self.module, self.processor, each, reasoned.text)
+            for each in (chat, second_look.in_neutral_light(chat, request))
         )
         sure = second_look.confidence(first, second, self.backbone.temperature or 1.0)
+        unknown = (
+            f"how sure the model is is not known: its probabilities are not finite in {self.module.dtype}"
+        )
+        notes = reasoned.notes if sure is not None else (*reasoned.notes, unknown)
         plan = replace(reasoned.trace.plan, confidence=sure)
-        return replace(reasoned, trace=replace(reasoned.trace, plan=plan))
+        return replace(reasoned, notes=notes, trace=replace(reasoned.trace, plan=plan))
 
     @torch.inference_mode()
     def generate(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..boxes import Corners, bounding_box, box_iou
+from ..boxes import Corners, bounding_box, share_within
 from ..masks import box_mask
 from ..plan.mask_codec import mask_iou
 from ..plan.trace import Plan
@@ -112,9 +112,11 @@ def decide_followed(
 
 
 def _leaves(way: Way, prompted: Sequence[int]) -> bool:
-    """Whether a thing is somewhere else later than where it was shown."""
+    """Whether a thing is outside of where it was shown, in more than one frame if there are: one that is
+    partly hidden is smaller, and stays."""
     start = way.corners[next((frame for frame in prompted if frame in way.corners), min(way.corners))]
-    return any(box_iou(start, corners) < SHARPENS for corners in way.corners.values())
+    out = sum(share_within(corners, start) < SHARPENS for corners in way.corners.values())
+    return out >= min(2, len(way.corners) - 1) > 0
 
 
 def decide_carried(region: PlanRegion, tracks: Tracks) -> ClipRegion:

@@ -147,6 +147,13 @@ def test_what_a_detector_found_and_what_leaves_its_place_is_not_held_to_the_plan
     assert ("leaves its place" in region.notes[-1]) == follows
 
 
+def test_what_is_hidden_for_a_while_has_not_left_its_place() -> None:
+    asked, truth = path(0, y=34)[0], path(0)
+    truth[2, :18] = 0
+    region = decide_clip(plan(asked), PlanRegion(asked), truth[None], [0], True, truth.shape, 0.03)  # type: ignore
+    assert region.mask is not None and torch.equal(region.mask, asked.expand_as(truth))
+
+
 @pytest.mark.parametrize("shift, follows", [(4, True), (9, False)])
 def test_the_plans_own_box_is_followed_from_where_it_overlaps(shift: int, follows: bool) -> None:
     truth = path(5, notch=0)

@@ -29,31 +29,46 @@ def noise(seed: int, frames: int = 1) -> torch.Tensor:
     return torch.rand(frames, 64, 64, 3, generator=torch.Generator().manual_seed(seed)) * 0.9
 
 
+def pixels(*channels: float) -> torch.Tensor:
+    return torch.tensor(channels).mul(255).round().to(torch.uint8)[:, None, None].expand(3, 4, 4)
+
+
 def test_a_lamp_is_taken_off_and_neutral_light_stays() -> None:
-    grey = torch.rand(2, 8, 8, 1).expand(-1, -1, -1, 3)
-    torch.testing.assert_close(light_gains([grey]), torch.ones(3))
+    grey = torch.rand(1, 600, 8, generator=torch.Generator().manual_seed(1)).expand(3, -1, -1) * 255
+    torch.testing.assert_close(light_gains([grey.byte()]), torch.ones(3))
     lamp = torch.tensor([1.0, 0.8, 0.55])
-    torch.testing.assert_close(light_gains([grey * lamp, grey[:1] * lamp]), 1 / lamp)
-    assert light_gains([torch.zeros(1, 4, 4, 3)]).tolist() == [1, 1, 1]
-    assert light_gains([torch.tensor([0.5, 0.001, 0.0]).expand(1, 4, 4, 3)]).tolist() == [
-        1,
-        MOST_GAIN,
-        MOST_GAIN,
-    ]
+    found = light_gains([(grey * lamp[:, None, None]).round().byte(), pixels(1, 0.8, 0.55)])
+    torch.testing.assert_close(found, 1 / lamp, atol=0.01, rtol=0)
+    assert light_gains([pixels(0, 0, 0)]).tolist() == [1, 1, 1]
+    assert light_gains([pixels(0.5, 0.004, 0)]).tolist() == [1, MOST_GAIN, MOST_GAIN]
 
 
 def test_pictures_and_clips_of_a_request_share_the_light_and_depth_has_none() -> None:
     words, depth = Reference("text", text="like rain"), Reference("depth", noise(5))
     tint = torch.tensor([1.0, 0.5, 0.5])
-    shown = (Reference("image", noise(2) * tint), Reference("video", noise(3, 4) * tint, fps=8.0))
-    request = Request(noise(1) * tint, "like this", [shown[0], words, depth, shown[1]])
-    again = in_neutral_light(request)
-    gains = light_gains([request.original, shown[0].frames, shown[1].frames])
-    assert gains[0] == 1 and gains[1:].min() > 1.5
-    assert torch.equal(again.original, (request.original * gains).clamp(0, 1))
-    assert torch.equal(again.references[0].frames, (shown[0].frames * gains).clamp(0, 1))
-    assert torch.equal(again.references[3].frames, (shown[1].frames * gains).clamp(0, 1))
-    assert again.references[1] is words and again.references[2] is depth and again.prompt == "like this"
+    one, clip = Reference("image", noise(2) * tint), Reference("video", noise(3, 4) * tint, fps=8.0)
+    for original in (noise(1) * tint, noise(1, 3) * tint):
+        request = Request(original, "like this", (one, words, depth, clip))
+        chat = build_messages(request)
+        again = in_neutral_light(chat, request)
+        still = chat.images[:-1]
+        gains = light_gains([*still, *(each.frames for each in chat.videos)])
+        assert gains[0] == 1 and gains[1:].min() > 1.5
+        for before, after in [
+            *zip(still, again.images[:-1], strict=True),
+            *((a.frames, b.frames) for a, b in zip(chat.videos, again.videos, strict=True)),
+        ]:
+            expected = (before.float() * gains[:, None, None]).round().clamp(0, 255)
+            assert torch.equal(after.float(), expected)
+        assert torch.equal(again.images[-1], chat.images[-1]) and again.messages == chat.messages
+        assert all(a.indices == b.indices for a, b in zip(chat.videos, again.videos, strict=True))
+
+
+def test_names_of_special_tokens_in_a_text_are_words(bundled: Reasoner) -> None:
+    request = Request(noise(3), "make it blue")
+    chat = build_messages(request, bundled.codec, bundled.style, bundled.backbone.max_frames)
+    logs = scored(bundled.module, bundled.processor, chat, "a <|image_pad|> and <|im_end|> red")
+    assert len(logs) > 5 and all(map(math.isfinite, logs))
 
 
 def test_one_forward_gives_what_the_token_loop_gives(bundled: Reasoner) -> None:
@@ -80,6 +95,7 @@ def test_confidence_is_one_where_both_looks_are_certain_and_falls_with_each_doub
     expected = math.sqrt(math.log(2)) + math.sqrt(math.log(4 / 3))
     assert found == pytest.approx(math.exp(-expected / 2))
     assert 0 < confidence([-800.0], [-900.0], 1.0) < 1e-3
+    assert confidence([-1.0], [math.nan], 1.0) is None and confidence([-math.inf], [-1.0], 1.0) is None
     with pytest.raises(ValueError):
         confidence([0.0], [], 1.0)
 
@@ -91,17 +107,14 @@ def test_a_plan_of_the_bundle_has_it_and_the_text_stays(
     sampling = Sampling(guided="always")
     reasoned = bundled.reason(request, sampling)
     backbone = bundled.backbone
-    logs = [
-        scored(
-            bundled.module,
-            bundled.processor,
-            build_messages(each, bundled.codec, bundled.style, backbone.max_frames),
-            reasoned.text,
-        )
-        for each in (request, in_neutral_light(request))
-    ]
+    chat = build_messages(request, bundled.codec, bundled.style, backbone.max_frames)
+    again = in_neutral_light(chat, request)
+    logs = [scored(bundled.module, bundled.processor, each, reasoned.text) for each in (chat, again)]
     assert backbone.temperature is not None and logs[0] != logs[1]
     assert reasoned.confidence == pytest.approx(confidence(*logs, backbone.temperature))
+    monkeypatch.setattr("evlm.reason.second_look.scored", lambda *given: [math.nan])
+    unknown = bundled.reason(request, sampling)
+    assert unknown.confidence is None and "not finite in torch.float32" in unknown.notes[-1]
     monkeypatch.setattr(backbone, "second_look", False)
     once = bundled.reason(request, sampling)
     assert once.text == reasoned.text and once.trace == reasoned.trace

@@ -43,6 +43,7 @@ ASKED = {
     "text": "c6db3e2aa12fd582",
 }
 TINY = "6261af3097fd3bfb"
+WHATIF = "0ed963ee30055477"  # of its first day, 2026-11-30
 PRACTISED = "39ab15d1ca1daed5"
 MEASURED = "f8571c5cdb7651fa"
 PAIRS = "d65041094f38e9e4"
@@ -114,7 +115,7 @@ def test_each_recipe_of_the_world_learns_from_the_same_rows() -> None:
                 for example in found.batch(step):
                     parts.append(f"{example.name} {example.desired} {example.answer} {example.chat.messages}")
         drawn[file.stem] = digest(parts)
-    assert drawn == {"tiny": TINY}
+    assert drawn == {"tiny": TINY, "whatif": WHATIF}
 
 
 def test_the_bundles_recipes_learn_from_the_same_questions_pairs_and_samples() -> None:
