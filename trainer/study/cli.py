@@ -155,7 +155,7 @@ def _regime(args: argparse.Namespace, recipe: dict[str, Any], out: Path) -> int:
     from .regime_study import plan_of
     from .regime_study import run as run_regime
 
-    plan = plan_of(args, recipe, out)
+    plan = plan_of(args, recipe)
     check_folder("--out", out)
     check_folder("--runs", plan.store)
     out.mkdir(parents=True, exist_ok=True)

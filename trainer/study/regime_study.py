@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from evlm.errors import ConfigError
 
 from ..evaluation.accuracy import Outcome, difference
-from .own_samples import Wanted, make
+from ..world.mix import Mix
+from ..world.rows import UNDESIRED, place_of
+from .own_samples import WHOLE, Wanted, make, name_of
 from .page import page
 from .regimes import REGIMES, ROUNDS, Arm
 from .trials import Exam, Trial, examine, train
@@ -40,7 +42,6 @@ class Plan:
     prompts: int
     samples: int
     exam: Exam
-    out: Path
     store: Path
 
     @property
@@ -79,12 +80,25 @@ class Plan:
         }
         return Trial(whole, str(self.store))
 
-    def rated(self, seed: int, adapter: Path, first: int, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """(a source of the model's own rated samples, what is in it)."""
-        world = int(self.recipe["data"][0].get("seed", 0))
-        wanted = Wanted(first, self.prompts, self.samples, self.eval_rows, world, self.lamp, seed)
-        folder = self.out / "rows" / name
-        found = make(folder, self.recipe["model"]["base"], adapter, wanted)
+    def rated(self, seed: int, adapter: Path, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(a source of the model's own rated samples of a round, what is in it). Its prompts come behind
+        those whose right answers the stage has learned. It lies beside the runs, so that its path, which a
+        run's state holds, is the same for every study."""
+        data, base = self.recipe["data"][0], self.recipe["model"]["base"]
+        learned = int(data.get("rows", 0))
+        first = place_of(learned - 1, UNDESIRED)[0] + 1 if learned else 0
+        wanted = Wanted(
+            first + number * self.prompts,
+            self.prompts,
+            self.samples,
+            self.eval_rows,
+            int(data.get("seed", 0)),
+            self.lamp,
+            seed,
+            Mix(**{each.name: float(data.get(each.name, 0.0)) for each in fields(Mix)}),
+        )
+        folder = self.store / "rows" / name_of(base, adapter, wanted)
+        found = make(folder, base, adapter, wanted)
         return {"path": str(folder)}, found
 
 
@@ -126,7 +140,7 @@ def _source(plan: Plan, seed: int, stage: Trial, notes: list[str]) -> dict[str, 
     """What the arms of a seed learn from."""
     if plan.regime != "ratings":
         return dict(plan.recipe["data"][0])
-    source, found = plan.rated(seed, stage.adapter, 0, f"{seed}")
+    source, found = plan.rated(seed, stage.adapter, 0)
     notes.append(_found(f"Seed {seed}", found))
     return source
 
@@ -145,8 +159,7 @@ def _rounds(plan: Plan) -> str:
             adapter = plan.stage(seed).adapter
             for number in range(ROUNDS):
                 # The first round's rows are the stage's, so every arm has the same.
-                where = f"{seed}" if not number else f"{seed}-{number}-{name.replace(' ', '-')}"
-                source, found = plan.rated(seed, adapter, number * plan.prompts, where)
+                source, found = plan.rated(seed, adapter, number)
                 if name not in rates:
                     rates[name], table = choose(plan, arm, adapter, source)
                     tables.append((name, table, rates[name]))
@@ -228,7 +241,7 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
-def plan_of(args: argparse.Namespace, recipe: dict[str, Any], out: Path) -> Plan:
+def plan_of(args: argparse.Namespace, recipe: dict[str, Any]) -> Plan:
     """Raises ConfigError."""
     arms = REGIMES[args.study]
     if args.arm:
@@ -239,6 +252,9 @@ def plan_of(args: argparse.Namespace, recipe: dict[str, Any], out: Path) -> Plan
     rates = tuple(args.rates)
     if not rates or not all(0 < rate < 1 for rate in rates):
         raise ConfigError("--rates: expected learning rates between 0 and 1")
+    parts = recipe.get("parts", "own")
+    if args.study in ("ratings", "rounds") and parts not in ("own", "full"):
+        raise ConfigError(f"parts {parts!r:.40}: {WHOLE} in {args.study}; say parts 'full', or leave it out")
     split = args.split or "test"
     lamp = float((recipe.get("data") or [{}])[0].get("lamp", 0.0))
     return Plan(
@@ -254,6 +270,5 @@ def plan_of(args: argparse.Namespace, recipe: dict[str, Any], out: Path) -> Plan
         args.prompts,
         args.samples,
         Exam(args.questions, lamp, split),
-        out,
-        Path(args.runs),
+        Path(args.runs).resolve(),
     )

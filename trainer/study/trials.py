@@ -8,8 +8,11 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from evlm.models.zoo import resolve
 
 from ..config.recipe import Config
 from ..config.settings import build
@@ -39,7 +42,8 @@ class Trial:
         """Of the settings that the numbers depend on, and of what is in the files that they name."""
         config = build(Config, {**self.recipe, "out": "x"})
         whole = json.loads(config.identity)
-        whole |= {name: getattr(config, name) for name in ("eval_every", "eval_rows")}
+        whole |= {name: getattr(config, name) for name in ("eval_every", "eval_rows", "keep_best")}
+        whole["model"]["base"] = weights_in(resolve(config.model.base, "reasoner"))
         if config.model.adapter:
             whole["model"]["adapter"] = _contents(Path(config.model.adapter))
         for source in whole["data"]:
@@ -118,6 +122,23 @@ def write(file: Path, value: dict[str, Any]) -> dict[str, Any]:
     fresh.write_text(json.dumps(value), encoding="utf-8")
     fresh.replace(file)
     return value
+
+
+def weights_in(place: Path) -> str:
+    """A hash of an adapter's file, or of the weight files of a model's folder."""
+    files = [place] if place.is_file() else sorted(place.glob("*.safetensors"))
+    marks = [_hashed(file, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
+    return hashlib.sha256(" ".join(marks).encode()).hexdigest()[:20]
+
+
+@lru_cache(maxsize=256)
+def _hashed(file: Path, size: int, changed: int) -> str:
+    """Kept: a base has gigabytes, and every trial asks."""
+    whole = hashlib.sha256()
+    with file.open("rb") as stream:
+        while part := stream.read(1 << 24):
+            whole.update(part)
+    return whole.hexdigest()
 
 
 def _contents(file: Path) -> str:

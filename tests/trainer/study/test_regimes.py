@@ -3,6 +3,7 @@ rates that validation chooses; and a small regime that is run, and gone on with.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,21 @@ import pytest
 
 import trainer.study.own_samples as own_samples
 import trainer.study.regime_study as regime_study
+from evlm.errors import ConfigError
+from evlm.models.zoo import resolve
 from trainer.__main__ import main
 from trainer.config.recipe import RECIPES
 from trainer.config.settings import read_yaml
 from trainer.data.files import read
 from trainer.evaluation.questions import dataset_questions
 from trainer.run.loop import Stopped
-from trainer.study.own_samples import Wanted, make
+from trainer.study.own_samples import Wanted, make, name_of
 from trainer.study.regime_study import Plan, choose
 from trainer.study.regimes import REGIMES
 from trainer.study.trials import Exam, Trial, _contents
+from trainer.world.mix import Mix
 from trainer.world.rows import Recipe, completion_row, question_at
+from trainer.world.rows import rows as world_rows
 
 
 def plan(tmp_path: Path, regime: str = "data", **given: Any) -> Plan:
@@ -39,7 +44,6 @@ def plan(tmp_path: Path, regime: str = "data", **given: Any) -> Plan:
         "prompts": 4,
         "samples": 2,
         "exam": Exam(5, 0.5),
-        "out": tmp_path,
         "store": tmp_path / "trials",
     }
     return Plan(**{**settings, **given})
@@ -80,6 +84,105 @@ def test_a_run_is_known_by_what_it_depends_on_and_by_nothing_else(tmp_path: Path
         (tmp_path / name / "rows.jsonl").write_text("{}")
     sources = [some.trial(arm, 1e-3, 0, a, {"path": str(tmp_path / name)}).hash for name in ("one", "two")]
     assert sources[0] == sources[1] != first.hash and len(_contents(a)) == 20
+
+
+def test_a_run_of_another_base_of_the_same_name_is_another(tmp_path: Path) -> None:
+    base, some = copied(tmp_path), plan(tmp_path)
+    (tmp_path / "a").write_bytes(b"x")
+    recipe = {**some.recipe, "model": {"base": str(base)}}
+    trial = replace(some, recipe=recipe).trial(
+        REGIMES["data"]["SFT"], 1e-3, 0, tmp_path / "a", recipe["data"][0]
+    )
+    first = trial.hash
+    assert first == Trial(trial.recipe, trial.store).hash
+    assert first != Trial({**trial.recipe, "keep_best": False}, trial.store).hash
+    grow(base)
+    assert trial.hash != first
+
+
+def copied(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(resolve("bundled", "reasoner"), tmp_path / "base"))
+
+
+def grow(base: Path) -> None:
+    """Other weights of the same name."""
+    with next(iter(base.glob("*.safetensors"))).open("ab") as file:
+        file.write(b"x")
+
+
+def test_samples_of_another_model_are_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a note that was cut off is none."""
+    row = completion_row(Recipe(0), 0, question_at(Recipe(0), 0))
+    asked: list[int] = []
+
+    def texts(*_: Any) -> Any:
+        asked.append(1)
+        yield row.completion
+
+    monkeypatch.setattr(own_samples, "_texts", texts)
+    base, adapter, folder = copied(tmp_path), tmp_path / "a", tmp_path / "rows"
+    adapter.write_bytes(b"x")
+    wanted = Wanted(first=0, prompts=1, samples=1, measured=1, seed=0, lamp=0.0, chance=0)
+    found = make(folder, str(base), adapter, wanted)
+    (folder / own_samples.NOTE).write_text('{"asked": {')
+    assert make(folder, str(base), adapter, wanted) == found and len(asked) == 2
+    assert len(list(read(folder, pytest.fail))) == 2, "made anew, not added to"
+    names = {name_of(str(base), adapter, wanted)}
+    adapter.write_bytes(b"other")
+    with pytest.raises(ConfigError, match="other samples"):
+        make(folder, str(base), adapter, wanted)
+    names.add(name_of(str(base), adapter, wanted))
+    adapter.write_bytes(b"x")
+    grow(base)
+    with pytest.raises(ConfigError, match="other samples"):
+        make(folder, str(base), adapter, wanted)
+    assert len({*names, name_of(str(base), adapter, wanted)}) == 3
+
+
+def test_prompts_come_behind_what_the_stage_learned_in_the_recipes_mix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the rows lie where every study of the same runs finds them."""
+    adapter, seen = tmp_path / "a", []
+    adapter.write_bytes(b"x")
+
+    def made(folder: Path, base: str, adapter: Path, wanted: Wanted) -> dict[str, Any]:
+        seen.append(wanted)
+        return {}
+
+    monkeypatch.setattr(regime_study, "make", made)
+    some = plan(tmp_path, "ratings")
+    learned = {row.question for row, _ in world_rows(Recipe(100), 0, 600)}
+    sources = [some.rated(0, adapter, number)[0] for number in (0, 1)]
+    assert [each.first for each in seen] == [353, 357] and not seen[0].mix
+    asked = {completion_row(Recipe(100), n, question_at(Recipe(100), n)).question for n in range(353, 361)}
+    assert len(learned) == 353 and not asked & learned
+    other = replace(some, regime="rounds", seeds=3)
+    assert other.rated(0, adapter, 0)[0] == sources[0] != sources[1]
+    assert Path(sources[0]["path"]).parent == some.store / "rows"
+    data = [{**some.recipe["data"][0], "doubles": 0.5, "rows": 0}]
+    replace(some, recipe={**some.recipe, "data": data}).rated(0, adapter, 0)
+    assert seen[-1].mix == Mix(doubles=0.5) and seen[-1].first == 0
+
+
+def test_questions_of_two_edits_are_measured_and_rated_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe(0, mix=Mix(doubles=1.0))
+    gold = [completion_row(recipe, n, question_at(recipe, n)) for n in range(2)]
+    monkeypatch.setattr(own_samples, "_texts", lambda *_: iter([each.completion for each in gold]))
+    wanted = Wanted(0, 2, 1, 2, 0, 0.0, 0, recipe.mix)
+    found = make(tmp_path / "rows", "bundled", tmp_path, wanted)
+    assert found == {"traces": 2, "right": 2, "mislabelled": found["mislabelled"], "broken": 0}
+    rows = [row for _, row in read(tmp_path / "rows", pytest.fail)]
+    assert [row.completion for row in rows[:2]] == [each.completion for each in gold]
+    assert all(len(row.steps) == 2 for row in rows) and not any("mask" in s for s in rows[0].steps)
+
+
+@pytest.mark.parametrize("regime", ["ratings", "rounds"])
+def test_samples_of_fewer_parts_are_refused(regime: str, tmp_path: Path, capsys: Any) -> None:
+    assert main(["study", regime, "parts=two_step", "--out", str(tmp_path)]) == 2
+    assert "rated as whole traces" in capsys.readouterr().err
 
 
 def test_own_samples_are_rated_by_three_and_nobody_sees_the_truth(
