@@ -28,7 +28,9 @@ PARTS = ("patch", "region", "id", "states", "cme")
 """What a study leaves out; without any, the tokens say nothing of the references."""
 VERSION = 1
 MARK = "bridge.version"  # a tensor [1, 1, 1] by which the zoo knows such a file
-_LIMITS = {"heads": 64, "rank": 256}
+LOW = "unet."  # before the names of the updates of low rank, in a file
+_BLOCKS = ("patch_blocks", "region_blocks", "id_blocks", "query_blocks", "enhancer_blocks")
+_LIMITS = {"heads": 64, "rank": 256, **dict.fromkeys(_BLOCKS, 64)}
 
 
 @dataclass(frozen=True)
@@ -294,15 +296,31 @@ def load_bridge(path: str | Path) -> tuple[dict[str, Tensor], BridgeMeta]:
         about = json.loads(header.metadata["evlm.bridge"])
         shape = {**about["shape"], "parts": tuple(about["shape"]["parts"])}
         meta = BridgeMeta(Shape(**shape), str(about["base"]), dict(about["training"]))
-        _check(meta.shape)
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        expected = {name: tuple(tensor.shape) for name, tensor in planned(meta.shape).state_dict().items()}
+    except (KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
         raise CheckpointError(
             f"{path}: not a bridge of this version ({type(error).__name__}: {error!s:.120})"
         ) from None
+    held = {
+        name: info.shape for name, info in header.tensors.items() if name != MARK and not name.startswith(LOW)
+    }
+    if held != expected:
+        name = min(name for name in held.keys() | expected.keys() if held.get(name) != expected.get(name))
+        raise CheckpointError(
+            f"{path}: does not fit the shape that it names itself: {name} is "
+            f"{held.get(name, 'not there')}, expected {expected.get(name, 'none of that name')}"
+        )
     tensors = read_tensors(path, header)
     if float(tensors.pop(MARK, torch.zeros(1)).flatten()[0]) != VERSION:
         raise CheckpointError(f"{path}: a bridge of another version; this one reads version {VERSION}")
     return {name: tensor.float() for name, tensor in tensors.items()}, meta
+
+
+def planned(shape: Shape) -> Bridge:
+    """One that takes no memory yet, for `load_state_dict(..., assign=True)`: a file may name any shape.
+    Raises ValueError as `_check`."""
+    with torch.device("meta"):
+        return Bridge(shape)
 
 
 def _check(shape: Shape) -> None:

@@ -16,15 +16,15 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError, ModelError
 from ..models.loading import pick_device, pick_dtype
-from ..models.zoo import resolve
-from .bridge import Bridge, BridgeMeta, Cues, Seen, load_bridge, save_bridge
+from ..models.zoo import CATALOGUE, resolve
+from .bridge import LOW, Bridge, BridgeMeta, Cues, Seen, load_bridge, planned, save_bridge
 from .bridge_attention import attach
 from .guidance import Guidance
 from .ip2p import IP2P
 from .parts import Parts, load_parts
 from .protocol import EditSettings
 
-LOW = "unet."  # before the names of the updates of low rank, in a file
+NAMES = ("bundled", *(model.name for model in CATALOGUE if model.role == "editor"))
 
 
 class BridgedIP2P(IP2P):
@@ -52,12 +52,18 @@ class BridgedIP2P(IP2P):
         base: str | Path | None = None,
     ) -> BridgedIP2P:
         """As `IP2P.load`, of a file that `save` wrote. base: the editor that it is for; None: the one that
-        the file names. Raises ModelError, CheckpointError."""
+        the file names, one of NAMES: a stranger's file opens no folder. Raises ModelError,
+        CheckpointError."""
         tensors, meta = load_bridge(source)
+        if base is None and meta.base not in NAMES:
+            raise ModelError(
+                f"{source} is for the editor {meta.base!r:.80}, which is none of {', '.join(NAMES)}; where "
+                "you trust it, name it yourself: BridgedIP2P.load(file, base=...)"
+            )
         where = pick_device(device)
         auto = torch.float32 if where.type == "cpu" else torch.float16
         parts = load_parts(resolve(base or meta.base, "editor"), pick_dtype(dtype, auto), config)
-        editor = cls(parts, Bridge(meta.shape))
+        editor = cls(parts, planned(meta.shape))
         editor.put(tensors, str(source))
         editor.bridge.eval().to(editor.unet.dtype)
         editor.low.eval().to(editor.unet.dtype)
@@ -81,7 +87,7 @@ class BridgedIP2P(IP2P):
         own = {name: value for name, value in tensors.items() if not name.startswith(LOW)}
         low = {name.removeprefix(LOW): value for name, value in tensors.items() if name.startswith(LOW)}
         try:
-            self.bridge.load_state_dict(own)
+            self.bridge.load_state_dict(own, assign=self.bridge.raw_gate.is_meta)
             self.low.load_state_dict(low)
         except RuntimeError as error:
             raise CheckpointError(f"{source}: does not fit this bridge and editor: {error!s:.300}") from None

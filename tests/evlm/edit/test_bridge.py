@@ -10,7 +10,20 @@ import torch
 from torch import Tensor
 
 from evlm.edit import EditSettings, load_editor
-from evlm.edit.bridge import FLUX, PARTS, SD15, TINY, Bridge, Cues, Seen, Shape, load_bridge, with_parts
+from evlm.edit.bridge import (
+    FLUX,
+    PARTS,
+    SD15,
+    TINY,
+    Bridge,
+    BridgeMeta,
+    Cues,
+    Seen,
+    Shape,
+    load_bridge,
+    save_bridge,
+    with_parts,
+)
 from evlm.edit.bridge_attention import attach
 from evlm.edit.bridge_editor import BridgedIP2P
 from evlm.edit.ip2p import IP2P
@@ -173,8 +186,10 @@ def test_one_file_with_all_that_is_learned(
     _, meta = load_bridge(file)
     assert meta.shape == SHAPE and meta.base == str(folder) and meta.training == {"steps": 7}
     assert role_of(file) == "editor" and (family := editor_family(file)) and family.engine == "BridgedIP2P"
-    again = load_editor(file, device="cpu")
-    assert isinstance(again, BridgedIP2P) and len(again.modules) == 5
+    with pytest.raises(ModelError, match="name it yourself"):  # a file opens no folder
+        load_editor(file, device="cpu")
+    again = BridgedIP2P.load(file, device="cpu", base=folder)
+    assert len(again.modules) == 5 and all(each.requires_grad for each in again.bridge.parameters())
     edited = again.with_cues(some_cues()).edit(frames, ORDER, settings=SETTINGS).frames
     torch.testing.assert_close(edited, expected, atol=0.02, rtol=0)  # written in half of the bits
     plain = IP2P.load(folder, device="cpu").edit(frames, ORDER, settings=SETTINGS).frames
@@ -195,12 +210,26 @@ def test_what_does_not_fit_is_refused(bridged: BridgedIP2P, folder: Path, tmp_pa
         assert old in data
         file.write_bytes(data.replace(old, new))
         with pytest.raises(CheckpointError):
-            BridgedIP2P.load(file, device="cpu")
+            BridgedIP2P.load(file, device="cpu", base=folder)
     with pytest.raises(CheckpointError, match="written as"):
         bridged.save(tmp_path / "bridge.bin")
     for wrong in ({"heads": 3}, {"tokens": 5}, {"parts": ("eyes",)}, {"queries": 0}):
         with pytest.raises(ValueError):
             Bridge(replace(SHAPE, **wrong))
+
+
+def test_a_file_is_held_against_the_shape_that_it_names_before_that_takes_memory(tmp_path: Path) -> None:
+    file, tensors = tmp_path / "bridge.safetensors", dict(Bridge(SHAPE).state_dict())
+    save_bridge(file, tensors, BridgeMeta(replace(SHAPE, width=16384, patch_blocks=64)))
+    with pytest.raises(CheckpointError, match="does not fit the shape that it names"):
+        load_bridge(file)
+    save_bridge(file, tensors, BridgeMeta(replace(SHAPE, patch_blocks=16384)))
+    with pytest.raises(CheckpointError, match="patch_blocks"):
+        load_bridge(file)
+    del tensors["to_out.bias"]
+    save_bridge(file, tensors, BridgeMeta(SHAPE))
+    with pytest.raises(CheckpointError, match=r"to_out\.bias is not there"):
+        load_bridge(file)
 
 
 def test_a_tiny_one_weighs_what_it_may(tmp_path: Path) -> None:
