@@ -1,16 +1,18 @@
 """What a bridge is told of a request: features that reasoner, segmenter and editor have of it anyway.
 
-editor = told(editor, reasoner, segmenter, request, plan, text, mask)
+editor = told(editor, reasoner, segmenter, request, plan, text, mask, notes)
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from .edit.bridge import Cues, Seen
+from .edit.bridge import Cues, Seen, Shape
+from .errors import ModelError
 from .masks import fit_mask
 from .reason.messages import build_messages, encode
 
@@ -31,12 +33,48 @@ def told(
     plan: Plan,
     text: str,
     mask: Tensor | None,
+    notes: list[str],
 ) -> Any:
-    """The editor with the cues of an edit, where it takes cues, lets any through, and there is a reasoner
-    here to have them of; else as it is. text: the reasoner's; mask: [F, H, W], the place."""
-    if not hasattr(editor, "with_cues") or not hasattr(reasoner, "backbone") or editor.bridge.shut:
+    """The editor with the cues of an edit of a picture, where it takes cues, lets any through, and there is
+    a reasoner here to have them of; else as it is, and where that is a loss notes say so. text: the
+    reasoner's; mask: [F, H, W], the place. Raises ModelError where the bridge was made for other models."""
+    with lent(editor) as own:
+        if not hasattr(own, "with_cues") or own.bridge.shut:
+            return editor
+        shape = own.bridge.shape
+    with lent(reasoner) as own:
+        here = hasattr(own, "backbone")
+    if len(request.original) > 1 or not here:
+        why = "a clip is edited without it" if here else "the reasoner is not on this machine"
+        notes.append(f"the editor's bridge was told nothing: {why}")
         return editor
-    return editor.with_cues(look(editor, reasoner, segmenter, request, plan, text, mask))
+    cues = look(editor, reasoner, segmenter, request, plan, text, mask)
+    fit(cues, shape)
+    return editor.with_cues(cues)
+
+
+def lent(model: Any, *requests: Request) -> Any:
+    """A model for as long as it is asked: one under somebody else's memory (`lent`) has to be there for that.
+    requests: of a reasoner, for whose words there has to be room beside it."""
+    return model.lent(*requests) if hasattr(model, "lent") else nullcontext(model)
+
+
+def fit(cues: Cues, shape: Shape) -> None:
+    """Raises ModelError where the cues are of other widths than the bridge's."""
+    wanted = {
+        "picture": (shape.patch, "reasoner"),
+        "patches": (shape.patch, "reasoner"),
+        "states": (shape.state, "reasoner"),
+        "regions": (shape.region, "segmenter"),
+    }
+    for name, (width, role) in wanted.items():
+        seen: Seen | None = getattr(cues, name)
+        if seen is not None and seen.values.shape[-1] != width:
+            raise ModelError(
+                f"the editor's bridge was made for another {role}: its {name} have {width} channels, this "
+                f"{role}'s {seen.values.shape[-1]}; load the {role} that it was trained with, or an editor "
+                "without a bridge"
+            )
 
 
 @torch.no_grad()
@@ -50,14 +88,13 @@ def look(
     mask: Tensor | None,
 ) -> Cues:
     """Cues of one row. A clip is seen as words and states alone. text: of which the plan was read."""
-    picture, patches, states = _reasoned(reasoner, request, text)
-    return Cues(
-        picture=picture,
-        patches=patches,
-        regions=None if segmenter is None else _regions(segmenter, request, mask),
-        words=editor.words(plan.targets),
-        states=states,
-    )
+    with lent(reasoner, request) as own:
+        picture, patches, states = _reasoned(own, request, text)
+    with lent(segmenter) as own:
+        regions = None if own is None else _regions(own, request, mask)
+    with lent(editor) as own:
+        words = own.words(plan.targets)
+    return Cues(picture=picture, patches=patches, regions=regions, words=words, states=states)
 
 
 def _reasoned(reasoner: Any, request: Request, text: str) -> tuple[Seen | None, Seen | None, Seen | None]:

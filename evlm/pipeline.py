@@ -377,7 +377,9 @@ class Pipeline:
                 from .cues import told
                 from .video.clip import ClipEditor
 
-                painter = told(self.editor, self.reasoner, self.segmenter, request, plan, planned.text, mask)
+                models, notes = (self.editor, self.reasoner, self.segmenter), list[str]()
+                painter = told(*models, request, plan, planned.text, mask, notes)
+                watch.note("edit", notes)
                 clip: Any = ClipEditor(painter, video)
                 result = edit_steps(
                     clip if len(frames) > 1 else painter,

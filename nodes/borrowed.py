@@ -26,6 +26,19 @@ class Borrowed:
     def use(self) -> Any:
         return self._model.use() if hasattr(self._model, "use") else nullcontext(self._model)
 
+    @contextmanager
+    def lent(self, *requests: Any) -> Iterator[Any]:
+        """The engine, for what else is asked of it. requests: of a reasoner, as in `room_beside`."""
+        host.check_cancelled()
+        with self.use() as engine:
+            room = room_beside(self._model, engine, requests) if requests else nullcontext()
+            with room, cancelling(engine):
+                yield engine
+
+    def with_cues(self, cues: Any) -> Borrowed:
+        """Of an editor with a bridge: its edits are told these."""
+        return Borrowed(_WithCues(self._model, cues), "edit")
+
     def _call(self, method: str) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             host.check_cancelled()
@@ -66,6 +79,18 @@ class Borrowed:
         """Of a segmenter: within it a picture is encoded once."""
         with self.use() as engine, getattr(engine, "remembering", nullcontext)():
             yield
+
+
+class _WithCues:
+    """An editor that comes back each time with its cues: the weights may have gone in between."""
+
+    def __init__(self, model: Any, cues: Any) -> None:
+        self._model, self._cues = model, cues
+
+    @contextmanager
+    def use(self) -> Iterator[Any]:
+        with Borrowed(self._model, "edit").use() as engine:
+            yield engine.with_cues(self._cues)
 
 
 @contextmanager

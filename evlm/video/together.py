@@ -210,7 +210,11 @@ class Processor:
     def __init__(self, name: str, sharing: SharedAttention, stock: Any) -> None:
         self.name, self.sharing, self.stock = name, sharing, stock
 
-    def __call__(self, attn: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(
+        self, attn: Any, hidden_states: Tensor, *args: Any, gate: Tensor | None = None, **kwargs: Any
+    ) -> Tensor:
+        """gate: of a bridge's tokens, which self-attention has none of; diffusers warns of what it finds no
+        parameter for."""
         call = self.sharing.call
         if call is None:
             result: Tensor = self.stock(attn, hidden_states, *args, **kwargs)

@@ -239,3 +239,17 @@ def test_a_single_picture_is_the_editors_own(editor: IP2P, tmp_path: Path) -> No
 def test_settings_out_of_range_say_what_is_expected(wrong: dict[str, Any]) -> None:
     with pytest.raises(RequestError, match="expected"):
         VideoSettings(**wrong)
+
+
+def test_a_bridges_gate_passes_shared_attention_without_a_warning(
+    editor: IP2P, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffusers.models import attention_processor
+
+    warned: list[str] = []
+    monkeypatch.setattr(attention_processor.logger, "warning", lambda text, *_: warned.append(text))
+    unet, latents, text = editor.unet, torch.randn(1, 8, 8, 8), torch.randn(1, 3, 16)
+    gate = {"gate": torch.zeros(1, 0)}
+    with torch.no_grad(), shared(unet):
+        unet(latents, 500, text, cross_attention_kwargs=gate)
+    assert warned and not [each for each in warned if "expected by Processor " in each]
