@@ -62,17 +62,17 @@ class Batches:
     ) -> bool:
         if answers.get(key) is not None or answers.refusal(key) is not None:
             return False
-        response = result.get("response") or {}
-        body, status = response.get("body") or {}, response.get("status_code")
-        choice = (body.get("choices") or [{}])[0]
-        text, reason = (choice.get("message") or {}).get("content"), choice.get("finish_reason")
+        response = as_dict(result.get("response"))  # somebody else's gateway may have written it
+        body, status = as_dict(response.get("body")), response.get("status_code")
+        choice = as_dict(first(body.get("choices")))
+        text, reason = as_dict(choice.get("message")).get("content"), choice.get("finish_reason")
         if status == 200 and isinstance(text, str) and reason != "content_filter":
-            usage = body.get("usage") or {}
-            asked, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
+            usage = as_dict(body.get("usage"))
+            asked, written = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
             spent = cost(asked, written or 0)
             answers.put(answers.sending(key), key, Kept(text, reason == "stop", asked, written, 0.0, spent))
             return True
-        said = f"{file.name} says {status}: {json.dumps(result.get('error') or body)[:200]}"
+        said = f"{file.name} says {status}: {json.dumps(result.get('error') or response.get('body'))[:200]}"
         if not answers.noted(key, said):
             answers.failed(answers.sending(key), said)
         if status in _SURE or reason == "content_filter":
@@ -125,6 +125,20 @@ class Batches:
 def beside(asked: Path) -> Path:
     """Where the answers to a file come."""
     return asked.with_name(asked.name.replace("-in.", "-out."))
+
+
+def as_dict(value: Any) -> dict[str, Any]:
+    """{} for what is none."""
+    return value if isinstance(value, dict) else {}
+
+
+def first(value: Any) -> Any:
+    """Of a list; None where there is no such."""
+    return value[0] if isinstance(value, list) and value else None
+
+
+def _count(value: Any) -> int | None:
+    return value if type(value) is int else None
 
 
 def _keys(file: Path) -> Iterator[str]:

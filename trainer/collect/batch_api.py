@@ -17,7 +17,7 @@ from urllib.parse import quote
 from evlm.errors import EndpointError, RecordError
 from evlm.files.pictures import write_atomically
 
-from .batch import URL, beside
+from .batch import URL, as_dict, beside, first
 from .web import Web, passing
 
 _WINDOW = "24h"
@@ -45,7 +45,7 @@ class BatchApi:
         while True:
             for file in [each for each in states if not beside(each).is_file()]:
                 batch = self.web.json("GET", f"/batches/{quote(states[file], safe='')}")
-                counts = batch.get("request_counts") or {}
+                counts = as_dict(batch.get("request_counts"))
                 status = f"{batch.get('status')}, {counts.get('completed', 0)} of {counts.get('total', '?')}"
                 if said.get(file) != status:
                     self.say(f"{file.name}: {states[file]} is {status}")
@@ -87,17 +87,19 @@ class BatchApi:
 
     def _of(self, uploaded: str) -> str:
         """The batch of a file, "" where none of the last hundred is."""
-        every = self.web.json("GET", "/batches?limit=100").get("data") or []
-        return next((str(each["id"]) for each in every if each.get("input_file_id") == uploaded), "")
+        every = self.web.json("GET", "/batches?limit=100").get("data")
+        listed = [as_dict(each) for each in every] if isinstance(every, list) else []
+        return next((str(each.get("id")) for each in listed if each.get("input_file_id") == uploaded), "")
 
     def _take(self, file: Path, batch: dict[str, Any]) -> None:
-        """Fetches what was answered, once it is all there is."""
+        """Fetches what was answered, once it is all there is. Raises EndpointError where a batch failed, or was
+        cancelled: whether the rest is sent is for people to say."""
         status = batch.get("status")
         if status == "failed":
-            errors = (batch.get("errors") or {}).get("data") or [{}]
+            error = as_dict(first(as_dict(batch.get("errors")).get("data")))
             _state_of(file).unlink(missing_ok=True)
             raise EndpointError(
-                f"{file.name}: the batch {batch.get('id')} failed: {str(errors[0].get('message'))[:300]}; "
+                f"{file.name}: the batch {batch.get('id')} failed: {str(error.get('message'))[:300]}; "
                 "the same command sends it again"
             )
         if status not in _ENDED:
@@ -113,6 +115,10 @@ class BatchApi:
             write_atomically(beside(file), write)
         except OSError as error:
             raise RecordError(f"{beside(file)}: cannot be written ({error.strerror or error})") from error
+        if status == "cancelled":
+            raise EndpointError(
+                f"{file.name}: the batch {batch.get('id')} was cancelled; the same command sends the rest"
+            )
 
 
 def _state_of(file: Path) -> Path:

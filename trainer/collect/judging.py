@@ -24,7 +24,7 @@ from .stages import Result
 from .teach import WAITING, request_of
 from .teacher import Asked, Refused, corrected
 
-JUDGING_VERSION = 1  # of what is asked; another number asks everything again
+JUDGING_VERSION = 2  # of what is asked; another number asks everything again
 QUESTIONS = ("alignment", "coherence")
 Script = Callable[[dict[str, Any]], Any]
 

@@ -12,10 +12,11 @@ from evlm.reason.remote import Completion
 
 
 class LocalTeacher:
-    """Answers as `RemoteReasoner.complete` does. name: of the model, as `evlm edit --models` takes it. Raises
-    ModelError."""
+    """Answers as `RemoteReasoner.complete` does. name: of the model, as `evlm edit --models` takes it.
+    traces: whether it is asked for traces, and held to their form. Raises ModelError."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, traces: bool = True) -> None:
+        self.traces = traces
         self.path = resolve(name, "reasoner")
         self._lock = threading.Lock()
         self.reasoner = Reasoner.load(self.path)
@@ -26,7 +27,8 @@ class LocalTeacher:
         """messages: what an endpoint is sent. Raises EndpointError for what does not fit into its context."""
         try:
             with self._lock:
-                generated = self.reasoner.answer(chat, sampling, None, self.style)
+                style = self.style if self.traces else None
+                generated = self.reasoner.answer(chat, sampling, None, style)
         except RequestError as error:
             raise EndpointError(str(error), 400) from None
         return Completion(generated, generated.asked)

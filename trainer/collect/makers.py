@@ -92,11 +92,10 @@ class _Endpoint:
         usage = answer.get("usage")
         usage = usage if isinstance(usage, dict) else {}
         asked, written = usage.get("input_tokens"), usage.get("output_tokens")
-        return (
-            _picture(answer, self.maker.name),
-            asked if type(asked) is int else None,
-            written if type(written) is int else 0,
-        )
+        picture = _picture(answer, self.maker.name)
+        if type(asked) is not int or type(written) is not int:
+            return picture, None, 0
+        return picture, asked, written
 
 
 def _picture(answer: dict[str, Any], name: str) -> bytes:

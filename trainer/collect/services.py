@@ -185,7 +185,10 @@ class Maker(Service):
         object.__setattr__(self, "model", self.model or self.command[0])
 
     def cost(self, asked: int | None, written: int) -> float | None:
-        """Of one picture."""
+        """Of one picture; None where tokens cost, and nobody says how many they were."""
+        prices = self.prices or Prices()
+        if asked is None and (prices.input or prices.output):
+            return None
         return self.price + (super().cost(asked or 0, written) or 0.0)
 
 

@@ -17,7 +17,7 @@ from .answers import Answers, Kept
 from .batch import Batches, Waiting
 from .local import LocalTeacher
 from .pace import Pace
-from .services import Service
+from .services import Judge, Service
 from .stages import key_of
 from .web import passing
 
@@ -127,10 +127,9 @@ class Sending:
                     pause = self._pause(error, self.service.tries - 1 - left)
                 else:
                     generated, tokens = completion.generated, completion.prompt_tokens
-                    cost = self.service.cost(tokens, generated.tokens)
                     kept = Kept(
                         generated.text, generated.finished, tokens, generated.tokens,
-                        round(generated.seconds, 3), self._estimate() if cost is None else cost,
+                        round(generated.seconds, 3), self._cost(tokens, generated.tokens),
                     )  # fmt: skip
                     self.answers.put(number, key, kept)
                     with self._lock:
@@ -169,9 +168,13 @@ class Sending:
             self._open += 1
             return self._sure + len(self._refused)
 
+    def _cost(self, asked: int | None, written: int) -> float:
+        cost = self.service.cost(asked, written)
+        return self._estimate() if cost is None else cost
+
     def _estimate(self) -> float:
         """What an answer costs: as those before, else as one of full length."""
-        if self._count:
+        if self._count and self._spent:
             return self._spent / self._count
         return self.service.cost(4 * self.service.max_tokens, self.service.max_tokens) or 0.0
 
@@ -188,7 +191,7 @@ class Asked(Sending):
     ) -> None:
         self.model: RemoteReasoner | LocalTeacher
         if service.local:
-            self.model = LocalTeacher(service.local)
+            self.model = LocalTeacher(service.local, traces=not isinstance(service, Judge))
         else:
             self.model = RemoteReasoner(
                 service.endpoint,
@@ -214,6 +217,8 @@ class Asked(Sending):
         sampling = Sampling(self.service.max_tokens, self.service.temperature, self.service.top_p, sample)
         messages = openai_messages(chat, self.service.max_pixels)
         asked: list[Any] = [self.service.endpoint, self.service.model]
+        if isinstance(self.model, LocalTeacher) and not self.model.traces:
+            asked.append("free")  # what a judge said in a trace's form is no answer
         return key_of(*asked, messages, [*vars(sampling).values()][:4]), sampling, messages
 
 
@@ -224,7 +229,7 @@ class BatchAsked(Asked):
     def __init__(self, service: Service, answers: Answers, batches: Batches, called: str = "teacher") -> None:
         super().__init__(service, answers, called=called)
         self.batches = batches
-        batches.read(answers, lambda asked, written: service.cost(asked, written) or 0.0)
+        batches.read(answers, self._cost)
         sums = answers.sums()
         self._spent, self._count = float(sums["cost"]), int(sums["answers"])
         self._open = len(batches.waiting)

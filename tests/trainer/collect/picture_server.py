@@ -20,7 +20,8 @@ from benchmarks.seams import diptych
 
 class PictureServer:
     """asked: (path, fields) of every request. failing: statuses of the next ones. plain: refuses to be told
-    the form of its answer. links: answers with links. stop_after: pictures until it refuses all."""
+    the form of its answer. links: answers with links. usage: what it says of tokens. stop_after: pictures
+    until it refuses all."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, Any]]] = []
@@ -28,6 +29,7 @@ class PictureServer:
         self.plain = self.links = False
         self.stop_after: int | None = None
         self.drawn = 0
+        self.usage: Any = {"input_tokens": 50, "output_tokens": 100}
         self._lock = threading.Lock()
         outer = self
 
@@ -70,7 +72,7 @@ class PictureServer:
         self._picture(fields).save(file, "PNG")
         said = base64.b64encode(file.getvalue()).decode()
         picture = {"url": "https://example.org/1.png"} if self.links else {"b64_json": said}
-        return 200, {"created": 1, "data": [picture], "usage": {"input_tokens": 50, "output_tokens": 100}}
+        return 200, {"created": 1, "data": [picture], "usage": self.usage}
 
     def _picture(self, fields: dict[str, Any]) -> Image.Image:
         if "image" not in fields:

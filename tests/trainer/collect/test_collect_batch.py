@@ -81,6 +81,28 @@ def test_nonsense_is_asked_about_once_more_in_the_next_file(tmp_path: Path) -> N
     assert len(rows(tmp_path).splitlines()) == len(lines)
 
 
+@pytest.mark.parametrize(
+    "response",
+    [
+        {"status_code": 502, "body": "Bad gateway"},
+        "gone",
+        {"status_code": 200, "body": {"choices": {"message": "x"}}},
+        {"status_code": 200, "body": {"choices": ["x"]}},
+    ],
+)
+def test_an_answer_of_another_form_is_a_failed_one(tmp_path: Path, response: Any) -> None:
+    path = recipe(tmp_path, Teacher(), batch="file", samples=1)
+    make(path)
+    answer(tmp_path, 1)
+    out = tmp_path / "out/work/batch/0001-out.jsonl"
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    lines[0]["response"] = response
+    lines[1]["response"]["body"]["usage"] = {"prompt_tokens": "many", "completion_tokens": [1]}
+    out.write_text("".join(json.dumps(each) + "\n" for each in lines))
+    assert make(path) == 1
+    assert [each["custom_id"] for each in requests(tmp_path, 2)] == [lines[0]["custom_id"]]
+
+
 def test_a_file_that_is_still_being_written_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -98,6 +98,36 @@ def test_what_expired_is_asked_again(tmp_path: Path) -> None:
         assert made(tmp_path) and len(server.batches) == 2
 
 
+def test_what_was_cancelled_is_sent_again_by_the_next_command_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with batching() as server:
+        server.after, server.ends, server.failing = 0, "cancelled", 4
+        path = by_batch(tmp_path, server)
+        assert make(path) == 2 and "was cancelled; the same command sends the rest" in capsys.readouterr().err
+        assert len(server.batches) == 1
+        server.ends = "completed"
+        make(path)
+        assert made(tmp_path) and len(server.batches) == 2
+        assert len(server.files[server.batches["batch_2"]["input_file_id"]].splitlines()) == 4
+
+
+@pytest.mark.parametrize("odd", ["none", 3, [], ["x"], {"data": ["x"]}])
+def test_fields_of_another_form_are_passed_over(tmp_path: Path, odd: Any) -> None:
+    file = tmp_path / "0001-in.jsonl"
+    file.write_text('{"custom_id": "0123456789"}\n')
+    with batching() as server:
+        web = Web(server.url, 5.0)
+        status = {"id": "batch_1", "status": "in_progress", "request_counts": odd, "errors": odd}
+        api = BatchApi(web, 0, lambda said: None)
+        api.fetch([file])
+        web.json = lambda method, path, body=None: {**status, "data": odd}  # type: ignore[method-assign]
+        assert not api.fetch([file]) and api._of("file-in-0") == ""
+        status["status"] = "failed"
+        with pytest.raises(EndpointError, match="failed: None"):
+            api.fetch([file])
+
+
 def test_questions_that_never_get_an_answer_end_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from test_collect_make import make, private, recipe, rows  # noqa: F401 (private is a fixture)
 
 from benchmarks.scripted_teacher import Teacher, teaching
+from evlm.reason.reasoner import Generated
 from trainer.__main__ import main
+from trainer.collect import local
 from trainer.collect.judging import read_numbers
 from trainer.collect.recipe import load_recipe
 
@@ -176,6 +179,27 @@ def test_a_model_that_writes_traces_judges_nothing(
     with teaching() as teacher:
         path = judged(tmp_path, teacher, [{"local": "bundled"}], samples=1)
         assert make(path, "--limit", "1") == 2 and "judges nothing" in capsys.readouterr().err
+
+
+def test_a_model_of_this_machine_that_is_not_tuned_judges_freely(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Held to a trace's form it could never write the two numbers."""
+    styles: list[Any] = []
+
+    class Plain:
+        style, codec, backbone = object(), None, SimpleNamespace(tuned=False)
+
+        def answer(self, chat: Any, sampling: Any, on_token: Any, style: Any) -> Generated:
+            styles.append(style)
+            return Generated("alignment: 4\ncoherence: 5" if style is None else "a trace", 3, 0.1, True)
+
+    monkeypatch.setattr(local, "resolve", lambda name, kind: tmp_path)
+    monkeypatch.setattr(local.Reasoner, "load", lambda path: Plain())
+    assert local.LocalTeacher("plain").complete([], None).generated.text == "a trace"  # type: ignore[arg-type]
+    with teaching() as teacher:
+        make(judged(tmp_path, teacher, [{"local": "plain"}], samples=1))
+        assert len(rows(tmp_path).splitlines()) == teacher.served and set(styles[1:]) == {None}
 
 
 SAFE = """

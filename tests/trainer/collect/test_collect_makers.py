@@ -106,6 +106,17 @@ def test_a_maker_stops_at_its_sum(tmp_path: Path, capsys: pytest.CaptureFixture[
         assert make(path, "maker.max_cost=9") == 2 and "b64_json" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("usage", [None, {"input_tokens": 50}, {"output_tokens": 100}, "many"])
+def test_a_sum_holds_where_tokens_cost_and_nobody_says_how_many(
+    tmp_path: Path, usage: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with teaching() as teacher, drawing() as server:
+        server.usage = usage
+        more = {"price": 0, "workers": 1, "max_tokens": 1000}
+        path = recipe(tmp_path, teacher, at(server, max_cost=0.2, **more))  # a picture may cost 0.08
+        assert make(path) == 2 and "maker.max_cost 0.2" in capsys.readouterr().err and server.drawn == 2
+
+
 def test_diptychs_are_drawn_and_cut(tmp_path: Path) -> None:
     with teaching() as teacher, drawing() as server:
         make(recipe(tmp_path, teacher, at(server), diptychs=True))
