@@ -40,7 +40,7 @@ class Asking:
             with bar(file.stem, len(work), lambda asked=asked: asked.spent) as report:  # type: ignore[misc]
                 task = lambda each, asked=asked: do(asked, each)  # noqa: E731
                 stage.run(work, task, self.service.workers, report, asked.stop)
-            self.batches = asked.batches.close() if isinstance(asked, BatchAsked) else []
+            self.batches = asked.files.close() if isinstance(asked, BatchAsked) else []
             if not self.batches or not self._fetched():
                 return stage
         raise EndpointError(
@@ -49,9 +49,10 @@ class Asking:
         )
 
     def _asked(self) -> Asked:
+        batches = Batches(self.folder)
         if self.service.batch != "none":
-            return BatchAsked(self.service, self.answers, Batches(self.folder), self.called)
-        return Asked(self.service, self.answers, key_hosts(), self.called)
+            return BatchAsked(self.service, self.answers, batches, self.called)
+        return Asked(self.service, self.answers, key_hosts(), self.called, batches)
 
     def _fetched(self) -> bool:
         """Whether the answers to all batches have come."""

@@ -30,12 +30,14 @@ class Waiting(EVLMError):
 
 
 class Batches:
-    """OUT/work/batch. waiting: keys that are in a file without an answer. A file appears whole; what a killed
+    """OUT/work/batch. waiting: keys that are in a file without an answer. wanted: those of them that
+    this run asks for. A file appears whole; what a killed
     run had not finished is written again. Safe from several threads."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.waiting: set[str] = set()
+        self.wanted: set[str] = set()
         self._lock = threading.Lock()
         self._file: IO[bytes] | None = None
         self._lines = self._bytes = 0
@@ -98,13 +100,15 @@ class Batches:
             return True
 
     def close(self) -> list[Path]:
-        """What was begun becomes a file; gives all that wait for their answers. Raises RecordError."""
+        """What was begun becomes a file; gives the files with something wanted that wait for their answers.
+        Raises RecordError."""
         with self._lock:
             try:
                 self._finish()
             except OSError as error:
                 raise RecordError(f"{self.folder}: cannot be written ({error.strerror or error})") from error
-        return [file for file in sorted(self.folder.glob("*-in.jsonl")) if not beside(file).is_file()]
+        open_ = [file for file in sorted(self.folder.glob("*-in.jsonl")) if not beside(file).is_file()]
+        return [file for file in open_ if not self.wanted.isdisjoint(_keys(file))]
 
     def _next(self) -> None:
         self._finish()

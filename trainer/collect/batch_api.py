@@ -92,8 +92,8 @@ class BatchApi:
         return next((str(each.get("id")) for each in listed if each.get("input_file_id") == uploaded), "")
 
     def _take(self, file: Path, batch: dict[str, Any]) -> None:
-        """Fetches what was answered, once it is all there is. Raises EndpointError where a batch failed, or was
-        cancelled: whether the rest is sent is for people to say."""
+        """Fetches what was answered, once it is all there is. Raises EndpointError where a batch failed, or
+        was cancelled: whether the rest is sent is for people to say."""
         status = batch.get("status")
         if status == "failed":
             error = as_dict(first(as_dict(batch.get("errors")).get("data")))

@@ -38,8 +38,8 @@ class Pictures:
                 paths, fps = self._clip(media.load())
             else:
                 paths, fps = [self._still(media.load())], None
-        except Unwritten as error:
-            raise RecordError(str(error)) from error.__cause__
+        except Unwritten:
+            raise
         except (EVLMError, OSError) as error:
             return {"dropped": f"{media.id}: {error}"[:400], "passing": True}
         return {"paths": paths, "fps": fps}
@@ -115,5 +115,5 @@ def stamp(file: Path | None) -> list[list[str | int]]:
         return []
 
 
-class Unwritten(Exception):
+class Unwritten(RecordError):
     """The disk did not take a copy."""

@@ -6,9 +6,10 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from evlm.errors import AnswerError, Cancelled, ConfigError, EndpointError, UnreachableError
+from evlm.errors import AnswerError, Cancelled, ConfigError, EndpointError, RecordError, UnreachableError
 from evlm.reason.messages import Chat
 from evlm.reason.reasoner import Sampling
 from evlm.reason.remote import Completion, RemoteReasoner, openai_messages
@@ -118,20 +119,24 @@ class Sending:
                 try:
                     completion = self._complete(*asked)
                 except EndpointError as error:
-                    lost = self._estimate() if _charged(error) else 0.0
-                    self.answers.failed(number, str(error), lost)
-                    with self._lock:
-                        self._lost += lost
+                    self._lose(number, str(error), self._estimate() if _charged(error) else 0.0)
                     if not left or not passing(error) or (error.after or 0) > _PATIENCE:
                         raise
                     pause = self._pause(error, self.service.tries - 1 - left)
+                except RecordError as error:  # it came, and the disk did not take it
+                    self._lose(number, str(error), self._estimate())
+                    raise
                 else:
                     generated, tokens = completion.generated, completion.prompt_tokens
                     kept = Kept(
                         generated.text, generated.finished, tokens, generated.tokens,
                         round(generated.seconds, 3), self._cost(tokens, generated.tokens),
                     )  # fmt: skip
-                    self.answers.put(number, key, kept)
+                    try:
+                        self.answers.put(number, key, kept)
+                    except RecordError as error:
+                        self._lose(number, str(error), kept.cost)
+                        raise
                     with self._lock:
                         self._spent, self._count = self._spent + kept.cost, self._count + 1
                         self._in_a_row = 0
@@ -145,6 +150,13 @@ class Sending:
                     self._open -= 1
             self._stopped.wait(pause)
         raise AssertionError("tries is at least 1")
+
+    def _lose(self, number: int, said: str, cost: float) -> None:
+        """Notes a request that gave nothing, and what it may have cost."""
+        with self._lock:
+            self._lost += cost
+        with suppress(RecordError):  # the disk is full: whoever keeps an answer next says so
+            self.answers.failed(number, said, cost)
 
     def _pause(self, error: EndpointError, times: int) -> float:
         """Full jitter: anything up to a limit that doubles; not before the server wants it."""
@@ -180,7 +192,8 @@ class Sending:
 
 
 class Asked(Sending):
-    """What `teach` and `judging` ask through. key_hosts: where EVLM_API_KEY may go."""
+    """What `teach` and `judging` ask through. key_hosts: where EVLM_API_KEY may go. batches: what was asked
+    by files before: their answers are read, and what waits in one is not asked beside it."""
 
     def __init__(
         self,
@@ -188,6 +201,7 @@ class Asked(Sending):
         answers: Answers,
         key_hosts: tuple[str, ...] = (),
         called: str = "teacher",
+        batches: Batches | None = None,
     ) -> None:
         self.model: RemoteReasoner | LocalTeacher
         if service.local:
@@ -201,6 +215,11 @@ class Asked(Sending):
                 key_hosts=key_hosts,
             )
         super().__init__(service, answers, lambda *asked: self.model.complete(*asked), called)
+        self.batches = batches
+        if batches is not None:
+            batches.read(answers, self._cost)
+            sums = answers.sums()
+            self._spent, self._count = float(sums["cost"]), int(sums["answers"])
 
     @property
     def tuned(self) -> bool:
@@ -210,6 +229,12 @@ class Asked(Sending):
     def ask(self, chat: Chat, sample: int) -> Kept:
         """The answer to a chat. Raises Refused, EndpointError, ConfigError."""
         key, sampling, messages = self._question(chat, sample)
+        if self.batches is not None and key in self.batches.waiting and self._known(key) is None:
+            raise ConfigError(
+                f"{self.called}.batch: {self.batches.folder} has a file with this question that nobody has "
+                "answered yet, and it would be paid for twice: set batch as it was until the answers are "
+                "there, or delete the file"
+            )
         return self.once(key, chat, sampling, messages)
 
     def _question(self, chat: Chat, sample: int) -> tuple[str, Sampling, Messages]:
@@ -227,11 +252,8 @@ class BatchAsked(Asked):
     of what waits counts as spent."""
 
     def __init__(self, service: Service, answers: Answers, batches: Batches, called: str = "teacher") -> None:
-        super().__init__(service, answers, called=called)
-        self.batches = batches
-        batches.read(answers, self._cost)
-        sums = answers.sums()
-        self._spent, self._count = float(sums["cost"]), int(sums["answers"])
+        super().__init__(service, answers, called=called, batches=batches)
+        self.files = batches
         self._open = len(batches.waiting)
 
     def ask(self, chat: Chat, sample: int) -> Kept:
@@ -240,11 +262,12 @@ class BatchAsked(Asked):
         kept = self._known(key)
         if kept is not None:
             return kept
-        if key not in self.batches.waiting:
+        if key not in self.files.waiting:
             self._reserve()
             body = {"model": self.service.model, "messages": messages, "max_tokens": sampling.max_new_tokens,
                     "temperature": sampling.temperature, "top_p": sampling.top_p, "seed": sample}  # fmt: skip
-            self.batches.add(key, body)
+            self.files.add(key, body)
+        self.files.wanted.add(key)
         raise Waiting("it is in a batch that nobody has answered yet")
 
 

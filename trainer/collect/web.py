@@ -67,9 +67,12 @@ class Web:
 
     def save(self, path: str, file: IO[bytes]) -> None:
         """Writes what is there to a file."""
-        with self._answer("GET", path, None, {}) as response:
-            while piece := response.read(_CHUNK):
-                file.write(piece)
+        with _own(), self._answer("GET", path, None, {}) as response:
+            while piece := self._piece(response, _CHUNK, path):
+                try:
+                    file.write(piece)
+                except OSError as error:
+                    raise _Local(error) from error
 
     def _again(self, method: str, path: str, body: Any, headers: dict[str, str]) -> dict[str, Any]:
         for left in range(self.tries - 1, -1, -1):
@@ -83,7 +86,7 @@ class Web:
         raise AssertionError("tries is at least 1")
 
     def _read(self, response: http.client.HTTPResponse, path: str) -> dict[str, Any]:
-        data = response.read(_MOST + 1)
+        data = self._piece(response, _MOST + 1, path)
         try:
             found = json.loads(data) if len(data) <= _MOST else None
         except (ValueError, RecursionError):
@@ -91,6 +94,16 @@ class Web:
         if not isinstance(found, dict):
             raise EndpointError(f"{self._url(path)} answered with no JSON object: {data[:200]!r}")
         return found
+
+    def _piece(self, response: http.client.HTTPResponse, size: int, path: str) -> bytes:
+        """So many bytes, fewer at the end alone: `read` says nothing of a connection that broke off."""
+        piece = response.read(size)
+        if len(piece) < size and response.length:
+            raise EndpointError(
+                f"{self._url(path)}: the connection broke off, {response.length:,} bytes before the end",
+                broken=True,
+            )
+        return piece
 
     @contextmanager
     def _answer(
@@ -131,6 +144,21 @@ class Web:
                 f"yours to use, set {HOSTS_VARIABLE}={self.address.host} in the environment, else unset it"
             )
         return key
+
+
+class _Local(Exception):
+    """An OSError of this machine's disk, which is no fault of the connection."""
+
+    def __init__(self, error: OSError) -> None:
+        self.error = error
+
+
+@contextmanager
+def _own() -> Iterator[None]:
+    try:
+        yield
+    except _Local as local:
+        raise local.error from None
 
 
 class _Form:

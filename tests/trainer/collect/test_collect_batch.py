@@ -103,6 +103,28 @@ def test_an_answer_of_another_form_is_a_failed_one(tmp_path: Path, response: Any
     assert [each["custom_id"] for each in requests(tmp_path, 2)] == [lines[0]["custom_id"]]
 
 
+def test_what_waits_in_a_batch_is_not_bought_one_by_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with teaching() as teacher:
+        make(recipe(tmp_path, teacher, batch="file"))
+        single = recipe(tmp_path, teacher)
+        assert make(single) == 2 and "paid for twice" in capsys.readouterr().err and not teacher.asked
+        answer(tmp_path, 1)
+        make(single)
+        assert not teacher.asked and rows(tmp_path)
+
+
+def test_files_of_questions_that_are_not_asked_any_more_are_not_waited_for(tmp_path: Path) -> None:
+    teacher = Teacher()
+    make(recipe(tmp_path, teacher, batch="file"))
+    path = recipe(tmp_path, teacher, batch="file", temperature=0.5)
+    make(path)
+    answer(tmp_path, 2)
+    make(path)
+    assert rows(tmp_path)
+
+
 def test_a_file_that_is_still_being_written_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

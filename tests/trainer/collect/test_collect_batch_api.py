@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +132,47 @@ def test_fields_of_another_form_are_passed_over(tmp_path: Path, odd: Any) -> Non
         status["status"] = "failed"
         with pytest.raises(EndpointError, match="failed: None"):
             api.fetch([file])
+
+
+@contextmanager
+def breaking(length: int, data: bytes) -> Iterator[str]:
+    """A server that promises `length` bytes, and ends after `data`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(length))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        yield f"http://127.0.0.1:{http.server_port}/v1"
+        http.shutdown()
+
+
+def test_a_download_that_breaks_off_is_not_taken_for_whole() -> None:
+    with breaking(100, b'{"a": 1}') as url:
+        for get in (lambda web: web.save("/x", io.BytesIO()), lambda web: web.json("GET", "/x")):
+            with pytest.raises(EndpointError, match="92 bytes before the end") as error:
+                get(Web(url, 5.0))
+            assert error.value.broken
+    with breaking(8, b'{"a": 1}') as url:
+        file = io.BytesIO()
+        Web(url, 5.0).save("/x", file)
+        assert file.getvalue() == b'{"a": 1}' and Web(url, 5.0).json("GET", "/x") == {"a": 1}
+
+
+def test_a_full_disk_is_no_fault_of_the_connection() -> None:
+    class Full(io.BytesIO):
+        def write(self, data: Any) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with breaking(8, b'{"a": 1}') as url, pytest.raises(OSError, match="No space left"):
+        Web(url, 5.0).save("/x", Full())
 
 
 def test_questions_that_never_get_an_answer_end_it(

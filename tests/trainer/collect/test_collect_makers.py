@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ from benchmarks.data_load import texture
 from benchmarks.scripted_teacher import Teacher, teaching
 from evlm.errors import ConfigError
 from trainer.__main__ import main
+from trainer.collect import pictures
+from trainer.collect.answers import Answers
 from trainer.collect.recipe import load_recipe
 
 COUNT = 6
@@ -115,6 +118,20 @@ def test_a_sum_holds_where_tokens_cost_and_nobody_says_how_many(
         more = {"price": 0, "workers": 1, "max_tokens": 1000}
         path = recipe(tmp_path, teacher, at(server, max_cost=0.2, **more))  # a picture may cost 0.08
         assert make(path) == 2 and "maker.max_cost 0.2" in capsys.readouterr().err and server.drawn == 2
+
+
+def test_a_full_disk_ends_the_drawing_in_one_line_and_its_cost_is_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*arguments: Any, **more: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pictures, "write_atomically", full)
+    with teaching() as teacher, drawing() as server:
+        path = recipe(tmp_path, teacher, at(server, workers=1, max_tokens=64))
+        assert make(path) == 2 and "No space left on device" in capsys.readouterr().err and server.drawn == 1
+    lost = Answers(tmp_path / "out/work/drawn.sqlite").sums()["lost"]
+    assert lost == pytest.approx(0.04 + (256 * 10 + 64 * 40) / 1e6)
 
 
 def test_diptychs_are_drawn_and_cut(tmp_path: Path) -> None:
