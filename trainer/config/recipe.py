@@ -17,7 +17,7 @@ from evlm.errors import ConfigError
 from ..estimators.eta0 import Eta0Config
 from ..estimators.rewards import RewardConfig
 from ..objectives.dpo import DPOConfig
-from ..objectives.group import GroupConfig
+from ..objectives.group import GroupConfig, mixed
 from ..objectives.kto import KTOConfig
 from ..objectives.rkto import RKTOConfig
 from ..world.mix import Mix
@@ -206,6 +206,11 @@ class Phase:
             raise ConfigError(
                 "rewards.samples 1: a group needs at least 2 samples to be held against another"
             )
+        if self.kind == "group" and self.group.skip > (most := mixed(0, 0, self.rewards.samples)):
+            raise ConfigError(
+                f"group.skip {self.group.skip:g}: no prompt would ever be drawn, for with "
+                f"{self.rewards.samples} samples a new one's differ with a chance of {most:g}; take no more"
+            )
 
     @property
     def frozen(self) -> bool:
@@ -273,11 +278,9 @@ class Config:
                 f"model.train {self.model.train!r}: kto, rkto and dpo hold a frozen adapter beside the one "
                 "that learns, and group draws from a merged one; train a lora, or leave sft phases alone"
             )
-        if self.parts not in ("own", "full") and any(phase.kind == "rkto" for phase in self.phases):
-            raise ConfigError(
-                f"parts {self.parts!r}: an rkto phase weighs whole traces by their reflection; take sft and "
-                "kto phases, or parts 'full'"
-            )
+        if self.parts not in ("own", "full"):
+            self.check_whole(f"parts {self.parts!r}")
+        self._check_group()
         if self.model.adapter and self.lora.use_dora:
             raise ConfigError(
                 "model.adapter with lora.use_dora: no adapter holds both; leave out use_dora, or merge the "
@@ -285,6 +288,31 @@ class Config:
             )
         if not self.eval_every and any(phase.patience for phase in self.phases):
             raise ConfigError("patience counts measurements; set eval_every, the steps between them")
+
+    def check_whole(self, what: str) -> None:
+        """what: in words, where answers are learned in part. Raises ConfigError where a phase needs all."""
+        needs = {
+            "rkto": "an rkto phase weighs whole traces by their reflection",
+            "group": "a group phase reads the plan out of whole traces",
+        }
+        for phase in self.phases:
+            if phase.kind in needs:
+                raise ConfigError(f"{what}: {needs[phase.kind]}; take sft and kto phases, or parts 'full'")
+
+    def _check_group(self) -> None:
+        for number, phase in enumerate(self.phases):
+            if phase.kind != "group":
+                continue
+            if phase.group.against == "truth" and not all(source.world for source in self.data):
+                raise ConfigError(
+                    f"phases.{number}.group.against 'truth': of the world's questions alone a verifier knows "
+                    "it; take data with world: true, or against 'answer'"
+                )
+            if phase.group.against == "answer" and any(source.trust == "raters" for source in self.data):
+                raise ConfigError(
+                    f"phases.{number}: a group phase holds samples against every row's answer alike; leave "
+                    "out data's trust 'raters', or take group.against 'truth'"
+                )
 
     @property
     def stages(self) -> list[Phase]:

@@ -12,6 +12,7 @@ from evlm.adapter.checkpoint import AdapterMeta, config_hash
 from evlm.adapter.lora import Lora
 from evlm.errors import RecordError
 from evlm.models.loading import pick_device
+from evlm.plan.form import PARTS
 from evlm.plan.mask_codec import get_codec
 from evlm.reason.backbone import Backbone, load_backbone
 from evlm.reason.messages import Chat, PromptStyle, build_messages, tuned_on
@@ -119,6 +120,9 @@ def load_learner(config: Config, ranks: Ranks | None = None) -> Learner:
         config.model.quantize,
         config.model.max_pixels,
     )
+    style = style_of(config, backbone.style)
+    if style.parts != PARTS:
+        config.check_whole(f"parts 'own' of {config.model.base}, {', '.join(style.parts)} alone")
     if config.model.train != "lora":
         return _own_weights(config, backbone, ranks, device)
     targets = lora_targets(backbone.model, settings)

@@ -66,8 +66,9 @@ def pair_rows(
         pairs = pairs_of(labels_of(world.recipe, source.rows))
         _check(pairs, "the world's first rows")
         return PairRows([pairs], lambda n: (0, n), lambda _, row: world.example(row), rows, seed, {})
-    stream = Stream(folders_of(sources, labelled=True), rows, seed, optional=True)
-    data = DatasetRows(stream, style, codec, max_frames, trusted(sources))
+    folders = folders_of(sources, labelled=True)
+    stream = Stream(folders, rows, seed, optional=True)
+    data = DatasetRows(stream, style, codec, max_frames, trusted(sources, folders, stream))
     said: list[list[tuple[int, str, bool]]] = [[] for _ in stream.sources]
     for number, row, item in stream.every():
         if isinstance(item, Row):

@@ -30,6 +30,7 @@ from ..world.rows import UNDESIRED, Recipe, completion_row, place_of, question_a
 from ..world.traces import plan_of
 
 ALONE = Ranks()
+Named = tuple[int, str]  # a source of a stream and a row's id: ids are of their source alone
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,8 @@ def open_rows(
         return WorldRows(sources[0], rows, seed, desired, style, codec, max_frames, prompts)
     folders = folders_of(sources, desired, labelled, held)
     stream = Stream(folders, rows, seed, optional=labelled or held)
-    return DatasetRows(stream, style, codec, max_frames, trusted(sources))
+    trust = {} if held else trusted(sources, folders, stream)  # what is measured counts alike
+    return DatasetRows(stream, style, codec, max_frames, trust)
 
 
 def folders_of(
@@ -224,24 +226,31 @@ def labels_of(recipe: Recipe, count: int) -> list[tuple[int, str, bool]]:
 @lru_cache(maxsize=16)
 def _trust(recipe: Recipe, count: int) -> dict[str, float]:
     """How far each of a world's first rows is to be trusted, by its id."""
-    return weights_of([_world_row(recipe, n)[0] for n in range(count)])
+    return weights_of([_world_row(recipe, n)[0] for n in range(count)], "the world's first rows")
 
 
-def trusted(sources: Sequence[Source]) -> dict[str, float]:
-    """Likewise of datasets whose raters are asked; rows of others are not in it. Raises RecordError."""
-    known: dict[str, float] = {}
-    for source in sources:
+def trusted(sources: Sequence[Source], folders: Sequence[Folder], stream: Stream) -> dict[Named, float]:
+    """Likewise of datasets whose raters are asked, by the source's number in the stream and the row's id;
+    rows of others are not in it. folders: the sources as the stream was given them, which left out those
+    without rows. Raises RecordError."""
+    known: dict[Named, float] = {}
+    for number, folder in enumerate(stream.sources):
+        source = next(s for s, each in zip(sources, folders, strict=True) if each is folder)
         if source.trust == "raters":
             rows = [row for _, _, row in Stream(folders_of([source]), 1).every() if isinstance(row, Row)]
-            known |= weights_of(rows)
+            weights = weights_of(rows, str(source.path))
+            known |= {(number, name): weight for name, weight in weights.items()}
     return known
 
 
-def weights_of(rows: Sequence[Row]) -> dict[str, float]:
-    """How far each row's label is to be trusted, by its id, from all their votes; a row without one by the
-    share of desired rows alone."""
+def weights_of(rows: Sequence[Row], source: str) -> dict[str, float]:
+    """How far each row's label is to be trusted, by its id, from all their votes; a row without one is not in
+    it: nobody doubted it. source: where they are from. Raises RecordError where nobody voted."""
     everyone: dict[str, int] = {}
     votes = []
+    rows = [row for row in rows if row.raters]
+    if not rows:
+        raise RecordError(f"{source}: trust 'raters' needs votes, and no row has one; leave out data's trust")
     for row in rows:
         said = {name or f"number {at}": vote for at, (name, vote) in enumerate(named_votes(row))}
         for name in said:
@@ -254,7 +263,7 @@ def weights_of(rows: Sequence[Row]) -> dict[str, float]:
 
 class DatasetRows:
     """Dataset folders, mixed by weight; every row comes once an epoch. trust: how far rows are to be trusted,
-    by their ids; 1 where it says nothing."""
+    by their source's number and their ids; 1 where it says nothing."""
 
     def __init__(
         self,
@@ -262,7 +271,7 @@ class DatasetRows:
         style: PromptStyle,
         codec: Any,
         max_frames: int = MAX_FRAMES,
-        trust: Mapping[str, float] | None = None,
+        trust: Mapping[Named, float] | None = None,
     ) -> None:
         self.stream, self.style, self.codec, self.max_frames = stream, style, codec, max_frames
         self.count: int | None = sum(stream.counts)
@@ -274,7 +283,7 @@ class DatasetRows:
     def example(self, sample: Sample) -> Example:
         chat = sample.chat(self.style, self.codec, self.max_frames)
         answer = learned(sample.answer, self.style.parts)
-        trust = self.trust.get(sample.name, 1.0)
+        trust = self.trust.get((sample.source, sample.name), 1.0)
         return Example(chat, answer, sample.label, sample.mask(), sample.name, trust)
 
 

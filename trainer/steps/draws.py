@@ -100,7 +100,7 @@ class Draws:
             self.seen[name] = [old[0] + right, old[1] + drawn] if drawn else [FADING * each for each in old]
         self._news = []
         mine = sorted(
-            (step, path) for step, path in self._files() if path.name.endswith(f"{self.name}.safetensors")
+            (step, path) for step, path in self._files() if path.name.endswith(f"-{self.name}.safetensors")
         )
         oldest = min(states, default=0)
         for (_, path), (following, _) in pairwise(mine):

@@ -80,6 +80,26 @@ def test_every_shipped_recipe_is_right(name: str) -> None:
     assert isinstance(load_config(name), Config)
 
 
+GROUP = "phases.1={kind: group, steps: 1, rewards: {similarity: slots}, group: {against: %s}}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ((GROUP % "truth", "data=[{path: a}]"), "phases.1.group.against 'truth': of the world's questions"),
+        ((GROUP % "truth", "parts=two_step"), "parts 'two_step': a group phase reads the plan"),
+        (
+            (GROUP % "answer", "data.0.trust=raters"),
+            "phases.1: a group phase holds .* leave out data's trust",
+        ),
+    ],
+)
+def test_what_a_group_phase_cannot_do_is_said(settings: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config("tiny", settings)
+    load_config("tiny", [GROUP % "truth", "data.0.trust=raters"])  # whose labels nobody reads
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
@@ -99,6 +119,8 @@ def test_every_shipped_recipe_is_right(name: str) -> None:
         ("phases.1={kind: sft, steps: 1, eta0: {shifts: 2}}", "a setting of kto and rkto phases"),
         ("phases.1.kto.gamma=1", "phases.1.kto: a setting of kto phases"),
         ("phases.1={kind: kto, steps: 1, eta0: {over: onpolicy}}", "onpolicy"),
+        ("phases.1={kind: group, steps: 1, rewards: {similarity: slots}, group: {skip: 0.8}}",
+         r"chance of 0\.75"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(setting: str, message: str) -> None:

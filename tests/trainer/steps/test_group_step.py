@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from evlm.errors import ConfigError, RecordError, TrainingError
+from evlm.reason.messages import tuned_on
 from trainer.config.recipe import Source, load_config
 from trainer.estimators.rewards import RewardConfig, iou_of, plan_in, right, slots
+from trainer.learner import learner as learner_module
 from trainer.learner.learner import Learner, load_learner
 from trainer.learner.pairs import pairs_of
 from trainer.model.logprobs import base_of, response_states, token_logps
@@ -160,6 +162,11 @@ def test_draws_that_no_state_goes_on_from_are_deleted(tmp_path: Path) -> None:
     found = fresh.find(9)
     assert found is not None and torch.equal(found.samples[0], one.samples[0]) and fresh.find(1) is None
     assert Draws(tmp_path, Ranks(0, 2)).find(9) is None, "another number of processes draws anew"
+    theirs = Draws(tmp_path, Ranks(11, 12))
+    for step in (1, 5):
+        theirs.keep(step, one, True)
+    Draws(tmp_path, Ranks(1, 12)).commit([10])
+    assert len([*tmp_path.glob("*-11-of-12.safetensors")]) == 2, "another rank's, whose name ends likewise"
 
 
 # --- rows ---
@@ -208,3 +215,11 @@ def test_the_raters_trust_is_in_the_rows(learner: Learner) -> None:
     assert {e.weight for e in learner.rows(plain, plain.phases[1]).batch(0)} == {1.0}
     with pytest.raises(ConfigError, match="votes"):
         Source(world=True, trust="raters")
+
+
+def test_a_base_that_was_tuned_on_some_parts_alone_has_no_group_phase(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(learner_module, "style_of", lambda _, own: tuned_on(own, "two_step"))
+    with pytest.raises(ConfigError, match=r"parts 'own' of bundled, .*: a group phase reads"):
+        load_learner(load_config("tiny", [*SETTINGS, GROUP]))

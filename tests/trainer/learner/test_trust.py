@@ -1,0 +1,60 @@
+"""How far labels are trusted: rows that nobody rated, sources that share names, terms that weigh by it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from data_rows import draw_pictures, many, write_rows
+
+from evlm.errors import RecordError
+from evlm.plan.mask_codec import get_codec
+from evlm.reason.messages import get_style
+from trainer.config.recipe import Source
+from trainer.learner.rows import Example, open_rows
+
+VOTES = [(True, True), (True, False), (True, True), (True, True), (True, False), ()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_pictures(tmp_path_factory.mktemp("trust"))
+
+
+def source(folder: Path, name: str, votes: Sequence[Sequence[bool]], **more: Any) -> Source:
+    rows = [replace(row, label=True, raters=tuple(v)) for row, v in zip(many(len(votes)), votes, strict=True)]
+    return Source(path=str(write_rows(folder / f"{name}.jsonl", rows)), **{"trust": "raters", **more})
+
+
+def opened(*sources: Source, **more: Any) -> list[Example]:
+    rows = open_rows(sources, 12, 0, False, get_style("short"), get_codec("box-spans-8"), **more)
+    return rows.batch(0)
+
+
+def test_a_row_that_nobody_rated_counts_whole_among_rated_ones(folder: Path) -> None:
+    examples = opened(source(folder, "some", VOTES))
+    weights = {example.name: example.weight for example in examples}
+    assert weights["r-5"] == 1 and 0 <= weights["r-1"] < weights["r-0"] < 1
+
+
+def test_a_source_without_a_vote_is_named(folder: Path) -> None:
+    with pytest.raises(RecordError, match=r"none\.jsonl: trust 'raters' needs votes"):
+        opened(source(folder, "rated", VOTES), source(folder, "none", [()] * 4))
+
+
+def test_trust_is_of_its_own_source(folder: Path) -> None:
+    """Ids are of their source alone."""
+    plain = source(folder, "plain", VOTES, trust="label", split="validation")
+    both = opened(source(folder, "rated", VOTES), source(folder, "plain", VOTES, trust="label"))
+    assert sum(each.weight == 1 for each in both) == 7 and len(both) == 12
+    # One without a row that fits is left out, and asked for nothing.
+    left = opened(replace(plain, trust="raters"), source(folder, "rated", VOTES), labelled=True)
+    assert sum(each.weight == 1 for each in left) == 2, "the unrated row, twice"
+
+
+def test_what_is_held_out_counts_alike(folder: Path) -> None:
+    none = source(folder, "held", [()] * 6, heldout=0.5)
+    assert {each.weight for each in opened(none, held=True)} == {1.0}
