@@ -99,6 +99,8 @@ def run(options: argparse.Namespace) -> int:
     check_whole("--seed", options.seed, *SEEDS)
     if options.out is not None:
         check_folder("--out", options.out)
+    if options.forced and options.paint is not None:
+        raise ConfigError("--forced paints nothing; leave out --paint, or paint in another run")
     questions = _questions(options)
     if options.forced:
         return _forced(options, questions)
@@ -149,7 +151,8 @@ def _forced(options: argparse.Namespace, questions: list[Question]) -> int:
         raise ConfigError("--forced counts exact answers; leave out --judge, or ask judges in another run")
     learner = accuracy.as_learner(load_backbone(resolve(options.base, "reasoner"), options.adapter))
     with _bar(len(questions), "questions") as bar:
-        found = forced.force(forced.begun(learner, options.tokens), questions, bar.update)
+        answer, parts = forced.begun(learner, options.tokens), learner.style.parts
+        found = forced.force(answer, questions, bar.update, parts=parts)
     lines = accuracy.summary(found.own, options.seed)
     title = _title(options, len(questions))
     text = f"{title}\n\n{results.table(lines)}\n\nWith a forced intermediate:\n\n{forced.table(found)}\n"

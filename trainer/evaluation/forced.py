@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from evlm.errors import ConfigError
+from evlm.plan.form import PARTS
 from evlm.request import Request
 
 from ..model.sampling import Begun
@@ -64,10 +65,11 @@ def force(
     questions: Sequence[Question],
     report: Callable[[int], None] | None = None,
     together: int = 32,
+    parts: Sequence[str] = PARTS,
 ) -> Findings:
     """Asks each question three times: by itself, then with its own `<thinking>` and the right intermediate,
     then with a wrong one: the model's own where that was wrong, else another instruction for the same
-    picture. Raises what `answer` raises."""
+    picture. parts: those that an answer has. Raises what `answer` raises."""
     own: list[Outcome] = []
     forced: list[Forced] = []
     left_out = 0
@@ -75,7 +77,7 @@ def force(
         some = questions[at : at + together]
         requests = [question.request() for question in some]
         texts = answer(requests, [Begun()] * len(some))
-        outcomes = [judge(question, text) for question, text in zip(some, texts, strict=True)]
+        outcomes = [judge(question, text, parts=parts) for question, text in zip(some, texts, strict=True)]
         own += outcomes
         asked: list[tuple[int, Forced, Begun]] = []
         for number, (question, before) in enumerate(zip(some, outcomes, strict=True)):
@@ -93,7 +95,7 @@ def force(
                     asked.append((number, one, Begun(start + before.text[place.end() :], len(start))))
         done = answer([requests[number] for number, _, _ in asked], [start for _, _, start in asked])
         for (number, one, _), text in zip(asked, done, strict=True):
-            forced.append(replace(one, outcome=judge(some[number], text)))
+            forced.append(replace(one, outcome=judge(some[number], text, parts=parts)))
         if report is not None:
             report(len(some))
     return Findings(own, forced, left_out)

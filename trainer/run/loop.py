@@ -163,16 +163,15 @@ class _Run:
         killed = first and due and self._unseen()  # while it measured
         if killed and self._end_step(optimizer, before, stage, first == steps):
             raise Stopped(f"stopped at step {progress.step}; the same command goes on from there")
-        fed, began, worst, cpu = 0, time.monotonic(), "", time.process_time()
+        fed, began, worst = 0, time.monotonic(), ""
         for step in range(first, progress.lengths[stage]):
             at, last = before + step + 1, step + 1 == steps
             for group in optimizer.param_groups:
                 group["lr"] = phase.lr * decayed(step, steps, phase.warmup, phase.schedule, phase.cooldown)
             number, inner = earlier + step // phase.draws, step % phase.draws
+            cpu = time.process_time()  # of the step alone, not of what is measured and saved behind it
             parts, tokens = self._gradients(reference, rows, number, phase, at, inner)
             fed, progress.tokens, progress.step = fed + tokens, progress.tokens + tokens, at
-            cpu, spent = time.process_time(), time.process_time() - cpu
-            progress.cpu_seconds += spent
             norm = float(torch.nn.utils.clip_grad_norm_(learner.trainable(), phase.clip))
             why = skip_reason(progress, parts["loss"], norm, phase.explode, phase.clip)
             if why is None:
@@ -191,6 +190,7 @@ class _Run:
                 worst = f"{worst}; step {at}: {why}" if worst else f"step {at}: {why}"
                 remedy = f"lower phases.{stage % len(config.phases)}.lr, which was {phase.lr:g}"
                 check_in_a_row(progress, worst, remedy)
+            progress.cpu_seconds += time.process_time() - cpu
             if at % config.log_every == 0 or last:
                 seconds = time.monotonic() - began
                 self.report(

@@ -33,14 +33,16 @@ def page(study: str, results: Sequence[Result], budget: float | None, recipe: Ma
         values = summary(outcomes[arm])[0].values
         each = ", ".join(f"{_mean(_outcomes(result)):.3f}" for result in by_arm[arm])
         over = "" if arm == arms[0] else _signed(difference(outcomes[arm], outcomes[arms[0]]))
-        job, runs = by_arm[arm][0]["job"], len(by_arm[arm])
+        runs = len(by_arm[arm])
+        steps = sum(result["job"]["steps"] for result in by_arm[arm]) / runs
+        shown = f"{steps:.1f}".removesuffix(".0") if steps else ""
         tokens = sum(result["tokens"] for result in by_arm[arm]) / runs / 1e6
         cpu = sum(result["cpu_seconds"] for result in by_arm[arm]) / runs
         lines.append(
             f"| {arm} | {_shown(values['exact'])} | {each} | {over} | {_shown(values['iou'])} | "
             f"{values['malformed'].mean:.3f} | {_reflected(outcomes[arm], False)} | "
             f"{_reflected(outcomes[arm], True)} | {_number(by_arm[arm], 'reflection')} | "
-            f"{_number(by_arm[arm], 'step_seconds')} | {job['steps'] or ''} | {tokens:.2f} | {cpu:.0f} |"
+            f"{_number(by_arm[arm], 'step_seconds')} | {shown} | {tokens:.2f} | {cpu:.0f} |"
         )
     lines += ["", "Differences of every two arms, exact, paired by question:", ""]
     lines += ["| | " + " | ".join(arms[1:]) + " |", "|---" * len(arms) + "|"]
@@ -57,7 +59,8 @@ def page(study: str, results: Sequence[Result], budget: float | None, recipe: Ma
         "",
         "Intervals: 95 %, 10,000 bootstrap resamples of the questions, each question's runs averaged first; "
         "how much other seeds would differ is seen in the seeds' own column. Tokens: forwarded through the "
-        "language model in the second stage, by policy, reference, sampling and embedding together; "
+        "language model in the second stage, by policy, reference, sampling and embedding together; they, "
+        "steps and CPU seconds are means over the seeds; "
         "mended: of the traces whose intermediate was wrong, how many end right; spoilt: of those whose "
         "intermediate was right, how many end wrong; R_reflect: Eq. 11, in the last quarter of the steps, "
         "where the loss has it; s a step: of the second stage. "

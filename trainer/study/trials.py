@@ -64,6 +64,7 @@ def train(trial: Trial) -> dict[str, Any]:
     import torch
 
     from ..learner.state import States
+    from ..run.heldout import better
     from ..run.loop import run
 
     done = trial.folder / "trained.json"
@@ -82,10 +83,13 @@ def train(trial: Trial) -> dict[str, Any]:
     states = States(trial.folder / "state", json.loads(trial.config.identity), complete=completed)
     saved = states.newest()
     curve = [[each["step"], each["exact"]] for each in history.evals if "exact" in each]
-    best = max(curve, key=lambda point: point[1], default=[0, None])
+    best: dict[str, Any] | None = None
+    for each in history.evals:  # as the run chose whose adapter it kept
+        if "exact" in each and better(each, best):
+            best = each
     value = {
-        "exact": best[1],
-        "best_step": best[0],
+        "exact": best["exact"] if best else None,
+        "best_step": best["step"] if best else 0,
         "steps": max((each["step"] for each in history.steps), default=0),
         "tokens": float(sum(each["tokens"] for each in history.steps)),
         "cpu_seconds": saved.progress.cpu_seconds if saved else 0.0,

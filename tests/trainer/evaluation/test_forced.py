@@ -4,6 +4,7 @@ when it is made to say what it said."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -81,6 +82,19 @@ def test_a_model_that_follows_what_it_thought_mends_and_spoils_as_it_thought() -
     assert "spoilt: of 3 right intermediates 1 end" in table(found)
 
 
+def test_answers_of_fewer_parts_are_judged_by_those() -> None:
+    """A model that writes no reflection."""
+    parts = ("thinking", "intermediate", "output")
+
+    def answer(requests: Sequence[Request], starts: Sequence[Begun]) -> list[str]:
+        whole = scripted(OWN, "copies")(requests, starts)
+        return [re.sub(r"<reflection>.*</reflection>\n*", "", text, flags=re.DOTALL) for text in whole]
+
+    found = force(answer, [question(name) for name in "abc"], parts=parts)
+    assert [each.exact for each in found.own] == [True, False, True] and not found.left_out
+    assert counts(found.forced, "right") == [(True, True, True), (False, True, True), (True, True, True)]
+
+
 def test_answers_without_an_intermediate_are_left_out_and_said() -> None:
     found = force(lambda requests, _: ["nonsense"] * len(requests), [question("a")])
     assert found.left_out == 1 and not found.forced
@@ -113,3 +127,5 @@ def test_the_command_prints_and_writes_it(tmp_path: Path, capsys: pytest.Capture
     assert all(row["said"] in row["answer"] for row in rows)
     assert main(["eval", "--forced", "--rows", "1", "--judge", "http://127.0.0.1:9/v1", "m"]) == 2
     assert "leave out --judge" in capsys.readouterr().err
+    assert main(["eval", "--forced", "--rows", "1", "--paint"]) == 2
+    assert "leave out --paint" in capsys.readouterr().err

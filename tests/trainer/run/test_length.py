@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,11 +15,12 @@ import transformers
 from evlm.adapter.checkpoint import load_adapter
 from evlm.errors import ConfigError
 from trainer.config.recipe import Config, load_config
+from trainer.learner.state import States
 from trainer.model.optim import decayed
 from trainer.run import heldout
 from trainer.run.dry_run import plan
 from trainer.run.heldout import HeldOut
-from trainer.run.loop import run
+from trainer.run.loop import _Run, run
 
 Event = dict[str, Any]
 
@@ -65,6 +69,34 @@ def config_rows(config: Config) -> int:
     count = load_learner(config).rows(config, config.phases[0]).count
     assert count is not None
     return count
+
+
+def test_cpu_seconds_are_of_the_steps_and_not_of_what_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a clock that stands still but for gradients (1), the optimiser (10) and measuring (100)."""
+    now = [0.0]
+
+    def costing(owner: Any, name: str, cost: float) -> None:
+        whole = getattr(owner, name)
+
+        def slower(*given: Any, **named: Any) -> Any:
+            now[0] += cost
+            return whole(*given, **named)
+
+        monkeypatch.setattr(owner, name, slower)
+
+    clock = SimpleNamespace(process_time=lambda: now[0], monotonic=time.monotonic)
+    monkeypatch.setattr("trainer.run.loop.time", clock)
+    costing(_Run, "_gradients", 1)
+    costing(torch.optim.AdamW, "step", 10)
+    costing(HeldOut, "loss", 100)
+    monkeypatch.setattr(HeldOut, "measure", lambda self: {})
+    phases = "phases=[{kind: sft, steps: 3, batch: 2}]"
+    config = config_of(tmp_path, phases, "eval_every=1", "eval_rows=1")
+    run(config, lambda event: None)
+    saved = States(tmp_path / "state", json.loads(config.identity)).newest()
+    assert saved is not None and saved.progress.cpu_seconds == 33 and now[0] == 333
 
 
 PATIENT = (

@@ -12,6 +12,7 @@ import pytest
 
 import trainer.study.own_samples as own_samples
 import trainer.study.regime_study as regime_study
+import trainer.study.trials as trials
 from evlm.errors import ConfigError
 from evlm.models.zoo import resolve
 from trainer.__main__ import main
@@ -231,6 +232,28 @@ def test_validation_chooses_the_rate_and_of_equals_the_lower(
     assert rate == 1e-3 and set(table) == set(scores)
     lines = regime_study._rates(some, [("SFT", table, rate)])
     assert "| SFT | 0.400 (4) | **0.600 (4)** | 0.600 (4) | 3.00 | 6 |" in lines
+
+
+def test_the_best_step_is_that_of_the_adapter_that_was_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of equal answers the better masks, and where none is right the lower loss."""
+
+    def best(*evals: dict[str, Any]) -> Any:
+        def run(config: Any, report: Any) -> None:
+            for number, each in enumerate(evals, 1):
+                report({"event": "eval", "step": number, "stage": 0, **each})
+
+        monkeypatch.setattr("trainer.run.loop.run", run)
+        (tmp_path / "a").write_bytes(b"%d" % len(list((tmp_path / "trials").glob("*"))))
+        some = plan(tmp_path)
+        trial = some.trial(REGIMES["data"]["SFT"], 1e-3, 0, tmp_path / "a", some.recipe["data"][0])
+        trained = trials.train(trial)
+        return trained["best_step"], trained["exact"]
+
+    assert best({"exact": 0.5, "iou": 0.2}, {"exact": 0.5, "iou": 0.4}, {"exact": 0.4, "iou": 1}) == (2, 0.5)
+    assert best({"exact": 0.0, "loss": 3.0}, {"exact": 0.0, "loss": 2.0}) == (2, 0.0)
+    assert best() == (0, None)
 
 
 def test_a_study_that_is_asked_to_stop_says_how_it_goes_on(

@@ -87,6 +87,14 @@ def test_the_page_counts_by_hand() -> None:
     assert "2 seeds, 10 questions of the split test each" in text
 
 
+def test_steps_are_the_mean_over_seeds_as_tokens_are() -> None:
+    results = [result(BASE, 0, 4, 0), result(BASE, 1, 4, 0), result("A", 0, 5, 10), result("A", 1, 5, 25)]
+    results += [result("B", 0, 5, 10), result("B", 1, 5, 30)]
+    text = page("data", results, None, {"phases": [{}, {}], "data": []})
+    ends = [line.rsplit("|", 4)[1].strip() for line in text.splitlines() if line.endswith("| 2.00 | 12 |")]
+    assert ends == ["", "17.5", "20"]
+
+
 def test_the_page_says_what_the_reflection_did() -> None:
     """Intermediates of 0 to 5 are right, answers of 0 to 3 and 7: two of six spoilt, one of four mended."""
 
