@@ -19,7 +19,7 @@ from .judging import QUESTIONS
 from .make import RECIPE
 from .quota import CATEGORIES, EDIT_TYPES, REST
 from .recipe import Recipe
-from .services import Service
+from .services import Service, titles
 
 MARK = "<!-- written by `python -m trainer data card` -->"
 NAME = "README.md"
@@ -118,8 +118,9 @@ def _made(folder: Path, rows: list[Row]) -> Iterable[str]:
             f"{spent.get('tokens_in', 0):,} tokens asked, {spent.get('tokens_out', 0):,} written, "
             f"{spent.get('cost', 0):.4g} spent."
         )
-    for judge in () if recipe is None else recipe.judges:
-        yield f"Judged by {_paid(judge, (spent.get('judges') or {}).get(judge.name))}"
+    judges = () if recipe is None else recipe.judges
+    for judge, title in zip(judges, titles(judges), strict=True):
+        yield f"Judged by {_paid(judge, (spent.get('judges') or {}).get(title))}"
     if recipe is not None and recipe.maker is not None:
         yield f"Pictures drawn by {_paid(recipe.maker, spent.get('maker'))}"
     if given := [row.meta["judged"] for row in rows if row.meta.get("judged")]:

@@ -40,13 +40,13 @@ def cost_line(recipe: Recipe, questions: Sequence[Question]) -> str:
     return line
 
 
-def judge_line(recipe: Recipe, judge: Judge, questions: Sequence[Question]) -> str:
-    """Of a judge, which is asked about every answer that the filters let pass."""
+def judge_line(recipe: Recipe, judge: Judge, questions: Sequence[Question], title: str = "") -> str:
+    """title: in the ledger. Of a judge, which is asked about every answer that the filters let pass."""
     count = len(questions) * (recipe.teacher.samples if recipe.teacher is not None else 1)
     line = f"judge {judge.name}: at most {count:,} answers"
     if judge.script or judge.prices is None:
         return line
-    done = (ledger(Path(recipe.out)).get("judges") or {}).get(judge.name) or {}
+    done = (ledger(Path(recipe.out)).get("judges") or {}).get(title or judge.name) or {}
     hinted = sum(question.item.edited is not None for question in questions)
     each, how = _each(judge, questions, recipe.frames, done, hinted)
     line += f", which cost {how} {count * each:.4g}"

@@ -9,6 +9,7 @@ from .cost import cost_line, judge_line, maker_line
 from .plan import Planned, by_category
 from .quota import TYPES, categories, edit_types
 from .recipe import Recipe
+from .services import titles
 
 NEEDS = {
     "image": "originals with a picture of the same stem in references/ or edited/",
@@ -42,6 +43,9 @@ def shown(recipe: Recipe, planned: Planned) -> str:
         + (f"; {total:,} are missing" if total else ", none is missing")
     )
     cost = cost_line(recipe, planned.questions)
-    judges = [judge_line(recipe, judge, planned.questions) for judge in recipe.judges]
+    judges = [
+        judge_line(recipe, judge, planned.questions, title)
+        for judge, title in zip(recipe.judges, titles(recipe.judges), strict=True)
+    ]
     drawn = maker_line(recipe, planned.questions)
     return "\n".join([*lines, *filter(None, (drawn, cost)), *judges])

@@ -21,7 +21,7 @@ from ..config.arguments import check_folder
 from ..config.settings import write_yaml
 from ..run.lock import locked
 from .asking import Asking, bar
-from .batch import FOLDER
+from .batch import FOLDER, as_dict
 from .cost import ledger
 from .filters import TextFilter
 from .hooks import load_function
@@ -32,7 +32,7 @@ from .plan import Question
 from .ray import RayEngine
 from .recipe import Recipe
 from .rows import mask_task, row_of, task_of
-from .services import Judge, Teacher
+from .services import Judge, Teacher, titles
 from .stages import Result, Stage, key_of
 from .teach import PROMPT_VERSION, taught
 from .work import Masking, cores
@@ -214,13 +214,13 @@ class _Making(Pictured):
                 stage.run(work, lambda task: judged(judge, script, self.out, task), 1, report)
         else:
             name = "judge-" + key_of(judge.endpoint, judge.model)[:8]
-            place = f"judges.{number}"
-            if name not in self.judges:
-                self.judges[name] = Asking(judge, place, self.work / f"{name}.sqlite", self.work / name)
-            stage = self.judges[name].run(
-                file, work, lambda asked, task: judged(judge, asked, self.out, task)
-            )
-            self.batches += self.judges[name].batches
+            title = titles(self.recipe.judges)[number]
+            if title != judge.name:  # one of the same name has that store, and another sum to stop at
+                name += "-" + key_of(settings)[:8]
+            asking = Asking(judge, f"judges.{number}", self.work / f"{name}.sqlite", self.work / name)
+            self.judges[title] = asking
+            stage = asking.run(file, work, lambda asked, task: judged(judge, asked, self.out, task))
+            self.batches += asking.batches
         return [stage[key] for key, _ in work]
 
     def _write(self, taught: list[Taught]) -> int:
@@ -257,10 +257,13 @@ class _Making(Pictured):
 
     def _ledger(self) -> float:
         """Writes what was sent and spent in all runs; gives the sum of it."""
-        sums = ledger(self.out) if self.teacher is None else self.teacher.answers.sums()
-        judges = {each.service.name: each.answers.sums() for each in self.judges.values()}
-        more = {"judges": judges, "maker": self.drawn}
+        before = ledger(self.out)  # of those that this run has not come to
+        sums = before if self.teacher is None else self.teacher.answers.sums()
+        judges = {**as_dict(before.get("judges"))}
+        judges |= {title: each.answers.sums() for title, each in self.judges.items()}
+        drawn = self.drawn or as_dict(before.get("maker"))
+        more = {"judges": judges, "maker": drawn}
         data = {**sums, **{name: value for name, value in more.items() if value}}
         if data:
             self._put(self.out / "ledger.json", json.dumps(data, indent=2) + "\n")
-        return float(sum(each.get("cost", 0.0) for each in (sums, self.drawn, *judges.values())))
+        return float(sum(each.get("cost", 0.0) for each in (sums, drawn, *judges.values())))

@@ -3,6 +3,7 @@ makers of pictures."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
@@ -190,6 +191,14 @@ class Maker(Service):
         if asked is None and (prices.input or prices.output):
             return None
         return self.price + (super().cost(asked or 0, written) or 0.0)
+
+
+def titles(judges: Sequence[Judge]) -> list[str]:
+    """What each is called in the ledger: two of one name are told apart by their places."""
+    names: list[str] = []
+    for number, judge in enumerate(judges):
+        names.append(f"{judge.name} (judges.{number})" if judge.name in names else judge.name)
+    return names
 
 
 def between(name: str, value: int, low: int, high: int) -> None:

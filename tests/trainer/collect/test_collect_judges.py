@@ -90,6 +90,19 @@ def test_too_low_is_dropped_and_nothing_is_judged_twice(tmp_path: Path) -> None:
     )
 
 
+def test_two_judges_of_one_model_are_two(tmp_path: Path) -> None:
+    with teaching() as teacher, teaching() as judge:
+        judge.says = numbers
+        path = judged(tmp_path, teacher, [at(judge), at(judge, temperature=0.7)], samples=1)
+        make(path, "filters.judged_least=1")
+        temperatures = [body["temperature"] for body in judge.asked]
+        assert temperatures.count(0) == temperatures.count(0.7) == teacher.served
+        ledger = json.loads((tmp_path / "out/ledger.json").read_text())
+        assert [each["answers"] for each in ledger["judges"].values()] == [teacher.served] * 2
+        make(path, "--only", "teach")  # comes to no judge
+        assert json.loads((tmp_path / "out/ledger.json").read_text()) == ledger
+
+
 def test_a_judge_that_ends_in_the_middle_goes_on(tmp_path: Path) -> None:
     with teaching() as teacher, teaching() as judge:
         judge.says = numbers

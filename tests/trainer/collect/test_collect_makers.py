@@ -6,6 +6,7 @@ import errno
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from benchmarks.data_load import texture
 from benchmarks.scripted_teacher import Teacher, teaching
 from evlm.errors import ConfigError
 from trainer.__main__ import main
-from trainer.collect import pictures
+from trainer.collect import makers, pictures
 from trainer.collect.answers import Answers
 from trainer.collect.recipe import load_recipe
 
@@ -169,8 +170,31 @@ def test_a_command_draws(tmp_path: Path) -> None:
     assert "drew nothing" in dropped or "sign 1" not in json.dumps(lines(tmp_path))
 
 
-def test_a_diffusers_folder_draws_diptychs(tmp_path: Path) -> None:
+def test_a_pipeline_of_this_machine_is_loaded_once_and_draws_in_the_size_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is between the recipe and diffusers; with diffusers itself it is the slow one below."""
+    loaded, drawn = [], []
+
+    def pipeline(prompt: str, generator: Any, width: int, height: int) -> Any:
+        drawn.append((prompt, generator.initial_seed()))
+        picture = Image.new("RGB", (width, height), (len(drawn), 0, 0))
+        return SimpleNamespace(images=[picture])
+
+    monkeypatch.setattr(makers, "_pipeline", lambda name: loaded.append(name) or pipeline)
+    with teaching() as teacher:
+        path = recipe(tmp_path, teacher, {"local": "painter", "size": "64x32"}, diptychs=True)
+        assert make(path, "--only", "pairs") == 1
+    assert loaded == ["painter"] and all("A diptych" in prompt for prompt, _ in drawn)
+    assert len(dict(drawn)) == len({seed for _, seed in drawn}) == len(drawn) > 1
+    (size,) = {Image.open(file).size for file in (tmp_path / "out/work/pictures").rglob("*.png")}
+    assert size == (64, 32)
+
+
+@pytest.mark.slow
+def test_a_diffusers_folder_draws_diptychs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Random weights draw no diptych, so all of them are dropped: but they are drawn."""
+    monkeypatch.setattr(sys.modules[__name__], "COUNT", 2)
     import tiny_ip2p
     from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
@@ -187,7 +211,8 @@ def test_a_diffusers_folder_draws_diptychs(tmp_path: Path) -> None:
     assert drawn == (64, 32)
 
 
-def test_the_bundled_editor_draws(tmp_path: Path) -> None:
+def test_the_bundled_editor_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "COUNT", 2)
     with teaching() as teacher:
         path = recipe(tmp_path, teacher, {"local": "bundled"})
         assert make(path, "--only", "pictures") == 1
