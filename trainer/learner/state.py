@@ -50,8 +50,8 @@ class Progress:
     was measured on. lengths: steps of each stage, as they were when the run began, or as the stage ended
     before its time. waited: measurements of this stage since `lowest`, its best one; looked: the step of the
     last one. seen: of prompts that were drawn from, [right, drawn] samples by a number made of their name,
-    older ones counting less. contents: a hash of each file of rows, by its path. cpu_seconds: of this
-    process, since the run began.
+    halved each time that they are passed over. contents: a hash of each file of rows, by its path.
+    cpu_seconds: of this process, since the run began.
     """
 
     step: int = 0

@@ -83,7 +83,7 @@ class StepWeights:
     """What each of B preferred rows and its K samples weigh in a step; nothing here has a gradient.
 
     s, w, c, reward (R_i of Eq. 10) [B]; eta0 []; advantage [B, K], c_i times the centred reward of a sample.
-    similarity, iou [B, K]; has_mask bool [B].
+    similarity, iou [B, K]; has_mask bool [B]; trust [B], of the rows' labels.
     """
 
     s: Tensor
@@ -95,6 +95,7 @@ class StepWeights:
     similarity: Tensor
     iou: Tensor
     has_mask: Tensor
+    trust: Tensor
 
     @property
     def rows(self) -> int:
@@ -127,13 +128,14 @@ def step_weights(
     iou: float [B, K] in 0..1.
     has_mask: bool [B]; rows without a true mask are judged by similarity alone.
     reflection: float [B], R_reflect, needed where config.reflection_as is "reward" and lambda_ref above 0.
-    trust: float [B], how far each row's label is to be trusted: a factor of c.
+    trust: float [B], how far each row's label is to be trusted: a factor of c and the anchor; 1 if None.
     Raises EVLMError where R_reflect is missing.
     """
     s = log_ratio(policy, reference, lengths, config.log_ratio).detach()
     w, slope = weight(s, eta0, config)
     c = w if config.weight == "w" else slope
-    c = c if trust is None else c * trust
+    trust = torch.ones_like(c) if trust is None else trust.to(c.dtype)
+    c = c * trust
     each = sample_reward(similarity.detach(), iou.detach(), has_mask, config.alpha)
     reward = each.mean(1)
     if config.reflection_as == "reward" and config.lambda_ref:
@@ -153,6 +155,7 @@ def step_weights(
         similarity.detach(),
         iou.detach(),
         has_mask,
+        trust,
     )
 
 
@@ -189,6 +192,7 @@ def rkto_terms(
     undesired: Tensor | None = None,
     rows: int | None = None,
     undesired_rows: int | None = None,
+    undesired_trust: Tensor | None = None,
 ) -> Mapping[str, Tensor]:
     """L's terms with their graphs, weighted as they are summed, so that each one's gradient can be watched.
 
@@ -200,6 +204,7 @@ def rkto_terms(
     reflection: float [B], R_reflect with its graph. None leaves the term out.
     undesired: float [U], log-ratios s of undesired rows with their graph.
     rows, undesired_rows: int, of the whole effective batch, where this call sees a part of it.
+    undesired_trust: float [U], how far the undesired rows' labels are to be trusted; 1 where None.
     """
     total = weights.rows if rows is None else rows
     scored = per_token(policy, lengths, config.log_ratio)
@@ -210,9 +215,10 @@ def rkto_terms(
         terms["reflection"] = config.lambda_ref * (1 - reflection).sum() / total
     if undesired is not None and config.lambda_u and len(undesired):
         count = len(undesired) if undesired_rows is None else undesired_rows
-        terms["undesired"] = config.lambda_u * undesirable_loss(undesired, weights.eta0, config.beta) / count
+        away = undesirable_loss(undesired, weights.eta0, config.beta, undesired_trust)
+        terms["undesired"] = config.lambda_u * away / count
     if config.lambda_sft:
-        terms["sft"] = config.lambda_sft * sft_anchor(policy, lengths, total)
+        terms["sft"] = config.lambda_sft * sft_anchor(weights.trust * policy, lengths, total)
     return terms
 
 
@@ -276,9 +282,11 @@ def reinforce(samples: Tensor, advantage: Tensor, rows: int) -> Tensor:
     return -(advantage * samples).sum() / (rows * samples.shape[1])
 
 
-def undesirable_loss(s: Tensor, eta0: Tensor, beta: float) -> Tensor:
-    """sum of 1 - sigma(beta (eta0 - s)) over undesired rows: v1's Eq. 5 for them; [U], [] -> []."""
-    return (1 - torch.sigmoid(beta * (eta0 - s))).sum()
+def undesirable_loss(s: Tensor, eta0: Tensor, beta: float, trust: Tensor | None = None) -> Tensor:
+    """sum of 1 - sigma(beta (eta0 - s)) over undesired rows: v1's Eq. 5 for them, each times its trust; [U],
+    [] -> []."""
+    each = 1 - torch.sigmoid(beta * (eta0 - s))
+    return each.sum() if trust is None else (trust.to(each.dtype) * each).sum()
 
 
 def report(weights: StepWeights) -> Parts:

@@ -174,9 +174,9 @@ class _Run:
             fed, progress.tokens, progress.step = fed + tokens, progress.tokens + tokens, at
             norm = float(torch.nn.utils.clip_grad_norm_(learner.trainable(), phase.clip))
             why = skip_reason(progress, parts["loss"], norm, phase.explode, phase.clip)
-            if why is None:
+            if why is None and norm:  # with nothing to learn momentum does not move on alone, on any rank
                 optimizer.step()
-            else:
+            elif why is not None:
                 self.report(
                     {
                         "event": "dropped",

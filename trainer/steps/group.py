@@ -3,6 +3,8 @@ learn from them."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -67,6 +69,7 @@ class _Judged:
     first: Tensor
     last: Tensor
     malformed: float
+    masked: int  # of the P that have a true mask
 
 
 def _draw(
@@ -80,7 +83,7 @@ def _draw(
 ) -> Drawn:
     """Samples of the prompts that are worth it, judged."""
     config, ranks, device, k = phase.group, learner.ranks, learner.device, phase.rewards.samples
-    names = [str(number_of(example.name) & ((1 << 48) - 1)) for example in examples]
+    names = [str(_prompt(example) & ((1 << 48) - 1)) for example in examples]
     counts = [draws.seen.get(name, [0.0, 0.0]) for name in names]
     rows = [n for n, (good, of) in enumerate(counts) if mixed(good, of, k) >= config.skip]
     some = [examples[n] for n in rows]
@@ -107,6 +110,7 @@ def _draw(
             (judged.last > judged.first).sum(),
             (judged.last < judged.first).sum(),
             judged.last.sum(),
+            judged.masked,
         )
     ]
     draws.note(_news(learner, names, rows, judged.last, k))
@@ -115,7 +119,7 @@ def _draw(
     numbers = {
         "reward": totals[7] / every,
         "similarity": totals[8] / every,
-        "iou": totals[9] / every,
+        "iou": totals[9] / max(1.0, totals[14] * k),
         "right": totals[13] / every,
         "accepted": totals[6] / every,
         "malformed": totals[10] / every,
@@ -154,12 +158,23 @@ def _judge(examples: list[Example], batch: Batch, phase: Phase) -> _Judged:
     table = torch.tensor(rows, dtype=torch.float64).view(len(examples), k, 6)
     reward, alike_, iou_, first_, last_, malformed = table.unbind(-1)
     reward = reward + config.mend * mended(first_ > 0, last_ > 0).double()
-    return _Judged(reward, alike_, iou_, first_, last_, float(malformed.sum()))
+    masked = sum(mask is not None for mask in masks)
+    return _Judged(reward, alike_, iou_, first_, last_, float(malformed.sum()), masked)
+
+
+def _prompt(example: Example) -> int:
+    """What a prompt is known by: its row's id; of a foreign row, which has none, what it asks."""
+    if example.name:
+        return number_of(example.name)
+    chat = example.chat
+    shown = [*chat.images, *(frame for clip in chat.videos for frame in clip.frames)]
+    pictures = [hashlib.blake2b(each.cpu().numpy().tobytes(), digest_size=8).hexdigest() for each in shown]
+    return number_of(json.dumps(chat.messages), *pictures)
 
 
 def _nothing(k: int) -> _Judged:
     none = torch.zeros(0, k, dtype=torch.float64)
-    return _Judged(none, none, none, none, none, 0.0)
+    return _Judged(none, none, none, none, none, 0.0, 0)
 
 
 def _news(

@@ -35,7 +35,7 @@ class Batch:
     """This rank's part of a step. The first `preferred` rows are labelled desired, the others not.
 
     samples: K of each preferred row, row by row; their parts in `drawn`, the parts of the rows' own answers
-    in `written`."""
+    in `written`. trust: float [B], how far the rows' labels are to be trusted."""
 
     prompts: Prompts
     responses: list[Tensor]
@@ -44,6 +44,7 @@ class Batch:
     k: int
     written: list[Spans]
     drawn: list[Spans]
+    trust: Tensor
 
     @property
     def owner(self) -> list[int]:
@@ -97,6 +98,7 @@ def draw(learner: Learner, examples: list[Example], config: RewardConfig, at: in
         config.samples,
         [find_spans(tokenizer, each.tolist()) for each in responses[:preferred]],
         [find_spans(tokenizer, each.tolist()) for each in samples],
+        torch.tensor([example.weight for example in examples]),
     )
 
 
@@ -121,7 +123,7 @@ def judge(
     )
     baseline = eta0(ranks.gather(pairs.mismatched))
     rewards = reward_samples(learner, batch, examples, phase)
-    weights = weigh(learner, batch, examples, pairs, rewards, baseline, phase)
+    weights = weigh(learner, batch, pairs, rewards, baseline, phase)
     first = ranks.before(p, device)
     numbers = _log(learner, batch, examples, pairs, rewards, weights, phase)
     return weights.part(slice(first, first + p)), pairs.reference, numbers
@@ -173,7 +175,6 @@ def reward_samples(learner: Learner, batch: Batch, examples: list[Example], phas
 def weigh(
     learner: Learner,
     batch: Batch,
-    examples: list[Example],
     pairs: PairScores,
     rewards: Rewards,
     baseline: Tensor,
@@ -181,7 +182,6 @@ def weigh(
 ) -> StepWeights:
     """The weights of the preferred rows of the whole batch, all ranks together."""
     gather, p = learner.ranks.gather, batch.preferred
-    trust = torch.tensor([example.weight for example in examples[:p]], device=learner.device)
     return step_weights(
         policy=gather(pairs.policy[:p]),
         reference=gather(pairs.reference[:p]),
@@ -192,7 +192,7 @@ def weigh(
         has_mask=gather(rewards.has_mask),
         config=phase.rkto,
         reflection=None if rewards.reflection is None else gather(rewards.reflection),
-        trust=gather(trust),
+        trust=gather(batch.trust[:p].to(learner.device)),
     )
 
 
@@ -239,8 +239,9 @@ def terms_of(
         )
         away = log_ratio(scored, ref_logps[undesired], lengths[undesired], config.log_ratio)
     index = torch.tensor(preferred, dtype=torch.long, device=device)
+    trust = batch.trust[undesired].to(device)
     terms = rkto_terms(
-        policy, lengths[index], weights.part(index), config, samples, reflection, away, total, others
+        policy, lengths[index], weights.part(index), config, samples, reflection, away, total, others, trust
     )
     return terms, sft_anchor(policy, lengths[index], total)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from data_rows import draw_pictures, many, write_rows
 
 from evlm.errors import RecordError
@@ -15,6 +16,7 @@ from evlm.plan.mask_codec import get_codec
 from evlm.reason.messages import get_style
 from trainer.config.recipe import Source
 from trainer.learner.rows import Example, open_rows
+from trainer.objectives.rkto import RKTOConfig, rkto_terms, step_weights
 
 VOTES = [(True, True), (True, False), (True, True), (True, True), (True, False), ()]
 
@@ -58,3 +60,21 @@ def test_trust_is_of_its_own_source(folder: Path) -> None:
 def test_what_is_held_out_counts_alike(folder: Path) -> None:
     none = source(folder, "held", [()] * 6, heldout=0.5)
     assert {each.weight for each in opened(none, held=True)} == {1.0}
+
+
+def test_every_term_of_rkto_that_learns_from_a_label_weighs_by_its_trust() -> None:
+    config = RKTOConfig(lambda_u=0.5, lambda_sft=0.3, reinforce="none")
+    logps, lengths, one = torch.tensor([-4.0, -6.0]), torch.tensor([2, 3]), torch.ones(2, 1)
+    away, none = torch.tensor([0.2, -0.4]), torch.zeros(())
+
+    def terms(trust: list[float]) -> dict[str, float]:
+        has_mask, given = torch.zeros(2, dtype=torch.bool), torch.tensor(trust)
+        weights = step_weights(logps, logps, lengths, none, one, one, has_mask, config, trust=given)
+        found = rkto_terms(logps, lengths, weights, config, undesired=away, undesired_trust=given.flip(0))
+        return {name: float(value) for name, value in found.items()}
+
+    both, first, second = terms([1, 1]), terms([1, 0]), terms([0, 0.5])
+    assert set(both) == {"likelihood", "undesired", "sft"}
+    for name, value in both.items():
+        assert first[name] > 0 and second[name] > 0
+        assert first[name] + 2 * second[name] == pytest.approx(value), name

@@ -23,6 +23,7 @@ from trainer.learner.learner import load_learner
 from trainer.model.batch import Collator
 from trainer.model.logprobs import base_of
 from trainer.model.reference import ReferencePolicy
+from trainer.run import loop
 from trainer.run.loop import Stopped, run
 from trainer.steps.kto import kto_step
 from trainer.steps.rkto import rkto_step
@@ -104,6 +105,27 @@ def test_rkto_that_is_cut_draws_the_same_samples_and_ends_in_the_same_bits(tmp_p
     with pytest.raises(Cut):
         run(small(tmp_path / "cut", *more), report)
     assert bits(run(small(tmp_path / "cut", *more), lambda event: None)) == whole
+
+
+def test_a_step_of_nothing_leaves_the_weights_to_one_process_as_to_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One has no gradient then, and several have gradients of zeros, which momentum would go on with."""
+    whole = loop._step
+
+    def silent(learner: Any, *args: Any) -> dict[str, float]:
+        if args[3] < 3:
+            return whole(learner, *args)
+        for parameter in learner.trainable():
+            parameter.grad = torch.zeros_like(parameter) if several else None
+        return {"loss": 0.0}
+
+    monkeypatch.setattr(loop, "_step", silent)
+    ends = []
+    for several in (False, True):
+        config = small(tmp_path / str(several), "phases=[{kind: sft, steps: 4, batch: 2, weight_decay: 0.1}]")
+        ends.append(bits(run(config, lambda event: None)))
+    assert ends[0] == ends[1]
 
 
 def test_sigterm_saves_and_leaves(tmp_path: Path) -> None:

@@ -148,6 +148,22 @@ def test_prompts_whose_samples_are_all_alike_are_passed_over_and_come_again(
     assert all(p.grad is None or not p.grad.any() for p in learner.trainable())
 
 
+def test_foreign_rows_are_told_apart_and_iou_is_of_rows_with_a_mask(
+    learner: Learner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phase, examples = setting(learner, skip=0.4)
+    examples = [replace(each, name="") for each in examples]
+    masks = iter([None, torch.ones(4, 4), torch.ones(4, 4)])
+    monkeypatch.setattr(group_module, "truth_of", lambda *_: next(masks))
+    monkeypatch.setattr(group_module, "iou_of", lambda _, mask: float(mask is not None))
+    draws = Draws(tmp_path, Ranks())
+    numbers = group_step(learner, None, examples, phase, 5, 0, draws)
+    learner.model.zero_grad()
+    draws.commit([])
+    assert [of for _, of in draws.seen.values()] == [K] * 3, "each question has a count of its own"
+    assert numbers["iou"] == 1
+
+
 def test_draws_that_no_state_goes_on_from_are_deleted(tmp_path: Path) -> None:
     draws = Draws(tmp_path, Ranks())
     one = Drawn(
