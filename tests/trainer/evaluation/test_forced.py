@@ -107,8 +107,8 @@ def test_the_bundled_model_goes_on_as_it_went_by_itself() -> None:
     from evlm.reason.backbone import load_backbone
 
     answer = begun(as_learner(load_backbone(resolve("bundled", "reasoner"))))
-    requests = [each.request() for each in world_questions(3, 5)]
-    own = answer(requests, [Begun()] * 3)
+    requests = [each.request() for each in world_questions(2, 5)]
+    own = answer(requests, [Begun()] * 2)
     at = [text.index("</intermediate>") + len("</intermediate>") for text in own]
     assert answer(requests, [Begun(*each) for each in zip(own, at, strict=True)]) == own
     # What stands there stands there, and what comes after it is gone.
@@ -118,7 +118,7 @@ def test_the_bundled_model_goes_on_as_it_went_by_itself() -> None:
 
 
 def test_the_command_prints_and_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["eval", "--forced", "--rows", "6", "--seed", "3", "--out", str(tmp_path)]) == 0
+    assert main(["eval", "--forced", "--rows", "3", "--seed", "3", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "With a forced intermediate:" in printed and "spoilt: of" in printed
     assert (tmp_path / "results.md").read_text() == printed

@@ -50,7 +50,8 @@ def test_a_run_of_all_kinds_resumes_in_its_bits_and_loads_everywhere(family: str
     class Cut(Exception):
         pass
 
-    for stop in (1, 3, 5, 7, 10, 12):  # in each phase, and between the steps on one draw
+    # In each phase, and between the steps on one draw; how a phase resumes knows no family, so once.
+    for stop in (1, 3, 5, 7, 10, 12) if family == "qwen2_vl" else (5, 10):
 
         def report(event: dict[str, Any], stop: int = stop) -> None:
             if event["event"] == "step" and event["step"] == stop:
