@@ -125,7 +125,7 @@ def bars() -> list[Bar]:
         Bar("… of two edits in one request", "chain", ("chain, double",), 0.80),
         Bar("… greatest difference outside the mask", "chain", ("chain, outside the mask",), 0.0, True),
         *_solid_bars(),
-        Bar("size of the bundle, MB", "chain", ("megabytes",), 24.0, True),
+        Bar("size of the bundle, MB", "chain", ("megabytes",), 40.0, True),
     ]
 
 
