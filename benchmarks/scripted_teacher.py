@@ -116,10 +116,17 @@ def _status(handler: BaseHTTPRequestHandler, status: int, after: str = "0") -> N
 def teaching(faults: float = 0.0, seconds: float = 0.0, keep: bool = True) -> Iterator[Teacher]:
     """A teacher that runs inside the block."""
     teacher = Teacher(faults, seconds, keep)
-    thread = threading.Thread(target=teacher.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    with serving(teacher.http):
+        yield teacher
+
+
+@contextmanager
+def serving(http: ThreadingHTTPServer) -> Iterator[None]:
+    """Answers in a thread inside the block."""
+    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
-        yield teacher
+        yield
     finally:
-        teacher.http.shutdown()
-        teacher.http.server_close()
+        http.shutdown()
+        http.server_close()

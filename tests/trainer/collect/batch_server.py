@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from benchmarks.scripted_teacher import digest_of, trace_of
+from benchmarks.scripted_teacher import digest_of, serving, trace_of
 
 
 class BatchServer:
@@ -153,10 +153,5 @@ def _send(handler: BaseHTTPRequestHandler, content: Any) -> None:
 def batching() -> Iterator[BatchServer]:
     """A server that runs inside the block."""
     server = BatchServer()
-    thread = threading.Thread(target=server.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with serving(server.http):
         yield server
-    finally:
-        server.http.shutdown()
-        server.http.server_close()

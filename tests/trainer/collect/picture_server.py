@@ -15,6 +15,7 @@ from typing import Any
 from batch_server import _part
 from PIL import Image
 
+from benchmarks.scripted_teacher import serving
 from benchmarks.seams import diptych
 
 
@@ -86,10 +87,5 @@ class PictureServer:
 def drawing() -> Iterator[PictureServer]:
     """A server that runs inside the block."""
     server = PictureServer()
-    thread = threading.Thread(target=server.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with serving(server.http):
         yield server
-    finally:
-        server.http.shutdown()
-        server.http.server_close()
