@@ -8,7 +8,12 @@ import io
 import json
 import math
 import re
+import threading
 import zlib
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -29,11 +34,53 @@ USAGE = "stream_options"
 _THOUGHT_END = "\n</think>\n"
 
 
-def openai_messages(chat: Chat, max_pixels: int = MAX_PIXELS) -> list[dict[str, Any]]:
-    """A chat in OpenAI's form: pictures as PNG data URLs, a video as its frames, each with its time."""
+class Messages(list[dict[str, Any]]):
+    """A chat in OpenAI's form. text: its JSON, written once, for pictures make it long."""
+
+    @cached_property
+    def text(self) -> str:
+        return json.dumps(self, sort_keys=True, allow_nan=False)
+
+
+class Encoded:
+    """Pictures in OpenAI's form by what they are called, each encoded once, whichever of several threads
+    comes first. most: characters that are held; what was asked for longest ago goes first."""
+
+    def __init__(self, most: int = 1 << 60) -> None:
+        self._most, self._size = most, 0
+        self._held: OrderedDict[bytes, Future[dict[str, Any]]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, name: bytes, encode: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        with self._lock:
+            held = self._held.get(name)
+            if held is not None:
+                self._held.move_to_end(name)
+            else:
+                coming = self._held[name] = Future[dict[str, Any]]()
+        if held is not None:
+            return held.result()
+        try:
+            picture = encode()
+        except BaseException as error:
+            coming.set_exception(error)
+            with self._lock:
+                self._held.pop(name, None)
+            raise
+        coming.set_result(picture)
+        with self._lock:
+            self._size += _size(picture)
+            while self._size > self._most and next(iter(self._held.values())).done():
+                self._size -= _size(self._held.popitem(last=False)[1].result())
+        return picture
+
+
+def openai_messages(chat: Chat, max_pixels: int = MAX_PIXELS, encoded: Encoded | None = None) -> Messages:
+    """A chat in OpenAI's form: pictures as PNG data URLs, a video as its frames, each with its time.
+    encoded: pictures of this max_pixels that were encoded before."""
     images, videos = iter(chat.images), iter(chat.videos)
-    messages: list[dict[str, Any]] = []
-    encoded: dict[bytes, dict[str, Any]] = {}  # what is shown twice is encoded once
+    messages = Messages()
+    encoded = Encoded() if encoded is None else encoded  # what is shown twice is encoded once
     for message in chat.messages:
         content: list[dict[str, Any]] = []
         for item in message["content"]:
@@ -293,6 +340,15 @@ def _refused_name(payload: dict[str, Any], body: bytes, text: str) -> str | None
     return names[0] if names else None
 
 
+def payload_json(payload: dict[str, Any]) -> bytes:
+    """A question as it is sent."""
+    texts = {
+        name: value.text if isinstance(value, Messages) else json.dumps(value)
+        for name, value in payload.items()
+    }
+    return f"{{{', '.join(f'{json.dumps(name)}: {text}' for name, text in texts.items())}}}".encode()
+
+
 def read_json(raw: bytes, where: Address) -> dict[str, Any]:
     try:
         content = json.loads(raw)
@@ -317,14 +373,12 @@ def sent_size(height: int, width: int, max_pixels: int) -> tuple[int, int]:
     return max(1, int(height * scale)), max(1, int(width * scale))
 
 
-def _picture(pixels: Tensor, max_pixels: int, encoded: dict[bytes, dict[str, Any]]) -> dict[str, Any]:
+def _picture(pixels: Tensor, max_pixels: int, encoded: Encoded) -> dict[str, Any]:
     """uint8 [3, H, W] as a PNG data URL of at most `max_pixels`. encoded: those before, by their hash."""
     height, width = pixels.shape[1:]
     data = pixels.contiguous().numpy()
     name = hashlib.blake2b(data.tobytes(), key=b"%d %d" % (height, width)).digest()
-    if name not in encoded:
-        encoded[name] = _png_url(pixels, height, width, max_pixels)
-    return encoded[name]
+    return encoded.get(name, lambda: _png_url(pixels, height, width, max_pixels))
 
 
 def _png_url(pixels: Tensor, height: int, width: int, max_pixels: int) -> dict[str, Any]:
@@ -340,3 +394,7 @@ def _png_url(pixels: Tensor, height: int, width: int, max_pixels: int) -> dict[s
     picture.save(file, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
     url = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
     return {"type": "image_url", "image_url": {"url": url}}
+
+
+def _size(picture: dict[str, Any]) -> int:
+    return len(picture["image_url"]["url"])

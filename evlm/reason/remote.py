@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import http.client
 import itertools
-import json
 import os
 import re
 import time
@@ -46,6 +45,7 @@ from .openai_form import (
     USAGE,
     Answer,
     openai_messages,
+    payload_json,
     read_json,
     refused_setting,
     sent_size,
@@ -294,7 +294,7 @@ class RemoteReasoner:
         headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
         if key:
             headers["Authorization"] = f"Bearer {key}"
-        connection.request("POST", self.address.path, json.dumps(payload).encode(), headers)
+        connection.request("POST", self.address.path, payload_json(payload), headers)
         return connection.getresponse()
 
     def _read(self, response: http.client.HTTPResponse, until: float) -> Iterator[dict[str, Any]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evlm.errors import ConfigError, RecordError
+from evlm.files.safe_paths import Inside
 from evlm.records import ROWS_FILE
 
 from ..config.arguments import check_folder
@@ -137,15 +138,18 @@ class _Making(Pictured):
     def _taught(
         self, teacher: Teacher, asking: Asking, copies: Copies, questions: Sequence[Question]
     ) -> list[Taught]:
-        """Of each sample, in the plan's order, without what was dropped."""
+        """Of each sample, in the plan's order, without what was dropped. What is asked about one original is
+        asked together, for its pictures are then read and encoded once."""
         settings = {name: value for name, value in asdict(teacher).items() if name not in _NOT_ASKED}
         tasks = []
         for question in questions:
             for sample in range(teacher.samples):
                 task = task_of(question, copies, sample)
                 tasks.append((key_of(PROMPT_VERSION, settings, task), question, task))
+        first = {id: at for at, id in reversed([*enumerate(each.item.original.id for each in questions)])}
+        together = sorted(tasks, key=lambda each: first[each[1].item.original.id])
         stage = asking.run(
-            self.work / "teach.jsonl", [(key, task) for key, _, task in tasks],
+            self.work / "teach.jsonl", [(key, task) for key, _, task in together],
             lambda asked, task: taught(asked, self.out, task, teacher.hint),
         )  # fmt: skip
         self.batches = list(asking.batches)
@@ -164,7 +168,8 @@ class _Making(Pictured):
         if not settings.find:
             return taught
         tasks = [mask_task(each.question, each.task, each.result) for each in taught]
-        work = [(key_of(MASKS_VERSION, asdict(settings), task), task) for task in tasks]
+        work = [(key_of(MASKS_VERSION, asdict(settings), task), self._with_difference(task))
+                for task in tasks]  # fmt: skip
         alone = bool(settings.segmenter)  # a model is held once
         arguments = (str(self.out), asdict(settings), self.recipe.frames)
         stage = self._stage("masks", work, Masking, *arguments, workers=1 if alone else cores())
@@ -176,6 +181,11 @@ class _Making(Pictured):
             else:
                 good.append(each._replace(mask=found))
         return good
+
+    def _with_difference(self, task: dict[str, Any]) -> dict[str, Any]:
+        """What two pictures are, their names say: where they differ is no part of the question."""
+        pair = task["original"][0], task["edited"][0] if task["edited"] else ""
+        return {**task, "differs": self.differs[pair]} if pair in self.differs else task
 
     def _worded(self, taught: list[Taught]) -> list[Taught]:
         """Those whose words are a row's."""
@@ -224,10 +234,10 @@ class _Making(Pictured):
         return [stage[key] for key, _ in work]
 
     def _write(self, taught: list[Taught]) -> int:
-        lines = []
+        lines, folder = [], Inside(self.out)
         for question, task, result, mask, said in taught:
             cluster = self.clusters[question.item.group]
-            data, problems = row_of(self.recipe, question, task, result, self.out, cluster, mask, said)
+            data, problems = row_of(self.recipe, question, task, result, folder, cluster, mask, said)
             if problems:
                 self._drop(question, "schema", "; ".join(problems)[:400])
             else:

@@ -6,12 +6,10 @@ place. `meta.mask_by` says who found it.
 
 from __future__ import annotations
 
-import zlib
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -22,7 +20,7 @@ from evlm.masks import box_mask, grow
 from evlm.plan.form import Plan
 from evlm.plan.mask_codec import BoxSpans, decode_mask, mask_iou
 
-from .pairs import MOST, difference
+from .pairs import MOST, difference, packed, unpacked
 from .pictures import Pictures
 from .recipe import Masks
 
@@ -37,7 +35,9 @@ class MaskFinder:
 
     def __init__(self, out: Path, settings: Masks, pictures: Pictures) -> None:
         self.out, self.settings, self.pictures = out, settings, pictures
-        self._differences: dict[tuple[str, str], tuple[tuple[int, ...], bytes]] = {}
+        # Of a pair, which several questions may show: where it was edited and who found it; what was written.
+        self._places: dict[tuple[str, str], tuple[str, str]] = {}
+        self._written: dict[tuple[str, str, bool], tuple[str, str]] = {}
         self._segmenter: Any = None
         self._detector: Any = None
 
@@ -45,7 +45,8 @@ class MaskFinder:
         """{"by": "difference" | "segmenter" | "plan", "mask": path, "mask_text": words}, the last two where
         there is a mask; or {"dropped": name, "reason": why}.
 
-        task: {"original", "edited": paths, "edit_type", "instruction", "targets", "scope", "mask_text"}.
+        task: {"original", "edited": paths, "edit_type", "instruction", "targets", "scope", "mask_text"}, and
+        perhaps "differs", where the pair differs as `compared` found it.
         """
         if task["scope"] != "local" or len(task["original"]) != 1:
             return {"by": "plan"}
@@ -58,17 +59,18 @@ class MaskFinder:
             return {"dropped": "pair", "reason": f"a local edit, and {share}; at most {MOST:.0%}"}
         if found is None or not bool(found.any()):
             return {"by": "plan"}
-        if task["edit_type"] in ROOMY:
+        roomy = task["edit_type"] in ROOMY
+        if roomy:
             found = _boxed(found)
-        words = BoxSpans().encode(found)
+        words, path = self._put(found, task["original"][0], task["edited"], roomy)
         if not _means(task["mask_text"], words, found):
-            return {"by": by, "mask": self._write(found)}
-        return {"by": by, "mask": self._write(found), "mask_text": words}
+            return {"by": by, "mask": path}
+        return {"by": by, "mask": path, "mask_text": words}
 
     def _found(self, task: dict[str, Any]) -> tuple[Tensor | None, str]:
         original = self.out / task["original"][0]
         if len(task["edited"]) == 1:
-            return self._sharpened(original, self._difference(task["original"][0], task["edited"][0]))
+            return self._place(task["original"][0], task["edited"][0], task.get("differs"))
         if not self.settings.segmenter:
             return None, "plan"
         from evlm.place import ground_plan, segment_plan
@@ -81,17 +83,14 @@ class MaskFinder:
         )
         return (None if region.mask is None else region.mask[0]), "segmenter"
 
-    def _difference(self, before: str, after: str) -> Tensor:
-        """Of a pair, which several questions may show: kept packed, a few hundred bytes each."""
-        kept = self._differences.get((before, after))
+    def _place(self, before: str, after: str, differs: str | None) -> tuple[Tensor, str]:
+        kept = self._places.get((before, after))
         if kept is None:
-            on = difference(self.out / before, self.out / after)
-            self._differences[before, after] = on.shape, zlib.compress(np.packbits(on).tobytes())
-        else:
-            shape, packed = kept
-            bits = np.frombuffer(zlib.decompress(packed), np.uint8)
-            on = np.unpackbits(bits, count=shape[0] * shape[1]).reshape(shape).astype(bool)
-        return torch.from_numpy(on).float()
+            on = difference(self.out / before, self.out / after) if differs is None else unpacked(differs)
+            found, by = self._sharpened(self.out / before, torch.from_numpy(on).float())
+            self._places[before, after] = packed((found >= 0.5).numpy()), by
+            return found, by
+        return torch.from_numpy(unpacked(kept[0])).float(), kept[1]
 
     def _sharpened(self, original: Path, on: Tensor) -> tuple[Tensor, str]:
         """The segmenter's mask of each part that differs, where the two agree; else the difference, grown."""
@@ -126,6 +125,15 @@ class MaskFinder:
 
             self._detector = Grounder.load(resolve(self.settings.detector, "detector"))
         return self._detector
+
+    def _put(self, found: Tensor, before: str, edited: list[str], roomy: bool) -> tuple[str, str]:
+        """(its words, the path of its picture)."""
+        if len(edited) != 1:
+            return BoxSpans().encode(found), self._write(found)
+        name = before, edited[0], roomy
+        if name not in self._written:
+            self._written[name] = BoxSpans().encode(found), self._write(found)
+        return self._written[name]
 
     def _write(self, mask: Tensor) -> str:
         file = BytesIO()

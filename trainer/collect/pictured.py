@@ -31,8 +31,8 @@ Copies = dict[str, dict[str, Any]]
 
 class Pictured:
     """dropped: questions and answers that are no rows, each with its reason. clusters: of near originals,
-    group -> its cluster's name. drawn: what a maker was sent and what it cost. engine: None works in this
-    process."""
+    group -> its cluster's name. differs: where each pair of paths does, as far as that was looked at. drawn:
+    what a maker was sent and what it cost. engine: None works in this process."""
 
     def __init__(
         self, recipe: Recipe, questions: Sequence[Question], out: Path, engine: RayEngine | None = None
@@ -41,6 +41,7 @@ class Pictured:
         self.work = out / "work"
         self.dropped: list[dict[str, Any]] = []
         self.clusters: dict[str, str] = {}
+        self.differs: dict[tuple[str, str], str] = {}
         self.drawn: dict[str, Any] = {}
 
     def usable(self, copies: Copies) -> list[Question]:
@@ -132,8 +133,10 @@ class Pictured:
                  if len(paths) == 2 and len(paths[0]) == len(paths[1]) == 1}  # fmt: skip
         work = [(key_of(*each), each) for each in sorted(set(pairs.values()))]
         stage = self._stage("pairs", work, comparing, str(self.out))
-        found = {name: pair_problem(stage[key_of(*each)]) for name, each in pairs.items()}
-        return {name: ("pair", reason) for name, reason in found.items() if reason}
+        found = {each: stage[key] for key, each in work}
+        self.differs = {each: result["where"] for each, result in found.items() if "where" in result}
+        problems = {name: pair_problem(found[each]) for name, each in pairs.items()}
+        return {name: ("pair", reason) for name, reason in problems.items() if reason}
 
     def _of_one_split(self, questions: Sequence[Question], copies: Copies) -> list[Question]:
         """Those whose references are in the split of their original: near originals may have moved one."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
+from evlm.files.safe_paths import Inside
 from evlm.records import Row, row_data, row_problems
 
 from .plan import Question
@@ -56,13 +56,14 @@ def row_of(
     question: Question,
     task: dict[str, Any],
     result: dict[str, Any],
-    out: Path,
+    out: Inside,
     cluster: str,
     mask: dict[str, Any],
     judged: dict[str, float],
 ) -> tuple[dict[str, Any], list[str]]:
-    """(the row, what is wrong with it). Its label is true until it is rated. cluster: whose split it is
-    in, which may be several groups. mask: what `MaskFinder.find` gave. judged: what `verdict` gave."""
+    """(the row, what is wrong with it). Its label is true until it is rated. out: the dataset's folder.
+    cluster: whose split it is in, which may be several groups. mask: what `MaskFinder.find` gave. judged:
+    what `verdict` gave."""
     item, trace = question.item, result["trace"]
     own = (item.source, item.license)
     lent = sorted({(each.source, each.license) for each in question.lenders} - {own})

@@ -24,8 +24,12 @@ _MOST = 256  # results between writes
 
 def key_of(*parts: Any) -> str:
     """A hash of what a result is made of: JSON values, whatever the order of their keys."""
-    text = json.dumps(parts, sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return key_of_texts(json.dumps(each, sort_keys=True, allow_nan=False) for each in parts)
+
+
+def key_of_texts(parts: Iterable[str]) -> str:
+    """The same, of what was written as JSON before."""
+    return hashlib.sha256(f"[{', '.join(parts)}]".encode()).hexdigest()[:32]
 
 
 class Stage:

@@ -3,6 +3,7 @@ faults, never twice for the same, and not beyond what may be spent."""
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 from collections.abc import Callable
@@ -11,21 +12,22 @@ from typing import Any
 
 from evlm.errors import AnswerError, Cancelled, ConfigError, EndpointError, RecordError, UnreachableError
 from evlm.reason.messages import Chat
+from evlm.reason.openai_form import Encoded, Messages, openai_messages
 from evlm.reason.reasoner import Sampling
-from evlm.reason.remote import Completion, RemoteReasoner, openai_messages
+from evlm.reason.remote import Completion, RemoteReasoner
 
 from .answers import Answers, Kept
 from .batch import Batches, Waiting
 from .local import LocalTeacher
 from .pace import Pace
 from .services import Judge, Service
-from .stages import key_of
+from .stages import key_of_texts
 from .web import passing
 
 _REFUSES = (400, 413, 422)  # what may speak of one question alone
 _REFUSALS = 8  # in a row
 _LONGEST = 60.0  # seconds of one pause
-Messages = list[dict[str, Any]]  # in OpenAI's form
+_PICTURES = 64 << 20  # characters of pictures that are kept for the next questions about them
 _PATIENCE = 300.0  # seconds that a server may ask for; more is for people to wait
 
 
@@ -216,6 +218,7 @@ class Asked(Sending):
             )
         super().__init__(service, answers, lambda *asked: self.model.complete(*asked), called)
         self.batches = batches
+        self._pictures = Encoded(_PICTURES)
         if batches is not None:
             batches.read(answers, self._cost)
             sums = answers.sums()
@@ -240,11 +243,12 @@ class Asked(Sending):
     def _question(self, chat: Chat, sample: int) -> tuple[str, Sampling, Messages]:
         """(what its answer is kept by, how it is asked, what is sent)."""
         sampling = Sampling(self.service.max_tokens, self.service.temperature, self.service.top_p, sample)
-        messages = openai_messages(chat, self.service.max_pixels)
+        messages = openai_messages(chat, self.service.max_pixels, self._pictures)
         asked: list[Any] = [self.service.endpoint, self.service.model]
         if isinstance(self.model, LocalTeacher) and not self.model.traces:
             asked.append("free")  # what a judge said in a trace's form is no answer
-        return key_of(*asked, messages, [*vars(sampling).values()][:4]), sampling, messages
+        written = [json.dumps(each) for each in (*asked, [*vars(sampling).values()][:4])]
+        return key_of_texts([*written[:-1], messages.text, written[-1]]), sampling, messages
 
 
 class BatchAsked(Asked):

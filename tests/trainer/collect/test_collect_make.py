@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -120,6 +122,36 @@ def test_killed_as_a_real_process_it_goes_on_to_the_same_bytes(tmp_path: Path) -
         make(path)
         assert kills == 3 and len(teacher.asked) <= whole.served + 4 * kills
     assert rows(tmp_path) == rows(tmp_path, "whole")
+
+
+def test_an_answer_is_kept_by_what_was_asked_in_all_versions(tmp_path: Path) -> None:
+    """Another key would have everything paid for again."""
+    with teaching() as teacher:
+        make(recipe(tmp_path, teacher))
+    store = sqlite3.connect(tmp_path / "out/work/answers.sqlite")
+    for body in teacher.asked:
+        sampling = [body[name] for name in ("max_tokens", "temperature", "top_p", "seed")]
+        asked = json.dumps([teacher.url, "scripted", body["messages"], sampling], sort_keys=True)
+        key = hashlib.sha256(asked.encode()).hexdigest()[:32]
+        assert store.execute("SELECT count(*) FROM answer WHERE key = ?", (key,)).fetchone() == (1,)
+    store.close()
+
+
+def test_what_is_asked_about_one_original_is_asked_together_and_rows_are_in_the_plans_order(
+    tmp_path: Path,
+) -> None:
+    with teaching() as teacher:
+        make(recipe(tmp_path, teacher, workers=1, samples=1))
+    asked = [next(part["image_url"]["url"] for part in body["messages"][1]["content"] if "image_url" in part)
+             for body in teacher.asked]  # fmt: skip
+    assert len(asked) > len(set(asked)) > 4
+    assert [each for each, before in zip(asked, ["", *asked], strict=False) if each != before] == list(
+        dict.fromkeys(asked)
+    )
+    order = [json.loads(line)["category"] for line in rows(tmp_path).splitlines()]
+    assert order == sorted(order, key=list(dict.fromkeys(order)).index)
+    keys = [json.loads(line)["key"] for line in (tmp_path / "out/work/teach.jsonl").read_text().splitlines()]
+    assert len(keys) == len(order)
 
 
 def test_nonsense_is_asked_about_once_more_with_the_reason_and_then_dropped(tmp_path: Path) -> None:

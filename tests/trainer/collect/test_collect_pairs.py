@@ -17,9 +17,10 @@ from benchmarks.scripted_teacher import teaching
 from evlm.files.pictures import load_mask
 from evlm.plan.mask_codec import decode_mask, mask_iou
 from trainer.__main__ import main
+from trainer.collect import masks
 from trainer.collect.masks import MaskFinder
 from trainer.collect.near import repeated
-from trainer.collect.pairs import changed_where, compared, lab, pair_problem
+from trainer.collect.pairs import changed_where, compared, lab, packed, pair_problem, unpacked
 from trainer.collect.pictures import Pictures
 from trainer.collect.recipe import Masks
 from trainer.world.rows import Recipe, question_at
@@ -118,6 +119,22 @@ def test_a_mask_is_found_and_sharpens_words_that_mean_its_place_alone(tmp_path: 
     assert finder.find({**asked, "edited": ["white.png"]})["dropped"] == "pair"
     (tmp_path / "broken.png").write_bytes(b"no")
     assert finder.find({**asked, "edited": ["broken.png"]})["dropped"] == "picture"
+
+
+def test_where_a_pair_differs_is_looked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [task(tmp_path, "recolour", number)[0] for number in (3, 4)]
+    kinds = ("transformation", "removal", "transformation")
+    alone = [MaskFinder(tmp_path, Masks(), Pictures(tmp_path, 8)).find({**each, "edit_type": kind})
+             for each in asked for kind in kinds]  # fmt: skip
+    told = []
+    for each in asked:
+        found = compared(tmp_path / each["original"][0], tmp_path / each["edited"][0])
+        told.append({**each, "differs": json.loads(json.dumps(found))["where"]})
+    monkeypatch.setattr(masks, "difference", None)
+    finder = MaskFinder(tmp_path, Masks(), Pictures(tmp_path, 8))
+    assert [finder.find({**each, "edit_type": kind}) for each in told for kind in kinds] == alone
+    on = np.random.default_rng(0).random((7, 13)) < 0.3
+    assert (unpacked(packed(on)) == on).all()
 
 
 def test_the_bundled_segmenter_finds_what_a_plan_means_without_a_pair(tmp_path: Path) -> None:
