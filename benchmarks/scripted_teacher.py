@@ -94,7 +94,9 @@ class _Server(ThreadingHTTPServer):
 
 def digest_of(body: dict[str, Any]) -> str:
     """Of a question."""
-    return hashlib.sha256(json.dumps([body["messages"], body.get("seed", 0)]).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([body["messages"], body.get("seed", 0)], sort_keys=True).encode()
+    ).hexdigest()
 
 
 def trace_of(digest: str) -> str:
