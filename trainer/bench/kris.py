@@ -3,10 +3,11 @@
 DATA/CATEGORY/annotation.json, {ID: {ori_img (a name, or a list), gt_img, ins_en, explain_en}}, beside the
 pictures; DATA may also hold them in KRIS_Bench/. A model's pictures are OUT/MODEL/CATEGORY/ID.png.
 
-Arithmetic (metrics_*.py at 2114fec): every number 1 to 5 becomes 25 (n - 1); a group's figure, and the
-overall one, is the mean of all its single numbers and not of means. Knowledge is judged in the social,
-natural and logical groups alone. as_published: the official script looks for "abnormality_correction", the
-folder is "anomaly_correction", so its special question is never asked.
+Arithmetic (metrics_*.py at 2114fec, added up as BAGEL's eval/gen/kris/summarize.py at 056b5fd does): every
+number 1 to 5 becomes 25 (n - 1); a group's figure, and the overall one, is the mean of all its single numbers
+and not of means. Knowledge is judged in the social, natural and logical groups alone. as_published: the
+official script looks for "abnormality_correction", the folder is "anomaly_correction", so its special
+question is never asked.
 """
 
 from __future__ import annotations
