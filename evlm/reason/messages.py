@@ -282,7 +282,9 @@ class _Writer:
             if self.style.parts == PARTS
             else " and ".join(f"<{part}>" for part in self.style.parts)
         )
-        self._text(f"Prompt: {words}\nWrite {asked} now." if full else f" prompt {words}")
+        # The short style says of its parts only which, where they are not all four.
+        some = "" if self.style.parts == PARTS else f" only {' '.join(self.style.parts)}"
+        self._text(f"Prompt: {words}\nWrite {asked} now." if full else f" prompt {words}{some}")
 
     def _image(self, frame: Tensor) -> None:
         full = self.style.explain

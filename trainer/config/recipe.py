@@ -239,7 +239,8 @@ class Config:
     sample_every: between pictures of the answers to sample_rows of them; 0 never. wandb: project of
     Weights & Biases that the curves go to as well. parts: which of a trace are learned and then asked for:
     "own", those that the base was tuned on, all four of one that never was; "unreflected", all but the
-    reflection; "two_step", the thinking and the plan; "direct", the plan alone. The data stay whole."""
+    reflection; "two_step", the thinking and the plan; "direct", the plan alone; "mixed", all of these forms,
+    of each row another one a step, by sft phases, and then all four. The data stay whole."""
 
     phases: tuple[Phase, ...]
     data: tuple[Source, ...]
@@ -255,7 +256,7 @@ class Config:
     sample_every: int = 0
     sample_rows: int = 4
     wandb: str | None = None
-    parts: Literal["own", "full", "unreflected", "two_step", "direct"] = "own"
+    parts: Literal["own", "full", "unreflected", "two_step", "direct", "mixed"] = "own"
     model: ModelConfig = field(default_factory=ModelConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
 
@@ -280,6 +281,8 @@ class Config:
             )
         if self.parts not in ("own", "full"):
             self.check_whole(f"parts {self.parts!r}")
+        if self.parts == "mixed" and any(phase.kind != "sft" for phase in self.phases):
+            raise ConfigError("parts 'mixed' is of sft phases, which teach a base its forms; take one form")
         self._check_group()
         if self.model.adapter and self.lora.use_dora:
             raise ConfigError(

@@ -197,18 +197,19 @@ def one_by_one(reasoner: Any, max_new_tokens: int = 768) -> Answerer:
 
 
 def load(
-    base: str, adapter: str | Path | None = None, max_new_tokens: int = 768
+    base: str, adapter: str | Path | None = None, max_new_tokens: int = 768, style: str | None = None
 ) -> tuple[Answerer, Callable[[str], int], tuple[str, ...]]:
     """A model's answerer, its token counter, and the parts that it writes: batched for Qwen2-VL, one by one
     for the other families.
 
     base: "bundled", a name that `python -m evlm models` lists, or a folder; adapter: a LoRA file or folder.
-    Raises ModelError, CheckpointError.
+    style: "short-direct" and the like, of a model that knows several; None is its own. Raises ModelError,
+    CheckpointError.
     """
     from evlm.models.zoo import resolve
     from evlm.reason.backbone import load_backbone
 
-    backbone = load_backbone(resolve(base, "reasoner"), adapter)
+    backbone = load_backbone(resolve(base, "reasoner"), adapter, style=style)
     answer, count = _answerer(backbone, max_new_tokens), token_counter(backbone.processor)
     return answer, count, backbone.request_style.parts
 

@@ -95,7 +95,9 @@ class Learner:
 
 def style_of(config: Config, own: PromptStyle) -> PromptStyle:
     """How the run puts a request, and which parts it has of an answer. own: the base model's."""
-    return own if config.parts == "own" else tuned_on(own, config.parts)
+    if config.parts == "own":
+        return own
+    return tuned_on(own, "full" if config.parts == "mixed" else config.parts)
 
 
 def load_learner(config: Config, ranks: Ranks | None = None) -> Learner:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,9 +14,9 @@ import torch
 from torch import Tensor
 
 from evlm.errors import RecordError, TraceError
-from evlm.plan.form import PARTS, parse_exact, render
+from evlm.plan.form import LEARNED, PARTS, parse_exact, render
 from evlm.plan.trace import Plan
-from evlm.reason.messages import MAX_FRAMES, Chat, PromptStyle, build_messages
+from evlm.reason.messages import MAX_FRAMES, Chat, PromptStyle, build_messages, tuned_on
 from evlm.records import Row
 
 from ..config.recipe import Config, Phase, Source
@@ -83,6 +84,7 @@ def rows_for(
         labelled,
         max_frames=max_frames,
         prompts=prompts,
+        mixed=config.parts == "mixed",
     )
 
 
@@ -97,6 +99,7 @@ def open_rows(
     held: bool = False,
     max_frames: int = MAX_FRAMES,
     prompts: bool = False,
+    mixed: bool = False,
 ) -> Rows:
     """Batches of examples.
 
@@ -109,14 +112,15 @@ def open_rows(
     held: those that are held out of their sources, or the others.
     max_frames: of a video, as the model's evlm.json says.
     prompts: of the world, each question once, with the plan that is right.
+    mixed: each row in any of the forms of LEARNED.
     Raises RecordError.
     """
     if sources[0].world:
-        return WorldRows(sources[0], rows, seed, desired, style, codec, max_frames, prompts)
+        return WorldRows(sources[0], rows, seed, desired, style, codec, max_frames, prompts, mixed)
     folders = folders_of(sources, desired, labelled, held)
     stream = Stream(folders, rows, seed, optional=labelled or held)
     trust = {} if held else trusted(sources, folders, stream)  # what is measured counts alike
-    return DatasetRows(stream, style, codec, max_frames, trust)
+    return DatasetRows(stream, style, codec, max_frames, trust, mixed)
 
 
 def folders_of(
@@ -152,9 +156,10 @@ class WorldRows:
         codec: Any,
         max_frames: int = MAX_FRAMES,
         prompts: bool = False,
+        mixed: bool = False,
     ) -> None:
         self.recipe = Recipe(source.seed, source.split, undesired=UNDESIRED, mix=source.mix)  # type: ignore[arg-type]
-        self.rows, self.seed, self.style, self.codec = rows, seed, style, codec
+        self.rows, self.seed, self.codec, self.styles = rows, seed, codec, forms(style, mixed)
         self.desired, self.lamp, self.max_frames = desired and not prompts, source.lamp, max_frames
         self.prompts = prompts
         self.numbers: Sequence[int] = range(source.rows)
@@ -172,7 +177,7 @@ class WorldRows:
 
     def batch(self, step: int, ranks: Ranks = ALONE) -> list[Example]:
         drawn = self._epochs(step) if self.numbers else self._fresh(step)
-        return [self._example(*each) for each in ranks.part(drawn)]
+        return [self._example(row, question, step) for row, question in ranks.part(drawn)]
 
     def _fresh(self, step: int) -> list[tuple[Row, Question]]:
         rng = random.Random(f"rows {self.seed} {step}")
@@ -191,12 +196,13 @@ class WorldRows:
             drawn.append(_world_row(self.recipe, order[position]))
         return drawn
 
-    def _example(self, row: Row, question: Question) -> Example:
-        chat = build_messages(lit(to_request(question), self.lamp), self.codec, self.style, self.max_frames)
+    def _example(self, row: Row, question: Question, step: int = 0) -> Example:
+        style = form_of(self.styles, step, row.id)
+        chat = build_messages(lit(to_request(question), self.lamp), self.codec, style, self.max_frames)
         region = question.edit.region(self.recipe.size, question.frames)
         mask = None if region is None else torch.from_numpy(region).float()
         truth = plan_of(question.edit, question.frames, self.recipe.size) if self.prompts else None
-        answer = learned(row.completion, self.style.parts)
+        answer = learned(row.completion, style.parts)
         return Example(chat, answer, row.label, mask, row.id, self.trust.get(row.id, 1.0), truth)
 
     def example(self, index: int) -> Example:
@@ -272,19 +278,32 @@ class DatasetRows:
         codec: Any,
         max_frames: int = MAX_FRAMES,
         trust: Mapping[Named, float] | None = None,
+        mixed: bool = False,
     ) -> None:
-        self.stream, self.style, self.codec, self.max_frames = stream, style, codec, max_frames
+        self.stream, self.codec, self.max_frames = stream, codec, max_frames
+        self.styles = forms(style, mixed)
         self.count: int | None = sum(stream.counts)
         self.contents, self.trust = stream.contents, trust or {}
 
     def batch(self, step: int, ranks: Ranks = ALONE) -> list[Example]:
-        return [self.example(each) for each in self.stream.batch(step, ranks.rank, ranks.count)]
+        return [self.example(each, step) for each in self.stream.batch(step, ranks.rank, ranks.count)]
 
-    def example(self, sample: Sample) -> Example:
-        chat = sample.chat(self.style, self.codec, self.max_frames)
-        answer = learned(sample.answer, self.style.parts)
+    def example(self, sample: Sample, step: int = 0) -> Example:
+        style = form_of(self.styles, step, sample.name)
+        chat = sample.chat(style, self.codec, self.max_frames)
+        answer = learned(sample.answer, style.parts)
         trust = self.trust.get((sample.source, sample.name), 1.0)
         return Example(chat, answer, sample.label, sample.mask(), sample.name, trust)
+
+
+def forms(style: PromptStyle, mixed: bool) -> list[PromptStyle]:
+    """Those in which rows are learned."""
+    return [tuned_on(style, parts) for parts in LEARNED] if mixed else [style]
+
+
+def form_of(styles: Sequence[PromptStyle], step: int, name: str) -> PromptStyle:
+    """Which of several a row has in a step; the same for every rank."""
+    return styles[zlib.crc32(f"{step} {name}".encode("utf-8", "surrogatepass")) % len(styles)]
 
 
 def learned(answer: str, parts: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-BASE = "SFT stage"  # the first stage alone
+BASE = "SFT stage"  # the first stage alone; with a comma behind it, in another form
 SAME_STEPS = ("SFT, same steps",)  # as many steps as the dearest arm, not as many tokens
 
 # As the recipe tiny has it; docs/rkto.md says why.
@@ -60,6 +60,7 @@ ARMS: dict[str, dict[str, Any]] = {
         _PAPER, {"alpha": 1.0, "reinforce": "none"}, rewards={"similarity": "none"}, lr=2e-3
     ),
     "RKTO, without R_reflect": _with(_PAPER, {"lambda_ref": 0.0}, lr=2e-3),
+    **{f"{BASE}, {parts}": {"parts": parts} for parts in FEWER},
     **{
         f"{arm}, {parts}": {**settings, "parts": parts}
         for arm, settings in (("SFT", _SFT), ("KTO", _KTO))
@@ -74,6 +75,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "surrogate + REINFORCE": _with(_PAPER, {"reinforce": "mask"}),
     "surrogate + REINFORCE on all": _with(_PAPER, {"reinforce": "all", "baseline": "row"}),
 }
+STAGES = (BASE, *(f"{BASE}, {parts}" for parts in FEWER))
 # For choosing a rate, on questions of another split; of KTO one more, for its best was at the end.
 _GRID = {"SFT": 4, "KTO": 5, "RKTO": 4, "RKTO, the paper's": 4}
 RATES = {
@@ -87,6 +89,7 @@ STUDIES: dict[str, tuple[str, ...]] = {
     "table4": (BASE, "SFT", "SFT, same steps", "KTO", "RKTO", "RKTO, the paper's"),
     "parts": (
         BASE,
+        *(f"{BASE}, {parts}" for parts in FEWER),
         "SFT",
         *(f"SFT, {parts}" for parts in FEWER),
         "KTO",
@@ -95,6 +98,7 @@ STUDIES: dict[str, tuple[str, ...]] = {
     ),
     "table13": (
         BASE,
+        f"{BASE}, two_step",
         "SFT",
         "SFT, two_step",
         "KTO",

@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -22,20 +22,24 @@ from pathlib import Path
 from typing import Any
 
 from evlm.errors import ConfigError, TrainingError
+from evlm.models.zoo import resolve
+from evlm.plan.form import PARTS
 
 from ..config.arguments import check_folder, check_whole
 from ..config.recipe import RECIPES, Config, completed
 from ..config.settings import build, override, read_yaml
 from ..evaluation.accuracy import evaluate, load
-from ..evaluation.questions import world_questions
+from ..evaluation.questions import Question, world_questions
 from ..learner.state import States
 from ..report.events import LOG, json_line, read_history
 from ..report.progress import Log
-from .arms import ARMS, BASE, SAME_STEPS, STUDIES
+from .arms import ARMS, SAME_STEPS, STAGES, STUDIES
 from .figure import figures
+from .forms import ASKED, STEPS, forms_base, known_forms, model_of, needed
+from .forms import page as forms_page
 from .page import page
 from .regimes import RATES, REGIMES
-from .results import RESULT, measured, read
+from .results import RESULT, read, step_seconds
 
 PROBE = 2  # steps of which an arm's price is taken
 
@@ -81,6 +85,13 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="of the dearest arm, the others' follow from it (40); in a regime, at most of each (200)",
     )
+    parser.add_argument(
+        "--base-steps",
+        type=int,
+        default=STEPS,
+        help="of the stage before all others, where arms answer in fewer parts: all weights learn every form "
+        f"({STEPS}; 0: the arms begin from model.base)",
+    )
     parser.add_argument("--questions", type=int, default=500, help="held-out questions a run is asked (500)")
     parser.add_argument(
         "--split",
@@ -99,7 +110,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     only.add_argument("--patience", type=int, default=4, help="of them without a better one (4)")
     only.add_argument("--prompts", type=int, default=353, help="sampled and rated, in a round (353)")
     only.add_argument("--samples", type=int, default=2, help="rated of each prompt (2)")
-    only.add_argument("--runs", default="runs/trials", help="where runs lie by their hash (runs/trials)")
+    parser.add_argument("--runs", default="runs/trials", help="where runs lie by their hash (runs/trials)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -107,6 +118,7 @@ def run(args: argparse.Namespace) -> int:
     args.steps = args.steps if args.steps is not None else (200 if args.study in REGIMES else 40)
     for name, most in (("seeds", 1000), ("steps", 10**6), ("questions", 10**6), ("jobs", 4096)):
         check_whole(f"--{name}", getattr(args, name), 1, most)
+    check_whole("--base-steps", args.base_steps, 0, 10**6)
     for name in ("eval_every", "eval_rows", "patience", "prompts", "samples"):
         check_whole(f"--{name.replace('_', '-')}", getattr(args, name), 1, 10**6)
     out = Path(args.out or f"runs/study-{args.study}")
@@ -117,10 +129,19 @@ def run(args: argparse.Namespace) -> int:
         _config(recipe, arm, 1, 0, str(out))
     check_folder("--out", out)
     out.mkdir(parents=True, exist_ok=True)
+    before = ""
+    if args.base_steps and needed(STUDIES[args.study]):
+        from ..run.loop import Stopped
+
+        try:
+            recipe, before = _with_base(args, recipe)
+        except Stopped as stopped:
+            print(stopped, flush=True)
+            return 130
     prices = _prices(out / "prices.json", STUDIES[args.study], recipe, args.jobs)
     budget = max(prices.values()) * args.steps
     split = args.split or ("validation" if args.study == "rates" else "test")
-    lamp = float((recipe.get("data") or [{}])[0].get("lamp", 0.0))
+    lamp = _lamp(recipe)
     jobs = []
     for arm in STUDIES[args.study]:
         steps = args.steps if arm in SAME_STEPS else round(budget / prices[arm]) if arm in prices else 0
@@ -139,7 +160,7 @@ def run(args: argparse.Namespace) -> int:
         for number, text in enumerate(pool.map(_run, waiting), 1):
             print(f"{number} of {len(waiting)}: {text}", flush=True)
     results = [read(job.result) for job in jobs]
-    text = page(args.study, results, budget, recipe)
+    text = page(args.study, results, budget, recipe) + before
     by_arm: dict[str, list[Path]] = defaultdict(list)
     for job in jobs:
         by_arm[job.arm].append(Path(job.folder) / "log.jsonl")
@@ -147,6 +168,23 @@ def run(args: argparse.Namespace) -> int:
     (out / "results.md").write_text(text, encoding="utf-8")
     print(text)
     return 0
+
+
+def _with_base(args: argparse.Namespace, recipe: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """(the recipe on a base that knows every form, what is said of that base)."""
+    store, lamp = Path(args.runs).resolve(), _lamp(recipe)
+    check_folder("--runs", store)
+    trial = forms_base(recipe, args.base_steps, store)
+    found = known_forms(trial, lamp)
+    text = forms_page(found, args.base_steps, ASKED)
+    print(text, flush=True)
+    kept = dict(recipe.get("model", {}))
+    kept.pop("adapter", None)  # it is merged there
+    return {**recipe, "model": {**kept, "base": str(model_of(trial))}}, f"\n{text}"
+
+
+def _lamp(recipe: Mapping[str, Any]) -> float:
+    return float((recipe.get("data") or [{}])[0].get("lamp", 0.0))
 
 
 def _regime(args: argparse.Namespace, recipe: dict[str, Any], out: Path) -> int:
@@ -198,8 +236,6 @@ def _run(job: Job) -> str:
         log.close()
     # Of all its pieces, where it was stopped: steps that were done again count once.
     tokens = float(sum(event["tokens"] for event in read_history(folder).steps if event["stage"] == 1))
-    second = config.phases[1] if job.arm != BASE else None
-    weighed = second.rkto.lambda_ref if second and second.rkto.reflection_as == "loss" else 0.0
     state = States(folder / "state", json.loads(config.identity), complete=completed).newest()
     trained, cpu = state.progress.cpu_seconds if state else 0.0, time.process_time()
     answer, count, parts = load(config.model.base, adapter)
@@ -210,7 +246,8 @@ def _run(job: Job) -> str:
         "outcomes": [asdict(each) for each in outcomes],
         "tokens": tokens,
         "cpu_seconds": trained + time.process_time() - cpu,
-        **measured(folder, weighed),
+        "step_seconds": step_seconds(folder),
+        "reflection": _reflection(config, adapter, questions) if tuple(parts) == PARTS else None,
     }
     fresh = job.result.with_suffix(".tmp")
     fresh.write_text(json.dumps(value), encoding="utf-8")
@@ -219,12 +256,24 @@ def _run(job: Job) -> str:
     return f"{job.arm}, seed {job.seed}: exact {exact:.3f}"
 
 
+def _reflection(config: Config, adapter: Path, questions: Sequence[Question]) -> float | None:
+    """R_reflect on the questions, after `cpu_seconds` is counted."""
+    from evlm.reason.backbone import load_backbone
+
+    from ..evaluation.accuracy import as_learner
+    from .reflection import reflection_of
+
+    return reflection_of(
+        as_learner(load_backbone(resolve(config.model.base, "reasoner"), adapter)), questions
+    )
+
+
 def _prices(path: Path, arms: tuple[str, ...], recipe: dict[str, Any], jobs: int) -> dict[str, float]:
     """Tokens forwarded in a step of each arm's second stage, by running a few of them."""
     known: dict[str, float] = read(path) if path.is_file() else {}
     if not all(isinstance(price, (int, float)) and price > 0 for price in known.values()):
         raise ConfigError(f"{path}: expected numbers of tokens above 0; delete it, and it is measured again")
-    wanted = [arm for arm in arms if arm not in (BASE, *SAME_STEPS) and arm not in known]
+    wanted = [arm for arm in arms if arm not in (*STAGES, *SAME_STEPS) and arm not in known]
     with _pool(min(jobs, len(wanted))) as pool:
         for arm, price in zip(wanted, pool.map(_price, wanted, [recipe] * len(wanted)), strict=True):
             known[arm] = price
@@ -258,10 +307,10 @@ def _config(recipe: dict[str, Any], arm: str, steps: int, seed: int, folder: str
     if len(whole.phases) != 2 or not whole.data[0].world:
         raise ConfigError("a study needs two phases, the first one for all arms, and the world as its data")
     first, second = recipe["phases"]
-    changes = {} if arm == BASE else dict(ARMS[arm])
+    changes = dict(ARMS.get(arm, {}))
     data = [_merged(recipe["data"][0], changes.pop("data", {})), *recipe["data"][1:]]
     parts = changes.pop("parts", recipe.get("parts", "own"))
-    phases = [] if arm == BASE else [{**_merged(second, changes), "steps": steps}]
+    phases = [] if arm in STAGES else [{**_merged(second, changes), "steps": steps}]
     values = {**recipe, "phases": [first, *phases], "data": data, "parts": parts, "seed": seed, "out": folder}
     return build(Config, {**values, "log_every": 1})
 

@@ -62,8 +62,8 @@ def page(study: str, results: Sequence[Result], budget: float | None, recipe: Ma
         "language model in the second stage, by policy, reference, sampling and embedding together; they, "
         "steps and CPU seconds are means over the seeds; "
         "mended: of the traces whose intermediate was wrong, how many end right; spoilt: of those whose "
-        "intermediate was right, how many end wrong; R_reflect: Eq. 11, in the last quarter of the steps, "
-        "where the loss has it; s a step: of the second stage. "
+        "intermediate was right, how many end wrong; R_reflect: Eq. 11 of these questions' right traces, "
+        "teacher-forced; s a step: of the second stage. "
         + (
             "CPU seconds: of the arm's steps, without what is measured in between and its search for a rate."
             if budget is None

@@ -13,7 +13,6 @@ from ..evaluation.accuracy import Outcome
 from ..report.events import read_history
 
 RESULT = "result.json"  # in a run's folder
-_LAST = 4  # one in so many steps, the last ones, of which R_reflect is the mean
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -50,16 +49,10 @@ def outcomes_of(result: Any) -> list[Outcome]:
         raise ConfigError(f"a study's result holds other outcomes than this version's ({error})") from None
 
 
-def measured(run: Path, lambda_ref: float) -> dict[str, float | None]:
-    """Of a run's second stage: "step_seconds", and "reflection", the mean R_reflect (Eq. 11) of its last
-    steps; None where it has none. lambda_ref: of that stage, where the reflection is a loss, else 0."""
+def step_seconds(run: Path) -> float | None:
+    """Of a run's second stage; None where it has none."""
     steps = [event for event in read_history(run).steps if event.get("stage") == 1]
-    if not steps:
-        return {"step_seconds": None, "reflection": None}
-    last = steps[-max(1, len(steps) // _LAST) :]
-    losses = [each["loss_reflection"] for each in last if each.get("loss_reflection") is not None]
-    reflection = 1 - mean(losses) / lambda_ref if losses and lambda_ref else None
-    return {"step_seconds": steps[-1].get("seconds"), "reflection": reflection}
+    return steps[-1].get("seconds") if steps else None
 
 
 def mean(values: Sequence[float]) -> float:

@@ -19,7 +19,7 @@ from trainer.protocol.recipe import Axis
 from trainer.protocol.table import Table, csv_text, html, latex, markdown
 from trainer.statistics import agreement
 from trainer.study.arms import ARMS, BASE, STUDIES
-from trainer.study.results import measured
+from trainer.study.results import step_seconds
 
 N = 8
 
@@ -117,16 +117,12 @@ def test_a_folder_that_is_no_study_is_said(tmp_path: Path) -> None:
 
 
 def test_what_a_run_says_of_its_steps(tmp_path: Path) -> None:
-    """R_reflect of the last quarter, from the loss's term lambda (1 - R)."""
     events = [{"event": "start"}, {"event": "step", "stage": 0, "step": 1, "seconds": 9.0}]
-    events += [
-        {"event": "step", "stage": 1, "step": 2 + n, "seconds": 1.0 + n, "loss_reflection": 0.2 * (1 - r)}
-        for n, r in enumerate((0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.5, 0.7))
-    ]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(each) + "\n" for each in events))
-    found = measured(tmp_path, 0.2)
-    assert found == {"step_seconds": 8.0, "reflection": pytest.approx(0.6)}
-    assert measured(tmp_path, 0.0)["reflection"] is None
+    assert step_seconds(tmp_path) is None
+    events += [{"event": "step", "stage": 1, "step": 2 + n, "seconds": 1.0 + n} for n in range(8)]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(each) + "\n" for each in events))
+    assert step_seconds(tmp_path) == 8.0
 
 
 def test_fleiss_and_equal_pairs_are_those_of_the_counts() -> None:

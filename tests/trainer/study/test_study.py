@@ -16,7 +16,7 @@ from trainer.config.recipe import RECIPES, Config
 from trainer.config.settings import read_yaml
 from trainer.evaluation.accuracy import Outcome
 from trainer.learner.state import Progress, States
-from trainer.study.arms import ARMS, BASE, STUDIES
+from trainer.study.arms import ARMS, BASE, STAGES, STUDIES
 from trainer.study.cli import Job, _config, _run
 from trainer.study.figure import figure, figures
 from trainer.study.page import page
@@ -63,7 +63,7 @@ def test_every_arm_is_a_recipe(arm: str) -> None:
     recipe = read_yaml(RECIPES / "tiny.yaml")
     config = _config(recipe, arm, 7, 2, "somewhere")
     assert config.seed == 2 and config.out == "somewhere"
-    assert [phase.steps for phase in config.phases] == ([40] if arm == BASE else [40, 7])
+    assert [phase.steps for phase in config.phases] == ([40] if arm in STAGES else [40, 7])
     assert len(config.phases) == 1 or config.phases[1].kind == ARMS[arm]["kind"]
 
 

@@ -105,6 +105,8 @@ def test_the_first_version_of_the_paper() -> None:
         "sft", "kto", 0.2, 1.0, 1.0,
     )  # fmt: skip
     assert load_config("paper-v1", ["parts=direct"]).parts == "direct"
-    assert set(get_args(get_type_hints(Config)["parts"])) == {"own", *LEARNED}
+    assert set(get_args(get_type_hints(Config)["parts"])) == {"own", "mixed", *LEARNED}
     with pytest.raises(ConfigError, match="an rkto phase weighs whole traces"):
         load_config("paper", ["parts=two_step"])
+    with pytest.raises(ConfigError, match="parts 'mixed' is of sft phases"):
+        load_config("paper-v1", ["parts=mixed"])
