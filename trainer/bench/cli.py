@@ -76,8 +76,9 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         "--clip",
         type=Path,
         metavar="FOLDER",
-        help="pairs: a CLIP on this disk, for the score of edited picture and caption",
+        help="pairs, reasonedit: a CLIP on this disk, for what it says of pictures and captions",
     )
+    parser.add_argument("--dino", type=Path, metavar="FOLDER", help="pairs: a DINO on this disk, likewise")
     parser.add_argument("--generate-only", action="store_true", help="the pictures alone")
     parser.add_argument("--judge-only", action="store_true", help="no pictures; those must be there")
     parser.add_argument("--limit", type=int, metavar="N", help="N items, stratified, drawn by --seed")
@@ -101,10 +102,16 @@ def run(options: argparse.Namespace) -> int:
     bench: Any = bench_of(options.bench, options.as_published, options.world is not None)
     if options.clip is not None:
         if not hasattr(bench, "clip"):
-            raise ConfigError(f"--clip: {bench.name} has no CLIP score; pairs has")
+            raise ConfigError(f"--clip: {bench.name} has no CLIP score; pairs and reasonedit have")
         from .clip_score import ClipScore
 
         bench.clip = ClipScore(options.clip)
+    if options.dino is not None:
+        if not hasattr(bench, "dino"):
+            raise ConfigError(f"--dino: {bench.name} has no DINO score; pairs has")
+        from .clip_score import DinoScore
+
+        bench.dino = DinoScore(options.dino)
     items = bench.items(data, options.out / WORK / "originals")
     items = chosen(items, options.limit, options.seed)
     models = _models(options, bench)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from evlm.files.pictures import load_picture, opened
 
 from ..evaluation.graded import Ask
 from .base import PICTURES, Answers, Figure, Item, inside_of
+
+if TYPE_CHECKING:
+    from .clip_score import ClipScore, DinoScore
 
 FOLDERS = {
     "1-Left-Right": "Left_Right_text.txt",
@@ -43,14 +46,17 @@ SAMPLES = 5  # answers to that, of which the share of yes counts
 
 class Pairs:
     """L1 and L2 between the edited picture and the right one, in shares of the range, at the right one's
-    size. clip: measures picture and caption, where a line has one. With a judge: Ins-Align (of SmartEdit,
-    where people say it) and MLLM score (of EditWorld, whose words are not published; these are ours)."""
+    size. clip: CLIP-I, of the edited picture and the right one; where a line has a caption of what is right,
+    the CLIP score of the edited one and that, and where it has one of the original too, CLIP-dir. dino: of
+    the edited picture and the right one. With a judge: Ins-Align (of SmartEdit, where people say it) and MLLM
+    score (of EditWorld, whose words are not published; these are ours)."""
 
     name = "pairs"
 
     def __init__(self, as_published: bool = False) -> None:
         self.as_published = as_published
-        self.clip: Callable[[Path, str], float] | None = None
+        self.clip: ClipScore | None = None
+        self.dino: DinoScore | None = None
         self.judged = False  # until a judge has answered
 
     def items(self, folder: Path, work: Path) -> list[Item]:
@@ -75,7 +81,11 @@ class Pairs:
                     str(data.get("scenario") or data.get("edit_type") or "all"),
                     (inside_of(folder, shown),),
                     prompt,
-                    {"right": inside_of(folder, right), "caption": _caption(data)},
+                    {
+                        "right": inside_of(folder, right),
+                        "caption": _caption(data, AFTER),
+                        "was": _caption(data, BEFORE),
+                    },
                 )
             )
         if not found:
@@ -99,8 +109,15 @@ class Pairs:
         made = resized(load_picture(edited), right.shape[1:3])
         apart = (made[..., :3] - right[..., :3]).double()
         found = {"l1": float(apart.abs().mean()), "l2": float((apart**2).mean())}
-        if self.clip is not None and item.more["caption"]:
-            found["clip"] = self.clip(edited, item.more["caption"])
+        now, was = item.more["caption"], item.more["was"]
+        if self.clip is not None:
+            found["clip_i"] = self.clip.alike(edited, item.more["right"])
+            if now:
+                found["clip"] = self.clip(edited, now)
+            if now and was:
+                found["clip_dir"] = self.clip.direction(item.originals[0], edited, was, now)
+        if self.dino is not None:
+            found["dino"] = self.dino.alike(edited, item.more["right"])
         return found
 
     def score(self, item: Item, answers: Answers) -> dict[str, float]:
@@ -112,7 +129,12 @@ class Pairs:
     def figures(self, items: Sequence[Item]) -> list[Figure]:
         kinds = list(dict.fromkeys(item.stratum for item in items))
         columns = [("L1", "l1"), ("L2", "l2")]
-        columns += [("CLIP score", "clip")] * (self.clip is not None)
+        if self.clip is not None:
+            captions = [each.more["caption"] for each in items]
+            both = [now and each.more["was"] for now, each in zip(captions, items, strict=True)]
+            columns += [("CLIP score", "clip")] * any(captions) + [("CLIP-I", "clip_i")]
+            columns += [("CLIP-dir", "clip_dir")] * any(both)
+        columns += [("DINO", "dino")] * (self.dino is not None)
         columns += [("Ins-Align", "aligned"), ("MLLM score", "follows")] * self.judged
         found = [Figure(title, value, places=4) for title, value in columns]
         by_kind = [each for each in columns if each[0] != "L2"] if len(kinds) > 1 else []
@@ -122,9 +144,13 @@ class Pairs:
         return found
 
 
-def _caption(data: dict[str, Any]) -> str:
-    """What the edited picture should show, in words, under the names that sets have for it."""
-    said = (data.get(name) for name in ("caption", "target_caption", "edited_caption"))
+AFTER = ("caption", "target_caption", "edited_caption", "output_caption")
+BEFORE = ("source_caption", "original_caption", "input_caption")
+
+
+def _caption(data: dict[str, Any], names: Sequence[str]) -> str:
+    """What a picture shows or should show, in words, under the names that sets have for it."""
+    said = (data.get(name) for name in names)
     return next((each.strip() for each in said if isinstance(each, str) and each.strip()), "")
 
 
@@ -132,14 +158,15 @@ class ReasonEdit:
     """PSNR, SSIM and MSE of what lies outside the mask, against the original, at 256 pixels a side, as its
     script has them (test/metrics_evaluation.py at a65f126: pictures by bicubic, the mask by nearest pixels
     and in shares); of all folders but the last, "understanding", and of that, "reasoning". Whether a judge
-    says that the edit is the one that was asked for (Ins-align, which people give there). As published equal
-    pictures have an endless PSNR and not 100. LPIPS and CLIP scores need networks that are not here, and are
-    left out."""
+    says that the edit is the one that was asked for (Ins-align, which people give there). clip: of the mask's
+    box of the edited picture and the line's words, 0 to 100. As published equal pictures have an endless PSNR
+    and not 100. LPIPS needs a network that is not here, and is left out."""
 
     name = "reasonedit"
 
     def __init__(self, as_published: bool = False) -> None:
         self.as_published = as_published
+        self.clip: ClipScore | None = None
 
     def items(self, folder: Path, work: Path) -> list[Item]:
         found = []
@@ -196,7 +223,11 @@ class ReasonEdit:
         if item.more["mask"] is None:
             return {}
         before, after = (_squared(each, "RGB") for each in (item.originals[0], edited))
-        found = background(before, after, _squared(item.more["mask"], "L")[..., 0])
+        mask = _squared(item.more["mask"], "L")[..., 0]
+        found = background(before, after, mask)
+        words = item.more["caption"]
+        if self.clip is not None and words and (box := _box(mask)):
+            found["clip"] = 100 * max(0.0, self.clip.of(_small(edited, "RGB").crop(box), words))
         return found if found["mse"] or not self.as_published else {**found, "psnr": math.inf}
 
     def score(self, item: Item, answers: Answers) -> dict[str, float]:
@@ -205,6 +236,10 @@ class ReasonEdit:
             found["aligned"] *= 100
         return found
 
+    @property
+    def _columns(self) -> tuple[tuple[str, int], ...]:
+        return (("PSNR", 2), ("SSIM", 4), ("MSE", 5), *((("CLIP", 2),) * (self.clip is not None)))
+
     def figures(self, items: Sequence[Item]) -> list[Figure]:
         return [
             Figure("Ins-align", "aligned", places=1),
@@ -212,19 +247,31 @@ class ReasonEdit:
                 Figure(f"{title}, {kind}", title.lower(), strata, places=places)
                 for kind, strata in (("understanding", (*FOLDERS,)[:-1]), ("reasoning", (*FOLDERS,)[-1:]))
                 if any(item.stratum in strata for item in items)
-                for title, places in (("PSNR", 2), ("SSIM", 4), ("MSE", 5))
+                for title, places in self._columns
             ),
         ]
 
 
 def _squared(file: Path, mode: str) -> Tensor:
     """A picture or a mask as double [SIDE, SIDE, C] in 0..1, made as small by Pillow as there."""
+    return torch.from_numpy(np.array(_small(file, mode), dtype=np.float64)).view(SIDE, SIDE, -1) / 255
+
+
+def _small(file: Path, mode: str) -> Any:
     from PIL import Image
 
     how = Image.Resampling.BICUBIC if mode == "RGB" else Image.Resampling.NEAREST
     with opened(file) as image:
-        small = image.convert(mode).resize((SIDE, SIDE), resample=how)
-    return torch.from_numpy(np.array(small, dtype=np.float64)).view(SIDE, SIDE, -1) / 255
+        return image.convert(mode).resize((SIDE, SIDE), resample=how)
+
+
+def _box(mask: Tensor) -> tuple[int, int, int, int] | None:
+    """Left, top, right, bottom of what the mask [H, W] covers, as the script cuts: without the last row and
+    column. None where nothing is left."""
+    y, x = np.nonzero(mask.numpy())
+    if not len(x) or x.min() == x.max() or y.min() == y.max():
+        return None
+    return int(x.min()), int(y.min()), int(x.max()), int(y.max())
 
 
 def background(before: Tensor, after: Tensor, mask: Tensor) -> dict[str, float]:

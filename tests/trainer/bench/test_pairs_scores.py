@@ -14,7 +14,9 @@ from bench_servers import Local, judging
 from PIL import Image
 
 from trainer.__main__ import main
-from trainer.bench.clip_score import ClipScore
+from trainer.bench.base import Item
+from trainer.bench.clip_score import ClipScore, DinoScore
+from trainer.bench.pixels import Pairs, ReasonEdit
 from trainer.bundle.tokens import clip_tokenizer
 
 SCENARIOS = ("physical", "story", "physical", "story")
@@ -90,6 +92,74 @@ def test_the_score_is_clips_own_cosine(clip: Path, pairs: Path) -> None:
     assert ClipScore(clip)(pairs / "red.png", "red thing") == pytest.approx(
         float(out.logits_per_image[0, 0]) / scale, abs=1e-5
     )
+
+
+@pytest.fixture(scope="module")
+def dino(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from transformers import ViTConfig, ViTImageProcessor, ViTModel
+
+    folder = tmp_path_factory.mktemp("dino")
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    ViTModel(ViTConfig(**small, image_size=32, patch_size=8)).save_pretrained(folder)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+def test_two_pictures_and_how_they_changed(clip: Path, dino: Path, pairs: Path) -> None:
+    from transformers import CLIPModel, CLIPProcessor, ViTImageProcessor, ViTModel
+
+    model, processor = CLIPModel.from_pretrained(clip), CLIPProcessor.from_pretrained(clip)
+    red, blue = (Image.open(pairs / f"{name}.png") for name in ("red", "blue"))
+    given = processor(text=["red thing", "blue thing"], images=[red, blue], return_tensors="pt", padding=True)
+    with torch.no_grad():
+        out = model(**given)
+        seen = ViTModel.from_pretrained(dino)(
+            **ViTImageProcessor.from_pretrained(dino)(images=[red, blue], return_tensors="pt")
+        ).last_hidden_state[:, 0]
+    cosine = torch.nn.functional.cosine_similarity
+    moved, said = (each[0] - each[1] for each in (out.image_embeds, out.text_embeds))
+    score, one, two = ClipScore(clip), pairs / "red.png", pairs / "blue.png"
+    assert score.alike(one, two) == pytest.approx(float(cosine(*out.image_embeds, dim=0)), abs=1e-5)
+    expected = float(cosine(moved, said, dim=0))
+    assert score.direction(two, one, "blue thing", "red thing") == pytest.approx(expected, abs=1e-3)
+    assert score.direction(one, one, "blue thing", "red thing") == 0
+    assert DinoScore(dino).alike(one, two) == pytest.approx(float(cosine(*seen, dim=0)), abs=1e-5)
+    assert DinoScore(dino).alike(one, one) == pytest.approx(1, abs=1e-6)
+
+
+def test_pairs_of_a_set_with_both_captions(clip: Path, dino: Path, pairs: Path) -> None:
+    """Under Emu Edit's names. The other lines have one caption, or none."""
+    lines = [json.loads(line) for line in (pairs / "pairs.jsonl").read_text().splitlines()]
+    lines[2] |= {"input_caption": "blue thing", "output_caption": "red thing"}
+    (pairs / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    bench = Pairs()
+    items = bench.items(pairs, pairs)
+    assert not {"CLIP-I", "CLIP-dir", "DINO"} & {figure.title for figure in bench.figures(items)}
+    bench.clip, bench.dino = ClipScore(clip), DinoScore(dino)
+    assert {"CLIP score", "CLIP-I", "CLIP-dir", "DINO"} <= {each.title for each in bench.figures(items)}
+    found = [bench.measure(item, pairs / "red.png") for item in items]
+    assert [sorted({"clip", "clip_dir"} & set(each)) for each in found] == [
+        ["clip"], ["clip"], ["clip", "clip_dir"], [],
+    ]  # fmt: skip
+    assert all(each["clip_i"] == pytest.approx(1, abs=1e-5) == each["dino"] for each in found)
+
+
+def test_reasonedits_score_is_of_the_masks_box(clip: Path, tmp_path: Path) -> None:
+    """Cut as its script cuts, without the last row and column, from the picture at 256."""
+    mask, edited = np.zeros((64, 64), np.uint8), np.full((64, 64, 3), 90, np.uint8)
+    mask[8:24, 16:40], edited[8:24, 16:40] = 255, (220, 20, 20)
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    Image.fromarray(edited).save(tmp_path / "edited.png")
+    bench = ReasonEdit()
+    more = {"mask": tmp_path / "mask.png", "caption": "red thing"}
+    item = Item("1-Left-Right/1", "1-Left-Right", (tmp_path / "edited.png",), "x", more)
+    assert "clip" not in bench.measure(item, tmp_path / "edited.png")
+    bench.clip = ClipScore(clip)
+    small = Image.fromarray(edited).resize((256, 256), Image.Resampling.BICUBIC).crop((64, 32, 159, 95))
+    expected = 100 * max(0.0, bench.clip.of(small, "red thing"))
+    assert bench.measure(item, tmp_path / "edited.png")["clip"] == pytest.approx(expected, abs=1e-4)
+    assert "CLIP, understanding" in [figure.title for figure in bench.figures([item])]
 
 
 def test_scores_by_scenario(clip: Path, pairs: Path, judge: Local, tmp_path: Path) -> None:
