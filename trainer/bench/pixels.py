@@ -225,7 +225,7 @@ class ReasonEdit:
         before, after = (_squared(each, "RGB") for each in (item.originals[0], edited))
         mask = _squared(item.more["mask"], "L")[..., 0]
         found = background(before, after, mask)
-        words = item.more["caption"]
+        words = item.more.get("caption")
         if self.clip is not None and words and (box := _box(mask)):
             found["clip"] = 100 * max(0.0, self.clip.of(_small(edited, "RGB").crop(box), words))
         return found if found["mse"] or not self.as_published else {**found, "psnr": math.inf}
