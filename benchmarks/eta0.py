@@ -1,18 +1,19 @@
 """Exact eta0 over shared prompts against naive pairs, in one run, interleaved.
 
-    python -m benchmarks.eta0 [--rows 8 16] [--words 0 450] [--processes 5] [--rounds 3] [--width 160]
+    python -m benchmarks.eta0 [--shape real] [--rows 8 16] [--words 0 450] [--processes 3] [--rounds 3]
 
-A tiny Qwen2-VL with a policy and a reference adapter and questions of the world. Everyone scores the whole
-table of log rho(y_j | x_i), whose diagonal a step needs as well, under both adapters. Ours is what a step of
-the trainer does: "shared" begins with nothing and computes each picture once; "cached" finds the reference's
-log-probabilities on disk and the pictures' features in memory, as from the second epoch on. The peers compute
-each cell as a full row of pictures, prompt and response under PEFT's own modules: one row at a time through
-the model's own forward ("naive"), and in padded batches ("batched"); they too give only the response to the
-head. CPU time of this process, so that a busy machine does not count; what each way finds is compared before
-anything is timed. One process may be slower than the next by a fifth (where its memory happens to lie), so
-there are several fresh ones, and the median of their ratios counts. What can be saved depends on the shape:
-without the prompts there remain all B^2 responses. --words lengthens the prompts (450: five times a response,
-as 1,500 to 300).
+A tiny Qwen2-VL (`trl_world.SHAPES`) with a policy and a reference adapter, and questions of the world.
+Everyone scores the whole table of log rho(y_j | x_i), whose diagonal a step needs as well, under both
+adapters. Ours is what a step of the trainer does: "shared" begins with nothing and computes each picture
+once; "cached" finds the reference's log-probabilities on disk and the pictures' features in memory, as from
+the second epoch on. The peers compute each cell as a full row of prompt and response by the model's own
+layers under PEFT's modules: "batched", the peer of the bars, 16 rows of about one length at a time without
+their padding, each picture once; "naive" (with --naive) one row with its pictures at a time. They too give
+only the response to the head. CPU time of this process, so that a busy machine does not count; what each way
+finds is compared before anything is timed. One process may be slower than the next by a fifth (where its
+memory happens to lie), so there are several fresh ones, and the median of their ratios counts. What can be
+saved depends on the rows: without the prompts there remain all B^2 responses. --words lengthens the prompts
+(450: five times a response, as 1,500 to 300).
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +36,9 @@ from torch import Tensor
 
 from evlm.plan.trace import render
 from evlm.reason.messages import SHORT, build_messages
-from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
+from trainer.bundle.tiny_qwen import make_processor, make_tokenizer
 from trainer.estimators.eta0 import Eta0Config, score_pairs
+from trainer.model import lean
 from trainer.model.batch import Batch, Collator
 from trainer.model.forward import Features
 from trainer.model.logprobs import base_of, sequence_logps
@@ -45,59 +48,65 @@ from trainer.world.questions import ask
 from trainer.world.rows import to_request
 from trainer.world.traces import write_trace
 
-BARS = {"cached": 5.0, "shared": 2.5}
+from .trl_world import MODULES, SHAPES
+
+BARS = {"cached": 3.0, "shared": 2.0}
 EQUAL = 1e-5
-WAYS = ("cached", "shared", "naive", "batched")
+WAYS = ("cached", "shared", "batched")
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def main(given: argparse.Namespace) -> int:
     print(
-        f"width {given.width}, CPU seconds of one thread, medians of {given.processes} processes of "
+        f"shape {given.shape!r}, CPU seconds of one thread, medians of {given.processes} processes of "
         f"{given.rounds} rounds"
     )
-    kept = [shape(given, count, extra) for extra in given.words for count in given.rows]
+    kept = [rows(given, count, extra) for extra in given.words for count in given.rows]
     return int(not all(kept))
 
 
-def shape(given: argparse.Namespace, count: int, words: int) -> bool:
-    """One shape in several processes; whether it is equal and within its bars."""
-    flags = ["--rounds", str(given.rounds), "--width", str(given.width)]
+def rows(given: argparse.Namespace, count: int, words: int) -> bool:
+    """So many rows, in several processes; whether it is equal and within its bars."""
+    flags = ["--rounds", str(given.rounds), "--shape", given.shape, *(["--naive"] if given.naive else [])]
     asked = [sys.executable, "-m", "benchmarks.eta0", "--child", str(count), str(words), *flags]
     found = []
     for _ in range(given.processes):
         done = subprocess.run(asked, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
         found.append(json.loads(done.stdout.splitlines()[-1]))
-    seconds = {name: statistics.median(each["seconds"][name] for each in found) for name in WAYS}
+    seconds = {
+        name: statistics.median(each["seconds"][name] for each in found) for name in found[0]["seconds"]
+    }
     print(f"B {count}: {found[0]['shape']};  " + "  ".join(f"{n} {s:.2f} s" for n, s in seconds.items()))
     kept = True
     for name, bar in BARS.items():
         said = []
-        for peer in ("naive", "batched"):
+        for peer in (each for each in seconds if each not in BARS):
             ratios = sorted(each["seconds"][peer] / each["seconds"][name] for each in found)
             ratio = statistics.median(ratios)
             said.append(f"{ratio:.2f}x less than {peer} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
-            kept = kept and (peer != "naive" or ratio >= bar)
-        print(f"  {name}: {', '.join(said)}; bar {bar}x less than naive")
+            kept = kept and (peer != "batched" or ratio >= bar)
+        print(f"  {name}: {', '.join(said)}; bar {bar}x less than batched")
     apart, steeper = (max(each[name] for each in found) for name in ("apart", "steeper"))
     print(
-        f"  greatest difference of a pair's log-ratio from naive, of its log-probability: {apart:.1e}; of "
-        f"packed gradients {steeper:.1e} (bar {EQUAL})",
+        f"  greatest difference of a pair's log-ratio, of its log-probability: {apart:.1e}; of gradients "
+        f"{steeper:.1e} (bar {EQUAL})",
         flush=True,
     )
     return kept and max(apart, steeper) <= EQUAL
 
 
-def child(count: int, words: int, rounds: int, width: int) -> int:
-    """One shape in this process, as a line of JSON."""
+def child(count: int, words: int, rounds: int, shape: str, naive: bool) -> int:
+    """So many rows in this process, as a line of JSON."""
     torch.set_num_threads(1)
     tokenizer = make_tokenizer()
-    collate, model = Collator(make_processor(tokenizer)), with_adapters(tokenizer, width)
-    print(json.dumps(measure(model, collate, count, words, rounds)))
+    collate, model = Collator(make_processor(tokenizer)), with_adapters(SHAPES[shape].model(tokenizer))
+    print(json.dumps(measure(model, collate, count, words, rounds, naive)))
     return 0
 
 
-def measure(model: Any, collate: Collator, count: int, words: int, rounds: int) -> dict[str, Any]:
+def measure(
+    model: Any, collate: Collator, count: int, words: int, rounds: int, naive: bool
+) -> dict[str, Any]:
     """The shape in words; median seconds of each way; how far they are apart."""
     batch = world_batch(collate, count, words)
     prompts, responses = split(batch)
@@ -111,16 +120,23 @@ def measure(model: Any, collate: Collator, count: int, words: int, rounds: int) 
             seen, _ = split(features(batch))
             return score_pairs(model, reference, seen, responses, Eta0Config()).mismatched
 
+        def batched() -> Tensor:
+            seen, _ = split(Features(base_of(model))(batch))
+            with models_own_layers():
+                return in_batches(model, seen, texts, owner)[off]
+
         ways: dict[str, Callable[[], Tensor]] = {
             "cached": lambda: shared(cached, features),
             "shared": lambda: shared(plain, Features(base_of(model))),
-            "naive": lambda: one_at_a_time(model, prompts, texts, owner)[off],
-            "batched": lambda: in_batches(model, prompts, texts, owner)[off],
+            "batched": batched,
         }
+        if naive:
+            ways["naive"] = lambda: one_at_a_time(model, prompts, texts, owner)[off]
         found = {name: work() for name, work in ways.items()}  # warms up as well
         with torch.no_grad():
-            size = sequence_logps(model, prompts, texts, owner, "naive").abs()[off]
-        unlike = {name: float(((each - found["naive"]) / size).abs().max()) for name, each in found.items()}
+            size = sequence_logps(model, prompts, texts, owner).abs()[off]
+        oracle = found["naive" if naive else "batched"]
+        unlike = {name: float(((each - oracle) / size).abs().max()) for name, each in found.items()}
         steeper = gradients(model, prompts, responses)
         spent: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(rounds):
@@ -162,6 +178,16 @@ def in_batches(model: Any, prompts: Prompts, texts: list[Tensor], owner: list[in
             return ours - score()
 
 
+@contextmanager
+def models_own_layers() -> Iterator[None]:
+    """Everything by the model's own layers, under PEFT's modules."""
+    before, lean.usable = lean.usable, lambda core: False
+    try:
+        yield
+    finally:
+        lean.usable = before
+
+
 def gradients(model: Any, prompts: Prompts, responses: list[Tensor], samples: int = 3) -> float:
     """Relative difference of the policy's gradient, packed rows of a response and `samples` others behind it
     against one row at a time."""
@@ -189,14 +215,14 @@ def world_batch(collate: Collator, rows: int, extra: int) -> Batch:
     return collate(chats, [render(write_trace(rng, q)) for q in questions])
 
 
-def with_adapters(tokenizer: Any, width: int) -> Any:
+def with_adapters(base: Any, rank: int = 16) -> Any:
+    """A policy and a reference, both away from the base."""
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(0)
-    lora = LoraConfig(
-        r=8, lora_alpha=16, target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "down_proj"]
+    model = get_peft_model(
+        base.eval(), lora := LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=MODULES)
     )
-    model = get_peft_model(make_model(tokenizer, width=width).eval(), lora)
     model.add_adapter("reference", lora)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -207,13 +233,14 @@ def with_adapters(tokenizer: Any, width: int) -> Any:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="exact eta0 against naive pairs")
+    parser.add_argument("--shape", choices=SHAPES, default="real")
     parser.add_argument("--rows", type=int, nargs="+", default=[8, 16])
     parser.add_argument("--words", type=int, nargs="+", default=[0, 450], help="added to each prompt")
-    parser.add_argument("--processes", type=int, default=5)
+    parser.add_argument("--processes", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--width", type=int, default=160)
+    parser.add_argument("--naive", action="store_true", help="one row at a time as well")
     parser.add_argument("--child", type=int, nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
-        raise SystemExit(child(given.child[0], given.child[1], given.rounds, given.width))
+        raise SystemExit(child(given.child[0], given.child[1], given.rounds, given.shape, given.naive))
     raise SystemExit(main(given))

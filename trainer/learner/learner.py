@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,13 +22,17 @@ from evlm.request import Request
 from ..config.recipe import Config, Phase
 from ..model.batch import Batch, Collator
 from ..model.forward import Features
+from ..model.lean import usable
 from ..model.logprobs import How, base_of
 from ..model.packing import checkpoint_layers, is_checkpointed
+from ..model.prompts import Prompts
 from ..model.ranks import Ranks
 from ..model.shards import Shards, supported
 from ..model.skeleton import base_folder
 from .adapter import REFERENCE, lora_targets, unfreeze
 from .rows import Example, Rows, rows_for
+
+TOKENS = 512  # learned from at once on a CPU
 
 
 @dataclass
@@ -71,6 +76,22 @@ class Learner:
     def merge(self) -> int:
         """Patches a side that become one token."""
         return int(base_of(self.model).config.vision_config.spatial_merge_size)
+
+    def together(
+        self, prompts: Prompts, responses: Sequence[Tensor], rows: int | None = None
+    ) -> list[list[int]]:
+        """Which rows are learned from at once, in parts that change no gradient. rows: at most so many.
+
+        On a CPU, where more tokens at once are no faster, so few that what is kept of them for the backward
+        pass stays small."""
+        lengths = [n + len(r) for n, r in zip(prompts.lengths.tolist(), responses, strict=True)]
+        most = TOKENS if usable(base_of(self.model).model.language_model) else sum(lengths)
+        parts: list[list[int]] = []
+        for row, length in enumerate(lengths):
+            if not parts or len(parts[-1]) == rows or sum(lengths[n] for n in parts[-1]) + length > most:
+                parts.append([])
+            parts[-1].append(row)
+        return parts
 
     @property
     def how(self) -> How:

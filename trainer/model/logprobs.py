@@ -8,6 +8,9 @@ A response is scored behind a prompt: log rho(y_j | x_i). There are three ways t
 - `cached`: each prompt once, its keys and values shared by all responses behind it. For eta0, and for
   training on many responses a prompt; gradient checkpointing would drop what is shared, and is refused.
 
+Where layers of our own can stand in for the model's (`lean.usable`: float32 on a CPU), the last two are one
+and the same way there.
+
 Positions are explicit everywhere, and every response's M-RoPE positions start at its prompt's end: the
 model's own rope_deltas are module state that goes stale. Only states that predict a response's token reach
 the head.
@@ -27,10 +30,12 @@ from torch import Tensor
 from evlm.errors import EVLMError
 from evlm.reason.transformers_compat import cache_name
 
+from . import lean
 from .attention_mask import additive_mask, block_mask
 from .batch import Batch
 from .forward import Embedded, embed_inputs
 from .packing import row_states
+from .pieces import Segment
 from .prompts import Prompts
 from .token_count import count_fed
 from .token_logprobs import token_logps
@@ -82,6 +87,8 @@ def response_states(
     base, responses = base_of(model), [response.cpu() for response in responses]
     if how == "naive":
         return _naive_states(base, prompts, responses, owner)
+    if lean.usable(base.model.language_model):
+        return _lean_states(base, prompts, responses, owner)
     if base.config.get_text_config()._attn_implementation not in ("eager", "sdpa"):
         raise EVLMError(
             f"attention {base.config.get_text_config()._attn_implementation!r} takes no block-diagonal mask; "
@@ -133,6 +140,49 @@ def _pictures(base: Any, batch: Batch, videos: Tensor) -> dict[str, Tensor]:
             arguments[pixels] = batch.pixels[patches == kind].to(base.device)
             arguments[grids] = batch.grids[is_video == kind].to(base.device)
     return arguments
+
+
+# --- by layers of our own ---
+
+
+def _lean_states(base: Any, prompts: Prompts, responses: Sequence[Tensor], owner: Sequence[int]) -> Tensor:
+    """All prompts in one row, each with its responses behind it: one alone goes on in its prompt's segment,
+    several have one each."""
+    behind: dict[int, list[int]] = defaultdict(list)
+    for n, row in enumerate(owner):
+        behind[row].append(n)
+    rows = sorted(behind)
+    prompts = prompts.take(rows)
+    order = [n for row in rows for n in behind[row]]
+    # A response's last token predicts nothing that is asked for, and is not fed.
+    fed = [len(responses[n]) - 1 for n in order]
+    ids = torch.cat([responses[n][:-1] for n in order]).to(base.device)
+    answers = iter(base.get_input_embeddings()(ids).split(fed))
+    embedded, its_positions = embed_prompts(base, prompts.batch).tokens, prompts.batch.position_ids
+    tokens, positions, segments, places = [], [], [], {}
+    at = found = 0  # tokens of the row, states that come back
+    for local, (row, length) in enumerate(zip(rows, prompts.lengths.tolist(), strict=True)):
+        tokens.append(embedded[local, :length])
+        positions.append(its_positions[:, local, :length])
+        prompt = Segment(at, at + length, None, at + length - 1)
+        segments.append(prompt)
+        at, last = at + length, found
+        found += 1
+        for n in behind[row]:
+            answer = next(answers)
+            tokens.append(answer)
+            positions.append((prompts.starts[local] + torch.arange(len(answer))).expand(3, -1))
+            places[n] = torch.tensor([last, *range(found, found + len(answer))])
+            if len(behind[row]) == 1:
+                segments[-1] = Segment(prompt.start, at + len(answer), None, prompt.wanted)
+            elif len(answer):
+                segments.append(Segment(at, at + len(answer), prompt, at))
+            at, found = at + len(answer), found + len(answer)
+    count_fed(at)
+    states = lean.last_states(
+        base.model.language_model, torch.cat(tokens), torch.cat(positions, 1).to(base.device), segments
+    )
+    return states[torch.cat([places[n] for n in range(len(responses))]).to(base.device)]
 
 
 # --- one row a prompt ---

@@ -10,6 +10,15 @@ from torch import Tensor
 from ..model.token_logprobs import token_logps
 
 
+def answer_loss(
+    states: Tensor, tokens: Tensor, head: Any, chunk: int | None = None, weights: Tensor | None = None
+) -> Tensor:
+    """Summed negative log-likelihood in nats of tokens int64 [N] under the states that predict them [N,
+    width]; []. weights: float [N], of each token; 1 where None."""
+    logps = token_logps(states, tokens, head, chunk)
+    return -(logps if weights is None else logps * weights).sum()
+
+
 def sft_loss(
     hidden: Tensor, labels: Tensor, head: Any, chunk: int | None = None, weights: Tensor | None = None
 ) -> tuple[Tensor, int]:
@@ -22,7 +31,5 @@ def sft_loss(
     targets = labels[:, 1:]
     wanted = targets != -100
     states, tokens = hidden[:, :-1][wanted], targets[wanted]
-    logps = token_logps(states, tokens, head, chunk)
-    if weights is not None:
-        logps = logps * weights[:, 1:][wanted]
-    return -logps.sum(), len(tokens)
+    of_tokens = None if weights is None else weights[:, 1:][wanted]
+    return answer_loss(states, tokens, head, chunk, of_tokens), len(tokens)

@@ -44,8 +44,8 @@ def kto_step(
     total = int(ranks.total(len(examples), learner.device))
     trust = torch.tensor([example.weight for example in examples], device=seen.policy.device)
     loss, ratios = 0.0, []
-    for rows in torch.arange(len(examples)).split(phase.micro_batch or len(examples)):
-        index = rows.tolist()
+    for index in learner.together(prompts, responses, phase.micro_batch):
+        rows = torch.tensor(index)
         some = [responses[i] for i in index]
         policy = sequence_logps(model, prompts.take(index), some, range(len(index)), "packed")
         part, parts = kto_loss(

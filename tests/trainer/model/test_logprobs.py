@@ -15,7 +15,7 @@ from evlm.errors import EVLMError
 from evlm.reason.messages import SHORT, build_messages
 from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
 from trainer.estimators.eta0 import Eta0Config, pair_indices, score_pairs
-from trainer.model import logprobs
+from trainer.model import lean, logprobs
 from trainer.model.batch import Batch, Collator
 from trainer.model.forward import hidden_states
 from trainer.model.logprobs import response_states, sequence_logps
@@ -113,6 +113,7 @@ def test_shared_prompts_equal_one_row_at_a_time_and_so_do_the_gradients(tiny, at
     prompts, responses = split(batch)
     texts, owner = every_pair(responses)
     weights = torch.linspace(-1, 2, len(texts))
+    monkeypatch.setattr(lean, "usable", lambda core: False)  # what other devices and types take
     monkeypatch.setattr(logprobs, "_PROMPT_TOKENS", 300)
     monkeypatch.setitem(logprobs._FED, "cpu", 40)
 

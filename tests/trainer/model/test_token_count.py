@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from trainer.config.recipe import load_config
 from trainer.estimators.rewards import embed
 from trainer.learner.learner import load_learner
+from trainer.model import lean
 from trainer.model.logprobs import sequence_logps
 from trainer.model.merged_lora import merged
 from trainer.model.prompts import split
@@ -33,6 +35,13 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return inner(self, *args, **more)
 
     monkeypatch.setattr(Qwen2VLTextModel, "forward", forward)
+    ours = lean.last_states
+
+    def last_states(core: Any, embeds: Tensor, *args: Any) -> Tensor:
+        sizes.append(len(embeds))
+        return ours(core, embeds, *args)
+
+    monkeypatch.setattr(lean, "last_states", last_states)
     return sizes
 
 
