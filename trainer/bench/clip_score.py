@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from evlm.errors import ConfigError
-from evlm.files.pictures import load_picture, to_pil
+
+from ..collect.clip import Clip, shown
 
 
 class ClipScore:
@@ -17,17 +18,7 @@ class ClipScore:
     at the model's length. Raises ConfigError where the folder holds no CLIP."""
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
-        from transformers import CLIPModel, CLIPProcessor
-
-        try:
-            self.model: Any = CLIPModel.from_pretrained(folder, local_files_only=True)
-            self.processor: Any = CLIPProcessor.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"--clip {folder}: no CLIP with its processor ({error!s:.120}); expected a folder as of "
-                "openai/clip-vit-large-patch14"
-            ) from None
-        self.model.eval().to(device)
+        self.clip = Clip(folder, "--clip", device)
 
     def __call__(self, picture: Path, caption: str) -> float:
         """Of a picture and what it should show. Raises PictureError."""
@@ -35,31 +26,17 @@ class ClipScore:
 
     def of(self, picture: Any, caption: str) -> float:
         """Likewise of one that is open."""
-        return _cosine(self._seen(picture), self._said(caption))
+        return float(self.clip.seen(picture) @ self.clip.said(caption))
 
     def alike(self, one: Path, other: Path) -> float:
         """CLIP-I, of two pictures. Raises PictureError."""
-        return _cosine(self._seen(shown(one)), self._seen(shown(other)))
+        return float(self.clip.picture(one) @ self.clip.picture(other))
 
     def direction(self, before: Path, after: Path, was: str, now: str) -> float:
         """CLIP-dir: whether the pictures changed as their captions did; 0 where either did not. Raises
         PictureError."""
-        moved = self._seen(shown(after)) - self._seen(shown(before))
-        return _cosine(moved, self._said(now) - self._said(was))
-
-    @torch.no_grad()
-    def _seen(self, picture: Any) -> Tensor:
-        given = self.processor.image_processor(images=[picture], return_tensors="pt").to(self.model.device)
-        pooled = self.model.vision_model(**given).pooler_output
-        return _unit(self.model.visual_projection(pooled))
-
-    @torch.no_grad()
-    def _said(self, caption: str) -> Tensor:
-        length = self.model.config.text_config.max_position_embeddings
-        given = self.processor.tokenizer(
-            [caption], return_tensors="pt", truncation=True, max_length=length
-        ).to(self.model.device)
-        return _unit(self.model.text_projection(self.model.text_model(**given).pooler_output))
+        moved = self.clip.picture(after) - self.clip.picture(before)
+        return _cosine(moved[None], (self.clip.said(now) - self.clip.said(was))[None])
 
 
 class DinoScore:
@@ -87,15 +64,6 @@ class DinoScore:
         given = self.processor(images=[picture], return_tensors="pt").to(self.model.device)
         seen: Tensor = self.model(**given).last_hidden_state[:, 0]
         return seen
-
-
-def shown(picture: Path) -> Any:
-    """A picture's first frame, as Pillow has it. Raises PictureError."""
-    return to_pil(load_picture(picture)[0, ..., :3])
-
-
-def _unit(values: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(values, dim=-1)
 
 
 def _cosine(one: Tensor, other: Tensor) -> float:

@@ -10,6 +10,7 @@ from .plan import Planned, by_category
 from .quota import TYPES, categories, edit_types
 from .recipe import Recipe
 from .services import titles
+from .similar import similar_line
 
 NEEDS = {
     "image": "originals with a picture of the same stem in references/ or edited/",
@@ -42,6 +43,9 @@ def shown(recipe: Recipe, planned: Planned) -> str:
         f"{len(planned.questions):,} of {recipe.rows:,} questions"
         + (f"; {total:,} are missing" if total else ", none is missing")
     )
+    limits = recipe.filters
+    if limits.clip:
+        lines.append(similar_line(limits.clip, limits.clip_lowest, planned.questions))
     cost = cost_line(recipe, planned.questions)
     judges = [
         judge_line(recipe, judge, planned.questions, title)

@@ -237,7 +237,8 @@ class _Making(Pictured):
         lines, folder = [], Inside(self.out)
         for question, task, result, mask, said in taught:
             cluster = self.clusters[question.item.group]
-            data, problems = row_of(self.recipe, question, task, result, folder, cluster, mask, said)
+            alike = self.similar.get(question.item.original.id)
+            data, problems = row_of(self.recipe, question, task, result, folder, cluster, mask, said, alike)
             if problems:
                 self._drop(question, "schema", "; ".join(problems)[:400])
             else:

@@ -20,7 +20,8 @@ from .pictures import Pictures, stamp
 from .plan import Question
 from .ray import RayEngine
 from .recipe import Recipe
-from .sources.item import Media, Order
+from .similar import Pair, Similar, captions, lowest
+from .sources.item import Item, Media, Order
 from .split import split_of
 from .stages import Result, Stage, key_of
 from .work import comparing, cores, hashing
@@ -31,8 +32,9 @@ Copies = dict[str, dict[str, Any]]
 
 class Pictured:
     """dropped: questions and answers that are no rows, each with its reason. clusters: of near originals,
-    group -> its cluster's name. differs: where each pair of paths does, as far as that was looked at. drawn:
-    what a maker was sent and what it cost. engine: None works in this process."""
+    group -> its cluster's name. differs: where each pair of paths does, as far as that was looked at.
+    similar: what CLIP measured, by the original's id. drawn: what a maker was sent and what it cost. engine:
+    None works in this process."""
 
     def __init__(
         self, recipe: Recipe, questions: Sequence[Question], out: Path, engine: RayEngine | None = None
@@ -42,6 +44,7 @@ class Pictured:
         self.dropped: list[dict[str, Any]] = []
         self.clusters: dict[str, str] = {}
         self.differs: dict[tuple[str, str], str] = {}
+        self.similar: dict[str, Result] = {}
         self.drawn: dict[str, Any] = {}
 
     def usable(self, copies: Copies) -> list[Question]:
@@ -102,6 +105,8 @@ class Pictured:
             hashes = self._hashes(path[0] for name in kept for path in shown[name])
             near = repeated([[hashes[path[0]] for path in shown[name]] for name in kept])
             bad |= {kept[j]: ("duplicate", f"nearly the same as {kept[i]}") for j, i in near.items()}
+        kept_items = {q.item.original.id: q.item for q in whole if q.item.original.id not in bad}
+        bad |= self._unlike(kept_items, shown)
         for question in whole:
             if question.item.original.id in bad:
                 self._drop(question, *bad[question.item.original.id])
@@ -137,6 +142,27 @@ class Pictured:
         self.differs = {each: result["where"] for each, result in found.items() if "where" in result}
         problems = {name: pair_problem(found[each]) for name, each in pairs.items()}
         return {name: ("pair", reason) for name, reason in problems.items() if reason}
+
+    def _unlike(
+        self, items: dict[str, Item], shown: dict[str, list[list[str]]]
+    ) -> dict[str, tuple[str, str]]:
+        """{original's id: (filter, reason)} of pairs that CLIP finds least of what they should be."""
+        limits = self.recipe.filters
+        if not limits.clip:
+            return {}
+        similar = Similar(Path(limits.clip), self.out)
+        pairs = {}
+        for name, item in items.items():
+            before, *after = shown[name]
+            if after and len(before) == len(after[0]) == 1:
+                pairs[name] = Pair(before[0], after[0][0], captions(item))
+        work = [(similar.key(pair), pair) for pair in pairs.values()]
+        stage = Stage(self.work / "similar.jsonl")
+        with bar("similar", len(work)) as report:
+            stage.run(work, similar, report=report)
+        self.similar = {name: stage[similar.key(pair)] for name, pair in pairs.items()}
+        found = lowest(self.similar, limits.clip_lowest)
+        return {name: ("similar", reason) for name, reason in found.items()}
 
     def _of_one_split(self, questions: Sequence[Question], copies: Copies) -> list[Question]:
         """Those whose references are in the split of their original: near originals may have moved one."""

@@ -95,8 +95,10 @@ class Source:
 class Filters:
     """Limits of an answer: words of the reflection and of the instruction, and how often an edit type may say
     the same instruction. pairs: whether before and after must differ, and show one picture. duplicates:
-    whether a pair (or an original alone) that is nearly the same as one before is left out. judged_least:
-    what the judges must give on average, of 1 to 5, to each of their questions. safe: "module:function" that
+    whether a pair (or an original alone) that is nearly the same as one before is left out. clip: folder of a
+    CLIP model of this machine, by which pairs are measured (`similar`); clip_lowest: the share of them that
+    is left out by each measure. judged_least: what the judges must give on average, of 1 to 5, to each of
+    their questions. safe: "module:function" that
     gets the pictures (paths) and texts of each question before they are sent anywhere, and gives a reason not
     to, or None; safe_version: another word asks it again."""
 
@@ -106,6 +108,8 @@ class Filters:
     same_instruction: int = 20
     pairs: bool = True
     duplicates: bool = True
+    clip: str = ""
+    clip_lowest: float = 0.05
     judged_least: float = 3.0
     safe: str = ""
     safe_version: str = ""
@@ -113,6 +117,8 @@ class Filters:
     def __post_init__(self) -> None:
         if not 1 <= self.judged_least <= 5:
             raise ConfigError(f"judged_least {self.judged_least!r:.40}: expected 1 to 5")
+        if not 0 <= self.clip_lowest < 1:
+            raise ConfigError(f"clip_lowest {self.clip_lowest!r:.40}: expected 0 to 1, a share of the pairs")
         for name, value in vars(self).items():
             if type(value) is int:
                 between(name, value, 1, 10**6)

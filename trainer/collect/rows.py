@@ -60,10 +60,11 @@ def row_of(
     cluster: str,
     mask: dict[str, Any],
     judged: dict[str, float],
+    similar: dict[str, float] | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """(the row, what is wrong with it). Its label is true until it is rated. out: the dataset's folder.
     cluster: whose split it is in, which may be several groups. mask: what `MaskFinder.find` gave. judged:
-    what `verdict` gave."""
+    what `verdict` gave. similar: what `Similar` measured."""
     item, trace = question.item, result["trace"]
     own = (item.source, item.license)
     lent = sorted({(each.source, each.license) for each in question.lenders} - {own})
@@ -82,6 +83,7 @@ def row_of(
         "mask_by": mask["by"],
         **({"mask_said": trace["mask_text"]} if "mask_text" in mask else {}),
         **({"judged": judged} if judged else {}),
+        **({"similar": similar} if similar else {}),
         **_made(recipe, item),
         **({"known_instruction": item.instruction} if item.instruction else {}),
         **({"scenario": item.extra["scenario"]} if "scenario" in item.extra else {}),

@@ -12,33 +12,19 @@ import pytest
 import torch
 from bench_servers import Local, judging
 from PIL import Image
+from tiny_clip import save_clip
 
 from trainer.__main__ import main
 from trainer.bench.base import Item
 from trainer.bench.clip_score import ClipScore, DinoScore
 from trainer.bench.pixels import Pairs, ReasonEdit
-from trainer.bundle.tokens import clip_tokenizer
 
 SCENARIOS = ("physical", "story", "physical", "story")
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
-
-    folder = tmp_path_factory.mktemp("clip")
-    tokenizer = clip_tokenizer({"red", "blue", "thing"}, 16, pad="<|endoftext|>")
-    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    text = {**small, **ends, "vocab_size": len(tokenizer), "max_position_embeddings": 16}
-    config = CLIPConfig(
-        text_config=text, vision_config={**small, "image_size": 32, "patch_size": 8}, projection_dim=16
-    )
-    torch.manual_seed(0)
-    CLIPModel(config).save_pretrained(folder)
-    sizes = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
-    CLIPProcessor(CLIPImageProcessor(**sizes), tokenizer).save_pretrained(folder)
-    return folder
+    return save_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture
