@@ -14,6 +14,7 @@ from evlm.records import Row
 
 from ..config.settings import build, read_yaml
 from ..data.files import OnProblem, read
+from .card_figures import TYPES, WORDS, draw, examples, lengths, mended, words_of_references
 from .cost import ledger
 from .judging import QUESTIONS
 from .make import RECIPE
@@ -34,6 +35,7 @@ def write_card(folder: Path, out: Path, on_problem: OnProblem) -> int:
         rows = [row for _, row in read(folder, on_problem, check_files=False)]
         text = card(folder, rows)
         write_atomically(out, lambda file: file.write(text.encode()))
+        draw(out.parent, rows)
     except OSError as error:
         raise RecordError(f"{out}: cannot be written ({error.strerror or error})") from None
     return len(rows)
@@ -50,12 +52,14 @@ def card(folder: Path, rows: list[Row]) -> str:
         _table(("edit type", "rows", "share", "in the paper"), _shares(rows, "edit_type", _types())),
         _table(("split", "rows", "groups of pictures"), _splits(rows)),
         "## Licences",
-        _table(("source", "licence", "rows", "from"), _licences(rows)),
+        _table(("source", "licence", "rows", "from"), licences(rows)),
         _warnings(rows),
         "## How it was made",
         *_made(folder, rows),
         "## Labels",
         _labels(rows),
+        "## What is in it",
+        *_content(rows),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -83,7 +87,8 @@ def _splits(rows: list[Row]) -> Iterable[tuple[str, ...]]:
         yield name, f"{count:,}", f"{len(groups[name]):,}"
 
 
-def _licences(rows: list[Row]) -> Iterable[tuple[str, ...]]:
+def licences(rows: list[Row]) -> Iterable[tuple[str, ...]]:
+    """(source, licence, rows, where it is from) of all pictures, those that other sources lent included."""
     counts: Counter[tuple[str, str, str]] = Counter()
     for row in rows:
         own = (row.source, str(row.meta.get("license") or "unknown"), str(row.meta.get("source_url") or ""))
@@ -94,7 +99,7 @@ def _licences(rows: list[Row]) -> Iterable[tuple[str, ...]]:
 
 
 def _warnings(rows: list[Row]) -> str:
-    known = {licence for _, licence, _, _ in _licences(rows)}
+    known = {licence for _, licence, _, _ in licences(rows)}
     said = []
     if any("-NC" in each.upper() or "NONCOMMERCIAL" in each.upper() for each in known):
         said.append("Some pictures may not be used commercially.")
@@ -157,6 +162,21 @@ def _labels(rows: list[Row]) -> str:
         f"{sum(row.label for row in voted) / len(voted):.1%}, all are of one mind about "
         f"{agreed / len(voted):.1%}. `python -m trainer data stats` gives kappas and alpha."
     )
+
+
+def _content(rows: list[Row]) -> Iterable[str]:
+    if any(words_of_references(rows).values()):
+        yield f"![how many words the text references have]({WORDS})"
+    yield f"![edit types]({TYPES})"
+    yield _table(("part of the trace", "words on average", "at most"), lengths(rows))
+    yield f"In {mended(rows):.1%} of the traces the plan is another than the intermediate was."
+    for title, several in (
+        ("Questions of several references", True),
+        ("A picture or clip with words", False),
+    ):
+        if found := examples(rows, several):
+            yield f"### {title}"
+            yield _table(("row", "references", "instruction"), found)
 
 
 def _recipe(folder: Path) -> Recipe | None:

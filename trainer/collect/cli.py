@@ -1,4 +1,5 @@
-"""`python -m trainer data make RECIPE.yaml [key=value ...]`, `data card FOLDER`."""
+"""`python -m trainer data make RECIPE.yaml [key=value ...]`, `data sources PATH`, `data card FOLDER`,
+`data export FOLDER OUT`."""
 
 from __future__ import annotations
 
@@ -18,11 +19,11 @@ from .make import STAGES, Made, make
 from .plan import first, make_plan
 from .recipe import Recipe, load_recipe
 from .sources.item import Item
-from .sources.kinds import items
+from .sources.kinds import KINDS, items
 
 
 def add_parsers(commands: Any) -> None:
-    """Declares `make` and `card`. commands: what argparse's `add_subparsers` gives."""
+    """Declares `make`, `sources`, `card` and `export`. commands: what argparse's `add_subparsers` gives."""
     text = "make a dataset of reasoned edits from pictures and clips on this disk; run again, it goes on"
     parser: argparse.ArgumentParser = commands.add_parser("make", help=text, description=text)
     parser.add_argument("recipe", type=Path, metavar="RECIPE", help="YAML file (docs/dataset.md)")
@@ -44,12 +45,28 @@ def add_parsers(commands: Any) -> None:
     card: argparse.ArgumentParser = commands.add_parser("card", help=text, description=text)
     card.add_argument("folder", type=Path, metavar="FOLDER", help="dataset folder")
     card.add_argument("--out", type=Path, metavar="FILE", help="default: FOLDER/README.md")
+    text = "say as which kinds of source a folder or table can be read, with its rows, fields and licence"
+    there: argparse.ArgumentParser = commands.add_parser("sources", help=text, description=text)
+    there.add_argument("folder", type=Path, metavar="PATH", help="folder or table")
+    there.add_argument("--kind", choices=("auto", *KINDS), default="auto", help="(default: %(default)s)")
+    text = "write a dataset for others, its pictures inside, with a card and LICENSES.csv"
+    shared: argparse.ArgumentParser = commands.add_parser("export", help=text, description=text)
+    shared.add_argument("folder", type=Path, metavar="FOLDER", help="dataset folder")
+    shared.add_argument("out", type=Path, metavar="OUT", help="folder, not there yet")
+    shared.add_argument(
+        "--to", choices=("hf", "webdataset"), required=True,
+        help="parquet as `datasets` reads it, or tars; `data convert` writes other trainers' formats",
+    )  # fmt: skip
+    shared.add_argument(
+        "--allow", action="store_true", help="also pictures of unknown licences, or that forbid commerce"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """0 where the plan is full, 1 where sources are too few for it or rows were dropped. Raises EVLMError."""
-    if options.data_command == "card":
-        return _card(options)
+    other = {"card": _card, "sources": _sources, "export": _export}.get(options.data_command)
+    if other is not None:
+        return other(options)
     check_whole("--limit", options.limit)
     recipe = load_recipe(options.recipe, options.settings)
     planned = make_plan(recipe, _all_items(recipe))
@@ -89,6 +106,24 @@ def _card(options: argparse.Namespace) -> int:
     out = options.out or options.folder / NAME
     count = write_card(options.folder, out, problems.append)
     print(f"{out}: the card of {count:,} rows; {len(problems):,} bad ones left out")
+    return int(bool(problems))
+
+
+def _sources(options: argparse.Namespace) -> int:
+    from .recognised import lines, recognised
+
+    for line in lines(options.folder, recognised(options.folder, options.kind)):
+        print(line)
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from .export import export
+
+    problems: list[object] = []
+    counts = export(options.folder, options.out, options.to, options.allow, problems.append)
+    splits = ", ".join(f"{count:,} {split}" for split, count in counts.items())
+    print(f"{options.out}: {sum(counts.values()):,} rows ({splits}); {len(problems):,} bad ones left out")
     return int(bool(problems))
 
 

@@ -19,7 +19,7 @@ from .stats import show, stats
 
 # Commands of rooms that stand above this one, named as `trainer/__main__.py` names its own.
 ABOVE = {
-    **dict.fromkeys(("make", "card"), "trainer.collect.cli"),
+    **dict.fromkeys(("make", "sources", "card", "export"), "trainer.collect.cli"),
     **dict.fromkeys(("rate", "raters", "rated", "study"), "trainer.raters.cli"),
     "demo": "trainer.demo.cli",
 }

@@ -196,7 +196,7 @@ def _list_lines(file: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _parquet_lines(file: Path, moved: Callable[[float], object]) -> Iterator[tuple[int, Any]]:
-    _, parquet = _pyarrow()
+    _, parquet = parquet_tools()
     import pyarrow
 
     line = 0
@@ -239,7 +239,7 @@ def _json_writer(part: Path, columns: dict[str, str]) -> Iterator[Callable[[dict
 
 @contextmanager
 def _parquet_writer(part: Path, columns: dict[str, str]) -> Iterator[Callable[[dict[str, Any]], None]]:
-    arrow, parquet = _pyarrow()
+    arrow, parquet = parquet_tools()
     schema = arrow.schema([(name, _arrow_type(arrow, kind)) for name, kind in columns.items()])
     held: list[dict[str, Any]] = []
     with parquet.ParquetWriter(part, schema) as out:
@@ -281,7 +281,8 @@ def _arrow_type(arrow: Any, kind: str) -> Any:
     }[kind]
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def parquet_tools() -> tuple[Any, Any]:
+    """pyarrow and its parquet. Raises RecordError where it is missing."""
     try:
         import pyarrow
         import pyarrow.parquet

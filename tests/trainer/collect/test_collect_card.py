@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,11 @@ def test_the_card_says_what_is_there_and_replaces_only_its_own(
     assert f"{len(rows)} rows of " in card and "may be trained on" in card and "CC-BY-NC-4.0" in card
     assert "not be used commercially" in card and "https://example.org/b" in card
     assert "| image | " in card and "33.3% |" in card and "Nobody has rated" in card
+    assert "In 100.0% of the traces the plan is another than the intermediate" in card
+    assert "### Questions of several references" in card and "| thinking | 2.0 | 2 |" in card
+    assert "](words.svg)" in card and "](edit-types.svg)" in card
+    for name in ("words", "edit-types"):
+        assert ElementTree.parse(tmp_path / f"out/{name}.svg").getroot().tag.endswith("svg")
     assert main(["data", "card", str(tmp_path / "out")]) == 0
     (tmp_path / "out/README.md").write_text("mine")
     assert main(["data", "card", str(tmp_path / "out")]) == 2
