@@ -3,6 +3,9 @@ it was run: no card was here."""
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 from ..config.recipe import Config, load_config
 from ..model.shapes import SHAPES
 from ..model.skeleton import skeleton
@@ -38,7 +41,7 @@ def needed(repo: str, method: str) -> dict[int, float]:
     whole = needed_by(config, repo)
     if config.model.train != "lora" or config.model.quantize:
         return {1: whole}
-    layers = split(config, model := skeleton(SHAPES[repo]))
+    layers = split(config, model := _shape(repo))
     gathered = (
         2 * layers / model.config.text_config.num_hidden_layers
     )  # a layer as it is received, and as it is used
@@ -47,7 +50,7 @@ def needed(repo: str, method: str) -> dict[int, float]:
 
 def needed_by(config: Config, repo: str) -> float:
     """Bytes on the one card of a recipe."""
-    model = skeleton(SHAPES[repo])
+    model = _shape(repo)
     trained, length = learning(config, model), assumed(config, model)
     text, vision = model.config.text_config, model.config.vision_config
     steps = [
@@ -55,6 +58,12 @@ def needed_by(config: Config, repo: str) -> float:
         for phase in config.phases
     ]
     return sum(fixed(config, model, trained).values()) + max(sum(each.values()) for each in steps)
+
+
+@cache
+def _shape(repo: str) -> Any:
+    """Made once: a large model has thousands of modules, and every method asks it for its sizes alone."""
+    return skeleton(SHAPES[repo])
 
 
 def table() -> str:

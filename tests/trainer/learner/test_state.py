@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,7 @@ import torch
 from torch import nn
 
 import trainer.learner.state
-from evlm.errors import ConfigError
+from evlm.errors import ConfigError, TrainingError
 from trainer.learner.state import Progress, States, differences
 
 RECIPE = {"lr": 0.1, "phases": [{"kind": "sft", "steps": 3}], "betas": (0.9, 0.99)}
@@ -132,33 +129,22 @@ def test_the_state_that_was_just_written_stays_beside_a_broken_newer_one(tmp_pat
         assert saved is not None and saved.progress.step == step
 
 
-FULL = """
-import resource, sys
-from pathlib import Path
-from test_state import RECIPE, learned
-from trainer.learner.state import Progress, States
-model, optimizer = learned(50_000, 1)
-resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 18, 1 << 18))
-States(Path(sys.argv[1]), RECIPE).save(model, optimizer, Progress(2))
-"""
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on a file's size")
 def test_a_full_disk_is_said_and_costs_no_state(tmp_path: Path) -> None:
-    """In a child: the limit would be everybody's here."""
+    import resource
+
     model, optimizer = learned(50_000, 1)
     states = States(tmp_path, RECIPE)
     states.save(model, optimizer, Progress(1))
-    here = Path(__file__).resolve()
-    paths = os.pathsep.join(map(str, (here.parent, here.parents[3])))
-    child = subprocess.run(
-        [sys.executable, "-c", FULL, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-    )
-    assert child.returncode == 1
-    assert re.search(r"TrainingError: .*step 2 cannot be written.*step-00000001\): free", child.stderr)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (1 << 18, limit[1])
+    )  # this process's, whom nothing else runs in
+    try:
+        with pytest.raises(TrainingError, match=r"step 2 cannot be written.*step-00000001\): free"):
+            States(tmp_path, RECIPE).save(model, optimizer, Progress(2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     saved = states.newest()
     assert saved is not None and saved.progress.step == 1 and not list(tmp_path.glob("*.tmp"))
     states.save(model, optimizer, Progress(2))

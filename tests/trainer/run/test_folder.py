@@ -4,6 +4,7 @@ held out, and the reference that its phases share."""
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict
@@ -15,6 +16,7 @@ from data_rows import draw_pictures, many, write_rows
 from test_survive import Cut, cheap, of, ran, small  # noqa: F401 (cheap is a fixture)
 
 import trainer.run.heldout
+import trainer.run.loop
 from evlm.adapter.checkpoint import load_adapter
 from trainer.__main__ import main
 from trainer.run.loop import run
@@ -22,7 +24,58 @@ from trainer.run.loop import run
 ROOT = Path(__file__).resolve().parents[3]
 
 
+HOLD = """
+import sys
+from pathlib import Path
+from trainer.run.lock import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+ASK = """
+import sys
+from pathlib import Path
+from trainer.run.lock import check_free
+check_free(Path(sys.argv[1]))
+"""
+
+
 def test_a_folder_belongs_to_one_run_until_it_ends_or_is_killed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs in one `out` would mix their states. The other process holds the folder as a run does, without
+    torch and a model, which the slow test below has."""
+    short = ["run", "tiny", f"out={tmp_path}", "phases=[{kind: sft, steps: 1, batch: 2}]", "lora.rank=2"]
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as first:
+        assert first.stdout is not None and first.stdout.readline().strip() == b"held"
+        assert main([*short, "--fresh"]) == 2
+        error = capsys.readouterr().err
+        assert "another run is training there" in error and f"process {first.pid}" in error
+        assert "set out= to another folder" in error and "Traceback" not in error
+        assert main([*short, "--dry-run"]) == 1 and "another run is training" in capsys.readouterr().out
+        first.kill()
+        first.wait()
+
+    step, others = trainer.run.loop._step, list[str]()
+
+    def asked_meanwhile(*given: Any) -> Any:
+        other = subprocess.run(
+            [sys.executable, "-c", ASK, str(tmp_path)], cwd=ROOT, capture_output=True, text=True
+        )
+        others.append(other.stderr)
+        return step(*given)
+
+    monkeypatch.setattr(trainer.run.loop, "_step", asked_meanwhile)
+    assert main([*short, "--fresh"]) == 0
+    assert (tmp_path / "adapter.safetensors").is_file()
+    (told,) = others
+    assert "another run is training there" in told and f"process {os.getpid()}" in told
+
+
+@pytest.mark.slow
+def test_a_training_that_is_killed_leaves_its_folder_to_the_next(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two runs in one `out` would mix their states."""
