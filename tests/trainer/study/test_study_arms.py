@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -20,6 +21,7 @@ from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
 from trainer.config.recipe import RECIPES, Config, Source, load_config
 from trainer.config.settings import read_yaml
 from trainer.learner.rows import learned, open_rows
+from trainer.study import cli as study_cli
 from trainer.study.arms import ARMS, STUDIES
 from trainer.study.cli import Job, _run
 
@@ -52,7 +54,11 @@ def test_the_papers_grids_are_studies() -> None:
 
 
 @pytest.mark.parametrize("arm", ONE_OF_EACH)
-def test_an_arm_learns_a_step_and_answers(arm: str, base: Path, tmp_path: Path) -> None:
+def test_an_arm_learns_a_step_and_answers(
+    arm: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A model that knows nothing never ends its answer.
+    monkeypatch.setattr(study_cli, "load", partial(study_cli.load, max_new_tokens=24))
     recipe = read_yaml(RECIPES / "tiny.yaml")
     first, second = recipe["phases"]
     rewards = {"max_new_tokens": 8, "similarity": "slots"}
