@@ -32,7 +32,7 @@ from ..model.skeleton import base_folder
 from .adapter import REFERENCE, lora_targets, unfreeze
 from .rows import Example, Rows, rows_for
 
-TOKENS = 512  # learned from at once on a CPU
+TOKENS = 640  # learned from at once on a CPU
 
 
 @dataclass

@@ -13,7 +13,7 @@ from torch.nn.functional import linear, silu
 
 from .pieces import Pieces, attend, attend_backward
 
-_CHUNK = 256  # tokens of an MLP at once: their activations stay in a core's cache
+_CHUNK = 384  # tokens of an MLP at once, at most: their activations stay in a core's cache
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,13 @@ def forward(x: Tensor, layer: Layer, rows: Rows, keep: bool) -> tuple[Tensor, li
     middle = added.add_(x)
     result, last_scale = torch.empty_like(middle), middle.new_empty(len(middle), 1)
     kept: list[tuple[Tensor, ...]] = []
-    for at in range(0, len(middle), _CHUNK):
-        part = middle[at : at + _CHUNK]
-        h, last_scale[at : at + _CHUNK] = normed(part, layer.norms[1], layer.epsilon)
+    for some in _chunks(len(middle)):
+        part = middle[some]
+        h, last_scale[some] = normed(part, layer.norms[1], layer.epsilon)
         (gate, up), low_in = _project((to_gate, to_up), h)
         act = silu(gate).mul_(up)
         (down,), low_down = _project((to_down,), act)
-        torch.add(down, part, out=result[at : at + _CHUNK])
+        torch.add(down, part, out=result[some])
         if keep:
             kept.append((gate, up, low_in, low_down))
     if not keep:
@@ -103,20 +103,20 @@ def _backward(
     scale, q, k, v, out, lse, middle, last_scale, low_o, *more = kept
     lows = [more.pop(0) for _ in range(1 if rows.wanted is None else 2)]
     by_middle = torch.empty_like(middle)
-    for at in range(0, len(middle), _CHUNK):
+    for some in _chunks(len(middle)):
         gate, up, low_in, low_down = (more.pop(0) for _ in range(4))
-        some, dy = middle[at : at + _CHUNK], slope[at : at + _CHUNK]
+        dy, its_scale = slope[some], last_scale[some]
         gated = silu(gate)
         by_act = _project_back((to_down,), gated * up, low_down, (dy,), slopes[6:], True)
         assert by_act is not None
         by_up = gated.mul_(by_act)
         by_gate = torch.ops.aten.silu_backward(by_act.mul_(up), gate)
-        hat = some * last_scale[at : at + _CHUNK]
+        hat = middle[some] * its_scale
         h = hat * layer.norms[1]
         by_h = _project_back((to_gate, to_up), h, low_in, (by_gate, by_up), slopes[4:6], True)
         assert by_h is not None
-        dx = _norm_back(by_h, hat, layer.norms[1], last_scale[at : at + _CHUNK])
-        torch.add(dx, dy, out=by_middle[at : at + _CHUNK])
+        dx = _norm_back(by_h, hat, layer.norms[1], its_scale)
+        torch.add(dx, dy, out=by_middle[some])
     by_seen = _project_back((to_o,), out.flatten(1), low_o, (by_middle,), slopes[3:4], True)
     assert by_seen is not None
     group = q.shape[1] // k.shape[1]
@@ -192,6 +192,12 @@ class _Slopes:
         if module.a is None or module.b is None or not module.a.requires_grad:
             return cls()
         return cls(torch.zeros_like(module.a), torch.zeros_like(module.b))
+
+
+def _chunks(tokens: int) -> list[slice]:
+    """Equal parts of about as many tokens as the cache holds."""
+    size = -(-tokens // max(1, -(-tokens // _CHUNK)))
+    return [slice(at, min(at + size, tokens)) for at in range(0, tokens, max(1, size))]
 
 
 def normed(x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
