@@ -86,7 +86,7 @@ def both(
         "ours": lambda: editor.edit(pictures, INSTRUCTION, mask, run),
         "diffusers": theirs,
     }
-    return in_turns(ways, setting.device, setting.rounds)
+    return in_turns(ways, setting.device, setting.rounds, setting.warm)
 
 
 def editor_of(setting: Setting) -> IP2P:

@@ -58,7 +58,7 @@ def detect(setting: Setting) -> dict[str, float]:
             out, inputs["input_ids"], threshold=0.25, text_threshold=0.25, target_sizes=[(side, side)]
         )
 
-    timed = in_turns({"ours": ours, "transformers": theirs}, setting.device, setting.rounds)
+    timed = in_turns({"ours": ours, "transformers": theirs}, setting.device, setting.rounds, setting.warm)
     return figures(timed, "transformers")
 
 
@@ -119,7 +119,7 @@ def segment(setting: Setting) -> dict[str, float]:
             out = model(**inputs.to(setting.device), multimask_output=False)
         processor.post_process_masks(out.pred_masks.float().cpu(), inputs["original_sizes"])
 
-    timed = in_turns({"ours": ours, "transformers": theirs}, setting.device, setting.rounds)
+    timed = in_turns({"ours": ours, "transformers": theirs}, setting.device, setting.rounds, setting.warm)
     return figures(timed, "transformers")
 
 

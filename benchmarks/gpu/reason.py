@@ -72,11 +72,14 @@ def tokens(setting: Setting, name: str) -> dict[str, float]:
 
     static = {"cache_implementation": "static"}  # which generate compiles by itself on a card
     first = in_turns(
-        {"ours first": ours(plain, 1), "generate first": theirs(1)}, setting.device, setting.rounds
+        {"ours first": ours(plain, 1), "generate first": theirs(1)},
+        setting.device,
+        setting.rounds,
+        setting.warm,
     )
     ways = {"generate": theirs(new), "static": theirs(new, **static), "ours eager": ours(plain, new)}
     ways["ours"] = ours(compiled, new) if compiled is not None else ours(plain, new)
-    timed = in_turns(ways, setting.device, setting.rounds, warm=1 if setting.toy else 2)
+    timed = in_turns(ways, setting.device, setting.rounds, warm=2 * setting.warm)
     values = {"prompt": float(given["input_ids"].shape[1]), "new": float(new)}
     values |= {f"{way} tokens/s": new / each.seconds for way, each in timed.items()}
     values |= figures(timed, "generate") | {f"{way} s": each.seconds for way, each in first.items()}
@@ -128,7 +131,7 @@ def four_bit(setting: Setting) -> dict[str, float]:
 
         return work
 
-    timed = in_turns({"bf16": run(whole), "4 bit": run(small)}, setting.device, setting.rounds)
+    timed = in_turns({"bf16": run(whole), "4 bit": run(small)}, setting.device, setting.rounds, setting.warm)
     return {**figures(timed, "bf16"), "both GB": held / 1e9}
 
 

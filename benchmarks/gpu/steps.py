@@ -19,6 +19,11 @@ class Setting:
     rounds: int
 
     @property
+    def warm(self) -> int:
+        """Turns before the clock starts; a toy's times are nobody's."""
+        return 0 if self.toy else 1
+
+    @property
     def half(self) -> torch.dtype:
         """float32 on a CPU, which imitates shorter types."""
         return torch.float32 if self.device.type == "cpu" else torch.bfloat16

@@ -95,7 +95,7 @@ def sft(setting: Setting, name: str, checkpointed: bool) -> dict[str, float]:
     if apart > (2e-2 if setting.half == torch.bfloat16 else 1e-5):
         raise RuntimeError(f"the losses differ, {one} and {other}: these are not the same step")
     ways = {"ours": step(our_loss), "transformers": step(their_loss)}
-    timed = in_turns(ways, setting.device, setting.rounds)
+    timed = in_turns(ways, setting.device, setting.rounds, setting.warm)
     return speeds(timed, "transformers", rows, batch) | {"apart": apart}
 
 
@@ -117,7 +117,9 @@ def kto(setting: Setting, name: str) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as place:
         cached = ReferencePolicy(learner.model, cache=LogProbCache(Path(place) / "reference.sqlite"))
-        timed = in_turns({"cached": run(cached), "uncached": run(plain)}, setting.device, setting.rounds)
+        timed = in_turns(
+            {"cached": run(cached), "uncached": run(plain)}, setting.device, setting.rounds, setting.warm
+        )
     batch = learner.collate([each.chat for each in rows], [each.answer for each in rows])
     return speeds(timed, "uncached", rows, batch)
 
@@ -136,7 +138,7 @@ def rkto(setting: Setting, name: str) -> dict[str, float]:
         rkto_step(learner, reference, rows, phase, next(at), 0)
         optimizer.step()
 
-    timed = in_turns({"rkto": work}, setting.device, setting.rounds)
+    timed = in_turns({"rkto": work}, setting.device, setting.rounds, setting.warm)
     batch = learner.collate([each.chat for each in rows], [each.answer for each in rows])
     return speeds(timed, "rkto", rows, batch)
 

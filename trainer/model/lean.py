@@ -27,7 +27,7 @@ from .pieces import Pieces, Segment
 
 LAYERS = ("Qwen2VLDecoderLayer", "Qwen2_5_VLDecoderLayer")
 _GROUP = 1024  # tokens of a layer at once, where no graph is kept
-_MERGED = 2048  # from so many tokens on it pays to add the adapter to the weights
+_MERGED = 768  # from so many tokens on it pays to add the adapter to the weights
 _ATTENTION, _MLP = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
 
 
