@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from peft import LoraConfig, get_peft_model
 
 from evlm.reason.messages import SHORT, build_messages
 from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
+from trainer.learner.learner import Learner
 from trainer.model import lean
 from trainer.model.batch import Collator
 from trainer.model.forward import hidden_states
@@ -176,6 +178,22 @@ def test_it_stands_in_only_for_what_it_computes(tiny):
     model.float()
     checkpoint_layers(base_of(model))
     assert not lean.usable(core)
+
+
+def test_parts_hold_every_row_once_and_not_too_many_tokens(tiny, monkeypatch):
+    tokenizer, batch = tiny
+    learner = SimpleNamespace(model=with_lora(tokenizer))
+    prompts, responses = split(batch)
+    lengths = [n + len(r) for n, r in zip(prompts.lengths.tolist(), responses, strict=True)]
+    monkeypatch.setattr("trainer.learner.learner.TOKENS", max(lengths) + 10)
+    for rows in (None, 1, 2):
+        parts = Learner.together(learner, prompts, responses, rows)
+        assert [row for part in parts for row in part] == list(range(len(responses)))
+        assert all(sum(lengths[row] for row in part) <= max(lengths) + 10 for part in parts)
+        assert rows is None or max(map(len, parts)) <= rows
+    assert len(Learner.together(learner, prompts, responses)) > 1
+    learner.model.double()  # the model's own layers: on a card a part is as large as it may be
+    assert Learner.together(learner, prompts, responses) == [list(range(len(responses)))]
 
 
 def test_the_models_own_layers_say_the_same_of_packed_responses(tiny, monkeypatch):
