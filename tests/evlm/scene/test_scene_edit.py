@@ -56,6 +56,7 @@ def cameras(count: int = 4, size: int = 24) -> tuple[Camera, ...]:
     )
 
 
+@cache
 def views() -> list[EditView]:
     return edit_views(*scene(), cameras(), background=SKY)
 
@@ -161,9 +162,8 @@ def test_colours_are_painted_back_as_the_weights_say() -> None:
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_stopped_at_any_painting_it_goes_on_to_the_same_bits(schedule: str, tmp_path: Path) -> None:
     settings = replace(QUICK, schedule=schedule)  # type: ignore[arg-type]
-    whole, notes = edit_rows(*scene(), views(), Green(0.1), settings, SKY)
     painter = Green(0.1)
-    edit_rows(*scene(), views(), painter, settings, SKY)
+    whole, notes = edit_rows(*scene(), views(), painter, settings, SKY)
     for stop in range(len(painter.asked)):
         journal = FolderJournal(tmp_path / str(stop), digest_of([*scene(), settings]))
         with pytest.raises(Cancelled):
