@@ -35,7 +35,7 @@ from ..report.events import LOG, json_line, read_history
 from ..report.progress import Log
 from .arms import ARMS, SAME_STEPS, STAGES, STUDIES
 from .figure import figures
-from .forms import ASKED, STEPS, forms_base, known_forms, model_of, needed
+from .forms import STEPS, forms_base, known_forms, model_of, needed
 from .forms import page as forms_page
 from .page import page
 from .regimes import RATES, REGIMES
@@ -89,8 +89,8 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         "--base-steps",
         type=int,
         default=STEPS,
-        help="of the stage before all others, where arms answer in fewer parts: all weights learn every form "
-        f"({STEPS}; 0: the arms begin from model.base)",
+        help="of the stage before all others, where arms answer in fewer parts: all weights learn every "
+        f"form, and go on by halves of that until they do ({STEPS}; 0: the arms begin from model.base)",
     )
     parser.add_argument("--questions", type=int, default=500, help="held-out questions a run is asked (500)")
     parser.add_argument(
@@ -100,8 +100,11 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at once (one a core)")
     parser.add_argument("--out", default=None, help="folder of the study (runs/study-NAME)")
+    parser.add_argument(
+        "--arm", action="append", default=[], metavar="NAME", help="this one and no other; several times"
+    )
+    parser.add_argument("--runs", default="runs/trials", help="where runs lie by their hash (runs/trials)")
     only = parser.add_argument_group("of the regimes alone")
-    only.add_argument("--arm", action="append", default=[], metavar="NAME", help="this one; several times")
     only.add_argument(
         "--rates", type=float, nargs="+", default=RATES, metavar="R", help="of every arm (5e-4 1e-3 2e-3)"
     )
@@ -110,7 +113,6 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     only.add_argument("--patience", type=int, default=4, help="of them without a better one (4)")
     only.add_argument("--prompts", type=int, default=353, help="sampled and rated, in a round (353)")
     only.add_argument("--samples", type=int, default=2, help="rated of each prompt (2)")
-    parser.add_argument("--runs", default="runs/trials", help="where runs lie by their hash (runs/trials)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -125,7 +127,8 @@ def run(args: argparse.Namespace) -> int:
     recipe = override(read_yaml(RECIPES / "tiny.yaml"), args.settings)
     if args.study in REGIMES:
         return _regime(args, recipe, out)
-    for arm in STUDIES[args.study]:
+    arms = _arms(args)
+    for arm in arms:
         _config(recipe, arm, 1, 0, str(out))
     check_folder("--out", out)
     out.mkdir(parents=True, exist_ok=True)
@@ -138,12 +141,14 @@ def run(args: argparse.Namespace) -> int:
         except Stopped as stopped:
             print(stopped, flush=True)
             return 130
-    prices = _prices(out / "prices.json", STUDIES[args.study], recipe, args.jobs)
-    budget = max(prices.values()) * args.steps
+    # Of all of the study's arms, so that some of them get what they would get among all.
+    some = () if set(arms) <= set(STAGES) else STUDIES[args.study]
+    prices = _prices(out / "prices.json", some, recipe, args.jobs)
+    budget = max(prices.values(), default=0.0) * args.steps
     split = args.split or ("validation" if args.study == "rates" else "test")
     lamp = _lamp(recipe)
     jobs = []
-    for arm in STUDIES[args.study]:
+    for arm in arms:
         steps = args.steps if arm in SAME_STEPS else round(budget / prices[arm]) if arm in prices else 0
         for seed in range(args.seeds):
             folder = str(out / f"{arm.replace(' ', '-').replace('/', '-')}-{seed}")
@@ -170,17 +175,25 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _arms(args: argparse.Namespace) -> tuple[str, ...]:
+    """Those that were asked for, in the study's order. Raises ConfigError."""
+    every = STUDIES[args.study]
+    unknown = [name for name in args.arm if name not in every]
+    if unknown:
+        raise ConfigError(f"--arm {unknown[0]!r:.60}: expected one of {', '.join(every)}")
+    return tuple(arm for arm in every if not args.arm or arm in args.arm)
+
+
 def _with_base(args: argparse.Namespace, recipe: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """(the recipe on a base that knows every form, what is said of that base)."""
     store, lamp = Path(args.runs).resolve(), _lamp(recipe)
     check_folder("--runs", store)
-    trial = forms_base(recipe, args.base_steps, store)
-    found = known_forms(trial, lamp)
-    text = forms_page(found, args.base_steps, ASKED)
+    pieces = forms_base(recipe, args.base_steps, store, lamp)
+    text = forms_page(pieces, known_forms(pieces[-1], lamp))
     print(text, flush=True)
     kept = dict(recipe.get("model", {}))
     kept.pop("adapter", None)  # it is merged there
-    return {**recipe, "model": {**kept, "base": str(model_of(trial))}}, f"\n{text}"
+    return {**recipe, "model": {**kept, "base": str(model_of(pieces[-1]))}}, f"\n{text}"
 
 
 def _lamp(recipe: Mapping[str, Any]) -> float:

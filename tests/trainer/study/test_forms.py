@@ -87,27 +87,34 @@ def test_mixed_rows_come_in_every_form_and_in_the_words_for_it(rows: int) -> Non
     assert {name: seen.count(name) >= 6 for name in LEARNED} == dict.fromkeys(LEARNED, True)
 
 
-def test_a_base_is_made_once_and_asked_once(
+def test_a_base_goes_on_until_it_knows_its_forms_and_is_made_once(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer.study.forms, "_BATCH", 2)
-    recipe = recipe_on(base)
-    trial = forms_base(recipe, 2, tmp_path)
-    model = model_of(trial)
-    assert load_backbone(model).style == SHORT
-    trained = (model / "model.safetensors").read_bytes()
-    assert trained != (base / "model.safetensors").read_bytes()
-    other = {**recipe, "lora": {"rank": 4}, "data": [{**recipe["data"][0], "lamp": 0.9, "rows": 7}]}
-    again = forms_base(other, 2, tmp_path)
-    assert again.hash == trial.hash and (model / "model.safetensors").read_bytes() == trained
-    assert forms_base(recipe, 1, tmp_path).hash != trial.hash
-
     monkeypatch.setattr(trainer.study.forms, "load", scripted)
-    found = known_forms(trial, 0.5, 3)
+    monkeypatch.setattr(trainer.study.forms, "ASKED", 3)
+    recipe = recipe_on(base)
+    pieces = forms_base(recipe, 2, tmp_path, 0.5)
+    assert [trial.config.phases[0].steps for trial in pieces] == [2, 1, 1, 1], "what it says is never a trace"
+    models = [model_of(trial) for trial in pieces]
+    assert [trial.config.model.base for trial in pieces] == list(map(str, [base, *models[:-1]]))
+    weights = [(model / "model.safetensors").read_bytes() for model in (base, *models)]
+    assert len(set(weights)) == 5 and load_backbone(models[-1]).style == SHORT
+    found = known_forms(pieces[-1], 0.5)
     assert set(found) == set(LEARNED) and found["direct"]["malformed"] == 1.0
+    text = page(pieces, found)
+    assert "5 steps of all weights" in text and "| two_step | 1.000 | 0.000 | 1.000 | 0.000 |" in text
+    known = {name: {**values, "malformed": 0.01} for name, values in found.items()}
+    assert "is missed" in text and "is missed" not in page(pieces, known)
+
     monkeypatch.setattr(trainer.study.forms, "load", lambda *_, **__: pytest.fail("asked again"))
-    assert known_forms(trial, 0.5, 3) == found
-    assert "| two_step | 1.000 | 0.000 | 1.000 | 0.000 |" in page(found, 2, 3)
+    other = {**recipe, "lora": {"rank": 4}, "data": [{**recipe["data"][0], "lamp": 0.9, "rows": 7}]}
+    again = forms_base(other, 2, tmp_path, 0.5)
+    assert [trial.hash for trial in again] == [trial.hash for trial in pieces]
+    assert weights[1:] == [(model / "model.safetensors").read_bytes() for model in models]
+    # One that knows them all goes on no further.
+    (pieces[0].folder / "forms-3-0.5.json").write_text(json.dumps(known))
+    assert len(forms_base(recipe, 2, tmp_path, 0.5)) == 1
 
 
 def scripted(base: str, style: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from trainer.config.settings import read_yaml
 from trainer.evaluation.accuracy import Outcome
 from trainer.learner.state import Progress, States
 from trainer.study.arms import ARMS, BASE, STAGES, STUDIES
-from trainer.study.cli import Job, _config, _run
+from trainer.study.cli import Job, _arms, _config, _run
 from trainer.study.figure import figure, figures
 from trainer.study.page import page
 
@@ -157,3 +158,11 @@ def test_a_study_is_run_and_gone_on_with(tmp_path: Path, capsys: pytest.CaptureF
     assert main(["study", "table4", *settings, "phases.1.lr=1", *flags]) == 2
     assert "another study" in capsys.readouterr().err
     assert main(["study", "table4", "--seeds", "0"]) == 2
+
+
+def test_an_arm_that_a_study_lacks_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["study", "table4", "--arm", "SFT", "--arm", "SFT, direct"]) == 2
+    said = capsys.readouterr().err
+    assert "'SFT, direct'" in said and "SFT, same steps" in said
+    args = Namespace(study="table4", arm=["KTO", "SFT stage"])
+    assert _arms(args) == ("SFT stage", "KTO")
