@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from evlm import Pipeline, Reference, Request
+from evlm.edit.protocol import EditSettings
 from evlm.errors import TraceError
 from evlm.models import zoo
 from evlm.pipeline import Result
@@ -36,6 +37,11 @@ def bundled() -> Pipeline:
     return Pipeline.load(zoo.choose(["bundled"]), device="cpu")
 
 
+def two_steps(pipeline: Pipeline) -> EditSettings:
+    """Of the editor: shapes, ranges and the outside are in every step."""
+    return pipeline.editor.defaults.with_kwargs(steps=2)
+
+
 class Planned:
     """A reasoner whose plan is given: what comes after the plan is what is tested."""
 
@@ -60,7 +66,7 @@ def check(request: Request, result: Result) -> None:
 def test_a_photograph_gives_a_picture_or_one_clear_error(bundled: Pipeline, name: str, kind: str) -> None:
     request = Request(photograph(name), "make it so", references(kind))
     try:
-        check(request, bundled.run(request))
+        check(request, bundled.run(request, edit=two_steps(bundled)))
     except TraceError as error:
         assert str(error), "a reasoner that knows only a drawn world may write no plan for a photograph"
 
@@ -80,7 +86,8 @@ def test_whatever_is_planned_the_outside_stays(bundled: Pipeline, name: str, reg
     text = None if mask is None else BoxSpans().encode(mask)
     scope: Scope = "global" if region == "global" else "local"
     plan = Plan("make the red circle green", ("red circle",), text, scope)
-    result = Pipeline(Planned(plan), bundled.grounder, bundled.segmenter, bundled.editor).run(request)
+    planned = Pipeline(Planned(plan), bundled.grounder, bundled.segmenter, bundled.editor)
+    result = planned.run(request, edit=two_steps(bundled))
     check(request, result)
     if mask is not None:
         assert result.mask is not None and 0 < float(result.mask.mean()) < 0.5

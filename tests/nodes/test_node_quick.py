@@ -71,9 +71,9 @@ def test_it_stops_at_the_plan_and_goes_on_without_reasoning_again(
     assert torch.equal(stopped.args[1], edited.args[1]) and asked == [example["prompt"]]
     painted = call("EVLM_QuickEdit", pipe=pipe, **example)
     assert torch.equal(painted.args[0], edited.args[0]) and len(asked) == 1
-    worded = call("EVLM_QuickEdit", pipe=pipe, instruction="make it green", **example)
+    worded = call("EVLM_QuickEdit", pipe=pipe, instruction="make it green", steps=2, **example)
     assert worded.args[2][0].plan.instruction == "make it green" and len(asked) == 1
-    call("EVLM_QuickEdit", pipe=pipe, **{**example, "prompt": "remove it"})
+    call("EVLM_QuickEdit", pipe=pipe, steps=2, **{**example, "prompt": "remove it"})
     assert asked[1:] == ["remove it"], "another question is asked"
 
 
