@@ -44,6 +44,7 @@ from trainer.model.forward import Features
 from trainer.model.logprobs import base_of, sequence_logps
 from trainer.model.prompts import Prompts, split
 from trainer.model.reference import LogProbCache, ReferencePolicy, using
+from trainer.run.allocator import keep_memory
 from trainer.world.questions import ask
 from trainer.world.rows import to_request
 from trainer.world.traces import write_trace
@@ -98,6 +99,7 @@ def rows(given: argparse.Namespace, count: int, words: int) -> bool:
 def child(count: int, words: int, rounds: int, shape: str, naive: bool) -> int:
     """So many rows in this process, as a line of JSON."""
     torch.set_num_threads(1)
+    keep_memory()
     tokenizer = make_tokenizer()
     collate, model = Collator(make_processor(tokenizer)), with_adapters(SHAPES[shape].model(tokenizer))
     print(json.dumps(measure(model, collate, count, words, rounds, naive)))

@@ -40,6 +40,7 @@ from ..steps.group import group_step
 from ..steps.kto import kto_step
 from ..steps.rkto import rkto_step
 from ..steps.sft import sft_step
+from .allocator import keep_memory
 from .heldout import HeldOut, better
 from .lock import locked
 
@@ -75,6 +76,8 @@ def run(config: Config, report: Report, fresh: bool = False) -> Path:
         if config.model.adapter:
             check_stackable(config.model.adapter)  # what is written in the end holds both
         learner = load_learner(replace(config, model=replace(config.model, device=device)), ranks)
+        if learner.device.type == "cpu":
+            keep_memory()
         return _Run(config, learner, report if ranks.rank == 0 else _silent, stop).go(fresh)
 
 

@@ -1,0 +1,34 @@
+"""What is freed on a CPU stays for the next tensor: no page is handed out anew."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import resource, torch
+from trainer.run.allocator import keep_memory
+if {keep}:
+    assert keep_memory()
+def work():
+    for _ in range(20):
+        a = torch.ones(8 << 20, dtype=torch.uint8); b = torch.ones(9 << 20, dtype=torch.uint8); del a, b
+work()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+work()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator, which is left alone")
+def test_freed_memory_stays_with_the_process() -> None:
+    faults = [
+        int(subprocess.run([sys.executable, "-c", PROGRAM.format(keep=keep)], capture_output=True, text=True,
+                           check=True, env={"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "131072"}
+                           if not keep else {"OMP_NUM_THREADS": "1"}, cwd=".").stdout)
+        for keep in (False, True)
+    ]  # fmt: skip
+    assert faults[1] < 100 < faults[0]
