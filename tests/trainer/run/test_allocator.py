@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[3]
 PROGRAM = """
 import resource, torch
 from trainer.run.allocator import keep_memory
@@ -25,10 +28,12 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator, which is left alone")
 def test_freed_memory_stays_with_the_process() -> None:
-    faults = [
-        int(subprocess.run([sys.executable, "-c", PROGRAM.format(keep=keep)], capture_output=True, text=True,
-                           check=True, env={"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "131072"}
-                           if not keep else {"OMP_NUM_THREADS": "1"}, cwd=".").stdout)
-        for keep in (False, True)
-    ]  # fmt: skip
+    faults = []
+    for keep in (False, True):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        if not keep:
+            environment["MALLOC_MMAP_THRESHOLD_"] = "131072"  # glibc's own, held
+        command = [sys.executable, "-c", PROGRAM.format(keep=keep)]
+        said = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+        faults.append(int(said.stdout))
     assert faults[1] < 100 < faults[0]
