@@ -51,6 +51,7 @@ def high() -> tuple[Camera, ...]:
     return tuple(Camera(looking_at(eye, torch.zeros(3), up), pinhole(48, 48, 48), 48, 48) for eye in eyes)
 
 
+@cache
 def views() -> list[EditView]:
     return edit_views(*scene(), cameras(), background=SKY)
 
@@ -81,9 +82,8 @@ def test_any_seed_grows() -> None:
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_stopped_while_it_grows_it_goes_on_to_the_same_bits(schedule: str, tmp_path: Path) -> None:
     settings = replace(GROWS, schedule=schedule, strengths=(1.0, 0.5))  # type: ignore[arg-type]
-    whole = edit_shape(*scene(), views(), Green(0.3), settings, SKY)
     told: list[int] = []
-    edit_shape(*scene(), views(), Green(0.3), settings, SKY, on_progress=lambda *_: told.append(0))
+    whole = edit_shape(*scene(), views(), Green(0.3), settings, SKY, on_progress=lambda *_: told.append(0))
     for stop in (len(told) // 2, len(told) - 2):
         journal, left = FolderJournal(tmp_path / str(stop), "one"), [stop]
 

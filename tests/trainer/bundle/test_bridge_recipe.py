@@ -140,17 +140,19 @@ def test_a_run_that_was_cut_off_ends_in_the_same_bits(
 
 def test_the_pipeline_tells_a_bridge_and_shut_it_is_the_bundle(models: Models, tmp_path: Path) -> None:
     request = load_example(EXAMPLES / "1-reference.json")[1]
-    plain = Pipeline.load(choose(["bundled"]), device="cpu").run(request).edited
+    bundled = Pipeline.load(choose(["bundled"]), device="cpu")
+    quick = bundled.editor.defaults.with_kwargs(steps=2)
+    plain = bundled.run(request, edit=quick).edited
     file = tmp_path / "bridge.safetensors"
     with torch.no_grad():
         models.editor.bridge.raw_gate.zero_()
     models.editor.save(file)
     pipeline = Pipeline.load(choose(["bundled", f"editor={file}"]), device="cpu")
     assert isinstance(pipeline.editor, BridgedIP2P)
-    assert torch.equal(pipeline.run(request).edited, plain)
+    assert torch.equal(pipeline.run(request, edit=quick).edited, plain)
     with torch.no_grad():
         pipeline.editor.bridge.raw_gate.fill_(0.5)
-    result = pipeline.run(request)
+    result = pipeline.run(request, edit=quick)
     assert result.mask is not None and not torch.equal(result.edited, plain)
     assert torch.equal(result.edited[result.mask == 0], request.original[result.mask == 0])
 

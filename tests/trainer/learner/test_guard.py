@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 
 import pytest
@@ -13,6 +14,13 @@ from trainer.learner.state import Progress
 from trainer.model.ranks import Ranks
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _what_is_there_stays() -> None:
+    """Each halving collects garbage, and would look at all that earlier tests have imported."""
+    gc.collect()
+    gc.freeze()
 
 
 def test_what_is_not_finite_is_dropped_and_counted() -> None:
