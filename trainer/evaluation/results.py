@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from evlm.errors import RecordError
-from evlm.files.pictures import write_atomically
+from evlm.files.pictures import forget_parts, write_atomically
 
 from ..statistics import Interval, cohen_kappa, fleiss_kappa, interval, percent_agreement
 from .accuracy import METRICS, PAINTED, Line, Outcome
 from .judges import Verdict
 from .questions import Question
 
+_LEFT = 60.0  # seconds after which nobody writes a table any more
 TITLES = {
     "exact": "plan exact",
     "targets": "targets right",
@@ -188,11 +189,13 @@ def answer_lines(
 
 
 def write(out: Path, texts: Mapping[str, str]) -> None:
-    """Writes files into the folder, each whole or not at all. Raises RecordError."""
+    """Writes files into the folder, each whole or not at all, and takes away what a killed process left of
+    them. Raises RecordError."""
     for name, text in texts.items():
         data = text.encode()
         try:
             write_atomically(out / name, lambda file, data=data: file.write(data))  # type: ignore[misc]
+            forget_parts(out / name, older=_LEFT)
         except OSError as error:
             raise RecordError(f"{out / name}: cannot be written ({error})") from None
 
