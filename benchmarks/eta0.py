@@ -167,7 +167,7 @@ def in_batches(model: Any, prompts: Prompts, texts: list[Tensor], owner: list[in
 
     def score() -> Tensor:
         order = sorted(range(len(texts)), key=lambda n: int(prompts.lengths[owner[n]]) + len(texts[n]))
-        found = torch.zeros(len(texts))
+        found = torch.zeros(len(texts), dtype=torch.float64)
         for at in range(0, len(order), rows):
             some = order[at : at + rows]
             alone = prompts.take([owner[n] for n in some])

@@ -12,8 +12,8 @@ def keep_memory() -> bool:
     """From here on glibc keeps what is freed for the next tensor; whether it does.
 
     As it is, a large block goes back to the system when it is freed, and the system hands each page of the
-    next one out anew, zeroed: a third of a step's time (benchmarks/README.md). The peak stays what it was.
-    Other allocators are left alone.
+    next one out anew, zeroed: a fifth to a third of the time in the layers (benchmarks/README.md). The peak
+    stays what it was. Other allocators are left alone.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
