@@ -63,9 +63,9 @@ class Encoded:
         try:
             picture = encode()
         except BaseException as error:
-            coming.set_exception(error)
-            with self._lock:
+            with self._lock:  # before anybody else could drop it as done
                 self._held.pop(name, None)
+            coming.set_exception(error)
             raise
         coming.set_result(picture)
         with self._lock:
