@@ -38,7 +38,8 @@ def recognised(path: Path, kind: str = "auto") -> list[Found]:
         except (RecordError, ConfigError) as error:
             reasons.append(str(error))
     if found:
-        return found
+        named = {each.kind for each in found}  # a folder's originals/ is no clip
+        return [each for each in found if each.kind != "frames" or "folder" not in named]
     if kind != "auto":
         raise RecordError(reasons[0])
     raise RecordError(

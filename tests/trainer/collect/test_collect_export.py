@@ -122,6 +122,7 @@ def test_sources_says_as_what_a_folder_can_be_read(
 
     code, text = said(tmp_path / "photos")
     assert code == 0 and "folder: 3 rows of" in text and "pictures 3, edited 2; licence yours to say" in text
+    assert text.count("\n") == 1
     (tmp_path / "words.jsonl").write_text('{"img": "a.png", "text": "make it red"}\n')
     code, text = said(tmp_path / "words.jsonl")
     assert code == 2 and "its table has img, text" in text
