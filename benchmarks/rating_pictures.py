@@ -1,6 +1,6 @@
 """The rating page as people see it, wide and on a phone, light and dark.
 
-    python -m benchmarks.rating_pictures docs/pictures        # rating-{1280,390}-{light,dark}.webp
+    python -m benchmarks.rating_pictures docs        # rating-{1280,390}-{light,dark}.webp
 
 Six questions of the drawn world at 256 pixels are its items, the mask shown. Needs playwright and Chromium
 (EVLM_CHROMIUM names another than /usr/bin/chromium).
