@@ -35,6 +35,7 @@ from evlm.plan.trace import render
 from evlm.records import RowWriter
 from trainer.demo.maker import TYPES, picture_key
 from trainer.world.light import under_lamp
+from trainer.world.question import LIKE, Question
 from trainer.world.rows import Recipe, completion_row, pictures_of, question_at
 from trainer.world.traces import write_trace
 
@@ -66,10 +67,13 @@ def recipes() -> list[Recipe]:
 def draw(out: Path, count: int) -> None:
     """out/photos, and out/truth.json: {original's key: [which kind, which question, its trace]}."""
     lines, truth = [], {}
+    asked = [0 for _ in KINDS]
     for number in range(count):
         at = number % len(KINDS)
-        recipe, which = recipes()[at], number // len(KINDS)
-        question = question_at(recipe, which)
+        recipe = recipes()[at]
+        while not said_by_references(question := question_at(recipe, asked[at])):
+            asked[at] += 1
+        which, asked[at] = asked[at], asked[at] + 1
         before, after = question.edit.pictures(64, 1)
         shown = {"original": before, "edited": after}
         if question.refs and question.refs[0].scenes:
@@ -87,6 +91,11 @@ def draw(out: Path, count: int) -> None:
         lines.append(json.dumps(line))
     (out / "photos/pairs.jsonl").write_text("\n".join(lines) + "\n")
     (out / "truth.json").write_text(json.dumps(truth))
+
+
+def said_by_references(question: Question) -> bool:
+    """`data make` asks without the world's own words beside the references."""
+    return question.category == "text" or question.prompt in LIKE
 
 
 def lit(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
