@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,11 @@ def save_state(work: Path, model: Any, optimizer: torch.optim.Optimizer, step: i
     os.replace(part, work / STATE)
 
 
-def resume(work: Path, model: Any, optimizer: torch.optim.Optimizer, about: str) -> int:
+def resume(
+    work: Path, model: Any, optimizer: torch.optim.Optimizer, about: str, earlier: Collection[str] = ()
+) -> int:
     """The step to go on with, after loading the newest state; 0 where there is none. Raises ConfigError for
-    the state of another recipe."""
+    the state of another recipe, unless it is among `earlier`, whose steps this one begins with."""
     from safetensors import safe_open
 
     path = work / STATE
@@ -41,7 +44,7 @@ def resume(work: Path, model: Any, optimizer: torch.optim.Optimizer, about: str)
     with safe_open(path, "pt") as file:
         meta = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if meta["about"] != about:
+    if meta["about"] not in (about, *earlier):
         raise ConfigError(f"{path} is of {meta['about']}, not of {about}: name another --work, or remove it")
     model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
     whole = optimizer.state_dict()

@@ -231,6 +231,15 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: 
         train(tmp_path / "c", tmp_path / "wa", BUNDLED, 0, lines.append, RECIPE)
 
 
+def test_a_round_more_goes_on_where_the_rounds_before_ended(tmp_path: Path) -> None:
+    rounds = short(Stage(1, "p")), short(Stage(1, "c", 1, 2), rate=0.5)
+    whole = train(tmp_path / "a", tmp_path / "wa", BUNDLED, 0, recipe=Recipe(rounds))
+    train(tmp_path / "b", tmp_path / "wb", BUNDLED, 0, recipe=Recipe(rounds[:1]))
+    again = train(tmp_path / "b", tmp_path / "wb", BUNDLED, 0, recipe=Recipe(rounds))
+    one, two = whole.state_dict(), again.state_dict()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
 def test_the_check_gives_the_bars_figures(model: Any) -> None:
     figures = check(Tracker(HfMemory(model)), clips=2)
     assert figures["clips"] == 2 and 0 <= figures["present"] <= 1
