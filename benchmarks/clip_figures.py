@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evlm.motion.flow import warp
+from trainer.world.clip_steadiness import flicker, warp_errors
 from trainer.world.clips import ClipEdit, random_film
 from trainer.world.edits import recolour, retexture
 from trainer.world.scene import CENTRES, COLOURS, TEXTURES, random_scene
@@ -51,7 +51,7 @@ def measured(clip: ClipEdit, edited: Tensor, borders: Sequence[int]) -> dict[str
     assert torch.equal(edited[~mask], source[~mask])
     verdicts = frames_right(edited.numpy(), clip)
     told = [each for each in verdicts if each is not None]
-    warps, own = warp_errors(clip, edited, mask), warp_errors(clip, source, mask)
+    warps, own = (warp_errors(clip.film, frames, mask) for frames in (edited, source))
     at = {border - 1 for border in borders}
     return {
         "right": mean([float(each) for each in told]),
@@ -63,27 +63,6 @@ def measured(clip: ClipEdit, edited: Tensor, borders: Sequence[int]) -> dict[str
         "border_pairs": [1000 * value for frame, value in warps.items() if frame in at],
         "other_pairs": [1000 * value for frame, value in warps.items() if frame not in at],
     }
-
-
-def warp_errors(clip: ClipEdit, frames: Tensor, mask: Tensor) -> dict[int, float]:
-    """By frame: how far it is from the one after it along the true motion, where that is seen in both; mean
-    of squares. mask: bool [F, H, W]."""
-    errors = {}
-    for frame in range(len(frames) - 1):
-        flow, hidden = clip.film.flow(frame, frame + 1)
-        there = torch.from_numpy(flow)[None]
-        moved = warp(frames[frame + 1 : frame + 2], there)[0]
-        both = mask[frame] & ~torch.from_numpy(hidden)
-        both &= warp(mask[frame + 1 : frame + 2, ..., None].float(), there)[0, ..., 0] > 0.99
-        if bool(both.any()):
-            errors[frame] = float((moved - frames[frame]).square()[both].mean())
-    return errors
-
-
-def flicker(error: Tensor, mask: Tensor) -> float:
-    """Standard deviation over time of the mean of an error [F, H, W, 3] in a mask, bool [F, H, W]."""
-    means = [each[here].mean(0) for each, here in zip(error, mask, strict=True) if bool(here.any())]
-    return float(torch.stack(means).std(0).mean()) if len(means) > 1 else 0.0
 
 
 def interval(values: Any, seed: int = 0) -> tuple[float, float]:

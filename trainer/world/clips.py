@@ -147,21 +147,23 @@ class ClipEdit:
             after = replace(after, scene=with_value(after.scene, edit.op, edit.value))
         return replace(film, scene=scene, paths=own, after=after)
 
-    def regions(self, size: int = 64) -> Masks | None:
+    def regions(self, size: int = 64, which: Sequence[int] | None = None) -> Masks | None:
         """Pixels that may change, for each frame: bool [frames, size, size]; None for all. Of a thing that
-        keeps its form the visible part, else its whole place."""
+        keeps its form the visible part, else its whole place. which: only of these frames."""
         edit = self.edit
         if edit.scope == "global":
             return None
         if not edit.roomy:
             assert edit.target is not None
-            return self.film.masks(edit.target, size)[0]
+            return self.film.masks(edit.target, size, which)[0]
         film, thing = (self.film, edit.target) if edit.target is not None else (self.result, edit.outcome)
         assert thing is not None
-        index, found = film.scene.things.index(thing), np.zeros((film.frames, size, size), bool)
-        for frame in range(film.frames if film.cut is None else film.cut):
-            x0, y0, x1, y1 = place_box_at(film.scene.things[index], film.pose(index, frame), size)
-            found[frame, y0:y1, x0:x1] = True
+        chosen = range(film.frames) if which is None else which
+        index, found = film.scene.things.index(thing), np.zeros((len(chosen), size, size), bool)
+        for at, frame in enumerate(chosen):
+            if film.cut is None or frame < film.cut:
+                x0, y0, x1, y1 = place_box_at(film.scene.things[index], film.pose(index, frame), size)
+                found[at, y0:y1, x0:x1] = True
         return found
 
     def pictures(self, size: int = 64) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from evlm.boxes import bounding_box
 from evlm.edit.crop import CropBox, crop_box, extract, extract_mask
+from trainer.world.clips import ClipEdit, random_film
 from trainer.world.edits import Edit, random_edit
 from trainer.world.render import render
 from trainer.world.scene import COLOURS, GROUNDS, TEXTURES, WEATHERS, Split, random_scene
@@ -26,6 +27,8 @@ FRAME = 64  # pixels; whole frames of the world
 LOCAL = {"replace": 0.36, "retexture": 0.18, "add": 0.17, "move": 0.13, "recolour": 0.08, "remove": 0.08}
 WHOLE = {"weather": 0.42, "ground": 0.33, "restyle": 0.25}
 FRAMES = 4  # of a moving scene
+ON_THE_WAY = ("recolour", "retexture", "replace", "remove")  # what is done to a thing in a frame of a clip
+SEEN = 12  # pixels of a frame's region, at least
 
 
 @dataclass
@@ -67,6 +70,23 @@ def draw_solid_pair(rng: random.Random, op: str, best: int) -> Pair:
     return _pair(rng, edit, *edit.pictures(FRAME), edit.region(FRAME), best)
 
 
+def draw_clip_pair(rng: random.Random, op: str, best: int) -> Pair:
+    """Likewise of a frame of a clip, where the thing stands anywhere, turned, grown or half hidden."""
+    while True:
+        edit, _ = draw_edit(rng, op, moving=0)
+        if edit.source.sign is not None:
+            continue
+        clip = ClipEdit(random_film(rng, edit.source), edit)
+        frame = rng.randrange(clip.film.frames)
+        region = clip.regions(FRAME, [frame])
+        assert region is not None
+        if region.sum() >= SEEN:
+            break
+    before, after = (film.render_frame(frame, FRAME) for film in (clip.film, clip.result))
+    after = np.where(region[0][..., None], after, before)
+    return _pair(rng, edit, before[None], after[None], region[0], best)
+
+
 def _pair(
     rng: random.Random,
     edit: Edit | SolidStill,
@@ -86,14 +106,21 @@ def _pair(
 
 
 def draw_pairs(
-    rng: random.Random, mix: dict[str, float], count: int, best: int, solids: float = 0.0
+    rng: random.Random, mix: dict[str, float], count: int, best: int, solids: float = 0.0, clips: float = 0.0
 ) -> list[Pair]:
-    """solids: share of pairs that are stills of solids."""
+    """solids, clips: shares of pairs that are stills of solids, and frames of clips (of the kinds of edits in
+    ON_THE_WAY; the others are of stills then)."""
     ops = rng.choices(list(mix), list(mix.values()), k=count)
-    return [
-        draw_solid_pair(rng, op, best) if solids and rng.random() < solids else draw_pair(rng, op, best)
-        for op in ops
-    ]
+    pairs = []
+    for op in ops:
+        dice = rng.random() if solids or clips else 1.0
+        if dice < solids:
+            pairs.append(draw_solid_pair(rng, op, best))
+        elif dice < solids + clips and op in ON_THE_WAY:
+            pairs.append(draw_clip_pair(rng, op, best))
+        else:
+            pairs.append(draw_pair(rng, op, best))
+    return pairs
 
 
 def batches(rng: random.Random, sizes: list[tuple[int, int]], size: int) -> Iterator[list[int]]:

@@ -105,6 +105,7 @@ class Recipe:
     ema: float = 0.998
     validation: int = 270  # edits to choose the guidance by; 0 keeps the one of DEFAULTS
     solids: float = 0.0  # share of pairs that are stills of solids
+    clips: float = 0.0  # and of those that are frames of clips, where the kind of edit allows it
     half: bool = True  # compute in bfloat16
 
 
@@ -204,7 +205,7 @@ def run_epoch(
     torch.manual_seed(seed * 100_003 + epoch)
     phase = [phase for phase in recipe.phases if phase.start <= epoch][-1]
     local, whole = (
-        Pool(draw_pairs(rng, mix, count, recipe.best, recipe.solids), vae, tokenizer, recipe.half)
+        Pool(draw_pairs(rng, mix, count, recipe.best, recipe.solids, recipe.clips), vae, tokenizer, recipe.half)
         for mix, count in ((phase.local, phase.crops), (phase.whole, phase.frames))
     )
     blank = torch.tensor(tokenizer("", padding="max_length").input_ids)

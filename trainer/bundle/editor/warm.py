@@ -1,5 +1,5 @@
-"""The editor trained on from weights that are there, with stills of solids among the pairs. Its autoencoder
-stays as it is. A run that was cut off goes on from its last epoch."""
+"""The editor trained on from weights that are there, with stills of solids and frames of clips among the
+pairs. Its autoencoder stays as it is. A run that was cut off goes on from its last epoch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ RECIPE = Recipe(
     lr_adam=6e-4,
     decay_from=0.4,
     validation=0,
-    solids=0.4,
+    solids=0.25,
+    clips=0.4,
 )
 
 
@@ -61,7 +62,10 @@ def train_editor_on(
     tokenizer = grown_tokenizer()
     text = text.float()
     carry_clip(text, old, tokenizer)
-    log(f"editor: {len(old)} tokens have become {len(tokenizer)}; {recipe.solids:g} of the pairs of solids")
+    log(
+        f"editor: {len(old)} tokens have become {len(tokenizer)}; {recipe.solids:g} of the pairs of solids, "
+        f"{recipe.clips:g} of clips"
+    )
     work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     editor = Editor(unet.float(), text)
