@@ -25,7 +25,7 @@ HEADLINES = (
     "segmenter: IoU from detected boxes",
     "the whole chain, request to picture",
 )
-Part = Literal["reasoner", "detector", "segmenter", "tracker", "editor", "chain", "solids", "scenes"]
+Part = Literal["reasoner", "detector", "segmenter", "tracker", "editor", "clips", "chain", "solids", "scenes"]
 PARTS: tuple[Part, ...] = get_args(Part)
 ROLES = ("reasoner", "detector", "segmenter", "editor")  # the tracker lies in its segmenter's folder
 
@@ -121,6 +121,13 @@ def bars() -> list[Bar]:
         Bar("editor: replace", "editor", ("replace",), 0.70),
         Bar("editor: weather, ground, style", "editor", ("global",), 0.80),
         Bar("greatest difference outside the mask", "editor", ("outside",), 0.0, True),
+        Bar("clips, true masks: recolour, right in all 16 frames", "clips", ("recolour",), 0.90),
+        Bar("… retexture", "clips", ("retexture",), 0.80),
+        Bar("… remove", "clips", ("remove",), 0.85),
+        Bar("… warp error x 1e-3 along the motion, above the source's own", "clips", ("excess",), 0.2, True),
+        Bar("… flicker, of 255", "clips", ("flicker",), 3.5, True),
+        Bar("… greatest difference outside the mask", "clips", ("outside",), 0.0, True),
+        Bar("… CPU-seconds of 16 frames of 64 pixels, from the plan on", "clips", ("seconds",), 8.0, True),
         Bar("the whole chain, request to picture", "chain", ("chain",), 0.75),
         Bar("… of two edits in one request", "chain", ("chain, double",), 0.80),
         Bar("… greatest difference outside the mask", "chain", ("chain, outside the mask",), 0.0, True),
@@ -250,6 +257,10 @@ def _measure(part: Part, folder: Path, rows: int, seed: int, log: Callable[[str]
         from .editor import check as check_editor
 
         return check_editor(folder / part, max(rows, 540), seed, log)
+    if part == "clips":
+        from .check_clips import check as check_clips
+
+        return check_clips(folder, rows, seed, log)
     if part == "solids":
         from .check_solids import check as check_solids
 

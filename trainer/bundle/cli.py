@@ -57,7 +57,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--only",
-        choices=(*MODELS, "chain", "solids", "scenes"),
+        choices=(*MODELS, "clips", "chain", "solids", "scenes"),
         action="append",
         help="check: measure this alone (may be repeated)",
     )
