@@ -26,7 +26,7 @@ PHASES = (
     ),
 )
 RECIPE = Recipe(
-    epochs=10,
+    epochs=5,
     polish=0,
     phases=PHASES,
     lr_muon=0.006,
