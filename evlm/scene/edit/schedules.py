@@ -157,16 +157,12 @@ class EditJob:
         return [kept[f"{at:04d}"].to(self.views[at].source) for at in which]
 
     def paint_all(self, strength: float, draw: int, which: Sequence[int] | None = None) -> list[Tensor]:
-        """Every view, or those, in groups that the painter takes together. Each group looks from all sides
-        (views next to each other lie in different ones): what its members agree on then is what suits the
-        whole ring, not one side of it."""
+        """Every view, or those, in groups that the painter takes together."""
+        pictures: list[Tensor] = []
         some = range(len(self.views)) if which is None else which
-        groups = -(-len(some) // self.painter.together)
-        painted: dict[int, Tensor] = {}
-        for first in range(groups):
-            group = some[first::groups]
-            painted.update(zip(group, self.paint(group, strength, draw), strict=True))
-        return [painted[at] for at in some]
+        for first in range(0, len(some), self.painter.together):
+            pictures += self.paint(some[first : first + self.painter.together], strength, draw)
+        return pictures
 
     def fit(
         self, targets: Sequence[Tensor], steps: int, number: int, which: Sequence[int] | None = None
