@@ -99,7 +99,7 @@ def edit_planned(pipeline: Any, asked: tuple[Question, ClipEdit]) -> tuple[tuple
     pipeline.reasoner.trace = write_trace(random.Random(0), question)
     frames = torch.from_numpy(clip.pictures()[0]).float() / 255
     began = time.process_time()
-    edited = pipeline.run(Request(frames, question.prompt, (), float(FPS))).edited
+    edited = pipeline.run(Request(frames, clip.edit.instruction, (), float(FPS))).edited
     seconds = time.process_time() - began
     return tuple(told for told in frames_right(edited.numpy(), clip) if told is not None), seconds
 

@@ -130,6 +130,20 @@ def test_pairs_of_solids_are_cut_as_others_are() -> None:
         assert pair.edit.op != "sky" or pair.mask.shape == (FRAME, FRAME)
 
 
+def test_pairs_of_clips_show_things_on_their_way() -> None:
+    mix = {"recolour": 0.3, "replace": 0.3, "remove": 0.2, "weather": 0.2}
+    pairs = draw_pairs(random.Random(5), mix, 24, 32, clips=1.0)
+    turned = 0
+    for pair in pairs:
+        assert not torch.equal(pair.source, pair.result) and pair.edit.split == "train"
+        local = pair.edit.scope == "local"
+        assert (pair.mask.shape == (FRAME, FRAME)) != local
+        change = (pair.source - pair.result).abs().mean(-1)
+        assert float(change[pair.mask > 0.5].mean()) > 10 * float((change * (pair.mask == 0)).mean())
+        turned += local and pair.mask.sum() < 0.9 * pair.mask.numel()
+    assert turned > 8
+
+
 @pytest.mark.slow  # trains the real editor: half a minute of one core
 def test_the_editor_is_trained_on_and_resumes_to_the_same_bits(tmp_path: Path, monkeypatch) -> None:
     phases = (Phase(0, 6, 2, {"recolour": 1.0}, {"weather": 1.0}, 2.0),)
@@ -148,6 +162,8 @@ def test_the_editor_is_trained_on_and_resumes_to_the_same_bits(tmp_path: Path, m
         trained("cut", dies)
     cut = trained("cut")
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
+    for part in ("unet", "vae"):
+        assert str(BUNDLED) not in (tmp_path / "cut" / part / "config.json").read_text()
     assert (tmp_path / "cut" / "evlm.json").read_bytes() == (BUNDLED / "editor" / "evlm.json").read_bytes()
     from evlm.edit.ip2p import IP2P
 

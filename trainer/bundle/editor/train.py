@@ -308,6 +308,11 @@ def export(out: Path, vae: Any, editor: Editor, tokenizer: Any) -> None:
     )
     pipeline.to(torch.float16).save_pretrained(out, safe_serialization=True)
     pipeline.to(torch.float32)
+    for part in ("unet", "vae"):  # where they were read from is nobody's business
+        path = out / part / "config.json"
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config.pop("_name_or_path", None)
+        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (out / "evlm.json").write_text(json.dumps(DEFAULTS, indent=2) + "\n", encoding="utf-8")
 
 
