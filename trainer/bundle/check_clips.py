@@ -1,6 +1,6 @@
-"""Measures how clips of the moving world are edited, read exactly in every frame: by the bundled editor from the
-true instruction in the true masks, and by detector, tracker and editor from the true plan. Both by the engine's
-public path with its defaults."""
+"""Measures how clips of the moving world are edited, read exactly in every frame: by the bundled editor from
+the true instruction in the true masks, and by detector, tracker and editor from the true plan. Both by the
+engine's public path with its defaults."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def check(
     """Over `rows // 10` held-out clips of 16 frames of each kind, by name: share of clips that are right in
     every frame (`recolour`, ...), of frames (`recolour, frames`, ...), means of `excess` and `flicker` over
     what is recoloured and retextured, and the greatest `outside`. Of every fifth, from the true plan on:
-    `planned`, as `recolour` of all kinds, and the median of CPU `seconds`. `folder` holds the models' folders.
+    `planned`, as `recolour` of all kinds, and the median of CPU `seconds`. folder: holds the models.
     """
     asked = [
         clip_at(Recipe(seed=seed, split="test", op=op), number)

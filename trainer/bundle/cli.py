@@ -129,7 +129,9 @@ def _train_on(
 
         recipe = replace(editor.RECIPE, half=not float32)
         recipe = recipe if solids is None else replace(recipe, solids=solids)
-        editor.train_editor_on(begin, out, work / f"editor-{recipe.solids:g}-{recipe.clips:g}", seed, log, recipe)
+        editor.train_editor_on(
+            begin, out, work / f"editor-{recipe.solids:g}-{recipe.clips:g}", seed, log, recipe
+        )
     else:
         from . import warm_parts as parts
 

@@ -205,7 +205,12 @@ def run_epoch(
     torch.manual_seed(seed * 100_003 + epoch)
     phase = [phase for phase in recipe.phases if phase.start <= epoch][-1]
     local, whole = (
-        Pool(draw_pairs(rng, mix, count, recipe.best, recipe.solids, recipe.clips), vae, tokenizer, recipe.half)
+        Pool(
+            draw_pairs(rng, mix, count, recipe.best, recipe.solids, recipe.clips),
+            vae,
+            tokenizer,
+            recipe.half,
+        )
         for mix, count in ((phase.local, phase.crops), (phase.whole, phase.frames))
     )
     blank = torch.tensor(tokenizer("", padding="max_length").input_ids)
