@@ -35,7 +35,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--together", choices=TOGETHER, help=text)
     text = (
         "with --video: none paints every frame, flow paints keyframes and carries them along the motion, "
-        "tokens carries what attention saw; auto: none up to 32 frames, else flow; auto by default"
+        "tokens carries what attention saw; auto: none up to 8 frames, else flow; auto by default"
     )
     add("--propagate", choices=PROPAGATE, help=text)
     text = (

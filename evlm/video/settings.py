@@ -12,7 +12,7 @@ Propagate = Literal["auto", "none", "flow", "tokens"]
 PROPAGATE: tuple[str, ...] = get_args(Propagate)
 Track = Literal["auto", "every-frame", "flow", "plan"]
 TRACK: tuple[str, ...] = get_args(Track)
-SHORT = 32
+SHORT = 8
 """Up to so many frames, "auto" paints each of them."""
 
 
@@ -28,7 +28,7 @@ class VideoSettings:
         memory at once is the editor's `chunk`.
     propagate: "none" paints every frame; "flow" paints keyframes and carries them along the motion; "tokens"
         paints every frame, most of them with what the attention of a few gave at the most similar places
-        (tokens.py; `together` does not count then); "auto" is "none" for up to 32 frames, else "flow".
+        (tokens.py; `together` does not count then); "auto" is "none" for up to 8 frames, else "flow".
     keyframes: painted for "flow"; "auto", a number of them, or which ones.
     track: how things are followed: "auto" by SAM 2 where it can track, else as "every-frame", by detector and
         segmenter in each, else as "flow", by the plan's own mask, carried along the motion from the first

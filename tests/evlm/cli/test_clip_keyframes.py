@@ -158,7 +158,7 @@ def test_handed_back_it_is_resumed_window_by_window_and_beside_the_other_run(
 def test_each_frame_painted_by_itself_has_no_keyframes(
     plans: Plans, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = ["--prompt", "x", "--until", "keyframes", "--out", str(tmp_path / "out")]
+    out = ["--prompt", "x", "--until", "keyframes", "--out", str(tmp_path / "out"), "--propagate", "none"]
     assert main(["edit", "--video", str(source), *out]) == 2
     assert "--until keyframes: each of the 20 frames is painted" in capsys.readouterr().err
     assert not plans.requests

@@ -51,7 +51,7 @@ def test_fewer_frames_go_through_the_model_and_the_outside_stays(
 
 
 def test_auto_carries_long_clips_only_and_given_keyframes_are_taken(editor: IP2P) -> None:
-    assert VideoSettings().carries(33) and not VideoSettings().carries(32)
+    assert VideoSettings().carries(9) and not VideoSettings().carries(8)
     assert not VideoSettings(propagate="none").carries(99) and FLOW.carries(2)
     frames, inside = moving(8, 2)
     chosen = replace(FLOW, keyframes=(4,))

@@ -132,7 +132,8 @@ def test_how_many_frames_are_in_memory_changes_nothing(exact: IP2P, mode: Any) -
 def test_frames_by_themselves_are_the_same_in_every_window(exact: IP2P) -> None:
     frames = tiny_ip2p.frames(9)
     alone = exact.edit(frames, "make it red", masks(9), QUICK).frames
-    for video in (VideoSettings(), VideoSettings(window=4), VideoSettings(window=16, overlap=0)):
+    for window in ({}, {"window": 4}, {"window": 16, "overlap": 0}):
+        video = VideoSettings(propagate="none", **window)
         clip = edit_clip(exact, frames, "make it red", masks(9), QUICK, video=video).frames
         assert float((clip - alone).abs().max()) <= 1e-7
 
@@ -203,7 +204,13 @@ def test_outside_the_mask_every_bit_stays_and_progress_counts_each_frame_once(ed
     frames, mask, seen = tiny_ip2p.frames(9), masks(9), []
     mask[4] = 0
     edited = edit_clip(
-        editor, frames, "make it red", mask, QUICK, lambda done, total, _: seen.append((done, total))
+        editor,
+        frames,
+        "make it red",
+        mask,
+        QUICK,
+        lambda done, total, _: seen.append((done, total)),
+        VideoSettings(propagate="none"),
     )
     assert torch.equal(edited.frames[mask < 0.5], frames[mask < 0.5])
     assert torch.equal(edited.frames[4], frames[4]) and "1 of 9 frames" in edited.notes[0]
