@@ -150,14 +150,15 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     lay_out(folder)
     before = folder_paths.base_path
     folder_paths.use(folder / "base")
-    # An audit hook stays; it writes into a file that goes with this folder.
+    # An audit hook stays, deaf after these tests: its file goes with this folder.
     spec = importlib.util.spec_from_file_location("guard", TESTS / "hostile_guard" / "sitecustomize.py")
     assert spec is not None and spec.loader is not None
     guard = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(guard)
     allowed = [str(folder / "base" / each) for each in ("output", "temp", TRAINED)]
-    guard.watch(str(folder / "guard.log"), allowed, CANARY)
+    stop = guard.watch(str(folder / "guard.log"), allowed, CANARY)
     yield folder
+    stop()
     folder_paths.use(Path(before))
 
 

@@ -14,6 +14,7 @@ import os
 import sys
 import time
 import unicodedata
+from collections.abc import Callable
 from itertools import zip_longest
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -29,14 +30,15 @@ _FOLDER = os.path.dirname(os.path.realpath(__file__))
 _HERE = ("localhost", "ip6-localhost", "0.0.0.0", "")
 
 
-def watch(log: str, allowed: list[str], canary: str) -> None:
-    """Start watching this process; there is no end to it."""
+def watch(log: str, allowed: list[str], canary: str) -> Callable[[], None]:
+    """Start watching this process. The hook stays as long as the process; what is given back makes it deaf,
+    for tests that share their process with others."""
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     roots = tuple(os.path.realpath(each).rstrip(os.sep) + os.sep for each in allowed)
-    seen = _CHANGES | _READS | _PROGRAMS | _NET | {"open"}
+    heard = _CHANGES | _READS | _PROGRAMS | _NET | {"open"}
 
     def hook(event: str, args: tuple) -> None:
-        if event not in seen:
+        if event not in heard:
             return
         what = _judge(event, args, roots, canary)
         if what is not None:
@@ -44,6 +46,7 @@ def watch(log: str, allowed: list[str], canary: str) -> None:
             os.write(out, json.dumps(line).encode() + b"\n")
 
     sys.addaudithook(hook)
+    return heard.clear
 
 
 def _judge(event: str, args: tuple, roots: tuple[str, ...], canary: str) -> str | None:
