@@ -77,13 +77,16 @@ class RateEdit(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, dataset: Any, **rest: Any) -> str:
-        """Rows that somebody took away are written again, and the counts are those of the folder."""
-        from ..evlm.records import ROWS_FILE
-
+        """Rows that somebody took away are written again, and the counts are those of the folder. What a run
+        has written itself is no change."""
         if dataset is None:
             return "linked"
-        rows = folders.dataset(dataset) / ROWS_FILE
-        return folders.fingerprint(rows if rows.is_file() else None)
+        folder = folders.dataset(dataset)
+        now = _print_of(folder)
+        asked = _ASKED.get(folder)
+        if asked is None or asked.left != now:
+            asked = _ASKED[folder] = _Asked(0 if asked is None else asked.changes + 1, now)
+        return f"changed {asked.changes} times"
 
     @classmethod
     @checked
@@ -126,6 +129,8 @@ class RateEdit(io.ComfyNode):
                 RowWriter(folder).replace(gone, new, pictures)
                 host.tell([REPLACED] if gone else [])
                 written = True
+                if folder in _ASKED:
+                    _ASKED[folder] = replace(_ASKED[folder], left=_print_of(folder))
         labels = [row.label for row in _rows(folder)]
         counts = {
             "rows": len(labels),
@@ -136,6 +141,25 @@ class RateEdit(io.ComfyNode):
             **_by(verdict),
         }
         return io.NodeOutput(str(folder), ui={"evlm_rating": [counts]})
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Of a dataset's rows. changes: how often somebody else was found to have changed them. left: the file's
+    fingerprint when ComfyUI last asked, or after our own last write since."""
+
+    changes: int
+    left: str
+
+
+_ASKED: dict[Path, _Asked] = {}  # by folder
+
+
+def _print_of(folder: Path) -> str:
+    from ..evlm.records import ROWS_FILE
+
+    rows = folder / ROWS_FILE
+    return folders.fingerprint(rows if rows.is_file() else None)
 
 
 def _by(verdict: str) -> dict[str, Any]:

@@ -245,13 +245,19 @@ def test_a_rating_becomes_a_row_that_the_trainer_reads(output: Path) -> None:
 def test_rows_that_were_taken_away_are_written_again(output: Path) -> None:
     """(A4) ComfyUI hands on what it had, unless the fingerprint says that the folder is another."""
     print_of = part("nodes.rate").RateEdit.fingerprint_inputs
-    absent = print_of(dataset="evlm_ratings", verdict="good")
+    first = print_of(dataset="evlm_ratings", verdict="good")
     rate(verdict="good")
-    there = print_of(dataset="evlm_ratings")
-    assert there not in (absent, print_of(dataset="other")) and there == print_of(dataset="evlm_ratings")
+    assert print_of(dataset="evlm_ratings") == first == print_of(dataset="evlm_ratings")  # its own row
     assert print_of(dataset=None) == "linked"
-    (output / "evlm_ratings" / "rows.jsonl").unlink()
-    assert print_of(dataset="evlm_ratings") == absent
+    rows = output / "evlm_ratings" / "rows.jsonl"
+    text = rows.read_bytes()
+    rows.unlink()
+    gone = print_of(dataset="evlm_ratings")
+    assert gone != first and gone == print_of(dataset="evlm_ratings")
+    rate(verdict="good")
+    assert print_of(dataset="evlm_ratings") == gone
+    rows.write_bytes(text + b"\n")
+    assert print_of(dataset="evlm_ratings") not in (gone, first)
 
 
 def test_what_is_no_pair_is_not_rated(output: Path) -> None:
