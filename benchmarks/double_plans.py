@@ -14,37 +14,25 @@ import argparse
 import random
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 BAR = 0.8
 
 
 def main(rows: int, seed: int) -> int:
     import evlm
-    from evlm.pipeline import Pipeline
-    from evlm.reason.reasoner import Reasoned
     from trainer.bundle.check_chain import edit_one
+    from trainer.bundle.check_clips import load_chain
     from trainer.bundle.check_reasoner import of_kind
     from trainer.world.chain import Chain
     from trainer.world.traces import write_trace
 
-    class Knows:
-        """Answers with the world's own trace of the question at hand."""
-
-        trace: Any = None
-
-        def reason(self, *_: Any, **__: Any) -> Reasoned:
-            return Reasoned("", 1, 0.0, trace=self.trace)
-
-    bundled, knows = Path(evlm.__file__).parent / "bundled", Knows()
-    roles = ("detector", "segmenter", "editor")
-    pipeline = Pipeline.load({role: bundled / role for role in roles}, reasoner=knows, device="cpu")
+    pipeline = load_chain(Path(evlm.__file__).parent / "bundled")
     right: dict[str, list[bool]] = defaultdict(list)
     outside = 0.0
     seconds: list[float] = []
     for number, question in enumerate(of_kind("double", rows, seed)):
         assert isinstance(question.edit, Chain)
-        knows.trace = write_trace(random.Random(number), question)
+        pipeline.reasoner.trace = write_trace(random.Random(number), question)
         outcome = edit_one(pipeline, question)
         assert outcome.planned
         kinds = {"both", "a clip" if question.category.endswith("->video") else "a picture"}
