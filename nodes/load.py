@@ -46,7 +46,8 @@ class LoadModel(io.ComfyNode):
                 io.Combo.Input(
                     "quantize",
                     options=BITS,
-                    tooltip="4bit takes a quarter of the memory; it needs CUDA and the package bitsandbytes.",
+                    tooltip="4bit takes a quarter of the memory; it needs the package bitsandbytes, and is "
+                    "slow on a CPU.",
                 ),
                 io.Int.Input(
                     "max_pixels",

@@ -93,7 +93,7 @@ class LoadAll(io.ComfyNode):
                 io.Combo.Input(
                     "quantize",
                     options=load.BITS,
-                    tooltip="The reasoner in 4 bits: a quarter of the memory; needs CUDA and bitsandbytes.",
+                    tooltip="In 4 bits: a quarter of the memory; needs bitsandbytes, and is slow on a CPU.",
                 ),
                 load.dtype_input(),
                 load.download_input(),

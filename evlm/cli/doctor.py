@@ -34,7 +34,7 @@ OPTIONAL = {
     "SAM2_BUILD_CUDA=0 pip install --no-build-isolation sam2",
     "peft": "LoRA adapters for the reasoner: pip install peft",
     "accelerate": "quantised loading, and faster loading of large models: pip install accelerate",
-    "bitsandbytes": "4-bit reasoners, on CUDA: pip install bitsandbytes",
+    "bitsandbytes": "4-bit reasoners: pip install bitsandbytes",
     "av": "video files as references or originals: pip install av",
     "pyyaml": "the trainer's configuration files: pip install pyyaml",
 }

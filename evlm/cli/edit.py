@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import EVLMError, one_line
+from ..errors import one_line
 from . import arguments as kinds
 from . import given, request_flags
 from .ask import at_terminal, remedy
@@ -73,10 +73,10 @@ def run(options: argparse.Namespace) -> int:
     from ..request import Request
 
     device = pick_device(options.device)
-    if options.quantize and device.type != "cuda":
-        raise EVLMError(
-            f"--quantize {options.quantize} works on a CUDA device, not on {device}: leave it out"
-        )
+    if options.quantize:
+        from ..models.quantized import check_four_bit
+
+        check_four_bit(device)
     plan = given.plan_of(options)
     if options.video is not None:
         terminal = Terminal()

@@ -54,7 +54,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     given.add_flags(parser)
     text = "LoRA for the reasoner: PEFT folder or .safetensors of ours"
     add("--adapter", metavar="PATH", type=kinds.path, help=text)
-    add("--quantize", choices=["4bit"], help="the reasoner in 4 bits; needs bitsandbytes and CUDA")
+    add("--quantize", choices=["4bit"], help="the reasoner in 4 bits; needs bitsandbytes")
     text = "torch.compile for each of the reasoner's tokens: slow at first; needs a C++ compiler"
     add("--compile", action="store_true", help=text)
     text = "OpenAI-compatible endpoint instead of a local reasoner; its key is read from EVLM_API_KEY"

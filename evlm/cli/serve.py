@@ -24,7 +24,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     text = "0 takes a free one (default: %(default)s)"
     add("--port", type=kinds.whole(0, 65535), default=PORT, metavar="N", help=text)
     add("--adapter", metavar="PATH", type=kinds.path, help="LoRA: PEFT folder or .safetensors of ours")
-    add("--quantize", choices=["4bit"], help="in 4 bits; needs bitsandbytes and CUDA")
+    add("--quantize", choices=["4bit"], help="in 4 bits; needs bitsandbytes")
     add("--device", help="cuda, cuda:1, mps or cpu; the best one there is by default")
     text = "of the weights; auto: what suits model and device"
     add("--dtype", default="auto", choices=["auto", "bf16", "fp16", "fp32"], help=text)

@@ -70,6 +70,44 @@ def check_unquantised(folder: Path, config: Mapping[str, Any], what: str) -> Non
         )
 
 
+def check_four_bit(device: Any) -> None:
+    """Raises ModelError where a device (torch's) cannot hold weights that are made 4 bits while they are
+    loaded."""
+    if not _installed("bitsandbytes"):
+        raise ModelError(
+            "quantize '4bit' needs the package bitsandbytes (pip install bitsandbytes); or load in bf16"
+        )
+    if device.type == "cuda":
+        return
+    if device.type != "cpu":
+        raise ModelError(
+            f"quantize '4bit' works on a CUDA device or a CPU, not on {device}; load in bf16 or fp32 instead"
+        )
+    import bitsandbytes
+
+    if "cpu" not in getattr(bitsandbytes, "supported_torch_devices", ()):
+        raise ModelError(
+            f"quantize '4bit': bitsandbytes {bitsandbytes.__version__} knows CUDA alone; pip install -U "
+            "bitsandbytes, or load in bf16 or fp32"
+        )
+
+
+def keep_plain_on_cpu(model: Any, every: bool = False) -> None:
+    """Keeps bitsandbytes from packing 4-bit weights anew once a model in eval mode has been run on a CPU that
+    computes in bfloat16: packed ones cut the graph of what learns, compute in bfloat16 whatever was asked
+    for, and must have rows in thirty-twos. every: of all modules; else of those that packing would break."""
+    import torch
+
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu") and (
+            every
+            or module.compute_dtype != torch.bfloat16
+            or module.out_features % 32
+            or module.in_features % 2
+        ):
+            module.support_avx512bf16_for_cpu = False
+
+
 def is_quantised(folder: Path) -> bool:
     """Whether a folder's weights are stored in few bits; such a model stays on the device it is loaded on.
 

@@ -23,7 +23,7 @@ from ..errors import CheckpointError, ModelError
 from ..models.families import REASONERS
 from ..models.load_report import check_report
 from ..models.loading import half_dtype, pick_device, pick_dtype, read_json, read_notes
-from ..models.quantized import check_plain, quantization_of
+from ..models.quantized import check_four_bit, check_plain, keep_plain_on_cpu, quantization_of
 from ..models.safetensors_file import read_header
 from ..plan.native_boxes import OF_FAMILY, OWN, BoxForm, box_form
 from ..plan.trace import Trust
@@ -366,6 +366,7 @@ def _load_model(
         raise ModelError(f"{folder} cannot be loaded: {_first_line(error)}") from error
     check_report(folder, report, strict=stored is None)  # a quantiser has tensors of its own
     if quantize is not None or stored is not None:
+        keep_plain_on_cpu(model)
         return model
     for parameter in model.parameters():  # transformers 4 leaves weights that lie in fp8 as they are
         if parameter.dtype in _FP8:
@@ -390,14 +391,7 @@ def _untie(model: Any, tensors: Mapping[str, Tensor]) -> None:
 def _quantization(quantize: str, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
     if quantize != "4bit":
         raise ModelError(f"quantize {quantize!r}: expected '4bit' or None")
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise ModelError(
-            "quantize '4bit' needs the package bitsandbytes (pip install bitsandbytes); or load in bf16"
-        )
-    if device.type != "cuda":
-        raise ModelError(
-            f"quantize '4bit' works on a CUDA device, not on {device}; load in bf16 or fp32 instead"
-        )
+    check_four_bit(device)
     from transformers import BitsAndBytesConfig
 
     config = BitsAndBytesConfig(

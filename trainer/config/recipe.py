@@ -37,11 +37,11 @@ class ModelConfig:
     learns: a LoRA; the merger, which makes tokens of what the vision tower sees; or every weight. The last
     two are of sft phases alone, in float32, and end in a whole model's folder. adapter: LoRA that is merged
     into it first. dtype: of its weights; the adapter is float32. quantize: "4bit" keeps the weights in 4
-    bits, which needs CUDA and bitsandbytes; dtype is then that of the arithmetic. max_pixels: of a picture,
-    larger ones are reduced; None is one megapixel, as where the adapter is used. device: "auto" is CUDA,
-    Apple's, else the CPU. checkpointing: the backward pass computes each decoder layer again, which keeps a
-    fraction of the activations. shard: of several processes, each holds a part of every decoder layer (FSDP2)
-    and not all of them."""
+    bits, which needs bitsandbytes, on CUDA or a CPU; dtype is then that of the arithmetic. max_pixels: of a
+    picture, larger ones are reduced; None is one megapixel, as where the adapter is used. device: "auto" is
+    CUDA, Apple's, else the CPU. checkpointing: the backward pass computes each decoder layer again, which
+    keeps a fraction of the activations. shard: of several processes, each holds a part of every decoder layer
+    (FSDP2) and not all of them."""
 
     base: str = "bundled"
     train: Literal["lora", "merger", "full"] = "lora"

@@ -13,6 +13,7 @@ from evlm.adapter.checkpoint import AdapterMeta, config_hash
 from evlm.adapter.lora import Lora
 from evlm.errors import RecordError
 from evlm.models.loading import pick_device
+from evlm.models.quantized import keep_plain_on_cpu
 from evlm.plan.form import PARTS
 from evlm.plan.mask_codec import get_codec
 from evlm.reason.backbone import Backbone, load_backbone
@@ -143,6 +144,7 @@ def load_learner(config: Config, ranks: Ranks | None = None) -> Learner:
         config.model.quantize,
         config.model.max_pixels,
     )
+    keep_plain_on_cpu(backbone.model, every=True)
     style = style_of(config, backbone.style)
     if style.parts != PARTS:
         config.check_whole(f"parts 'own' of {config.model.base}, {', '.join(style.parts)} alone")

@@ -18,6 +18,7 @@ from evlm.adapter.checkpoint import Expected, load_adapter
 from evlm.adapter.stacking import check_stackable
 from evlm.errors import ConfigError, EVLMError, ModelError
 from evlm.models.loading import pick_device, read_notes
+from evlm.models.quantized import check_four_bit
 from evlm.plan.mask_codec import get_codec
 from evlm.reason.backbone import open_processor
 from evlm.reason.messages import MAX_FRAMES, get_style
@@ -80,6 +81,8 @@ def plan(config: Config, fresh: bool = False) -> Plan:
             findings.missing.append(
                 f"{what}: the package {package} is not installed: pip install {package}{remedy}"
             )
+    if config.model.quantize and device is not None:
+        findings.need("model.quantize", partial(check_four_bit, device))
     if config.model.shard:
         findings.need("model.shard", supported)
     findings.need("out", lambda: _writable(Path(config.out)))
@@ -135,11 +138,6 @@ def _device(config: Config) -> torch.device:
         raise ModelError(
             f"{asked!r}: torch sees no CUDA device here; take model.device=cpu, or another machine"
         )
-    if config.model.quantize and device.type != "cuda":
-        raise ModelError(
-            f"model.quantize {config.model.quantize} needs a CUDA device, and here is {device}; leave it "
-            "out, or use a machine that has one"
-        )
     return device
 
 
@@ -160,8 +158,6 @@ def _packages(config: Config) -> list[tuple[str, str, str]]:
     wanted = [("TensorBoard", "tensorboardX", "")]
     if config.wandb is not None:
         wanted.append(("wandb", "wandb", ", or leave `wandb` out of the recipe"))
-    if config.model.quantize:
-        wanted.append(("model.quantize", "bitsandbytes", ""))
     return wanted
 
 

@@ -79,7 +79,7 @@ WRONG: dict[str, list[list[str]]] = {
         ),
         *([*EDIT, "--dtype", value] for value in ["", "fp8", "float32", "BF16"]),
         *([*EDIT, "--quantize", value] for value in ["", "8bit", "none"]),
-        [*EDIT, "--quantize", "4bit", "--device", "cpu"],
+        [*EDIT, "--quantize", "4bit", "--device", "mps"],
         [*EDIT, "--endpoint", "http://127.0.0.1:9"],
         [*EDIT, "--endpoint-model", "m"],
         [*EDIT, "--endpoint", "https://x/v1", "--endpoint-model", "m", "--adapter", "FILE"],

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ import tiny_qwen
 import torch
 
 from evlm.errors import Cancelled, CheckpointError, ModelError, RequestError, TraceError
+from evlm.models import quantized
 from evlm.reason.decoding import Words
 from evlm.reason.messages import SHORT, build_messages, encode
 from evlm.reason.reasoner import Reasoner, Sampling
@@ -231,11 +234,39 @@ def test_attention_choices_agree(folders: dict[str, Path], reasoner: Reasoner) -
         Reasoner.load(folders["qwen2_vl"], attention="fast")
 
 
-def test_four_bit_says_what_it_needs(folders: dict[str, Path]) -> None:
-    with pytest.raises(ModelError, match=r"bitsandbytes|CUDA"):
-        Reasoner.load(folders["qwen2_vl"], device="cpu", quantize="4bit")
+def test_four_bit_says_what_it_needs(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    old = SimpleNamespace(__version__="0.43.1")  # which knows CUDA alone
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "bitsandbytes", old)
+        patch.setattr(quantized, "_installed", lambda name: True)
+        with pytest.raises(ModelError, match=r"bitsandbytes 0\.43\.1 knows CUDA alone"):
+            Reasoner.load(folders["qwen2_vl"], device="cpu", quantize="4bit")
+        with pytest.raises(ModelError, match="not on mps"):
+            quantized.check_four_bit(torch.device("mps"))
+        quantized.check_four_bit(torch.device("cuda"))
+        patch.setattr(quantized, "_installed", lambda name: False)
+        with pytest.raises(ModelError, match="pip install bitsandbytes"):
+            Reasoner.load(folders["qwen2_vl"], device="cpu", quantize="4bit")
     with pytest.raises(ModelError, match="3bit"):
         Reasoner.load(folders["qwen2_vl"], device="cpu", quantize="3bit")
+
+
+def test_four_bit_weights_are_packed_on_a_cpu_only_where_nothing_is_lost() -> None:
+    """bitsandbytes' way for machines with AVX512-BF16, by the names it has there."""
+
+    class Linear4bit(torch.nn.Linear):
+        support_avx512bf16_for_cpu = True
+
+        def __init__(self, into: int, out: int, dtype: torch.dtype) -> None:
+            super().__init__(into, out)
+            self.compute_dtype = dtype
+
+    shapes = [(64, 32, torch.bfloat16), (64, 3420, torch.bfloat16), (64, 32, torch.float32)]
+    model = torch.nn.ModuleList(Linear4bit(*shape) for shape in shapes)
+    quantized.keep_plain_on_cpu(model)
+    assert [each.support_avx512bf16_for_cpu for each in model] == [True, False, False]
+    quantized.keep_plain_on_cpu(model, every=True)
+    assert not any(each.support_avx512bf16_for_cpu for each in model)
 
 
 def test_half_precision_overflow_is_named(reasoner: Reasoner, monkeypatch: pytest.MonkeyPatch) -> None:
