@@ -117,7 +117,8 @@ class Pictured:
         shown = {}
         for question in questions:
             pictures = [path for media in _media(question) for path in copies[media.id]["paths"]]
-            texts = [*filter(None, (question.item.instruction, question.item.region)), *question.words]
+            item = question.item
+            texts = [*filter(None, (item.instruction, item.region, question.prompt)), *question.words]
             shown[question.id] = Shown([str(self.out / path) for path in pictures], texts)
         unsafe = self._unsafe(shown)
         for question in questions:

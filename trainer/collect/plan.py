@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
+from evlm.errors import ConfigError
+
 from .quota import categories, edit_types, reference_counts
 from .recipe import Recipe
 from .sources.item import Item, Media
@@ -20,10 +22,14 @@ from .split import split_of
 from .words import WORDS, shortened
 
 
+UNKNOWN = "unknown"  # edit type of somebody's question of which the source says none
+
+
 @dataclass(frozen=True)
 class Question:
     """What will be asked: an item, the pictures that go with it in the order in which they are seen, and the
-    words of the text references. lenders: the items that the references are of, in the item's own split."""
+    words of the text references. lenders: the items that the references are of, in the item's own split.
+    prompt: what somebody said, "" where the references say it all."""
 
     id: str
     item: Item
@@ -32,6 +38,7 @@ class Question:
     references: tuple[Media, ...]
     words: tuple[str, ...]
     lenders: tuple[Item, ...] = ()
+    prompt: str = ""
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -53,6 +60,8 @@ def make_plan(recipe: Recipe, items: Iterable[Item]) -> Planned:
     """Fills each category's quota from the items that can be asked about so; where they are too few, the rest
     is `missing`, and no other category takes its place. The same recipe and items give the same plan."""
     pool = _Pool(items, recipe)
+    if recipe.plan == "asked":
+        return _as_asked(pool, recipe.rows)
     questions: list[Question] = []
     missing: Counter[tuple[str, str]] = Counter()
     for category, slots in _slots(recipe).items():
@@ -64,6 +73,17 @@ def make_plan(recipe: Recipe, items: Iterable[Item]) -> Planned:
             else:
                 questions.append(_question(pool, item, category, edit_type, count, given.uses(item)))
     return Planned(tuple(questions), dict(missing), pool.found)
+
+
+def _as_asked(pool: _Pool, rows: int) -> Planned:
+    """The sources' own questions, at most so many. Raises ConfigError where there is none."""
+    asked = [item for item in pool.items if item.asked is not None]
+    if not asked:
+        raise ConfigError(
+            "plan: asked needs sources whose items have a prompt or references of their own "
+            "(pairs.jsonl, or the columns prompt and texts); plan: paper makes questions of pictures"
+        )
+    return Planned(tuple(_own_question(item, item.edit_type or UNKNOWN) for item in asked[:rows]), {}, pool.found)
 
 
 def first(questions: Sequence[Question], count: int | None) -> tuple[Question, ...]:
@@ -116,6 +136,8 @@ class _Pool:
             "picture references": self._count("image"),
             "clips": self._count("video"),
         }
+        if own := sum(item.asked is not None for item in self.items):
+            self.found["questions of their own"] = own
 
     def _count(self, kind: str) -> int:
         return sum(len(shown) for (each, _), shown in self._shown.items() if each == kind)
@@ -125,6 +147,8 @@ class _Pool:
 
     def can(self, item: Item, category: str) -> bool:
         """Whether a question of that category can be asked about the item."""
+        if item.asked is not None:
+            return item.asked.category(item.original.kind) == category
         still = item.original.kind == "image"
         if category == "image->video":
             return not still and bool(self._others(item, "image") or _own(item, "image"))
@@ -159,9 +183,10 @@ class _Given:
         self._waiting: dict[str | None, list[Item]] = defaultdict(list)
         self._uses: Counter[str] = Counter()
         able = [item for item in pool.items if pool.can(item, category)]
-        for _ in range(reuse):
+        for use in range(reuse):
             for item in able:
-                self._waiting[item.edit_type].append(item)
+                if not use or item.asked is None:  # what somebody asked is asked once
+                    self._waiting[item.edit_type].append(item)
         self._next: Counter[str | None] = Counter()
 
     def take(self, edit_type: str) -> Item | None:
@@ -179,7 +204,19 @@ class _Given:
         return self._uses[item.original.id]
 
 
+def _own_question(item: Item, edit_type: str) -> Question:
+    """What somebody asked about the item, and nothing beside it."""
+    asked = item.asked
+    assert asked is not None  # so it was chosen
+    category = asked.category(item.original.kind)
+    said = [item.source, item.original.id, category, edit_type, asked.prompt, *asked.texts]
+    name = _digest("\n".join((*said, *(each.id for each in asked.references))))
+    return Question(name, item, category, edit_type, asked.references, asked.texts, prompt=asked.prompt)
+
+
 def _question(pool: _Pool, item: Item, category: str, edit_type: str, count: int, use: int) -> Question:
+    if item.asked is not None:
+        return _own_question(item, edit_type)
     name = f"{item.source}\n{item.original.id}\n{category}\n{edit_type}\n{use}"
     visual = category.removesuffix("+text")
     shown: tuple[_Shown, ...] = ()

@@ -52,7 +52,8 @@ LICENSES = {
 @dataclass(frozen=True)
 class Columns:
     """Which column of a table is what, for `kind: columns`; a picture is its bytes, or a path beside the
-    table. group: what tells that two rows show the same original; without it its path does."""
+    table. group: what tells that two rows show the same original; without it its path does. prompt: what
+    somebody asked for; the row is asked so then, with its reference beside it where it has one."""
 
     original: str
     edited: str | None = None
@@ -61,6 +62,7 @@ class Columns:
     region: str | None = None
     edit_type: str | None = None
     group: str | None = None
+    prompt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,8 @@ class Masks:
 
 @dataclass(frozen=True)
 class Recipe:
-    """out: folder of the dataset. rows: questions to plan. reuse: how often one original may be asked about
+    """out: folder of the dataset. rows: questions to plan. plan: "paper" by Table 6 and Figure 10, "asked"
+    what the sources' people asked, as they did, and nothing else. reuse: how often one original may be asked about
     within a category. frames: of a clip, at most so many, spread
     evenly. teacher: who writes the traces; a dry run needs none. judges: who looks at what came of it.
     maker: who draws the pictures of `kind: prompts`."""
@@ -178,6 +181,7 @@ class Recipe:
     teacher: Teacher | None = None
     judges: tuple[Judge, ...] = ()
     maker: Maker | None = None
+    plan: Literal["paper", "asked"] = "paper"
 
     def __post_init__(self) -> None:
         if not self.sources:

@@ -30,6 +30,7 @@ def task_of(question: Question, copies: dict[str, dict[str, Any]], sample: int) 
         "edited": [] if item.edited is None else copies[item.edited.id]["paths"],
         "instruction": item.instruction,
         "sample": sample,
+        **({"prompt": question.prompt} if question.prompt else {}),
     }
 
 
@@ -68,7 +69,8 @@ def row_of(
     item, trace = question.item, result["trace"]
     own = (item.source, item.license)
     lent = sorted({(each.source, each.license) for each in question.lenders} - {own})
-    asked = key_of(task["original"], "", task["references"])  # completions of one question share it
+    prompt = task.get("prompt", "")
+    asked = key_of(task["original"], prompt, task["references"])  # completions of one question share it
     meta = {
         "license": item.license,
         "source_url": item.source_url,
@@ -97,7 +99,7 @@ def row_of(
         edit_type=question.edit_type,
         category=question.category,
         original=tuple(task["original"]),
-        prompt="",
+        prompt=prompt,
         thinking=trace["thinking"],
         intermediate=trace["intermediate"],
         reflection=trace["reflection"],

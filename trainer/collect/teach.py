@@ -32,7 +32,7 @@ def taught(asked: Asked, out: Path, task: dict[str, Any], hint: str = "both") ->
     """{"trace": its parts and the plan's, "repairs": [...], "again": whether it was asked twice}, or
     {"dropped": name, "reason": why}, "passing" where the next run may do better.
 
-    task: {"original", "references", "fps", "edited", "instruction", "sample"} with paths in `out`. hint: what
+    task: {"original", "references", "fps", "edited", "instruction", "sample", "prompt"?} with paths in `out`. hint: what
     of the last two is shown. Raises
     EndpointError where the endpoint is of no use, ConfigError where the money is spent.
     """
@@ -86,7 +86,7 @@ def request_of(out: Path, task: dict[str, Any]) -> Request:
         )
         for each in task["references"]
     )
-    return Request(load_paths(out, task["original"]), "", references, task["fps"])
+    return Request(load_paths(out, task["original"]), task.get("prompt", ""), references, task["fps"])
 
 
 def _chat(asked: Asked, out: Path, task: dict[str, Any], hint: str) -> Chat:

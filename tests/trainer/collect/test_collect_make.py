@@ -299,3 +299,23 @@ def test_what_a_teacher_must_say(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=said):
             load_recipe(path, [setting])
+
+
+def test_what_somebody_asked_reaches_the_teacher_and_the_row_as_it_was_said(tmp_path: Path) -> None:
+    with teaching() as teacher:
+        file = recipe(tmp_path, teacher)
+        lines = [
+            {"original": f"originals/{n}.png", "edited": f"edited/{n}.png", "prompt": f"rather {n}",
+             "references": [f"edited/{n}.png"], "texts": ["velvet"]}
+            for n in range(3)
+        ]  # fmt: skip
+        (tmp_path / "photos/pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        assert make(file, "plan=asked") == 0
+    told = [json.dumps(body["messages"]) for body in teacher.asked]
+    assert all(sum(f"rather {n}" in each for each in told) == 2 for n in range(3))  # samples
+    written = [json.loads(line) for line in rows(tmp_path).splitlines()]
+    assert {row["prompt"] for row in written} == {f"rather {n}" for n in range(3)}
+    assert {row["category"] for row in written} == {"image+text"}
+    assert all([each["kind"] for each in row["references"]] == ["image", "text"] for row in written)
+    assert len({row["question"] for row in written}) == 3
+    assert main(["data", "check", str(tmp_path / "out")]) == 0

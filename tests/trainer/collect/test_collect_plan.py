@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from trainer.collect.plan import make_plan
+from evlm.errors import ConfigError
+from trainer.collect.plan import UNKNOWN, make_plan
 from trainer.collect.quota import CATEGORIES, TYPES, categories, edit_types, reference_counts, shared_out
 from trainer.collect.recipe import Recipe, Source
-from trainer.collect.sources.item import Item, Media
+from trainer.collect.sources.item import Asked, Item, Media
 from trainer.collect.split import split_of
 from trainer.collect.words import MOST, WORDS, shortened
 
@@ -132,3 +134,46 @@ def test_items_own_words_are_shortened_and_come_first() -> None:
 def test_every_listed_text_has_at_most_four_words() -> None:
     assert set(WORDS) == set(TYPES)
     assert all(1 <= len(text.split()) <= MOST for texts in WORDS.values() for text in texts)
+
+
+def own(n: int, asked: Asked, kind: str = "image", edit_type: str | None = None) -> Item:
+    return Item(f"a{n}", f"a{n}", media(f"a{n}/o", kind), "CC0", "s", edit_type=edit_type, asked=asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "original", "category"),
+    [
+        (Asked("make it so"), "image", "text"),
+        (Asked(texts=("velvet",)), "image", "text"),
+        (Asked("so", (media("r"),)), "image", "image"),
+        (Asked("so", (media("r"),), ("velvet",)), "image", "image+text"),
+        (Asked("so", (media("r"), media("v", "video"))), "image", "video"),
+        (Asked("", (media("v", "video"),), ("velvet",)), "image", "video+text"),
+        (Asked("so", (media("r"),), ("velvet",)), "video", "image->video"),
+        (Asked("slower"), "video", "text"),
+    ],
+)
+def test_what_somebody_asked_is_asked_as_it_was_and_once(
+    asked: Asked, original: str, category: str
+) -> None:
+    items = [own(1, asked, original), *map(pair, range(40)), *map(clip, range(10))]
+    for plan, count in (("paper", 300), ("asked", 1)):
+        questions = make_plan(replace(recipe(300, reuse=9), plan=plan), items).questions
+        (question,) = [q for q in questions if q.item.key == "a1"]
+        assert question.category == category
+        assert (question.prompt, question.references, question.words) == (
+            asked.prompt, asked.references, asked.texts,
+        )  # fmt: skip
+        assert question.lenders == () and len(questions) <= count
+        assert all(q.prompt == "" for q in questions if q.item.key != "a1")
+
+
+def test_all_that_somebody_asked_is_planned_up_to_the_rows_and_nothing_else() -> None:
+    items = [*(own(n, Asked(f"no {n}"), edit_type="removal" if n % 2 else None) for n in range(30)), pair(1)]
+    planned = make_plan(replace(recipe(300), plan="asked"), items)
+    assert {q.prompt for q in planned.questions} == {f"no {n}" for n in range(30)}
+    assert Counter(q.edit_type for q in planned.questions) == {"removal": 15, UNKNOWN: 15}
+    assert len({q.id for q in planned.questions}) == 30 and not planned.missing
+    assert make_plan(replace(recipe(12), plan="asked"), items).questions == planned.questions[:12]
+    with pytest.raises(ConfigError, match="prompt or references of their own"):
+        make_plan(replace(recipe(12), plan="asked"), [pair(1)])

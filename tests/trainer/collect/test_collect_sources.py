@@ -14,7 +14,7 @@ from PIL import Image
 from evlm.errors import ConfigError, RecordError
 from trainer.__main__ import main
 from trainer.collect.recipe import Columns, Recipe, Source, load_recipe
-from trainer.collect.sources.item import Item
+from trainer.collect.sources.item import Asked, Item
 from trainer.collect.sources.kinds import items
 from trainer.collect.sources.rows import Place
 
@@ -67,9 +67,37 @@ def test_pairs_of_a_folder(tmp_path: Path) -> None:
     assert (one.instruction, one.edit_type, three.region) == ("make it red", "texture", "only the hat")
 
 
+def test_what_somebody_asked_stands_in_a_folders_pairs_or_a_tables_columns(tmp_path: Path) -> None:
+    for name in ("o/1.png", "r/1.png", "r/2.png"):
+        paint(tmp_path / name)
+    lines = [
+        {"original": "o/1.png", "prompt": " like these ", "references": ["r/1.png", "r/2.png"]},
+        {"original": "o/1.png", "prompt": "so", "reference": "r/1.png", "texts": ["velvet"]},
+        {"original": "o/1.png", "reference": "r/1.png"},  # nobody asked anything: a question is planned
+    ]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    several, one, none = read("folder", tmp_path)
+    assert several.asked and several.asked.prompt == "like these" and several.reference is None
+    assert [each.load() for each in several.asked.references] == [tmp_path / "r/1.png", tmp_path / "r/2.png"]
+    assert len({each.id for each in several.asked.references}) == 2
+    assert one.asked and one.asked.references == (one.reference,) and one.asked.texts == ("velvet",)
+    assert none.asked is None and none.reference is not None
+    (tmp_path / "table.jsonl").write_text(
+        json.dumps({"img": "o/1.png", "ref": "r/1.png", "said": "like this"}) + "\n"
+        + json.dumps({"img": "o/1.png", "ref": None, "said": ""}) + "\n"
+    )  # fmt: skip
+    columns = Columns("img", reference="ref", prompt="said")
+    first, second = read("columns", tmp_path / "table.jsonl", columns=columns)
+    assert first.asked == Asked("like this", (first.reference,)) and second.asked is None
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
+        ('{"original": "o/1.png", "references": "o/1.png"}', "references 'o/1.png': expected a list"),
+        ('{"original": "o/1.png", "texts": [""]}', "texts"),
+        ('{"original": "o/1.png", "references": ["../x.png"]}', "inside the dataset"),
+        ('{"original": "o/1.png", "reference": "o/1.png", "references": ["o/1.png"]}', "give one"),
         ('{"original": "../x.png"}', "inside the dataset"),
         ('{"original": "o/1.png", "edit": "e"}', "'edit' is not known"),
         ('{"original": "o/2.png"}', "does not exist"),

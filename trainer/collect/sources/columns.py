@@ -12,7 +12,7 @@ from evlm.files.safe_paths import inside
 from ..recipe import Columns, Source
 from . import tables
 from .folder import media
-from .item import Item, Media
+from .item import Asked, Item, Media
 
 _PICTURES = ("original", "edited", "reference")
 
@@ -45,6 +45,7 @@ def _item(number: int, file: Path, row: int, data: dict[str, Any], source: Sourc
         if not isinstance(value, (str, int, type(None))):
             raise RecordError(f"{where}: {wanted[name]} {value!r:.60}: expected text")
     text = {name: "" if value is None else str(value) for name, value in texts.items()}
+    beside = (pictures["reference"],) if "reference" in pictures else ()
     original = data[wanted["original"]]
     same = text.get("group") or (original if isinstance(original, str) else key)
     return Item(
@@ -59,6 +60,7 @@ def _item(number: int, file: Path, row: int, data: dict[str, Any], source: Sourc
         region=text.get("region", ""),
         edit_type=text.get("edit_type") or None,
         source_url=source.source_url,
+        asked=Asked(prompt, beside) if (prompt := text.get("prompt", "").strip()) else None,
     )
 
 

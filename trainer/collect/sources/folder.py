@@ -1,5 +1,6 @@
 """`folder`: `originals/*.{png,jpg,webp,mp4,...}` and, with the same stems, `references/` and `edited/`; or
-`pairs.jsonl` of {original, edited?, reference?, instruction?, region?, edit_type?, group?}."""
+`pairs.jsonl` of {original, edited?, reference?, instruction?, region?, edit_type?, group?}, with {prompt?,
+references?, texts?} where somebody asked for the edit."""
 
 from __future__ import annotations
 
@@ -12,12 +13,14 @@ from evlm.files.safe_paths import inside, leads_to_its_kind
 
 from ...data.files import read_lines
 from ..recipe import Source
-from .item import Item, Media, MediaKind
+from .item import Asked, Item, Media, MediaKind
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 CLIPS = (".mp4", ".mov", ".webm", ".mkv", ".avi", ".m4v", ".gif")
 PAIRS = "pairs.jsonl"
-_FIELDS = ("original", "edited", "reference", "instruction", "region", "edit_type", "group")
+_TEXTS = ("original", "edited", "reference", "instruction", "region", "edit_type", "group", "prompt")
+_LISTS = ("references", "texts")  # of what was asked, beside its prompt
+_FIELDS = (*_TEXTS, *_LISTS)
 
 
 def read(number: int, path: Path, source: Source) -> Iterator[Item]:
@@ -94,20 +97,31 @@ def _pair(number: int, path: Path, source: Source, key: str, data: Any, where: s
     unknown = sorted(map(str, data.keys() - set(_FIELDS)))
     if unknown:
         raise RecordError(f"{where}: {unknown[0]!r:.40} is not known; known are {', '.join(_FIELDS)}")
-    texts = {name: data.get(name) or "" for name in _FIELDS}
+    texts: dict[str, Any] = {name: data.get(name) or "" for name in _TEXTS}
+    lists = {name: data.get(name) or [] for name in _LISTS}
     for name, text in texts.items():
         if not isinstance(text, str):
             raise RecordError(f"{where}: {name} {text!r:.40}: expected text")
-    pictures = {}
-    for name in ("original", "edited", "reference"):
-        if texts[name]:
-            try:
-                file = inside(path, texts[name])
-            except RecordError as error:
-                raise RecordError(f"{where}: {error}") from None
-            if not file.exists():
-                raise RecordError(f"{where}: {file} does not exist")
-            pictures[name] = media(number, key, name, file)
+    for name, several in lists.items():
+        if not isinstance(several, list) or not all(isinstance(each, str) and each.strip() for each in several):
+            raise RecordError(f"{where}: {name} {several!r:.40}: expected a list of texts")
+    if texts["reference"] and lists["references"]:
+        raise RecordError(f"{where}: reference and references: give one of them")
+
+    def shown(name: str, text: str) -> Media:
+        try:
+            file = inside(path, text)
+        except RecordError as error:
+            raise RecordError(f"{where}: {error}") from None
+        if not file.exists():
+            raise RecordError(f"{where}: {file} does not exist")
+        return media(number, key, name, file)
+
+    pictures = {name: shown(name, texts[name]) for name in ("original", "edited", "reference") if texts[name]}
+    beside = [shown(f"reference {at}", text) for at, text in enumerate(lists["references"], 1)]
+    if "reference" in pictures and (texts["prompt"] or lists["texts"]):
+        beside = [pictures["reference"]]
+    asked = Asked(texts["prompt"].strip(), tuple(beside), tuple(lists["texts"]))
     return Item(
         key,
         f"{number}/{texts['group'] or texts['original']}",
@@ -120,4 +134,5 @@ def _pair(number: int, path: Path, source: Source, key: str, data: Any, where: s
         region=texts["region"],
         edit_type=texts["edit_type"] or None,
         source_url=source.source_url,
+        asked=asked if asked != Asked() else None,
     )

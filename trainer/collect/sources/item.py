@@ -36,13 +36,33 @@ class Media:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What somebody asked for, as it was asked. prompt: their words. references: pictures and clips in their
+    order. texts: text references. One of the three is there."""
+
+    prompt: str = ""
+    references: tuple[Media, ...] = ()
+    texts: tuple[str, ...] = ()
+
+    def category(self, original: MediaKind) -> str:
+        """Which of Table 6 it comes nearest to; the paper has one alone for clips that are edited."""
+        if not self.references:
+            return "text"
+        if original == "video":
+            return "image->video"
+        kind = "video" if any(media.kind == "video" for media in self.references) else "image"
+        return kind + ("+text" if self.texts else "")
+
+
+@dataclass(frozen=True)
 class Item:
     """One row of a source.
 
     key: unique within the source. group: whose pictures belong together; no split parts them. original,
     edited, reference: the pictures, of which a clip of `kind: frames` may serve as either. instruction: what
     made the edited one of the original. region: what may change, in words. edit_type: one of `quota.TYPES`,
-    None where it is not known. extra: goes into the row's meta.
+    None where it is not known. asked: somebody's own question, which is kept as it is; None where one has to
+    be planned. extra: goes into the row's meta.
     """
 
     key: str
@@ -56,4 +76,5 @@ class Item:
     region: str = ""
     edit_type: str | None = None
     source_url: str = ""
+    asked: Asked | None = None
     extra: dict[str, Any] = field(default_factory=dict)
