@@ -6,6 +6,7 @@ place. `meta.mask_by` says who found it.
 
 from __future__ import annotations
 
+import re
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ from evlm.masks import box_mask, grow
 from evlm.plan.form import Plan
 from evlm.plan.mask_codec import BoxSpans, decode_mask, mask_iou
 
-from .pairs import MOST, difference, packed, unpacked
+from .pairs import MOST, difference, packed, touched, unpacked
 from .pictures import Pictures
 from .recipe import Masks
 
-MASKS_VERSION = 2  # of how they are found; another number finds them again
+MASKS_VERSION = 3  # of how they are found; another number finds them again
 ROOMY = ("removal", "addition", "layout")  # what is there and what will be are of different shape
+REPLACES = re.compile(r"\W*(?:replace|swap|exchange|substitute)\b.*\b(?:with|by|for)\b", re.I | re.S)
 MEANT = 0.3  # IoU of the boxes from which a plan's words and a found mask are about the same place
 SHARPER = 0.5  # IoU with the difference that a segmenter's mask needs to take its place
 
@@ -59,7 +61,7 @@ class MaskFinder:
             return {"dropped": "pair", "reason": f"a local edit, and {share}; at most {MOST:.0%}"}
         if found is None or not bool(found.any()):
             return {"by": "plan"}
-        roomy = task["edit_type"] in ROOMY
+        roomy = task["edit_type"] in ROOMY or bool(REPLACES.match(task["instruction"]))
         if roomy:
             found = _boxed(found)
         words, path = self._put(found, task["original"][0], task["edited"], roomy)
@@ -87,13 +89,14 @@ class MaskFinder:
         kept = self._places.get((before, after))
         if kept is None:
             on = difference(self.out / before, self.out / after) if differs is None else unpacked(differs)
-            found, by = self._sharpened(self.out / before, torch.from_numpy(on).float())
+            found, by = self._sharpened(self.out / before, self.out / after, torch.from_numpy(on).float())
             self._places[before, after] = packed((found >= 0.5).numpy()), by
             return found, by
         return torch.from_numpy(unpacked(kept[0])).float(), kept[1]
 
-    def _sharpened(self, original: Path, on: Tensor) -> tuple[Tensor, str]:
-        """The segmenter's mask of each part that differs, where the two agree; else the difference, grown."""
+    def _sharpened(self, original: Path, edited: Path, on: Tensor) -> tuple[Tensor, str]:
+        """The segmenter's mask of each part that differs, where the two agree; else the difference, grown as
+        far as anything differs at all: what a maker or JPEG left around it, and of a sharp edit nothing."""
         from scipy import ndimage
 
         from evlm.boxes import Box
@@ -108,7 +111,10 @@ class MaskFinder:
             mask = segmented.masks[:, 0].amax(0)
             if mask_iou(mask, on) >= SHARPER:
                 return mask, "segmenter"
-        return grow(on, round(self.settings.grow * min(on.shape))), "difference"
+        rim = round(self.settings.grow * min(on.shape))
+        if not rim or not bool(on.any()):
+            return on, "difference"
+        return torch.maximum(on, grow(on, rim) * torch.from_numpy(touched(original, edited))), "difference"
 
     def _loaded_segmenter(self) -> Any:
         if self._segmenter is None:

@@ -21,6 +21,7 @@ _BLUR = 3.0  # pixels, of a picture of 512; what JPEG and a resampling leave is 
 _LEAST = 8.0  # of the difference in Lab (where lightness goes to 100), scaled to 255: below is noise
 _COLOUR = 0.5  # weight of a and b beside lightness, where an edge is sought: JPEG halves their resolution
 _CLOSE = 0.03  # of the shorter side: stripes of a new texture are one part
+_ROUNDING = 1.5 / 255
 _PART = 0.001  # of the picture: smaller parts are noise
 
 
@@ -68,6 +69,13 @@ def pair_problem(pair: dict[str, Any]) -> str:
 def difference(original: Path, edited: Path) -> NDArray[np.bool_]:
     """Where a pair differs, [H, W] of the original. Raises PictureError."""
     return changed_where(*_both(original, edited))
+
+
+def touched(original: Path, edited: Path) -> NDArray[np.bool_]:
+    """Where a pair is not the same to the eye of a computer, [H, W]: by more than a rounding in any channel.
+    Raises PictureError."""
+    before, after = _both(original, edited)
+    return np.asarray(np.abs(before - after).max(-1) > _ROUNDING, bool)
 
 
 def changed_where(before: Pixels, after: Pixels) -> NDArray[np.bool_]:

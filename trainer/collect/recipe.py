@@ -146,8 +146,8 @@ class Split:
 class Masks:
     """How it is found where a row was edited. find: whether at all. segmenter, detector: models of this
     machine ("bundled", a folder, a name of `python -m evlm models`) that sharpen what differs in a pair, and
-    find the plan's targets where there is none; "" for none. grow: how far a difference reaches, in shares of
-    the shorter side."""
+    find the plan's targets where there is none; "" for none. grow: how far a difference reaches at
+    most, in shares of the shorter side: as far as anything differs there."""
 
     find: bool = True
     segmenter: str = ""

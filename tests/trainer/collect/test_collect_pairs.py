@@ -115,10 +115,29 @@ def test_a_mask_is_found_and_sharpens_words_that_mean_its_place_alone(tmp_path: 
     assert finder.find({**asked, "edited": asked["original"]}) == {"by": "plan"}
     roomy = finder.find({**asked, "edit_type": "removal"})
     assert roomy["mask_text"].endswith("full")
+    for said in ("Replace the ring with a star", "swap it for a star"):  # of another shape, too
+        assert finder.find({**asked, "instruction": said})["mask_text"] == roomy["mask_text"]
     save(tmp_path / "white.png", np.full((SIZE, SIZE, 3), 255, np.uint8))
     assert finder.find({**asked, "edited": ["white.png"]})["dropped"] == "pair"
     (tmp_path / "broken.png").write_bytes(b"no")
     assert finder.find({**asked, "edited": ["broken.png"]})["dropped"] == "picture"
+
+
+def test_a_difference_grows_as_far_as_anything_differs(tmp_path: Path) -> None:
+    finder = MaskFinder(tmp_path, Masks(), Pictures(tmp_path, 8))
+    ious = []
+    for number in range(12):
+        asked, region = task(tmp_path, "recolour", number)
+        ious.append(mask_iou(load_mask(tmp_path / finder.find(asked)["mask"])[0], region))
+    assert np.mean(ious) >= 0.9  # a sharp edit gets no rim
+    before = np.full((100, 100, 3), 120, np.uint8)
+    halo = before.copy()
+    halo[38:62, 38:62] = 123
+    halo[40:60, 40:60] = (250, 40, 40)
+    save(tmp_path / "x.png", before), save(tmp_path / "y.png", halo)
+    pair = {**asked, "original": ["x.png"], "edited": ["y.png"]}
+    mask = load_mask(tmp_path / finder.find(pair)["mask"])[0]
+    assert mask[50].nonzero().flatten().tolist() == list(range(38, 62)) == mask[:, 50].nonzero().flatten().tolist()
 
 
 def test_where_a_pair_differs_is_looked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
