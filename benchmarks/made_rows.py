@@ -5,11 +5,11 @@
 Pairs of the drawn world under a warm lamp, which the bundled reasoner has never seen, lie as a folder of
 anybody's photographs, with what somebody asked for (before, after, prompt, references). `data make` asks a
 scripted teacher that knows the right trace of each original, and filters, finds masks and writes rows: its
-defaults, but for `plan: asked` (where the plan of Table 6 asks in other words and with other people's pictures
-beside, the same traces answer something else), and for `duplicates`, for the world's scenes are alike. The other arm has the world's own rows of the same
-originals, as many. Both arms: SFT by the recipe tiny, then the same questions of the world's test split under
-the lamp. Bar: the mean of exact plans differs by at most 2 points. Each step is done once: called again, it
-goes on.
+defaults, but for `plan: asked` (where the plan of Table 6 asks in other words and with other people's
+pictures beside, the same traces answer something else), and for `duplicates`, for the world's scenes are
+alike. The other arm has the world's own rows of the same originals, as many. Both arms: SFT by the recipe
+tiny, then the same questions of the world's test split under the lamp. Bar: the mean of exact plans differs
+by at most 2 points. Each step is done once: called again, it goes on.
 """
 
 from __future__ import annotations

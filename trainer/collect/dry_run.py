@@ -67,5 +67,7 @@ def _as_asked(recipe: Recipe, planned: Planned) -> list[str]:
     lines.append(f"{'edit type':<16}{'planned':>9}")
     lines += [f"{name:<16}{count:>9,}" for name, count in types.most_common()]
     there, taken = planned.found["questions of their own"], len(planned.questions)
-    lines.append(f"{taken:,} of the {there:,} questions that somebody asked" + ("" if taken == there else " (rows=)"))
+    lines.append(
+        f"{taken:,} of the {there:,} questions that somebody asked" + ("" if taken == there else " (rows=)")
+    )
     return lines

@@ -21,7 +21,6 @@ from .sources.item import Item, Media
 from .split import split_of
 from .words import WORDS, shortened
 
-
 UNKNOWN = "unknown"  # edit type of somebody's question of which the source says none
 
 
@@ -81,9 +80,11 @@ def _as_asked(pool: _Pool, rows: int) -> Planned:
     if not asked:
         raise ConfigError(
             "plan: asked needs sources whose items have a prompt or references of their own "
-            "(pairs.jsonl, or the columns prompt and texts); plan: paper makes questions of pictures"
+            "(pairs.jsonl, or a column `prompt`); plan: paper makes questions of pictures"
         )
-    return Planned(tuple(_own_question(item, item.edit_type or UNKNOWN) for item in asked[:rows]), {}, pool.found)
+    return Planned(
+        tuple(_own_question(item, item.edit_type or UNKNOWN) for item in asked[:rows]), {}, pool.found
+    )
 
 
 def first(questions: Sequence[Question], count: int | None) -> tuple[Question, ...]:

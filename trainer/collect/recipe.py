@@ -164,8 +164,8 @@ class Masks:
 @dataclass(frozen=True)
 class Recipe:
     """out: folder of the dataset. rows: questions to plan. plan: "paper" by Table 6 and Figure 10, "asked"
-    what the sources' people asked, as they did, and nothing else. reuse: how often one original may be asked about
-    within a category. frames: of a clip, at most so many, spread
+    what the sources' people asked, as they did, and nothing else. reuse: how often one original may be
+    asked about within a category. frames: of a clip, at most so many, spread
     evenly. teacher: who writes the traces; a dry run needs none. judges: who looks at what came of it.
     maker: who draws the pictures of `kind: prompts`."""
 

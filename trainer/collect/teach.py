@@ -32,9 +32,9 @@ def taught(asked: Asked, out: Path, task: dict[str, Any], hint: str = "both") ->
     """{"trace": its parts and the plan's, "repairs": [...], "again": whether it was asked twice}, or
     {"dropped": name, "reason": why}, "passing" where the next run may do better.
 
-    task: {"original", "references", "fps", "edited", "instruction", "sample", "prompt"?} with paths in `out`. hint: what
-    of the last two is shown. Raises
-    EndpointError where the endpoint is of no use, ConfigError where the money is spent.
+    task: {"original", "references", "fps", "edited", "instruction", "sample", "prompt"?} with paths in `out`.
+    hint: what of "edited" and "instruction" is shown. Raises EndpointError where the endpoint is of
+    no use, ConfigError where the money is spent.
     """
     try:
         chat = _chat(asked, out, task, hint)

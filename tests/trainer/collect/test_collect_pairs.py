@@ -137,7 +137,11 @@ def test_a_difference_grows_as_far_as_anything_differs(tmp_path: Path) -> None:
     save(tmp_path / "x.png", before), save(tmp_path / "y.png", halo)
     pair = {**asked, "original": ["x.png"], "edited": ["y.png"]}
     mask = load_mask(tmp_path / finder.find(pair)["mask"])[0]
-    assert mask[50].nonzero().flatten().tolist() == list(range(38, 62)) == mask[:, 50].nonzero().flatten().tolist()
+    assert (
+        mask[50].nonzero().flatten().tolist()
+        == list(range(38, 62))
+        == mask[:, 50].nonzero().flatten().tolist()
+    )
 
 
 def test_where_a_pair_differs_is_looked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

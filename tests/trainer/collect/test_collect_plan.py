@@ -153,9 +153,7 @@ def own(n: int, asked: Asked, kind: str = "image", edit_type: str | None = None)
         (Asked("slower"), "video", "text"),
     ],
 )
-def test_what_somebody_asked_is_asked_as_it_was_and_once(
-    asked: Asked, original: str, category: str
-) -> None:
+def test_what_somebody_asked_is_asked_as_it_was_and_once(asked: Asked, original: str, category: str) -> None:
     items = [own(1, asked, original), *map(pair, range(40)), *map(clip, range(10))]
     for plan, count in (("paper", 300), ("asked", 1)):
         questions = make_plan(replace(recipe(300, reuse=9), plan=plan), items).questions

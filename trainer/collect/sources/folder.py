@@ -103,7 +103,9 @@ def _pair(number: int, path: Path, source: Source, key: str, data: Any, where: s
         if not isinstance(text, str):
             raise RecordError(f"{where}: {name} {text!r:.40}: expected text")
     for name, several in lists.items():
-        if not isinstance(several, list) or not all(isinstance(each, str) and each.strip() for each in several):
+        if not isinstance(several, list) or not all(
+            isinstance(each, str) and each.strip() for each in several
+        ):
             raise RecordError(f"{where}: {name} {several!r:.40}: expected a list of texts")
     if texts["reference"] and lists["references"]:
         raise RecordError(f"{where}: reference and references: give one of them")
