@@ -38,7 +38,7 @@ class MaskFinder:
     def __init__(self, out: Path, settings: Masks, pictures: Pictures) -> None:
         self.out, self.settings, self.pictures = out, settings, pictures
         # Of a pair, which several questions may show: where it was edited and who found it; what was written.
-        self._places: dict[tuple[str, str], tuple[str, str]] = {}
+        self._places: dict[tuple[str, str, bool], tuple[str, str]] = {}
         self._written: dict[tuple[str, str, bool], tuple[str, str]] = {}
         self._segmenter: Any = None
         self._detector: Any = None
@@ -52,8 +52,9 @@ class MaskFinder:
         """
         if task["scope"] != "local" or len(task["original"]) != 1:
             return {"by": "plan"}
+        roomy = task["edit_type"] in ROOMY or bool(REPLACES.match(task["instruction"]))
         try:
-            found, by = self._found(task)
+            found, by = self._found(task, roomy)
         except EVLMError as error:
             return {"dropped": "picture", "reason": str(error)[:400], "passing": True}
         if task["edited"] and found is not None and float(found.mean()) > MOST:
@@ -61,7 +62,6 @@ class MaskFinder:
             return {"dropped": "pair", "reason": f"a local edit, and {share}; at most {MOST:.0%}"}
         if found is None or not bool(found.any()):
             return {"by": "plan"}
-        roomy = task["edit_type"] in ROOMY or bool(REPLACES.match(task["instruction"]))
         if roomy:
             found = _boxed(found)
         words, path = self._put(found, task["original"][0], task["edited"], roomy)
@@ -69,10 +69,10 @@ class MaskFinder:
             return {"by": by, "mask": path}
         return {"by": by, "mask": path, "mask_text": words}
 
-    def _found(self, task: dict[str, Any]) -> tuple[Tensor | None, str]:
+    def _found(self, task: dict[str, Any], roomy: bool) -> tuple[Tensor | None, str]:
         original = self.out / task["original"][0]
         if len(task["edited"]) == 1:
-            return self._place(task["original"][0], task["edited"][0], task.get("differs"))
+            return self._place(task["original"][0], task["edited"][0], roomy, task.get("differs"))
         if not self.settings.segmenter:
             return None, "plan"
         from evlm.place import ground_plan, segment_plan
@@ -85,18 +85,19 @@ class MaskFinder:
         )
         return (None if region.mask is None else region.mask[0]), "segmenter"
 
-    def _place(self, before: str, after: str, differs: str | None) -> tuple[Tensor, str]:
-        kept = self._places.get((before, after))
+    def _place(self, before: str, after: str, roomy: bool, differs: str | None) -> tuple[Tensor, str]:
+        kept = self._places.get((before, after, roomy))
         if kept is None:
             on = difference(self.out / before, self.out / after) if differs is None else unpacked(differs)
-            found, by = self._sharpened(self.out / before, self.out / after, torch.from_numpy(on).float())
-            self._places[before, after] = packed((found >= 0.5).numpy()), by
+            paths = self.out / before, self.out / after
+            found, by = self._sharpened(*paths, torch.from_numpy(on).float(), roomy)
+            self._places[before, after, roomy] = packed((found >= 0.5).numpy()), by
             return found, by
         return torch.from_numpy(unpacked(kept[0])).float(), kept[1]
 
-    def _sharpened(self, original: Path, edited: Path, on: Tensor) -> tuple[Tensor, str]:
-        """The segmenter's mask of each part that differs, where the two agree; else the difference, grown as
-        far as anything differs at all: what a maker or JPEG left around it, and of a sharp edit nothing."""
+    def _sharpened(self, original: Path, edited: Path, on: Tensor, roomy: bool) -> tuple[Tensor, str]:
+        """The segmenter's mask of each part that differs, where the two agree; else the difference, grown:
+        without `roomy` as far as anything differs at all, so that a sharp edit has no rim."""
         from scipy import ndimage
 
         from evlm.boxes import Box
@@ -114,7 +115,10 @@ class MaskFinder:
         rim = round(self.settings.grow * min(on.shape))
         if not rim or not bool(on.any()):
             return on, "difference"
-        return torch.maximum(on, grow(on, rim) * torch.from_numpy(touched(original, edited))), "difference"
+        grown = grow(on, rim)
+        if not roomy:
+            grown = torch.maximum(on, grown * torch.from_numpy(touched(original, edited)))
+        return grown, "difference"
 
     def _loaded_segmenter(self) -> Any:
         if self._segmenter is None:
