@@ -71,4 +71,4 @@ def test_the_package_holds_no_tests() -> None:
     bundled = {path for path in packed if path.startswith("evlm/bundled/")}
     assert (
         sum((ROOT / path).stat().st_size for path in packed - bundled) < 6_000_000
-    )  # CLIP's merges .5, sources 2.3, pictures of workflows and pages 0.9
+    )  # CLIP's merges .2, sources 4.4, pictures of workflows and pages 0.9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import shutil
@@ -15,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from evlm.edit import EditSettings
-from evlm.edit.clip_tokenizer import clip_vocabulary, load_tokenizer
+from evlm.edit.clip_tokenizer import clip_vocabulary, load_tokenizer, read_merges
 from evlm.edit.ip2p import IP2P
 from evlm.edit.parts import SD15, original_names
 from evlm.errors import EVLMError, ModelError
@@ -134,13 +135,32 @@ def test_clip_reads_words_as_it_always_did() -> None:
 
 def test_clips_vocabulary_follows_from_its_merges() -> None:
     """The hash is that of OpenAI's vocab.json, its ids beside each other in their order."""
-    words = clip_vocabulary(SD15 / "tokenizer" / "merges.txt")
+    words = clip_vocabulary(read_merges(SD15 / "tokenizer"))
     told = "\n".join(sorted(words, key=words.__getitem__))
     assert (
         hashlib.sha256(told.encode()).hexdigest()
         == "7cccc44d334555d1ff3c0ac5f0246b428fab2918383e77ee745cf30d41010b78"
     )
     assert list(words.values()) == list(range(49408))
+
+
+def test_merges_may_be_plain_and_packed_ones_that_are_broken_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "tokenizer"
+    shutil.copytree(SD15 / "tokenizer", folder)
+    packed = folder / "merges.txt.gz"
+    whole = packed.read_bytes()
+    for broken in (
+        whole[:1000],
+        b"not packed",
+        whole[:500] + b"xxxx" + whole[504:],
+        gzip.compress(b"\xff" * 9),
+    ):
+        packed.write_bytes(broken)
+        with pytest.raises(ModelError, match="tokenizer does not load"):
+            load_tokenizer(folder)
+    packed.unlink()
+    (folder / "merges.txt").write_text(gzip.decompress(whole).decode(), "utf-8")
+    assert load_tokenizer(folder)("a photo").input_ids == [49406, 320, 1125, 49407]
 
 
 def test_folders_with_shards_and_with_the_fp16_variant_load(tmp_path: Path, editor: IP2P) -> None:
