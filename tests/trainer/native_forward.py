@@ -178,12 +178,24 @@ def pairs(rows: list[Example]) -> list[Example]:
 
 
 def native_gradient(
-    learner: Learner, rows: list[Example], kind: str, phase: Any, monkeypatch: Any
+    learner: Learner,
+    rows: list[Example],
+    kind: str,
+    phase: Any,
+    monkeypatch: Any,
+    frozen: Learner | None = None,
 ) -> torch.Tensor:
+    """frozen: a whole model of its own that is kto's and dpo's reference; else the learner's."""
     chats, tokens = [e.chat for e in rows], [tokens_of(learner, e) for e in rows]
 
-    def scores(pairs: list[tuple[int, int]]) -> torch.Tensor:
-        return torch.stack([native_logps(learner, chats[i], tokens[j]).double().sum() for i, j in pairs])
+    def scores(pairs: list[tuple[int, int]], by: Learner = learner) -> torch.Tensor:
+        return torch.stack([native_logps(by, chats[i], tokens[j]).double().sum() for i, j in pairs])
+
+    def reference_scores(pairs: list[tuple[int, int]]) -> torch.Tensor:
+        if frozen is not None:
+            return scores(pairs, frozen)
+        with using(learner.model, "reference"):
+            return scores(pairs)
 
     if kind == "sft":
         loss = -sum(native_logps(learner, c, t).sum() for c, t in zip(chats, tokens, strict=True))
@@ -191,8 +203,8 @@ def native_gradient(
         return gradient(learner)
     own, others = [(i, i) for i in range(len(rows))], pair_indices(len(rows))
     if kind == "dpo":
-        with torch.no_grad(), using(learner.model, "reference"):
-            theirs = scores(own)
+        with torch.no_grad():
+            theirs = reference_scores(own)
         weights = torch.tensor([each.weight for each in rows]).view(-1, 2).prod(1)
         lengths = torch.tensor([len(t) for t in tokens]).view(-1, 2)
         loss, _ = dpo_loss(scores(own).view(-1, 2), theirs.view(-1, 2), lengths, phase.dpo, weights)
@@ -201,8 +213,7 @@ def native_gradient(
     if kind == "kto":
         with torch.no_grad():
             mismatched = scores(others)
-            with using(learner.model, "reference"):
-                reference, theirs = scores(own), scores(others)
+            reference, theirs = reference_scores(own), reference_scores(others)
         loss, _ = kto_loss(
             scores(own),
             reference,

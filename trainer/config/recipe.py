@@ -35,13 +35,13 @@ RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 class ModelConfig:
     """base: a name that `python -m evlm models` lists, or a folder; nothing is downloaded. train: what
     learns: a LoRA; the merger, which makes tokens of what the vision tower sees; or every weight. The last
-    two are of sft phases alone, in float32, and end in a whole model's folder. adapter: LoRA that is merged
-    into it first. dtype: of its weights; the adapter is float32. quantize: "4bit" keeps the weights in 4
-    bits, which needs bitsandbytes, on CUDA or a CPU; dtype is then that of the arithmetic. max_pixels: of a
-    picture, larger ones are reduced; None is one megapixel, as where the adapter is used. device: "auto" is
-    CUDA, Apple's, else the CPU. checkpointing: the backward pass computes each decoder layer again, which
-    keeps a fraction of the activations. shard: of several processes, each holds a part of every decoder layer
-    (FSDP2) and not all of them."""
+    two are float32, hold a copy of what learns as their reference, and end in a whole model's folder.
+    adapter: LoRA that is merged into it first. dtype: of its weights; the adapter is float32. quantize:
+    "4bit" keeps the weights in 4 bits, which needs bitsandbytes, on CUDA or a CPU; dtype is then that of the
+    arithmetic. max_pixels: of a picture, larger ones are reduced; None is one megapixel, as where the adapter
+    is used. device: "auto" is CUDA, Apple's, else the CPU. checkpointing: the backward pass computes each
+    decoder layer again, which keeps a fraction of the activations. shard: of several processes, each holds a
+    part of every decoder layer (FSDP2) and not all of them."""
 
     base: str = "bundled"
     train: Literal["lora", "merger", "full"] = "lora"
@@ -274,11 +274,6 @@ class Config:
             _between(name, getattr(self, name), 1, 10**9)
         for name in ("eval_every", "sample_every"):
             _between(name, getattr(self, name), 0, 10**9)
-        if self.model.train != "lora" and any(phase.kind != "sft" for phase in self.phases):
-            raise ConfigError(
-                f"model.train {self.model.train!r}: kto, rkto and dpo hold a frozen adapter beside the one "
-                "that learns, and group draws from a merged one; train a lora, or leave sft phases alone"
-            )
         if self.parts not in ("own", "full"):
             self.check_whole(f"parts {self.parts!r}")
         if self.parts == "mixed" and any(phase.kind != "sft" for phase in self.phases):

@@ -18,6 +18,7 @@ from ..model.attention_mask import additive_mask, block_mask
 from ..model.logprobs import base_of
 from ..model.merged_lora import merged
 from ..model.ranks import Ranks
+from ..model.reference import using
 from ..model.sampling import SampleConfig
 from ..model.token_count import count_fed
 from ..objectives.reflection import cosine
@@ -133,14 +134,14 @@ def similarity(
 
 
 def embed(model: Any, texts: Sequence[Tensor], tokens: int = 1 << 13) -> Tensor:
-    """e(.): last states of the base language model without its adapters, text alone, averaged over the
-    tokens: [N, width], float32. tokens: fed at once."""
+    """e(.): last states of the base language model without its adapters (of the reference, where its own
+    weights learn), text alone, averaged over the tokens: [N, width], float32. tokens: fed at once."""
     base = base_of(model)
     if not texts:
         return torch.zeros(0, base.get_input_embeddings().embedding_dim, device=base.device)
     embeddings: dict[int, Tensor] = {}
     order = sorted(range(len(texts)), key=lambda n: len(texts[n]))
-    with merged(model), model.disable_adapter():
+    with merged(model), using(model, None):
         while order:
             longest = len(texts[order[-1]])
             group, order = order[-max(1, tokens // longest) :], order[: -max(1, tokens // longest)]

@@ -16,6 +16,7 @@ from evlm.adapter.stacking import stack_adapters
 from evlm.errors import ConfigError
 
 from ..config.recipe import LoraConfig
+from ..model.reference import frozen_of
 
 if TYPE_CHECKING:
     from .learner import Learner
@@ -92,9 +93,12 @@ def _save_model(learner: Learner, folder: Path, training: dict[str, Any]) -> Pat
 
 
 def freeze_reference(model: Any) -> None:
-    """The adapter as it is now becomes the reference: a second one, frozen, in the same base."""
+    """The adapter as it is now becomes the reference: a second one, frozen, in the same base; or the weights
+    that learn become their copy."""
     values = dict(model.named_parameters())
     with torch.no_grad():
+        for name, copy in frozen_of(model).items():
+            copy.copy_(values[name])
         for name, value in values.items():
             if f".{REFERENCE}." in name:
                 value.copy_(values[name.replace(f".{REFERENCE}.", ".default.")])

@@ -28,6 +28,7 @@ from ..model.logprobs import How, base_of
 from ..model.packing import checkpoint_layers, is_checkpointed
 from ..model.prompts import Prompts
 from ..model.ranks import Ranks
+from ..model.reference import keep_frozen
 from ..model.shards import Shards, supported
 from ..model.skeleton import base_folder
 from .adapter import REFERENCE, lora_targets, unfreeze
@@ -203,6 +204,8 @@ def load_learner(config: Config, ranks: Ranks | None = None) -> Learner:
 def _own_weights(config: Config, backbone: Backbone, ranks: Ranks, device: torch.device) -> Learner:
     """The backbone itself, some or all weights of which learn."""
     unfreeze(backbone.model, config.model.train)
+    if any(phase.frozen for phase in config.phases):
+        keep_frozen(backbone.model)
     if config.model.checkpointing:
         checkpoint_layers(backbone.model)
     meta = AdapterMeta(

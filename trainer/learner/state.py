@@ -28,6 +28,8 @@ from torch import Tensor, nn
 
 from evlm.errors import ConfigError, TrainingError
 
+from ..model.reference import frozen_of
+
 WEIGHTS, OPTIMIZER, STATE, MANIFEST = (
     "model.safetensors",
     "optimizer.safetensors",
@@ -84,7 +86,7 @@ class Saved:
     numbers: dict[str, float]
 
     def load_weights(self, model: nn.Module) -> None:
-        """Puts back what a training changes: what learns, and the adapters that hold still."""
+        """Puts back what a training changes: what learns, and what holds still beside it."""
         weights = load_file(self.folder / WEIGHTS)
         with torch.no_grad():
             for name, tensor in _learned(model).items():
@@ -263,8 +265,10 @@ def _flush(path: Path) -> None:
 
 
 def _learned(model: nn.Module) -> dict[str, Tensor]:
-    """What a training changes, tied parameters once: those that learn, and adapters that hold still."""
-    return {n: p for n, p in model.named_parameters() if p.requires_grad or ".lora_" in n}
+    """What a training changes, tied parameters once: those that learn, and the adapters, or the copies of
+    weights, that hold still."""
+    learned = {n: p for n, p in model.named_parameters() if p.requires_grad or ".lora_" in n}
+    return {**learned, **{f"reference.{name}": tensor for name, tensor in frozen_of(model).items()}}
 
 
 def _flatten(state: dict[int, dict[str, Any]]) -> tuple[dict[str, Tensor], dict[str, float]]:

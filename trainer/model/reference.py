@@ -1,4 +1,5 @@
-"""The reference rho_ref: a frozen second adapter in the same base, and its log-probabilities on disk.
+"""The reference rho_ref: a frozen second adapter in the same base, or a copy of the weights that learn; and
+its log-probabilities on disk.
 
 There is never a second model. A log-probability of the reference never changes, so it is computed once for
 each (reference, prompt, response) and read back in later epochs and runs.
@@ -26,7 +27,8 @@ from .shards import whole
 
 
 class ReferencePolicy:
-    """The reference of a PeftModel: one of its adapters, or with None its base with all adapters off.
+    """The reference of a PeftModel: one of its adapters, or with None its base with all adapters off; of a
+    model whose own weights learn, their copy (`keep_frozen`).
 
     cache: where its log-probabilities are kept; None computes them every time. The adapter must not change
     while this object is in use: after a refresh make a new one, whose fingerprint is another.
@@ -140,10 +142,31 @@ class LogProbCache:
             ) from error
 
 
+def keep_frozen(model: Any) -> None:
+    """Keeps a copy of the weights that learn, as they are now, in place of a reference adapter."""
+    model.evlm_frozen = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+
+
+def frozen_of(model: Any) -> dict[str, Tensor]:
+    """That copy, by the weights' names; empty where there is none."""
+    return getattr(model, "evlm_frozen", {})
+
+
 @contextmanager
 def using(model: Any, adapter: str | None) -> Iterator[None]:
     """The model with another adapter, with None without any; afterwards everything is as before, also what is
-    trainable (PEFT changes that with the adapter). Raises EVLMError for a model without that adapter."""
+    trainable (PEFT changes that with the adapter). Raises EVLMError for a model without that adapter.
+
+    Where the model's own weights learn, their copy stands in their places, whatever the adapter's name: for
+    use without a graph."""
+    if frozen := frozen_of(model):
+        learned = {name: p.data for name, p in model.named_parameters() if name in frozen}
+        try:
+            _put(model, frozen)
+            yield
+        finally:
+            _put(model, learned)
+        return
     known = _adapters(model)
     if not known or adapter not in (None, *known):
         raise EVLMError(f"no adapter {adapter!r} in the model: it has {sorted(known) or 'none'}")
@@ -162,12 +185,25 @@ def using(model: Any, adapter: str | None) -> Iterator[None]:
             parameter.requires_grad_(was)
 
 
+def _put(model: Any, values: Mapping[str, Tensor]) -> None:
+    for name, parameter in model.named_parameters():
+        if name in values:
+            parameter.data = values[name]
+
+
 def fingerprint(model: Any, adapter: str | None) -> str:
     """A hash of all weights that the model computes with under this adapter, and of the adapter's scale.
 
     It reads every weight once: seconds for a few billion parameters. Where a model is split over several
     processes, all of them must ask.
     """
+    if frozen_of(model):
+        with using(model, adapter):
+            return _fingerprint(model, adapter)
+    return _fingerprint(model, adapter)
+
+
+def _fingerprint(model: Any, adapter: str | None) -> str:
     known = _adapters(model)
     others = set(known) - {adapter}
     scale = ""

@@ -16,7 +16,9 @@ METHODS = {
     "LoRA, SFT then RKTO": ["model.dtype=bf16", "model.checkpointing=true"],
     "QLoRA, SFT": ["model.dtype=bf16", "model.checkpointing=true", "model.quantize=4bit"],
     "merger, SFT": ["model.train=merger", "model.dtype=fp32", "model.checkpointing=true"],
+    "merger, SFT then RKTO": ["model.train=merger", "model.dtype=fp32", "model.checkpointing=true"],
     "full, SFT": ["model.train=full", "model.dtype=fp32", "model.checkpointing=true"],
+    "full, SFT then RKTO": ["model.train=full", "model.dtype=fp32", "model.checkpointing=true"],
 }
 CARDS = (1, 2, 8)
 USUAL = (12, 16, 24, 32, 40, 48, 80, 141)  # GB of one card

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import native_forward as native
 import pytest
 import tiny_qwen
 import torch
@@ -19,9 +20,13 @@ from trainer.__main__ import main
 from trainer.config.recipe import Config, load_config
 from trainer.config.settings import write_yaml
 from trainer.export.adapter_source import read_learned
-from trainer.learner.learner import load_learner
+from trainer.learner.learner import Learner, load_learner
+from trainer.model.reference import ReferencePolicy, frozen_of, using
 from trainer.run.dry_run import plan
 from trainer.run.loop import run
+from trainer.steps.dpo import dpo_step
+from trainer.steps.kto import kto_step
+from trainer.steps.rkto import rkto_step
 from trainer.steps.sft import sft_step
 from trainer.world.rows import Recipe, question_at, to_request
 
@@ -114,13 +119,101 @@ def test_a_run_of_own_weights_resumes_in_its_bits_and_ends_in_a_model(
         read_learned(tmp_path / "whole")
 
 
-def test_own_weights_are_for_sft_in_float32(tmp_path: Path) -> None:
-    for words, said in (
-        (["phases=[{kind: kto, steps: 1, batch: 2}]"], "frozen adapter"),
-        (["phases=[{kind: sft, steps: 1}]", "model.dtype=bf16"], "fp32"),
-    ):
-        with pytest.raises(ConfigError, match=said):
-            load_config("tiny", ["model.train=full", *words])
+def moved(learner: Learner, share: float) -> Learner:
+    """What learns has gone some way from the reference, which is a copy of it as it was loaded."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in learner.trainable():
+            parameter += share * torch.randn(parameter.shape, generator=generator)
+    return learner
+
+
+def doubled(learner: Learner) -> Learner:
+    learner.model.double()
+    frozen = frozen_of(learner.model)
+    frozen.update({name: tensor.double() for name, tensor in frozen.items()})
+    return learner
+
+
+@pytest.mark.parametrize(
+    ("train", "family"), [("merger", "qwen2_5_vl"), ("full", "qwen2_vl"), ("full", "qwen3_vl")]
+)
+def test_preference_gradients_of_own_weights_are_the_native_ones(
+    train: str, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oracle of kto and dpo has a reference of its own, a second model."""
+    base, words = base_of(tmp_path, family), f"model.train={train}"
+    frozen = doubled(load_learner(native.config_of(base, words)))
+    learner = moved(load_learner(native.config_of(base, words)), 0.02)
+    rows = native.examples(learner)
+    for wide in (False, True):
+        if wide:
+            doubled(learner)
+        for kind in ("kto", "dpo", "rkto"):
+            phase = native.phases(native.config_of(base))[kind]
+            some = native.pairs(rows) if kind == "dpo" else rows
+            reference = ReferencePolicy(learner.model)
+            if kind == "kto":
+                kto_step(learner, reference, some, phase, 7)
+            elif kind == "dpo":
+                dpo_step(learner, reference, some, phase)
+            else:
+                rkto_step(learner, reference, some, phase, 7, 0)
+            got = native.gradient(learner)
+            with monkeypatch.context() as patch:
+                want = native.native_gradient(learner, some, kind, phase, patch, frozen)
+            difference = native.off(got, want)
+            print(f"{train} {family} {kind} {'float64' if wide else 'float32'}: {difference:.2g}")
+            assert difference <= (1e-6 if wide else 3e-5)
+
+
+ALL = [
+    "{kind: sft, steps: 1, batch: 2, lr: 1e-2, warmup: 0}",
+    "{kind: kto, steps: 2, batch: 3, lr: 1e-3, warmup: 0, micro_batch: 2}",
+    "{kind: rkto, steps: 2, batch: 2, lr: 1e-3, warmup: 0, rewards: {samples: 2, max_new_tokens: 8}}",
+    "{kind: group, steps: 2, batch: 2, lr: 1e-3, warmup: 0, micro_batch: 1, "
+    "group: {reuse: 2, accept: 0, lambda_accepted: 0.5, lambda_kl: 0.1}, "
+    "rewards: {samples: 2, max_new_tokens: 8, similarity: slots}}",
+]
+
+
+@pytest.mark.parametrize(("train", "family"), [("merger", "qwen3_vl"), ("full", "qwen2_5_vl")])
+def test_own_weights_learn_from_ratings_and_resume_in_their_bits(
+    train: str, family: str, tmp_path: Path
+) -> None:
+    base, words = base_of(tmp_path, family), (f"model.train={train}", "data.0.rows=40")
+    events: list[dict[str, Any]] = []
+    folder = run(config_of(base, tmp_path / "whole", *words, phases=", ".join(ALL)), events.append)
+    assert not [each for each in events if each["event"] == "dropped"]
+    for stop in (2, 4, 6):  # in kto, rkto, and between two steps on one draw
+        cut(config_of(base, tmp_path / "cut", *words, phases=", ".join(ALL)), stop)
+    again = run(config_of(base, tmp_path / "cut", *words, phases=", ".join(ALL)), lambda event: None)
+    ours, theirs, before = (
+        {name: t for file in each.glob("*.safetensors") for name, t in load_file(file).items()}
+        for each in (folder, again, base)
+    )
+    assert set(ours) == set(before), "the reference is no part of the model"
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    steps = {each["kind"]: each for each in events if each["event"] == "step"}
+    assert steps["kto"]["s_desired"] and set(steps) == {"sft", "kto", "rkto", "group"}
+    assert Reasoner.load(folder, dtype="fp32", device="cpu").backbone.tuned
+
+
+def test_the_reference_of_tied_weights_is_known_again(tmp_path: Path) -> None:
+    learner = load_learner(load_config("tiny", ["model.train=full", "model.device=cpu"]))
+    head = learner.model.get_output_embeddings().weight
+    assert head is learner.model.get_input_embeddings().weight
+    known, own = ReferencePolicy(learner.model), head.detach().clone()
+    moved(learner, 0.1)
+    assert ReferencePolicy(learner.model).fingerprint == known.fingerprint
+    with using(learner.model, "reference"):
+        assert torch.equal(learner.model.get_output_embeddings().weight, own)
+    assert not torch.equal(head, own) and learner.model.get_output_embeddings().weight is head
+
+
+def test_own_weights_are_float32() -> None:
+    with pytest.raises(ConfigError, match="fp32"):
+        load_config("tiny", ["model.train=full", "model.dtype=bf16"])
 
 
 @pytest.mark.parametrize("which", ["use_dora", "use_rslora"])
@@ -161,3 +254,13 @@ def test_what_a_dry_run_counts_is_what_learns(settings: list[str], tmp_path: Pat
     text = plan(config).text
     assert f"trained {count:,}, " in text
     assert ("model/, a whole model" in text) == (config.model.train != "lora")
+    assert "  reference " not in text
+
+
+def test_a_dry_run_counts_the_copy_that_is_the_reference(tmp_path: Path) -> None:
+    base, words = base_of(tmp_path, "qwen2_vl"), ["model.train=full", "data.0.rows=40"]
+    config = config_of(base, tmp_path / "run", *words, phases=f"{SFT}, {KTO}")
+    learner = load_learner(config)
+    held = sum(tensor.nbytes for tensor in frozen_of(learner.model).values())
+    assert held == 4 * sum(p.numel() for p in learner.trainable()) > 100_000
+    assert f"  reference {held / 1e6:,.0f} MB" in plan(config).text
