@@ -190,14 +190,16 @@ def arm_of(noise: bool = True, follow: bool = True, tunings: int = 0, **video: A
 
 
 def learned(
-    editor: Any, frames: Tensor, mask: Tensor, settings: Any, tunings: int, video: Any
+    editor: Any, frames: Tensor, mask: Tensor | None, settings: Any, tunings: int, video: Any
 ) -> dict[str, Tensor]:
-    """The editor's weights tuned to the crops of the clip's largest place, as `edit --tune` has it."""
+    """The editor's weights tuned to the crops of the clip's largest place, as `edit --tune` has it; without a
+    mask to its whole frames."""
     from evlm.edit.crop import extract
     from evlm.video.clip import largest, route
     from evlm.video.tune import tune
 
-    boxes = largest(route(frames[:1], len(frames), mask.float(), editor, settings, [])).boxes
+    places = None if mask is None else mask.float()
+    boxes = largest(route(frames[:1], len(frames), places, editor, settings, [])).boxes
     crops = torch.cat([extract(frames[frame : frame + 1], boxes[frame]) for frame in sorted(boxes)])
     return tune(editor, [crops], tunings, video, settings.seed)
 

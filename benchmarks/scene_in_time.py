@@ -32,6 +32,7 @@ from evlm.scene.motion import HexPlane, Keys, Learned, Motion, RigidBases
 from evlm.scene.points import Points
 from evlm.scene.raster import rasterize
 from evlm.scene.select import which_move
+from trainer.bundle.check_scenes import behind
 from trainer.world.moving import MovingScene, Way, flow, random_moving
 from trainer.world.raytrace import SKY_RGB, surface, view
 from trainer.world.solid import Solid
@@ -115,7 +116,7 @@ def fitted(
     kind: str = "bases",
 ) -> tuple[Gaussians, Motion, Tensor]:
     """(Gaussians, their motion, which rows move: bool [N])."""
-    found = surface(moving.scene, ring(VIEWS, SIZE), POINTS, noise=0.01, seed=seed)
+    found = surface(moving.scene, ring(VIEWS, seen[0].camera.width), POINTS, noise=0.01, seed=seed)
     cloud = Points(torch.from_numpy(found.points).float(), torch.from_numpy(found.colours).float())
     gaussians, cameras = from_points(cloud, seed=seed), [shot.camera for shot in seen]
     rows, _ = which_move(gaussians, cameras, seen)
@@ -125,7 +126,7 @@ def fitted(
         motion: Learned = HexPlane.begin(gaussians, rows, Keys(known), seed=seed)
     else:
         motion = RigidBases.begin(gaussians, rows, Keys(known), bases, seed)
-    settings = TimeFit(iterations=iterations, background=SKY_RGB[moving.scene.sky], seed=seed)
+    settings = TimeFit(iterations=iterations, background=behind(moving.scene), seed=seed)
     return *FittingInTime(gaussians, motion, cameras, seen, settings).run(), rows
 
 

@@ -132,11 +132,15 @@ def fitted(scene: SolidScene) -> SplatScene:
     pictures = [torch.from_numpy(view(scene, camera).picture).float() / 255 for camera in cameras]
     seen = surface(scene, cameras, POINTS, NOISE)
     points = Points(torch.from_numpy(seen.points).float(), torch.from_numpy(seen.colours).float())
-    red, green, blue = under(scene.weather, np.array([SKY_RGB[scene.sky]]), np.zeros((1, 3)))[0].tolist()
-    background = (min(1.0, red), min(1.0, green), min(1.0, blue))
-    settings = FitSettings(STEPS, background)
+    settings = FitSettings(STEPS, behind(scene))
     gaussians = Fitting(from_points(points), cameras, [lambda p=p: p for p in pictures], settings).run()
-    return SplatScene(gaussians, cameras, background=background)
+    return SplatScene(gaussians, cameras, background=settings.background)
+
+
+def behind(scene: SolidScene) -> tuple[float, float, float]:
+    """The sky's colour under the weather."""
+    red, green, blue = under(scene.weather, np.array([SKY_RGB[scene.sky]]), np.zeros((1, 3)))[0].tolist()
+    return min(1.0, red), min(1.0, green), min(1.0, blue)
 
 
 def picture_of(gaussians: Gaussians, camera: Camera, background: Tensor) -> Tensor:

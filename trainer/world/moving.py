@@ -124,13 +124,23 @@ def random_moving(rng: random.Random, count: int | None = None) -> MovingScene:
     """Solids of which at least one moves and, of three or more, at least one stands; none run into each
     other or leave the ground."""
     while True:
-        scene = random_solids(rng, count)
-        ways = [random_way(rng, solid) for solid in scene.solids]
-        if len(ways) > 2:
-            ways[rng.randrange(len(ways))] = Way()
-        moving = MovingScene(scene, tuple(ways))
-        if not all(way.still for way in ways) and _clear(moving):
+        moving = on_its_ways(rng, random_solids(rng, count))
+        if moving is not None:
             return moving
+
+
+def on_its_ways(
+    rng: random.Random, scene: SolidScene, result: SolidScene | None = None
+) -> MovingScene | None:
+    """A scene with ways as `random_moving` has them, drawn once; None where they run into each other. result:
+    the same scene edited, in which they must not either."""
+    ways = [random_way(rng, solid) for solid in scene.solids]
+    if len(ways) > 2:
+        ways[rng.randrange(len(ways))] = Way()
+    moving = MovingScene(scene, tuple(ways))
+    if all(way.still for way in ways) or not _clear(moving):
+        return None
+    return moving if result is None or _clear(moving.edited(result)) else None
 
 
 def random_way(rng: random.Random, solid: Solid) -> Way:

@@ -17,7 +17,7 @@ from .edits import MIX as FLAT_MIX
 from .edits import neighbour, split_of
 from .raytrace import View, view
 from .scene import CELLS, COLOURS, DIRECTIONS, GROUNDS, SIZES, TEXTURES, WEATHERS, Split
-from .solid import SKIES, SOLIDS, Solid, SolidScene, solid_scene_split, solid_split
+from .solid import SKIES, SOLIDS, PosedSolid, Solid, SolidScene, solid_scene_split, solid_split
 
 # A style is of pictures, not of a world: the sky has its share.
 MIX = {"sky" if op == "restyle" else op: share for op, share in FLAT_MIX.items()}
@@ -85,8 +85,9 @@ def place_box(solid: Solid, camera: Camera) -> tuple[int, int, int, int] | None:
     """The box of a solid's place, whatever its shape: (x0, y0, x1, y1) in pixels, x1 and y1 exclusive; None
     outside the picture. The camera stands outside of it."""
     r = solid.radius
+    lift = solid.lift if isinstance(solid, PosedSolid) else 0.0
     corners = torch.tensor(list(product((-1.0, 1.0), repeat=3)), dtype=torch.float64) * r * ROOM
-    pixels, _ = camera.project(corners + torch.tensor([solid.x, solid.y, r], dtype=torch.float64))
+    pixels, _ = camera.project(corners + torch.tensor([solid.x, solid.y, r + lift], dtype=torch.float64))
     low, high = np.floor(pixels.amin(0).numpy()), np.ceil(pixels.amax(0).numpy())
     x0, y0 = (max(0, int(at)) for at in low)
     x1, y1 = (min(most, int(at)) for at, most in zip(high, (camera.width, camera.height), strict=True))
