@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from evlm.errors import ConfigError, TrainingError
 
 from ..model.reference import frozen_of
+from .adapter import REFERENCE
 
 WEIGHTS, OPTIMIZER, STATE, MANIFEST = (
     "model.safetensors",
@@ -159,6 +160,23 @@ class States:
             self.prune(progress)
         return folder
 
+    def adopt(self, saved: Saved, reference: bool) -> Path:
+        """The end of another run, of this one's first phases alone, as this one's state. reference: this run
+        holds a frozen adapter, too; until a phase freezes it, its values are nobody's."""
+        weights = load_file(saved.folder / WEIGHTS)
+        if reference:
+            held = {name.replace(".default.", f".{REFERENCE}."): value for name, value in weights.items()}
+            weights |= {name: value.clone() for name, value in held.items() if name not in weights}
+        tensors = load_file(saved.folder / OPTIMIZER)
+        state = {**asdict(saved.progress), "lengths": [], "recipe": self.recipe, "numbers": saved.numbers}
+        folder = self.of(saved.progress.step)
+        fresh = folder.with_name(folder.name + ".tmp")
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        _write_whole(fresh, weights, tensors, state)
+        fresh.rename(folder)
+        return folder
+
     def prune(self, progress: Progress) -> None:
         """Deletes the states before progress.step but for the newest `keep_last`, itself among them, and that
         of progress.best."""
@@ -211,9 +229,15 @@ def _shown(value: Any) -> str:
 def _write(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     weights = {name: tensor.detach().contiguous().clone() for name, tensor in _learned(model).items()}
     tensors, numbers = _flatten(optimizer.state_dict()["state"])
+    _write_whole(folder, weights, tensors, {**state, "numbers": numbers})
+
+
+def _write_whole(
+    folder: Path, weights: dict[str, Tensor], tensors: dict[str, Tensor], state: dict[str, Any]
+) -> None:
     save_file(weights, folder / WEIGHTS)
     save_file(tensors, folder / OPTIMIZER)
-    (folder / STATE).write_text(json.dumps({**state, "numbers": numbers}), encoding="utf-8")
+    (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
     listed = {name: _measured(folder / name) for name in (WEIGHTS, OPTIMIZER, STATE)}
     (folder / MANIFEST).write_text(json.dumps(listed), encoding="utf-8")
     for name in (*listed, MANIFEST):

@@ -40,6 +40,7 @@ from .forms import page as forms_page
 from .page import page
 from .regimes import RATES, REGIMES
 from .results import RESULT, read, step_seconds
+from .stage import folder_of, take_over
 
 PROBE = 2  # steps of which an arm's price is taken
 
@@ -151,7 +152,7 @@ def run(args: argparse.Namespace) -> int:
     for arm in arms:
         steps = args.steps if arm in SAME_STEPS else round(budget / prices[arm]) if arm in prices else 0
         for seed in range(args.seeds):
-            folder = str(out / f"{arm.replace(' ', '-').replace('/', '-')}-{seed}")
+            folder = str(out / folder_of(arm, seed))
             jobs.append(Job(arm, seed, steps, folder, recipe, args.questions, lamp, split))
     for job in jobs:
         known = read(job.result)["job"] if job.result.is_file() else None
@@ -242,7 +243,12 @@ def _run(job: Job) -> str:
     torch.set_num_threads(1)
     folder = Path(job.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config, log = job.config(), Log(folder / LOG)
+    config = job.config()
+    for stage in () if job.arm in STAGES else STAGES:
+        begun = folder.with_name(folder_of(stage, job.seed))
+        if (begun / RESULT).is_file():  # it is done, whole
+            take_over(config, _config(job.recipe, stage, 0, job.seed, str(begun)))
+    log = Log(folder / LOG)
     try:
         adapter = train(config, lambda event: log.take(event, json_line(event)))
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
@@ -21,9 +21,11 @@ from trainer.bundle.tiny_qwen import make_model, make_processor, make_tokenizer
 from trainer.config.recipe import RECIPES, Config, Source, load_config
 from trainer.config.settings import read_yaml
 from trainer.learner.rows import learned, open_rows
+from trainer.report.events import read_history
 from trainer.study import cli as study_cli
 from trainer.study.arms import ARMS, STUDIES
 from trainer.study.cli import Job, _run
+from trainer.study.stage import folder_of, take_over
 
 ONE_OF_EACH = ("lambda 0.5", "w_max 5", "K = 2", "alpha ratio 2", "gamma 0.5", "SFT, unreflected",
                "SFT, two_step", "KTO, direct", "RKTO, without R_eff", "RKTO, without R_reflect")  # fmt: skip
@@ -53,16 +55,14 @@ def test_the_papers_grids_are_studies() -> None:
     assert set(STUDIES["table13"]) <= {*ARMS, "SFT stage"}
 
 
-@pytest.mark.parametrize("arm", ONE_OF_EACH)
-def test_an_arm_learns_a_step_and_answers(
-    arm: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def small(base: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The recipe tiny on a few rows and that base."""
     # A model that knows nothing never ends its answer.
     monkeypatch.setattr(study_cli, "load", partial(study_cli.load, max_new_tokens=24))
     recipe = read_yaml(RECIPES / "tiny.yaml")
     first, second = recipe["phases"]
     rewards = {"max_new_tokens": 8, "similarity": "slots"}
-    recipe |= {
+    return recipe | {
         "model": {"base": str(base), "attention": "eager"},
         "data": [{"world": True, "rows": 12, "seed": 905}],
         "phases": [
@@ -70,11 +70,58 @@ def test_an_arm_learns_a_step_and_answers(
             {**second, "batch": 2, "micro_batch": 2, "rewards": rewards},
         ],
     }
+
+
+@pytest.mark.parametrize("arm", ONE_OF_EACH)
+def test_an_arm_learns_a_step_and_answers(
+    arm: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = small(base, monkeypatch)
     assert _run(Job(arm, 0, 1, str(tmp_path / "arm"), recipe, 1, 0.0, "test")).startswith(f"{arm}, seed 0")
     _, meta = load_adapter(tmp_path / "arm" / "adapter.safetensors")
     parts = ARMS[arm].get("parts", "full")
     assert meta.prompt == ("short" if parts == "full" else f"short-{parts}")
     assert get_style(meta.prompt).parts == LEARNED[parts]
+
+
+@pytest.mark.parametrize("arm", ["SFT", "KTO", "KTO, direct"])
+def test_an_arm_goes_on_from_the_stage_that_was_run_and_ends_in_the_same_bits(
+    arm: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = small(base, monkeypatch)
+    stages = ["SFT stage", "SFT stage, direct"]
+    runs = [(name, "beside", 0) for name in stages] + [(arm, "beside", 2), (arm, "alone", 2)]
+    for name, study, steps in runs:
+        _run(Job(name, 0, steps, str(tmp_path / study / folder_of(name, 0)), recipe, 1, 0.0, "test"))
+    beside, alone = (tmp_path / study / folder_of(arm, 0) for study in ("beside", "alone"))
+    resumed = [each["step"] for each in events(beside) if each["event"] == "resume"]
+    assert resumed == [1] and not any(each["event"] == "resume" for each in events(alone))
+    (ours, _), (theirs, _) = (load_adapter(each / "adapter.safetensors") for each in (beside, alone))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    one, two = (json.loads((each / "result.json").read_text()) for each in (beside, alone))
+    assert one["outcomes"] == two["outcomes"] and one["tokens"] == two["tokens"] > 0
+    assert [s["step"] for s in read_history(beside).steps] == [s["step"] for s in read_history(alone).steps]
+
+
+def test_a_stage_of_another_run_is_not_taken_over(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = small(base, monkeypatch)
+    _run(Job("SFT stage", 0, 0, str(tmp_path / "SFT-stage-0"), recipe, 1, 0.0, "test"))
+    stage = study_cli._config(recipe, "SFT stage", 0, 0, str(tmp_path / "SFT-stage-0"))
+
+    def taken(arm: str, seed: int = 0, **rest: Any) -> bool:
+        return take_over(study_cli._config({**recipe, **rest}, arm, 1, seed, str(tmp_path / "arm")), stage)
+
+    assert not taken("SFT", 1) and not taken("SFT, direct") and not taken("SFT, 100 rows")
+    assert not taken("SFT", eval_every=1) and not taken("SFT", cycles=2)
+    assert not (tmp_path / "arm").exists()
+    (tmp_path / "arm").mkdir()
+    assert taken("SFT") and not taken("SFT"), "a run that has begun goes on by itself"
+
+
+def events(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("parts", sorted(LEARNED))
