@@ -16,10 +16,16 @@ from benchmarks.four_dimensions.__main__ import ARMS, NO_PLAN, arms_of, main
 from benchmarks.four_dimensions.answers import Answer, Task, digest, read, tasks, write
 from benchmarks.four_dimensions.bench import Outcome
 from benchmarks.four_dimensions.flat import Clip, Still
-from benchmarks.four_dimensions.scenes import Solids, edit_at
+from benchmarks.four_dimensions.reliefs import drawn_way
+from benchmarks.four_dimensions.reliefs import edit_at as relief_edit_at
+from benchmarks.four_dimensions.scenes import MovingSolids, Solids, edit_at
+from benchmarks.four_dimensions.spaces import everything
 from trainer.statistics import Interval
 from trainer.world.moving import MovingScene, Way
+from trainer.world.questions import ask
 from trainer.world.raytrace import view
+from trainer.world.relief import cone, relief_view
+from trainer.world.relief_reader import relief_right
 from trainer.world.solid import Solid, SolidScene
 from trainer.world.solid_cameras import around
 from trainer.world.solid_edits import recolour
@@ -241,19 +247,14 @@ def test_an_edit_of_what_moves_is_read_where_it_is_at_its_time() -> None:
 
 
 def test_of_the_peers_scene_everything_may_change() -> None:
-    solids = Solids.__new__(Solids)
-    solids.scene = SimpleNamespace(__len__=None)  # type: ignore[assignment]
-    solids.scene = range(5)  # type: ignore[assignment]
-    chosen = solids._everything("remove the red ball", SimpleNamespace(cameras=(1, 2, 3)))  # type: ignore[arg-type]
+    solids, moving = Solids.__new__(Solids), MovingSolids.__new__(MovingSolids)
+    looks: Any = SimpleNamespace(cameras=(1, 2, 3))
+    chosen = everything("remove the red ball", looks, 5)
     assert bool(chosen.rows.all()) and len(chosen.rows) == 5 and chosen.operation == "repaint"
-    assert Solids.settings(solids, "in2n", ("remove the red ball",)).growth > 1
-    ours, theirs = (Solids.settings(solids, arm, ("make it red",)) for arm in ("ours", "in2n"))
-    assert (ours.schedule, theirs.schedule, theirs.growth, theirs.views) == (
-        "consistent",
-        "in2n",
-        1.0,
-        ours.views,
-    )
+    assert solids.settings("in2n", ("remove the red ball",)).growth > 1
+    ours, theirs = (solids.settings(arm, ("make it red",)) for arm in ("ours", "in2n"))
+    assert (ours.schedule, theirs.schedule, theirs.growth) == ("consistent", "in2n", 1.0)
+    assert moving.settings("ours", ()) == moving.settings("instruct-4d", ())
 
 
 def test_ways_are_drawn_as_before_and_keep_out_of_what_is_added() -> None:
@@ -265,3 +266,24 @@ def test_ways_are_drawn_as_before_and_keep_out_of_what_is_added() -> None:
     while drawn is None:
         drawn = on_its_ways(other, random_solids(other))
     assert random_moving(one) == drawn and one.random() == other.random()
+
+
+@pytest.mark.parametrize("op", ["recolour", "remove", "add"])
+def test_a_relief_is_read_where_its_thing_is_at_its_time(op: str) -> None:
+    rng, edit = random.Random(2), None
+    while edit is None or edit.source.weather != "clear" or edit.source.sign:
+        edit = ask(rng, "test", op, "text").edit
+    found = drawn_way(rng, edit)
+    assert found is not None
+    number, way = found
+    (camera,) = cone(2, 16.0, 64, 1.2)[1:]
+    for time in (0.0, 1.0):
+        then = relief_edit_at(edit, number, way, time)
+        assert relief_right([relief_view(then.result, camera)], then, [camera])
+        assert not relief_right([relief_view(then.source, camera)], then, [camera])
+    goes = then.source.things[number].centre()
+    assert goes == pytest.approx(
+        [a + b for a, b in zip(edit.source.things[number].centre(), way, strict=True)]
+    )
+    with pytest.raises(ValueError, match="expected an edit of one thing"):
+        relief_right([], ask(rng, "test", "weather", "text").edit, [])

@@ -1,17 +1,20 @@
 """Correctness of the bundled chain by dimension, beside the peers that the paper names, in one table.
 
     OMP_NUM_THREADS=1 python -m benchmarks.four_dimensions [--stills 400] [--clips 250] [--scenes 150]
-        [--moving 200] [--seed 0] [--out out/four-dimensions] [--jobs N] [--minutes M] [--told] [--tune]
+        [--moving 200] [--reliefs 0] [--moving-reliefs 0] [--seed 0] [--out out/four-dimensions]
+        [--jobs N] [--minutes M] [--told] [--tune]
 
 Questions are of the world's test split, by its shares of kinds of edits, of which each dimension has those
 that it can tell: stills of the flat world (2D) all nine; its clips of 16 frames (video) all but moves; fitted
 scenes of solids that stand still (3D) or move (4D) what is done to one solid (recolour, retexture, replace,
-remove, add). Each goes through the public engine with the bundled models and their defaults, as a request
-does: plan, places, masks, edit. The world's exact readers judge: right is an answer that shows what was
-ordered in every frame, in every view held out, or in every view at every time, in which the truth can be
-told. (A perfect edit may fail that by the fit alone: the column "by most views" asks the majority of the
-views, at every time, as `bundle check --only scenes` does.) No plan, a plan that is held back, and nothing
-found are wrong.
+remove, add). In reliefs (3D relief, 4D relief; none unless asked for) it is done to things of the flat world,
+which are made solid and seen within 20 degrees: those the bundled models know by look and name.
+
+Each goes through the public engine with the bundled models and their defaults, as a request does: plan,
+places, masks, edit. The world's exact readers judge: right is an answer that shows what was ordered in every
+frame, in every view held out, or in every view at every time, in which the truth can be told. (A perfect edit
+may fail that by the fit alone: the column "by most views" asks the majority of the views, at every time, as
+`bundle check --only scenes` does.) No plan, a plan that is held back, and nothing found are wrong.
 
 Peers get the instructions that our reasoner planned and the same editor, so that only the recipe of editing
 differs; where ours has no plan they have none either, which counts as wrong.
@@ -55,6 +58,7 @@ ARMS = {
     "3D": ("ours", "in2n"),
     "4D": ("ours", "instruct-4d"),
 }
+ARMS |= {"3D relief": ARMS["3D"], "4D relief": ARMS["4D"]}
 Ask = Callable[[str, int, int], Any]
 """(dimension, seed, number) -> the question: `kind`, `instruction`, `prepare()` and `answer(bench, arm,
 instructions)`."""
@@ -76,6 +80,7 @@ def main(
     until = time.time() + 60 * minutes
     out.mkdir(parents=True, exist_ok=True)
     lines, digest = out / "answers.jsonl", answers.digest(models)
+    counts = {name: count for name, count in counts.items() if count > 0}
     arms = arms_of(told, tune)
     left = answers.tasks(counts, arms, answers.read(lines), seed, digest)
     print(
@@ -137,11 +142,12 @@ def report(
         each
         for each in known.values()
         if (each.seed, each.models) == (seed, digest)
+        and each.dimension in counts
         and each.arm in arms[each.dimension]
         and each.number < counts[each.dimension]
     ]
-    text, missed = table.tables(table.grouped(some))
-    fits = {name: [each.fit for each in some if each.dimension == name and each.fit] for name in ("3D", "4D")}
+    text, missed = table.tables(table.grouped(some, counts))
+    fits = {name: [each.fit for each in some if each.dimension == name and each.fit] for name in counts}
     said = ", ".join(f"{name} {median(values):.0f}" for name, values in fits.items() if values)
     facts = f"Models {digest}, seed {seed}." + (
         f" CPU seconds of a scene's fit, median: {said}." if said else ""
@@ -152,9 +158,14 @@ def report(
 def question(dimension: str, seed: int, number: int) -> Any:
     """Question `number` of a dimension."""
     from .flat import Clip, Still
+    from .reliefs import MovingReliefs, Reliefs
     from .scenes import MovingSolids, Solids
 
-    return {"2D": Still, "video": Clip, "3D": Solids, "4D": MovingSolids}[dimension](seed, number)
+    kinds = {
+        "2D": Still, "video": Clip, "3D": Solids, "4D": MovingSolids, "3D relief": Reliefs,
+        "4D relief": MovingReliefs,
+    }  # fmt: skip
+    return kinds[dimension](seed, number)
 
 
 def _bench(models: Path) -> Any:
@@ -169,7 +180,10 @@ if __name__ == "__main__":
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    sizes = {"stills": ("2D", 400), "clips": ("video", 250), "scenes": ("3D", 150), "moving": ("4D", 200)}
+    sizes = {
+        "stills": ("2D", 400), "clips": ("video", 250), "scenes": ("3D", 150), "moving": ("4D", 200),
+        "reliefs": ("3D relief", 0), "moving-reliefs": ("4D relief", 0),
+    }  # fmt: skip
     for name, (_, count) in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=count, help=f"questions ({count})")
     parser.add_argument("--seed", type=int, default=0)
@@ -181,7 +195,7 @@ if __name__ == "__main__":
     options = parser.parse_args()
     raise SystemExit(
         main(
-            {dimension: getattr(options, name) for name, (dimension, _) in sizes.items()},
+            {dimension: getattr(options, name.replace("-", "_")) for name, (dimension, _) in sizes.items()},
             options.seed, options.out, options.jobs, options.minutes, options.told, options.tune,
         )
     )  # fmt: skip

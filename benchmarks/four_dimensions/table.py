@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from statistics import median
 
 from trainer.statistics import Interval, interval, paired
@@ -11,6 +11,7 @@ from trainer.statistics import Interval, interval, paired
 from .answers import Answer
 
 BARS = {"2D": 0.92, "video": 0.85, "3D": 0.70, "4D": 0.65}  # of ours, for the interval's lower end
+BARS |= {"3D relief": BARS["3D"], "4D relief": BARS["4D"]}
 QUESTIONS, IN_TIME = 1000, 200  # that all dimensions, and 4D alone, have to have
 PEERS = {
     "ours": "ours",
@@ -26,15 +27,16 @@ COLUMNS = (
     "dimension", "who", "n", "right [95 %]", "bar for the lower end", "ours better by [95 %]",
     "by most views", "frames, views right", "planned exactly", "CPU-s, median",
 )  # fmt: skip
-SPACES = ("3D", "4D")
 FOUND = 0.7  # IoU of a place, below which it is the place that is blamed
 
 Found = Mapping[str, Mapping[str, Mapping[int, Answer]]]
 """dimension -> arm -> number -> its answer."""
 
 
-def grouped(answers: Sequence[Answer]) -> dict[str, dict[str, dict[int, Answer]]]:
-    found: dict[str, dict[str, dict[int, Answer]]] = {name: {} for name in BARS}
+def grouped(
+    answers: Sequence[Answer], dimensions: Collection[str] = ("2D", "video", "3D", "4D")
+) -> dict[str, dict[str, dict[int, Answer]]]:
+    found: dict[str, dict[str, dict[int, Answer]]] = {name: {} for name in BARS if name in dimensions}
     for each in sorted(answers, key=lambda each: (list(PEERS).index(each.arm), each.number)):
         found[each.dimension].setdefault(each.arm, {})[each.number] = each
     return found
@@ -49,8 +51,8 @@ def tables(found: Found) -> tuple[str, int]:
     """(markdown, how many bars are missed or cannot be judged yet)."""
     lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     missed = 0
-    for dimension, bar in BARS.items():
-        arms = found[dimension]
+    for dimension, arms in found.items():
+        bar = BARS[dimension]
         ours = arms.get("ours", {})
         missed += not ours
         for arm, answers in arms.items():
@@ -67,15 +69,20 @@ def tables(found: Found) -> tuple[str, int]:
                 planned = f"{_mean([each.planned for each in answers.values()]):.3f}"
             shown = _mean([each.shown for each in answers.values()])
             seconds = median(each.seconds for each in answers.values())
-            most = f"{_mean([each.most for each in answers.values()]):.3f}" if dimension in SPACES else ""
+            most = (
+                f"{_mean([each.most for each in answers.values()]):.3f}"
+                if dimension[:2] in ("3D", "4D")
+                else ""
+            )
             cells = dimension, PEERS[arm], str(len(answers)), _share(right), said, apart, most
             lines.append(f"| {' | '.join(cells)} | {shown:.3f} | {planned} | {seconds:.1f} |")
-    counts = {name: len(found[name].get("ours", {})) for name in BARS}
-    enough = sum(counts.values()) >= QUESTIONS and counts["4D"] >= IN_TIME
+    counts = {name: len(arms.get("ours", {})) for name, arms in found.items()}
+    in_time = sum(count for name, count in counts.items() if name.startswith("4D"))
+    enough = sum(counts.values()) >= QUESTIONS and in_time >= IN_TIME
     missed += not enough
     lines += [
         "",
-        f"{sum(counts.values())} questions (bar {QUESTIONS}), of them {counts['4D']} in 4D (bar {IN_TIME})"
+        f"{sum(counts.values())} questions (bar {QUESTIONS}), of them {in_time} in 4D (bar {IN_TIME})"
         + ("." if enough else ": **too few**."),
         "",
         *by_kind(found),
@@ -94,7 +101,7 @@ def by_kind(found: Found) -> list[str]:
     """Ours: right of how many, by kind of edit and dimension."""
     kinds = sorted({each.kind for arms in found.values() for each in arms.get("ours", {}).values()})
     lines = [f"| ours, right of | {' | '.join(kinds)} |", f"|---|{'---|' * len(kinds)}"] if kinds else []
-    for dimension in BARS:
+    for dimension in found:
         ours = found[dimension].get("ours", {}).values()
         cells = []
         for kind in kinds:
@@ -108,7 +115,7 @@ def by_kind(found: Found) -> list[str]:
 def causes(found: Found) -> list[str]:
     """What stopped ours where it is wrong: the first of the steps that went wrong."""
     lines = [f"| wrong, of which | answers | {' | '.join(CAUSES)} |", f"|---|---|{'---|' * len(CAUSES)}"]
-    for dimension in BARS:
+    for dimension in found:
         for arm in ("ours", "told"):
             wrong = [each for each in found[dimension].get(arm, {}).values() if not each.right]
             if not wrong:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from evlm.files.pictures import write_atomically
 from evlm.request import EXAMPLES
@@ -42,19 +45,32 @@ def sample_question() -> Question:
 
 def sample_relief(iterations: int = ITERATIONS) -> Gaussians:
     """float32 [COUNT], fitted; half a minute of one thread."""
-    scene, cameras = sample_question().edit.source, cone(VIEWS, size=SIDE)
+    return fitted_relief(sample_question().edit.source, iterations)[0]
+
+
+def fitted_relief(scene: Scene, iterations: int = ITERATIONS) -> tuple[Gaussians, Tensor]:
+    """(float32 [COUNT], fitted to exact views of `cone(VIEWS)`; int [COUNT], the thing that each began on, or
+    BOARD)."""
+    cameras = cone(VIEWS, size=SIDE)
     pictures = [torch.from_numpy(relief_view(scene, camera)).float() / 255 for camera in cameras]
     seen = [trace_relief(scene, *rays(camera)) for camera in cameras]
+    start, owners = _begun(seen, lambda owners: np.ones(len(owners), bool))
+    settings = FitSettings(iterations, GROUND_RGB[scene.ground])
+    return Fitting(start, cameras, [lambda p=p: p for p in pictures], settings).run(), owners
+
+
+def _begun(seen: Sequence[tuple[Any, Any, Any]], taken: Callable[[Any], Any]) -> tuple[Gaussians, Tensor]:
+    """(what a fit begins with, int [COUNT] whose each is), of what `trace_relief` gives of views. taken: of
+    the owners [R] of all their rays, bool [R], those of things that count."""
     colours, points, owners = (np.concatenate(column) for column in zip(*seen, strict=True))
     draw = np.random.default_rng(0)
-    on, off = np.flatnonzero(owners != BOARD), np.flatnonzero(owners == BOARD)
-    many = round(THINGS * COUNT)
+    on, off = np.flatnonzero(taken(owners) & (owners != BOARD)), np.flatnonzero(owners == BOARD)
+    many = min(len(on), round(THINGS * COUNT))
     some = np.sort(np.concatenate([draw.choice(on, many, False), draw.choice(off, COUNT - many, False)]))
     start = from_points(
         Points(torch.from_numpy(points[some]).float(), torch.from_numpy(colours[some]).float())
     )
-    settings = FitSettings(iterations, GROUND_RGB[scene.ground])
-    return Fitting(start, cameras, [lambda p=p: p for p in pictures], settings).run()
+    return start, torch.from_numpy(owners[some])
 
 
 def write_relief(folder: Path = FOLDER) -> Path:
@@ -71,35 +87,42 @@ def write_relief(folder: Path = FOLDER) -> Path:
 
 def moved(time: float) -> Scene:
     """What stands in the relief that moves, at a time in 0..1."""
-    scene = sample_question().edit.source
-    goes = scene.things[WALKS]
-    x, y = goes.dx + WAY[0] * time, goes.dy + WAY[1] * time  # not whole, which only pictures ask for
+    return gone(sample_question().edit.source, WALKS, WAY, time)
+
+
+def gone(scene: Scene, number: int, way: tuple[float, float], time: float) -> Scene:
+    """The scene when one of its things has gone its way, to an end at time 1."""
+    goes = scene.things[number]
+    x, y = goes.dx + way[0] * time, goes.dy + way[1] * time  # not whole, which only pictures ask for
     goes = replace(goes, dx=x, dy=y)  # type: ignore[arg-type]
-    return replace(scene, things=(*scene.things[:WALKS], goes, *scene.things[WALKS + 1 :]))
+    return replace(scene, things=(*scene.things[:number], goes, *scene.things[number + 1 :]))
 
 
 def sample_moving(iterations: int = 500) -> tuple[Gaussians, Motion]:
     """float32 [COUNT] and how they move, fitted to exact views of TIMES times; a minute of one thread."""
+    return fitted_moving(sample_question().edit.source, WALKS, WAY, iterations)[:2]
+
+
+def fitted_moving(
+    scene: Scene, number: int, way: tuple[float, float], iterations: int = 500
+) -> tuple[Gaussians, Motion, Tensor]:
+    """(float32 [COUNT], how they move, int [COUNT], the thing that each began on), where one thing goes its
+    way. The fit begins with that way."""
     times = torch.linspace(0, 1, TIMES, dtype=torch.float64).tolist()
     cameras = [replace(camera, time=time) for time in times for camera in cone(VIEWS, size=SIDE)]
-    pictures = [relief_view(moved(float(each.time or 0)), each) for each in cameras]
+    at = partial(gone, scene, number, way)
+    pictures = [relief_view(at(float(each.time or 0)), each) for each in cameras]
     shown = [torch.from_numpy(picture).float() / 255 for picture in pictures]
     ends = [each for each in cameras if each.time in (0, 1)]
-    seen = [trace_relief(moved(float(each.time or 0)), *rays(each)) for each in ends]
-    late = [np.full(len(owners), each.time) for each, (_, _, owners) in zip(ends, seen, strict=True)]
-    colours, points, owners = (np.concatenate(column) for column in zip(*seen, strict=True))
-    once = (owners == BOARD) | (np.concatenate(late) == 0)  # the board from both, what stands on it from one
-    draw = np.random.default_rng(0)
-    on, off = np.flatnonzero(once & (owners != BOARD)), np.flatnonzero(owners == BOARD)
-    many = round(THINGS * COUNT)
-    some = np.sort(np.concatenate([draw.choice(on, many, False), draw.choice(off, COUNT - many, False)]))
-    start = from_points(
-        Points(torch.from_numpy(points[some]).float(), torch.from_numpy(colours[some]).float())
+    seen = [trace_relief(at(float(each.time or 0)), *rays(each)) for each in ends]
+    late = np.concatenate(
+        [np.full(len(owners), each.time) for each, (_, _, owners) in zip(ends, seen, strict=True)]
     )
-    motion = RigidBases.begin(start, torch.from_numpy(owners[some] == WALKS), Keys.even(TIMES), count=1)
-    motion.shifts[0, :, :2] = torch.tensor(WAY) * torch.linspace(0, 1, TIMES)[:, None]
-    settings = TimeFit(iterations, opening=0, background=GROUND_RGB[moved(0).ground])
-    return FittingInTime(start, motion, cameras, [lambda p=p: p for p in shown], settings).run()
+    start, owners = _begun(seen, lambda _: late == 0)  # the board from both, what stands on it from one
+    motion = RigidBases.begin(start, owners == number, Keys.even(TIMES), count=1)
+    motion.shifts[0, :, :2] = torch.tensor(way) * torch.linspace(0, 1, TIMES)[:, None]
+    settings = TimeFit(iterations, opening=0, background=GROUND_RGB[scene.ground])
+    return *FittingInTime(start, motion, cameras, [lambda p=p: p for p in shown], settings).run(), owners
 
 
 def write_moving(folder: Path = FOLDER) -> Path:

@@ -29,12 +29,13 @@ LAYERS = 8  # in which its rim is met
 BOARD = -1  # owner of rays that meet no slab
 
 
-def cone(views: int, degrees: float = 20.0, size: int = 64) -> tuple[Camera, ...]:
-    """The camera straight before the board, and others around it, at most `degrees` aside."""
+def cone(views: int, degrees: float = 20.0, size: int = 64, turn: float = 0.0) -> tuple[Camera, ...]:
+    """The camera straight before the board, and others around it, at most `degrees` aside. turn: radians by
+    which those others stand further around."""
     middle = torch.tensor([0.0, 0.0, DISTANCE], dtype=torch.float64)
     cameras = []
     for number in range(views):
-        angle = 2.399963229728653 * number  # the golden angle: even over the disc at any count
+        angle = turn + 2.399963229728653 * number  # the golden angle: even over the disc at any count
         off = math.radians(degrees) * math.sqrt(number / max(1, views - 1))
         way = [math.sin(off) * math.cos(angle), math.sin(off) * math.sin(angle), -math.cos(off)]
         eye = middle + DISTANCE * torch.tensor(way, dtype=torch.float64)
@@ -57,17 +58,17 @@ def trace_relief(scene: Scene, eye: Array, ways: Array) -> tuple[Array, Array, N
     pictures."""
     if scene.weather != "clear" or scene.style != "plain" or scene.sign:
         raise ValueError("a relief is of clear, plain scenes without a sign")
-    points = _at(eye, ways, DISTANCE)
+    points = at_depth(eye, ways, DISTANCE)
     slope = np.clip(points[:, 1] / LATTICE, -0.5, 0.5) * -0.1
     colours = np.array(GROUND_RGB[scene.ground]) + slope[:, None]
     owners = np.full(len(ways), BOARD)
     for layer in range(LAYERS + 1):  # from the board to the front
         front = layer == LAYERS
-        here = _at(eye, ways, DISTANCE - THICK * layer / LAYERS)
+        here = at_depth(eye, ways, DISTANCE - THICK * layer / LAYERS)
         for number, thing in enumerate(scene.things):
-            u, v = _local(thing, here)
+            u, v = local(thing, here)
             met = inside(thing.shape, u, v) & (np.maximum(abs(u), abs(v)) <= 1)
-            paint = paint_of(thing.colour, *_shares(thing.texture, u[met], v[met]))
+            paint = paint_of(thing.colour, *shares(thing.texture, u[met], v[met]))
             colours[met] = paint if front else paint * RIM
             points[met], owners[met] = here[met], number
     return colours, points, owners
@@ -76,12 +77,12 @@ def trace_relief(scene: Scene, eye: Array, ways: Array) -> tuple[Array, Array, N
 RIM = (1 + DARK) / 2  # how bright a slab's rim is
 
 
-def _at(eye: Array, ways: Array, z: float) -> Array:
+def at_depth(eye: Array, ways: Array, z: float) -> Array:
     """[R, 3]: where rays are at that depth."""
     return eye + ((z - eye[2]) / ways[:, 2])[:, None] * ways
 
 
-def _local(thing: Thing, points: Array) -> tuple[Array, Array]:
+def local(thing: Thing, points: Array) -> tuple[Array, Array]:
     """A thing's own coordinates of points, [-1, 1] over it, v down."""
     x, y = thing.centre()
     return (
@@ -90,7 +91,7 @@ def _local(thing: Thing, points: Array) -> tuple[Array, Array]:
     )
 
 
-def _shares(texture: str, u: Array, v: Array) -> tuple[Array, Array]:
+def shares(texture: str, u: Array, v: Array) -> tuple[Array, Array]:
     """How much of the paint is dark and how much is white, as `render.stamp` has it."""
     dark = light = np.zeros(u.shape)
     if texture == "striped":

@@ -65,7 +65,7 @@ def read(
     readings = [
         read_place(picture, scene, where, camera) for picture, camera in zip(pictures, cameras, strict=True)
     ]
-    return _majority(
+    return majority(
         [(r.look, r.apart) for r in readings if r is not None], (*LOOKS, None), f"the {where.label}'s place"
     )
 
@@ -77,12 +77,12 @@ def read_whole(pictures: Sequence[Picture], scene: SolidScene, what: str, camera
         raise ValueError(f"cannot read {what!r} from views; one of {', '.join(WHOLE)}")
     votes = []
     for picture, camera in zip(pictures, cameras, strict=True):
-        pixels = _floats(picture, camera)
+        pixels = floats(picture, camera)
         drawn = (view(replace(scene, **{what: value}), camera).picture / 255 for value in WHOLE[what])  # type: ignore[arg-type]
         apart = np.array([np.square(each - pixels).mean() for each in drawn])
-        if _tells(apart):
+        if tells(apart):
             votes.append((WHOLE[what][int(apart.argmin())], apart))
-    return _majority(votes, WHOLE[what], what)
+    return majority(votes, WHOLE[what], what)
 
 
 def read_place(picture: Picture, scene: SolidScene, where: Solid, camera: Camera) -> Reading | None:
@@ -93,7 +93,7 @@ def read_place(picture: Picture, scene: SolidScene, where: Solid, camera: Camera
         return None
     x0, y0, x1, y1 = box
     window = camera.cropped(x0, y0, x1 - x0, y1 - y0)
-    pixels = _floats(picture, camera)[y0:y1, x0:x1]
+    pixels = floats(picture, camera)[y0:y1, x0:x1]
     eye, ways = rays(window, SUPER)
     others = tuple(each for each in scene.solids if (each.x, each.y) != (where.x, where.y))
     behind = trace(replace(scene, solids=others), eye, ways)
@@ -111,30 +111,35 @@ def read_place(picture: Picture, scene: SolidScene, where: Solid, camera: Camera
             fixed, tinted = behind.colours.copy(), np.zeros(behind.colours.shape)
             fixed[rows] = gain * LIGHT * light + offset
             tinted[rows] = gain * (1 - (1 - DARK) * dark) * (1 - light)
-            drawn, tint = _pooled(fixed, size), _pooled(tinted, size)
+            drawn, tint = pooled(fixed, size), pooled(tinted, size)
             for j, colour in enumerate(COLOURS):
-                apart[i, j, k] = _apart(drawn + tint * np.array(RGB[colour]), pixels)
-    every = np.array([*apart.ravel(), _apart(_pooled(behind.colours, size), pixels)])
-    if seen < SEEN or not _tells(every):
+                apart[i, j, k] = distance(drawn + tint * np.array(RGB[colour]), pixels)
+    every = np.array([*apart.ravel(), distance(pooled(behind.colours, size), pixels)])
+    if seen < SEEN or not tells(every):
         return None
     best = int(every.argmin())
     return Reading(LOOKS[best] if best < len(LOOKS) else None, every)
 
 
-def _pooled(colours: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
+def pooled(colours: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
+    """What pixels [h, w, 3] see of their samples' colours [R, 3]."""
     return np.stack([pool(colours[:, channel], *size) for channel in range(3)], -1)
 
 
-def _apart(drawn: NDArray[np.float64], pixels: NDArray[np.float64]) -> float:
+def distance(drawn: NDArray[np.float64], pixels: NDArray[np.float64]) -> float:
+    """Mean squared difference of what was drawn, as bytes would hold it, from a picture."""
     return float(np.square(np.clip(drawn, 0, 1) - pixels).mean())
 
 
-def _tells(apart: NDArray[np.float64]) -> bool:
+def tells(apart: NDArray[np.float64]) -> bool:
+    """Whether the nearest answer is nearer than any other."""
     nearest, next_one = np.partition(apart, 1)[:2]
     return bool(next_one - nearest > SURE)
 
 
-def _majority(votes: Iterable[tuple[T, NDArray[np.float64]]], answers: Sequence[T], of: str) -> T:
+def majority(votes: Iterable[tuple[T, NDArray[np.float64]]], answers: Sequence[T], of: str) -> T:
+    """The answer of most votes (answer, how far each of `answers` is); of equal ones the nearer. Raises
+    ValueError: no votes; `of` says about what."""
     several = list(votes)
     if not several:
         raise ValueError(f"{of} cannot be told in any of the views")
@@ -144,7 +149,8 @@ def _majority(votes: Iterable[tuple[T, NDArray[np.float64]]], answers: Sequence[
     return min((answer for answer in counts if counts[answer] == most), key=lambda a: apart[answers.index(a)])
 
 
-def _floats(picture: Picture, camera: Camera) -> NDArray[np.float64]:
+def floats(picture: Picture, camera: Camera) -> NDArray[np.float64]:
+    """[H, W, 3] in 0..1. Raises ValueError: not of the camera's size."""
     pixels = np.asarray(picture)
     if pixels.shape != (camera.height, camera.width, 3):
         raise ValueError(
