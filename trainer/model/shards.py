@@ -6,6 +6,9 @@ in its cache another has to compute. So nobody gathers a layer alone: each proce
 or that it waits for an exchange, and all take part in gathering what any of them needs until all of them
 wait.
 
+Gathers overlap with computing where the processes go the same way: before it computes a layer each says which
+one comes next, and where nobody needs or foresees another, that one is gathered meanwhile.
+
 Adapters are small: they stay whole in each process, and their gradients are summed as ever (`ranks`).
 """
 
@@ -20,11 +23,19 @@ from torch import Tensor, nn
 
 from evlm.errors import ConfigError
 
-WAITING, FAILED, READY = -1, -2, -3  # what a process says in place of a layer's number
+# What a process says in place of a layer's number; and numbers from the count of layers on foresee one.
+WAITING, FAILED, READY, CROWDED = -1, -2, -3, -4
 
 
 class PeerFailed(Exception):
     """Another process could not finish its part of the step."""
+
+
+class _Here:
+    """The flight of a layer that is there already."""
+
+    def wait(self) -> None:
+        pass
 
 
 class Shards:
@@ -43,6 +54,8 @@ class Shards:
         self.device = device
         self._told = False  # whether the others know that this process failed
         self._begun: set[int] = set()  # layers that FSDP has seen in a forward
+        self._flying: dict[int, Any] = {}  # what is gathered meanwhile
+        self.gathered = {"late": 0, "early": 0}  # layers for this process: when needed, or before
         self.layers: list[Any] = list(layers)
         self._group: Any = dist.new_group(backend="gloo")  # of numbers that must not wait for a GPU
         self._count = dist.get_world_size()
@@ -62,6 +75,7 @@ class Shards:
     def wait(self) -> None:
         """Returns when every process is here; until then takes part in what the others gather. Raises
         PeerFailed."""
+        self._drop()
         self._meet(WAITING)
 
     def fail(self) -> None:
@@ -73,6 +87,7 @@ class Shards:
     def reset(self) -> None:
         """After a step that failed: every layer is split again, and knows of no forward or backward."""
         self._told = False
+        self._drop()
         for number, layer in enumerate(self.layers):
             if number in self._begun:
                 layer.reset_iter_state()
@@ -89,8 +104,28 @@ class Shards:
                     each.register_hook(lambda _: self._need(number))
 
     def _need(self, number: int) -> None:
+        self._land(number)
         if not self._whole(number):
             self._meet(number)
+            self.gathered["late"] += 1
+        # A checkpointed layer is computed again in the backward pass, which goes the other way.
+        backward = torch._C._current_graph_task_id() != -1
+        after = number + (-1 if backward else 1)
+        if 0 <= after < len(self.layers) and after not in self._flying and not self._whole(after):
+            self._drop()
+            self._meet(len(self.layers) + after)
+
+    def _land(self, number: int) -> None:
+        """Waits for a layer that is on its way."""
+        if number in self._flying:
+            self._flying[number].wait()
+            del self._flying[number]  # not before: where that had no memory, `reset` must wait for it
+
+    def _drop(self) -> None:
+        """Forgets what was gathered too early."""
+        for number in list(self._flying):
+            self._land(number)
+            self.layers[number].reshard()
 
     def _whole(self, number: int) -> bool:
         from torch.distributed.tensor import DTensor
@@ -99,42 +134,73 @@ class Shards:
         return not isinstance(getattr(module, name), DTensor)
 
     def _meet(self, word: int) -> None:
+        """Rounds in which all say a word and gather what one of them needs, until this process has what it
+        asked for. Who foresees a layer stays for one round: it has another to compute."""
+        count = len(self.layers)
         while True:
             words = self._exchange(word)
             if FAILED in words:
                 if word == FAILED:
                     return
                 raise PeerFailed
-            needed = sorted(each for each in words if each >= 0)
-            if not needed:
+            if needed := sorted(each for each in words if 0 <= each < count):
+                number = max(needed, key=needed.count)
+                self._gather(number, word in (number, count + number))
+                if word == count + number:
+                    self._flying[number] = _Here()
+                if word == number or word >= count:
+                    return
+                continue
+            foreseen = {each - count for each in words if each >= count}
+            if not foreseen:
                 return
-            number = max(needed, key=needed.count)
-            layer, kept = self.layers[number], self._whole(number)
-            if kept:  # a gather is everyone's: whoever has it gives its part again
-                layer.reshard()
-            self._make_room(number)
-            layer.unshard()
-            if word == number:
+            if len(foreseen) == 1:
+                self._gather_meanwhile(foreseen.pop(), word >= count)
+            if word >= count:
                 return
-            if not kept:
-                layer.reshard()
 
-    def _make_room(self, number: int) -> None:
-        """Whether each process has the memory that gathering a layer takes, asked before anyone begins: a
-        gather that one of them cannot take part in would hold the others for ever. Raises PeerFailed, or what
-        was raised for want of memory here."""
-        problem, answer = None, READY
-        try:
-            # What the gather receives, and the parameters that are made of it.
-            torch.empty(2 * self._bytes[number], dtype=torch.uint8, device=self.device)
-        except (RuntimeError, MemoryError) as error:
-            problem, answer = error, FAILED
-        words = self._exchange(answer)
+    def _gather(self, number: int, keep: bool) -> None:
+        """All of them a layer; who does not keep it has only given its part."""
+        self._land(number)
+        layer, kept = self.layers[number], self._whole(number)
+        if kept:  # a gather is everyone's: whoever has it gives its part again
+            layer.reshard()
+        problem = self._room(number)
+        words = self._exchange(READY if problem is None else FAILED)
         if problem is not None:
             self._told = True
             raise problem
         if FAILED in words:
             raise PeerFailed
+        layer.unshard()
+        if not (keep or kept):
+            layer.reshard()
+
+    def _gather_meanwhile(self, number: int, keep: bool) -> None:
+        """All of them a layer that some foresee; nobody, where one of them has no room for it yet."""
+        if CROWDED in self._exchange(READY if self._room(number) is None else CROWDED):
+            return
+        layer, kept = self.layers[number], self._whole(number)
+        if kept:
+            layer.reshard()
+        flight = layer.unshard(async_op=True)
+        if keep:
+            self._flying[number] = flight
+            self.gathered["early"] += 1
+            return
+        flight.wait()
+        if not kept:
+            layer.reshard()
+
+    def _room(self, number: int) -> Exception | None:
+        """What was raised for want of the memory that gathering a layer takes, asked before anyone begins: a
+        gather that one of them cannot take part in would hold the others for ever."""
+        try:
+            # What the gather receives, and the parameters that are made of it.
+            torch.empty(2 * self._bytes[number], dtype=torch.uint8, device=self.device)
+        except (RuntimeError, MemoryError) as error:
+            return error
+        return None
 
     def _exchange(self, word: int) -> list[int]:
         import torch.distributed as dist

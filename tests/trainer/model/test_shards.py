@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,12 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from evlm.errors import ConfigError
-from trainer.config.recipe import load_config
+from trainer.config.recipe import Config, load_config
 from trainer.learner.guard import within_memory
-from trainer.learner.learner import load_learner
+from trainer.learner.learner import Learner, load_learner
 from trainer.model.ranks import Ranks, joined
 from trainer.model.shards import PeerFailed, Shards
+from trainer.steps.sft import sft_step
 
 CPU = torch.device("cpu")
 
@@ -74,6 +76,20 @@ def fail_once(rank: int) -> Callable[..., None]:
     return hook
 
 
+def checkpointed(learner: Learner, whole: Learner, config: Config) -> tuple[float, dict[str, int], int]:
+    """How far the gradient of a split model is off, whose layers are computed again in the backward pass; and
+    how its layers were gathered."""
+    rows, taken = learner.rows(config, config.phases[0]).batch(0)[:2], []
+    phase = replace(config.phases[0], micro_batch=None)
+    for each in (learner, whole):
+        each.model.train()
+        sft_step(replace(each, ranks=whole.ranks), rows, phase)
+        taken.append(torch.cat([p.grad.flatten() for p in each.trainable() if p.grad is not None]))
+    shards = learner.ranks.shards
+    assert shards is not None
+    return float((taken[0] - taken[1]).norm() / taken[1].norm()), dict(shards.gathered), len(shards.layers)
+
+
 def process(rank: int, port: int, folder: str) -> None:
     """Rank 0 has one row, rank 1 three, which it takes one at a time."""
     os.environ |= {
@@ -122,6 +138,14 @@ def process(rank: int, port: int, folder: str) -> None:
             result["forward"] = all(torch.equal(model(row), whole(row)) for row in mine)
         result["total"] = ranks.total(len(mine), CPU)
 
+        shards.gathered = {"late": 0, "early": 0}
+        model(mine[0]).square().sum().backward()  # both the same way
+        whole(mine[0]).square().sum().backward()
+        result["gathered"] = dict(shards.gathered)
+        result["together"] = torch.equal(gradients(model), gradients(whole))
+        whole.zero_grad()
+        ranks.total(0, CPU)
+
         tries: list[int | None] = []
 
         def attempt(micro_batch: int | None) -> None:
@@ -161,8 +185,10 @@ def process(rank: int, port: int, folder: str) -> None:
             result["afterwards"] = torch.equal(model(rows[rank]), whole(rows[rank]))
         ranks.total(0, CPU)
 
-        config = load_config("tiny", ["model.device=cpu", "model.shard=true"])
+        words = ["model.device=cpu", "model.checkpointing=true"]
+        config = load_config("tiny", [*words, "model.shard=true"])
         learner = load_learner(config, Ranks(ranks.rank, ranks.count))
+        result["checkpointed"] = checkpointed(learner, load_learner(load_config("tiny", words)), config)
         layers = learner.model.get_base_model().model.language_model.layers
         result["real"] = [
             all(isinstance(p, DTensor) == (".lora_" not in name) for name, p in layer.named_parameters())
@@ -182,6 +208,10 @@ def test_two_processes_that_work_unevenly_compute_what_a_whole_model_does(tmp_pa
     numbers = sum(p.numel() for p in Model().parameters())
     assert results[0]["size"] + results[1]["size"] == numbers and results[0]["size"] == numbers // 2
     for each in results:
+        off, gathered, layers = each["checkpointed"]
+        assert off <= 1e-5 and gathered == {"late": 2, "early": 2 * layers - 2}
+        # Late are the first layer of the forward pass, and the last one, in which the backward pass begins.
+        assert each["gathered"] == {"late": 2, "early": 4} and each["together"]
         assert each["forward"] and each["afterwards"] and each["failed"] and each["split"]
         assert each["began"] == each["crowded"] == each["tries"] == [None, 2]
         assert each["total"] == 4 and len(each["real"]) > 1 and all(each["real"])
