@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..boxes import Corners, bounding_box, share_within
+from ..boxes import Corners, bounding_box, box_iou, share_within
 from ..masks import box_mask
 from ..plan.mask_codec import mask_iou
 from ..plan.trace import Plan
@@ -165,16 +165,21 @@ def _empty(way: Way) -> list[str]:
 def along(rectangle: Tensor, way: Way, prompted: Sequence[int]) -> dict[int, Corners]:
     """The places, by frame, of a plan's rectangle, float [H, W], that goes along with what is followed.
 
-    One that holds all of its way is the place of the whole clip: in each frame it is as much smaller as the
-    thing moves, so that all of them together fill it. Any other is the place in the first frame of
-    `prompted`. Where nothing is followed in a frame, nothing is edited there.
+    One that holds all of its way, and much more than the thing where it was shown, is the place of the whole
+    clip: in each frame it is as much smaller as the thing moves, so that all of them together fill it. Any
+    other is the place in the first frame of `prompted`, and goes as far as the thing's sides do: of one that
+    is partly out of the picture only the inner side tells. One that holds the thing keeps its room around it
+    where that grows. Where nothing is followed in a frame, nothing is edited there.
     """
     asked = bounding_box(rectangle)
     if asked is None or not way.corners:
         return {}
     middles = {frame: ((c[0] + c[2]) / 2, (c[1] + c[3]) / 2) for frame, c in way.corners.items()}
     whole = float((way.sweep * rectangle).sum()) >= COVERS * float(way.sweep.sum())
-    start = middles[next((frame for frame in prompted if frame in middles), min(middles))]
+    start = way.corners[next((frame for frame in prompted if frame in middles), min(middles))]
+    whole = whole and box_iou(start, asked) < AGREE
+    holds = share_within(start, asked) >= COVERS
+    sides = rectangle.shape[1], rectangle.shape[0]
     ranges = [
         (min(middle[axis] for middle in middles.values()), max(middle[axis] for middle in middles.values()))
         for axis in (0, 1)
@@ -189,11 +194,23 @@ def along(rectangle: Tensor, way: Way, prompted: Sequence[int]) -> dict[int, Cor
                 first = low + middles[frame][axis] - least
                 place += [first, first + size]
             else:
-                shift = middles[frame][axis] - start[axis]
-                place += [low + shift, high + shift]
+                shift = _shift(start, corners, axis, sides[axis])
+                ends = [low + shift, high + shift]
+                if holds:
+                    ends[0] = min(ends[0], corners[axis] - max(0.0, start[axis] - low))
+                    ends[1] = max(ends[1], corners[axis + 2] + max(0.0, high - start[axis + 2]))
+                place += ends
         x0, x1, y0, y1 = place
         places[frame] = (x0, y0, x1, y1)
     return places
+
+
+def _shift(start: Sequence[float], now: Sequence[float], axis: int, side: int) -> float:
+    """How far a thing went along an axis (0: x), by its corners then and now in a picture of `side` pixels."""
+    moved = [now[end] - start[end] for end in (axis, axis + 2)]
+    cut = [any(each[axis] <= 0 for each in (start, now)), any(each[axis + 2] >= side for each in (start, now))]
+    inner = [by for by, out in zip(moved, cut, strict=True) if not out] or moved
+    return sum(inner) / len(inner)
 
 
 def _drawn(places: Mapping[int, Corners], first: int, stop: int, height: int, width: int) -> Tensor:

@@ -268,6 +268,28 @@ def test_a_roomy_box_goes_along() -> None:
     assert torch.equal(moved(roomy[0], still, [0]), roomy[0].expand_as(still))
 
 
+@pytest.mark.parametrize("edge", ["top", "bottom", "left", "right"])
+def test_a_roomy_box_leaves_the_picture_with_its_thing(edge: str) -> None:
+    """Of a thing that is half outside, what is seen lies within its first box in every frame: that box is no
+    place of the whole clip, and goes as far as the thing's inner side."""
+    silhouettes, boxes = torch.zeros(4, SIZE, SIZE), torch.zeros(4, SIZE, SIZE)
+    for frame, top in enumerate((3, -1, -5, -8)):
+        silhouettes[frame, max(0, top) : top + 10, 10:20] = 1
+        boxes[frame, max(0, top - 3) : top + 13, 7:23] = 1
+    turn = {"top": lambda m: m, "bottom": lambda m: m.flip(-2), "left": lambda m: m.mT,
+            "right": lambda m: m.mT.flip(-1)}[edge]  # fmt: skip
+    assert torch.equal(moved(turn(boxes[0]), turn(silhouettes), [0]), turn(boxes))
+
+
+def test_a_roomy_box_keeps_its_room_around_a_thing_that_grows_and_its_size_around_one_that_is_hidden() -> None:
+    silhouettes, boxes = torch.zeros(3, SIZE, SIZE), torch.zeros(3, SIZE, SIZE)
+    for frame, (low, high) in enumerate(((12, 20), (10, 24), (12, 16))):
+        silhouettes[frame, low:high, low:high] = 1
+        boxes[frame, low - 3 : high + 3, low - 3 : high + 3] = 1
+    boxes[2] = boxes[0].roll((-2, -2), (0, 1))  # by its middle, as large as it was
+    assert torch.equal(moved(boxes[0], silhouettes, [0]), boxes)
+
+
 def test_the_pipeline_follows_as_it_is_told() -> None:
     truth = path(6)
     follows: Any = Follows(truth)
