@@ -206,9 +206,11 @@ def along(rectangle: Tensor, way: Way, prompted: Sequence[int]) -> dict[int, Cor
 
 
 def _shift(start: Sequence[float], now: Sequence[float], axis: int, side: int) -> float:
-    """How far a thing went along an axis (0: x), by its corners then and now in a picture of `side` pixels."""
+    """How far a thing went along an axis (0: x), by its corners then and now, in a picture of `side` pixels
+    there."""
     moved = [now[end] - start[end] for end in (axis, axis + 2)]
-    cut = [any(each[axis] <= 0 for each in (start, now)), any(each[axis + 2] >= side for each in (start, now))]
+    both = (start, now)
+    cut = [any(each[axis] <= 0 for each in both), any(each[axis + 2] >= side for each in both)]
     inner = [by for by, out in zip(moved, cut, strict=True) if not out] or moved
     return sum(inner) / len(inner)
 

@@ -281,7 +281,7 @@ def test_a_roomy_box_leaves_the_picture_with_its_thing(edge: str) -> None:
     assert torch.equal(moved(turn(boxes[0]), turn(silhouettes), [0]), turn(boxes))
 
 
-def test_a_roomy_box_keeps_its_room_around_a_thing_that_grows_and_its_size_around_one_that_is_hidden() -> None:
+def test_a_roomy_box_keeps_its_room_around_what_grows_and_its_size_around_what_is_hidden() -> None:
     silhouettes, boxes = torch.zeros(3, SIZE, SIZE), torch.zeros(3, SIZE, SIZE)
     for frame, (low, high) in enumerate(((12, 20), (10, 24), (12, 16))):
         silhouettes[frame, low:high, low:high] = 1
