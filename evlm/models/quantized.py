@@ -95,16 +95,16 @@ def check_four_bit(device: Any) -> None:
 def keep_plain_on_cpu(model: Any, every: bool = False) -> None:
     """Keeps bitsandbytes from packing 4-bit weights anew once a model in eval mode has been run on a CPU that
     computes in bfloat16: packed ones cut the graph of what learns, compute in bfloat16 whatever was asked
-    for, and must have rows in thirty-twos. every: of all modules; else of those that packing would break."""
+    for, and must have rows in thirty-twos, of whole blocks. every: of all modules; else of those that packing
+    would break."""
     import torch
 
     for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu") and (
-            every
-            or module.compute_dtype != torch.bfloat16
-            or module.out_features % 32
-            or module.in_features % 2
-        ):
+        if not hasattr(module, "support_avx512bf16_for_cpu"):
+            continue
+        block = getattr(getattr(module.weight, "quant_state", None), "blocksize", 64)
+        breaks = module.out_features % 32 or module.in_features % block
+        if every or breaks or module.compute_dtype != torch.bfloat16:
             module.support_avx512bf16_for_cpu = False
 
 

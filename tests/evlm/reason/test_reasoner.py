@@ -261,10 +261,11 @@ def test_four_bit_weights_are_packed_on_a_cpu_only_where_nothing_is_lost() -> No
             super().__init__(into, out)
             self.compute_dtype = dtype
 
-    shapes = [(64, 32, torch.bfloat16), (64, 3420, torch.bfloat16), (64, 32, torch.float32)]
+    shapes = [(64, 32, torch.bfloat16), (64, 3420, torch.bfloat16), (3420, 32, torch.bfloat16)]
+    shapes.append((64, 32, torch.float32))
     model = torch.nn.ModuleList(Linear4bit(*shape) for shape in shapes)
     quantized.keep_plain_on_cpu(model)
-    assert [each.support_avx512bf16_for_cpu for each in model] == [True, False, False]
+    assert [each.support_avx512bf16_for_cpu for each in model] == [True, False, False, False]
     quantized.keep_plain_on_cpu(model, every=True)
     assert not any(each.support_avx512bf16_for_cpu for each in model)
 
