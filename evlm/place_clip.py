@@ -16,6 +16,7 @@ from .boxes import Box, Corners, box_iou
 from .ground.which import find
 from .place import AnyGrounder, AnySegmenter, for_steps, of_step
 from .plan.mask_codec import mask_iou
+from .plan.operation import operation
 from .plan.trace import Plan
 from .segment.base_region import detect
 from .segment.clip_region import Silhouettes, decide_carried, decide_followed
@@ -97,6 +98,10 @@ def place_clip(
     if plan.changes_nothing or plan.scope == "global":
         decided = decide(plan, region, None, (count, height, width), grow)
         return ClipPlace(decided.mask, [], decided.notes, lambda: empty)
+    if adds(plan, region) and given is None and not still:
+        along = place_added(plan, region, frames, grow, on_frame)
+        assert along.masks is not None  # the plan has one
+        return ClipPlace(along.masks(0, count), along.boxes, along.notes, lambda: empty)
     look = Look(plan, region, grounder, threshold)
     boxes: list[Box] = []
     silhouettes: Silhouettes | None = None
@@ -188,6 +193,8 @@ def place_long(
     if plan.changes_nothing or plan.scope == "global":
         decided = decide_followed(plan, region, None, [], False, (count, height, width), grow)
         return LongPlace(decided.masks, [], decided.notes)
+    if adds(plan, region):
+        return place_added(plan, region, frames, grow, on_frame, Kept(folder, f"{name}-flow"))
     look = Look(plan, region, grounder, threshold)
     tracks, boxes = _followed(look, tracker, frames, None, on_frame, Kept(folder, name))
     prompted = sorted({box.frame for box in boxes})
@@ -198,6 +205,33 @@ def place_long(
         silhouettes = tracks.silhouette if len(tracks) else None
     decided = decide_followed(plan, region, silhouettes, prompted, found, (count, height, width), grow)
     return LongPlace(decided.masks, boxes, list(dict.fromkeys([*look.notes, *notes, *decided.notes])))
+
+
+def adds(plan: Plan, region: PlanRegion) -> bool:
+    """Whether a plan puts something new at a place that it names. A model that was never trained on masks
+    names what it is put on instead, which is there to be found."""
+    return operation(plan) == "add" and region.mask is not None and plan.trust != "base"
+
+
+def place_added(
+    plan: Plan,
+    region: PlanRegion,
+    frames: Frames,
+    grow: float,
+    on_frame: OnFrame | None,
+    kept: Kept | None = None,
+) -> LongPlace:
+    """The plan's own mask, along with what it holds: what is not there yet nobody can find or follow."""
+    count, height, width = frames.shape[:3]
+    look = Look(plan, region, None, None)
+    carried, own = carried_along(look, None, frames, on_frame, kept)
+    if carried is not None:
+        decided = decide_carried(region, carried)
+        notes = [*look.notes, *decided.notes, *carried.notes]
+    else:
+        decided = decide_followed(plan, region, None, [], False, (count, height, width), grow)
+        notes = [*look.notes, *decided.notes]
+    return LongPlace(decided.masks, own, list(dict.fromkeys(notes)))
 
 
 def _followed(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .boxes import Box
 from .place import AnyGrounder, AnySegmenter
-from .place_clip import LongPlace, Look, carried_along
+from .place_clip import LongPlace, Look, adds, carried_along, place_added
 from .plan.trace import Plan
 from .segment.base_region import NONE
 from .segment.clip_frames import numbers
@@ -49,6 +49,8 @@ def place_each(
     """
     count, height, width = frames.shape[:3]
     region = plan_region(plan, height, width)
+    if adds(plan, region) and not still:
+        return place_added(plan, region, frames, grow, on_frame, Kept(folder, f"{name}-flow"))
     look, drawn = Look(plan, region, grounder, threshold), _Drawn(Tracks(count, height, width))
     if not (plan.changes_nothing or plan.scope == "global"):
         if look.can:

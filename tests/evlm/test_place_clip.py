@@ -4,6 +4,7 @@ along."""
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from torch import Tensor
 from evlm.boxes import Box, bounding_box
 from evlm.edit.protocol import Edited, unchanged
 from evlm.pipeline import Pipeline
-from evlm.place_clip import place_clip, place_clip_steps
+from evlm.place_clip import place_clip, place_clip_steps, place_long
+from evlm.place_each import place_each
 from evlm.plan.mask_codec import BoxSpans
 from evlm.plan.trace import Plan, Trace
 from evlm.reason.reasoner import Reasoned
@@ -213,6 +215,29 @@ def test_where_nobody_follows_it_the_plans_mask_goes_along_the_motion() -> None:
     nobody = place_clip(plan(truth[0]), moving(truth), Finds([]), None, None)
     assert nobody.mask is not None and place.mask is not None and torch.equal(nobody.mask, place.mask)
     assert "the detector found no cup" in nobody.notes[0]
+
+
+def test_what_is_not_there_yet_is_neither_looked_for_nor_followed(tmp_path: Path) -> None:
+    """Something new goes where the plan says and along with what lies there, whatever else a detector would
+    call so; by a plan that names what it is put on, that is followed."""
+    under, other = path(3), path(3, y=34)
+    tracker: Any = Follows(other)
+    models: Any = Finds(boxes_of(other, "hat")), tracker, Cuts(other)
+    new = replace(plan(under[0], ("hat",)), instruction="add a small hat")
+    frames = moving(under)
+    place = place_clip(new, frames, *models)
+    assert iou(place.mask, under) > 0.85 and tracker.asked == []
+    assert place.mask is not None and not bool((place.mask * other).any()) and len(place.objects) == 0
+    for long in (
+        place_long(new, frames, tmp_path, "one", *models[:2]),
+        place_each(new, frames, tmp_path, "two", 4, models[0], models[2]),
+    ):
+        assert long.masks is not None and torch.equal(long.masks(0, COUNT), place.mask)
+    lying = torch.zeros(COUNT, SIZE, SIZE, 3)
+    stays = place_clip(new, lying, *models)
+    assert stays.mask is not None and iou(stays.mask, under[:1].expand_as(under)) == 1
+    place_clip(replace(new, trust="base"), frames, *models)
+    assert tracker.asked == [0]
 
 
 def test_the_segmenter_sharpens_the_mask_that_goes_along() -> None:
