@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks.four_dimensions import answers, table
-from benchmarks.four_dimensions.__main__ import ARMS, NO_PLAN, arms_of, main
+from benchmarks.four_dimensions.__main__ import ARMS, BUNDLED, NO_PLAN, arms_of, main
 from benchmarks.four_dimensions.answers import Answer, Task, digest, read, tasks, write
 from benchmarks.four_dimensions.bench import Outcome
 from benchmarks.four_dimensions.flat import Clip, Still
@@ -20,6 +20,9 @@ from benchmarks.four_dimensions.reliefs import drawn_way
 from benchmarks.four_dimensions.reliefs import edit_at as relief_edit_at
 from benchmarks.four_dimensions.scenes import MovingSolids, Solids, edit_at
 from benchmarks.four_dimensions.spaces import everything
+from evlm.errors import RequestError
+from evlm.request import Reference, Request
+from trainer.bundle.check_solids import load_editor
 from trainer.statistics import Interval
 from trainer.world.moving import MovingScene, Way
 from trainer.world.questions import ask
@@ -222,8 +225,25 @@ def test_plain_ip2p_paints_the_whole_picture_by_the_plan_or_by_the_raw_words() -
     assert not outcome.right and outcome.instructions == ("make it blue", "remove it")
     still.answer(bench, "ip2p-raw", ())
     request = still.request()
-    words = " ".join([request.prompt, *(each.text for each in request.references)]).strip()
-    assert editor.asked[2] == (words, None)
+    assert editor.asked[2] == (still.raw(), None) and request.prompt in still.raw()
+    assert all(each.text in still.raw() for each in request.references)
+
+
+def test_somebody_who_says_nothing_is_painted_for_by_nothing() -> None:
+    """Many questions have a picture, and no words at all."""
+    still, editor = Still(0, 0), load_editor(BUNDLED / "editor")
+    picture = Reference("image", still.request().original)
+    still.request = lambda: Request(picture.frames, "", (picture,))  # type: ignore[method-assign, arg-type]
+    assert still.raw() == ""
+    outcome = still.answer(SimpleNamespace(pipeline=SimpleNamespace(editor=editor)), "ip2p-raw", ())  # type: ignore
+    assert outcome.instructions == ("",) and outcome.why == ""
+    refused = still.answer(SimpleNamespace(pipeline=SimpleNamespace(editor=Refuses())), "ip2p", ("x",))  # type: ignore
+    assert not refused.right and refused.why == "RequestError: it will not"
+
+
+class Refuses(Editor):
+    def edit(self, *_: object, **__: object) -> Any:
+        raise RequestError("it will not")
 
 
 def test_a_clip_is_asked_as_a_clip_and_its_truth_is_right() -> None:

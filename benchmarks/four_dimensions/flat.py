@@ -67,7 +67,17 @@ class Flat:
         """instructions: what ours planned, for all but ours."""
         if arm in ("ours", "told"):
             return self._chain(bench, arm)
-        return self._judged(self._whole(bench.pipeline.editor, arm, instructions), instructions)
+        if arm == "ip2p-raw":
+            instructions = (self.raw(),)
+        try:
+            return self._judged(self._whole(bench.pipeline.editor, arm, instructions), instructions)
+        except EVLMError as error:
+            return Outcome(why=f"{type(error).__name__}: {error!s:.160}", instructions=tuple(instructions))
+
+    def raw(self) -> str:
+        """The words of the request, which may be none."""
+        request = self.request()
+        return " ".join([request.prompt, *(each.text for each in request.references)]).strip()
 
     def _chain(self, bench: Bench, arm: str) -> Outcome:
         request, pipeline = self.request(), bench.pipeline
@@ -100,9 +110,8 @@ class Flat:
             painter = ClipEditor(editor, SPARSE)
             if arm == "tune-a-video-tuned":
                 lent = tuned(editor.unet, learned(editor, frames, None, editor.defaults, TUNINGS, SPARSE))  # type: ignore[assignment]
-        if arm == "ip2p-raw":
-            request = self.request()
-            instructions = [" ".join([request.prompt, *(each.text for each in request.references)]).strip()]
+        if instructions == ("",):  # no plan says so, but somebody may
+            return torch.as_tensor(painter.edit(frames, "").frames)
         with lent:
             steps = [(Plan(words, (), None, "global"), None) for words in instructions]
             return edit_steps(painter, frames, steps).frames
