@@ -15,26 +15,35 @@ from .models import grown_tokenizer
 from .train import Editor, Phase, Recipe, export, run_epochs
 
 # As the last phases of a training from nothing: what it knows is rehearsed, drawing anew takes longest.
+WHOLE = {"weather": 0.5, "ground": 0.25, "restyle": 0.25}
 PHASES = (
     Phase(
         0,
-        4096,
-        768,
-        {"replace": 0.22, "retexture": 0.16, "add": 0.2, "move": 0.12, "recolour": 0.2, "remove": 0.1},
-        {"weather": 0.5, "ground": 0.25, "restyle": 0.25},
+        5120,
+        640,
+        {"replace": 0.22, "retexture": 0.18, "add": 0.2, "move": 0.1, "recolour": 0.15, "remove": 0.15},
+        WHOLE,
+        2.5,
+    ),
+    Phase(  # what was planned right and painted wrong was mostly to be moved
+        4,
+        5120,
+        640,
+        {"replace": 0.18, "retexture": 0.15, "add": 0.18, "move": 0.23, "recolour": 0.13, "remove": 0.13},
+        WHOLE,
         2.5,
     ),
 )
 RECIPE = Recipe(
-    epochs=5,
+    epochs=13,
     polish=0,
     phases=PHASES,
-    lr_muon=0.006,
-    lr_adam=6e-4,
-    decay_from=0.4,
+    lr_muon=0.01,
+    lr_adam=1e-3,
+    decay_from=0.3,
     validation=0,
-    solids=0.25,
-    clips=0.4,
+    solids=0.35,
+    clips=0.35,
 )
 
 
