@@ -136,7 +136,12 @@ def doubled(learner: Learner) -> Learner:
 
 
 @pytest.mark.parametrize(
-    ("train", "family"), [("merger", "qwen2_5_vl"), ("full", "qwen2_vl"), ("full", "qwen3_vl")]
+    ("train", "family"),
+    [
+        pytest.param("merger", "qwen2_5_vl", marks=pytest.mark.slow),
+        pytest.param("full", "qwen2_vl", marks=pytest.mark.slow),
+        ("full", "qwen3_vl"),
+    ],
 )
 def test_preference_gradients_of_own_weights_are_the_native_ones(
     train: str, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
