@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cached_property
@@ -35,7 +36,7 @@ STILL = tuple(name for name in CATEGORIES if not name.endswith("->video"))
 SPARSE = VideoSettings(together="sparse", propagate="none")  # Tune-A-Video: at whom frames look; one noise
 
 
-class Flat:
+class Flat(ABC):
     """A question about a picture or a clip. Its arms, by their names: `answer`."""
 
     question: Question
@@ -52,16 +53,17 @@ class Flat:
         """CPU seconds of what all arms share."""
         return 0.0
 
+    @abstractmethod
     def request(self) -> Request:
-        raise NotImplementedError
+        """What ours is asked."""
 
+    @abstractmethod
     def read(self, frames: Tensor) -> list[bool]:
         """For each frame in which it can be told, whether it shows what was ordered."""
-        raise NotImplementedError
 
+    @abstractmethod
     def regions(self) -> Tensor | None:
         """bool [F, H, W]; None for the whole picture."""
-        raise NotImplementedError
 
     def answer(self, bench: Bench, arm: str, instructions: Sequence[str]) -> Outcome:
         """instructions: what ours planned, for all but ours."""
