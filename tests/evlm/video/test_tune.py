@@ -22,6 +22,8 @@ from evlm.video.tune import TUNED, loss, tune, tuned
 ANCHORS = VideoSettings("anchors", window=3, overlap=1)
 RATE = 1e-3
 PREDICTIONS = ("epsilon", "v_prediction")
+# What a model predicts is in its loss alone, and how a run learns and goes on knows nothing of that.
+STOPS = [pytest.param(name, marks=() if name == "epsilon" else pytest.mark.slow) for name in PREDICTIONS]
 
 
 @pytest.fixture(scope="module", params=PREDICTIONS)
@@ -75,6 +77,7 @@ def test_it_is_the_plain_loop(editor: IP2P) -> None:
         each.copy_(before[name])
 
 
+@pytest.mark.parametrize("editor", STOPS, indirect=True, scope="module")
 def test_the_clip_is_learned(editor: IP2P) -> None:
     frames = moving(3, 2)[0]
     text, latents = editor.read("", [])[1:], editor.encode(frames)
@@ -94,10 +97,6 @@ def test_the_clip_is_learned(editor: IP2P) -> None:
 def whole(editor: IP2P) -> dict[str, Tensor]:
     """What six steps that nobody stops make."""
     return tune(editor, clips(), 6, ANCHORS)
-
-
-# What a model predicts is in its loss alone, and how a run goes on knows nothing of that.
-STOPS = [pytest.param(name, marks=() if name == "epsilon" else pytest.mark.slow) for name in PREDICTIONS]
 
 
 @pytest.mark.parametrize("editor", STOPS, indirect=True, scope="module")

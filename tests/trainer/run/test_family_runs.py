@@ -46,7 +46,11 @@ def config_of(base: Path, out: Path, family: str) -> Config:
     return load_config("tiny", [*settings, *more, "data.0.rows=40"])
 
 
-@pytest.mark.parametrize("family", tiny_qwen.FAMILIES)
+# Qwen2.5-VL's own is its tower, which its gradients hold; a run of it is in test_own_weights.
+RUNS = [pytest.param(f, marks=pytest.mark.slow if f == "qwen2_5_vl" else ()) for f in tiny_qwen.FAMILIES]
+
+
+@pytest.mark.parametrize("family", RUNS)
 def test_a_run_of_all_kinds_resumes_in_its_bits_and_loads_everywhere(family: str, tmp_path: Path) -> None:
     base = tiny_qwen.save_folder(tmp_path / "base", family)
     (base / "evlm.json").write_text(json.dumps({"prompt": "short", "mask_codec": "box-spans-8"}))
