@@ -90,6 +90,10 @@ def _run(
     references, more = read_references(options)
     video = VideoSettings(**video_settings(options, clip))
     models, pipeline = load(options)
+    if options.tune and handed is None:
+        from ..video.tune import check_tunable
+
+        check_tunable(pipeline.editor)  # on a card it is in fp16 unless somebody asks
     settings = settings_of(options, pipeline)
     work = _work_folder(outputs.folder, options, clip, models, settings, sampling, video)
     progress = Progress(terminal)

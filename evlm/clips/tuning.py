@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from ..edit.crop import extract
-from ..errors import EVLMError
 from ..files.selection import spread
-from ..video.clip import largest, opens
-from ..video.tune import tune, tuned
+from ..video.clip import largest
+from ..video.tune import check_tunable, tune, tuned
 from .frames import FileFrames
 from .steps import ClipStep, step_routes
 
@@ -45,8 +44,7 @@ def tuned_to_clip(
     Of each step of the plan the crops of its largest place are learned, as the file has them. path: for what
     is learned; an earlier run's is gone on from. Raises EVLMError for an editor that is not open in latents.
     """
-    if not opens(editor):
-        raise EVLMError("this editor paints each frame by itself and cannot be tuned: leave --tune out")
+    check_tunable(editor)
     crops = _crops(editor, clip, steps, masks, settings)
     if not crops:  # nothing is going to be painted
         yield

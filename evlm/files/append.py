@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from .lock import knows_no_locks
+
 
 def append_lines(path: Path, data: bytes) -> None:
     """Adds whole lines to the end of a file, flushed to the disk. Raises OSError; the file is then as it was.
@@ -109,7 +111,11 @@ def _lock(path: Path) -> Iterator[None]:
         else:
             import fcntl
 
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            except OSError as error:
+                if not knows_no_locks(error):
+                    raise
         yield
     finally:
         os.close(handle)

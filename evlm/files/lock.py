@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from ..errors import EVLMError
 
 LOCK = "lock"  # in the folder; what counts is who holds it, not that it is there
 _FAR = 1 << 30  # byte that Windows locks, behind what is read
+_KNOWS_NONE = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, getattr(errno, "ENOTSUP", errno.EOPNOTSUPP)}
 
 
 class HeldError(EVLMError):
@@ -37,7 +39,7 @@ def holding(folder: Path) -> Iterator[None]:
 
 
 def taken(handle: int) -> str | None:
-    """Takes the lock of an open file; None, or who has it."""
+    """Takes the lock of an open file; None, or who has it. On a disk that knows no locks nobody has it."""
     try:
         if os.name == "nt":
             import msvcrt
@@ -49,10 +51,18 @@ def taken(handle: int) -> str | None:
             import fcntl
 
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
+        if knows_no_locks(error):
+            return None
         os.lseek(handle, 0, os.SEEK_SET)
         return os.read(handle, 200).decode("utf-8", "replace") or "another process"
     return None
+
+
+def knows_no_locks(error: OSError) -> bool:
+    """Whether the file system has no locks at all (Lustre without flock, NFS without a lock daemon): who
+    works there has to see to it alone, which is better than not to work there."""
+    return error.errno in _KNOWS_NONE
 
 
 def sign(handle: int) -> None:

@@ -133,12 +133,18 @@ class Tracker:
         done = 0 if kept is None else run.go_on(kept)
         if run.whole:
             return run.tracks
+
+        def found(frame: int) -> Sequence[Box]:
+            assert find is not None
+            with autocast(self.device.type, enabled=False):  # a detector computes in its own numbers
+                return find(frame)
+
         with (
             torch.inference_mode(),
             autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32),
         ):
             for frame in numbers(frames, done):
-                run.pass_on(frame, prompts.get(frame, ()), find)
+                run.pass_on(frame, prompts.get(frame, ()), find and found)
                 done = frame + 1
                 if kept is not None and done % EVERY == 0:
                     run.keep(kept, done)

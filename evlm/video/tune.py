@@ -23,8 +23,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..edit.schedulers import build_scheduler
-from ..errors import ModelError
+from ..errors import EVLMError, ModelError
 from ..files.pictures import write_atomically
+from .clip import opens
 from .settings import VideoSettings
 from .together import Call, in_one, references, shared
 
@@ -35,6 +36,14 @@ EVERY = 25  # steps between two saves
 
 OnTuned = Callable[[int, int], None]
 """(steps done, steps in all); what it raises stops the tuning."""
+
+
+def check_tunable(editor: Any) -> None:
+    """Raises EVLMError for an editor that is not open in latents or in float16, whose gradients vanish."""
+    if not opens(editor):
+        raise EVLMError("this editor paints each frame by itself and cannot be tuned: leave --tune out")
+    if editor.unet.dtype == torch.float16:
+        raise ModelError("an editor in fp16 cannot be tuned: load it in bf16 or fp32")
 
 
 def tune(
@@ -55,8 +64,7 @@ def tune(
     ModelError for an editor in float16, whose gradients vanish, for a file of another tuning, and where the
     frames of a step do not fit into memory.
     """
-    if editor.unet.dtype == torch.float16:
-        raise ModelError("an editor in fp16 cannot be tuned: load it in bf16 or fp32")
+    check_tunable(editor)
     latents = [torch.cat([editor.encode(crop) for crop in clip.split(1)]) for clip in clips]
     rate = RATE if rate is None else rate
     learner = _Learner(editor.unet, rate)

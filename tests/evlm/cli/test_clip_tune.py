@@ -72,6 +72,17 @@ def test_the_editor_is_tuned_and_a_run_that_was_stopped_goes_on(
     assert all(torch.equal(each, own[name]) for name, each in editor.unet.named_parameters())
 
 
+def test_fp16_which_a_card_takes_by_itself_is_refused_before_anything_is_done(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    editor = tiny_ip2p.load(tiny_ip2p.save_folder(tiny_ip2p.build(), tmp_path / "model"))
+    editor.unet.half()
+    nobody: Any = None  # who asks it fails
+    monkeypatch.setattr(Pipeline, "load", lambda *_, **__: Pipeline(nobody, None, None, editor))
+    assert run(source, tmp_path / "out", "--tune", "5") == 2
+    assert "an editor in fp16 cannot be tuned: load it in bf16 or fp32" in capsys.readouterr().err
+
+
 def test_an_editor_that_cannot_be_tuned_and_a_picture_are_one_line(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from evlm.files.append import append_lines
 from evlm.files.lock import HeldError, holding
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -45,3 +47,20 @@ def test_whoever_takes_the_folder_away_at_its_end_leaves_it_free(tmp_path: Path)
         with holding(tmp_path / "work"):
             shutil.rmtree(tmp_path / "work")
     assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize("why", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_disk_that_knows_no_locks_is_worked_on_all_the_same(
+    why: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lustre without flock, NFS without a lock daemon: nobody else is at work because of that."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def refused(*_: object) -> None:
+        raise OSError(why, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with holding(tmp_path / "work"):
+        append_lines(tmp_path / "rows.jsonl", b"1\n")
+    append_lines(tmp_path / "rows.jsonl", b"2\n")
+    assert (tmp_path / "rows.jsonl").read_bytes() == b"1\n2\n"

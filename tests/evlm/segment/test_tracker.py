@@ -294,6 +294,18 @@ def test_what_is_lost_is_found_again_and_what_appears_is_followed_back() -> None
     assert float(tracks.scores[0, 3]) > 0.9 > 0.1 > float(tracks.scores[0, 10])
 
 
+def test_a_detector_computes_in_its_own_numbers() -> None:
+    """A tracker in 16 bits, as on a card, does not bring the detector's boxes down to them."""
+    weights, wide, seen = torch.rand(2, 2), torch.rand(2, 2), list[torch.dtype]()
+
+    def find(frame: int) -> list[Box]:
+        seen.append((weights @ wide).dtype)
+        return [Box("cup", 0.9, 0, 20, 10, 30, frame)]
+
+    Tracker(Scripted([square((0, 3, 0), count=3)]), torch.bfloat16).track(grey(3), find=find)
+    assert seen == [torch.float32]
+
+
 def test_a_cut_ends_every_track_and_the_next_shot_begins_anew() -> None:
     truth = [square((0, 10, 5)), square((10, 30, 40))]
     frames, asked = grey(), list[int]()
