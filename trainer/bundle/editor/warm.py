@@ -33,10 +33,18 @@ PHASES = (
         WHOLE,
         2.5,
     ),
+    Phase(  # polish, as from nothing: dots are lost in recolouring
+        13,
+        5120,
+        512,
+        {"recolour": 0.4, "remove": 0.13, "retexture": 0.15, "replace": 0.12, "move": 0.1, "add": 0.1},
+        WHOLE,
+        2.5,
+    ),
 )
 RECIPE = Recipe(
     epochs=13,
-    polish=0,
+    polish=2,
     phases=PHASES,
     lr_muon=0.01,
     lr_adam=1e-3,
