@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -98,12 +99,25 @@ def licences(rows: list[Row]) -> Iterable[tuple[str, ...]]:
         yield source, licence, f"{count:,}", url
 
 
+def noncommercial(licence: str) -> bool:
+    """Whether it forbids commerce, as far as its name says: by SPDX's NC, or in words."""
+    return _NO_COMMERCE.search(licence) is not None
+
+
+def unknown(licence: str) -> bool:
+    """Whether nobody says whose rules the pictures are under."""
+    return licence.strip().lower() in ("", "unknown", "none")
+
+
+_NO_COMMERCE = re.compile(r"(?<![a-z])nc(?![a-z])|\bno[nt]?\W*(?:for\W+)?commercial", re.I)
+
+
 def _warnings(rows: list[Row]) -> str:
     known = {licence for _, licence, _, _ in licences(rows)}
     said = []
-    if any("-NC" in each.upper() or "NONCOMMERCIAL" in each.upper() for each in known):
+    if any(map(noncommercial, known)):
         said.append("Some pictures may not be used commercially.")
-    if "unknown" in known:
+    if any(map(unknown, known)):
         said.append("Of some pictures no licence is known: they are not to be passed on.")
     said.append("Nobody has looked for people, faces or names in the pictures but those who made the set.")
     return " ".join(said)

@@ -23,7 +23,7 @@ from evlm.files.safe_paths import inside
 from evlm.records import Row, row_data
 
 from ..data.files import OnProblem, parquet_tools, read
-from .card import card, licences
+from .card import card, licences, noncommercial, unknown
 from .card_figures import draw
 
 TARGETS = ("hf", "webdataset")
@@ -57,7 +57,8 @@ def export(
             raise RecordError(
                 f"split {split!r:.60}: expected letters, digits and _, for it becomes a file's name"
             )
-    bound = sorted({f"{source} ({licence})" for source, licence, *_ in licences(rows) if _bound(licence)})
+    bound = sorted({f"{source} ({licence})" for source, licence, *_ in licences(rows)
+                    if unknown(licence) or noncommercial(licence)})  # fmt: skip
     if bound and not allow:
         raise ConfigError(
             f"{', '.join(bound)}: may not be passed on, or not be used by everybody, as far as the rows say; "
@@ -208,10 +209,6 @@ def _arrow(arrow: Any, kind: Any) -> Any:
         return arrow.struct([(name, _arrow(arrow, each)) for name, each in kind.items()])
     return {"text": arrow.string(), "number": arrow.float64(), "bool": arrow.bool_(),
             "bytes": arrow.binary()}[kind]  # fmt: skip
-
-
-def _bound(licence: str) -> bool:
-    return licence == "unknown" or "-NC" in licence.upper() or "NONCOMMERCIAL" in licence.upper()
 
 
 def _licence_lines(rows: list[Row]) -> str:

@@ -137,10 +137,10 @@ class _Local:
 
         if self._editor is None:
             self._editor = load_editor(resolve(self.maker.local, "editor"))
-        with tempfile.NamedTemporaryFile(suffix=".png") as file:
-            file.write(original)
-            file.flush()
-            frames = load_picture(file.name)
+        with tempfile.TemporaryDirectory() as folder:  # Windows opens no file twice
+            file = Path(folder) / "original.png"
+            file.write_bytes(original)
+            frames = load_picture(file)
         settings = replace(self._editor.defaults, seed=seed)
         return _png(to_pil(self._editor.edit(frames, prompt, settings=settings).frames[0]))
 
@@ -152,6 +152,8 @@ class _Local:
         more = {}
         if self.maker.size:
             width, _, height = self.maker.size.partition("x")
+            if not (width.isdecimal() and height.isdecimal()):
+                raise ConfigError(f"maker.size {self.maker.size!r:.40}: expected WIDTHxHEIGHT, as 1024x512")
             more = {"width": int(width), "height": int(height)}
         generator = torch.Generator().manual_seed(seed)
         return _png(self._pipeline(prompt, generator=generator, **more).images[0])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -122,7 +123,7 @@ class Web:
                 after = response.headers.get("Retry-After", "")
                 raise EndpointError(
                     f"{url} says {response.status}: {' '.join(said.split())[:300]}", response.status,
-                    after=float(after) if after.isdigit() else None,
+                    after=float(after) if re.fullmatch(r"[0-9]{1,6}", after.strip()) else None,
                 )  # fmt: skip
             yield response
         except (OSError, http.client.HTTPException) as error:

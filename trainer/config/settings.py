@@ -90,7 +90,7 @@ def override(content: Mapping[str, Any], assignments: Sequence[str]) -> dict[str
         for at, key in enumerate(keys):
             last, name = at == len(keys) - 1, ".".join(keys[: at + 1])
             if isinstance(node, list):
-                if not key.isdigit() or int(key) >= len(node):
+                if not key.isdecimal() or int(key) >= len(node):
                     raise ConfigError(f"{name}: expected a number from 0 to {len(node) - 1}")
                 if last:
                     node[int(key)] = wanted

@@ -3,7 +3,6 @@ mask, and how long each row is for a model."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from .conversation import Conversation, from_row, placed
 from .convert import source_file
 from .files import OnProblem, Problem, read, read_lines
 from .formats import FORMATS
+from .heldout import question_key
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def check(what: Check, on_problem: OnProblem, bar: bool = False) -> Tally:
     file = source_file(what.path, form)
     folder = file.parent if what.media is None else what.media
     limits = Limits(what.base, what.max_pixels) if what.base is not None and what.files else None
-    tally, questions = Tally(form), set[str]()
+    tally, questions = Tally(form), set[int]()
     opened = _Opened(folder)
     for line, item in _items(what, form, file, on_problem, bar):
         reasons = [] if limits is None else opened.problems(item, limits)
@@ -76,7 +76,7 @@ def check(what: Check, on_problem: OnProblem, bar: bool = False) -> Tally:
         if isinstance(item, Conversation):
             tally.unlabelled += not item.labelled
             tally.earlier += any(message["role"] == "assistant" for message in item.messages)
-        questions.add(item.question if isinstance(item, Row) else json.dumps([item.messages, *item.paths()]))
+        questions.add(question_key(item))
     tally.questions = len(questions)
     return tally
 

@@ -126,7 +126,7 @@ class _Tally:
             self._look(folder, path)
 
     def result(self) -> dict[str, Any]:
-        rows, read_masks = max(1, self.rows), max(1, self.masks["text"] - self.masks["unreadable"])
+        rows, read_masks = max(1, self.rows), max(1, self.masks["read"])
         each = [
             {
                 "rater": name,
@@ -166,12 +166,13 @@ class _Tally:
     def _masks(self, row: Row) -> None:
         self.masks["picture"] += row.mask is not None
         texts = [step["mask_text"] for step in row.steps if step.get("mask_text")] or [row.mask_text]
+        self.masks["text"] += any(text is not None for text in texts)
         for text in texts:
             if text is None:
                 continue
-            self.masks["text"] += 1
             try:
                 self.area += float(decode_mask(text, _GRID, _GRID).mean())
+                self.masks["read"] += 1
             except MaskTextError:
                 self.masks["unreadable"] += 1
 

@@ -17,8 +17,10 @@ from evlm.errors import CheckpointError
 from evlm.models.loading import read_notes
 from evlm.models.safetensors_file import read_header, read_tensors
 from evlm.models.zoo import resolve
+from evlm.reason.messages import get_style
 
 from ..config.recipe import Config, completed, load_config
+from ..learner.learner import style_of
 from ..learner.state import WEIGHTS, States
 from ..model.skeleton import skeleton
 
@@ -118,7 +120,14 @@ def _of_run(run: Path, config: Config, base: str) -> tuple[dict[str, Tensor], Ad
     modules = {name.removeprefix(PEFT_PREFIX).partition(".lora_")[0] for name in tensors}
     settings = config.lora
     lora = Lora(settings.rank, settings.alpha, tuple(sorted(modules)), settings.use_rslora, settings.use_dora)
-    return tensors, _meta(lora, base, {"steps": step, "unfinished": True})
+    meta = _meta(lora, base, {"steps": step, "unfinished": True})
+    if config.model.adapter:  # the run asked in its words
+        below = load_adapter(config.model.adapter)[1]
+        meta = replace(
+            meta, prompt=below.prompt or meta.prompt, mask_codec=below.mask_codec or meta.mask_codec
+        )
+    own = get_style(str(meta.prompt), baselines=True)
+    return tensors, replace(meta, prompt=style_of(config, own).name)
 
 
 def _completed(source: Path, base: str) -> tuple[dict[str, Tensor], AdapterMeta]:

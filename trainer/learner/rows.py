@@ -174,6 +174,7 @@ class WorldRows:
             )
         self.count: int | None = len(self.numbers) if source.rows else None
         self.contents: dict[str, str] = {}
+        self._order: tuple[int, Sequence[int]] = (-1, ())
 
     def batch(self, step: int, ranks: Ranks = ALONE) -> list[Example]:
         drawn = self._epochs(step) if self.numbers else self._fresh(step)
@@ -192,8 +193,10 @@ class WorldRows:
         drawn = []
         for at in range(step * self.rows, (step + 1) * self.rows):
             epoch, position = divmod(at, len(self.numbers))
-            order = random.Random(f"order {self.seed} {epoch}").sample(self.numbers, len(self.numbers))
-            drawn.append(_world_row(self.recipe, order[position]))
+            if epoch != self._order[0]:  # kept: of many rows it takes long
+                order = random.Random(f"order {self.seed} {epoch}").sample(self.numbers, len(self.numbers))
+                self._order = epoch, order
+            drawn.append(_world_row(self.recipe, self._order[1][position]))
         return drawn
 
     def _example(self, row: Row, question: Question, step: int = 0) -> Example:

@@ -87,7 +87,7 @@ def _rate(options: argparse.Namespace) -> int:
         raise ConfigError(f"{options.folder}: no row that can be rated; {listed.count} bad ones")
     app = make_app(options.folder, store, options.guidelines)
     listener = _listen(options.host, options.port)
-    url = f"http://{options.host}:{listener.getsockname()[1]}"
+    url = _url(options.host, listener)
     print(f"{counts['edit']:,} rows to rate, {counts.get('gold', 0):,} with a known answer among them, "
           f"{counts.get('training', 0):,} to train with; {listed.count:,} bad rows left out")  # fmt: skip
     there = raters(store)
@@ -180,8 +180,7 @@ def _serve_study(options: argparse.Namespace, store: Any, study: Any, items: Any
         f"{len(items):,} items, {len(study.methods)} methods; {invited} of {study.participants} "
         f"invited, {agreed} agreed"
     )
-    where = f"http://{options.host}:{listener.getsockname()[1]}"
-    print(f"listening at {where}; Ctrl-C ends it, all ratings are kept", flush=True)
+    print(f"listening at {_url(options.host, listener)}; Ctrl-C ends it, all ratings are kept", flush=True)
     uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)).run(
         [listener]
     )
@@ -218,6 +217,10 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise ConfigError(f"{host}:{port}: {error.strerror or error}; --port names another") from None
     return listener
+
+
+def _url(host: str, listener: socket.socket) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
 
 
 def _folder(parser: argparse.ArgumentParser) -> None:

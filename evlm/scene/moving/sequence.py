@@ -26,7 +26,7 @@ BYTES = 2 << 30  # that the frames of one scene may take in memory
 def frames_of(folder: Path) -> list[Path]:
     """Its .ply files in the order of the numbers in their names."""
     found = [each for each in folder.iterdir() if each.suffix.lower() == ".ply" and each.is_file()]
-    return sorted(found, key=lambda path: [int(part) if part.isdigit() else part
+    return sorted(found, key=lambda path: [int(part) if part.isdecimal() else part
                                            for part in re.split(r"(\d{1,18})", path.name)])  # fmt: skip
 
 
@@ -52,9 +52,11 @@ def read_sequence(folder: Path, frames: Sequence[Path]) -> tuple[LoadedGaussians
 
 
 def save_sequence(folder: Path, scene: SplatScene, times: Sequence[float]) -> int:
-    """One f_00000.ply a time, and the times beside them; the bytes that were written. Raises SceneError."""
+    """One f_00000.ply a time, and the times beside them; the bytes that were written. Raises SceneError, also
+    for times that do not rise: nobody could read them back."""
     if len(times) < 2 or len(times) > MOST:
         raise SceneError(f"{len(times)} times: 2 to {MOST} are written; one alone as a file: OUT.ply")
+    Keys(torch.tensor(list(times), dtype=torch.float64))
     with written(folder) as beside:
         for at, time in enumerate(times):
             save_gaussians(beside / f"f_{at:05d}.ply", scene.at(time), scene.source)

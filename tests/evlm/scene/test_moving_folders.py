@@ -16,6 +16,7 @@ from evlm.scene import Camera, Gaussians, SplatScene
 from evlm.scene.camera import looking_at, pinhole
 from evlm.scene.motion import Keys, RigidBases
 from evlm.scene.moving import is_moving, load_scene, paired, save_folder, save_sequence, times_of
+from evlm.scene.moving.sequence import frames_of
 from evlm.scene.poses import load_cameras
 
 UP = torch.tensor([0.0, 0.0, 1.0])
@@ -79,6 +80,15 @@ def test_one_ply_a_time_is_the_same_motion(tmp_path: Path) -> None:
         assert same(again.at(time), scene.at(time))
     (tmp_path / "plys/times.json").unlink()
     assert load_scene(tmp_path / "plys").scene().motion.keys.times.tolist() == [0, 0.5, 1]  # type: ignore[union-attr]
+
+
+def test_a_sequence_that_nobody_could_read_back_is_not_written(tmp_path: Path) -> None:
+    for times in ((0.5, 0.0), (0.0, 0.5, 0.5), (0.0, 2.0)):
+        with pytest.raises(SceneError, match=r"not later than the one before it|expected within 0\.\.1"):
+            save_sequence(tmp_path / "plys", walking(), times)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "\u00b25.ply").touch()  # a digit that is no number
+    assert [path.name for path in frames_of(tmp_path)] == ["\u00b25.ply"]
 
 
 def test_what_is_no_moving_scene_is_named(tmp_path: Path) -> None:

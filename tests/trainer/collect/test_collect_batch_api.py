@@ -135,13 +135,14 @@ def test_fields_of_another_form_are_passed_over(tmp_path: Path, odd: Any) -> Non
 
 
 @contextmanager
-def breaking(length: int, data: bytes) -> Iterator[str]:
-    """A server that promises `length` bytes, and ends after `data`."""
+def breaking(length: int, data: bytes, status: int = 200, after: str = "") -> Iterator[str]:
+    """A server that promises `length` bytes, and ends after `data`. after: what it says of when to come."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200)
+            self.send_response(status)
             self.send_header("Content-Length", str(length))
+            self.send_header("Retry-After", after)
             self.end_headers()
             self.wfile.write(data)
 
@@ -164,6 +165,13 @@ def test_a_download_that_breaks_off_is_not_taken_for_whole() -> None:
         file = io.BytesIO()
         Web(url, 5.0).save("/x", file)
         assert file.getvalue() == b'{"a": 1}' and Web(url, 5.0).json("GET", "/x") == {"a": 1}
+
+
+@pytest.mark.parametrize(("said", "after"), [("7", 7.0), ("\u00b2", None), ("soon", None), ("9" * 400, None)])
+def test_when_a_busy_server_wants_to_be_asked_again(said: str, after: float | None) -> None:
+    with breaking(2, b"{}", 429, said) as url, pytest.raises(EndpointError) as error:
+        Web(url, 5.0).json("GET", "/x")
+    assert (error.value.status, error.value.after) == (429, after)
 
 
 def test_a_full_disk_is_no_fault_of_the_connection() -> None:

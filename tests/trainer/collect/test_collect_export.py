@@ -87,7 +87,10 @@ def test_tars_hold_a_row_and_its_pictures_under_one_number(tmp_path: Path) -> No
         assert set(data["pictures"]) == set(first.paths())
 
 
-@pytest.mark.parametrize("licence", ["unknown", "CC-BY-NC-4.0"])
+@pytest.mark.parametrize(
+    "licence",
+    ["unknown", "CC-BY-NC-4.0", "Unknown", "CC BY NC 4.0", "for non-commercial use", "NonCommercial"],
+)
 def test_what_may_not_be_passed_on_is_refused_unless_it_is_allowed(
     tmp_path: Path, licence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,6 +22,7 @@ from trainer.__main__ import main
 from trainer.collect import makers, pictures
 from trainer.collect.answers import Answers
 from trainer.collect.recipe import load_recipe
+from trainer.collect.services import Maker
 
 COUNT = 6
 
@@ -267,3 +268,10 @@ def test_a_maker_is_not_sent_what_is_not_safe(tmp_path: Path, monkeypatch: pytes
     assert sent and "put up sign 1" not in sent and lines(tmp_path)
     dropped = [json.loads(line) for line in (tmp_path / "out/work/dropped.jsonl").read_text().splitlines()]
     assert all("safe: a face" in each["reason"] for each in dropped)
+
+
+def test_a_size_that_a_local_maker_cannot_take_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(makers, "_pipeline", lambda name: None)
+    local = makers._Local(Maker(local="folder", size="auto"))
+    with pytest.raises(ConfigError, match=r"maker\.size 'auto': expected WIDTHxHEIGHT"):
+        local("a hat", None)

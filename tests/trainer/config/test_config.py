@@ -20,6 +20,11 @@ from trainer.learner.state import Progress, States
 TINY: dict[str, Any] = yaml.safe_load((RECIPES / "tiny.yaml").read_text())
 
 
+def test_a_digit_that_is_no_number_is_named() -> None:
+    with pytest.raises(ConfigError, match="expected a number from 0 to 1"):
+        load_config("tiny", ["phases.\u00b2.steps=5"])
+
+
 def test_a_shipped_recipe_by_name_with_settings_in_place_of_its_own(tmp_path: Path) -> None:
     config = load_config(
         "tiny",

@@ -14,7 +14,10 @@ from data_rows import FRAMES, ROW, draw_pictures, many, write_rows
 
 from evlm.errors import EVLMError
 from evlm.files.safe_paths import Inside
+from evlm.plan.trace import Plan
+from evlm.records import step_rows
 from trainer.__main__ import main
+from trainer.data.check import Check, check
 from trainer.data.conversation import from_row, to_row
 from trainer.data.files import Problem, read
 from trainer.data.formats import FORMATS, Layout
@@ -239,6 +242,25 @@ def test_stats_pair_votes_by_names_and_not_by_their_place(
     assert [(each["rater"], each["agrees"]) for each in counted["each"][:2]] == [("anna", 1), ("bert", 1)]
     assert main(["data", "stats", str(folder)]) == 0
     assert "anna-bert 1.00 (20)" in capsys.readouterr().out
+
+
+def test_a_row_of_several_masks_says_one_all_the_same(tmp_path: Path) -> None:
+    half = "box 0 0 1000 500 full"
+    plan = Plan.of_steps([Plan("make it red", ("hat",), half), Plan("remove it", ("dog",), half)])
+    told = {"instruction": plan.instruction, "targets": plan.targets, "scope": plan.scope, "mask_text": None}
+    several = replace(ROW, steps=step_rows(plan), **told)  # type: ignore[arg-type]
+    write_rows(tmp_path / "rows.jsonl", [several, replace(ROW, id="b", mask_text=None)])
+    masks = stats(tmp_path, pytest.fail, pictures=0)["masks"]
+    assert (masks["text"], masks["unreadable"]) == (0.5, 0) and masks["area"] == pytest.approx(0.5, abs=0.02)
+
+
+def test_pictures_inside_a_file_tell_questions_apart(tmp_path: Path) -> None:
+    pq, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    asked = [{"role": "user", "content": "what is it?"}, {"role": "assistant", "content": "a hat"}]
+    data = [{"messages": asked, "images": [{"bytes": picture}]} for picture in (b"one", b"two", b"one")]
+    pq.write_table(arrow.Table.from_pylist(data), tmp_path / "trl.parquet")
+    found = check(Check(tmp_path / "trl.parquet", "trl", files=False), pytest.fail)
+    assert (found.good, found.questions) == (3, 2)
 
 
 def test_stats_of_nothing(tmp_path: Path) -> None:

@@ -18,8 +18,11 @@ from evlm.errors import CheckpointError, ModelError
 from evlm.models.zoo import resolve
 from evlm.reason.reasoner import Reasoner, Sampling
 from trainer.__main__ import main
+from trainer.config.recipe import load_config
+from trainer.config.settings import write_yaml
 from trainer.export.adapter_source import read_learned
 from trainer.export.cli import write_merged
+from trainer.learner.state import Progress, States
 from trainer.model.skeleton import skeleton
 from trainer.world.rows import Recipe, question_at, to_request
 
@@ -142,6 +145,26 @@ def test_a_run_is_exported_from_its_adapter_or_from_the_newest_whole_state(tmp_p
     shutil.rmtree(run / "state")
     with pytest.raises(CheckpointError, match="stopped too early"):
         read_learned(run)
+
+
+def test_a_state_is_exported_in_the_form_that_the_run_asked_in(tmp_path: Path) -> None:
+    below = save(tmp_path / "below.safetensors")  # box-spans-16, as the base alone is not
+    words = [f"out={tmp_path / 'run'}", "phases=[{kind: sft, steps: 9}]", "lora.rank=4", "lora.alpha=16"]
+    config = load_config("tiny", [*words, "parts=direct", f"model.adapter={below}"])
+    model = torch.nn.Module()
+    for name, tensor in random_tensors().items():
+        at = model
+        for part in name.replace(".weight", ".default.weight").split(".")[:-1]:
+            if not hasattr(at, part):
+                at.add_module(part, torch.nn.Module())
+            at = getattr(at, part)
+        at.weight = torch.nn.Parameter(tensor)
+    states = States(tmp_path / "run/state", json.loads(config.identity))
+    states.save(model, torch.optim.AdamW(model.parameters()), Progress(step=3))
+    (tmp_path / "run/recipe.yaml").write_text(write_yaml(config))
+    meta = read_learned(tmp_path / "run").meta
+    assert (meta.prompt, meta.mask_codec) == ("short-direct", "box-spans-16")
+    assert meta.training == {"steps": 3, "unfinished": True}
 
 
 def test_an_adapter_on_an_adapter_is_exported_as_both(tmp_path: Path) -> None:

@@ -45,3 +45,16 @@ def test_the_next_phase_does_not_make_every_row_again(monkeypatch: pytest.Monkey
     monkeypatch.setattr(learner_rows, "_world_row", never)
     assert list(batches(True).numbers) == before
     assert len(batches(False).numbers) == COUNT, "all of them: none needs to be looked at"
+
+
+def test_an_epoch_is_put_into_order_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, drawn = batches(False), []
+    shuffle = learner_rows.random.Random.sample
+    monkeypatch.setattr(learner_rows, "_world_row", lambda recipe, number: (number, None))
+    monkeypatch.setattr(world, "_example", lambda row, question, step: row)
+    monkeypatch.setattr(
+        learner_rows.random.Random, "sample", lambda self, *of: drawn.append(1) or shuffle(self, *of)
+    )
+    steps = [world.batch(step) for step in range(9)]
+    assert len(drawn) == 3 and sorted([each for step in steps for each in step][:COUNT]) == list(range(COUNT))
+    assert world.batch(2) == steps[2], "a step says the same whatever came before it"

@@ -19,6 +19,7 @@ from evlm.ratings import rated_row
 from evlm.records import ROWS_FILE, RowWriter, read_rows
 from trainer.__main__ import main
 from trainer.raters.agree import summary
+from trainer.raters.cli import _url
 from trainer.raters.items import load_items, mask_picture, picture
 from trainer.raters.queue import Vote, next_items, undo, view, vote
 from trainer.raters.rated import write_rated
@@ -210,3 +211,12 @@ def test_a_missing_package_is_named(
     monkeypatch.delitem(sys.modules, "trainer.raters.app", raising=False)
     assert main(["data", "rate", str(rated_folder(tmp_path, 2))]) == 2
     assert "pip install 'fastapi' 'uvicorn'" in capsys.readouterr().err
+
+
+def test_a_link_to_an_address_of_version_six_can_be_followed() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        assert (
+            _url("::1", listener) == f"http://[::1]:{port}" and _url("a.b", listener) == f"http://a.b:{port}"
+        )
