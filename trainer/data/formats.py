@@ -191,7 +191,10 @@ def describe(file: Path) -> None:
 def _read_info(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    info = parse(path.read_bytes())
+    try:
+        info = parse(path.read_bytes())
+    except RecordError as error:
+        raise RecordError(f"{path}: {error}") from None
     if not isinstance(info, dict):
         raise RecordError(f"{path}: expected an object of datasets, got {type(info).__name__}")
     return info

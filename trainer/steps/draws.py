@@ -102,9 +102,8 @@ class Draws:
         mine = sorted(
             (step, path) for step, path in self._files() if path.name.endswith(f"-{self.name}.safetensors")
         )
-        oldest = min(states, default=0)
-        for (_, path), (following, _) in pairwise(mine):
-            if following <= oldest:  # the state was taken after the next draw had begun
+        for (step, path), (following, _) in pairwise(mine):
+            if not any(step <= state < following for state in states):  # taken between its steps
                 path.unlink(missing_ok=True)
 
     def clear(self) -> None:

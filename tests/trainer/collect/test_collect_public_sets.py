@@ -120,6 +120,13 @@ def smartedit(tmp_path: Path, **changed: Any) -> None:
     (tmp_path / "SyntheticData/SyntheticData_info_new.json").write_text(json.dumps(content))
 
 
+def test_a_broken_list_of_smartedit_is_named(tmp_path: Path) -> None:
+    smartedit(tmp_path)
+    next(tmp_path.rglob("SyntheticData_info_new.json")).write_text("{")
+    with pytest.raises(RecordError, match=r"SyntheticData_info_new\.json: not JSON"):
+        read("smartedit", tmp_path)
+
+
 def test_smartedit_takes_one_instruction_and_keeps_the_others(tmp_path: Path) -> None:
     smartedit(tmp_path)
     found = read("smartedit", tmp_path)

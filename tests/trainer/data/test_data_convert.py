@@ -100,6 +100,12 @@ def test_stand_ins_and_pictures_agree_in_number(folder: Path, form: str, content
     assert text.count("<video>") == len(row["videos"]) == 1 and len(row["videos"][0]) == 8
 
 
+def test_a_broken_description_is_named(tmp_path: Path) -> None:
+    (tmp_path / "dataset_info.json").write_text("{")
+    with pytest.raises(RecordError, match=r"dataset_info\.json: not JSON"):
+        FORMATS["llamafactory"].layout(tmp_path / "rows.jsonl")
+
+
 def test_llamafactory_is_told_where_the_columns_are(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "dataset_info.json").write_text('{"other": {"file_name": "x.json"}}')
     source = write_rows(folder / "info.jsonl", [ROW])

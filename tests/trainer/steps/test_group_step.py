@@ -169,9 +169,10 @@ def test_draws_that_no_state_goes_on_from_are_deleted(tmp_path: Path) -> None:
     one = Drawn(
         [0], [torch.tensor([1, 2])], torch.ones(1), torch.ones(1, dtype=torch.bool), [1.0], [], [], {}
     )
-    for step in (1, 5, 9):
-        draws.keep(step, one, True)
-    for states, left in (([2], [1, 5, 9]), ([4, 8], [1, 5, 9]), ([5, 8], [5, 9]), ([10], [9])):
+    # An old state, the best one, keeps its own draw and not all that came since.
+    for states, left in (([2], [1, 9]), ([4, 8], [1, 5, 9]), ([5, 8], [5, 9]), ([10], [9])):
+        for step in (1, 5, 9):
+            draws.keep(step, one, True)
         draws.commit(states)
         assert sorted(int(path.name[5:13]) for path in tmp_path.iterdir()) == left
     fresh = Draws(tmp_path, Ranks())

@@ -23,7 +23,10 @@ def read(number: int, path: Path, source: Source) -> Iterator[Item]:
     found = [each for each in (path / INFO, path / "SyntheticData" / INFO) if each.is_file()]
     if not found:
         raise RecordError(f"sources.{number}: {path} has no {INFO}, nor in SyntheticData/")
-    content = parse(found[0].read_bytes())
+    try:
+        content = parse(found[0].read_bytes())
+    except RecordError as error:
+        raise RecordError(f"sources.{number}: {found[0]}: {error}") from None
     if not isinstance(content, dict):
         raise RecordError(f"sources.{number}: {found[0]}: expected an object of pairs by their number")
     root = found[0].parent.parent / INFO  # paths begin with SyntheticData/
