@@ -15,7 +15,7 @@ import shutil
 import tarfile
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from evlm.errors import ConfigError, RecordError
@@ -143,7 +143,9 @@ class Tar:
         self.count = 0
 
     def add(self, row: Row, pictures: dict[str, bytes]) -> None:
-        named = {path: f"{at}.{path.rsplit('.', 1)[-1]}" for at, path in enumerate(pictures)}
+        # A name without an ending gets one: behind a dot WebDataset reads no folders.
+        ends = [PurePosixPath(path).suffix or ".bin" for path in pictures]
+        named = {path: f"{at}{end}" for at, (path, end) in enumerate(zip(pictures, ends, strict=True))}
         data = {**row_data(row), "pictures": named}
         self._put("json", json.dumps(data, allow_nan=False).encode())
         for path, name in named.items():

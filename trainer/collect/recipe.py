@@ -12,7 +12,7 @@ from typing import Literal
 
 from evlm.errors import ConfigError
 
-from ..config.settings import build, override, read_yaml
+from ..config.settings import build, expand_home, override, read_yaml
 from .services import Judge, Maker, Teacher, between
 
 Kind = Literal[
@@ -117,6 +117,7 @@ class Filters:
     safe_version: str = ""
 
     def __post_init__(self) -> None:
+        expand_home(self, "clip")
         if not 1 <= self.judged_least <= 5:
             raise ConfigError(f"judged_least {self.judged_least!r:.40}: expected 1 to 5")
         if not 0 <= self.clip_lowest < 1:
@@ -184,6 +185,7 @@ class Recipe:
     plan: Literal["paper", "asked"] = "paper"
 
     def __post_init__(self) -> None:
+        expand_home(self, "out")
         if not self.sources:
             raise ConfigError("sources: expected at least one")
         if self.maker is None and any(source.kind == "prompts" for source in self.sources):

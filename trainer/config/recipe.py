@@ -22,7 +22,7 @@ from ..objectives.kto import KTOConfig
 from ..objectives.rkto import RKTOConfig
 from ..world.mix import Mix
 from .kinds import check_kinds
-from .settings import build, override, read_yaml
+from .settings import build, expand_home, override, read_yaml
 
 # What of a recipe may change while a run goes on.
 _BESIDE = ("out", "save_every", "keep_last", "keep_best", "log_every", "eval_every", "eval_rows",
@@ -55,6 +55,7 @@ class ModelConfig:
     shard: bool = False
 
     def __post_init__(self) -> None:
+        expand_home(self, "base", "adapter")
         if self.max_pixels is not None:
             _between("max_pixels", self.max_pixels, 56 * 56, 10**9)
         if self.shard and self.quantize:
@@ -118,6 +119,7 @@ class Source:
     trust: Literal["label", "raters"] = "label"
 
     def __post_init__(self) -> None:
+        expand_home(self, "path")
         if bool(self.path) == self.world:
             raise ConfigError("a source has either a path or world: true")
         if self.world and self.form != "evlm":
@@ -261,6 +263,7 @@ class Config:
     lora: LoraConfig = field(default_factory=LoraConfig)
 
     def __post_init__(self) -> None:
+        expand_home(self, "out")
         if not self.phases:
             raise ConfigError("phases: expected at least one")
         if not self.data:

@@ -4,6 +4,7 @@ meant, and where."""
 from __future__ import annotations
 
 import difflib
+import os
 import reprlib
 import types
 from collections.abc import Mapping, Sequence
@@ -66,6 +67,15 @@ def write_yaml(settings: Any) -> str:
     import yaml
 
     return yaml.safe_dump(asdict(settings), sort_keys=False, allow_unicode=True)
+
+
+def expand_home(settings: object, *names: str) -> None:
+    """In these fields of a frozen dataclass "~" at the beginning is the user's home: no shell sees a file's
+    words. Others, and None, stay as they are."""
+    for name in names:
+        value = getattr(settings, name)
+        if isinstance(value, str):
+            object.__setattr__(settings, name, os.path.expanduser(value))
 
 
 def override(content: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:

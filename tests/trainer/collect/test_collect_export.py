@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import tarfile
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from PIL import Image
 
 from evlm.records import Row, RowWriter
 from trainer.__main__ import main
-from trainer.collect.export import COLUMNS, columns, export, features
+from trainer.collect.export import COLUMNS, Tar, columns, export, features
 
 
 def write(folder: Path, licence: str = "CC0-1.0", split: str = "train") -> list[Row]:
@@ -85,6 +86,15 @@ def test_tars_hold_a_row_and_its_pictures_under_one_number(tmp_path: Path) -> No
             held = tar.extractfile(f"000000.{name}")
             assert held is not None and held.read() == (tmp_path / "set" / path).read_bytes()
         assert set(data["pictures"]) == set(first.paths())
+
+
+def test_a_picture_without_an_ending_stays_in_its_rows_sample(tmp_path: Path) -> None:
+    (row, *_) = write(tmp_path / "set")
+    tar = Tar(tmp_path / "one.tar")
+    tar.add(replace(row, original=("v1.0/a",), edited=("b",)), {"v1.0/a": b"1", "b": b"2", "c.d/e.jpg": b"3"})
+    tar.close()
+    with tarfile.open(tmp_path / "one.tar") as found:
+        assert found.getnames() == ["000000.json", "000000.0.bin", "000000.1.bin", "000000.2.jpg"]
 
 
 @pytest.mark.parametrize(

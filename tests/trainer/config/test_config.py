@@ -13,11 +13,24 @@ import torch
 import yaml
 
 from evlm.errors import ConfigError
+from trainer.collect.recipe import Recipe
 from trainer.config.recipe import RECIPES, Config, completed, load_config
 from trainer.config.settings import build, write_yaml
 from trainer.learner.state import Progress, States
 
 TINY: dict[str, Any] = yaml.safe_load((RECIPES / "tiny.yaml").read_text())
+
+
+def test_a_home_in_a_recipe_is_no_folder_of_that_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("USERPROFILE", "/home/me")
+    words = ["out=~/runs/a", "data=[{path: ~/rows}]", "model.base=~/qwen", "model.adapter=~/a.safetensors"]
+    config = load_config("tiny", words)
+    assert (config.out, config.data[0].path) == ("/home/me/runs/a", "/home/me/rows")
+    assert (config.model.base, config.model.adapter) == ("/home/me/qwen", "/home/me/a.safetensors")
+    source = {"kind": "folder", "path": "~/pictures", "license": "CC0-1.0"}
+    assert build(Recipe, {"sources": [source], "out": "~/set"}).out == "/home/me/set"
+    assert load_config("tiny").model.base == "bundled" and load_config("tiny").out == "runs/tiny"
 
 
 def test_a_digit_that_is_no_number_is_named() -> None:
