@@ -209,21 +209,26 @@ class Segmenter:
         for an empty one."""
         features = self.backend.embed(self._pixels(frame))[-1][0].float()
         weights = torch.nn.functional.interpolate(
-            masks[None].to(features), features.shape[-2:], mode="bilinear", antialias=True
-        )[0]
+            masks[None].float(), features.shape[-2:], mode="bilinear", antialias=True
+        )[0].to(features)
         summed = torch.einsum("chw,nhw->nc", features, weights)
         return summed / weights.sum((1, 2)).clamp(min=1e-6)[:, None]
 
     def _pixels(self, frame: Tensor) -> Tensor:
         """[H, W, 3] in 0..1 -> the model's input [1, 3, S, S]."""
-        size = (self.backend.image_size, self.backend.image_size)
-        picture = frame.permute(2, 0, 1)[None].to(self.device)
-        picture = torch.nn.functional.interpolate(picture, size, mode="bilinear", antialias=True)
-        mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in (MEAN, STD))
-        return (picture - mean) / std
+        return model_input(frame, self.backend.image_size).to(self.device)
 
     def _autocast(self) -> Any:
         return autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+
+def model_input(frame: Tensor, size: int) -> Tensor:
+    """[H, W, 3] in 0..1 -> normalised [1, 3, size, size], where the frame lies: a resize that is antialiased
+    is unknown to MPS."""
+    picture = frame.permute(2, 0, 1)[None].float()
+    picture = torch.nn.functional.interpolate(picture, (size, size), mode="bilinear", antialias=True)
+    mean, std = (picture.new_tensor(v)[:, None, None] for v in (MEAN, STD))
+    return (picture - mean) / std
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from ..models.quantized import check_unquantised
 from .clip_frames import Frames, numbers
 from .kept import EVERY, Kept
 from .memory import HfMemory, Memory, MetaMemory, Session
-from .segmenter import MEAN, STD
+from .segmenter import model_input
 from .tracks import Tracks, colours, is_cut, match
 
 KEYFRAME = 24
@@ -161,12 +161,7 @@ class Tracker:
         def pixels(frame: int) -> Tensor:
             if frame not in last:
                 last.clear()
-                picture = frames[frame].permute(2, 0, 1)[None].to(self.device, torch.float32)
-                picture = torch.nn.functional.interpolate(
-                    picture, (size, size), mode="bilinear", antialias=True
-                )
-                mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in (MEAN, STD))
-                last[frame] = ((picture - mean) / std)[0]
+                last[frame] = model_input(frames[frame], size)[0].to(self.device)
             return last[frame]
 
         return pixels

@@ -29,22 +29,24 @@ def carry(
     with torch.no_grad():
         here, there = (posed(gaussians, each.camera, motion) for each in (view, painted))
         seen = rasterize(here, view.camera, channels=there.means - here.means)
-        depth = rasterize(there, painted.camera, channels=there.means[:, :1]).depth.double()
-    rows, columns = ((seen.alpha > SOLID) & view.mask & (seen.depth > 0)).nonzero().unbind(1)
+        depth = rasterize(there, painted.camera, channels=there.means[:, :1]).depth.cpu().double()
+    # On the CPU from here on: MPS knows no doubles.
+    alpha, way, near = seen.alpha.cpu(), seen.image.cpu(), seen.depth.cpu()
+    rows, columns = ((alpha > SOLID) & view.mask.cpu() & (near > 0)).nonzero().unbind(1)
     pixels = torch.stack([columns, rows], 1).double() + 0.5
-    points = view.camera.unproject(pixels, seen.depth[rows, columns].double())
-    points = points + (seen.image / seen.alpha.clamp(min=SOLID)[..., None])[rows, columns]
+    points = view.camera.unproject(pixels, near[rows, columns].double())
+    points = points + (way / alpha.clamp(min=SOLID)[..., None])[rows, columns]
     at, far = painted.camera.project(points)
     size = at.new_tensor([painted.camera.width, painted.camera.height])
     inside = (far > 0) & (at >= 0.5).all(1) & (at <= size - 0.5).all(1)
     rows, columns, at, far = rows[inside], columns[inside], at[inside], far[inside]
     x, y = at.floor().long().unbind(1)
     same = (depth[y, x] - far).abs() < NEAR * far
-    same &= painted.mask[y, x]
+    same &= painted.mask.cpu()[y, x]
     rows, columns, at = rows[same], columns[same], at[same]
     colours, known = torch.zeros_like(view.source), torch.zeros_like(view.mask)
     known[rows, columns] = True
-    colours[rows, columns] = _read(picture, at).to(colours)
+    colours[rows, columns] = _read(picture.cpu(), at).to(colours)
     return colours, known
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from evlm.scene.edit.carry import carry
 from evlm.scene.edit.journal import FolderJournal
 from evlm.scene.edit.pseudo_views import clips_of
 from evlm.scene.moving import views_in_time
-from evlm.scene.raster import rasterize
+from evlm.scene.raster import Rendering, rasterize
 
 IN_TIME = ("canonical", "iterative", "pseudo3d")
 GREY = torch.full((3,), 0.5)
@@ -147,3 +148,34 @@ def test_a_painting_is_carried_to_where_the_scene_shows_it(other: int, apart: fl
     error, without = ((each - shown(here))[known].abs().mean() for each in (colours, shown(there)))
     assert error < apart and error < 0.75 * without
     assert not bool(colours[~known].any())
+
+
+class NoDoubles(Tensor):
+    """A tensor as on Apple's MPS."""
+
+    def double(self) -> Tensor:  # type: ignore[override]
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+
+    def cpu(self) -> Tensor:  # type: ignore[override]
+        return self.as_subclass(Tensor)
+
+
+def test_a_painting_is_carried_on_a_device_without_doubles(monkeypatch: pytest.MonkeyPatch) -> None:
+    moving, (there, here) = rising(), views()[:2]
+    assert moving.motion is not None
+    painting = torch.rand(there.source.shape, generator=torch.Generator().manual_seed(0))
+    plain = carry(moving.gaussians, moving.motion, there, painting, here)
+
+    def drawn(*args: Any, **kwargs: Any) -> Rendering:
+        seen = rasterize(*args, **kwargs)
+        image, alpha, depth = (each.as_subclass(NoDoubles) for each in (seen.image, seen.alpha, seen.depth))
+        return replace(seen, image=image, alpha=alpha, depth=depth)
+
+    monkeypatch.setattr("evlm.scene.edit.carry.rasterize", drawn)
+    there, here = (
+        replace(each, source=each.source.as_subclass(NoDoubles), mask=each.mask.as_subclass(NoDoubles))
+        for each in (there, here)
+    )
+    painted = painting.as_subclass(NoDoubles)
+    for one, other in zip(carry(moving.gaussians, moving.motion, there, painted, here), plain, strict=True):
+        assert torch.equal(one, other) and bool(other.any())

@@ -4,6 +4,7 @@ import math
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
@@ -27,6 +28,7 @@ from evlm.segment.sam2_meta import (
     transformers_config,
 )
 from evlm.segment.segmenter import MEAN, STD, Segmenter
+from evlm.segment.tracker import Tracker
 
 BACKENDS: tuple[Literal["sam2", "transformers"], ...] = ("sam2", "transformers")
 needs_sam2 = pytest.mark.skipif(not sam2_native.available(), reason="the sam2 package is not installed")
@@ -386,3 +388,22 @@ def test_constants_are_the_librarys() -> None:
     from transformers import Sam2ImageProcessor
 
     assert tuple(Sam2ImageProcessor.image_mean) == MEAN and tuple(Sam2ImageProcessor.image_std) == STD
+
+
+def test_pictures_are_resized_before_they_go_to_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MPS knows no antialiased resize, and what goes there is small."""
+    device, resize, where = torch.device("meta"), torch.nn.functional.interpolate, list[str]()
+
+    def watch(given: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        where.append(given.device.type)
+        return resize(given, *args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "interpolate", watch)
+    model = torch.nn.Linear(1, 1, device=device)
+    maps = [torch.empty(1, 4, 2, 2, device=device)]
+    fake: Any = SimpleNamespace(model=model, image_size=16, device=device, embed=lambda pixels: maps)
+    frames = picture()
+    assert Segmenter(fake).pooled(frames[0], ROUGH[:, 0]).device == device
+    given = Segmenter(fake)._pixels(frames[0]), Tracker(fake)._pixels(frames)(0)[None]
+    assert {(each.device, tuple(each.shape)) for each in given} == {(device, (1, 3, 16, 16))}
+    assert where == ["cpu"] * 4
