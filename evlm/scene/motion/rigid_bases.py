@@ -59,12 +59,15 @@ class RigidBases:
         points = gaussians.means.detach()[moving]
         if not len(points):
             raise SceneError("nothing of the scene moves: it needs no motion")
+        # On the CPU: a card adds up in no fixed order, and a fit that goes on knows its motion by its bits.
+        points = points.cpu()
         centres = _means_of(points, min(count, len(points)), seed)
         away = torch.cdist(points, centres)
         spread = float((points - points.mean(0)).norm(dim=1).max()) or 1.0
-        rest = torch.zeros(len(centres), len(keys), 4, dtype=points.dtype, device=points.device)
+        rest = torch.zeros(len(centres), len(keys), 4, dtype=points.dtype)
         rest[..., 0] = 1
-        return cls(keys, moving, centres, torch.zeros_like(rest[..., :3]), rest, -NEAR * away / spread)
+        made = centres, torch.zeros_like(rest[..., :3]), rest, -NEAR * away / spread
+        return cls(keys, moving, *(each.to(gaussians.means.device) for each in made))
 
     def at(self, gaussians: Gaussians, time: float) -> Gaussians:
         """See Motion."""

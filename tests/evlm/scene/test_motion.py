@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -105,6 +107,25 @@ def test_rows_of_two_bases_go_their_own_ways_and_gradients_reach_all() -> None:
     moved = motion.at(gaussians, 0.3)
     (moved.means.square().sum() + axes(moved)[:, 0, 1].sum()).backward()
     assert all(leaf.grad is not None and leaf.grad.abs().sum() > 0 for leaf in leaves.values())
+
+
+class OnCard(Tensor):
+    """A tensor as on CUDA, where sums of many come in no fixed order."""
+
+    def index_add(self, *args: Any, **kwargs: Any) -> Tensor:
+        return super().index_add(*args, **kwargs) + 1e-6 * torch.rand(self.shape)
+
+    def cpu(self) -> Tensor:  # type: ignore[override]
+        return self.as_subclass(Tensor)
+
+
+def test_a_motion_begins_with_the_same_bits_on_a_card() -> None:
+    """Else a fit that was stopped takes its own state for another fit's."""
+    plain = some(50)
+    there = replace(plain, means=plain.means.as_subclass(OnCard))
+    begun = [RigidBases.begin(each, half(), Keys.even(3), 4).tensors() for each in (plain, there, there)]
+    for name, tensor in begun[0].items():
+        assert all(torch.equal(tensor, other[name]) for other in begun[1:]), name
 
 
 def test_averages_lie_on_one_side() -> None:
