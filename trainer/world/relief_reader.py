@@ -13,12 +13,12 @@ import torch
 from evlm.scene import Camera
 
 from .edits import Edit
-from .raytrace import SUPER, rays
+from .raytrace import SUPER
 from .reader import LOOKS, Look
 from .relief import DISTANCE, LAYERS, RIM, THICK, at_depth, local, shares, trace_relief
 from .render import DARK, LIGHT, RGB, inside
 from .scene import COLOURS, LATTICE, SHAPES, TEXTURES, Scene, Thing
-from .solid_reader import SEEN, Picture, Reading, distance, floats, majority, pooled, tells
+from .solid_reader import Picture, Reading, distance, looked_into, most_read, nearest, pooled, wanted
 
 ROOM = 1.1  # of a place, in radii
 
@@ -29,12 +29,7 @@ def relief_right(pictures: Sequence[Picture], edit: Edit, cameras: Sequence[Came
     not fit, or views of which none can tell."""
     if edit.scope == "global":
         raise ValueError(f"{edit.op!r}: expected an edit of one thing")
-    wanted: list[tuple[Thing, Look | None]] = []
-    if edit.target is not None and (edit.outcome is None or edit.op == "move"):
-        wanted.append((edit.target, None))
-    if edit.outcome is not None:
-        wanted.append((edit.outcome, edit.outcome.look))
-    return all(read_relief(pictures, edit.result, where, cameras) == look for where, look in wanted)
+    return all(read_relief(pictures, edit.result, where, cameras) == look for where, look in wanted(edit))
 
 
 def read_relief(
@@ -42,12 +37,7 @@ def read_relief(
 ) -> Look | None:
     """The look that most views show where `where` stands, or None for nothing; of answers with equal votes
     the nearer one. Raises ValueError: views of which none can tell."""
-    readings = [
-        read_slab(picture, scene, where, camera) for picture, camera in zip(pictures, cameras, strict=True)
-    ]
-    return majority(
-        [(r.look, r.apart) for r in readings if r is not None], (*LOOKS, None), f"the {where.label}'s place"
-    )
+    return most_read(read_slab, pictures, scene, where, cameras, LOOKS)
 
 
 def read_slab(picture: Picture, scene: Scene, where: Thing, camera: Camera) -> Reading | None:
@@ -56,14 +46,10 @@ def read_slab(picture: Picture, scene: Scene, where: Thing, camera: Camera) -> R
     box = slab_box(where, camera)
     if box is None:
         return None
-    x0, y0, x1, y1 = box
-    window = camera.cropped(x0, y0, x1 - x0, y1 - y0)
-    pixels = floats(picture, camera)[y0:y1, x0:x1]
-    eye, ways = rays(window, SUPER)
+    size, pixels, eye, ways = looked_into(picture, camera, box)
     others = tuple(thing for thing in scene.things if thing.centre() != where.centre())
     behind, points, _ = trace_relief(replace(scene, things=others), eye, ways)
     layers = np.rint((DISTANCE - points[:, 2]) / THICK * LAYERS)  # 0 of the board, and of a slab's foot
-    size = window.height, window.width
     apart, seen = np.zeros((len(SHAPES), len(COLOURS), len(TEXTURES))), 0.0
     for i, shape in enumerate(SHAPES):
         on, u, v = np.full(len(ways), -1), np.zeros(len(ways)), np.zeros(len(ways))
@@ -82,11 +68,7 @@ def read_slab(picture: Picture, scene: Scene, where: Thing, camera: Camera) -> R
             drawn, tint = pooled(fixed, size), pooled(tinted, size)
             for j, colour in enumerate(COLOURS):
                 apart[i, j, k] = distance(drawn + tint * np.array(RGB[colour]), pixels)
-    every = np.array([*apart.ravel(), distance(pooled(behind, size), pixels)])
-    if seen < SEEN or not tells(every):
-        return None
-    best = int(every.argmin())
-    return Reading(LOOKS[best] if best < len(LOOKS) else None, every)
+    return nearest([*apart.ravel(), distance(pooled(behind, size), pixels)], LOOKS, seen)
 
 
 def slab_box(thing: Thing, camera: Camera) -> tuple[int, int, int, int] | None:

@@ -4,7 +4,7 @@ majority of the views. No model in it."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, TypeVar
@@ -43,10 +43,7 @@ def edit_right(pictures: Sequence[Picture], edit: SolidEdit, cameras: Sequence[C
     floats in 0..1. Raises ValueError: pictures that do not fit, or views of which none can tell."""
     if edit.op in WHOLE:
         return read_whole(pictures, edit.result, edit.op, cameras) == edit.value
-    wanted = [(edit.outcome, edit.outcome.look)] if edit.outcome is not None else []
-    if edit.target is not None and (edit.outcome is None or edit.op == "move"):
-        wanted = [(edit.target, None), *wanted]  # type: ignore[list-item]
-    return all(read(pictures, edit.result, where, cameras) == look for where, look in wanted)
+    return all(read(pictures, edit.result, where, cameras) == look for where, look in wanted(edit))
 
 
 def scene_right(pictures: Sequence[Picture], scene: SolidScene, cameras: Sequence[Camera]) -> bool:
@@ -62,12 +59,7 @@ def read(
 ) -> Look | None:
     """The (shape, colour, texture) that most views show where `where` stands, or None for nothing; of answers
     with equal votes the nearer one. Raises ValueError: views of which none can tell."""
-    readings = [
-        read_place(picture, scene, where, camera) for picture, camera in zip(pictures, cameras, strict=True)
-    ]
-    return majority(
-        [(r.look, r.apart) for r in readings if r is not None], (*LOOKS, None), f"the {where.label}'s place"
-    )
+    return most_read(read_place, pictures, scene, where, cameras, LOOKS)
 
 
 def read_whole(pictures: Sequence[Picture], scene: SolidScene, what: str, cameras: Sequence[Camera]) -> str:
@@ -91,13 +83,9 @@ def read_place(picture: Picture, scene: SolidScene, where: Solid, camera: Camera
     box = place_box(where, camera)
     if box is None:
         return None
-    x0, y0, x1, y1 = box
-    window = camera.cropped(x0, y0, x1 - x0, y1 - y0)
-    pixels = floats(picture, camera)[y0:y1, x0:x1]
-    eye, ways = rays(window, SUPER)
+    size, pixels, eye, ways = looked_into(picture, camera, box)
     others = tuple(each for each in scene.solids if (each.x, each.y) != (where.x, where.y))
     behind = trace(replace(scene, solids=others), eye, ways)
-    size = window.height, window.width
     apart, seen = np.zeros((len(SOLIDS), len(COLOURS), len(TEXTURES))), 0.0
     for i, shape in enumerate(SOLIDS):
         hits = meet(replace(where, shape=shape), eye, ways)
@@ -114,11 +102,53 @@ def read_place(picture: Picture, scene: SolidScene, where: Solid, camera: Camera
             drawn, tint = pooled(fixed, size), pooled(tinted, size)
             for j, colour in enumerate(COLOURS):
                 apart[i, j, k] = distance(drawn + tint * np.array(RGB[colour]), pixels)
-    every = np.array([*apart.ravel(), distance(pooled(behind.colours, size), pixels)])
+    return nearest([*apart.ravel(), distance(pooled(behind.colours, size), pixels)], LOOKS, seen)
+
+
+def wanted(edit: Any) -> list[tuple[Any, Look | None]]:
+    """What an edit of one thing orders: (a thing's place, the look that is to be there, or None)."""
+    found: list[tuple[Any, Look | None]] = []
+    if edit.target is not None and (edit.outcome is None or edit.op == "move"):
+        found.append((edit.target, None))
+    if edit.outcome is not None:
+        found.append((edit.outcome, edit.outcome.look))
+    return found
+
+
+def most_read(
+    read_one: Callable[[Picture, Any, Any, Camera], Reading | None],
+    pictures: Sequence[Picture],
+    scene: Any,
+    where: Any,
+    cameras: Sequence[Camera],
+    looks: Sequence[Look],
+) -> Look | None:
+    """The majority of what `read_one` reads in each view, of `looks` and None for nothing."""
+    readings = [
+        read_one(picture, scene, where, camera) for picture, camera in zip(pictures, cameras, strict=True)
+    ]
+    return majority(
+        [(r.look, r.apart) for r in readings if r is not None], (*looks, None), f"the {where.label}'s place"
+    )
+
+
+def looked_into(
+    picture: Picture, camera: Camera, box: tuple[int, int, int, int]
+) -> tuple[tuple[int, int], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """((height, width) of a box of a view, what the picture shows in it in 0..1, its rays' eye and ways)."""
+    x0, y0, x1, y1 = box
+    window = camera.cropped(x0, y0, x1 - x0, y1 - y0)
+    return (window.height, window.width), floats(picture, camera)[y0:y1, x0:x1], *rays(window, SUPER)
+
+
+def nearest(apart: Sequence[float], looks: Sequence[Look], seen: float) -> Reading | None:
+    """What a view says. apart: how far the looks are from it, then how far nothing is. seen: pixels of the
+    place; None where they are too few, or two answers look alike."""
+    every = np.array(apart)
     if seen < SEEN or not tells(every):
         return None
     best = int(every.argmin())
-    return Reading(LOOKS[best] if best < len(LOOKS) else None, every)
+    return Reading(looks[best] if best < len(looks) else None, every)
 
 
 def pooled(colours: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
