@@ -118,9 +118,7 @@ class RigidBases:
 
 
 def _means_of(points: Tensor, count: int, seed: int, rounds: int = 20) -> Tensor:
-    """Lloyd's k-means from rows that lie far apart: [count, 3]. On the CPU: a GPU adds up in any order, and a
-    fit that was stopped would not know its state again."""
-    points, where = points.cpu(), points.device
+    """Lloyd's k-means from rows that lie far apart: [count, 3]."""
     draw = torch.Generator().manual_seed(seed)
     first = int(torch.randint(len(points), (1,), generator=draw))
     centres = points[first : first + 1]
@@ -132,4 +130,4 @@ def _means_of(points: Tensor, count: int, seed: int, rounds: int = 20) -> Tensor
         sums = torch.zeros_like(centres).index_add(0, nearest, points)
         counts = torch.bincount(nearest, minlength=count).to(points)[:, None]
         centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
-    return centres.to(where)
+    return centres
