@@ -126,6 +126,19 @@ def test_peers_carry_out_our_plan_and_have_none_where_we_have_none(models: Path)
     assert known["3D", 0, "ours", 0, digest(models)].fit == 2.0
 
 
+def test_peers_of_some_are_compared_on_these_and_the_rest_can_follow(models: Path) -> None:
+    some, rest = Scripted(), Scripted()
+    ran(models, some, peers=1)
+    numbers = {arm: {number for name, number, a, _ in some.asked if a == arm} for *_, arm, _ in some.asked}
+    assert numbers.pop("ours") == {0, 1, 2, 3} and all(each == {0} for each in numbers.values())
+    said = (models.parent / "out" / "table.md").read_text("utf-8")
+    assert "| 2D | ours | 4 | 0.500" in said
+    assert "| 2D | plain IP2P, the raw words | 1 | 0.000 |  | +1.000, 1 pairs |" in said, "the first alone"
+    ran(models, rest)
+    assert not {each[:3] for each in rest.asked} & {each[:3] for each in some.asked}
+    assert ("2D", 3, "ip2p") in {each[:3] for each in rest.asked}
+
+
 def test_of_a_run_that_is_stopped_each_dimension_has_its_share() -> None:
     counts = {"2D": 40, "video": 25, "3D": 15, "4D": 20}
     left = tasks(counts, arms_of(True, True), {}, 0, "m")

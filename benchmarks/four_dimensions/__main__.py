@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.four_dimensions [--stills 400] [--clips 250] [--scenes 150]
         [--moving 200] [--reliefs 0] [--moving-reliefs 0] [--seed 0] [--out out/four-dimensions]
-        [--jobs N] [--minutes M] [--told] [--tune]
+        [--jobs N] [--minutes M] [--peers N] [--told] [--tune]
 
 Questions are of the world's test split, by its shares of kinds of edits, of which each dimension has those
 that it can tell: stills of the flat world (2D) all nine; its clips of 16 frames (video) all but moves; fitted
@@ -26,12 +26,13 @@ differs; where ours has no plan they have none either, which counts as wrong.
     4D     Instruct 4D-to-4D's recipe (`pseudo3d`, which is our default, too), over the whole scene
 --told adds ours behind the true plan, which tells what the reasoner gets wrong from what comes after it.
 
-Each answer is a line of OUT/answers.jsonl, by dimension, number, arm, seed and a digest of the models' files:
-run again, the command goes on, and with other models it begins anew beside the old lines. --minutes: begins
-nothing after that time, and prints the table of what there is (an arm of a scene that has been begun takes
-its minutes). Intervals: 10,000 resamples of questions. CPU seconds are of one arm; a scene's fit, which its
-arms share, is not in them, and those of a peer have no planning in them. The exit code is the number of bars
-missed.
+Each answer is a line of OUT/answers.jsonl, by dimension, number, arm, seed and a digest of the models'
+files: run again, the command goes on, and with other models it begins anew beside the old lines.
+--minutes: begins nothing after that time, and prints the table of what there is (an arm of a scene that
+has been begun takes its minutes). --peers: they answer the first N questions of each dimension alone,
+ours all of them; their differences to ours are of those that both have answered. Intervals: 10,000
+resamples of questions. CPU seconds are of one arm; a scene's fit, which its arms share, is not in them,
+and those of a peer have no planning in them. The exit code is the number of bars missed.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ def main(
     models: Path = BUNDLED,
     make: Callable[[Path], Any] | None = None,
     ask: Ask | None = None,
+    peers: int | None = None,
 ) -> int:
     """make, ask: in place of the models and of the world's questions."""
     until = time.time() + 60 * minutes
@@ -82,7 +84,7 @@ def main(
     lines, digest = out / "answers.jsonl", answers.digest(models)
     counts = {name: count for name, count in counts.items() if count > 0}
     arms = arms_of(told, tune)
-    left = answers.tasks(counts, arms, answers.read(lines), seed, digest)
+    left = answers.tasks(counts, arms, answers.read(lines), seed, digest, peers)
     print(
         f"models {digest}, seed {seed}: {len(left)} of {sum(counts.values())} questions are left", flush=True
     )
@@ -190,6 +192,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("out/four-dimensions"))
     parser.add_argument("--jobs", type=int, help="processes (one a core)")
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin nothing after so many")
+    parser.add_argument("--peers", type=int, help="questions of each dimension for the peers (all)")
     parser.add_argument("--told", action="store_true", help="ours behind the true plan, too")
     parser.add_argument("--tune", action="store_true", help="Tune-A-Video's recipe tuned to each clip, too")
     options = parser.parse_args()
@@ -197,5 +200,6 @@ if __name__ == "__main__":
         main(
             {dimension: getattr(options, name.replace("-", "_")) for name, (dimension, _) in sizes.items()},
             options.seed, options.out, options.jobs, options.minutes, options.told, options.tune,
+            peers=options.peers,
         )
     )  # fmt: skip

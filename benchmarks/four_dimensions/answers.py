@@ -79,10 +79,16 @@ class Task:
 
 
 def tasks(
-    counts: dict[str, int], arms: dict[str, tuple[str, ...]], known: dict[Key, Answer], seed: int, models: str
+    counts: dict[str, int],
+    arms: dict[str, tuple[str, ...]],
+    known: dict[Key, Answer],
+    seed: int,
+    models: str,
+    peers: int | None = None,
 ) -> list[Task]:
     """What is left to be asked. The dimensions take turns by their counts, so that of a run that is stopped
-    each has the same share; ours comes first in each question, as the others carry out what it planned."""
+    each has the same share; ours comes first in each question, as the others carry out what it planned.
+    peers: of each dimension's questions, how many the others answer; None: all."""
     order = sorted(
         ((number + 0.5) / count, dimension, number)
         for dimension, count in counts.items()
@@ -90,7 +96,8 @@ def tasks(
     )
     left = []
     for _, dimension, number in order:
-        asked = {arm: known.get((dimension, number, arm, seed, models)) for arm in arms[dimension]}
+        who = [arm for arm in arms[dimension] if arm == "ours" or peers is None or number < peers]
+        asked = {arm: known.get((dimension, number, arm, seed, models)) for arm in who}
         some = tuple(arm for arm, answer in asked.items() if answer is None)
         if some:
             ours = asked["ours"]
