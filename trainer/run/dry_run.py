@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from evlm.adapter.checkpoint import Expected, load_adapter
+from evlm.adapter.checkpoint import AdapterMeta, Expected, load_adapter
 from evlm.adapter.stacking import check_stackable
 from evlm.errors import ConfigError, EVLMError, ModelError
 from evlm.models.loading import pick_device, read_notes
@@ -71,8 +71,9 @@ def plan(config: Config, fresh: bool = False) -> Plan:
     shape = base or known_shape(config.model.base)
     model = None if shape is None else findings.need("model.base", lambda: skeleton(shape))
     trained = None if model is None else findings.need("lora", lambda: learning(config, model))
+    tuned = None
     if model is not None and config.model.adapter:
-        findings.need("model.adapter", lambda: _stacked(str(config.model.adapter), model))
+        tuned = findings.need("model.adapter", lambda: _stacked(str(config.model.adapter), model))
     for number, source in enumerate(config.data):
         if not source.world:
             findings.need(f"data.{number}", partial(_count, source))
@@ -96,7 +97,7 @@ def plan(config: Config, fresh: bool = False) -> Plan:
         findings.lines.append(
             f"model {config.model.base}: {every:,} parameters; trained {trained:,}, {share}"
         )
-    rows = {} if base is None or _lacks(findings, "data") else _rows(config, base, findings)
+    rows = {} if base is None or _lacks(findings, "data") else _rows(config, base, findings, tuned)
     steps = []
     for number, phase in enumerate(config.stages):
         known = rows.get(_kind(phase))
@@ -145,9 +146,11 @@ def _steps(phase: Phase, rows: tuple[Rows, Length]) -> int:
     return phase.length(rows[0].count)
 
 
-def _stacked(adapter: str, model: Any) -> None:
-    load_adapter(adapter, Expected.of(model))
+def _stacked(adapter: str, model: Any) -> AdapterMeta:
+    """What the adapter that is trained on says of itself. Raises CheckpointError for one that does not fit."""
+    _, meta = load_adapter(adapter, Expected.of(model))
     check_stackable(adapter)
+    return meta
 
 
 def _count(source: Source) -> int:
@@ -183,14 +186,17 @@ def _kind(phase: Phase) -> tuple[str, bool]:
     return phase.kind, truth or (phase.kind == "rkto" and bool(phase.rkto.lambda_u))
 
 
-def _rows(config: Config, base: Path, findings: _Findings) -> dict[tuple[str, bool], tuple[Rows, Length]]:
-    """The rows of each kind of phase, and how long they are."""
+def _rows(
+    config: Config, base: Path, findings: _Findings, tuned: AdapterMeta | None
+) -> dict[tuple[str, bool], tuple[Rows, Length]]:
+    """The rows of each kind of phase, and how long they are. tuned: the adapter, in whose words the model is
+    asked as `load_backbone` does."""
     notes = findings.need("model.base", lambda: read_notes(base))
     processor = findings.need("model.base", lambda: open_processor(base, config.model.max_pixels))
     if notes is None or processor is None:
         return {}
-    style = style_of(config, get_style(notes.get("prompt", "full")))
-    codec = get_codec(notes.get("mask_codec", "box-spans-8"))
+    style = style_of(config, get_style((tuned and tuned.prompt) or notes.get("prompt", "full")))
+    codec = get_codec((tuned and tuned.mask_codec) or notes.get("mask_codec", "box-spans-8"))
     seen = style, codec, int(notes.get("max_frames", MAX_FRAMES))
     by_kind: dict[tuple[str, bool], tuple[Rows, Length]] = {}
     for phase in config.phases:

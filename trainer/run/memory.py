@@ -16,7 +16,7 @@ from ..learner.adapter import lora_targets, unfreeze
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 FOUR_BIT = 0.516  # bytes of an NF4 weight with its doubly quantised scales (QLoRA, arXiv 2305.14314)
-_LOGITS = {"cpu": 1 << 22}  # as trainer.model.logprobs chunks them; elsewhere 1 << 28
+_LOGITS = {"cpu": 1 << 21}  # as trainer.model.token_logprobs chunks them; elsewhere 1 << 28
 _TOGETHER = {"cpu": 32}  # as trainer.model.sampling grows them; elsewhere 256
 
 

@@ -6,6 +6,7 @@ import ctypes
 import importlib.util
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from evlm.models import quantized
 from evlm.records import RowWriter
 from trainer.__main__ import main
 from trainer.config.recipe import load_config
+from trainer.learner.adapter import save_learned
 from trainer.learner.learner import load_learner
 from trainer.model import lean
 from trainer.model.forward import embed_inputs
@@ -123,6 +125,23 @@ def test_parameters_and_tokens_are_those_of_the_run() -> None:
     tokens = learner.batch(learner.rows(config, config.phases[0]).batch(0)).tokens
     assert f"about {tokens * 10:,} tokens" in text or f"about {tokens / 1e5:.1f} M tokens" in text
     assert "10 steps of 16 rows from the endless world" in text
+
+
+def test_an_adapters_own_words_are_counted_where_it_is_trained_on(tmp_path: Path) -> None:
+    """The bundled model is asked in short words, the adapter on it was tuned in full ones."""
+    recipe = ["data=[{world: true}]", "phases=[{kind: sft, steps: 10, batch: 16}]"]
+    learner = load_learner(load_config("tiny", recipe))
+    assert learner.style.name == "short"
+    above = tmp_path / "adapter.safetensors"
+    save_learned(replace(learner, meta=replace(learner.meta, prompt="full")), above, {})
+    config = load_config("tiny", [*recipe, f"model.adapter={above}"])
+    tuned = load_learner(config)
+    tokens, short = (
+        each.batch(each.rows(config, config.phases[0]).batch(0)).tokens for each in (tuned, learner)
+    )
+    assert tuned.style.name == "full" and tokens > 1.5 * short
+    text = plan(config).text
+    assert f"about {tokens * 10:,} tokens" in text or f"about {tokens / 1e5:.1f} M tokens" in text
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
