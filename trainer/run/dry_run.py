@@ -147,7 +147,7 @@ def _steps(phase: Phase, rows: tuple[Rows, Length]) -> int:
 
 
 def _stacked(adapter: str, model: Any) -> AdapterMeta:
-    """What the adapter that is trained on says of itself. Raises CheckpointError for one that does not fit."""
+    """What the adapter that is trained on says of itself. Raises CheckpointError where it does not fit."""
     _, meta = load_adapter(adapter, Expected.of(model))
     check_stackable(adapter)
     return meta
