@@ -8,7 +8,8 @@
 #   make test-slow   the tests behind the `slow` marker
 #   make lint        ruff and mypy
 #   make gpu-check   what a CUDA card makes of it all, beside named peers; goes on from out/gpu where it stopped. Within a
-#                    Python that has torch for the card: make gpu-check GPU_PYTHON=python3. GPU_FLAGS: --toy, --only edit
+#                    Python that has torch for the card: make gpu-check GPU_PYTHON=python3. GPU_FLAGS: --toy, --only edit,
+#                    --comfyui /path/to/ComfyUI
 #   make test-comfyui COMFYUI_PATH=/path/to/ComfyUI
 #                    a real server with this pack in it, and its page in Chromium. COMFYUI_PYTHON: the server's Python,
 #                    where it is not this one; COMFYUI_FRONTEND: the folder of another frontend

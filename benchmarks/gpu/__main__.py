@@ -1,14 +1,16 @@
 """The command: python -m benchmarks.gpu, from the root.
 
 Parts in the order of their cost: scenes, find (detector, segmenter), edit, correct (the tests behind the
-`cuda` marker), reason, train. What has been measured in --out is not measured again, so that several short
-calls make one check. Exit code 1: a bar is missed or a step failed; 2: nothing could be begun; 3: time was
-up, call again.
+`cuda` marker), reason, train, comfy (a ComfyUI with this pack, where --comfyui or COMFYUI names one; its
+Python is COMFYUI_PYTHON or this one). What has been measured in --out is not measured again, so that several
+short calls make one check. Exit code 1: a bar is missed or a step failed; 2: nothing could be begun; 3: time
+was up, call again.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 import traceback
@@ -21,7 +23,7 @@ from .journal import Journal
 from .steps import Setting, Step
 from .turns import empty
 
-PARTS = ("scenes", "find", "edit", "correct", "reason", "train")
+PARTS = ("scenes", "find", "edit", "correct", "reason", "train", "comfy")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=9.0, help="begin nothing that would end later")
     parser.add_argument("--rounds", type=int, help="turns of each way: 5, toy 1")
     parser.add_argument("--again", action="store_true", help="measure again what is in --out")
+    parser.add_argument("--comfyui", type=Path, default=os.environ.get("COMFYUI") or None, metavar="FOLDER")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args(arguments)
     unknown = set(given.only or ()) - set(PARTS)
@@ -46,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     if device.type != "cuda" and not given.toy:
         print(f"full-size shapes need a CUDA card, this is {device}; --toy runs on a CPU", file=sys.stderr)
         return 2
-    setting = Setting(device, given.toy, given.rounds or (1 if given.toy else 5))
+    setting = Setting(device, given.toy, given.rounds or (1 if given.toy else 5), given.comfyui)
     steps = [
         step
         for part in PARTS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
@@ -12,11 +13,12 @@ import torch
 @dataclass(frozen=True)
 class Setting:
     """toy: small shapes, a round each, to prove on a CPU that all of it runs; no bar is judged then.
-    rounds: turns of each way."""
+    rounds: turns of each way. comfyui: the folder of one."""
 
     device: torch.device
     toy: bool
     rounds: int
+    comfyui: Path | None = None
 
     @property
     def warm(self) -> int:
@@ -48,7 +50,7 @@ class Bar:
 @dataclass(frozen=True)
 class Step:
     """One measurement. minutes: what it may take on a large card, models included; needs: packages beyond
-    torch and transformers."""
+    torch and transformers; lacks: what else is not here, "needs ...", if anything is not."""
 
     name: str
     minutes: float
@@ -56,6 +58,7 @@ class Step:
     bars: tuple[Bar, ...] = ()
     needs: tuple[str, ...] = ()
     cuda: bool = field(default=False)
+    lacks: str = ""
 
     def why_not(self, setting: Setting) -> str:
         """Why it cannot be measured here, or nothing."""
@@ -64,4 +67,4 @@ class Step:
             return f"needs {', '.join(missing)}, not installed here"
         if self.cuda and setting.device.type != "cuda":
             return "needs a CUDA card"
-        return ""
+        return self.lacks
