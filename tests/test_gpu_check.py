@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.gpu import trl
 from benchmarks.gpu.__main__ import main, run
 from benchmarks.gpu.journal import Journal
 from benchmarks.gpu.steps import Bar, Setting, Step
@@ -92,6 +93,42 @@ def test_turns_and_their_figures() -> None:
     made = {"ours": Timed(2.0, 1, 3, 10), "peer": Timed(3.0, 1, 3, 40)}
     found = figures(made, "peer")
     assert found["ours x"] == 1.5 and found["ours memory"] == 0.25 and "peer x" not in found
+
+
+def test_a_side_s_first_step_is_not_timed_and_its_median_step_counts() -> None:
+    sides = [trl.Training(CPU) for _ in range(2)]
+    for side in sides:
+        for loss in (1.0, 2.0):
+            side.step(loss)
+        assert len(side.seconds) == 1 and side.losses == [1.0, 2.0]
+    sides[0].seconds, sides[1].seconds = [1.0, 9.0, 2.0], [4.0]
+    found = trl.timed({"ours": sides})["ours"]
+    assert (found.seconds, found.least, found.most) == (3.0, 2.0, 4.0)
+    assert trl.apart([1.0, 2.2], [1.0, 2.0]) == pytest.approx(0.1)
+    assert trl.neighbours(3) == [(0, 2), (1, 0), (2, 1)]
+
+
+def test_trl_s_steps_need_trl_and_hold_bars_of_memory_on_a_card() -> None:
+    toy, card = Setting(CPU, True, 1), Setting(torch.device("cuda"), False, 5)
+    assert [step.needs for step in trl.steps(toy)] == [("trl", "datasets")] * 4
+    bars = {step.name: [*map(str, step.bars)] for step in trl.steps(card)}
+    assert bars["trl: Qwen2-VL-7B, KTO, checkpointed"] == ["ours x >= 1.5", "ours memory <= 1"]
+    assert len(bars) == 8
+
+
+def test_rows_for_trl_are_those_that_we_learn_from(tmp_path: Path) -> None:
+    from torchvision.io import read_image
+
+    from benchmarks.gpu.train import examples
+
+    mine = examples(Setting(CPU, True, 1), "Qwen2-VL-2B")
+    for row, given in zip(mine, trl.their_rows(mine, "kto", tmp_path), strict=True):
+        assert given["label"] == row.desired and given["prompt"] == row.chat.messages
+        assert given["completion"][0]["content"][0]["text"] == row.answer
+        kinds = [item["type"] for turn in given["prompt"] for item in turn["content"]]
+        assert kinds.count("image") == len(given["images"]) > 0
+        for path, picture in zip(given["images"], row.chat.images, strict=True):
+            assert torch.equal(read_image(path), picture)
 
 
 def test_full_size_needs_a_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

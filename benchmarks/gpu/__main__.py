@@ -1,10 +1,10 @@
 """The command: python -m benchmarks.gpu, from the root.
 
 Parts in the order of their cost: scenes, find (detector, segmenter), edit, correct (the tests behind the
-`cuda` marker), reason, train, comfy (a ComfyUI with this pack, where --comfyui or COMFYUI names one; its
-Python is COMFYUI_PYTHON or this one). What has been measured in --out is not measured again, so that several
-short calls make one check. Exit code 1: a bar is missed or a step failed; 2: nothing could be begun; 3: time
-was up, call again.
+`cuda` marker), reason, train, trl (TRL's trainers), comfy (a ComfyUI with this pack, where --comfyui or
+COMFYUI names one; its Python is COMFYUI_PYTHON or this one). What has been measured in --out is not measured
+again, so that several short calls make one check. Exit code 1: a bar is missed or a step failed; 2: nothing
+could be begun; 3: time was up, call again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .journal import Journal
 from .steps import Setting, Step
 from .turns import empty
 
-PARTS = ("scenes", "find", "edit", "correct", "reason", "train", "comfy")
+PARTS = ("scenes", "find", "edit", "correct", "reason", "train", "trl", "comfy")
 
 
 def main(arguments: list[str] | None = None) -> int:

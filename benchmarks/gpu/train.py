@@ -168,9 +168,11 @@ def learner_of(setting: Setting, name: str) -> Learner:
     for parameter_name, parameter in model.named_parameters():
         parameter.requires_grad_(".lora_" in parameter_name and ".default." in parameter_name)
     meta = AdapterMeta(Lora(rank=RANK, alpha=2.0 * RANK, targets=tuple(sorted(targets))), base_model=name)
-    return Learner(
+    learner = Learner(
         model, made.processor, made.style, get_codec(made.codec), made.max_frames, meta, setting.device
     )
+    learner.features.limit = 0  # the same rows come every turn, and no peer knows their pictures by then
+    return learner
 
 
 def examples(setting: Setting, name: str) -> list[Example]:
