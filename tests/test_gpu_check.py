@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.gpu import trl
+from benchmarks.gpu import shard, trl
 from benchmarks.gpu.__main__ import main, run
 from benchmarks.gpu.journal import Journal
 from benchmarks.gpu.steps import Bar, Setting, Step
 from benchmarks.gpu.turns import Timed, figures, in_turns
+from trainer.config.recipe import Config
+from trainer.config.settings import build
 
 CPU = torch.device("cpu")
 FULL = Setting(CPU, False, 5)
@@ -51,6 +53,7 @@ def test_a_missed_bar_a_failure_and_a_missing_package_are_said(
         step("broken", calls),
         step("poor", calls, {"z": 1.0}, needs=("no_such_package_of_ours",)),
         step("cardless", calls, {"z": 1.0}, cuda=True),
+        step("alone", calls, {"z": 1.0}, lacks="needs 2 cards, here is 1"),
         step("last", calls, {"z": 1.0}),
     ]
     assert run(steps, FULL, Journal(tmp_path, FULL), 9, False) == 1
@@ -62,6 +65,8 @@ def test_a_missed_bar_a_failure_and_a_missing_package_are_said(
     assert kept["broken"]["not measured"] == "RuntimeError: no room"
     assert "no_such_package_of_ours" in kept["poor"]["not measured"]
     assert kept["cardless"]["not measured"] == "needs a CUDA card"
+    assert kept["alone"]["not measured"] == "needs 2 cards, here is 1" and "\nalone: needs" not in said
+    assert "\ncardless: needs" in said
     assert run(steps, FULL, Journal(tmp_path, FULL), 9, False) == 1
     assert calls[3:] == ["broken"], "what failed is tried again"
 
@@ -129,6 +134,26 @@ def test_rows_for_trl_are_those_that_we_learn_from(tmp_path: Path) -> None:
         assert kinds.count("image") == len(given["images"]) > 0
         for path, picture in zip(given["images"], row.chat.images, strict=True):
             assert torch.equal(read_image(path), picture)
+
+
+def test_two_processes_need_two_cards_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Setting(torch.device("cuda"), False, 5)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    one, two = shard.steps(card)
+    assert not one.lacks and two.lacks == "needs 2 cards, here is 1"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert "cards" not in shard.lacks(card, 2)
+
+
+def test_a_sharded_training_is_a_recipe_of_the_trainer_s_and_its_first_step_is_not_timed(
+    tmp_path: Path,
+) -> None:
+    made = build(Config, shard.recipe(FULL, tmp_path))
+    assert made.model.shard and made.phases[0].steps == 7 and made.phases[0].batch == 8
+    told = [{"step": n, "seconds": s, "tokens": 100, "loss": 2.0} for n, s in ((1, 5.0), (2, 3.0), (3, 2.5))]
+    found = shard.figures(told, [3_000_000_000, 2_000_000_000], rows=8)
+    assert found["rows/s"] == pytest.approx(16 / 2.5) and found["tokens/s"] == pytest.approx(200 / 2.5)
+    assert found["process 0 GB"] == 3 and found["process 1 GB"] == 2 and found["loss"] == 2
 
 
 def test_full_size_needs_a_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

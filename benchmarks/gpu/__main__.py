@@ -1,10 +1,10 @@
 """The command: python -m benchmarks.gpu, from the root.
 
 Parts in the order of their cost: scenes, find (detector, segmenter), edit, correct (the tests behind the
-`cuda` marker), reason, train, trl (TRL's trainers), comfy (a ComfyUI with this pack, where --comfyui or
-COMFYUI names one; its Python is COMFYUI_PYTHON or this one). What has been measured in --out is not measured
-again, so that several short calls make one check. Exit code 1: a bar is missed or a step failed; 2: nothing
-could be begun; 3: time was up, call again.
+`cuda` marker), reason, train, trl (TRL's trainers), shard (torchrun), comfy (a ComfyUI with this pack, where
+--comfyui or COMFYUI names one; its Python is COMFYUI_PYTHON or this one). What has been measured in --out is
+not measured again, so that several short calls make one check. Exit code 1: a bar is missed or a step failed;
+2: nothing could be begun; 3: time was up, call again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .journal import Journal
 from .steps import Setting, Step
 from .turns import empty
 
-PARTS = ("scenes", "find", "edit", "correct", "reason", "train", "trl", "comfy")
+PARTS = ("scenes", "find", "edit", "correct", "reason", "train", "trl", "shard", "comfy")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -72,7 +72,7 @@ def run(steps: list[Step], setting: Setting, journal: Journal, minutes: float, a
         why = step.why_not(setting)
         if why:
             journal.put(step, 0.0, None, why)
-            failed += [] if setting.toy else [f"{step.name}: {why}"]
+            failed += [] if setting.toy or step.lacks else [f"{step.name}: {why}"]
             print(f"{step.name}: not measured: {why}", flush=True)
             continue
         if not setting.toy and (time.monotonic() - began) / 60 + step.minutes > minutes:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..diffusers_ip2p import pipeline_of
 from .edit import editor_of, settings_of
-from .qwen import backbone
+from .qwen import backbone, save
 from .server import ROOT, Graph, Memory, Ran, Server
 from .steps import Bar, Setting, Step
 from .turns import empty
@@ -129,12 +129,7 @@ def graph(setting: Setting, seed: int, longer: int = 1) -> Graph:
 
 def write_models(setting: Setting, folder: Path) -> None:
     """Both models as folders that our loaders list."""
-    made = backbone("Qwen2-VL-2B", setting)
-    model: Any = made.model
-    model.save_pretrained(folder / REASONER)
-    made.processor.save_pretrained(folder / REASONER)
-    about = {"prompt": "short", "mask_codec": made.codec}
-    (folder / REASONER / "evlm.json").write_text(json.dumps(about), "utf-8")
+    save(backbone("Qwen2-VL-2B", setting), folder / REASONER)
     editor = editor_of(setting)
     pipe: Any = pipeline_of(editor, settings_of(setting))
     pipe.save_pretrained(folder / EDITOR)

@@ -3,6 +3,8 @@ family."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -138,6 +140,15 @@ def backbone(name: str, setting: Setting) -> Backbone:
     model.generation_config.do_sample = False
     made = processor(family, tokenizer, setting)
     return Backbone(model, made, family, SHORT, "box-spans-8", 8, False, None, tuned=True)
+
+
+def save(made: Backbone, folder: Path) -> None:
+    """As a folder that `load_backbone` and our loaders take."""
+    model: Any = made.model
+    model.save_pretrained(folder)
+    made.processor.save_pretrained(folder)
+    about = {"prompt": made.style.name, "mask_codec": made.codec}
+    (folder / "evlm.json").write_text(json.dumps(about), "utf-8")
 
 
 def processor(family: str, tokenizer: Any, setting: Setting) -> Any:

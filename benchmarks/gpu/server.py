@@ -56,7 +56,7 @@ class Server:
         (
             folder / "page" / "index.html"
         ).touch()  # in place of the package with the page, which nobody looks at
-        self.port, self.log = _free_port(), folder / "server.log"
+        self.port, self.log = free_port(), folder / "server.log"
         command = [os.environ.get("COMFYUI_PYTHON") or sys.executable, str(home / "main.py")]
         command += ["--listen", "127.0.0.1", "--port", str(self.port), "--base-directory", str(folder)]
         command += ["--front-end-root", str(folder / "page"), *words]
@@ -166,7 +166,7 @@ def _why(refused: str) -> str:
     return "; ".join(found) or refused[:1000]
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return int(taken.getsockname()[1])

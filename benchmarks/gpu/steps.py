@@ -50,7 +50,8 @@ class Bar:
 @dataclass(frozen=True)
 class Step:
     """One measurement. minutes: what it may take on a large card, models included; needs: packages beyond
-    torch and transformers; lacks: what else is not here, "needs ...", if anything is not."""
+    torch and transformers; lacks: what else is not here, "needs ...", if anything is not: another
+    card, a ComfyUI; that is said, and is no failure."""
 
     name: str
     minutes: float
