@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -14,8 +15,10 @@ from torch.nn import functional
 
 from evlm.scene.edit import EditView
 
+from .raytrace import view as traced
 from .solid_edits import SolidEdit
 
+_EXACT: WeakKeyDictionary[EditView, tuple[SolidEdit, Tensor]] = WeakKeyDictionary()
 STAINS = 5  # nodes a side of what varies slowly over a picture
 
 
@@ -72,8 +75,12 @@ class LeaningPainter:
 
 
 def exact(edit: SolidEdit, view: EditView) -> Tensor:
-    """[H, W, 3] in 0..1: what the edited scene shows there."""
-    return torch.from_numpy(edit.views(view.camera)[1].picture).float() / 255
+    """[H, W, 3] in 0..1: what the edited scene shows there. Kept as long as the view is: draws ask again."""
+    kept = _EXACT.get(view)
+    if kept is None or kept[0] is not edit:
+        picture = traced(edit.result, view.camera).picture
+        kept = _EXACT[view] = (edit, torch.from_numpy(picture).float() / 255)
+    return kept[1]
 
 
 def seeded(view: EditView, seed: int, draw: int) -> torch.Generator:

@@ -22,18 +22,17 @@ ROOT = Path(__file__).resolve().parents[3]
 KILLS = 10
 
 
-def command(out: Path, *more: str) -> list[str]:
+def command(out: Path) -> list[str]:
     words = f"scene edit --scene room.ply --cameras orbit:6 --longest {SIZE} --plan plan.json --mask mask.png"
-    more = ("--steps", "4", "--anyway", *more, "--out", str(out))
+    more = ["--steps", "4", "--anyway", "--out", str(out)]
     return [sys.executable, "-m", "evlm", *words.split(), *more]
 
 
 @pytest.mark.slow  # a process for each kill, that loads torch and the bundled editor
-@pytest.mark.parametrize("more", [(), ("--together", "warp")], ids=["none", "warp"])
-def test_killed_at_ten_moments_it_ends_in_the_same_bytes(more: tuple[str, ...], tmp_path: Path) -> None:
+def test_killed_at_ten_moments_it_ends_in_the_same_bytes(tmp_path: Path) -> None:
     shown = _room(tmp_path, MAKE)
     save_mask(tmp_path / "mask.png", (colour_mask(shown, (0.5, 0.5, 0.5)) < 1).float()[None])
-    _killed(tmp_path, KILLS, *more)
+    _killed(tmp_path, KILLS)
 
 
 @pytest.mark.slow
@@ -65,18 +64,18 @@ def _room(folder: Path, plan: Plan) -> Tensor:
     return work.looks().pictures[0]
 
 
-def _killed(tmp_path: Path, most: int, *more: str) -> None:
+def _killed(tmp_path: Path, most: int) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     began = time.monotonic()
     subprocess.run(
-        command(tmp_path / "whole", *more), cwd=tmp_path, env=environment, check=True, capture_output=True
+        command(tmp_path / "whole"), cwd=tmp_path, env=environment, check=True, capture_output=True
     )
     whole = time.monotonic() - began
     rng, kills = random.Random(4), 0
     out = tmp_path / "killed"
     while kills < most:
-        child = subprocess.Popen(command(out, *more), cwd=tmp_path, env=environment, **quiet)  # type: ignore[call-overload]
+        child = subprocess.Popen(command(out), cwd=tmp_path, env=environment, **quiet)  # type: ignore[call-overload]
         try:
             code = child.wait(timeout=rng.uniform(0.3, 1.0) * whole)
         except subprocess.TimeoutExpired:
@@ -87,7 +86,7 @@ def _killed(tmp_path: Path, most: int, *more: str) -> None:
         assert code == 0
         assert _results(out) == _results(tmp_path / "whole")
         out = tmp_path / f"killed-{kills}"  # it got through: the next kills hit a new one
-    subprocess.run(command(out, *more), cwd=tmp_path, env=environment, check=True, capture_output=True)
+    subprocess.run(command(out), cwd=tmp_path, env=environment, check=True, capture_output=True)
     assert _results(out) == _results(tmp_path / "whole")
 
 
