@@ -29,6 +29,7 @@ def command(out: Path) -> list[str]:
 
 
 @pytest.mark.slow  # a process for each kill, that loads torch and the bundled editor
+@pytest.mark.timeout(3600)
 def test_killed_at_ten_moments_it_ends_in_the_same_bytes(tmp_path: Path) -> None:
     shown = _room(tmp_path, MAKE)
     save_mask(tmp_path / "mask.png", (colour_mask(shown, (0.5, 0.5, 0.5)) < 1).float()[None])
@@ -36,6 +37,7 @@ def test_killed_at_ten_moments_it_ends_in_the_same_bytes(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     "plan, kills",
     [

@@ -32,6 +32,7 @@ def command(out: str, schedule: str) -> list[str]:
 
 
 @pytest.mark.slow  # a process for each kill, that loads torch and the bundled editor
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("schedule", ["canonical", "iterative", "pseudo3d"])
 def test_killed_at_some_moments_it_ends_in_the_same_bytes(schedule: str, tmp_path: Path) -> None:
     moving = rising()
