@@ -143,6 +143,7 @@ def test_two_processes_need_two_cards_and_say_so(monkeypatch: pytest.MonkeyPatch
     assert not one.lacks and two.lacks == "needs 2 cards, here is 1"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert "cards" not in shard.lacks(card, 2)
+    assert len(shard.steps(Setting(CPU, True, 1))) == 1
 
 
 def test_a_sharded_training_is_a_recipe_of_the_trainer_s_and_its_first_step_is_not_timed(

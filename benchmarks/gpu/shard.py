@@ -31,11 +31,14 @@ COUNTS = {"one process": 1, "two processes": 2}
 
 
 def steps(setting: Setting) -> list[Step]:
-    return [
+    """As a toy the last that can be made: what one process does two do as well, and each takes its time to
+    start."""
+    found = [
         Step(f"shard: {NAME}, {said}", 3.0, partial(train, setting, count), (), ("peft", "accelerate"),
              lacks=lacks(setting, count))
         for said, count in COUNTS.items()
     ]  # fmt: skip
+    return [step for step in found if not step.lacks][-1:] if setting.toy else found
 
 
 def lacks(setting: Setting, count: int) -> str:
