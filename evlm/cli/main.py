@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    parser = build_parser()
+    parser = build_parser(words[0] if words and words[0] in COMMANDS else None)
     if not words:
         parser.print_help()
         return 0
@@ -87,8 +87,9 @@ def _run(words: list[str]) -> int:
     return int(import_module(f".{options.command}", __package__).run(options))
 
 
-def build_parser() -> kinds.Parser:
-    """The parser of all commands; `options.command` names the one that was asked for."""
+def build_parser(only: str | None = None) -> kinds.Parser:
+    """The parser of all commands; `options.command` names the one that was asked for. only: the command whose
+    flags it has to know, None for all of them."""
     prog = called()
     text = "EVLM without ComfyUI: edit a picture from a vague request."
     parser = kinds.Parser(prog=prog, description=text, epilog=OVERVIEW.format(prog=prog))
@@ -96,6 +97,8 @@ def build_parser() -> kinds.Parser:
     commands = parser.add_subparsers(dest="command", metavar=" | ".join(COMMANDS))
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        if only not in (None, name):
+            continue
         import_module(f".{name}", __package__).add_parser(command)
         text = "where models lie besides the hub's cache and EVLM_MODELS; repeatable"
         if name not in ("demo", "scene"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -337,26 +336,6 @@ def test_a_mask_that_is_given_takes_the_place_of_the_plans() -> None:
     work.pipeline.grounder = None
     (selection,), _ = run(work)
     assert not bool(selection.rows[:40].any()) and bool(selection.rows[40:].any())
-
-
-def test_a_stopped_edit_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    two = (MAKE, Plan("make the blue ball green", ("blue ball",)))
-    settings = replace(QUICK, strengths=(1.0, 1.0), settled=0)
-    whole = job(*two)
-    whole.settings = settings
-    _, wanted = run(whole)
-    for stop in range(4):
-        broken = job(*two, editor=Greens(left=stop), work=tmp_path / str(stop))
-        broken.settings = settings
-        with pytest.raises(Cancelled):
-            run(broken)
-        editor = Greens()
-        again = job(*two, editor=editor, work=tmp_path / str(stop))
-        again.settings = settings
-        _, edited = run(again)
-        assert len(editor.orders) == 4 - stop
-        pairs = zip(edited.gaussians.tensors().values(), wanted.gaussians.tensors().values(), strict=True)
-        assert all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_what_cannot_be_is_said() -> None:

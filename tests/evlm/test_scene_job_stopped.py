@@ -1,4 +1,4 @@
-"""An edit of a scene by which shapes change, stopped on its way: it goes on to the same bits."""
+"""An edit of a scene, stopped on its way: it goes on to the same bits."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from evlm.scene.edit import SceneEdit
 from evlm.scene_job import SceneJob
 
 
-def _goes_on(work: Path, settings: SceneEdit, plans: tuple[Plan, ...], stops: tuple[int, ...]) -> None:
-    """Stopped at each painting of `stops`, and once in a fit, it ends in the bits of one that was not."""
+def _goes_on(work: Path, settings: SceneEdit, plans: tuple[Plan, ...], stops: tuple[int | None, ...]) -> None:
+    """Stopped at each painting of `stops`, and for None in the last fit, it ends in the bits of one that was
+    not."""
 
     def made(**how: Any) -> SceneJob:
         found = job(*plans, **how)
@@ -37,8 +38,8 @@ def _goes_on(work: Path, settings: SceneEdit, plans: tuple[Plan, ...], stops: tu
         if told[0] == 3:  # of the last fit
             raise Cancelled
 
-    for stop in (*stops, None):
-        broken = made(editor=Greens(left=stop), work=work / str(stop), on_work=None if stop else fits)
+    for stop in stops:
+        broken = made(editor=Greens(left=stop), work=work / str(stop), on_work=fits if stop is None else None)
         with pytest.raises(Cancelled):
             broken.paint(chosen, looks)
         rest = Greens()
@@ -50,10 +51,20 @@ def _goes_on(work: Path, settings: SceneEdit, plans: tuple[Plan, ...], stops: tu
         assert all(torch.equal(a, b) for a, b in pairs)
 
 
+def test_a_stopped_edit_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    """Two steps, each of two rounds; stopped at each painting but the first, before which nothing is kept."""
+    two = (
+        Plan("make the red ball green", ("red ball",)),
+        Plan("make the blue ball green", ("blue ball",)),
+    )
+    rounds = replace(QUICK, strengths=(1.0, 1.0), settled=0)
+    _goes_on(tmp_path, rounds, two, (1, 2, 3))
+
+
 def test_a_stopped_change_of_a_shape_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     """The red ball goes, the hole behind it is closed, and what comes in its place grows."""
     twice = replace(QUICK, views=2, strengths=(1.0, 1.0), settled=0)
-    _goes_on(tmp_path, twice, (Plan("replace the red ball with a green box", ("red ball",)),), (1,))
+    _goes_on(tmp_path, twice, (Plan("replace the red ball with a green box", ("red ball",)),), (1, None))
 
 
 @pytest.mark.slow  # what is added begins as six hundred Gaussians
@@ -66,4 +77,4 @@ def test_stopped_changes_of_shapes_go_on_to_the_same_bits(tmp_path: Path) -> Non
         Plan("add a green ball at the left", ("green ball",), BoxSpans().encode(place)),
         Plan("replace the blue ball with a green box", ("blue ball",)),
     )
-    _goes_on(tmp_path, QUICK, plans, (1, 2))
+    _goes_on(tmp_path, QUICK, plans, (1, 2, None))
