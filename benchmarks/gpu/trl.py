@@ -40,7 +40,7 @@ from .turns import Timed, empty, peak_bytes, wait
 Kind = Literal["sft", "kto"]
 RATE = 1e-4  # so that the losses of later steps say something
 FASTER: dict[Kind, float] = {"sft": 1.3, "kto": 1.5}
-EQUAL = 1e-4
+EQUAL = 1e-5
 """Of losses in float32. KTO's are of sums over a whole answer, after steps that moved both sides: 9e-6 was
 seen on a CPU; another token or mask would be 1e-2."""
 GAMMA = 0.2
