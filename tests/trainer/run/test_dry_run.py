@@ -144,8 +144,15 @@ def test_an_adapters_own_words_are_counted_where_it_is_trained_on(tmp_path: Path
     assert f"about {tokens * 10:,} tokens" in text or f"about {tokens / 1e5:.1f} M tokens" in text
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize("dropout", [0, 0.05])
+@pytest.mark.parametrize(
+    ("dropout", "dtype"),
+    [
+        (0, "fp32"),
+        (0.05, "fp32"),
+        (0.05, "bf16"),
+        pytest.param(0, "bf16", marks=pytest.mark.slow),  # a product in 16 bits takes long on most CPUs
+    ],
+)
 def test_the_estimate_of_activations_is_near_what_a_step_keeps(
     dtype: str, dropout: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,7 +161,7 @@ def test_the_estimate_of_activations_is_near_what_a_step_keeps(
         WORLD,
         f"model.dtype={dtype}",
         f"lora.dropout={dropout}",
-        "phases.0.batch=4",
+        "phases.0.batch=2",
         "model.device=cpu",
     ]
     config = load_config("tiny", settings)
@@ -189,7 +196,7 @@ def test_the_estimate_of_the_tower_is_near_what_it_keeps(dropout: float, checkpo
         "tiny",
         [
             *(WORLD, "lora.vision=true", f"lora.dropout={dropout}", f"model.checkpointing={checkpointing}"),
-            *("phases.0.batch=4", "model.device=cpu"),
+            *("phases.0.batch=2", "model.device=cpu"),
         ],
     )
     learner = load_learner(config)
@@ -208,11 +215,11 @@ def test_the_estimate_of_the_tower_is_near_what_it_keeps(dropout: float, checkpo
         embedded = embed_inputs(base, batch)
     assert embedded is not None
     measured = sum(size for storage, (size, _) in storages.items() if storage not in weights)
-    pictures = float(batch.vision_mask.sum()) / 4
+    pictures = float(batch.vision_mask.sum()) / 2
     vision = base.config.vision_config
     estimated = looking(config, config.phases[0], vision, Length(0, 0, 0, pictures))["vision tower"]
     if checkpointing:  # what one block needs while it is computed again comes later
-        estimated -= seen(config, vision) * pictures * 4 * vision.spatial_merge_size**2
+        estimated -= seen(config, vision) * pictures * 2 * vision.spatial_merge_size**2
     # This tower is small: its embedding and merger, which are not counted, have their share.
     assert (0.5 if checkpointing else 0.7) < estimated / measured < 1.4
     plain = load_config("tiny", [WORLD])

@@ -39,7 +39,13 @@ def test_there_is_a_recipe_for_each_size_of_each_family() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", sorted(REAL))
+# The smallest of each family; test_recipes plans every recipe.
+FEW = ("qwen2vl-2b-lora", "qwen25vl-3b-lora", "qwen3vl-2b-lora")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in FEW else pytest.mark.slow) for n in sorted(REAL)]
+)
 def test_a_recipe_is_planned_from_config_json_alone(name: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(of_recipe(name)))
     settings = [f"model.base={tmp_path}", "model.device=cpu", f"out={tmp_path / 'run'}"]

@@ -42,6 +42,7 @@ SMALL = [
     "lora.dropout=0.1",
     "save_every=1",
     "log_every=1",
+    "data.0.rows=24",
 ]
 
 

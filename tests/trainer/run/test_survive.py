@@ -25,7 +25,8 @@ Events = list[dict[str, Any]]
 
 def small(out: Path, *more: str) -> Config:
     phases = "phases=[{kind: sft, steps: 4, batch: 2, lr: 0.001}]"
-    return load_config("tiny", [phases, "lora.rank=4", "save_every=1", "log_every=1", f"out={out}", *more])
+    few = ["lora.rank=4", "save_every=1", "log_every=1", "data.0.rows=24"]
+    return load_config("tiny", [phases, *few, f"out={out}", *more])
 
 
 def ran(config: Config, **more: Any) -> tuple[dict[str, torch.Tensor], Events]:
