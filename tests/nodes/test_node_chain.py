@@ -16,7 +16,7 @@ def models() -> dict[str, Any]:
     return {name: call(name).args[0] for name in names}
 
 
-@pytest.fixture(scope="module", params=["1-reference", "3-removal"])
+@pytest.fixture(scope="module", params=["1-reference", pytest.param("3-removal", marks=pytest.mark.slow)])
 def chain(request: pytest.FixtureRequest, models: dict[str, Any]) -> dict[str, Any]:
     image, references, prompt, _ = call("EVLM_Example", which=request.param).args
     reasoned = call(

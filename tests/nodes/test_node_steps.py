@@ -54,7 +54,12 @@ def by_pipeline(pipeline: Any, image: torch.Tensor, plan: Any) -> Any:
     """What `Pipeline.run` and Quick Edit make of the plan."""
     request = part("evlm.request").Request(image, "both")
     reasoned = part("evlm.reason.reasoner").Reasoned("", 1, 0.0, trace=plan)
-    return pipeline.paint(request, pipeline.plan(request, reasoned))
+    return pipeline.paint(request, pipeline.plan(request, reasoned), quick(pipeline))
+
+
+def quick(pipeline: Any) -> Any:
+    """Two steps; by the model's own the nodes and the pipeline paint alike in test_node_chain."""
+    return pipeline.editor.defaults.with_kwargs(steps=2)
 
 
 def segmented(models: dict[str, Any], image: torch.Tensor, plan: Any, **how: Any) -> Any:
@@ -66,7 +71,6 @@ def segmented(models: dict[str, Any], image: torch.Tensor, plan: Any, **how: Any
 def edited(
     models: dict[str, Any], image: torch.Tensor, plan: Any, steps: int = 2, **how: Any
 ) -> torch.Tensor:
-    """steps: 0 where the pipeline paints the same, by the model's own ten."""
     return call("EVLM_Edit", editor=models["editor"], image=image, plan=plan, steps=steps, **how).args[0]
 
 
@@ -80,7 +84,7 @@ def test_the_nodes_give_bit_for_bit_what_quick_edit_gives(
     mask, objects, _, step_masks = segmented(models, image, plan).args
     assert torch.equal(mask, result.mask) and torch.equal(objects, result.object_masks.flatten(0, 1))
     assert torch.equal(step_masks, torch.cat([step.mask for step in result.steps]))
-    painted = edited(models, image, plan, 0, mask=step_masks)
+    painted = edited(models, image, plan, mask=step_masks)
     assert torch.equal(painted, result.edited)
     assert torch.equal(painted[mask == 0], image[mask == 0]) and not torch.equal(painted, image)
 
@@ -129,8 +133,8 @@ def test_a_mask_by_hand_is_for_every_step(
     hand[:, 4:44, 20:50] = 1
     request = part("evlm.request").Request(image, "both")
     reasoned = part("evlm.reason.reasoner").Reasoned("", 1, 0.0, trace=plan)
-    result = pipeline.paint(request, pipeline.plan(request, reasoned, mask=hand))
-    assert torch.equal(edited(models, image, plan, 0, mask=hand), result.edited)
+    result = pipeline.paint(request, pipeline.plan(request, reasoned, mask=hand), quick(pipeline))
+    assert torch.equal(edited(models, image, plan, mask=hand), result.edited)
     assert any(ONE_MASK in text for text in texts_shown)
     clicked = segmented(models, image, plan, boxes=None, rough_mask=hand).args
     assert torch.equal(clicked[3], clicked[0].expand(2, -1, -1))

@@ -72,16 +72,23 @@ def test_photographs_become_a_scene_that_is_seen_again(
     assert "room.ply exists: name another file, or add --overwrite" in capsys.readouterr().err
 
 
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state is written every 20 iterations."""
+    run = fitting.Fitting.run
+    monkeypatch.setattr(fitting.Fitting, "run", lambda self, *given: run(self, *given, every=20))
+
+
 def test_a_fit_that_was_stopped_goes_on_to_the_same_bytes(
-    colmap: Path, monkeypatch: pytest.MonkeyPatch
+    colmap: Path, often: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = ["scene", "fit", ".", "--iterations", "130"]
+    asked = ["scene", "fit", ".", "--iterations", "30"]
     assert main([*asked, "whole.ply"]) == 0
     step, done = fitting.Fitting.step, []
 
     def stopped(self: fitting.Fitting) -> fitting.FitStep:
         done.append(self.done)
-        if len(done) == 120:
+        if len(done) == 25:
             raise KeyboardInterrupt
         return step(self)
 
@@ -89,7 +96,7 @@ def test_a_fit_that_was_stopped_goes_on_to_the_same_bytes(
     assert main([*asked, "twice.ply"]) == 130
     assert Path("twice.ply.fit.safetensors").exists() and not Path("twice.ply").exists()
     assert main([*asked, "twice.ply"]) == 0
-    assert done[120] == 100 and Path("twice.ply").read_bytes() == Path("whole.ply").read_bytes()
+    assert done[25] == 20 and Path("twice.ply").read_bytes() == Path("whole.ply").read_bytes()
 
 
 def test_what_lacks_is_said(colmap: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,12 +139,14 @@ def test_a_fit_replaces_neither_what_it_reads_nor_a_picture_unasked(
     assert Image.open("mine.png").size == (24, 24)
 
 
-def test_a_fit_that_goes_on_writes_its_preview_again(colmap: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = ["scene", "fit", ".", "room.ply", "--iterations", "110", "--preview", "now.png"]
+def test_a_fit_that_goes_on_writes_its_preview_again(
+    colmap: Path, often: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ["scene", "fit", ".", "room.ply", "--iterations", "23", "--preview", "now.png"]
     step = fitting.Fitting.step
 
     def stopped(self: fitting.Fitting) -> fitting.FitStep:
-        if self.done == 105:
+        if self.done == 22:
             raise KeyboardInterrupt
         return step(self)
 

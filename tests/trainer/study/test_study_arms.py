@@ -84,7 +84,9 @@ def test_an_arm_learns_a_step_and_answers(
     assert get_style(meta.prompt).parts == LEARNED[parts]
 
 
-@pytest.mark.parametrize("arm", ["SFT", "KTO", "KTO, direct"])
+@pytest.mark.parametrize(
+    "arm", ["KTO, direct", *(pytest.param(a, marks=pytest.mark.slow) for a in ("SFT", "KTO"))]
+)
 def test_an_arm_goes_on_from_the_stage_that_was_run_and_ends_in_the_same_bits(
     arm: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
