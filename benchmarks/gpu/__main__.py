@@ -49,6 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
     if device.type != "cuda" and not given.toy:
         print(f"full-size shapes need a CUDA card, this is {device}; --toy runs on a CPU", file=sys.stderr)
         return 2
+    if given.toy and device.type == "cpu":  # tiny layers: threads of one step only wait for each other
+        torch.set_num_threads(1)
+        os.environ["OMP_NUM_THREADS"] = "1"  # of the steps that are processes of their own
     setting = Setting(device, given.toy, given.rounds or (1 if given.toy else 5), given.comfyui)
     steps = [
         step

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,6 +16,7 @@ from evlm.reason.messages import build_messages, encode
 from evlm.reason.reasoner import Guided, Reasoner, Sampling
 from evlm.request import Reference, Request
 
+from ..guided_overhead import single_steps
 from .qwen import MODELS, backbone, picture_side
 from .steps import Bar, Setting, Step
 from .turns import figures, in_turns, wait
@@ -88,7 +87,8 @@ def tokens(setting: Setting, name: str) -> dict[str, float]:
 
 
 def guided(setting: Setting, name: str) -> dict[str, float]:
-    """A token of <thinking> written in the form and freely, drawn by its odds."""
+    """A token written in the form and freely, drawn by its odds: of forwards of one token each, as
+    `benchmarks.guided_overhead` takes them."""
     made = backbone(name, setting)
     request = request_of(made, 80 if setting.toy else PROMPT, setting)
     reasoner, count = Reasoner(made), 100 if setting.toy else 160
@@ -96,16 +96,11 @@ def guided(setting: Setting, name: str) -> dict[str, float]:
     ways: dict[str, Guided] = {"free": "never", "guided": "always"}
     found: dict[str, float] = {}
     for name, way in ways.items():
-        spent = []
+        spent: list[float] = []
         for seed in range(setting.rounds):
-            times: list[float] = []
-
-            def mark(_: str, times: list[float] = times) -> None:
-                wait(setting.device)
-                times.append(time.perf_counter())
-
-            reasoner.generate(request, Sampling(count, 1.0, 1.0, seed, way, budgets), mark)
-            spent += [after - before for before, after in pairwise(times[4 : count - LEAST_OUTPUT])]
+            with single_steps(partial(wait, setting.device)) as single:
+                reasoner.generate(request, Sampling(count, 1.0, 1.0, seed, way, budgets))
+            spent += single[2:]  # the first ones warm up
         found[f"{name} s a token"] = median(spent)
     found["guided x"] = found["guided s a token"] / found["free s a token"]
     return found
