@@ -158,13 +158,10 @@ def _run(
     if held:
         names = names[2:3]
     try:
-        files = _claimed(outputs, names, job.work)
+        files = outputs.claim_again(names, job.work / _CLAIMED)
     except OSError as error:
         raise unwritten(outputs.folder, error, _AGAIN) from error
-    from ..files.pictures import forget_parts
-
-    for path in files:  # with --overwrite another command may write that name at this moment
-        forget_parts(path, older=3600 if outputs.overwrite else 0)
+    outputs.forget_parts(files)
     try:
         if not held:
             terminal.line(f"{'writing':8}  {files[0]}: {store.count} frames of {clip.width} x {clip.height}")
@@ -236,28 +233,6 @@ def _stop(
             f"{'':8}  with --keyframes {files[2]} in its place it carries these, edited by whomever"
         )
     return 0
-
-
-def _claimed(outputs: Outputs, names: list[str], work: Path) -> list[Path]:
-    """Where the results go: the names that an earlier run of the same command had taken for them, where it is
-    still so, or new ones."""
-    note = work / _CLAIMED
-    try:
-        said = json.loads(note.read_text(encoding="utf-8"))
-        before = outputs.claimed_before(names, said["names"], said["replaced"])
-    except (FileNotFoundError, ValueError, LookupError, TypeError, RecursionError):
-        before = None  # no note, or none of ours
-    if before is not None:
-        outputs.check([path.name for path in before])
-        return before
-    files = outputs.claim(names)
-    try:
-        said = {"names": [path.name for path in files], "replaced": outputs.overwrite}
-        _write_text(note, json.dumps(said))
-    except OSError:
-        outputs.release(files)
-        raise
-    return files
 
 
 def _give_up(outputs: Outputs, files: list[Path], note: Path) -> None:

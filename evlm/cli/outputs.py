@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -66,6 +67,36 @@ class Outputs:
                 self.release(claimed)
                 raise
         raise AssertionError("count ends")
+
+    def claim_again(self, names: Sequence[str], note: Path) -> list[Path]:
+        """As `claim`, but the names that an earlier run of the same command had taken, where that is still
+        so: of a run that was killed while it wrote. note: the file that says which, beside what that run left
+        undone; it is written here, and goes with it. Raises OSError where the disk takes no more."""
+        from ..files.pictures import write_atomically
+
+        try:
+            said = json.loads(note.read_text(encoding="utf-8"))
+            before = self.claimed_before(names, said["names"], said["replaced"])
+        except (FileNotFoundError, ValueError, LookupError, TypeError, RecursionError):
+            before = None  # no note, or none of ours
+        if before is not None:
+            self.check([path.name for path in before])
+            return before
+        files = self.claim(names)
+        text = json.dumps({"names": [path.name for path in files], "replaced": self.overwrite})
+        try:
+            write_atomically(note, lambda file: file.write(text.encode("utf-8")))
+        except OSError:
+            self.release(files)
+            raise
+        return files
+
+    def forget_parts(self, files: Sequence[Path]) -> None:
+        """Takes away what runs that were killed while they wrote these files have left beside them."""
+        from ..files.pictures import forget_parts
+
+        for path in files:  # with --overwrite another command may write that name at this moment
+            forget_parts(path, older=3600 if self.overwrite else 0)
 
     def claimed_before(self, names: Sequence[str], noted: object, replaced: object) -> list[Path] | None:
         """The paths that an earlier run of the same command claimed for these files, or None: what a note

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 NAMES = ["edited.ply", "selection.npz", "before_after.mp4", "trace.json", "sheet.png"]
 FOLDER = "edited"  # of a scene that moves, in the place of edited.ply
 SELECTED = ["selection.npz", "selection.png"]
+CLAIMED = "names.json"  # in the unfinished work: the names that its results have
 OLD = 14 * 24 * 3600.0  # seconds; unfinished work that nobody touched for so long is removed
 
 
@@ -159,7 +160,8 @@ def run(options: argparse.Namespace) -> int:
         timed("edit")
         for note in job.notes[told:]:
             terminal.note(note)
-        _written(outputs, terminal, record, job, selections, looks, edited, source, expanded(options.scene))
+        like = expanded(options.scene)
+        _written(outputs, terminal, record, job, selections, looks, edited, source, like, work / CLAIMED)
         shutil.rmtree(work, ignore_errors=True)
     return 0
 
@@ -208,14 +210,17 @@ def _written(
     edited: SplatScene | None = None,
     source: Any = None,
     like: Path = Path(),
+    note: Path | None = None,
 ) -> int:
-    """Writes what there is."""
+    """Writes what there is. note: where it is said which names this command has taken."""
     from ..files.pictures import write_atomically
 
     names = NAMES if edited is not None else ["trace.json", *(SELECTED if selections else [])]
     if edited is not None and edited.motion is not None:
         names = [FOLDER, *NAMES[1:]]
-    files = dict(zip(names, outputs.claim(names), strict=True))
+    claimed = outputs.claim(names) if note is None else outputs.claim_again(names, note)
+    outputs.forget_parts(claimed)
+    files = dict(zip(names, claimed, strict=True))
     record["notes"] = list(job.notes)
     try:
         if edited is not None and selections is not None:

@@ -12,7 +12,6 @@ import math
 import os
 import secrets
 import shutil
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -66,8 +65,10 @@ def write_clip(
         return notes + write_folder(path, pictures, form)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name[:40]}.", dir=path.parent) as work:
-            segment = Path(work, "segment.mkv")
+        work = path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.tmp")  # `forget_parts` knows it
+        work.mkdir()
+        try:
+            segment = work / "segment.mkv"
             count = write_segment(segment, pictures, form)
             if durations is None:
                 durations = [Fraction(1, 8)] * count
@@ -76,6 +77,8 @@ def write_clip(
                     f"{path}: {len(durations)} durations for {count} frames; expected one each"
                 )
             notes += join_segments(path, [segment], form, durations, sound)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
         raise unwritten(path, error) from error
     return notes

@@ -90,6 +90,8 @@ def _killed(tmp_path: Path, most: int) -> None:
         out = tmp_path / f"killed-{kills}"  # it got through: the next kills hit a new one
     subprocess.run(command(out), cwd=tmp_path, env=environment, check=True, capture_output=True)
     assert _results(out) == _results(tmp_path / "whole")
+    left = {path.name for path in out.iterdir()}  # names of its own, and nothing half written beside them
+    assert left == {path.name for path in (tmp_path / "whole").iterdir()}
 
 
 def _results(folder: Path) -> dict[str, bytes]:

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from evlm.files.append import replace_lines
+from evlm.files.clip_writer import write_clip
 from evlm.files.pictures import forget_parts
 from evlm.files.states import state_of
 
@@ -30,6 +32,17 @@ def test_parts_that_are_not_ours_to_take_stop_nothing(
     monkeypatch.setattr(Path, "unlink", refused)
     forget_parts(tmp_path / "a.png")
     assert parts[0].exists() and not parts[1].exists()
+
+
+def test_what_a_clip_that_was_not_finished_left_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evlm.files.clip_writer.shutil.rmtree", lambda *_, **__: None)  # as if killed before
+    write_clip(tmp_path / "a.mp4", torch.rand(2, 16, 16, 3))
+    monkeypatch.undo()
+    assert len(list(tmp_path.iterdir())) == 2
+    forget_parts(tmp_path / "a.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such rights")

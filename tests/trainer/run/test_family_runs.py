@@ -33,8 +33,8 @@ PHASES = [
 ]
 
 
-# How a phase resumes knows no family. So one is cut in each kind but sft, whose cuts are in test_run, and between
-# the steps on one draw; the others have a step of each kind, and two on one draw.
+# How a phase resumes knows no family. So one is cut in each kind but sft, whose cuts are in test_run, and
+# between the steps on one draw; the others have a step of each kind, and two on one draw.
 CUTS = {"qwen2_vl": (3, 5, 8, 10)}
 SHORT_PHASES = [each.replace("steps: 2", "steps: 1").replace("steps: 4", "steps: 2") for each in PHASES]
 
@@ -46,8 +46,8 @@ def config_of(base: Path, out: Path, family: str) -> Config:
     return load_config("tiny", [*settings, *more, "data.0.rows=40"])
 
 
-# What is the others' own is held by their gradients (model/test_families); a run of Qwen3-VL that is cut is in
-# test_own_weights.
+# What is the others' own is held by their gradients (model/test_families); a run of Qwen3-VL that is cut is
+# in test_own_weights.
 RUNS = [pytest.param(f, marks=() if f in CUTS else pytest.mark.slow) for f in tiny_qwen.FAMILIES]
 
 
