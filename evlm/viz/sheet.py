@@ -232,11 +232,20 @@ def _fit(image: Image, side: int) -> tuple[Image, float, tuple[int, int], tuple[
     return tile, scale, corner, size
 
 
+def _fits(word: str, font: Lettering, width: int) -> int:
+    """How many letters of a word go into a line, at least one; by halves, for a text without spaces is long."""
+    least, most = 1, len(word)
+    while least < most:
+        middle = (least + most + 1) // 2
+        least, most = (middle, most) if font.length(word[:middle]) <= width else (least, middle - 1)
+    return least
+
+
 def _wrapped(text: str, font: Lettering, width: int) -> list[str]:
     lines, line = [], ""
     for word in text.split(" "):
         while font.length(word) > width and len(word) > 1:  # a word without spaces may be longer than a line
-            fits = max(n for n in range(1, len(word) + 1) if n == 1 or font.length(word[:n]) <= width)
+            fits = _fits(word, font, width)
             lines += [line, word[:fits]] if line else [word[:fits]]
             line, word = "", word[fits:]
         longer = f"{line} {word}" if line else word

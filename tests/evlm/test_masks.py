@@ -37,7 +37,7 @@ def test_growing_shrinking_and_feathering_are_what_the_distances_say(seed: int, 
 
 
 @given(st.integers(0, 10_000), st.floats(0, 40), st.integers(1, 9), st.integers(1, 40))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_feather_never_leaves_the_mask(seed: int, pixels: float, height: int, width: int) -> None:
     mask = torch.rand(2, height, width, generator=torch.Generator().manual_seed(seed))
     soft = feather_inward(mask, pixels)
@@ -47,7 +47,7 @@ def test_feather_never_leaves_the_mask(seed: int, pixels: float, height: int, wi
 
 
 @given(st.integers(0, 10_000), st.integers(-4, 4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_growing_keeps_order(seed: int, pixels: int) -> None:
     mask = blobs(seed)
     assert bool((grow(mask, pixels) <= grow(mask, pixels + 1)).all())

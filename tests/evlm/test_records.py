@@ -98,7 +98,7 @@ TEXTS = st.text(max_size=30) | st.sampled_from(["\n", "\u2028", "\ud800", "\x00"
 FILLED = TEXTS.filter(lambda text: text.strip())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     prompt=TEXTS,
     prose=TEXTS,
@@ -373,7 +373,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.dictionaries(st.sampled_from([*asdict(make_row()), "x"]), VALUES, min_size=1, max_size=3),
     st.booleans(),

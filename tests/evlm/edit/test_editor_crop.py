@@ -39,7 +39,7 @@ def test_an_empty_mask_has_no_box() -> None:
     assert crop_box(torch.zeros(2, 5, 7)) is None
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_any_mask_in_any_frame_gets_a_box_that_the_model_can_work_in(data: st.DataObject) -> None:
     height, width = data.draw(st.integers(1, 300)), data.draw(st.integers(1, 300))

@@ -71,7 +71,7 @@ def masks(draw: st.DrawFn) -> Tensor:
     return on
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(masks(), st.sampled_from([32, 64, 128]), st.floats(1.0, 3.0))
 def test_all_of_the_mask_is_in_one_place_and_in_its_crop(on: Tensor, best: int, context: float) -> None:
     found = places(on, context, best, 8, 2)
@@ -93,7 +93,7 @@ def test_all_of_the_mask_is_in_one_place_and_in_its_crop(on: Tensor, best: int, 
                 assert a.x1 <= b.x0 or b.x1 <= a.x0 or a.y1 <= b.y0 or b.y1 <= a.y0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(masks(), st.sampled_from([32, 64, 128]), st.floats(1.0, 3.0))
 def test_where_nothing_moves_the_crops_are_those_of_a_single_picture(
     on: Tensor, best: int, context: float

@@ -328,16 +328,16 @@ def test_of_a_reference_only_the_frames_that_are_seen_are_taken(
 
 
 def test_a_long_video_needs_the_memory_of_what_is_taken(tmp_path: Path) -> None:
-    """300 frames of 640 x 480 are 1.1 GB as float; eight of them, and ten of them, are 30 and 37 MB. (C7)"""
+    """150 frames of 640 x 480 are 550 MB as float; eight of them, and ten of them, are 30 and 37 MB. (C7)"""
     pytest.importorskip("av")
     path = write_video(
-        tmp_path / "long.mp4", "libx264", numbers=[n % 32 for n in range(300)], size=(480, 640),
+        tmp_path / "long.mp4", "libx264", numbers=[n % 32 for n in range(150)], size=(480, 640),
         preset="ultrafast", g="30", sc_threshold="0",
     )  # fmt: skip
     code = """
 import av, resource, sys, torch
 from evlm.files import clips
-clips.MAX_TOTAL_PIXELS = 64_000_000
+clips.MAX_TOTAL_PIXELS = 32_000_000
 memory = [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]
 try:
     clips.load_frames(sys.argv[1])
@@ -355,8 +355,8 @@ print(*memory)
     *said, figures = run.stdout.splitlines()
     before, refused, after = map(int, figures.split())
     assert refused - before < 100_000 and after - before < 250_000  # KB
-    assert "300 frames of 640 x 480 are 92,160,000 pixels; at most 64,000,000 are read" in said[0]
-    assert "--frames 0:208 or --fps 17.25" in said[0] and said[1] == "8 10"
+    assert "150 frames of 640 x 480 are 46,080,000 pixels; at most 32,000,000 are read" in said[0]
+    assert "--frames 0:104 or --fps 17.16" in said[0] and said[1] == "8 10"
 
 
 # --- by content ---

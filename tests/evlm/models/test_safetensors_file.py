@@ -19,7 +19,7 @@ from evlm.errors import CheckpointError, EVLMError
 from evlm.models.safetensors_file import read_header
 
 SETTINGS = settings(
-    max_examples=100,
+    max_examples=40,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -190,7 +190,7 @@ def test_labels_are_parted_however_they_are_written(written: str, labels: tuple[
 LABELS = st.lists(st.text("ab.,;|[]('\"\\ \n\uff1b\uff0c", max_size=8), max_size=4).map(tuple)
 
 
-@settings(max_examples=120)
+@settings(max_examples=40)
 @given(LABELS, st.none() | st.text("box 12,[](){}'\"\\\n", max_size=12), st.booleans())
 def test_labels_and_masks_of_any_letters_come_back(
     labels: tuple[str, ...], mask: str | None, repair: bool

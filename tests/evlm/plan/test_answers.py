@@ -235,7 +235,7 @@ def test_whether_an_instruction_asks_for_nothing(instruction: str, nothing: bool
 # --- streaming, and everything together ---
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.sampled_from([pair for pair in PAIRS if pair[0]]), st.data())
 def test_the_stream_shows_the_real_parts_however_the_text_is_cut(pair: tuple[str, str], data: Any) -> None:
     """(A8)"""

@@ -62,7 +62,7 @@ def test_the_ceiling_on_300_blobs(grid, least):
     assert min(scores) >= 0.7
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(masks(), st.sampled_from([8, 16]))
 def test_encode_and_decode_at_any_aspect_ratio(mask, grid):
     codec = BoxSpans(grid)
@@ -195,7 +195,7 @@ WORDS = [
 ]
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.text(max_size=60)
     | st.lists(st.sampled_from(WORDS), max_size=26).map(" ".join)
@@ -217,7 +217,7 @@ def test_decode_is_total(text, height, width):
         assert BoxSpans(8).encode(mask)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.integers(0, 50),
     st.sampled_from([8, 16]),

@@ -17,7 +17,7 @@ from evlm.plan.trace import Plan, TraceStream, plan_from_json, plan_to_json, ren
 # --- streaming ---
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(TRACES, st.data())
 def test_the_stream_gives_the_parts_however_the_text_is_cut(trace, data):
     text = render(trace)
@@ -46,7 +46,7 @@ def test_the_stream_shows_text_at_once_and_holds_back_only_what_may_be_a_tag():
         stream.finish(repair=False)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(ANY, max_size=10))
 def test_feeding_anything_loses_no_letter_and_raises_nothing(pieces):
     stream = TraceStream()
@@ -60,7 +60,7 @@ def test_feeding_anything_loses_no_letter_and_raises_nothing(pieces):
 # --- the plan's own forms ---
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(PLANS, st.lists(ANY, max_size=2))
 def test_a_plan_survives_json(plan, repairs):
     noted = replace(plan, repairs=tuple(repairs))
@@ -85,7 +85,7 @@ def test_trust_is_written_only_where_an_older_version_would_not_assume_it():
 KEYS = ("version", "instruction", "targets", "scope", "mask", "repairs", "steps")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     ANY
     | st.recursive(

@@ -26,7 +26,7 @@ def test_the_exact_form_is_what_the_contract_says():
     )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(TRACES, st.booleans())
 @example(Trace("<thinking>", "\\", "\\n", Plan("a\nb\\", ("none",), "", "global")), True)
 @example(Trace("", "", "", Plan("x", ("NONE ", ";", "\\;"), "none")), False)
@@ -36,7 +36,7 @@ def test_parse_undoes_render(trace, repair):
     assert parsed.plan.repairs == ()
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(ANY | st.text(max_size=300) | st.lists(NASTY, max_size=10).map("\n".join), st.booleans())
 def test_parse_is_total_on_any_text(text, repair):
     check_total(text, repair)

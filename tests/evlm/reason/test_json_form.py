@@ -55,7 +55,7 @@ def as_text(text: str) -> str:
     return "".join("\ufffd" if "\ud800" <= letter < "\ue000" else letter for letter in text).strip()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(
     ANSWERS, st.lists(st.integers(1, 9), min_size=1, max_size=5), st.booleans(), st.sampled_from([None, 1])
 )
@@ -88,7 +88,7 @@ def test_any_answer_of_the_schema_is_the_exact_form(
     assert "".join(each.text for each in heard if each.part == "thinking") == trace.thinking
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(
     st.one_of(ANY, ANSWERS.map(json.dumps)), ANY, st.integers(0, 400), st.lists(st.integers(1, 9), min_size=1)
 )

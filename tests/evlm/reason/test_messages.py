@@ -116,7 +116,7 @@ def test_pixels_are_those_of_the_picture() -> None:
 
 
 @given(total=st.integers(1, 200), limit=st.integers(1, 20))
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_frames_are_spread_evenly(total: int, limit: int) -> None:
     clip = sample_clip(torch.zeros(total, 1, 1, 3), 10.0, limit)
     indices = clip.indices
@@ -141,7 +141,7 @@ def test_slender_pictures_stay_within_what_qwen_takes(shape: tuple[int, int]) ->
 
 
 @given(words=st.text(max_size=60) | st.sampled_from(tiny_qwen.SPECIAL) | st.just("<|<|image_pad|>|>"))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_words_of_the_user_never_become_special_tokens(words: str) -> None:
     references = (Reference("text", text=f"a {words}"), Reference("image", PICTURE, note=words))
     request = Request(PICTURE, words, references)

@@ -397,7 +397,7 @@ def test_a_connection_cut_in_a_chunk(server: Server) -> None:
         RemoteReasoner(server.url, "m").generate(REQUEST)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(body=st.binary(max_size=300), framed=st.booleans(), json_kind=st.booleans())
 def test_any_body_is_text_or_one_error(server: Server, body: bytes, framed: bool, json_kind: bool) -> None:
     kind = "application/json" if json_kind else "text/event-stream"

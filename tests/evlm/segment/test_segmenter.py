@@ -333,7 +333,7 @@ def test_files_that_are_no_sam2(tmp_path: Path, folder: Path) -> None:
 
 
 @given(st.binary(max_size=400))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_any_bytes_are_refused(data: bytes) -> None:
     import tempfile
 
@@ -373,7 +373,7 @@ def test_a_yaml_may_not_build_anything_else(
 
 
 @given(st.text(max_size=200))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_any_yaml_gives_an_error_of_ours(text: str) -> None:
     import tempfile
 

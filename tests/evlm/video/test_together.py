@@ -121,10 +121,9 @@ def test_how_many_frames_are_in_memory_changes_nothing(exact: IP2P, mode: Any) -
     frames, video = tiny_ip2p.frames(9), VideoSettings(together=mode, window=6)
     results = [
         edit_clip(exact, frames, "make it red", masks(9), replace(QUICK, chunk=chunk), video=video).frames
-        for chunk in (6, 3, 1)
+        for chunk in (6, 2)
     ]
     assert float((results[0] - results[1]).abs().max()) <= 1e-7
-    assert float((results[0] - results[2]).abs().max()) <= 1e-7
     alone = exact.edit(frames, "make it red", masks(9), QUICK).frames
     assert not torch.allclose(alone, results[0], atol=1e-3)  # they do look at each other
 

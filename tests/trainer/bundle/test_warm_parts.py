@@ -60,7 +60,8 @@ def test_a_detector_without_a_step_scores_what_it_knew_alike_and_has_the_new_wor
     assert all(len(tokenizer(word)["input_ids"]) == 3 for word in SOLIDS)
 
 
-@pytest.mark.parametrize("part", ["detector", "segmenter"])
+# Both are learned by `run_part`.
+@pytest.mark.parametrize("part", [pytest.param("detector", marks=pytest.mark.slow), "segmenter"])
 def test_a_part_that_was_stopped_goes_on_to_the_same_bits(part: str, tmp_path: Path, monkeypatch) -> None:
     train = train_detector_on if part == "detector" else train_segmenter_on
 

@@ -36,7 +36,7 @@ def recipe(folder: Path, out: str, teacher: Any) -> Path:
     source = {"kind": "folder", "path": str(folder / "photos"), "license": "Apache-2.0"}
     path = folder / f"{out}.yaml"
     path.write_text(
-        yaml.safe_dump({"out": str(folder / out), "rows": 6, "sources": [source], "teacher": teacher})
+        yaml.safe_dump({"out": str(folder / out), "rows": 3, "sources": [source], "teacher": teacher})
     )
     return path
 

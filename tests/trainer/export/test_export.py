@@ -92,7 +92,9 @@ def test_a_peft_folder_is_loaded_by_peft_and_comes_back_as_ours(tmp_path: Path) 
     assert meta_again == meta and all(torch.equal(again[n], t) for n, t in load_adapter(file)[0].items())
 
 
-@pytest.mark.parametrize("lora", [LORA, replace(LORA, rslora=True), replace(LORA, dora=True)])
+@pytest.mark.parametrize(
+    "lora", [LORA, pytest.param(replace(LORA, rslora=True), marks=pytest.mark.slow), replace(LORA, dora=True)]
+)
 def test_a_merged_folder_says_what_the_adapter_says(tmp_path: Path, lora: Lora) -> None:
     from transformers import AutoModelForImageTextToText
 

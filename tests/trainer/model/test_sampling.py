@@ -36,7 +36,7 @@ def prompts_of(learner: Learner, count: int, seed: int = 5):  # type: ignore[no-
 
 
 def test_greedy_answers_are_the_engines(learner: Learner) -> None:
-    requests = [to_request(q) for q in questions("test", 3, 8)]
+    requests = [to_request(q) for q in questions("test", 3, 4)]
     texts = answers(learner, [learner.chat(r) for r in requests], SampleConfig(0.0))
     reasoner = Reasoner.load(resolve("bundled", "reasoner"), dtype="fp32", device="cpu")
     assert texts == [reasoner.generate(request).text for request in requests]

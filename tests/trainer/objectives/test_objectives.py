@@ -292,7 +292,7 @@ def test_rows_without_a_true_mask_are_judged_by_similarity_and_teach_no_mask():
 numbers = st.floats(-50, 50, allow_nan=False)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.lists(numbers, min_size=2, max_size=9), st.floats(0, 20), st.sampled_from([0.05, 0.1, 1.0]))
 def test_the_weight_is_bounded_and_grows_and_its_slope_is_its_slope(s, e, tau):
     config = with_reflection(tau=tau, w_max=3.0)
@@ -306,7 +306,7 @@ def test_the_weight_is_bounded_and_grows_and_its_slope_is_its_slope(s, e, tau):
     assert 0 <= float(weight_entropy(w)) <= 1 + 1e-9 or float(w.sum()) == 0
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.lists(numbers, max_size=12))
 def test_eta0_is_the_mean_cut_at_zero(values):
     got = float(eta0(torch.tensor(values, dtype=torch.float64)))

@@ -72,7 +72,13 @@ def small(base: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("arm", ONE_OF_EACH)
+# The others are another number or switch of these, which test_regimes reads.
+FEW = ("K = 2", "gamma 0.5", "SFT, two_step", "RKTO, without R_reflect")
+
+
+@pytest.mark.parametrize(
+    "arm", [pytest.param(a, marks=() if a in FEW else pytest.mark.slow) for a in ONE_OF_EACH]
+)
 def test_an_arm_learns_a_step_and_answers(
     arm: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,7 +162,7 @@ def mutants() -> st.SearchStrategy[tuple[list[Any], Any]]:
     )
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(mutants())
 def test_a_damaged_scene_graph_is_an_edit_or_one_clear_error(mutant: tuple[list[Any], Any]) -> None:
     data = some_edit()
