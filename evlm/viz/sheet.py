@@ -233,7 +233,7 @@ def _fit(image: Image, side: int) -> tuple[Image, float, tuple[int, int], tuple[
 
 
 def _fits(word: str, font: Lettering, width: int) -> int:
-    """How many letters of a word go into a line, at least one; by halves, for a text without spaces is long."""
+    """How many letters of a word go into a line, at least one; by halves: one without spaces may be long."""
     least, most = 1, len(word)
     while least < most:
         middle = (least + most + 1) // 2

@@ -1,5 +1,6 @@
-"""Two hundred wrong argument sets for each command: a sentence and an exit code, never somebody else's
-exception, and nothing written. Most are refused before anything is loaded, so they take milliseconds."""
+"""Two hundred wrong argument sets for each command, a third of them in the fast suite: a sentence and an exit
+code, never somebody else's exception, and nothing written. Most are refused before anything is loaded, so they
+take milliseconds."""
 
 from __future__ import annotations
 
@@ -319,9 +320,11 @@ def code_of(words: list[str]) -> int:
         return int(end.code or 0)
 
 
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_wrong_arguments_end_with_a_sentence(
     command: str,
+    every: int,
     place: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -331,7 +334,7 @@ def test_wrong_arguments_end_with_a_sentence(
     for variable in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(variable, raising=False)
     before = tree(place)
-    for words in taken(sets(command, place)):
+    for words in taken(sets(command, place))[::every]:
         try:
             code = code_of(words)
         except BaseException as error:

@@ -214,8 +214,7 @@ def test_killed_at_any_file_it_goes_on_with_the_same_bytes(
     job_of(clip, tracker, tmp_path / "whole").places(plan)
     wanted = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
     rename = pictures.os.replace
-    moments = 4 * 2 + 4 * 2 + 1  # states with their masks, pieces of two files, the end
-    for moment in (4, 13):
+    for moment in (4, 13):  # of 17: among the states with their masks, and the pieces of two files
         left = [moment]
 
         def killing(*paths: Any, left: list[int] = left) -> None:
