@@ -1,6 +1,6 @@
 """Two hundred wrong argument sets for each command, a third of them in the fast suite: a sentence and an exit
-code, never somebody else's exception, and nothing written. Most are refused before anything is loaded, so they
-take milliseconds."""
+code, never somebody else's exception, and nothing written. Most are refused before anything is loaded, so
+they take milliseconds."""
 
 from __future__ import annotations
 
