@@ -96,7 +96,8 @@ def kept() -> list[Path]:
     return sorted(part("nodes.folders").temp().glob("evlm_unfinished_*"))
 
 
-@pytest.mark.parametrize("held", [False, True], ids=["file", "memory"])
+# Of a file, the bits are compared in test_frames_that_the_disk_did_not_take_are_painted_again.
+@pytest.mark.parametrize("held", [pytest.param(False, marks=pytest.mark.slow), True], ids=["file", "memory"])
 def test_it_goes_on_where_it_was_with_the_same_bits(
     clip: VideoFromFile,
     frames: torch.Tensor,

@@ -231,6 +231,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: 
         train(tmp_path / "c", tmp_path / "wa", BUNDLED, 0, lines.append, RECIPE)
 
 
+@pytest.mark.slow  # as the stopped run above, with a recipe of two rounds
 def test_a_round_more_goes_on_where_the_rounds_before_ended(tmp_path: Path) -> None:
     rounds = short(Stage(1, "p")), short(Stage(1, "c", 1, 2), rate=0.5)
     whole = train(tmp_path / "a", tmp_path / "wa", BUNDLED, 0, recipe=Recipe(rounds))

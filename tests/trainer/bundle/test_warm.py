@@ -90,6 +90,7 @@ def test_what_it_cannot_begin_with_is_said(tmp_path: Path, capsys) -> None:
     assert "expected a share from 0 to 1" in capsys.readouterr().err
 
 
+@pytest.mark.slow  # as above, and the solids' batch is below
 def test_with_solids_it_learns_their_words_and_sights_and_resumes_to_the_same_bits(
     begin: Path, tmp_path: Path, monkeypatch
 ) -> None:

@@ -142,7 +142,8 @@ def test_sigterm_saves_and_leaves(tmp_path: Path) -> None:
     assert [e["step"] for e in events if e["event"] == "step"] == [3, 4]
 
 
-@pytest.mark.parametrize("kind", ["sft", "kto", "rkto"])
+# rkto's is held in model/test_logprobs too, on a small model.
+@pytest.mark.parametrize("kind", ["sft", "kto", pytest.param("rkto", marks=pytest.mark.slow)])
 def test_micro_batches_give_the_gradient_of_the_batch(tmp_path: Path, kind: str) -> None:
     config = small(tmp_path, "lora.dropout=0", f"phases.0.kind={kind}", "phases.0.batch=3")
     learner, gradients = load_learner(config), []
