@@ -56,14 +56,14 @@ def test_the_editor_is_tuned_and_a_run_that_was_stopped_goes_on(
 
     monkeypatch.setattr(ClipJob, "tell", told)
     assert run(source, tmp_path / "plain") == 0 and not seen
-    assert run(source, tmp_path / "whole", "--tune", "5") == 0
-    assert seen == [(done, 5) for done in range(1, 6)]
+    assert run(source, tmp_path / "whole", "--tune", "4") == 0
+    assert seen == [(done, 4) for done in range(1, 5)]
     stop = 3
     seen.clear()
-    assert run(source, tmp_path / "out", "--tune", "5") == 130
+    assert run(source, tmp_path / "out", "--tune", "4") == 130
     stop = 99
-    assert run(source, tmp_path / "out", "--tune", "5") == 0
-    assert seen == [(done, 5) for done in (1, 2, 3, 3, 4, 5)]  # two were saved
+    assert run(source, tmp_path / "out", "--tune", "4") == 0
+    assert seen == [(done, 4) for done in (1, 2, 3, 3, 4)]  # two were saved
     whole, out = ((tmp_path / each / "edited.mkv").read_bytes() for each in ("whole", "out"))
     assert whole == out
     plain, tuned = (read_clip(tmp_path / each / "edited.mkv").frames for each in ("plain", "whole"))
