@@ -36,6 +36,7 @@ def test_it_stops_below_and_goes_on_above(model: Any, texts_shown: list[str]) ->
     assert stopped.block_execution in texts_shown[-1]
 
 
+@pytest.mark.slow  # one picture stops above
 def test_the_least_sure_of_a_batch_stops_it(model: Any) -> None:
     image, references, prompt, _ = call("EVLM_Example", which="1-reference").args
     noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(0))

@@ -70,6 +70,7 @@ def test_what_the_browser_gets(chain: dict[str, Any]) -> None:
     json.dumps(trace.ui), json.dumps(chain["reasoned"].ui)
 
 
+@pytest.mark.slow  # test_node_quick asks for a batch, of the bundle and of an endpoint
 def test_a_batch_gives_lists(models: dict[str, Any]) -> None:
     image, references, prompt, _ = call("EVLM_Example", which="1-reference").args
     batch = torch.cat([image, image.flip(2)])

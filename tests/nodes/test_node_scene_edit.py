@@ -201,6 +201,7 @@ def test_wrong_things_are_refused_with_the_remedy(
     assert refused("EVLM_SelectInScene", scene=scene, plan=plan, mask=none, views=2, size=SIZE)
 
 
+@pytest.mark.slow  # repainting and removing are above and below
 def test_a_selection_is_obeyed_by_every_kind_of_edit_and_with_a_mask(
     pipe: Any, scene: Any, selected: Any, mask: torch.Tensor, plan: Any
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -116,15 +117,23 @@ def test_a_mask_that_chooses_nothing_is_said_on_the_node(
     assert any("no pixel" in text and words in text for text in texts_shown)
 
 
+class Says:
+    """A reasoner that always says the same."""
+
+    def reason(self, *_: Any) -> Any:
+        trace = part("evlm.plan.trace").parse(TEXT)
+        return part("evlm.reason.reasoner").Reasoned(TEXT, 1, 0.0, trace=trace)
+
+
 def test_plans_of_several_pictures_want_their_own_pictures(editor: Any) -> None:
     """Four plans and a wire from the source are sixteen edits; the error says which wire to move (N8).
 
     Plans of Quick Edit know their pictures, too."""
     image, references, prompt, _ = call("EVLM_Example", which="1-reference").args
     batch = torch.cat([image, image.flip(2)])
-    model = call("EVLM_LoadModel").args[0]
+    model = Says()
     reasoned = call("EVLM_Reason", model=model, image=batch, prompt=prompt, references=references).args
-    pipe = call("EVLM_LoadAll").args[0]
+    pipe = replace(call("EVLM_LoadAll").args[0], reasoner=model)
     request = {"image": batch, "prompt": prompt, "references": references, "stop": "stop at the plan"}
     quick = call("EVLM_QuickEdit", pipe=pipe, **request).args[2]
     for node, inputs in (

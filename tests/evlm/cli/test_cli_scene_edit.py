@@ -92,6 +92,7 @@ def test_until_stops_and_the_same_command_goes_on(room: dict[str, Any]) -> None:
     assert room["editor"].orders == []
 
 
+@pytest.mark.slow  # test_scene_job_stopped and test_edit_in_time stop one
 def test_a_stopped_edit_goes_on(room: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*WORDS, "--out", "whole"]) == 0
     room["editor"] = Greens(1, KeyboardInterrupt)

@@ -106,6 +106,7 @@ def test_keyframes_come_out_are_edited_and_go_back_in(
     assert not list(work.glob("handed-*"))
 
 
+@pytest.mark.slow  # handed back they go on above and below
 def test_without_until_the_run_goes_on_with_the_same_keyframes(
     plans: Plans, painted: list[int], source: Path, tmp_path: Path
 ) -> None:

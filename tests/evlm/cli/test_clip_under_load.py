@@ -60,7 +60,7 @@ def the_one_line(capsys: pytest.CaptureFixture[str]) -> str:
     return said[0]
 
 
-@pytest.mark.parametrize("codec", ["h264", "png"])
+@pytest.mark.parametrize("codec", [pytest.param("h264", marks=pytest.mark.slow), "png"])
 def test_a_disk_that_is_full_at_any_moment_leaves_what_was_there_and_says_so(
     edit: EditCommand,
     source: Path,

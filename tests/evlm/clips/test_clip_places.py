@@ -98,6 +98,8 @@ PLANS = {
         ]
     ),
 }
+# A plan's own mask is in two of them.
+FEW = [pytest.param(each, marks=pytest.mark.slow if each == "its own" else ()) for each in PLANS]
 
 
 def job_of(clip: Any, tracker: Tracker, folder: Path) -> ClipJob:
@@ -142,7 +144,7 @@ class _Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("looks", [False, True])
+@pytest.mark.parametrize("looks", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_plans_own_mask_goes_along_in_pieces_too(
     frames: Tensor, clip: Any, tracker: Tracker, looks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,7 +188,7 @@ def test_the_plans_own_mask_goes_along_in_pieces_too(
     assert torch.equal(job.places(reasoned(plan)).some([0], range(COUNT)), wanted)
 
 
-@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("name", FEW)
 def test_in_pieces_it_is_what_it_is_in_memory(
     frames: Tensor, clip: Any, tracker: Tracker, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,7 +304,7 @@ def drawn_job(clip: Any, folder: Path) -> ClipJob:
 EACH = VideoSettings(track="every-frame")
 
 
-@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("name", FEW)
 def test_by_a_segmenter_in_every_frame_it_is_decided_on_once(
     frames: Tensor, clip: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

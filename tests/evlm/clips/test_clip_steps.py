@@ -165,7 +165,7 @@ def carried(
     return CarriedChain(editor, at_work, store, settings, CARRIED, clip, source, folder, begin)
 
 
-@pytest.mark.parametrize("lazily", [False, True])
+@pytest.mark.parametrize("lazily", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_keyframes_carried_over_a_file_are_as_in_memory(
     editor: Any,
     clip: Any,

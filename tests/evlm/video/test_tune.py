@@ -100,7 +100,9 @@ def whole(editor: IP2P) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("editor", STOPS, indirect=True, scope="module")
-@pytest.mark.parametrize("stop", [1, 4, 5])
+@pytest.mark.parametrize(
+    "stop", [pytest.param(1, marks=pytest.mark.slow), 4, pytest.param(5, marks=pytest.mark.slow)]
+)
 def test_stopped_it_goes_on_in_the_same_bits(
     editor: IP2P, whole: dict[str, Tensor], tmp_path: Path, stop: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -157,6 +157,7 @@ def test_the_pipeline_tells_a_bridge_and_shut_it_is_the_bundle(models: Models, t
     assert torch.equal(result.edited[result.mask == 0], request.original[result.mask == 0])
 
 
+@pytest.mark.slow  # what it measures paints as the pipeline above
 def test_shares_right_of_each_kind_with_and_without_cues(models: Models) -> None:
     others = {"alone": lambda sample: models.editor}
     found = measure(BUNDLED, models.editor, rows=1, log=lambda _: None, others=others)

@@ -41,7 +41,7 @@ def painted(clip: ClipEdit, frames: torch.Tensor, monkeypatch: pytest.MonkeyPatc
     return paint_clip(Painter(frames), clip)
 
 
-@pytest.mark.parametrize("op", KINDS)
+@pytest.mark.parametrize("op", [KINDS[0], *(pytest.param(op, marks=pytest.mark.slow) for op in KINDS[1:])])
 def test_the_truth_is_right_and_what_was_left_is_wrong(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = clip_of(op)
     source, truth = (torch.from_numpy(each).float() / 255 for each in clip.pictures())

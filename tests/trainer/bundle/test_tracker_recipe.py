@@ -48,7 +48,9 @@ def model(made: Any) -> Any:
     return copy.deepcopy(made)
 
 
-@pytest.mark.parametrize("prompt", ["boxes", "points", "masks"])
+@pytest.mark.parametrize(
+    "prompt", ["boxes", *(pytest.param(each, marks=pytest.mark.slow) for each in ("points", "masks"))]
+)
 def test_its_image_half_begins_as_the_segmenters_own_function(model: Any, prompt: str) -> None:
     narrow, wide = Segmenter.load(BUNDLED).model.float(), stills(model).eval()
     generator = torch.Generator().manual_seed(0)
@@ -177,6 +179,7 @@ def test_losses_are_least_where_mask_and_presence_are_right() -> None:
     assert 3.9 < float(losses(blind, truth[:, :1])[0]) < 4.1  # taken for absent: presence alone is learned
 
 
+@pytest.mark.slow  # the stopped run below trains all of it
 def test_a_few_steps_learn_and_reach_all_parts(model: Any) -> None:
     model.train()
     rng = random.Random(0)

@@ -149,6 +149,7 @@ def test_a_phase_ends_when_its_measurements_get_no_better(
         load_config("tiny", [PATIENT])
 
 
+@pytest.mark.slow  # as the phases of test_a_phase_ends_when_... do
 def test_every_phase_ends_with_a_measurement(tmp_path: Path) -> None:
     """The held-out loss falls in both kinds where the rows are learned by heart."""
     phases = "phases=[{kind: sft, steps: 3, batch: 4, lr: 3e-3, warmup: 0}, {kind: kto, steps: 1, batch: 2}]"
@@ -207,6 +208,7 @@ def test_patience_by_what_is_not_measured_is_refused(tmp_path: Path, monkeypatch
     assert any("patience_by 'exact'" in line for line in plan(config).missing)
 
 
+@pytest.mark.slow  # test_survive holds that such a best one does not count
 def test_measurements_of_other_questions_are_not_waited_for(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

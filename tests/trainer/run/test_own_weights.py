@@ -92,7 +92,13 @@ def test_the_gradient_of_own_weights_is_the_native_one(train: str, tmp_path: Pat
     assert (flat[0] - flat[1]).norm() / flat[1].norm() <= 1e-5
 
 
-@pytest.mark.parametrize(("train", "family"), [("merger", "qwen2_5_vl"), ("full", "qwen2_vl")])
+@pytest.mark.parametrize(
+    ("train", "family"),
+    [
+        pytest.param("merger", "qwen2_5_vl", marks=pytest.mark.slow),
+        ("full", "qwen2_vl"),
+    ],  # a merger is run below
+)
 def test_a_run_of_own_weights_resumes_in_its_bits_and_ends_in_a_model(
     train: str, family: str, tmp_path: Path
 ) -> None:
@@ -136,19 +142,23 @@ def doubled(learner: Learner) -> Learner:
 
 
 @pytest.mark.parametrize(
-    ("train", "family", "wide"),
+    ("train", "family", "wide", "kinds"),
     [
-        ("full", "qwen3_vl", True),
-        pytest.param("full", "qwen3_vl", False, marks=pytest.mark.slow),
+        ("full", "qwen3_vl", True, ("kto", "dpo")),  # rkto asks of the reference what kto does
         *(
-            pytest.param(*case, wide, marks=pytest.mark.slow)
-            for case in (("merger", "qwen2_5_vl"), ("full", "qwen2_vl"))
+            pytest.param(*case, wide, ("kto", "dpo", "rkto"), marks=pytest.mark.slow)
+            for case in (("full", "qwen3_vl"), ("merger", "qwen2_5_vl"), ("full", "qwen2_vl"))
             for wide in (False, True)
         ),
     ],
 )
 def test_preference_gradients_of_own_weights_are_the_native_ones(
-    train: str, family: str, wide: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train: str,
+    family: str,
+    wide: bool,
+    kinds: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The oracle of kto and dpo has a reference of its own, a second model. wide: in float64."""
     base, words = base_of(tmp_path, family), f"model.train={train}"
@@ -157,7 +167,7 @@ def test_preference_gradients_of_own_weights_are_the_native_ones(
     rows = native.examples(learner)
     if wide:
         doubled(learner)
-    for kind in ("kto", "dpo", "rkto"):
+    for kind in kinds:
         phase = native.phases(native.config_of(base))[kind]
         some = native.pairs(rows) if kind == "dpo" else rows
         reference = ReferencePolicy(learner.model)

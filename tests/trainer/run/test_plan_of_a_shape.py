@@ -101,7 +101,9 @@ class Counter(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("settings", [[], ["model.train=full"], ["model.checkpointing=true"]])
+@pytest.mark.parametrize(
+    "settings", [[], ["model.train=full"], pytest.param(["model.checkpointing=true"], marks=pytest.mark.slow)]
+)
 def test_the_work_of_a_step_is_what_it_computes(
     settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

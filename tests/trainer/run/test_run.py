@@ -220,6 +220,7 @@ def test_a_row_that_is_longer_than_the_context_is_named(tmp_path: Path) -> None:
         run(config, lambda event: None)
 
 
+@pytest.mark.slow  # data/test_public_forms runs on datasets
 def test_rows_of_a_dataset_train_too(tmp_path: Path) -> None:
     writer = RowWriter(tmp_path / "data")
     for row, pictures in rows(Recipe(seed=3), 0, 8):
