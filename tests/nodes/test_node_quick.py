@@ -238,6 +238,7 @@ def test_boxes_of_a_batch_belong_to_their_pictures(pipe: Any) -> None:
         used({"x": 0, "y": 0}, {"x": 9, "y": 9, "frame": 3})
 
 
+@pytest.mark.slow  # test_node_values has such a mask
 def test_the_empty_mask_of_a_picture_without_alpha_counts_as_none(pipe: Any, example: dict[str, Any]) -> None:
     """(B12) It raised, after the reasoner had been asked."""
     large = torch.nn.functional.interpolate(example["image"].movedim(-1, 1), (80, 96)).movedim(1, -1)

@@ -80,7 +80,7 @@ def test_shares_are_graded() -> None:
     assert graded([]) == 5
 
 
-@pytest.mark.parametrize("name", ["rise", "pairs"])
+@pytest.mark.parametrize("name", [pytest.param("rise", marks=pytest.mark.slow), "pairs"])
 def test_one_command_makes_edits_and_judges(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

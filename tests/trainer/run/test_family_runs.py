@@ -33,9 +33,9 @@ PHASES = [
 ]
 
 
-# How a phase resumes knows no family. So one is cut in each kind but sft, whose cuts are in test_run, and
-# between the steps on one draw; the others have a step of each kind, and two on one draw.
-CUTS = {"qwen2_vl": (3, 5, 8, 10)}
+# How a phase resumes knows no family. So one is cut in rkto and between the steps on one draw (sft and kto
+# are cut in test_run); the others have a step of each kind, and two on one draw.
+CUTS = {"qwen2_vl": (5, 10)}
 SHORT_PHASES = [each.replace("steps: 2", "steps: 1").replace("steps: 4", "steps: 2") for each in PHASES]
 
 

@@ -102,7 +102,7 @@ def dataset(folder: Path, count: int = 12) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("change", ["added", "edited", "none"])
+@pytest.mark.parametrize("change", [pytest.param("added", marks=pytest.mark.slow), "edited", "none"])
 def test_rows_that_were_changed_since_are_noticed_and_said(
     tmp_path: Path,
     cheap: Any,  # noqa: F811
