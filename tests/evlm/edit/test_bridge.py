@@ -250,6 +250,7 @@ def test_full_scale_shapes(shape: Shape, least: float, most: float) -> None:
     assert asdict(shape)["parts"] == PARTS
 
 
+@pytest.mark.slow  # its shapes are held above
 def test_a_step_of_sd15_on_the_meta_device() -> None:
     """Instruct-pix2pix's own UNet with tokens after CLIP's 77: forward, backward, and an optimiser's step."""
     from diffusers import UNet2DConditionModel

@@ -65,7 +65,7 @@ QUANTISED: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", QUANTISED)
 def test_quantised_weights_without_their_package_name_it(
     name: str, device: str, folder: Path, monkeypatch: pytest.MonkeyPatch

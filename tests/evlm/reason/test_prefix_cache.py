@@ -77,7 +77,7 @@ SAMPLINGS = {
 }
 
 
-@pytest.mark.parametrize("frames", [1, 6])
+@pytest.mark.parametrize("frames", [pytest.param(1, marks=pytest.mark.slow), 6])
 @pytest.mark.parametrize("family", tiny_qwen.FAMILIES)
 def test_the_second_prompt_reads_its_words_alone_and_writes_the_same(
     folders: dict[str, Path], family: str, frames: int
@@ -95,7 +95,7 @@ def test_the_second_prompt_reads_its_words_alone_and_writes_the_same(
     assert torch.equal(kept, none)
 
 
-@pytest.mark.parametrize("frames", [1, 6])
+@pytest.mark.parametrize("frames", [pytest.param(1, marks=pytest.mark.slow), 6])
 @pytest.mark.parametrize("family", tiny_qwen.FAMILIES)
 def test_pieces_are_read_as_the_whole_is(folders: dict[str, Path], family: str, frames: int) -> None:
     """Positions of pictures, deepstack's features and the mask: against the model's own single forward."""

@@ -169,6 +169,7 @@ def test_a_state_is_exported_in_the_form_that_the_run_asked_in(tmp_path: Path) -
     assert meta.training == {"steps": 3, "unfinished": True}
 
 
+@pytest.mark.slow  # what a run writes today is below
 def test_an_adapter_on_an_adapter_is_exported_as_both(tmp_path: Path) -> None:
     first = save(tmp_path / "first.safetensors", size=0.1)
     run = run_folder(tmp_path / "run", f"model.adapter={first}")
