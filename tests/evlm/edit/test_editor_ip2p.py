@@ -21,7 +21,7 @@ QUICK = EditSettings(steps=2, scheduler="ddim", seed=5)
 SIZE = 32
 
 
-@pytest.fixture(scope="module", params=["epsilon", "v_prediction"])
+@pytest.fixture(scope="module")
 def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[IP2P, Any]:
     """Our editor and diffusers' pipeline, with the same weights."""
     pipe = tiny_ip2p.build(request.param, linear=request.param == "v_prediction", seed=1)
@@ -31,7 +31,18 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return IP2P.load(folder, device="cpu"), pipe
 
 
-@pytest.mark.parametrize("name", ["model", *SCHEDULERS])
+# A prediction of v goes through the model's own, and one of each kind of schedulers.
+FAST = ("model", "ddim", "euler")
+CASES = [
+    *(("epsilon", name) for name in ("model", *SCHEDULERS)),
+    *(
+        pytest.param("v_prediction", name, marks=() if name in FAST else pytest.mark.slow)
+        for name in ("model", *SCHEDULERS)
+    ),
+]
+
+
+@pytest.mark.parametrize(("both", "name"), CASES, indirect=["both"], scope="module")
 def test_a_whole_frame_equals_diffusers_pipeline(both: tuple[IP2P, Any], name: str) -> None:
     editor, pipe = both
     frames = tiny_ip2p.frames(1, SIZE, SIZE)

@@ -68,7 +68,9 @@ def check_plans(reasoner: Reasoner, requests: int, different: int, output: int =
     assert (max(counts) > 1) is (output > 48), "as many edits as the budget has room for"
 
 
-@pytest.mark.parametrize("family", tiny_qwen.FAMILIES)
+@pytest.mark.parametrize(
+    "family", [*(pytest.param(each, marks=pytest.mark.slow) for each in tiny_qwen.FAMILIES[:-1]), "qwen3_vl"]
+)
 def test_random_weights_give_a_plan(untuned: dict[str, Reasoner], family: str) -> None:
     check_plans(untuned[family], 4, 3)
 
@@ -140,7 +142,9 @@ def test_the_papers_baselines_are_held_to_their_own_parts(
     assert bool(thoughts) is (style != "direct")
 
 
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize(
+    "style", [pytest.param(s, marks=() if s in ("auto", "two_step") else pytest.mark.slow) for s in STYLES]
+)
 def test_a_style_chosen_for_one_request_asks_as_a_model_of_that_style(
     untuned: dict[str, Reasoner], tmp_path: Path, style: str
 ) -> None:

@@ -79,7 +79,10 @@ def test_any_seed_grows() -> None:
     assert len(grown[0]) != len(grown[1]) or not torch.equal(grown[0].means, grown[1].means)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(
+    "schedule",
+    [pytest.param(s, marks=() if s in ("consistent", "in2n") else pytest.mark.slow) for s in SCHEDULES],
+)
 def test_stopped_while_it_grows_it_goes_on_to_the_same_bits(schedule: str, tmp_path: Path) -> None:
     settings = replace(GROWS, schedule=schedule, strengths=(1.0, 0.5))  # type: ignore[arg-type]
     told: list[int] = []

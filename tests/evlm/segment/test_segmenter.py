@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import shutil
 import sys
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -64,7 +65,9 @@ PROMPTS: dict[str, dict[str, Any]] = {
 
 
 @needs_sam2
-@pytest.mark.parametrize("kind", PROMPTS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind == "everything" else pytest.mark.slow) for kind in PROMPTS]
+)
 def test_sam2_and_transformers_agree_on_a_meta_checkpoint(meta: dict[str, Path], kind: str) -> None:
     native = Segmenter.load(meta["pt"], config=meta["yaml"], backend="sam2")
     through_hf = Segmenter.load(meta["safetensors"], config=meta["yaml"], backend="transformers")
@@ -263,10 +266,15 @@ def test_no_objects_are_no_masks(folder: Path) -> None:
         assert found.masks.shape == (0, 2, 48, 80) and found.scores.shape == (0,) and found.labels == ()
 
 
+@cache
+def _loaded(folder: Path) -> Segmenter:
+    return Segmenter.load(folder)
+
+
 @given(st.sampled_from([(1, 1), (1, 400), (400, 1), (3, 5), (129, 64)]), st.integers(0, 1000))
 @settings(max_examples=15, deadline=None)
 def test_odd_sizes(folder: Path, size: tuple[int, int], seed: int) -> None:
-    segmenter = Segmenter.load(folder)
+    segmenter = _loaded(folder)
     spots = torch.rand(2, 4, generator=torch.Generator().manual_seed(seed))
     boxes = spots * torch.tensor([size[1], size[0], size[1], size[0]])
     found = segmenter.segment(picture(*size), boxes=boxes)

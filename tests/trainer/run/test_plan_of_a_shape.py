@@ -39,7 +39,7 @@ def test_there_is_a_recipe_for_each_size_of_each_family() -> None:
     }  # fmt: skip
 
 
-# The smallest of each family; test_recipes plans every recipe.
+# The smallest of each family; test_recipes plans the others on a small model, but for their sizes.
 FEW = ("qwen2vl-2b-lora", "qwen25vl-3b-lora", "qwen3vl-2b-lora")
 
 
