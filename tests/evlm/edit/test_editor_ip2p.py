@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,18 @@ SIZE = 32
 
 
 @pytest.fixture(scope="module")
-def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[IP2P, Any]:
-    """Our editor and diffusers' pipeline, with the same weights."""
-    pipe = tiny_ip2p.build(request.param, linear=request.param == "v_prediction", seed=1)
-    pipe.set_progress_bar_config(disable=True)
-    manner = {"best_resolution": SIZE, "scheduler": "ddim"}
-    folder = tiny_ip2p.save_folder(pipe, tmp_path_factory.mktemp("both"), manner)
-    return IP2P.load(folder, device="cpu"), pipe
+def both(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[IP2P, Any]]:
+    """Our editor and diffusers' pipeline, with the same weights, by what they predict."""
+
+    @cache
+    def made(prediction: str) -> tuple[IP2P, Any]:
+        pipe = tiny_ip2p.build(prediction, linear=prediction == "v_prediction", seed=1)
+        pipe.set_progress_bar_config(disable=True)
+        manner = {"best_resolution": SIZE, "scheduler": "ddim"}
+        folder = tiny_ip2p.save_folder(pipe, tmp_path_factory.mktemp("both"), manner)
+        return IP2P.load(folder, device="cpu"), pipe
+
+    return made
 
 
 # A prediction of v goes through the model's own, and one of each kind of schedulers.
@@ -42,9 +49,11 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("both", "name"), CASES, indirect=["both"], scope="module")
-def test_a_whole_frame_equals_diffusers_pipeline(both: tuple[IP2P, Any], name: str) -> None:
-    editor, pipe = both
+@pytest.mark.parametrize(("prediction", "name"), CASES)
+def test_a_whole_frame_equals_diffusers_pipeline(
+    both: Callable[[str], tuple[IP2P, Any]], prediction: str, name: str
+) -> None:
+    editor, pipe = both(prediction)
     frames = tiny_ip2p.frames(1, SIZE, SIZE)
     ours = editor.edit(frames, "make it red", settings=EditSettings(steps=3, scheduler=name, seed=3))
     pipe.scheduler = build_scheduler(name, editor.scheduler_config)
