@@ -133,6 +133,7 @@ def test_rounds_end_where_the_views_agree() -> None:
     )
 
 
+@pytest.mark.slow  # how good it is; what is drawn is held below
 def test_several_draws_are_worth_more_than_one() -> None:
     """The mean of four stained paintings of each view is nearer to what they are stains of."""
     once = replace(QUICK, strengths=(1.0,), steps=10)

@@ -56,7 +56,7 @@ def same(a: Tracks, b: Tracks) -> bool:
     )
 
 
-@pytest.mark.parametrize("name", ["hf", pytest.param("meta", marks=needs_sam2)])
+@pytest.mark.parametrize("name", ["hf", pytest.param("meta", marks=[needs_sam2, pytest.mark.slow])])
 def test_stopped_in_any_frame_it_gives_the_same(
     name: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

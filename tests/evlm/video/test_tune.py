@@ -77,6 +77,7 @@ def test_it_is_the_plain_loop(editor: IP2P) -> None:
         each.copy_(before[name])
 
 
+@pytest.mark.slow  # it is the plain loop, which is held above
 @pytest.mark.parametrize("editor", STOPS, indirect=True, scope="module")
 def test_the_clip_is_learned(editor: IP2P) -> None:
     frames = moving(3, 2)[0]

@@ -165,6 +165,7 @@ def test_shares_right_of_each_kind_with_and_without_cues(models: Models) -> None
     assert all(0 <= found[kind] <= 1 for kind in KINDS) and found["woven"] == found["woven, alone"]
 
 
+@pytest.mark.slow  # the run that was cut off is what it does
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--steps", "1", "1", "1", "--pool", "12", "--work", str(tmp_path), "--parts", "none"]
     assert main(words) == 0

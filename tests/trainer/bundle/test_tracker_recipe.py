@@ -211,7 +211,7 @@ def test_the_image_half_is_read_as_a_segmenter(model: Any, tmp_path: Path) -> No
 
 def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.bundle.tracker.STATE_EVERY", 1)
-    recipe = Recipe((short(Stage(1, "p"), Stage(2, "c", 1, 3)),))
+    recipe = Recipe((short(Stage(1, "p"), Stage(2, "c", 1, 2)),))
     lines: list[str] = []
     whole = train(tmp_path / "a", tmp_path / "wa", BUNDLED, 0, lines.append, recipe)
 
@@ -244,6 +244,7 @@ def test_a_round_more_goes_on_where_the_rounds_before_ended(tmp_path: Path) -> N
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.slow  # the command below checks too
 def test_the_check_gives_the_bars_figures(model: Any) -> None:
     figures = check(Tracker(HfMemory(model)), clips=2)
     assert figures["clips"] == 2 and 0 <= figures["present"] <= 1

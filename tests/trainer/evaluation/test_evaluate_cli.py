@@ -87,6 +87,7 @@ def test_judges_need_their_packages_before_anything_is_asked(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow  # test_sampling holds the lamp, test_wrong_arguments its values
 def test_a_lamp_makes_it_harder_and_is_the_worlds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def exact(*more: str) -> int:
         assert main(["eval", "--rows", "8", "--seed", "4", "--out", str(tmp_path), *more]) == 0

@@ -203,6 +203,7 @@ def test_the_gradient_of_every_objective_is_that_of_the_native_forward(
     assert difference <= bars.get((kind, dtype), 1e-6)
 
 
+@pytest.mark.slow  # test_logprobs, test_packing and test_rkto_step hold it
 def test_gradient_checkpointing_changes_no_gradient(folder: Path) -> None:
     taken = []
     for setting in ("false", "true"):
@@ -213,6 +214,7 @@ def test_gradient_checkpointing_changes_no_gradient(folder: Path) -> None:
     assert off(taken[1], taken[0]) <= 1e-5
 
 
+@pytest.mark.slow  # says that the gradients above are of something
 def test_samples_draw_and_weights_have_a_spread(learner: Learner, folder: Path) -> None:
     """Samples that are all alike, or weights of nothing, would make the gradient above say little."""
     rows = sorted(examples(learner), key=lambda e: not e.desired)

@@ -165,6 +165,7 @@ def test_micro_batches_give_the_gradient_of_the_batch(tmp_path: Path, kind: str)
         assert float((gradient - gradients[0][1]).norm() / gradients[0][1].norm()) < 1e-4
 
 
+@pytest.mark.slow  # test_family_runs and test_export hold adapters against peft
 def test_the_adapter_changes_the_reasoner_as_it_changed_the_learner(tmp_path: Path) -> None:
     config = small(tmp_path, "lora.dropout=0", "phases.0.lr=0.01")
     path = run(config, lambda event: None)
