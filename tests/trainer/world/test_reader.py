@@ -25,18 +25,20 @@ def edits(op: str, count: int, seed: int = 0, moving: bool = False) -> list[Edit
     return read
 
 
+@pytest.mark.parametrize("count", [12, pytest.param(30, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("op", OPERATIONS)
-def test_true_results_are_right_and_sources_are_wrong(op: str) -> None:
-    for edit in edits(op, 30):
+def test_true_results_are_right_and_sources_are_wrong(op: str, count: int) -> None:
+    for edit in edits(op, count):
         before, after = edit.pictures()
         assert edit_right(after[0], edit), edit.instruction
         assert not edit_right(before[0], edit), edit.instruction
 
 
+@pytest.mark.parametrize("count", [6, pytest.param(15, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("op", OPERATIONS)
-def test_noise_and_a_slight_blur_change_no_verdict(op: str) -> None:
+def test_noise_and_a_slight_blur_change_no_verdict(op: str, count: int) -> None:
     rng = np.random.default_rng(0)
-    for edit in edits(op, 15, seed=1):
+    for edit in edits(op, count, seed=1):
         before, after = (p[0] / 255 for p in edit.pictures())
         noise = rng.normal(0, 0.03, after.shape)
         assert edit_right(np.clip(after + noise, 0, 1), edit)

@@ -45,9 +45,10 @@ def test_no_word_names_one() -> None:
     assert not known & {*SECOND, "woven", "weave"} and not set(TEXTURES) & set(SECOND)
 
 
+@pytest.mark.parametrize("count", [8, pytest.param(24, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_results_are_read_and_sources_are_not(split: str) -> None:
-    for edit in drawn(24, split):
+def test_results_are_read_and_sources_are_not(split: str, count: int) -> None:
+    for edit in drawn(count, split):
         before, after = edit.pictures()
         assert woven_right(after[0], edit), edit
         assert woven_right(after[0] / 255.0, edit)
