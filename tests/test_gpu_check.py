@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,24 @@ def test_nothing_is_begun_that_would_end_too_late(tmp_path: Path) -> None:
     steps[1] = Step("long", 20.0, steps[1].run)
     assert run(steps, FULL, Journal(tmp_path, FULL), 9, False) == 3
     assert calls == ["short"]
+
+
+def test_a_toy_that_is_a_process_of_its_own_runs_beside_the_others(tmp_path: Path) -> None:
+    other, toy = threading.Event(), Setting(CPU, True, 1)
+
+    def waits() -> dict[str, float]:
+        return {"x": float(other.wait(30))}
+
+    def sets() -> dict[str, float]:
+        other.set()
+        return {"y": 1.0}
+
+    broken = step("broken", [], apart=True)
+    steps = [Step("waits", 1.0, waits, apart=True), broken, Step("sets", 1.0, sets)]
+    journal = Journal(tmp_path, toy)
+    assert run(steps, toy, journal, 9, False) == 1
+    assert journal.steps["waits"]["values"] == {"x": 1.0}
+    assert journal.steps["broken"]["not measured"] == "RuntimeError: no room"
 
 
 def test_figures_of_another_machine_or_size_are_laid_aside(tmp_path: Path) -> None:

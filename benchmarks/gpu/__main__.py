@@ -14,6 +14,8 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from .journal import Journal
 from .steps import Setting, Step
 from .turns import empty
 
+Done = tuple[dict[str, float], float]
 PARTS = ("scenes", "find", "edit", "correct", "reason", "train", "trl", "shard", "comfy")
 
 
@@ -66,12 +69,35 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(steps: list[Step], setting: Setting, journal: Journal, minutes: float, again: bool) -> int:
-    """Measures what is not yet known, and says so; the exit code."""
-    began, failed = time.monotonic(), []
+    """Measures what is not yet known, and says so; the exit code. Toys that are a process of their own run
+    beside the others, whose times are nobody's then."""
     print(", ".join(journal.machine.values()), flush=True)
+    steps = [step for step in steps if again or not journal.done(step)]
+    with ThreadPoolExecutor(1) as beside:
+        begun: dict[str, Future[Done]] = {}
+        if setting.toy:
+            steps.sort(key=lambda step: step.apart)
+            apart = [step for step in steps if step.apart and not step.why_not(setting)]
+            begun = {step.name: beside.submit(timed, step) for step in apart}
+        return _run(steps, setting, journal, minutes, begun)
+
+
+def timed(step: Step) -> Done:
+    """(its values, seconds that it took)"""
+    start = time.monotonic()
+    values = step.run()
+    return values, time.monotonic() - start
+
+
+def _run(
+    steps: list[Step],
+    setting: Setting,
+    journal: Journal,
+    minutes: float,
+    begun: Mapping[str, Future[Done]],
+) -> int:
+    began, failed = time.monotonic(), []
     for step in steps:
-        if journal.done(step) and not again:
-            continue
         why = step.why_not(setting)
         if why:
             journal.put(step, 0.0, None, why)
@@ -83,15 +109,15 @@ def run(steps: list[Step], setting: Setting, journal: Journal, minutes: float, a
             return 3
         start = time.monotonic()
         try:
-            values = step.run()
+            values, seconds = begun[step.name].result() if step.name in begun else timed(step)
         except Exception as error:  # the next step may well run
             traceback.print_exc()
             journal.put(step, time.monotonic() - start, None, f"{type(error).__name__}: {error}"[:300])
             failed.append(f"{step.name}: {type(error).__name__}")
         else:
-            journal.put(step, time.monotonic() - start, values)
+            journal.put(step, seconds, values)
             said = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-            print(f"{step.name} ({time.monotonic() - start:.1f} s): {said}", flush=True)
+            print(f"{step.name} ({seconds:.1f} s): {said}", flush=True)
         empty(setting.device)
     for line in [*failed, *(f"missed: {bar}" for bar in journal.missed())]:
         print(line, flush=True)

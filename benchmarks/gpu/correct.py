@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[2]
 def steps(setting: Setting) -> list[Step]:
     bars = (Bar("failed", 0, True), Bar("passed", 16))
     needs = ("pytest", "pytest_timeout", "diffusers", "peft")
-    return [Step("correct: tests behind the cuda marker", 4.0, lambda: run(setting), bars, needs)]
+    name = "correct: tests behind the cuda marker"
+    return [Step(name, 4.0, lambda: run(setting), bars, needs, apart=True)]
 
 
 def run(setting: Setting) -> dict[str, float]:

@@ -51,7 +51,7 @@ class Bar:
 class Step:
     """One measurement. minutes: what it may take on a large card, models included; needs: packages beyond
     torch and transformers; lacks: what else is not here, "needs ...", if anything is not: another
-    card, a ComfyUI; that is said, and is no failure."""
+    card, a ComfyUI; that is said, and is no failure. apart: it only waits for a process of its own."""
 
     name: str
     minutes: float
@@ -60,6 +60,7 @@ class Step:
     needs: tuple[str, ...] = ()
     cuda: bool = field(default=False)
     lacks: str = ""
+    apart: bool = field(default=False)
 
     def why_not(self, setting: Setting) -> str:
         """Why it cannot be measured here, or nothing."""
