@@ -127,11 +127,12 @@ def _train_on(
     elif model == "editor":
         from .editor import warm as editor
 
-        recipe = replace(editor.RECIPE, half=not float32)
-        recipe = recipe if solids is None else replace(recipe, solids=solids)
-        editor.train_editor_on(
-            begin, out, work / f"editor-{recipe.solids:g}-{recipe.clips:g}", seed, log, recipe
-        )
+        for name, recipe in editor.ROUNDS.items():
+            recipe = replace(recipe, half=not float32)
+            recipe = recipe if solids is None else replace(recipe, solids=solids)
+            work_in = work / f"editor-{name}-{recipe.solids:g}-{recipe.clips:g}"
+            editor.train_editor_on(begin, out, work_in, seed, log, recipe)
+            begin = out
     else:
         from . import warm_parts as parts
 

@@ -15,7 +15,7 @@ from trainer.bundle.editor import Recipe, check, train
 from trainer.bundle.editor.data import LOCAL, WHOLE, batches, draw_edit, draw_pairs
 from trainer.bundle.editor.models import MULTIPLE, TEXT_LENGTH, build_tokenizer
 from trainer.bundle.editor.train import Phase
-from trainer.world.edits import OPERATIONS
+from trainer.world.edits import OPERATIONS, Edit
 from trainer.world.scene import SPLITS, composition_split
 
 TOY = Recipe(
@@ -77,6 +77,24 @@ def test_training_sees_no_held_out_composition() -> None:
                 looks = {composition_split(t.look) for t in (edit.target, edit.outcome) if t is not None}
                 assert edit.split == split
                 assert looks <= {"train", split}
+
+
+def test_moves_go_one_cell_or_by_name_to_any() -> None:
+    rng = random.Random(6)
+    near = [draw_edit(rng, "move")[0] for _ in range(20)]
+    named = [draw_edit(rng, "move", far=1.0)[0] for _ in range(40)]
+    assert not any(" to the " in edit.instruction for edit in near)
+    assert all(" to the " in edit.instruction and edit.split == "train" for edit in named)
+
+    def cells(edit: Edit) -> int:
+        assert edit.target is not None and edit.outcome is not None
+        a, b = edit.target.cell, edit.outcome.cell
+        return max(abs(a % 3 - b % 3), abs(a // 3 - b // 3))
+
+    assert {cells(edit) for edit in near} == {1}
+    assert {cells(edit) for edit in named} == {1, 2}
+    drawn = draw_pairs(random.Random(7), {"move": 1.0}, 8, 32, far=1.0)
+    assert all(" to the " in pair.edit.instruction for pair in drawn)
 
 
 def test_pairs_differ_inside_the_region_only() -> None:

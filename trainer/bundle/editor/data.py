@@ -16,7 +16,7 @@ from torch import Tensor
 from evlm.boxes import bounding_box
 from evlm.edit.crop import CropBox, crop_box, extract, extract_mask
 from trainer.world.clips import ClipEdit, random_film
-from trainer.world.edits import Edit, random_edit
+from trainer.world.edits import Edit, random_edit, random_move_to
 from trainer.world.render import render
 from trainer.world.scene import COLOURS, GROUNDS, TEXTURES, WEATHERS, Split, random_scene
 from trainer.world.solid_stills import SolidStill, draw_still
@@ -42,20 +42,26 @@ class Pair:
     mask: Tensor
 
 
-def draw_edit(rng: random.Random, op: str, split: Split = "train", moving: float = 0.2) -> tuple[Edit, int]:
-    """A random edit of a kind in a split, and how many frames its scene has (1 or FRAMES)."""
+def draw_edit(
+    rng: random.Random, op: str, split: Split = "train", moving: float = 0.2, far: float = 0.0
+) -> tuple[Edit, int]:
+    """A random edit of a kind in a split, and how many frames its scene has (1 or FRAMES). far: share of
+    moves that go to a named cell anywhere, as what falls, rolls or is pushed does; the others go one cell."""
     while True:
         frames = FRAMES if op not in ("add", "move") and rng.random() < moving else 1
         sign = rng.choice(COLOURS + TEXTURES + WEATHERS + GROUNDS) if rng.random() < 0.1 else None
         scene = random_scene(rng, sign=sign, moving=frames > 1, frames=FRAMES)
-        edit = random_edit(rng, op, scene)
+        if far and op == "move" and rng.random() < far:
+            edit: Edit | None = random_move_to(rng, scene)
+        else:
+            edit = random_edit(rng, op, scene)
         if edit is not None and edit.split == split:
             return edit, frames
 
 
-def draw_pair(rng: random.Random, op: str, best: int) -> Pair:
+def draw_pair(rng: random.Random, op: str, best: int, far: float = 0.0) -> Pair:
     """A training pair; a local edit's crop is cut around its region, half the time a little carelessly."""
-    edit, frames = draw_edit(rng, op)
+    edit, frames = draw_edit(rng, op, far=far)
     frame = rng.randrange(frames)
     before, after = render(edit.source, FRAME, frame), render(edit.result, FRAME, frame)
     region = edit.region(FRAME, frames)
@@ -106,10 +112,16 @@ def _pair(
 
 
 def draw_pairs(
-    rng: random.Random, mix: dict[str, float], count: int, best: int, solids: float = 0.0, clips: float = 0.0
+    rng: random.Random,
+    mix: dict[str, float],
+    count: int,
+    best: int,
+    solids: float = 0.0,
+    clips: float = 0.0,
+    far: float = 0.0,
 ) -> list[Pair]:
     """solids, clips: shares of pairs that are stills of solids, and frames of clips (of the kinds of edits in
-    ON_THE_WAY; the others are of stills then)."""
+    ON_THE_WAY; the others are of stills then). far: as in `draw_edit`, of the flat stills' moves."""
     ops = rng.choices(list(mix), list(mix.values()), k=count)
     pairs = []
     for op in ops:
@@ -119,7 +131,7 @@ def draw_pairs(
         elif dice < solids + clips and op in ON_THE_WAY:
             pairs.append(draw_clip_pair(rng, op, best))
         else:
-            pairs.append(draw_pair(rng, op, best))
+            pairs.append(draw_pair(rng, op, best, far))
     return pairs
 
 
