@@ -45,7 +45,7 @@ def main(rounds: int, tokens: int, folder: str | None) -> int:
         budgets = Budgets(tokens - LEAST_OUTPUT, 0, 0, LEAST_OUTPUT)
         with single_steps() as spent:
             reasoner.generate(request, Sampling(tokens, 1.0, 1.0, seed, guided, budgets))
-        return spent[2:]  # the first ones warm up
+        return spent[2 : tokens - LEAST_OUTPUT]  # behind the first, and no deeper in the text than free ones
 
     sides: dict[Guided, list[float]] = {"never": [], "always": []}
     for number in range(rounds):

@@ -100,7 +100,7 @@ def guided(setting: Setting, name: str) -> dict[str, float]:
         for seed in range(setting.rounds):
             with single_steps(partial(wait, setting.device)) as single:
                 reasoner.generate(request, Sampling(count, 1.0, 1.0, seed, way, budgets))
-            spent += single[2:]  # the first ones warm up
+            spent += single[2 : count - LEAST_OUTPUT]
         found[f"{name} s a token"] = median(spent)
     found["guided x"] = found["guided s a token"] / found["free s a token"]
     return found
