@@ -90,8 +90,12 @@ def _killed(tmp_path: Path, most: int) -> None:
         out = tmp_path / f"killed-{kills}"  # it got through: the next kills hit a new one
     subprocess.run(command(out), cwd=tmp_path, env=environment, check=True, capture_output=True)
     assert _results(out) == _results(tmp_path / "whole")
-    left = {path.name for path in out.iterdir()}  # names of its own, and nothing half written beside them
-    assert left == {path.name for path in (tmp_path / "whole").iterdir()}
+    # nothing half written and no name without a file: a second set of names is of a run killed when it was done
+    left = {path.name: path.stat().st_size for path in out.iterdir()}
+    assert not [name for name, size in left.items() if name.startswith(".") or not size]
+    whole_set = {path.name for path in (tmp_path / "whole").iterdir()}
+    assert {name.replace("-2.", ".") for name in left} == whole_set
+    assert len(left) in (len(whole_set), 2 * len(whole_set))
 
 
 def _results(folder: Path) -> dict[str, bytes]:
