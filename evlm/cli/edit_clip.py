@@ -21,7 +21,7 @@ from ..files.states import state_of
 from .ask import at_terminal, remedy
 from .clip_flags import check_mask_frame, handed_keys, video_settings
 from .clip_progress import Progress
-from .outputs import Outputs
+from .outputs import CLAIMED, Outputs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from .terminal import Terminal
 
 _SUFFIX = {"h264": ".mp4", "vp9": ".webm", "ffv1": ".mkv", "png": ".frames"}
-_CLAIMED = "names.json"
 _AGAIN = "the same command goes on from there"
 _STOPPED = f"{'stopped':8}  what is done is kept: {_AGAIN}"
 
@@ -158,7 +157,7 @@ def _run(
     if held:
         names = names[2:3]
     try:
-        files = outputs.claim_again(names, job.work / _CLAIMED)
+        files = outputs.claim_again(names, job.work)
     except OSError as error:
         raise unwritten(outputs.folder, error, _AGAIN) from error
     outputs.forget_parts(files)
@@ -174,7 +173,7 @@ def _run(
             _write_strip(files[3], job, reasoned, store, options.prompt)
         _write_text(files[0] if held else files[2], json.dumps(record, ensure_ascii=False, indent=2) + "\n")
     except (Exception, KeyboardInterrupt) as error:
-        _give_up(outputs, files, job.work / _CLAIMED)
+        _give_up(outputs, files, job.work / CLAIMED)
         if isinstance(error, KeyboardInterrupt):
             terminal.line(_STOPPED)
         if isinstance(error, OSError):

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from ..errors import EVLMError
 
+CLAIMED = "names.json"  # in a run's unfinished work: the names that its results have taken
+
 
 class Outputs:
     """A folder for results.
@@ -68,12 +70,13 @@ class Outputs:
                 raise
         raise AssertionError("count ends")
 
-    def claim_again(self, names: Sequence[str], note: Path) -> list[Path]:
+    def claim_again(self, names: Sequence[str], work: Path) -> list[Path]:
         """As `claim`, but the names that an earlier run of the same command had taken, where that is still
-        so: of a run that was killed while it wrote. note: the file that says which, beside what that run left
-        undone; it is written here, and goes with it. Raises OSError where the disk takes no more."""
+        so: of a run that was killed while it wrote. work: the folder of what that run left undone; the names
+        are noted there, and go with it. Raises OSError where the disk takes no more."""
         from ..files.pictures import write_atomically
 
+        note = work / CLAIMED
         try:
             said = json.loads(note.read_text(encoding="utf-8"))
             before = self.claimed_before(names, said["names"], said["replaced"])

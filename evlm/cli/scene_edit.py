@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 NAMES = ["edited.ply", "selection.npz", "before_after.mp4", "trace.json", "sheet.png"]
 FOLDER = "edited"  # of a scene that moves, in the place of edited.ply
 SELECTED = ["selection.npz", "selection.png"]
-CLAIMED = "names.json"  # in the unfinished work: the names that its results have
 OLD = 14 * 24 * 3600.0  # seconds; unfinished work that nobody touched for so long is removed
 
 
@@ -161,7 +160,7 @@ def run(options: argparse.Namespace) -> int:
         for note in job.notes[told:]:
             terminal.note(note)
         like = expanded(options.scene)
-        _written(outputs, terminal, record, job, selections, looks, edited, source, like, work / CLAIMED)
+        _written(outputs, terminal, record, job, selections, looks, edited, source, like, work)
         shutil.rmtree(work, ignore_errors=True)
     return 0
 
@@ -210,15 +209,15 @@ def _written(
     edited: SplatScene | None = None,
     source: Any = None,
     like: Path = Path(),
-    note: Path | None = None,
+    work: Path | None = None,
 ) -> int:
-    """Writes what there is. note: where it is said which names this command has taken."""
+    """Writes what there is. work: what is unfinished until then; without it nothing was begun."""
     from ..files.pictures import write_atomically
 
     names = NAMES if edited is not None else ["trace.json", *(SELECTED if selections else [])]
     if edited is not None and edited.motion is not None:
         names = [FOLDER, *NAMES[1:]]
-    claimed = outputs.claim(names) if note is None else outputs.claim_again(names, note)
+    claimed = outputs.claim(names) if work is None else outputs.claim_again(names, work)
     outputs.forget_parts(claimed)
     files = dict(zip(names, claimed, strict=True))
     record["notes"] = list(job.notes)

@@ -14,7 +14,7 @@ import torch
 from ends import ends
 from test_pipeline import BOX, SIZE, circle, pipeline, trace
 
-from evlm.cli.outputs import Outputs
+from evlm.cli.outputs import CLAIMED, Outputs
 from evlm.files.pictures import save_picture
 from evlm.pipeline import Pipeline
 
@@ -153,14 +153,14 @@ def test_a_reader_that_goes_away_and_a_full_disk_are_no_tracebacks() -> None:
 
 
 def test_a_run_that_was_killed_while_it_wrote_gets_its_names_again(tmp_path: Path) -> None:
-    names, note = ["a.ply", "b.json"], tmp_path / "work" / "names.json"
-    first = Outputs(str(tmp_path / "out")).claim_again(names, note)
+    names, work = ["a.ply", "b.json"], tmp_path / "work"
+    first = Outputs(str(tmp_path / "out")).claim_again(names, work)
     first[0].write_bytes(b"whole")  # and b.json is the empty file of a run that is no more
     again = Outputs(str(tmp_path / "out"))
-    assert again.claim_again(names, note) == first
-    assert [p.name for p in again.claim_again(names, tmp_path / "other" / "names.json")] == [
+    assert again.claim_again(names, work) == first
+    assert [p.name for p in again.claim_again(names, tmp_path / "other")] == [
         "a-2.ply",
         "b-2.json",
     ]
-    note.write_text('{"names": ["../../etc/a.ply", "b.json"], "replaced": false}')
-    assert [p.name for p in again.claim_again(names, note)] == ["a-3.ply", "b-3.json"]
+    (work / CLAIMED).write_text('{"names": ["../../etc/a.ply", "b.json"], "replaced": false}')
+    assert [p.name for p in again.claim_again(names, work)] == ["a-3.ply", "b-3.json"]

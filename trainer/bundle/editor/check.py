@@ -37,7 +37,7 @@ def check(
     Returns the share by operation, `global` (weather, ground and restyle together), the greatest difference
     outside a mask (`outside`) and the median `seconds` an edit; and of a ninth as many moves to a named cell
     that is two away, which are not among the others, the share that is right (`move, far`), and of their true
-    results through the crop and the autoencoder alone (`move, far, true`): what no training can better.
+    results through the crop and the autoencoder alone (`move, far, true`): more than that no UNet can reach.
     """
     from evlm.edit.ip2p import IP2P
 
