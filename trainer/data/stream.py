@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 from zlib import crc32
@@ -165,11 +166,28 @@ class Stream:
 
     def draw(self, number: int) -> Sample:
         """Sample `number` of the stream."""
-        source, position = self.place(number)
+        return self._sample(*self.place(number))
+
+    def _sample(self, source: int, position: int) -> Sample:
         index = self._indices[source]
         epoch, within = divmod(position, len(index))
         row = permuted(within, len(index), f"{self.seed} {source} {epoch}")
         return Sample(index.read(row), index.folder, source, epoch)
+
+    def first(self) -> list[Sample]:
+        """A batch of different rows, fewer where there are no more: those drawn first, and where a source is
+        drawn from again before the others are through, theirs in place of what it had already."""
+        places = [self.place(number) for number in range(self.batch_size)]
+        drawn = [(source, at) for source, at in places if at < self.counts[source]]
+        taken = set(drawn)
+        left = (
+            (source, at)
+            for at in range(max(self.counts))
+            for source, count in enumerate(self.counts)
+            if at < count and (source, at) not in taken
+        )
+        drawn += islice(left, self.batch_size - len(drawn))
+        return [self._sample(source, at) for source, at in drawn]
 
     def every(self) -> Iterator[tuple[int, int, Row | Conversation]]:
         """(source, row, what it says) of all that fit, source after source."""

@@ -100,7 +100,7 @@ def open_rows(
     max_frames: int = MAX_FRAMES,
     prompts: bool = False,
     mixed: bool = False,
-) -> Rows:
+) -> WorldRows | DatasetRows:
     """Batches of examples.
 
     sources: the world alone, or datasets.
@@ -177,8 +177,14 @@ class WorldRows:
         self._order: tuple[int, Sequence[int]] = (-1, ())
 
     def batch(self, step: int, ranks: Ranks = ALONE) -> list[Example]:
-        drawn = self._epochs(step) if self.numbers else self._fresh(step)
-        return [self._example(row, question, step) for row, question in ranks.part(drawn)]
+        return [self._example(row, question, step) for row, question in ranks.part(self._drawn(step))]
+
+    def first(self) -> list[Example]:
+        """A batch of different rows, fewer where there are no more."""
+        return [self._example(row, question) for row, question in self._drawn(0)[: self.count]]
+
+    def _drawn(self, step: int) -> list[tuple[Row, Question]]:
+        return self._epochs(step) if self.numbers else self._fresh(step)
 
     def _fresh(self, step: int) -> list[tuple[Row, Question]]:
         rng = random.Random(f"rows {self.seed} {step}")
@@ -290,6 +296,10 @@ class DatasetRows:
 
     def batch(self, step: int, ranks: Ranks = ALONE) -> list[Example]:
         return [self.example(each, step) for each in self.stream.batch(step, ranks.rank, ranks.count)]
+
+    def first(self) -> list[Example]:
+        """A batch of different rows, fewer where there are no more."""
+        return [self.example(each) for each in self.stream.first()]
 
     def example(self, sample: Sample, step: int = 0) -> Example:
         style = form_of(self.styles, step, sample.name)

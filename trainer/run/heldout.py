@@ -60,8 +60,7 @@ def open_held_out(config: Config, style: Any, codec: Any, max_frames: int = MAX_
             rows = open_rows(
                 measured, config.eval_rows, 0, True, style, codec, held=True, max_frames=max_frames
             )
-            count = config.eval_rows if rows.count is None else min(config.eval_rows, rows.count)
-            examples = rows.batch(0)[:count]
+            examples = rows.first()
     except RecordError:
         if questions:
             raise
@@ -89,7 +88,7 @@ def open_samples(config: Config, style: Any, codec: Any, max_frames: int = MAX_F
     if not sources:
         raise ConfigError("sample_every: expected 0 where no source has the form evlm")
     rows = open_rows(sources, config.sample_rows, 0, True, style, codec, held=True, max_frames=max_frames)
-    return rows.batch(0)
+    return rows.first()
 
 
 class HeldOut:

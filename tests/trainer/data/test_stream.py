@@ -112,6 +112,20 @@ def test_shares_hold_from_any_start_to_within_two(sources, weights: list[float],
         assert positions == list(range(positions[0], positions[0] + len(positions))) if positions else True
 
 
+@SHARED
+@given(
+    weights=st.lists(st.floats(0.01, 100), min_size=3, max_size=3),
+    batch=st.integers(1, 60),
+    seed=st.integers(0, 2**40),
+)
+def test_first_rows_come_once_each_however_the_sources_weigh(sources, weights, batch: int, seed: int) -> None:
+    weighted = [replace(s, weight=w) for s, w in zip(sources, weights, strict=True)]
+    stream = Stream(weighted, batch, seed)
+    first, usual = ids(stream.first()), ids(stream.batch(0))
+    assert len(first) == len(set(first)) == min(batch, 7 + 30 + 5)
+    assert first[: len(set(usual))] == list(dict.fromkeys(usual))  # the order of training where it can be
+
+
 def test_a_fifth_of_each_batch_is_other_instruction_data(folder: Path) -> None:
     turns = [
         {"role": "user", "content": "<image>What is it? <video>"},

@@ -18,7 +18,11 @@ from test_survive import Cut, cheap, of, ran, small  # noqa: F401 (cheap is a fi
 import trainer.run.heldout
 import trainer.run.loop
 from evlm.adapter.checkpoint import load_adapter
+from evlm.plan.mask_codec import get_codec
+from evlm.reason.messages import get_style
 from trainer.__main__ import main
+from trainer.config.recipe import load_config
+from trainer.run.heldout import open_held_out, open_samples
 from trainer.run.loop import run
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -97,8 +101,8 @@ def test_a_training_that_is_killed_leaves_its_folder_to_the_next(
     assert (tmp_path / "adapter.safetensors").is_file()
 
 
-def dataset(folder: Path, count: int = 12) -> Path:
-    write_rows(draw_pictures(folder) / "rows.jsonl", many(count))
+def dataset(folder: Path, count: int = 12, **fields: Any) -> Path:
+    write_rows(draw_pictures(folder) / "rows.jsonl", many(count, **fields))
     return folder
 
 
@@ -143,7 +147,6 @@ def test_a_share_of_a_source_is_held_out(tmp_path: Path, capsys: pytest.CaptureF
     assert "measures 5 questions and the loss of" in out + err and "every 2 steps" in out, out + err
     assert code == 0 or "TensorBoard" in out
 
-    from trainer.config.recipe import load_config
     from trainer.learner.rows import open_rows, rows_for
 
     config = load_config("tiny", [data, "phases=[{kind: kto, steps: 1, batch: 6}]"])
@@ -156,6 +159,28 @@ def test_a_share_of_a_source_is_held_out(tmp_path: Path, capsys: pytest.CaptureF
     ]
     assert len(names[0]) == 15 and len(names[1]) == 5 and not names[0] & names[1]
     assert learned.count == 30 and measured.count == sum(r.label for r in many(40) if r.question in names[1])
+
+
+def test_what_is_held_out_is_measured_once_each_however_the_sources_weigh(tmp_path: Path) -> None:
+    """Foreign rows have no id, and some have the same answer."""
+    few, more = dataset(tmp_path / "few", 4, prompt="this, please"), dataset(tmp_path / "more", 40)
+    asked = [[{"role": "user", "content": f"is {at} even?"}] for at in range(8)]
+    said = [{"role": "assistant", "content": "yes"}]
+    foreign = tmp_path / "plain.jsonl"
+    foreign.write_text("".join(json.dumps({"messages": each + said}) + "\n" for each in asked))
+    data = [
+        f"{{path: {few}, weight: 8, heldout: 0.5}}",
+        f"{{path: {more}, heldout: 0.5}}",
+        f"{{path: {foreign}, weight: 8, form: swift, heldout: 0.5}}",
+    ]
+    settings = [f"data=[{', '.join(data)}]", "eval_every=1", "eval_rows=16", "sample_every=1"]
+    config = load_config("tiny", [*settings, "sample_rows=12"])
+    style, codec = get_style("short"), get_codec("box-spans-8")
+    for found in (open_held_out(config, style, codec).examples, open_samples(config, style, codec)):
+        asked_of = [(each.name, each.answer, repr(each.chat.messages)) for each in found]
+        assert len(asked_of) == len(set(asked_of))
+    assert len(open_held_out(config, style, codec).examples) == 16, "the others take the place of the few"
+    assert len(open_samples(config, style, codec)) == 12
 
 
 def test_a_dry_run_says_when_there_is_nothing_to_measure(
