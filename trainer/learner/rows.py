@@ -260,20 +260,36 @@ def trusted(sources: Sequence[Source], folders: Sequence[Folder], stream: Stream
 
 def weights_of(rows: Sequence[Row], source: str) -> dict[str, float]:
     """How far each row's label is to be trusted, by its id, from all their votes; a row without one is not in
-    it: nobody doubted it. source: where they are from. Raises RecordError where nobody voted."""
+    it: nobody doubted it. source: where they are from. Raises RecordError where nobody voted, or a row does
+    not say who did."""
     everyone: dict[str, int] = {}
     votes = []
     rows = [row for row in rows if row.raters]
     if not rows:
         raise RecordError(f"{source}: trust 'raters' needs votes, and no row has one; leave out data's trust")
     for row in rows:
-        said = {name or f"number {at}": vote for at, (name, vote) in enumerate(named_votes(row))}
+        said = _by_rater(row, source)
         for name in said:
             everyone.setdefault(name, len(everyone))
         votes.append(said)
     table = [[said.get(name) for name in everyone] for said in votes]
     found = dawid_skene(table)
     return {row.id: confidence(p, row.label) for row, p in zip(rows, found.desired, strict=True)}
+
+
+def _by_rater(row: Row, source: str) -> dict[str, bool]:
+    """A row's votes by who gave them. Raises RecordError where it does not say so."""
+    named = named_votes(row)
+    if "votes" not in row.meta and row.source in ("world", "whatif"):  # whose r-th rater is always the same
+        return {f"number {at}": vote for at, (_, vote) in enumerate(named)}
+    said = {name: vote for name, vote in named if name is not None}
+    if len(said) < len(named):
+        raise RecordError(
+            f"{source}: row {row.id!r:.80}: trust 'raters' has to know who voted, and its meta.votes does "
+            'not say it; expected {"rater": a name, "yes": true or false} of each vote in raters, in their '
+            "order, each rater once (data rated writes them), or leave out data's trust"
+        )
+    return said
 
 
 class DatasetRows:

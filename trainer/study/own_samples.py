@@ -144,7 +144,8 @@ def _rated(
         found["traces"] += 1
         found["right"] += good
         found["mislabelled"] += label != good
-        yield replace(row, label=label, raters=votes), shown
+        said = [{"rater": f"simulated {at}", "yes": yes} for at, yes in enumerate(votes, 1)]
+        yield replace(row, label=label, raters=votes, meta={"votes": said}), shown
 
 
 def _row(gold: Any, trace: Trace, k: int) -> Any:

@@ -26,8 +26,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_pictures(tmp_path_factory.mktemp("trust"))
 
 
+def named(votes: Sequence[bool], rater: str = "") -> list[dict[str, Any]]:
+    return [{"rater": rater or f"r0{at}", "yes": yes} for at, yes in enumerate(votes)]
+
+
 def source(folder: Path, name: str, votes: Sequence[Sequence[bool]], **more: Any) -> Source:
-    rows = [replace(row, label=True, raters=tuple(v)) for row, v in zip(many(len(votes)), votes, strict=True)]
+    rows = [
+        replace(row, label=True, raters=tuple(said), meta={"votes": named(said)})
+        for row, said in zip(many(len(votes)), votes, strict=True)
+    ]
     return Source(path=str(write_rows(folder / f"{name}.jsonl", rows)), **{"trust": "raters", **more})
 
 
@@ -45,6 +52,28 @@ def test_a_row_that_nobody_rated_counts_whole_among_rated_ones(folder: Path) -> 
 def test_a_source_without_a_vote_is_named(folder: Path) -> None:
     with pytest.raises(RecordError, match=r"none\.jsonl: trust 'raters' needs votes"):
         opened(source(folder, "rated", VOTES), source(folder, "none", [()] * 4))
+
+
+@pytest.mark.parametrize(
+    "votes",
+    [None, "r00", named((True,)), named((True, True)), named((True, False), "same")],
+)
+def test_a_row_that_does_not_say_who_voted_is_named(folder: Path, votes: Any) -> None:
+    """Else the r-th vote of every row would be one rater's, whoever gave it. None is no meta.votes at all."""
+    rated = [replace(row, raters=(True, False), meta={"votes": named((True, False))}) for row in many(3)]
+    rated[1] = replace(rated[1], meta={} if votes is None else {"votes": votes})
+    file = write_rows(folder / "unnamed.jsonl", rated)
+    expected = r"unnamed\.jsonl: row 'r-1': .*who voted.*meta\.votes.*data rated.*leave out data's trust"
+    with pytest.raises(RecordError, match=expected):
+        opened(Source(path=str(file), trust="raters"))
+
+
+def test_the_worlds_raters_are_known_by_their_place(folder: Path) -> None:
+    rated = [replace(row, raters=said, label=True, source="world", meta={})
+             for row, said in zip(many(6), VOTES, strict=True)]  # fmt: skip
+    file = write_rows(folder / "world.jsonl", rated)
+    names = {e.name: e.weight for e in opened(Source(path=str(file), trust="raters"))}
+    assert names == {e.name: e.weight for e in opened(source(folder, "named", VOTES))}
 
 
 def test_trust_is_of_its_own_source(folder: Path) -> None:

@@ -19,7 +19,9 @@ from trainer.__main__ import main
 from trainer.config.recipe import RECIPES
 from trainer.config.settings import read_yaml
 from trainer.data.files import read
+from trainer.data.stats import named_votes
 from trainer.evaluation.questions import dataset_questions
+from trainer.learner.rows import weights_of
 from trainer.run.loop import Stopped
 from trainer.study.own_samples import Wanted, make, name_of
 from trainer.study.regime_study import Plan, choose
@@ -208,7 +210,13 @@ def test_own_samples_are_rated_by_three_and_nobody_sees_the_truth(
     assert wrong == found["mislabelled"] <= 12
     for row in train:
         assert len(row.raters) == 3 and row.label == (sum(row.raters) >= 2)
-        assert row.mask is None and not row.edited and not row.meta, "what is right is nowhere in them"
+        assert row.mask is None and not row.edited, "what is right is nowhere in them"
+        assert list(row.meta) == ["votes"] and all(
+            set(vote) == {"rater", "yes"} for vote in row.meta["votes"]
+        )
+    assert (
+        len({name for row in train for name, _ in named_votes(row)}) == 3 and len(weights_of(train, "")) == 60
+    )
     assert len(dataset_questions(tmp_path / "rows", None, 0, "validation")) == 4
     monkeypatch.setattr(own_samples, "_texts", lambda *_: pytest.fail("asked again"))
     assert make(tmp_path / "rows", "bundled", tmp_path, wanted) == found
