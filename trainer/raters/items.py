@@ -16,7 +16,7 @@ from evlm.masks import union_of
 from evlm.plan.mask_codec import decode_mask
 from evlm.records import Row
 
-from ..data.files import OnProblem, parse, read
+from ..data.files import OnProblem, parse, read, unicode_problems
 from .store import Store
 
 if TYPE_CHECKING:
@@ -117,20 +117,27 @@ HIDDEN = ("paths", "masks", "mask_texts")  # of a view, never sent
 
 def picture(folder: Path, view: dict[str, Any], number: int) -> tuple[bytes, str]:
     """A picture's bytes and type; what no browser shows becomes PNG. Raises RecordError, PictureError."""
+    from evlm.files.pictures import load_picture, open_image, to_pil
+
     if not 0 <= number < len(view["paths"]):
         raise RecordError(f"picture {number}: the item has {len(view['paths'])}")
-    path = inside(folder, view["paths"][number])
+    name = view["paths"][number]
+    path = inside(folder, name)
+    if path.exists() and not path.is_file():  # a named pipe would be waited for without an end
+        raise PictureError(f"{name}: no file")
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise PictureError(f"{view['paths'][number]}: {error.strerror or error}") from error
+        raise PictureError(f"{name}: {error.strerror or error}") from error
     kind = next((kind for start, kind in _KINDS.items() if data.startswith(start)), None)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         kind = "image/webp"
     if kind:
+        try:
+            open_image(BytesIO(data)).close()  # a beginning alone would be a broken picture on the page
+        except PictureError as error:
+            raise PictureError(f"{name}: {error}") from error
         return data, kind
-    from evlm.files.pictures import load_picture, to_pil
-
     buffer = BytesIO()
     to_pil(load_picture(path)[0]).save(buffer, "PNG")
     return buffer.getvalue(), "image/png"
@@ -171,7 +178,12 @@ def _known(file: Path) -> dict[str, dict[str, Any]]:
 
 
 def _known_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(file.read_bytes().splitlines(), 1):
+    seen: dict[str, int] = {}
+    try:
+        lines = file.read_bytes().splitlines()
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror or error})") from error
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
@@ -185,6 +197,13 @@ def _known_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 f'{file}, line {number}: {line[:80]!r}; expected {{"id": a row, "yes": true or false}}, '
                 'and if you like "why": words, "training": true or false'
             )
+        if wrong := unicode_problems(data):
+            raise ConfigError(f"{file}, line {number}: {'; '.join(wrong)}")
+        if data["id"] in seen:
+            raise ConfigError(
+                f"{file}, line {number}: {data['id']!r:.80} was said on line {seen[data['id']]}"
+            )
+        seen[data["id"]] = number
         yield data["id"], data
 
 

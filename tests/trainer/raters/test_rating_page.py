@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -175,6 +176,28 @@ def test_a_missing_picture_is_said_and_the_rest_goes_on(tmp_path: Path, web: obj
     answer = one.get(f"/api/items/{item['id']}/pictures/0")
     assert answer.status_code == 404 and str(tmp_path) not in answer.text
     assert one.vote(item["id"], None).json()["status"] == "kept"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"<html>no picture</html>", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF\0\0\0\0WEBP", "pipe", "folder"],
+)
+def test_what_is_no_picture_is_said_to_the_owner_and_its_name_to_nobody_else(
+    content: bytes | str, tmp_path: Path, web: object, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Names may say who made it. The page says that it cannot be shown where it gets no 200."""
+    (one,) = raters(web, store, "anna")
+    (item,) = one.get("/api/next").json()["items"]
+    file = tmp_path / "pictures/frame-0.png"
+    file.unlink()
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        (os.mkfifo if content == "pipe" else os.mkdir)(file)
+    answer = one.get(f"/api/items/{item['id']}/pictures/0")
+    assert (answer.status_code, answer.json()) == (404, {"detail": "picture: it cannot be shown"})
+    assert f"item {item['id']}: " in caplog.text and "frame-0.png" in caplog.text
+    assert one.get(f"/api/items/{item['id']}/pictures/1").status_code == 200
 
 
 @pytest.mark.parametrize("count", [200, pytest.param(1000, marks=pytest.mark.slow)])

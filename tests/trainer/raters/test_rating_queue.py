@@ -303,13 +303,27 @@ def test_a_file_that_is_no_store_is_one_clear_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["{", "[]", '{"id": 1, "yes": true}', '{"id": "r-0"}', '{"id": "r-0", "yes": 1}']
+    "line",
+    [
+        "{",
+        "[]",
+        '{"id": 1, "yes": true}',
+        '{"id": "r-0"}',
+        '{"id": "r-0", "yes": 1}',
+        '{"id": "r-0", "yes": true, "why": "\\ud83d"}',  # half a character, which sqlite cannot keep
+    ],
 )
 def test_a_bad_line_of_known_answers_is_named(tmp_path: Path, line: str) -> None:
     folder = rated_folder(tmp_path, 2)
     (folder / "known.jsonl").write_text(f"\n{line}\n")
     with pytest.raises(ConfigError, match=r"known\.jsonl, line 2"):
         opened(folder)
+
+
+def test_a_row_has_one_known_answer(tmp_path: Path) -> None:
+    both = [{"id": "r-0", "yes": True}, {"id": "r-1", "yes": True}, {"id": "r-0", "yes": False}]
+    with pytest.raises(ConfigError, match=r"known\.jsonl, line 3: 'r-0' was said on line 1"):
+        opened(rated_folder(tmp_path, 2, both))
 
 
 def test_a_known_answer_of_no_row_is_named(tmp_path: Path) -> None:
