@@ -16,6 +16,7 @@ SURE, SEEN = 0.5, 0.05  # share of a row's weight in changing pixels; pixels bel
 MOST = 48  # pictures of one camera that are looked at, evenly
 NEIGHBOURS, ALIKE = 8, 0.1  # of a row; of a colour, to be of one piece
 PART, LARGE = 0.35, 0.25  # of a piece, that has to move for all of it to; of the scene, that is no thing
+HELD = 512 << 20  # bytes of pictures in memory, and as much for their median; beyond it they are read again
 TIMES = 3  # pictures of one camera, below which a median says nothing
 
 
@@ -34,8 +35,7 @@ def which_move(
     for numbers in standing(cameras):
         some = sorted({at * len(numbers) // MOST for at in range(MOST)}) if len(numbers) > MOST else None
         looked = numbers if some is None else [numbers[at] for at in some]
-        clip = torch.stack([photographs[number]() for number in looked]).to(frozen.means)
-        changed = ((clip - clip.median(0).values).abs().amax(-1) > CHANGED).any(0)
+        changed = _changed([photographs[number] for number in looked], frozen.means)
         within, whole = weigh(frozen, cameras[numbers[0]], changed.float(), backend)
         inside += within
         seen += whole
@@ -44,6 +44,22 @@ def which_move(
         return torch.ones(len(frozen), dtype=torch.bool, device=frozen.means.device), (note,)
     still = (inside / seen.clamp(min=1e-9) <= SURE) & (seen > SEEN)
     return _whole(frozen, ~still), ()
+
+
+def _changed(photographs: Sequence[Callable[[], Tensor]], like: Tensor) -> Tensor:
+    """bool [H, W]: where pictures [H, W, 3] of one camera leave their median in time. They are gone through
+    once for as many of their lines as HELD has room for. like: whose device and numbers are used."""
+    height, width, channels = photographs[0]().shape
+    room = HELD // (len(photographs) * width * channels * like.element_size())
+    lines, parts = max(1, min(height, room)), []
+    for top in range(0, height, lines):
+        clip = like.new_empty(len(photographs), min(lines, height - top), width, channels)
+        for at, photograph in enumerate(photographs):
+            clip[at] = photograph()[top : top + lines]  # a copy: a view would keep the whole picture
+        median = clip.median(0).values
+        apart = torch.maximum(clip.amax(0) - median, median - clip.amin(0))
+        parts.append((apart > CHANGED).any(-1))
+    return torch.cat(parts)
 
 
 def _whole(gaussians: Gaussians, moving: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from evlm.scene.fit import FittingInTime, TimeFit, from_points
 from evlm.scene.fit.losses import psnr
 from evlm.scene.motion import HexPlane, Keys, RigidBases
 from evlm.scene.raster import rasterize
+from evlm.scene.select import moving as moving_rows
 from evlm.scene.select import which_move
 from trainer.world.moving import MovingScene, Way
 from trainer.world.raytrace import SKY_RGB
@@ -40,6 +43,34 @@ def test_the_rolling_ball_moves_and_the_box_stands() -> None:
     assert not notes and moving[ball].float().mean() > 0.75
     box = (gaussians.means[:, :2] - torch.tensor([1.0, 0.8])).abs().amax(1) < 0.55
     assert moving[box & (gaussians.means[:, 2] > 0.1)].float().mean() < 0.1
+
+
+def test_pictures_are_looked_at_one_by_one_and_by_lines_to_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Against the median of all of them at once; and no more than two whole pictures are there at a time."""
+    draw = torch.Generator().manual_seed(0)
+    still = torch.rand(23, 17, 3, generator=draw)
+    seen = [(still + 0.04 * torch.randn(23, 17, 3, generator=draw)).clamp(0, 1) for _ in range(10)]
+    clip, there, most = torch.stack(seen), [], []
+    expected = ((clip - clip.median(0).values).abs().amax(-1) > moving_rows.CHANGED).any(0)
+    assert 0 < int(expected.sum()) < expected.numel()
+
+    def reader(number: int) -> Callable[[], torch.Tensor]:
+        def read() -> torch.Tensor:
+            picture = seen[number].clone()
+            there.append(weakref.ref(picture))
+            most.append(sum(each() is not None for each in there))
+            return picture
+
+        return read
+
+    a_line = 10 * 17 * 3 * 4
+    for lines, passes in ((23, 1), (100, 1), (10, 3), (1, 23), (0.5, 23)):
+        monkeypatch.setattr(moving_rows, "HELD", int(lines * a_line))
+        most.clear()
+        assert torch.equal(moving_rows._changed([reader(n) for n in range(10)], torch.zeros(1)), expected)
+        assert len(most) == 1 + 10 * passes and max(most) <= 2
 
 
 def test_cameras_that_all_move_say_nothing() -> None:
