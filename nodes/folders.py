@@ -225,7 +225,8 @@ def fingerprint(path: Path | None) -> str:
 
 @lru_cache(4096)
 def _hash(path: str, size: int, changed: int) -> str:
-    digest = hashlib.blake2b(f"{os.path.basename(path)} {size}".encode(), digest_size=16)
+    said = f"{os.path.basename(path)} {size}".encode("utf-8", "surrogatepass")  # a name may be no UTF-8
+    digest = hashlib.blake2b(said, digest_size=16)
     with open(path, "rb") as file:
         if size <= WHOLE:
             while block := file.read(1 << 20):

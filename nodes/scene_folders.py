@@ -104,7 +104,8 @@ def fingerprint(path: str | Path) -> str:
         if each.is_file():
             about = each.stat()
             own = folders.fingerprint(each) if each.suffix.lower() in _SAID else about.st_mtime_ns
-            digest.update(f"{each.relative_to(path)} {about.st_size} {own}\n".encode())
+            said = f"{each.relative_to(path)} {about.st_size} {own}\n"
+            digest.update(said.encode("utf-8", "surrogatepass"))  # a name may be no UTF-8
     return digest.hexdigest()
 
 

@@ -44,7 +44,7 @@ def key_of(*parts: Any) -> str:
     Python writes it."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
-        digest.update(_said(part).encode() + b"\0")
+        digest.update(_said(part).encode("utf-8", "surrogatepass") + b"\0")  # a path may be no UTF-8
     return digest.hexdigest()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import shutil
 import time
 import weakref
@@ -255,6 +256,28 @@ def test_the_fingerprint_follows_the_content(base: Path) -> None:
     assert load.LoadSegmenter.fingerprint_inputs(model="sam2/tiny", dtype="auto") == before
     (folder / "evlm.json").write_text(json.dumps({"other": 1}))
     assert load.LoadSegmenter.fingerprint_inputs(model="sam2/tiny", dtype="auto") != before
+
+
+def test_a_file_whose_name_is_no_utf8_has_a_fingerprint(tmp_path: Path) -> None:
+    """Linux allows it; an error there would be raised at every queue."""
+    folder = tmp_path / os.fsdecode(b"model\xff")
+    file = folder / os.fsdecode(b"caf\xe9.json")
+    try:
+        folder.mkdir()
+        file.write_text("{}")
+    except OSError:
+        pytest.skip("this disk has names in UTF-8 alone")
+    asked = {
+        "folder": lambda: part("nodes.folders").fingerprint(folder),
+        "cameras": lambda: part("nodes.scene_folders").fingerprint(folder),
+        "key": lambda: part("nodes.unfinished").key_of(file),
+    }
+    before = {name: ask() for name, ask in asked.items()}
+    assert before == {name: ask() for name, ask in asked.items()}
+    file.write_text("[1]")
+    assert all(ask() != before[name] for name, ask in asked.items())
+    file.rename(folder / os.fsdecode(b"caf\xe8.json"))
+    assert len({before["folder"], asked["folder"](), asked["cameras"]()}) == 3
 
 
 def test_a_linked_name_does_not_change_the_fingerprint(base: Path) -> None:

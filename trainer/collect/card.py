@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from evlm.errors import EVLMError, RecordError
+from evlm.errors import EVLMError, RecordError, one_line
 from evlm.files.pictures import write_atomically
 from evlm.records import Row
 
@@ -46,7 +46,7 @@ def card(folder: Path, rows: list[Row]) -> str:
     """Markdown. Its figures are of the rows; who taught and what was dropped, of the folder's records."""
     parts = [
         MARK,
-        f"# {folder.resolve().name}",
+        f"# {one_line(folder.resolve().name)}",  # which may be no UTF-8
         f"{len(rows):,} rows of {len({row.question for row in rows}):,} questions about "
         f"{len({row.original for row in rows}):,} originals, in the form of EVLM's REFLECTIVE-EDIT.",
         _table(("category", "rows", "share", "in the paper"), _shares(rows, "category", CATEGORIES)),

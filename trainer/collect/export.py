@@ -117,7 +117,8 @@ class Parquet:
         self.schema = self.arrow.schema(
             [(name, _arrow(self.arrow, kind)) for name, kind in COLUMNS.items()], metadata=meta
         )
-        self.out = parquet.ParquetWriter(file, self.schema, compression="none")
+        self.file = open(file, "wb")  # noqa: SIM115 (pyarrow knows names in UTF-8 alone)
+        self.out = parquet.ParquetWriter(self.file, self.schema, compression="none")
         self.held: list[dict[str, Any]] = []
 
     def add(self, row: Row, pictures: dict[str, bytes]) -> None:
@@ -128,6 +129,7 @@ class Parquet:
     def close(self) -> None:
         self._flush()
         self.out.close()
+        self.file.close()
 
     def _flush(self) -> None:
         if self.held:

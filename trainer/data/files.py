@@ -201,7 +201,7 @@ def _parquet_lines(file: Path, moved: Callable[[float], object]) -> Iterator[tup
 
     line = 0
     try:
-        with parquet.ParquetFile(file) as source:
+        with open(file, "rb") as opened, parquet.ParquetFile(opened) as source:
             total = max(1, source.metadata.num_rows)
             for batch in source.iter_batches(batch_size=_CHUNK):
                 for data in batch.to_pylist():
@@ -225,6 +225,11 @@ def from_parquet(data: dict[str, Any]) -> Any:
 # --- writing ---
 
 
+def _part_of(error: UnicodeEncodeError) -> str:
+    """What could not be written, and some of what stands around it."""
+    return repr(error.object[max(0, error.start - 30) : error.end + 30])
+
+
 @contextmanager
 def _json_writer(part: Path, columns: dict[str, str]) -> Iterator[Callable[[dict[str, Any]], None]]:
     with open(part, "w", encoding="ascii", newline="\n") as out:
@@ -242,11 +247,19 @@ def _parquet_writer(part: Path, columns: dict[str, str]) -> Iterator[Callable[[d
     arrow, parquet = parquet_tools()
     schema = arrow.schema([(name, _arrow_type(arrow, kind)) for name, kind in columns.items()])
     held: list[dict[str, Any]] = []
-    with parquet.ParquetWriter(part, schema) as out:
+    with (
+        open(part, "wb") as opened,
+        parquet.ParquetWriter(opened, schema) as out,
+    ):  # pyarrow knows UTF-8 alone
 
         def flush() -> None:
             if held:
-                out.write_table(arrow.Table.from_pylist(held, schema))
+                try:
+                    out.write_table(arrow.Table.from_pylist(held, schema))
+                except UnicodeEncodeError as error:  # of a folder's name: rows are checked
+                    raise RecordError(
+                        f"parquet holds UTF-8 alone, and a row says {_part_of(error)}; write .jsonl"
+                    ) from None
                 held.clear()
 
         def write(row: dict[str, Any]) -> None:

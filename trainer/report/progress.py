@@ -185,7 +185,8 @@ class WandB:
                 "leave `wandb` out of the recipe"
             ) from error
         out = Path(config.out).resolve()
-        name = hashlib.blake2b(f"{out} {config.identity}".encode(), digest_size=8).hexdigest()
+        said = f"{out} {config.identity}".encode("utf-8", "surrogatepass")
+        name = hashlib.blake2b(said, digest_size=8).hexdigest()
         began, times = out / WANDB_TIMES, 0
         try:
             times = int(began.read_text()) if began.is_file() else 0

@@ -165,8 +165,9 @@ def estimate(name: str) -> float:
 
 
 def _said(text: str) -> str:
-    """As YAML, whatever is in it."""
-    return json.dumps(text, ensure_ascii=False)
+    """As YAML, whatever is in it, also half a character (a name that is not UTF-8)."""
+    said = json.dumps(text, ensure_ascii=False)
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in said)
 
 
 def destination(folder: Path) -> Path:

@@ -87,7 +87,7 @@ def _ways(gaussians: Gaussians, motion: Motion) -> dict[str, Any]:
 def write_page(path: str | os.PathLike[str], page: str) -> None:
     """Writes it whole or not at all. Raises SceneError: it cannot be written."""
     try:
-        write_atomically(Path(path), lambda file: file.write(page.encode("utf-8")))
+        write_atomically(Path(path), lambda file: file.write(page.encode("utf-8", "replace")))
     except OSError as error:
         raise SceneError(f"{path}: cannot be written ({error.strerror or error})") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -36,6 +37,13 @@ def camera() -> Camera:
 def data_of(page: str) -> dict:
     (text,) = re.findall(r'<script type="application/json" id="scene">(.*?)</script>', page, re.S)
     return json.loads(text)
+
+
+def test_a_scene_whose_name_is_no_utf8_has_a_page(tmp_path: Path) -> None:
+    write_page(
+        tmp_path / "a.html", scene_page(some_gaussians(7), camera(), title=os.fsdecode(b"caf\xe9.ply"))
+    )
+    assert "<title>caf?.ply" in (tmp_path / "a.html").read_text(encoding="utf-8")
 
 
 def test_a_page_holds_the_rows_of_a_splat_and_asks_nothing_of_the_network(tmp_path: Path) -> None:
