@@ -1,9 +1,11 @@
-"""A merged export of an adapter on the output layer, where its folder says that it is tied."""
+"""What a merged export computes: of each kind of LoRA, and of an adapter on the output layer, where its
+folder says that it is tied."""
 
 from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,37 @@ def test_the_merged_folder_computes_what_peft_does(tmp_path: Path) -> None:
     merged = type(model).from_pretrained(out).eval()
     with torch.no_grad():
         torch.testing.assert_close(merged(**ids).logits, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"use_rslora": True}, {"use_dora": True}, {"use_rslora": True, "use_dora": True}]
+)
+def test_merged_weights_give_the_logits_of_the_adapter(how: dict[str, bool], tmp_path: Path) -> None:
+    """Against peft, with a rank and an alpha of its own for one kind of module; at another scale they would
+    not agree."""
+    import tiny_qwen
+    from tiny_adapters import random_adapter
+
+    from trainer.export.merge import merge
+
+    base = tmp_path / "base"
+    model = tiny_qwen.make_model()
+    model.save_pretrained(base)
+    ids = {"input_ids": torch.arange(12)[None] + 40}
+    wrapped = random_adapter(model, r=3, rank_pattern={"q_proj": 5}, alpha_pattern={"q_proj": 7}, **how)
+    wrapped.save_pretrained(tmp_path / "adapter")
+    plain = type(model).from_pretrained(base).eval()
+    tensors, meta = load_adapter(tmp_path / "adapter", Expected.of(plain))
+    other = replace(meta, lora=replace(meta.lora, rslora=not meta.lora.rslora))
+    with torch.no_grad():
+        expected = wrapped(**ids).logits
+        for said, agrees in ((meta, True), (other, False)):
+            out = tmp_path / str(agrees)
+            out.mkdir()
+            merge(base, [(tensors, said)], linear_shapes(plain), out)
+            apart = (type(model).from_pretrained(out).eval()(**ids).logits - expected).abs().max()
+            assert (apart < 1e-4) if agrees else (apart > 0.01)
+        assert (plain(**ids).logits - expected).abs().max() > 0.01
 
 
 def test_an_adapter_is_not_merged_into_weights_of_8_bits(tmp_path: Path) -> None:
