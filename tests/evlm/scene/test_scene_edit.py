@@ -19,6 +19,7 @@ from evlm.scene.edit import EditView, SceneEdit, edit_rows, edit_views
 from evlm.scene.edit.journal import FolderJournal, digest_of
 from evlm.scene.edit.paint_back import paint_back
 from evlm.scene.edit.rows import Rows
+from evlm.scene.edit.schedules import EditJob
 from evlm.scene.edit.settings import SCHEDULES
 from evlm.scene.gaussians import SH_C0, joined
 from evlm.scene.raster import rasterize
@@ -133,7 +134,33 @@ def test_rounds_end_where_the_views_agree() -> None:
     )
 
 
-@pytest.mark.slow  # how good it is; what is drawn is held below
+def test_each_round_is_fitted_to_the_mean_of_all_paintings_of_a_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the paintings themselves, and that mean strays by less than one of them does."""
+    green, draws = torch.tensor([0.1, 0.7, 0.1]), 9
+    fitted: list[list[Tensor]] = []
+
+    def fit(self: EditJob, targets: Sequence[Tensor], *_: object) -> None:
+        fitted.append([each.clone() for each in targets])
+
+    monkeypatch.setattr(EditJob, "fit", fit)
+    monkeypatch.setattr(EditJob, "disagreement", lambda *_: 0.0)  # else it would end where nothing is fitted
+    settings = replace(QUICK, strengths=(1.0,) * draws, sweeps=0)
+    edit_rows(*scene(), views(), Green(0.1), settings, SKY)
+    assert len(fitted) == draws
+    plain = [view.source for view in views()]
+    painted = [Green(0.1).paint(views(), plain, 1.0, draw) for draw in range(1, draws + 1)]
+    strays = []
+    for number, targets in enumerate(fitted, 1):
+        for at, (view, target) in enumerate(zip(views(), targets, strict=True)):
+            mean = torch.stack([painted[draw][at] for draw in range(number)]).mean(0)
+            assert torch.allclose(target[view.mask], mean[view.mask], atol=1e-3)  # kept in 16 bits
+            assert torch.allclose(target[~view.mask], view.source[~view.mask], atol=1e-3)
+        apart = [(t - green)[v.mask].square().mean() for v, t in zip(views(), targets, strict=True)]
+        strays.append(float(torch.stack(apart).mean().sqrt()))
+    assert strays[-1] < 0.5 * strays[0], "the mean of nine is to stray by a third of one"
+
+
+@pytest.mark.slow  # how good it is; to what it is fitted is held above, and what is drawn below
 def test_several_draws_are_worth_more_than_one() -> None:
     """The mean of four stained paintings of each view is nearer to what they are stains of."""
     once = replace(QUICK, strengths=(1.0,), steps=10)
