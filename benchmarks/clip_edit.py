@@ -10,8 +10,9 @@ further arms can be added later.
 Arms: before; diffusers (its own loop on the crops that follow); nothing (another noise in every frame, one
 box); and each part added to nothing ("only-...") or to the others; everything: all parts; now: the defaults.
 flow: keyframes and their motion; over 128 frames (--frames 128 --arms noise+follow,flow) it has a bar of its
-own. tuned: by 100 steps on the clip itself, whose time is counted. What each part buys is printed as a table
-of its own, over the clips that both of its arms have; --arms parts are the arms it needs.
+own. apart: the same with keyframes as they were painted. tuned: by 100 steps on the clip itself, whose time
+is counted. What each part buys is printed as a table of its own, over the clips that both of its arms have;
+--arms parts are the arms it needs.
 
 Right: frames, and whole clips, that show what was ordered, by the exact reader. Excess: warp error along the
 true motion, times 1000, less the source's own. Flicker: standard deviation over time of the mean of (edited
@@ -256,6 +257,7 @@ ARMS: dict[str, Arm] = {
     "anchors": arm_of(together="anchors"),
     "all": arm_of(together="all"),
     "flow": arm_of(propagate="flow"),
+    "apart": arm_of(propagate="flow", agree=False),
     "tokens": arm_of(together="anchors", propagate="tokens"),
     "anchors+flow": arm_of(together="anchors", propagate="flow"),
     "tuned": arm_of(tunings=TUNINGS),
@@ -271,6 +273,7 @@ BOUGHT = (
     ("anchors", "both", "anchors", "noise+follow"),
     ("propagation", "nothing", "only-flow", "nothing"),
     ("propagation", "both", "flow", "noise+follow"),
+    ("keyframes of one look", "all before", "flow", "apart"),
     ("tuning", "nothing", "only-tuned", "nothing"),
     ("tuning", "both", "tuned", "noise+follow"),
     ("anchors, propagation, tuning", "both", "everything", "noise+follow"),

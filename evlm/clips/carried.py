@@ -18,6 +18,7 @@ from torch import Tensor
 from ..edit.crop import extract
 from ..edit.masked import Work
 from ..files.pictures import write_atomically
+from ..video.agree import agree
 from ..video.carried import between, key_spans
 from ..video.clip import put
 from ..video.propagate import Key, key_of, keyframes, thing_flow
@@ -171,8 +172,11 @@ class CarriedChain:
         path, painted = painter.paint(work, held)
         for at, frame in enumerate(new):
             known[frame] = key_of(work, len(old) + at, painted[at], path[:, len(old) + at])
-            under = painted_on[frame][None]
-            painted_on[frame] = self._put(under, frame, route, [frame], painted[at][None])[0]
+        if painter.video.agree:
+            known |= agree(known, new)
+        for frame in new:
+            under, crop = painted_on[frame][None], known[frame].painted[None]
+            painted_on[frame] = self._put(under, frame, route, [frame], crop)[0]
 
     def _carried(self, first: int, stop: int, known: Known) -> Tensor:
         frames = self.source.read(first, stop)

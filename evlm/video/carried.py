@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..edit.protocol import EditSettings, OnStep
+from .agree import agree
 from .clip import Finished, Read, largest, put
 from .propagate import Flow, Key, carry, key_of, keyframes, runs, thing_flow
 from .settings import VideoSettings
@@ -44,7 +45,8 @@ def edit_carried(
     for span in windows:
         here = keys[span.start : span.stop]
         for route, painted in zip(routes, known, strict=True):
-            _paint_keys(painter, read, route, [frame for frame in here if frame in route.boxes], painted)
+            mine = [frame for frame in here if frame in route.boxes]
+            _paint_keys(painter, read, route, mine, painted, flow)
         stop = count if span is windows[-1] else here[-1]
         while position < stop:
             end = min(position + video.window, stop)
@@ -74,7 +76,7 @@ def key_spans(count: int, window: int) -> list[Span]:
 
 
 def _paint_keys(
-    painter: WindowPainter, read: Read, route: Route, which: list[int], known: dict[int, Key]
+    painter: WindowPainter, read: Read, route: Route, which: list[int], known: dict[int, Key], flow: Flow
 ) -> None:
     """The keyframes `which` of one place; those that are known are looked at, and the others join them."""
     old = [frame for frame in which if frame in known]
@@ -87,6 +89,8 @@ def _paint_keys(
     path, painted = painter.paint(work, held)
     for at, frame in enumerate(new):
         known[frame] = key_of(work, len(old) + at, painted[at], path[:, len(old) + at])
+    if painter.video.agree:
+        known |= agree({frame: known[frame] for frame in old + new}, new, flow)
 
 
 def between(

@@ -33,6 +33,7 @@ class VideoSettings:
     track: how things are followed: "auto" by SAM 2 where it can track, else as "every-frame", by detector and
         segmenter in each, else as "flow", by the plan's own mask, carried along the motion from the first
         frame; "plan" takes the plan's own mask for all frames.
+    agree: whether the keyframes of "flow" are brought to one look before they are carried (agree.py).
     """
 
     together: Mode = "per-frame"
@@ -41,6 +42,7 @@ class VideoSettings:
     propagate: Propagate = "auto"
     keyframes: Literal["auto"] | int | tuple[int, ...] = "auto"
     track: Track = "auto"
+    agree: bool = True
 
     def __post_init__(self) -> None:
         """Raises RequestError for a value outside its range."""
