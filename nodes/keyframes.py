@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
@@ -98,6 +99,14 @@ class Propagate(io.ComfyNode):
                 io.Mask.Input(
                     "mask", optional=True, tooltip="Where it was edited, from EVLM Track; else everywhere."
                 ),
+                io.Boolean.Input(
+                    "one_look",
+                    default=False,
+                    optional=True,
+                    tooltip="Evens out what differs between the edited keyframes where the clip itself does "
+                    "not: an editor that sees each alone gives each another shade, which flickers. Off: they "
+                    "are carried as they are.",
+                ),
             ],
             outputs=clip_outputs("video"),
         )
@@ -105,11 +114,17 @@ class Propagate(io.ComfyNode):
     @classmethod
     @checked
     def execute(
-        cls, clip: Clip, edited: Tensor, keys: Keys, feather: int, mask: Tensor | None = None
+        cls,
+        clip: Clip,
+        edited: Tensor,
+        keys: Keys,
+        feather: int,
+        mask: Tensor | None = None,
+        one_look: bool = False,
     ) -> io.NodeOutput:
         from ..evlm.files.clip_writer import write_clip
         from ..evlm.masks import fit_mask
-        from ..evlm.video.handed_out import carry_over
+        from ..evlm.video import handed_out
 
         watch = clips.Watch()
 
@@ -120,7 +135,11 @@ class Propagate(io.ComfyNode):
             frames, durations = source.together(PART)
             notes: list[str] = []
             place = None if mask is None else fit_mask(mask, frames, notes=notes)
-            carried, more = carry_over(frames, edited, keys, place, None if feather < 0 else feather, told)
+            if one_look:
+                evened = partial(watch, "evening out")
+                edited = handed_out.one_look(frames, edited, keys, place, evened)
+            soft = None if feather < 0 else feather
+            carried, more = handed_out.carry_over(frames, edited, keys, place, soft, told)
             path = clips.new_file("carried")
             notes += [*more, *write_clip(path, carried, "h264", durations, source.sound(durations))]
         host.tell([*notes, f"{len(frames)} frames, {float(sum(durations)):.2f} s"])

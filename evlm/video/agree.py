@@ -26,8 +26,8 @@ _AT_ONCE = 1 << 16  # pixels of a flow: more at once are slower on a CPU
 
 
 def agree(keys: Mapping[int, Key], new: Collection[int], flow: Flow = thing_flow) -> dict[int, Key]:
-    """The new ones among the keyframes of a place, by frame, as all of them have them together. keys: crops of
-    one size. Outside its mask a keyframe stays as it is."""
+    """The new ones among the keyframes of a place, by frame, as all of them have them together. keys: crops
+    of one size. Outside its mask a keyframe stays as it is."""
     frames = sorted(keys)
     total = {frame: keys[frame].painted.clone() for frame in new}
     count = {frame: torch.ones(keys[frame].painted.shape[:2]) for frame in new}

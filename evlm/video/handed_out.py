@@ -17,11 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..edit.crop import extract
+from ..edit.crop import extract, restore
 from ..edit.follow import track_of
 from ..edit.protocol import EditSettings
 from ..errors import PictureError
-from .carried import nearness
+from .agree import agree
+from .carried import key_spans, nearness
 from .clip import put, route
 from .propagate import Flow, carry, key_of, keyframes, runs, thing_flow
 from .windows import Route
@@ -99,6 +100,43 @@ def carry_over(
         if on_frame is not None:
             on_frame(done, total)
     return result, notes
+
+
+def one_look(
+    frames: Tensor,
+    edited: Tensor,
+    keys: Keys,
+    mask: Tensor | None = None,
+    on_key: OnFrame | None = None,
+    flow: Flow = thing_flow,
+) -> Tensor:
+    """The edited keyframes [K, H, W, 3] brought to one look inside the mask (agree.py), `_AT_ONCE` by
+    `_AT_ONCE`. frames, edited, keys, mask, PictureError: as of `carry_over`. on_key: as its `on_frame`, of
+    keyframes."""
+    _check(frames, edited, keys)
+    result, done = edited.clone(), 0
+    routes = _routes(frames, mask, [])
+    mine = [[at for at in keys.indices if at in each.boxes] for each in routes]
+    for place, on in zip(routes, mine, strict=True):
+        for span in key_spans(len(on), _AT_ONCE):
+            here, known = on[span.start : span.stop], {}
+            for at in here:
+                number, box = keys.indices.index(at), place.boxes[at]
+                painted = extract(result[number][None], box)[0]
+                known[at] = key_of(place.work(frames[at][None], [at]), 0, painted)
+            for at, key in agree(known, here[span.new - span.start :], flow).items():
+                # What changes is added: what does not keeps its bits where the crop has another size.
+                number, box = keys.indices.index(at), place.boxes[at]
+                window = slice(box.y0, box.y1), slice(box.x0, box.x1)
+                new, old = (restore(each.painted[None], box)[0] for each in (key, known[at]))
+                more = new - old
+                if place.inside is not None:
+                    more = more * place.inside[at][window][..., None]
+                result[number][window] = (result[number][window] + more).clamp(0, 1)
+            done += span.stop - span.new
+            if on_key is not None:
+                on_key(done, sum(map(len, mine)))
+    return result
 
 
 def carry_window(

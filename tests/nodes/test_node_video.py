@@ -283,6 +283,13 @@ def test_keyframes_go_out_and_come_back_with_times_and_sound(
     assert red[2] > 0.6 > red[0]  # blue now
     written = reread(video)
     assert written.durations == source.durations and written.sound and made.ui["animated"] == (True,)
+    shaded = edited * torch.tensor([1.0, 0.7])[:, None, None, None]
+    own = {"clip": clip, "edited": shaded, "keys": keys, "feather": 0, "mask": squares}
+    apart, even = (call("EVLM_PropagateKeyframes", **own, one_look=on).args[1] for on in (False, True))
+    steps = [
+        float(each[0][squares[0] > 0.5].mean() - each[-1][squares[-1] > 0.5].mean()) for each in (apart, even)
+    ]
+    assert abs(steps[1]) < 0.2 * steps[0] and torch.equal(even[squares < 0.5], source.frames[squares < 0.5])
     with pytest.raises(part("evlm.errors").PictureError, match="1 edited keyframes came back of 2"):
         call("EVLM_PropagateKeyframes", clip=clip, edited=edited[:1], keys=keys)
 

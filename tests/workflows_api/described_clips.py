@@ -101,6 +101,7 @@ def video_native_keyframes(definitions: Definitions) -> Graph:
         edited=edited["image"],
         keys=keys["keys"],
         mask=track["mask"],
+        one_look=True,
     )
     graph.add(7, "SaveVideo", video=carried["video"], filename_prefix="video/evlm", size=RESULT_SIZE)
     return graph

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from evlm.errors import PictureError
-from evlm.video.handed_out import carry_over, hand_out
+from evlm.video.handed_out import carry_over, hand_out, one_look
 
 COUNT, SIDE = 20, 64
 DURATIONS = [Fraction(1, 24)] * COUNT
@@ -49,6 +49,39 @@ def test_an_edit_goes_with_the_thing_and_stays_in_the_mask(clip: tuple[Tensor, T
     wanted = frames.flip(-1)
     there = mask > 0.5
     assert (carried - wanted).abs()[there].mean() < 0.02 < (frames - wanted).abs()[there].mean()
+
+
+def test_keyframes_in_several_shades_come_to_one_look_inside_the_mask(clip: tuple[Tensor, Tensor]) -> None:
+    """An editor that sees each alone: each keyframe has a shade of its own, also outside the mask."""
+    frames, mask = clip
+    picked, keys, _ = hand_out(frames, DURATIONS, mask, 11)  # more than are evened out at once
+    count, inside = len(keys.indices), mask[list(keys.indices)] > 0.5
+    shade = (
+        0.06 * torch.linspace(-1, 1, count)[torch.randperm(count, generator=torch.Generator().manual_seed(3))]
+    )
+    edited = (0.8 * picked.flip(-1) + 0.1 + shade[:, None, None, None]).clamp(0, 1)
+    given, told = edited.clone(), list[tuple[int, int]]()
+    found = one_look(frames, edited, keys, mask, lambda *done: told.append(done))
+    assert torch.equal(edited, given) and torch.equal(found[~inside], edited[~inside])
+    assert told == [(8, count), (count, count)]
+
+    def shades(keyframes: Tensor) -> Tensor:
+        apart = keyframes - (0.8 * picked.flip(-1) + 0.1)
+        return torch.stack([each[on].mean() for each, on in zip(apart, inside, strict=True)])
+
+    assert float(shades(edited).std()) > 0.03 and float(shades(found).std()) < 0.01
+    texture = found - (0.8 * picked.flip(-1) + 0.1) - shades(found)[:, None, None, None]
+    assert float(texture.abs()[inside].mean()) < 0.015
+    whole = one_look(frames, edited, keys)  # without a mask everywhere
+    assert float((whole - edited).abs()[~inside].mean()) > 0.01
+
+
+def test_keyframes_of_one_look_stay_as_they_are(clip: tuple[Tensor, Tensor]) -> None:
+    frames, mask = clip
+    picked, keys, _ = hand_out(frames, DURATIONS, mask)
+    assert (one_look(frames, picked, keys, mask) - picked).abs().max() < 0.1
+    with pytest.raises(PictureError, match="1 edited keyframes came back of 4"):
+        one_look(frames, picked[:1], keys, mask)
 
 
 def test_a_stretch_without_a_keyframe_stays_and_is_told(clip: tuple[Tensor, Tensor]) -> None:
