@@ -8,7 +8,7 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -70,16 +70,19 @@ class Outputs:
                 raise
         raise AssertionError("count ends")
 
-    def claim_again(self, names: Sequence[str], work: Path) -> list[Path]:
+    def claim_again(
+        self, names: Sequence[str], work: Path, ours: Callable[[Path], bool] = lambda folder: False
+    ) -> list[Path]:
         """As `claim`, but the names that an earlier run of the same command had taken, where that is still
         so: of a run that was killed while it wrote. work: the folder of what that run left undone; the names
-        are noted there, and go with it. Raises OSError where the disk takes no more."""
+        are noted there, and go with it. ours: whether a folder is a result, and may be written anew; the
+        caller takes it away. Raises OSError where the disk takes no more."""
         from ..files.pictures import write_atomically
 
         note = work / CLAIMED
         try:
             said = json.loads(note.read_text(encoding="utf-8"))
-            before = self.claimed_before(names, said["names"], said["replaced"])
+            before = self.claimed_before(names, said["names"], said["replaced"], ours)
         except (FileNotFoundError, ValueError, LookupError, TypeError, RecursionError):
             before = None  # no note, or none of ours
         if before is not None:
@@ -101,11 +104,17 @@ class Outputs:
         for path in files:  # with --overwrite another command may write that name at this moment
             forget_parts(path, older=3600 if self.overwrite else 0)
 
-    def claimed_before(self, names: Sequence[str], noted: object, replaced: object) -> list[Path] | None:
+    def claimed_before(
+        self,
+        names: Sequence[str],
+        noted: object,
+        replaced: object,
+        ours: Callable[[Path], bool] = lambda folder: False,
+    ) -> list[Path] | None:
         """The paths that an earlier run of the same command claimed for these files, or None: what a note
         says is believed only where `claim` could have given it, and what lies there may be written over.
 
-        noted: the names in that note. replaced: whether that run had overwrite.
+        noted: the names in that note. replaced: whether that run had overwrite. ours: as in `claim_again`.
         """
         if not isinstance(noted, list) or (replaced is not False and not self.overwrite):
             return None  # whoever may replace has taken names at which something stands
@@ -114,7 +123,9 @@ class Outputs:
         if [path.name for path in paths] != noted or not any(os.path.lexists(path) for path in paths):
             return None
         read = not self.overwrite and any(_identity(path) in self._inputs for path in paths)
-        return None if read or any(path.is_symlink() or _no_result(path) for path in paths) else paths
+        if read or any(path.is_symlink() or (_no_result(path) and not ours(path)) for path in paths):
+            return None
+        return paths
 
     def publish(self, made: Sequence[tuple[Path, Path]]) -> None:
         """Gives results that are whole their claimed names: (where it lies, its name) of files and folders on
@@ -184,8 +195,8 @@ def _numbered(name: str, number: int) -> str:
 
 def _number_in(noted: str, name: str) -> int:
     """The number by which a noted name is another one than `name`; 1 where there is none to be read."""
-    stem, _, suffix = name.rpartition(".")
-    found = re.fullmatch(rf"{re.escape(stem)}-([1-9][0-9]{{0,8}})\.{re.escape(suffix)}", noted)
+    stem, dot, suffix = name.rpartition(".") if "." in name else (name, "", "")
+    found = re.fullmatch(rf"{re.escape(stem)}-([1-9][0-9]{{0,8}}){re.escape(dot + suffix)}", noted)
     return 1 if found is None else int(found[1])
 
 

@@ -213,11 +213,12 @@ def _written(
 ) -> int:
     """Writes what there is. work: what is unfinished until then; without it nothing was begun."""
     from ..files.pictures import write_atomically
+    from ..scene.moving import holds_a_scene
 
     names = NAMES if edited is not None else ["trace.json", *(SELECTED if selections else [])]
     if edited is not None and edited.motion is not None:
         names = [FOLDER, *NAMES[1:]]
-    claimed = outputs.claim(names) if work is None else outputs.claim_again(names, work)
+    claimed = outputs.claim(names) if work is None else outputs.claim_again(names, work, holds_a_scene)
     outputs.forget_parts(claimed)
     files = dict(zip(names, claimed, strict=True))
     record["notes"] = list(job.notes)
@@ -252,6 +253,8 @@ def _save_moving(folder: Path, like: Path, job: SceneJob, edited: SplatScene, so
 
     assert job.home is not None
     kept = torch.equal(job.home.cpu(), torch.arange(len(job.scene)))
+    if folder.is_dir():
+        shutil.rmtree(folder)  # of a run of this command that was killed, claimed again
     folder.unlink(missing_ok=True)  # what was claimed
     scene = replace(edited.to("cpu"), source=source if kept else None)
     return save_folder(folder, scene, like if like.is_dir() else like.parent)

@@ -5,7 +5,7 @@ from ...lazy import hand_on
 __all__, __getattr__, __dir__ = hand_on(
     __name__,
     load="LoadedScene is_moving load_scene",
-    folder="save_folder",
+    folder="holds_a_scene save_folder",
     sequence="save_sequence",
     times="paired times_of views_in_time",
 )

@@ -53,12 +53,18 @@ def check_new(folder: Path) -> None:
         raise SceneError(f"{folder} exists: name another folder, or an empty one")
 
 
+def holds_a_scene(folder: Path) -> bool:
+    """Whether a moving scene lies in a folder, and nothing else."""
+    found = {each.name for each in folder.iterdir()}
+    return {CANONICAL, MOTION} <= found <= {CANONICAL, MOTION, CAMERAS}
+
+
 @contextmanager
 def written(folder: Path) -> Iterator[Path]:
     """A folder beside it to write into, which takes its name when all is there. Raises SceneError: as
     `check_new`, or it cannot be written."""
     check_new(folder)
-    beside = folder.with_name(f".{folder.name[:80]}.{secrets.token_hex(4)}.tmp")
+    beside = folder.with_name(f".{folder.name[:40]}.{secrets.token_hex(8)}.tmp")  # `forget_parts` knows it
     try:
         beside.mkdir(parents=True)
         yield beside

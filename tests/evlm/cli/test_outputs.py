@@ -164,3 +164,15 @@ def test_a_run_that_was_killed_while_it_wrote_gets_its_names_again(tmp_path: Pat
     ]
     (work / CLAIMED).write_text('{"names": ["../../etc/a.ply", "b.json"], "replaced": false}')
     assert [p.name for p in again.claim_again(names, work)] == ["a-3.ply", "b-3.json"]
+
+
+def test_a_folder_is_claimed_again_only_where_it_is_a_result(tmp_path: Path) -> None:
+    names, work, outputs = ["edited", "b.json"], tmp_path / "work", Outputs(str(tmp_path / "out"))
+    outputs.claim(names)
+    second = outputs.claim_again(names, work)
+    assert [path.name for path in second] == ["edited-2", "b-2.json"]
+    second[0].unlink()
+    second[0].mkdir()
+    assert outputs.claim_again(names, work, lambda folder: folder == second[0]) == second
+    third = outputs.claim_again(names, work, lambda folder: False)
+    assert [path.name for path in third] == ["edited-3", "b-3.json"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -136,9 +137,9 @@ def test_a_stopped_edit_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
         assert torch.equal(one, other)
 
 
-def test_on_the_command_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A command of a folder with a scene and a plan, and the steps that it would load."""
     monkeypatch.chdir(tmp_path)
     save_folder(Path("walk"), rising())
     Path("plan.json").write_text(plan_to_json(MAKE))
@@ -146,7 +147,42 @@ def test_on_the_command_line(
     monkeypatch.setattr(
         Pipeline, "load", lambda models, reasoner, *_, **__: Pipeline(reasoner, Looks(), Cuts(), Greens())
     )
-    words = ["scene", "edit", "--scene", "walk", "--plan", "plan.json", "--longest", "32", "--views", "6"]
+    return ["scene", "edit", "--scene", "walk", "--plan", "plan.json", "--longest", "32", "--views", "6"]
+
+
+def test_killed_while_it_writes_it_gets_its_names_again(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In its folder, and behind it, where an earlier run has the names without a number."""
+    words = [*words, "--views", "2", "--at-times", "2", "--schedule", "canonical", "--out", "out"]
+    assert main(words) == 0
+    before = set(Path("out").iterdir())
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:  # nothing is tidied up behind a kill
+        patch.setattr("evlm.cli.outputs.Outputs.release", lambda *_: None)
+        patch.setattr("evlm.scene.moving.folder.shutil", SimpleNamespace(rmtree=lambda *_, **__: None))
+        patch.setattr("evlm.scene.moving.folder._moves_alike", killed)
+        assert main(words) == 130 and len(list(Path("out").glob(".edited-2.*.tmp"))) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr("evlm.cli.outputs.Outputs.release", lambda *_: None)
+        patch.setattr("evlm.cli.scene_pictures.write_clip", killed)
+        assert main(words) == 130 and Path("out/edited-2").is_dir()
+    assert main(words) == 0
+    made = set(Path("out").iterdir()) - before
+    assert sorted(path.name for path in made) == [
+        "before_after-2.mp4", "edited-2", "selection-2.npz", "sheet-2.png", "trace-2.json",
+    ]  # fmt: skip
+    assert all(path.is_dir() or path.stat().st_size for path in made)
+    for path in Path("out/edited").iterdir():
+        assert (Path("out/edited-2") / path.name).read_bytes() == path.read_bytes()
+
+
+def test_on_the_command_line(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([*words, "--at-times", "3", "--out", "out"]) == 0
     assert sorted(path.name for path in Path("out").iterdir()) == [
         "before_after.mp4", "edited", "selection.npz", "sheet.png", "trace.json",
