@@ -16,6 +16,8 @@ from pathlib import Path
 from ..errors import EVLMError
 
 CLAIMED = "names.json"  # in a run's unfinished work: the names that its results have taken
+Ours = Callable[[Path], bool]
+"""Whether a folder is a result, and may be written anew; the caller takes it away."""
 
 
 class Outputs:
@@ -33,7 +35,7 @@ class Outputs:
         self._inputs = [found for each in inputs if (found := _identity(each)) is not None]
         _try(self.folder, flag)
 
-    def check(self, names: Sequence[str]) -> None:
+    def check(self, names: Sequence[str], ours: Ours = lambda folder: False) -> None:
         """Raises EVLMError where overwriting would hit an input, or a folder has one of the names; a folder
         of frames, NAME.frames, may be replaced by another where nothing else lies in it."""
         if not self.overwrite:
@@ -44,12 +46,12 @@ class Outputs:
                     f"{path} is read by this command, and --overwrite would replace it: name another --out, "
                     "or leave --overwrite out, then the results get new names"
                 )
-            if _no_result(path):
+            if _no_result(path) and not ours(path):
                 raise EVLMError(f"{path} is a folder: name another --out, or leave --overwrite out")
 
-    def claim(self, names: Sequence[str]) -> list[Path]:
+    def claim(self, names: Sequence[str], ours: Ours = lambda folder: False) -> list[Path]:
         """Paths for these files, all with one number, made as empty files so that no other run takes them."""
-        self.check(names)
+        self.check(names, ours)
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.overwrite:
             return [self.folder / name for name in names]
@@ -70,13 +72,10 @@ class Outputs:
                 raise
         raise AssertionError("count ends")
 
-    def claim_again(
-        self, names: Sequence[str], work: Path, ours: Callable[[Path], bool] = lambda folder: False
-    ) -> list[Path]:
+    def claim_again(self, names: Sequence[str], work: Path, ours: Ours = lambda folder: False) -> list[Path]:
         """As `claim`, but the names that an earlier run of the same command had taken, where that is still
         so: of a run that was killed while it wrote. work: the folder of what that run left undone; the names
-        are noted there, and go with it. ours: whether a folder is a result, and may be written anew; the
-        caller takes it away. Raises OSError where the disk takes no more."""
+        are noted there, and go with it. Raises OSError where the disk takes no more."""
         from ..files.pictures import write_atomically
 
         note = work / CLAIMED
@@ -86,9 +85,9 @@ class Outputs:
         except (FileNotFoundError, ValueError, LookupError, TypeError, RecursionError):
             before = None  # no note, or none of ours
         if before is not None:
-            self.check([path.name for path in before])
+            self.check([path.name for path in before], ours)
             return before
-        files = self.claim(names)
+        files = self.claim(names, ours)
         text = json.dumps({"names": [path.name for path in files], "replaced": self.overwrite})
         try:
             write_atomically(note, lambda file: file.write(text.encode("utf-8")))
@@ -109,12 +108,12 @@ class Outputs:
         names: Sequence[str],
         noted: object,
         replaced: object,
-        ours: Callable[[Path], bool] = lambda folder: False,
+        ours: Ours = lambda folder: False,
     ) -> list[Path] | None:
         """The paths that an earlier run of the same command claimed for these files, or None: what a note
         says is believed only where `claim` could have given it, and what lies there may be written over.
 
-        noted: the names in that note. replaced: whether that run had overwrite. ours: as in `claim_again`.
+        noted: the names in that note. replaced: whether that run had overwrite.
         """
         if not isinstance(noted, list) or (replaced is not False and not self.overwrite):
             return None  # whoever may replace has taken names at which something stands

@@ -24,6 +24,7 @@ from .request_flags import check_request, editor_settings, loaded, sampling
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..events import Event
     from ..reason.reasoner import Reasoned
     from ..scene import SplatScene
     from ..scene_job import Looks, SceneJob, StepSelection
@@ -77,19 +78,26 @@ def run(options: argparse.Namespace) -> int:
     from .terminal import Terminal, quiet_libraries
 
     check_request(options)
-    read = [options.scene, *options.reference, *options.reference_video, *options.reference_depth]
+    read = [
+        options.scene,
+        str(expanded(options.scene).parent),
+        *options.reference,
+        *options.reference_video,
+        *options.reference_depth,
+    ]
     read += [path for path in (options.adapter, options.plan, options.mask) if path]
     outputs = Outputs(options.out, options.overwrite, read)
-    outputs.check([*NAMES, FOLDER])
     quiet_libraries()
     from ..scene.edit import SceneEdit
+    from ..scene.moving import holds_a_scene
     from ..scene_job import SceneJob
 
     terminal = Terminal()
+    said = _Said(terminal)
     scene, source = _scene(options)
+    outputs.check(_names(scene), holds_a_scene)
     references, notes = read_references(options)
-    for note in (*scene.notes, *notes):
-        terminal.note(note)
+    said.notes(*scene.notes, *notes)
     models, pipeline = loaded(terminal, given.plan_of(options))(options)
     settings = SceneEdit(
         schedule=_schedule(options, scene),
@@ -113,12 +121,11 @@ def run(options: argparse.Namespace) -> int:
         options.threshold,
         work,
         identity=_identity(models),
-        on_event=terminal.event,
+        on_event=said.event,
         on_work=_Progress(terminal),
         on_step=lambda done, total, _: terminal.bar("paint", done, total, " steps"),
         notes=[*scene.notes, *notes],
     )
-    told = len(job.notes)
     seconds: dict[str, float] = {}
     begun = time.perf_counter()
 
@@ -130,6 +137,7 @@ def run(options: argparse.Namespace) -> int:
     looks = job.looks()
     if options.mask is not None:
         job.mask = given.mask_of(options.mask, looks.pictures[0][None].float().cpu(), job.notes)
+    said.notes(*job.notes)
     timed("render")
     reasoned = job.reason(looks)
     timed("reason")
@@ -143,8 +151,7 @@ def run(options: argparse.Namespace) -> int:
     if not selections:
         terminal.note("the plan asks for no change: nothing was painted")
         return _written(outputs, terminal, record, job, None, looks)
-    for note in (note for each in selections for note in each.notes):
-        terminal.note(note)
+    said.notes(*job.notes, *(note for each in selections for note in each.notes))
     if options.until == "mask":
         return _written(outputs, terminal, record, job, selections, looks)
     held = at_terminal(options.ask_below, terminal).about(reasoned.trace.plan)
@@ -155,10 +162,13 @@ def run(options: argparse.Namespace) -> int:
         terminal.line(f"{'held':8}  nothing was painted: {held}; say it otherwise, or {remedy(held)}")
         return 3
     with holding(work):
-        edited = job.paint(selections, looks)
+        try:
+            edited = job.paint(selections, looks)
+        except KeyboardInterrupt:
+            terminal.line(f"{'stopped':8}  what is done is kept: the same command goes on from there")
+            raise
         timed("edit")
-        for note in job.notes[told:]:
-            terminal.note(note)
+        said.notes(*job.notes)
         like = expanded(options.scene)
         _written(outputs, terminal, record, job, selections, looks, edited, source, like, work)
         shutil.rmtree(work, ignore_errors=True)
@@ -199,6 +209,11 @@ def _scene(options: argparse.Namespace) -> tuple[SplatScene, Any]:
     return scene.noted(*found.notes, *looks.notes), found.source
 
 
+def _names(scene: SplatScene) -> list[str]:
+    """What an edit of it writes."""
+    return NAMES if scene.motion is None else [FOLDER, *NAMES[1:]]
+
+
 def _written(
     outputs: Outputs,
     terminal: Terminal,
@@ -215,9 +230,7 @@ def _written(
     from ..files.pictures import write_atomically
     from ..scene.moving import holds_a_scene
 
-    names = NAMES if edited is not None else ["trace.json", *(SELECTED if selections else [])]
-    if edited is not None and edited.motion is not None:
-        names = [FOLDER, *NAMES[1:]]
+    names = ["trace.json", *(SELECTED if selections else [])] if edited is None else _names(edited)
     claimed = outputs.claim(names) if work is None else outputs.claim_again(names, work, holds_a_scene)
     outputs.forget_parts(claimed)
     files = dict(zip(names, claimed, strict=True))
@@ -253,11 +266,10 @@ def _save_moving(folder: Path, like: Path, job: SceneJob, edited: SplatScene, so
 
     assert job.home is not None
     kept = torch.equal(job.home.cpu(), torch.arange(len(job.scene)))
-    if folder.is_dir():
-        shutil.rmtree(folder)  # of a run of this command that was killed, claimed again
-    folder.unlink(missing_ok=True)  # what was claimed
+    if not folder.is_dir():
+        folder.unlink(missing_ok=True)  # what was claimed
     scene = replace(edited.to("cpu"), source=source if kept else None)
-    return save_folder(folder, scene, like if like.is_dir() else like.parent)
+    return save_folder(folder, scene, like if like.is_dir() else like.parent, replace=True)
 
 
 def _record(options: argparse.Namespace, models: dict[str, Path], reasoned: Reasoned) -> dict[str, Any]:
@@ -343,6 +355,25 @@ def _others(folder: Path, own: Path) -> list[str]:
     if left:
         notes.append(f"unfinished work of other edits lies in {', '.join(left)}: delete what is not wanted")
     return notes
+
+
+class _Said:
+    """Shows events, and notes that were not shown yet."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self.terminal = terminal
+        self._told: set[str] = set()
+
+    def event(self, event: Event) -> None:
+        if event.kind == "note":
+            self._told.add(event.text)
+        self.terminal.event(event)
+
+    def notes(self, *notes: str) -> None:
+        for note in notes:
+            if note not in self._told:
+                self._told.add(note)
+                self.terminal.note(note)
 
 
 class _Progress:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,10 @@ from . import arguments as kinds
 from . import scene_fit_moving
 from .outputs import expanded
 from .scene_convert import WRITTEN
-from .scene_fit_files import check_photographs, check_written
+from .scene_fit_files import check_photographs, check_written, kept
 
 if TYPE_CHECKING:
+    from ..scene import Camera
     from ..scene.fit.fitting import FitStep
     from ..scene.points import Points
 
@@ -39,12 +41,12 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     text = "of a scene that moves: of its times those from A up to B, every STEP-th (0:300:4, ::2)"
     add("--frames", metavar="A:B:STEP", type=kinds.path, help=text)
     text = "of a scene that moves: how many rigid motions its parts share (16)"
-    add("--bases", metavar="N", type=kinds.whole(1, 256), default=16, help=text)
+    add("--bases", metavar="N", type=kinds.whole(1, 256), help=text)
     text = (
         "of a scene that moves: bases, rigid motions that its parts share; hexplane, a field that bends, for "
         "what does not keep its shape (bases)"
     )
-    add("--motion", choices=["bases", "hexplane"], default="bases", help=text)
+    add("--motion", choices=["bases", "hexplane"], help=text)
     text = "a .ply of points with colours to begin with, where the cameras bring none"
     add("--points", metavar="FILE", type=kinds.path, help=text)
     text = "at most so many points to begin with, spread over all (on a CPU 20,000)"
@@ -81,6 +83,12 @@ def run(options: argparse.Namespace) -> int:
         raise EVLMError(f"{options.out}: expected a name that ends in {', '.join(WRITTEN)}")
     if os.path.lexists(out) and (out.is_dir() or not options.overwrite):
         raise EVLMError(f"{out} exists: name another file, or add --overwrite")
+    for name in ("frames", "motion", "bases"):
+        if getattr(options, name) is not None:
+            raise EVLMError(
+                f"--{name} is of a scene that moves, which is a folder: name OUT without an ending, or leave "
+                f"--{name} out"
+            )
     check_written(options, out)
     import torch
 
@@ -109,16 +117,27 @@ def run(options: argparse.Namespace) -> int:
         f"{len(found.cameras)} photographs, {len(start):,} Gaussians, {iterations:,} iterations",
         flush=True,
     )
-    for note in found.notes:
+    for note in [*found.notes, *_still(found.cameras, out)]:
         print(f"note: {note}")
     preview = None if options.preview is None else expanded(options.preview)
-    fitted = fitting.run(lambda step: tell(step, preview), state)
+    with kept(state):
+        fitted = fitting.run(lambda step: tell(step, preview), state)
     notes = save_gaussians(out, fitted.to("cpu"))
     state.unlink(missing_ok=True)
     print(f"{out}: {len(fitted):,} Gaussians, {out.stat().st_size:,} bytes")
     for note in (*fitting.notes, *notes):
         print(f"note: {note}")
     return 0
+
+
+def _still(cameras: Sequence[Camera], out: Path) -> list[str]:
+    """What there is to say where the photographs are of several times."""
+    times = len({camera.time for camera in cameras})
+    if times < 2:
+        return []
+    return [
+        f"the photographs are of {times} times, and {out.name} stands still: name a folder to fit what moves"
+    ]
 
 
 def images_of(options: argparse.Namespace) -> Path | None:

@@ -1,10 +1,12 @@
-"""What `python -m evlm scene fit` writes is none of what it reads, and nothing that nobody gave up."""
+"""What `python -m evlm scene fit` writes is none of what it reads, and nothing that nobody gave up; of a fit
+that is stopped, what is done."""
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,19 @@ def check_photographs(options: argparse.Namespace, photographs: Sequence[Callabl
     """Raises EVLMError: --preview is one of the photographs."""
     if options.preview is not None:
         _refuse(expanded(options.preview), [each.path for each in photographs if hasattr(each, "path")])
+
+
+@contextmanager
+def kept(state: Path) -> Iterator[None]:
+    """Says where what is done of a fit lies when somebody stops it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if state.exists():
+            print(
+                f"stopped: what is done is kept in {state}; the same command goes on from there", flush=True
+            )
+        raise
 
 
 def _holds_points(path: Path) -> bool:

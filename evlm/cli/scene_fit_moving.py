@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import EVLMError
 from .outputs import expanded
-from .scene_fit_files import check_photographs, check_written
+from .scene_fit_files import check_photographs, check_written, kept
 
 if TYPE_CHECKING:
     from ..scene import Gaussians, SplatScene
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..scene.motion import Learned
     from ..scene.poses import LoadedCameras
 
-KEYS = 64
+KEYS, BASES = 64, 16
 A_PICTURE, LEAST, MOST = 6, 400, 2000  # iterations by default: for a picture, and in all
 LONG = 3600.0  # seconds of a fit, from which on somebody has to have said that it is meant
 HELD_OUT = 24  # pictures that say at the end how near the scene is to them
@@ -63,10 +63,10 @@ def run(options: argparse.Namespace, out: Path) -> int:
     times = sorted({float(camera.time or 0.0) for camera in found.cameras})
     keys = Keys(torch.tensor(times).double()) if len(times) <= KEYS else Keys.even(KEYS)
     motion: Learned
-    if options.motion == "hexplane":
+    if options.motion == "hexplane":  # bases, where nobody says
         motion = HexPlane.begin(start, moving, keys, seed=options.seed)
     else:
-        motion = RigidBases.begin(start, moving, keys, options.bases, options.seed)
+        motion = RigidBases.begin(start, moving, keys, options.bases or BASES, options.seed)
     count = len(found.cameras)
     iterations = options.iterations or min(MOST, max(LEAST, A_PICTURE * count))
     settings = TimeFit(iterations, background=background, seed=options.seed)
@@ -88,7 +88,8 @@ def run(options: argparse.Namespace, out: Path) -> int:
     preview = None if options.preview is None else expanded(options.preview)
     out.parent.mkdir(parents=True, exist_ok=True)
     state = out.with_name(out.name + ".fit.safetensors")
-    gaussians, path = fitting.run(lambda step: tell(step, preview), state)
+    with kept(state):
+        gaussians, path = fitting.run(lambda step: tell(step, preview), state)
     scene = SplatScene(gaussians, found.cameras, background=background, motion=path).to("cpu")
     save_folder(out, scene)
     state.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 CODECS = {".mp4": "h264", ".webm": "vp9", ".mkv": "ffv1"}
 OWN = re.compile(r"own(?::([0-9]{1,6}))?")
+SIZE = 512  # pixels of the longer side, at most, where nobody says
 ANIMATED = (".gif", ".webp")
 OTHERS = {".png", ".avi", ".mov", ".m4v", ".mpg", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pdf", ".html"}
 
@@ -41,8 +42,8 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         "camera sees them all; with more, they move on while time does"
     )
     add("--times", metavar="TIMES", type=kinds.path, help=text)
-    text = "pixels of the longer side (512)"
-    add("--size", metavar="PIXELS", type=kinds.whole(8, 8192), default=512, help=text)
+    text = "pixels of the longer side (512, or that of cameras whose pictures are smaller)"
+    add("--size", metavar="PIXELS", type=kinds.whole(8, 8192), help=text)
     text = "what is behind everything: red,green,blue, 0 to 1 or 0 to 255 (0,0,0)"
     add("--background", metavar="R,G,B", type=kinds.colour, help=text)
     add(
@@ -107,10 +108,11 @@ def _cameras(options: argparse.Namespace, scene: SplatScene) -> tuple[tuple[Came
         if number >= len(scene.cameras):
             raise EVLMError(f"--cameras {asked}: the scene has {len(scene.cameras)} cameras of its own")
         cameras = scene.cameras if own[1] is None else scene.cameras[number : number + 1]
-        cameras = tuple(camera.within(options.size) for camera in cameras)
     else:
-        found = load_cameras(asked, scene.gaussians, size=options.size).within(options.size)
+        found = load_cameras(asked, scene.gaussians, size=options.size or SIZE)
         cameras, notes = found.cameras, found.notes
+    size = options.size
+    cameras = tuple(each.within(SIZE) if size is None else each.sized(size) for each in cameras)
     if not moves:
         if options.times is not None:
             times_of(options.times, None)

@@ -68,7 +68,7 @@ class Terminal:
             return
         full = round(BAR * done / max(total, 1))
         text = f"{name:8}  [{_BLOCK * full}{'·' * (BAR - full)}] {done}/{total}{unit}"
-        print(f"\r{text}", end="", file=self.out, flush=True)
+        print(f"\r{text}\033[K", end="", file=self.out, flush=True)  # a longer one may have stood there
         self._bar = True
 
     def strong(self, text: str) -> str:

@@ -125,7 +125,13 @@ def form_of(
         elif deep:
             kept = "10" if "10" in chosen.pixels[True, alpha] else "16"
             notes.append(f"{codec} is written with {kept} bits a channel")
-    return ClipForm(chosen, height, width, rate or Fraction(8), alpha, deep), notes
+    form = ClipForm(chosen, height, width, rate or Fraction(8), alpha, deep)
+    if chosen.encoder and form.padded != (height, width):
+        notes.append(
+            f"{codec} has even sides: other programs show {form.padded[1]} x {form.padded[0]}, the last "
+            f"column or row twice; --codec ffv1 or png keep {width} x {height}"
+        )
+    return form, notes
 
 
 def check_encoder(codec: ClipCodec) -> None:

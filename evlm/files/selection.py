@@ -129,9 +129,9 @@ class Selection:
                 yield Picked(held[0], held[1], start - held[1])
             if pixels is not None and size is not None and tuple(pixels.shape[:2]) != size:
                 raise PictureError(
-                    f"{name}: frames of different sizes {sorted({size, tuple(pixels.shape[:2])})} (height, "
-                    "width); the frames of one clip, or the pictures of a folder that is read as one, have "
-                    "one size"
+                    f"{name}: frame {index}, counted from 0, is {pixels.shape[1]} x {pixels.shape[0]}, and "
+                    f"those before it are {size[1]} x {size[0]}; the frames of one clip, or the pictures of "
+                    "a folder that is read as one, have one size"
                 )
             size = size if pixels is None else tuple(pixels.shape[:2])
             held = pixels, start

@@ -235,7 +235,9 @@ def _scan(container: Any, stream: Any) -> _Scan:
         seconds = len(times) * length
     lacking = packets < stream.frames
     if "matroska" in container.format.name and len(container.streams) == 1 and seconds and container.duration:
-        lacking = Fraction(container.duration, 1_000_000) > seconds + length / 2
+        begin = 0 if None in times else max(times[0], 0) * stream.time_base
+        end = begin + seconds  # the length that it says counts from the file's second 0
+        lacking = Fraction(container.duration, 1_000_000) > end + length / 2
     return _Scan(times, sorted(keys), Fraction(length), seconds, lacking)
 
 

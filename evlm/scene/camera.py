@@ -96,10 +96,11 @@ class Camera:
 
     def within(self, longest: int) -> Camera:
         """The same camera with a longer side of at most `longest` pixels; its proportions to half a pixel."""
-        longer = max(self.width, self.height)
-        if longer <= longest:
-            return self
-        scale = longest / longer
+        return self if max(self.width, self.height) <= longest else self.sized(longest)
+
+    def sized(self, longest: int) -> Camera:
+        """The same camera with a longer side of `longest` pixels; its proportions to half a pixel."""
+        scale = longest / max(self.width, self.height)
         return self.resized(max(1, round(self.width * scale)), max(1, round(self.height * scale)))
 
     def cropped(self, left: int, top: int, width: int, height: int) -> Camera:

@@ -60,32 +60,43 @@ def holds_a_scene(folder: Path) -> bool:
 
 
 @contextmanager
-def written(folder: Path) -> Iterator[Path]:
-    """A folder beside it to write into, which takes its name when all is there. Raises SceneError: as
-    `check_new`, or it cannot be written."""
-    check_new(folder)
-    beside = folder.with_name(f".{folder.name[:40]}.{secrets.token_hex(8)}.tmp")  # `forget_parts` knows it
+def written(folder: Path, replace: bool = False) -> Iterator[Path]:
+    """A folder beside it to write into, which takes its name when all is there. replace: the place of a
+    folder that holds something, too. Raises SceneError: as `check_new`, or it cannot be written."""
+    if not replace:
+        check_new(folder)
+    before, beside = (  # `forget_parts` knows them
+        folder.with_name(f".{folder.name[:40]}.{secrets.token_hex(8)}.tmp") for _ in range(2)
+    )
     try:
         beside.mkdir(parents=True)
         yield beside
         if folder.is_dir():
-            folder.rmdir()
-        beside.rename(folder)
+            folder.rename(before)
+        try:
+            beside.rename(folder)
+        except BaseException:
+            if before.is_dir():
+                before.rename(folder)
+            raise
+        shutil.rmtree(before, ignore_errors=True)
     except OSError as error:
         raise SceneError(f"{folder}: cannot be written ({error.strerror or error})") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def save_folder(folder: Path, scene: SplatScene, like: Path | None = None) -> tuple[str, ...]:
+def save_folder(
+    folder: Path, scene: SplatScene, like: Path | None = None, replace: bool = False
+) -> tuple[str, ...]:
     """Writes a moving scene: the folder has its name only when it is whole.
 
     like: the folder of ours that it came from, whose cameras' file, and whose motion's where that is the
-    same, are copied byte by byte. Returns what the format lost, in words. Raises SceneError: the scene stands
-    still, the folder holds something, or cannot be written."""
+    same, are copied byte by byte. replace: as `written`. Returns what the format lost, in words. Raises
+    SceneError: the scene stands still, the folder holds something, or cannot be written."""
     if scene.motion is None:
         raise SceneError(f"{folder}: the scene stands still: write it as a .ply")
-    with written(folder) as beside:
+    with written(folder, replace) as beside:
         notes = save_gaussians(beside / CANONICAL, scene.gaussians, scene.source)
         if like is not None and _moves_alike(like / MOTION, scene.motion):
             shutil.copyfile(like / MOTION, beside / MOTION)

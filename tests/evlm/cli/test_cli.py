@@ -257,6 +257,19 @@ def test_a_bar_moves_only_where_somebody_watches(monkeypatch: pytest.MonkeyPatch
     assert piped.getvalue() == "edit      done\n"
 
 
+def test_a_shorter_bar_leaves_nothing_of_a_longer_one() -> None:
+    screen = Screen()
+    terminal = Terminal(screen)
+    terminal.bar("edit", 8, 9, " frames, 1 min 20 s left")
+    terminal.bar("edit", 9, 9, " frames")
+    line = ""
+    for text in screen.getvalue().split("\r")[1:]:  # as a terminal does it
+        shown, _, cleared = text.partition("\033[K")
+        line = shown if "\033[K" in text else shown + line[len(shown) :]
+        assert cleared == ""
+    assert line.endswith("9/9 frames")
+
+
 def test_errors_are_wrapped_where_a_person_watches_and_one_line_elsewhere() -> None:
     """A path is never broken: neither in a log, nor at its hyphens on a screen. (C19)"""
     path = "/a/" + "-".join(["long-name"] * 30) + "/x y.png"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_edit_in_time import rising
 from test_scene_job import BLUE, MAKE, RED, Cuts, Greens, Looks, colour_mask, scene
 
 from evlm.cli.main import main
@@ -19,6 +20,7 @@ from evlm.files.pictures import load_picture
 from evlm.pipeline import Pipeline
 from evlm.plan.trace import Plan, plan_to_json
 from evlm.scene.files import load_gaussians, save_gaussians
+from evlm.scene.moving import save_folder
 
 
 @pytest.fixture
@@ -56,7 +58,10 @@ def test_it_writes_the_scene_and_what_to_look_at(
     room: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(WORDS) == 0
-    assert "wrote     out/edited.ply, out/selection.npz, out/before_after.mp4" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "wrote     out/edited.ply, out/selection.npz, out/before_after.mp4" in said
+    notes = [line for line in said.splitlines() if "note: " in line]
+    assert notes and len(set(notes)) == len(notes)
     rows = torch.from_numpy(np.load("out/selection.npz", allow_pickle=False)["rows"])
     before, after = load_gaussians("room.ply").gaussians, load_gaussians("out/edited.ply").gaussians
     assert bool(rows[:40].any()) and not bool(rows[40:].any())
@@ -97,6 +102,7 @@ def test_a_stopped_edit_goes_on(room: dict[str, Any], capsys: pytest.CaptureFixt
     assert main([*WORDS, "--out", "whole"]) == 0
     room["editor"] = Greens(1, KeyboardInterrupt)
     assert main(WORDS) == 130
+    assert "what is done is kept: the same command goes on from there" in capsys.readouterr().err
     room["editor"] = Greens()
     (work,) = Path("out").glob(".scene-*")
     with holding(work):  # the same command, begun twice
@@ -104,6 +110,30 @@ def test_a_stopped_edit_goes_on(room: dict[str, Any], capsys: pytest.CaptureFixt
     assert "at work already" in capsys.readouterr().err
     assert main(WORDS) == 0 and room["editor"].orders
     assert Path("out/edited.ply").read_bytes() == Path("whole/edited.ply").read_bytes()
+
+
+def test_of_a_scene_that_moves_overwriting_replaces_an_earlier_result_and_nothing_else(
+    room: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_folder(Path("walk"), rising())
+    words = "--longest 24 --views 2 --at-times 2 --schedule canonical --plan plan.json --out out --overwrite"
+    asked = ["scene", "edit", *words.split(), "--scene"]
+    assert main([*asked, "walk"]) == 0
+    edited = Path("out/edited")
+    names, made = sorted(Path("out").iterdir()), (edited / "canonical.ply").read_bytes()
+    (edited / "canonical.ply").write_bytes(b"old")
+    assert main([*asked, "walk"]) == 0
+    assert sorted(Path("out").iterdir()) == names and (edited / "canonical.ply").read_bytes() == made
+    for scene_, more, said in (
+        ("out/edited", "", "out/edited is read by this command"),
+        ("out/edited/canonical.ply", "", "out/edited is read by this command"),
+        ("walk", "mine.txt", "out/edited is a folder: name another --out"),
+    ):
+        if more:
+            (edited / more).write_text("mine")
+        assert main([*asked, scene_]) == 2
+        assert said in capsys.readouterr().err and (edited / "canonical.ply").read_bytes() == made
+    assert (edited / "mine.txt").read_text() == "mine"
 
 
 def test_what_others_left_unfinished_is_named_and_goes_when_it_is_old(

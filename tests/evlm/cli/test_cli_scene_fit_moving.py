@@ -46,11 +46,18 @@ def test_pictures_that_know_their_time_become_a_folder(
     assert main(["scene", "render", "out", "a.gif", "--size", "16"]) == 0
     assert main(asked) == 2
     assert "out exists: name another folder" in capsys.readouterr().err
+    still = ["scene", "fit", "walk", "still.ply", "--points", "points.ply", "--iterations", "10"]
+    for more in (["--frames", "::2"], ["--motion", "hexplane"], ["--bases", "2"]):
+        assert main([*still, *more]) == 2
+        assert f"{more[0]} is of a scene that moves, which is a folder" in capsys.readouterr().err
+    assert main(still) == 0
+    assert "photographs are of 4 times, and still.ply stands still" in capsys.readouterr().out
 
 
 def test_a_stopped_fit_goes_on_to_the_same_bytes(
     shown: tuple[list, list],  # type: ignore[type-arg]
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     dnerf(Path("walk"), *shown)
     run = FittingInTime.run
@@ -68,6 +75,7 @@ def test_a_stopped_fit_goes_on_to_the_same_bytes(
     monkeypatch.setattr(FittingInTime, "step", stopped)
     monkeypatch.setattr(scene_fit_moving, "_estimate", lambda *_: 1.0)
     assert main([*asked, "twice"]) == 130
+    assert "kept in twice.fit.safetensors; the same command" in capsys.readouterr().out
     assert Path("twice.fit.safetensors").exists() and not Path("twice").exists()
     assert main([*asked, "twice"]) == 0 and done[25] == 20
     for name in ("canonical.ply", "motion.safetensors", "cameras.json"):

@@ -64,6 +64,8 @@ def test_a_clip_through_time(walk: Path, capsys: pytest.CaptureFixture[str]) -> 
     ):
         assert main([*words, *more]) == 0
         assert f"{count} views of 50 Gaussians" in capsys.readouterr().out
+    assert main([*words[:-1], "48", "f.gif", "--times", "2"]) == 0
+    assert max(read_clip("f.gif").frames.shape[1:3]) == 48
     for more, said in (
         (["e.gif", "--cameras", "own:9"], "the scene has 6 cameras of its own"),
         (["e.gif", "--times", "1.5"], "expected numbers from 0 to 1"),

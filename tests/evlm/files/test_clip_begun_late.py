@@ -77,3 +77,10 @@ def test_masks_larger_than_the_clip_come_one_by_one(clip: ClipFile, tmp_path: Pa
         (window,) = given.windows(99)
     assert sizes == [(1, 192, 256)] * LEFT and window.shape == (LEFT, 48, 64)
     assert torch.equal(window[0] >= 0.5, window[-1] >= 0.5) and bool((window[0, 12:18, 12:18] > 0.9).all())
+
+
+def test_a_matroska_that_begins_late_is_whole(tmp_path: Path) -> None:
+    """Its length counts from second 0. (Cut by `ffmpeg -copyts`, for example.)"""
+    path = write_video(tmp_path / "late.mkv", "ffv1", 6, "bgr0", rate=10, pts=range(50, 56))
+    clip = open_clip(path)
+    assert len(list(clip.frames())) == 6 and clip.notes == []

@@ -43,7 +43,8 @@ def packets(path: Path) -> list[tuple[bytes, Fraction]]:
 @pytest.mark.parametrize(("codec", "suffix"), [("h264", ".mp4"), ("vp9", ".webm"), ("ffv1", ".mkv")])
 def test_frames_rate_and_odd_sizes_come_back(tmp_path: Path, codec: str, suffix: str) -> None:
     path, frames = tmp_path / f"a{suffix}", numbered(7, 47, 63)
-    assert write_clip(path, iter([frames[:3], frames[3:4], frames[4:]]), codec, [1 / NTSC] * 7) == []
+    notes = write_clip(path, iter([frames[:3], frames[3:4], frames[4:]]), codec, [1 / NTSC] * 7)
+    assert notes == [] if codec == "ffv1" else "other programs show 64 x 48, the last column" in notes[0]
     back = read_clip(path)
     assert back.frames.shape == frames.shape and back.rate == NTSC
     assert [number(each.numpy()) for each in back.frames] == list(range(7))

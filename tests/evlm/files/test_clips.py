@@ -54,7 +54,9 @@ def test_a_folder_of_pictures_in_natural_order(tmp_path, moving):
     frames, fps = load_frames(tmp_path)
     assert torch.equal(frames, moving) and fps is None
     save_picture(tmp_path / "z.png", torch.zeros(3, 3, 3))
-    with pytest.raises(PictureError, match=r"different sizes .* a folder that is read as one"):
+    with pytest.raises(
+        PictureError, match=r"frame 5, counted from 0, is 3 x 3, and those before it are .* one size"
+    ):
         load_frames(tmp_path)
 
 
