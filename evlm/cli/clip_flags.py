@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     add("--keyframes", type=kinds.keyframes, metavar="KEYS", help=text)
     text = (
+        "with --keyframes FOLDER, even out what differs between its pictures where the clip itself does not; "
+        "by default they are carried as they are"
+    )
+    add("--one-look", action="store_true", default=None, help=text)
+    text = (
         "with --video, tune the editor to the clip in so many steps before it paints (Tune-A-Video has 500); "
         "by default it is not"
     )
@@ -75,7 +81,7 @@ def check_flags(options: argparse.Namespace) -> None:
     """Raises EVLMError for a clip's flag without a clip."""
     if options.video is not None:
         return
-    clips = "max_frames codec together track mask_frame propagate keyframes tune until audio"
+    clips = "max_frames codec together track mask_frame propagate keyframes one_look tune until audio"
     for flag in clips.split():
         if getattr(options, flag) is not None:
             name = flag.replace("_", "-") if flag != "audio" else "keep-audio and --no-audio"
@@ -101,6 +107,11 @@ def handed_keys(options: argparse.Namespace) -> HandedKeys | None:
     """The edited keyframes of --keyframes FOLDER, in whose place then stands which ones were asked for: so
     the plan and the masks are those of the command that handed them out. Raises EVLMError."""
     if not isinstance(options.keyframes, Path):
+        if options.one_look:
+            raise EVLMError(
+                "--one-look evens out edited keyframes: give their folder with --keyframes FOLDER, or leave "
+                "it out"
+            )
         return None
     from ..clips.handed import HandedKeys
 
@@ -110,8 +121,8 @@ def handed_keys(options: argparse.Namespace) -> HandedKeys | None:
         raise EVLMError(
             f"--keyframes are carried along the motion, not by --propagate {options.propagate}: leave one out"
         )
-    handed = HandedKeys.read(options.keyframes)
-    options.keyframes = handed.asked
+    handed = replace(HandedKeys.read(options.keyframes), one_look=bool(options.one_look))
+    options.keyframes, options.one_look = handed.asked, None
     return handed
 
 

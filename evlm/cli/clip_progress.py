@@ -25,7 +25,7 @@ class Progress:
         left = ""
         if done > self.first and done < total:
             left = f", {_duration((now - self.begun) / (done - self.first) * (total - done))} left"
-        of = "steps" if what == "tune" else "frames"
+        of = {"tune": "steps", "even": "keyframes"}.get(what, "frames")
         self.terminal.bar(what, done, total, f" {of}{left}")
         if not self.terminal.live and now - self.told >= EVERY:
             self.told = now

@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,13 @@ from torch import Tensor
 from ..errors import PictureError
 from ..files.disk import unwritten
 from ..files.pictures import load_picture, picture_files, save_picture, write_atomically
-from ..video.handed_out import AS_LARGE, Keys, carry_window, digest_of, sizes, unreached
+from ..video.handed_out import AS_LARGE, Keys, carry_window, digest_of, evened, sizes, unreached
 from .frames import FileFrames
 from .steps import place_routes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..files.clip_reader import ClipFile
     from .masks import MaskStore
 
@@ -34,12 +36,14 @@ Asked = str | int | tuple[int, ...] | None
 
 @dataclass(frozen=True)
 class HandedKeys:
-    """A folder of edited keyframes, pictures in the order of `keys.indices`. asked: which were asked for."""
+    """A folder of edited keyframes, pictures in the order of `keys.indices`. asked: which were asked for.
+    one_look: whether they are brought to one look before they are carried."""
 
     folder: Path
     pictures: tuple[Path, ...]
     keys: Keys
     asked: Asked = None
+    one_look: bool = False
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> HandedKeys:
@@ -79,8 +83,9 @@ class HandedKeys:
 
     @property
     def digest(self) -> str:
-        """Of what the pictures' files hold."""
+        """Of what the pictures' files hold, and of what is made of them."""
         digest = hashlib.blake2b(self.keys.source.encode(), digest_size=8)
+        digest.update(b"one look" if self.one_look else b"")
         for path in self.pictures:
             digest.update(hashlib.blake2b(path.read_bytes()).digest())
         return digest.hexdigest()
@@ -148,8 +153,9 @@ class HandedChain:
     """A clip from keyframes that somebody edited; as `StepChain`, from frame `begin` on. What no keyframe's
     motion reaches takes the paint beside it, or stays as the nearest ones have it: nobody paints it.
 
-    steps: of the plan, whose places the edit may touch. Raises PictureError where the keyframes are of
-    another clip.
+    steps: of the plan, whose places the edit may touch. folder: for keyframes that are brought to one look;
+    they lie there whole or not at all. on_keys: as of `CarriedChain`, of these. Raises PictureError where the
+    keyframes are of another clip.
     """
 
     def __init__(
@@ -161,7 +167,9 @@ class HandedChain:
         source: FileFrames,
         window: int,
         feather: int | None,
+        folder: Path,
         begin: int = 0,
+        on_keys: Callable[[int, int], None] | None = None,
     ) -> None:
         handed.check(clip, masks.count)
         self.notes: list[str] = []
@@ -177,6 +185,8 @@ class HandedChain:
         )
         self._reader = FileFrames(clip)
         self._known: dict[int, tuple[Tensor, Tensor]] = {}
+        if handed.one_look:
+            self.handed = self._evened(FileFrames(clip), folder, on_keys)
 
     def windows(self) -> Iterator[tuple[int, Tensor]]:
         """(number of the first frame, frames [n, H, W, 3] that are finished)."""
@@ -193,6 +203,26 @@ class HandedChain:
     def save(self, path: Path, stop: int) -> None:
         """Marks that a later run goes on at frame `stop`."""
         write_atomically(path, lambda file: file.write(b"1"))
+
+    def _evened(
+        self, reader: FileFrames, folder: Path, on_keys: Callable[[int, int], None] | None
+    ) -> HandedKeys:
+        """The keyframes brought to one look, in the folder."""
+        keys = self.handed.keys
+        pictures = [folder / f"even-{at:08}.png" for at in keys.indices]
+        done = folder / "even.done"
+        if not done.is_file():
+
+            def shown(at: int) -> tuple[Tensor, Tensor]:
+                return reader.read(at, at + 1)[0], self.handed.picture(at)
+
+            even = evened(keys.indices, self.routes, shown)
+            for number, (path, (_, picture)) in enumerate(zip(pictures, even, strict=True), 1):
+                save_picture(path, picture)
+                if on_keys is not None:
+                    on_keys(number, len(pictures))
+            write_atomically(done, lambda file: file.write(b"1"))
+        return replace(self.handed, folder=folder, pictures=tuple(pictures))
 
     def _look(self, first: int, stop: int) -> None:
         """Reads the keyframes that the frames first..stop look at, and forgets the others."""

@@ -52,8 +52,8 @@ KEYFRAMES = 6  # shown of the clip
 _SHOWN = 448  # longer side in pixels: twice a tile of the strip
 _PLACED = 12_000_000  # pixels of the frames in which places are looked for together: 144 MB as float
 OnProgress = Callable[[str, int, int], None]
-"""(what is done: "places", "tune", "keyframes" or "edit", frames that are finished, all of them); of "tune"
-they are steps."""
+"""(what is done: "places", "tune", "keyframes", "even" or "edit", frames that are finished, all of them); of
+"tune" they are steps, of "even" keyframes that are brought to one look."""
 OnFrames = Callable[[int, Tensor], None]
 """(number of the first, frames [n, H, W, 3] in 0..1 that are finished)."""
 
@@ -168,8 +168,9 @@ class ClipJob:
         if self.handed is not None:
             source = FileFrames(self.clip, begin)
             chain = HandedChain(
-                self.handed, every, store, self.clip, source, self.video.window, self.settings.feather, begin
-            )
+                self.handed, every, store, self.clip, source, self.video.window, self.settings.feather,
+                self.work, begin, lambda done, keys: self.tell("even", done, keys),
+            )  # fmt: skip
         elif opens(self.pipeline.editor) and self.video.carries(store.count):
             source = FileFrames(self.clip, begin)
             chain = self._carried(reasoned, store, source, begin)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from types import SimpleNamespace
@@ -110,33 +110,55 @@ def one_look(
     on_key: OnFrame | None = None,
     flow: Flow = thing_flow,
 ) -> Tensor:
-    """The edited keyframes [K, H, W, 3] brought to one look inside the mask (agree.py), `_AT_ONCE` by
-    `_AT_ONCE`. frames, edited, keys, mask, PictureError: as of `carry_over`. on_key: as its `on_frame`, of
-    keyframes."""
+    """The edited keyframes [K, H, W, 3] as `evened` gives them. frames, edited, keys, mask, PictureError: as
+    of `carry_over`. on_key: as its `on_frame`, of keyframes."""
     _check(frames, edited, keys)
-    result, done = edited.clone(), 0
-    routes = _routes(frames, mask, [])
-    mine = [[at for at in keys.indices if at in each.boxes] for each in routes]
-    for place, on in zip(routes, mine, strict=True):
-        for span in key_spans(len(on), _AT_ONCE):
-            here, known = on[span.start : span.stop], {}
-            for at in here:
-                number, box = keys.indices.index(at), place.boxes[at]
-                painted = extract(result[number][None], box)[0]
-                known[at] = key_of(place.work(frames[at][None], [at]), 0, painted)
-            for at, key in agree(known, here[span.new - span.start :], flow).items():
-                # What changes is added: what does not keeps its bits where the crop has another size.
-                number, box = keys.indices.index(at), place.boxes[at]
-                window = slice(box.y0, box.y1), slice(box.x0, box.x1)
-                new, old = (restore(each.painted[None], box)[0] for each in (key, known[at]))
-                more = new - old
-                if place.inside is not None:
-                    more = more * place.inside[at][window][..., None]
-                result[number][window] = (result[number][window] + more).clamp(0, 1)
-            done += span.stop - span.new
-            if on_key is not None:
-                on_key(done, sum(map(len, mine)))
-    return result
+    found: list[Tensor] = []
+
+    def shown(key: int) -> tuple[Tensor, Tensor]:
+        return frames[key], edited[keys.indices.index(key)]
+
+    for _, picture in evened(keys.indices, _routes(frames, mask, []), shown, flow):
+        found.append(picture)
+        if on_key is not None:
+            on_key(len(found), len(keys.indices))
+    return torch.stack(found)
+
+
+def evened(
+    indices: Sequence[int], routes: Sequence[Route], shown: Shown, flow: Flow = thing_flow
+) -> Iterator[tuple[int, Tensor]]:
+    """(frame, its edited keyframe [H, W, 3]) in order, brought to one look in the places (agree.py); outside
+    them, and where nothing differs, with the bits that it had.
+
+    indices, routes, shown: as of `carry_window`. No more than `_AT_ONCE` of them are held.
+    """
+    last: dict[int, tuple[Tensor, Tensor]] = {}
+    for span in key_spans(len(indices), _AT_ONCE):
+        new = indices[span.new : span.stop]
+        pairs = {at: last.get(at) or shown(at) for at in indices[span.start : span.stop]}
+        pairs |= {at: (pairs[at][0], pairs[at][1].clone()) for at in new}
+        for place in routes:
+            known = {
+                at: key_of(place.work(source[None], [at]), 0, extract(edited[None], place.boxes[at])[0])
+                for at, (source, edited) in pairs.items()
+                if at in place.boxes
+            }
+            for at, key in agree(known, [at for at in known if at in new], flow).items():
+                _change(pairs[at][1], place, at, known[at].painted, key.painted)
+        yield from ((at, pairs[at][1]) for at in new)
+        last = {new[-1]: pairs[new[-1]]}
+
+
+def _change(picture: Tensor, place: Route, at: int, old: Tensor, new: Tensor) -> None:
+    """Adds what has changed in a crop to the picture, inside the place alone."""
+    box = place.boxes[at]
+    window = slice(box.y0, box.y1), slice(box.x0, box.x1)
+    after, before = (restore(each[None], box)[0] for each in (new, old))
+    more = after - before
+    if place.inside is not None:
+        more = more * place.inside[at][window][..., None]
+    picture[window] = (picture[window] + more).clamp(0, 1)
 
 
 def carry_window(

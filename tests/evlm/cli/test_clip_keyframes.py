@@ -106,6 +106,35 @@ def test_keyframes_come_out_are_edited_and_go_back_in(
     assert not list(work.glob("handed-*"))
 
 
+def test_shades_of_handed_keyframes_are_evened_out_where_it_is_asked_for(
+    plans: Plans, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run(source, out, "--until", "keyframes") == 0
+    folder, given = out / "keyframes", {}
+    for number, key in enumerate(KEYS):
+        shade = torch.tensor((0.2, 0.6, 0.4)) + 0.1 * number
+        picture = load_picture(folder / f"{key:08}.png")
+        save_picture(folder / f"{key:08}.png", shade.expand_as(picture))
+        given[key] = (folder / f"{key:08}.png").read_bytes()
+    assert run(source, out, "--keyframes", str(folder)) == 0
+    assert run(source, out, "--keyframes", str(folder), "--one-look") == 0
+    before = read_clip(source).frames
+    mask = read_clip(out / "mask.mkv").frames[..., 0] >= 0.5
+    steps = []
+    for name in ("edited-2.mkv", "edited-3.mkv"):
+        after = read_clip(out / name).frames
+        assert torch.equal(after[~mask], before[~mask])
+        means = torch.stack([after[key][mask[key]].mean() for key in KEYS])
+        steps.append(float(means.max() - means.min()))
+    assert steps[1] < 0.5 * steps[0]
+    assert {key: (folder / f"{key:08}.png").read_bytes() for key in KEYS} == given
+    assert not list(next(out.glob(".evlm-*")).glob("handed-*"))
+    capsys.readouterr()
+    assert run(source, out, "--one-look") == 2
+    assert "--one-look evens out edited keyframes: give their folder" in capsys.readouterr().err
+
+
 @pytest.mark.slow  # handed back they go on above and below
 def test_without_until_the_run_goes_on_with_the_same_keyframes(
     plans: Plans, painted: list[int], source: Path, tmp_path: Path
