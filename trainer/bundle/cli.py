@@ -127,12 +127,10 @@ def _train_on(
     elif model == "editor":
         from .editor import warm as editor
 
-        for name, recipe in editor.ROUNDS.items():
-            recipe = replace(recipe, half=not float32)
-            recipe = recipe if solids is None else replace(recipe, solids=solids)
-            work_in = work / f"editor-{name}-{recipe.solids:g}-{recipe.clips:g}"
-            editor.train_editor_on(begin, out, work_in, seed, log, recipe)
-            begin = out
+        recipe = replace(editor.RECIPE, half=not float32)
+        recipe = recipe if solids is None else replace(recipe, solids=solids)
+        work_in = work / f"editor-again-{recipe.solids:g}-{recipe.clips:g}"
+        editor.train_editor_on(begin, out, work_in, seed, log, recipe)
     else:
         from . import warm_parts as parts
 

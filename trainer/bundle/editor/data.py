@@ -59,9 +59,9 @@ def draw_edit(
             return edit, frames
 
 
-def draw_pair(rng: random.Random, op: str, best: int, far: float = 0.0) -> Pair:
+def draw_pair(rng: random.Random, op: str, best: int) -> Pair:
     """A training pair; a local edit's crop is cut around its region, half the time a little carelessly."""
-    edit, frames = draw_edit(rng, op, far=far)
+    edit, frames = draw_edit(rng, op)
     frame = rng.randrange(frames)
     before, after = render(edit.source, FRAME, frame), render(edit.result, FRAME, frame)
     region = edit.region(FRAME, frames)
@@ -118,10 +118,9 @@ def draw_pairs(
     best: int,
     solids: float = 0.0,
     clips: float = 0.0,
-    far: float = 0.0,
 ) -> list[Pair]:
     """solids, clips: shares of pairs that are stills of solids, and frames of clips (of the kinds of edits in
-    ON_THE_WAY; the others are of stills then). far: as in `draw_edit`, of the flat stills' moves."""
+    ON_THE_WAY; the others are of stills then)."""
     ops = rng.choices(list(mix), list(mix.values()), k=count)
     pairs = []
     for op in ops:
@@ -131,7 +130,7 @@ def draw_pairs(
         elif dice < solids + clips and op in ON_THE_WAY:
             pairs.append(draw_clip_pair(rng, op, best))
         else:
-            pairs.append(draw_pair(rng, op, best, far))
+            pairs.append(draw_pair(rng, op, best))
     return pairs
 
 

@@ -107,7 +107,6 @@ class Recipe:
     solids: float = 0.0  # share of pairs that are stills of solids
     clips: float = 0.0  # and of those that are frames of clips, where the kind of edit allows it
     half: bool = True  # compute in bfloat16
-    far: float = 0.0  # share of the flat stills' moves that go to a named cell anywhere, not to the next one
 
 
 class Editor(nn.Module):
@@ -207,7 +206,7 @@ def run_epoch(
     phase = [phase for phase in recipe.phases if phase.start <= epoch][-1]
     local, whole = (
         Pool(
-            draw_pairs(rng, mix, count, recipe.best, recipe.solids, recipe.clips, recipe.far),
+            draw_pairs(rng, mix, count, recipe.best, recipe.solids, recipe.clips),
             vae,
             tokenizer,
             recipe.half,

@@ -54,40 +54,6 @@ RECIPE = Recipe(
     clips=0.35,
 )
 
-# What falls, rolls or is pushed goes to a named cell, two away and more; no other training shows that. The
-# bundled editor has not been through it: 6 + 2 epochs in two pieces took causes of several steps from .587 to
-# .696 right (46 questions), but those weights were not kept; 2 + 1 epochs of this seed gave .565.
-FAR = Recipe(
-    epochs=6,
-    polish=2,
-    phases=(
-        Phase(
-            0,
-            5120,
-            512,
-            {"move": 0.38, "replace": 0.14, "add": 0.15, "recolour": 0.14, "retexture": 0.1, "remove": 0.09},
-            WHOLE,
-            2.5,
-        ),
-        Phase(
-            6,
-            5120,
-            512,
-            {"recolour": 0.34, "move": 0.26, "replace": 0.11, "add": 0.11, "retexture": 0.1, "remove": 0.08},
-            WHOLE,
-            2.5,
-        ),
-    ),
-    lr_muon=0.01,
-    lr_adam=1e-3,
-    decay_from=0.3,
-    validation=0,
-    solids=0.3,
-    clips=0.3,
-    far=0.6,
-)
-ROUNDS = {"again": RECIPE, "far": FAR}  # by the name of their work folder; each begins with the one before
-
 
 def train_editor_on(
     begin: Path,
