@@ -6,6 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .terminal import Terminal
 
 EVERY = 20.0  # seconds between two lines of progress where nobody watches a bar
@@ -16,7 +18,8 @@ class Progress:
 
     def __init__(self, terminal: Terminal) -> None:
         self.terminal = terminal
-        self.what, self.begun, self.first, self.told = "", 0.0, 0, 0.0
+        self.what, self.begun, self.first, self.told = "", 0.0, 0, time.perf_counter()
+        self.shown = ("", 0, 0, "")  # the bar of what is finished
 
     def __call__(self, what: str, done: int, total: int) -> None:
         now = time.perf_counter()
@@ -26,10 +29,24 @@ class Progress:
         if done > self.first and done < total:
             left = f", {_duration((now - self.begun) / (done - self.first) * (total - done))} left"
         of = {"tune": "steps", "even": "keyframes"}.get(what, "frames")
-        self.terminal.bar(what, done, total, f" {of}{left}")
+        self.shown = (what, done, total, f" {of}{left}")
+        self.terminal.bar(*self.shown)
+        self._line(f"{what:8}  {done} of {total} {of}{left}")
+
+    def step(self, done: int, total: int, preview: Tensor | None) -> None:
+        """A step of a painting is done: frames are finished a window at a time, which may take minutes."""
+        what, frames, count, said = self.shown
+        if what in ("edit", "keyframes"):
+            self.terminal.bar(what, frames, count, f"{said} (step {done} of {total})")
+        else:
+            self.terminal.bar("paint", done, total, " steps")
+        self._line(f"{'paint':8}  step {done} of {total}")
+
+    def _line(self, text: str) -> None:
+        now = time.perf_counter()
         if not self.terminal.live and now - self.told >= EVERY:
             self.told = now
-            self.terminal.line(f"{what:8}  {done} of {total} {of}{left}")
+            self.terminal.line(text)
 
 
 def _duration(seconds: float) -> str:

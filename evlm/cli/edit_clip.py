@@ -111,6 +111,7 @@ def _run(
         anyway=options.anyway,
         on_event=terminal.event,
         on_progress=progress,
+        on_step=progress.step,
         notes=notes,
         mask=mask,
         handed=handed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import sys
@@ -19,6 +20,8 @@ from clip_maker import draw, write_video
 from scripted import PAINT, EditCommand, edit_command
 
 from evlm.__main__ import main
+from evlm.cli import clip_progress
+from evlm.cli.terminal import Terminal
 from evlm.clips import frames as clip_frames
 from evlm.files import pictures
 from evlm.files.clip_writer import write_clip
@@ -334,3 +337,40 @@ def test_what_a_killed_write_has_left_beside_the_results_goes(edit: EditCommand,
         each.write_bytes(b"x")
     assert run(edit, source) == 0
     assert not left.exists() and other.exists()
+
+
+def test_a_bar_moves_while_the_first_window_is_painted_and_lines_come_where_nobody_watches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(clip_progress, "EVERY", 0.0)
+    watched, piped = Screen(), io.StringIO()
+    for out in (watched, piped):
+        progress = clip_progress.Progress(Terminal(out))
+        progress("places", 12, 12)
+        progress.step(3, 240, None)
+        progress("edit", 8, 12)
+        progress.step(161, 240, None)
+    bars = [text.partition("] ")[2] for text in watched.getvalue().replace("\033[K", "").split("\r")[1:]]
+    assert bars == ["12/12 frames", "3/240 steps", "8/12 frames", "8/12 frames (step 161 of 240)"]
+    lines = piped.getvalue().splitlines()
+    assert lines[1] == "paint     step 3 of 240" and lines[3] == "paint     step 161 of 240"
+
+
+def test_a_clip_says_each_step_of_its_painting(
+    edit: EditCommand, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evlm.clips.job import ClipJob
+
+    heard: list[object] = []
+    paint = ClipJob.paint
+
+    def painted(job: ClipJob, *given: Any) -> None:
+        heard.append(job.on_step)
+        paint(job, *given)
+
+    monkeypatch.setattr(ClipJob, "paint", painted)
+    assert run(edit, source, "--max-frames", "2") == 0 and len(heard) == 1 and callable(heard[0])
