@@ -87,7 +87,11 @@ def shown_size(stream: Any) -> tuple[int, int]:
 
 def display_matrix(frame: Any) -> tuple[int, ...] | None:
     """(a, b, c, d) of a frame's display matrix, in 16.16 fixed point: x' = a x + c y, y' = b x + d y."""
-    data = frame.side_data.get("DISPLAYMATRIX")
+    from av.sidedata.sidedata import SideDataContainer
+
+    # Not `frame.side_data`, by which frame and list hold each other: the pixels of every frame that was
+    # looked at then stay until Python looks for such rings, which it hardly does while tensors come and go.
+    data = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]
     if data is None:
         return None
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data)[:36])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from fractions import Fraction
@@ -167,6 +168,18 @@ def test_memory_does_not_grow_with_the_clip(tmp_path: Path) -> None:
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
     (few, before), (many, after) = (map(int, line.split()) for line in done.stdout.splitlines())
     assert (few, many) == (32, 300) and after <= 1.1 * before
+
+
+def test_frames_that_were_read_are_gone_without_the_collector(video: Path) -> None:
+    """PyAV's frame and its side data hold each other, once somebody has asked for it."""
+    gc.collect()
+    gc.disable()
+    try:
+        seen = sum(len(window.frames) for window in iter_clip(video, 4))
+        held = sum(type(each).__name__ == "VideoFrame" for each in gc.get_objects())
+    finally:
+        gc.enable()
+    assert seen >= 10 and held < 3
 
 
 def test_pictures_keep_their_depth_and_their_opacity(tmp_path: Path) -> None:
