@@ -183,13 +183,14 @@ class HandedChain:
             f"{len(handed.keys.indices)} of {masks.count} frames are keyframes as they were handed back: the "
             "others are carried along the motion"
         )
+        self.clip, self.folder, self.on_keys = clip, folder, on_keys
         self._reader = FileFrames(clip)
         self._known: dict[int, tuple[Tensor, Tensor]] = {}
-        if handed.one_look:
-            self.handed = self._evened(FileFrames(clip), folder, on_keys)
 
     def windows(self) -> Iterator[tuple[int, Tensor]]:
         """(number of the first frame, frames [n, H, W, 3] that are finished)."""
+        if self.handed.one_look:
+            self._even_out()
         indices = self.handed.keys.indices
         for first in range(0, self.count, self.window):
             if first < self.begin:
@@ -204,13 +205,11 @@ class HandedChain:
         """Marks that a later run goes on at frame `stop`."""
         write_atomically(path, lambda file: file.write(b"1"))
 
-    def _evened(
-        self, reader: FileFrames, folder: Path, on_keys: Callable[[int, int], None] | None
-    ) -> HandedKeys:
-        """The keyframes brought to one look, in the folder."""
-        keys = self.handed.keys
-        pictures = [folder / f"even-{at:08}.png" for at in keys.indices]
-        done = folder / "even.done"
+    def _even_out(self) -> None:
+        """Has the keyframes brought to one look in the folder, and goes on with those."""
+        keys, reader = self.handed.keys, FileFrames(self.clip)
+        pictures = [self.folder / f"even-{at:08}.png" for at in keys.indices]
+        done = self.folder / "even.done"
         if not done.is_file():
 
             def shown(at: int) -> tuple[Tensor, Tensor]:
@@ -219,10 +218,10 @@ class HandedChain:
             even = evened(keys.indices, self.routes, shown)
             for number, (path, (_, picture)) in enumerate(zip(pictures, even, strict=True), 1):
                 save_picture(path, picture)
-                if on_keys is not None:
-                    on_keys(number, len(pictures))
+                if self.on_keys is not None:
+                    self.on_keys(number, len(pictures))
             write_atomically(done, lambda file: file.write(b"1"))
-        return replace(self.handed, folder=folder, pictures=tuple(pictures))
+        self.handed = replace(self.handed, folder=self.folder, pictures=tuple(pictures))
 
     def _look(self, first: int, stop: int) -> None:
         """Reads the keyframes that the frames first..stop look at, and forgets the others."""

@@ -111,17 +111,25 @@ def one_look(
     flow: Flow = thing_flow,
 ) -> Tensor:
     """The edited keyframes [K, H, W, 3] as `evened` gives them. frames, edited, keys, mask, PictureError: as
-    of `carry_over`. on_key: as its `on_frame`, of keyframes."""
+    of `carry_over`. on_key: as its `on_frame`, of keyframes; asked before each flow, too, which may take
+    seconds."""
     _check(frames, edited, keys)
     found: list[Tensor] = []
+
+    def told() -> None:
+        if on_key is not None:
+            on_key(len(found), len(keys.indices))
 
     def shown(key: int) -> tuple[Tensor, Tensor]:
         return frames[key], edited[keys.indices.index(key)]
 
-    for _, picture in evened(keys.indices, _routes(frames, mask, []), shown, flow):
+    def watched(*parts: Tensor) -> Tensor:
+        told()
+        return flow(*parts)
+
+    for _, picture in evened(keys.indices, _routes(frames, mask, []), shown, watched):
         found.append(picture)
-        if on_key is not None:
-            on_key(len(found), len(keys.indices))
+        told()
     return torch.stack(found)
 
 

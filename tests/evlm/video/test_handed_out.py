@@ -63,7 +63,14 @@ def test_keyframes_in_several_shades_come_to_one_look_inside_the_mask(clip: tupl
     given, told = edited.clone(), list[tuple[int, int]]()
     found = one_look(frames, edited, keys, mask, lambda *done: told.append(done))
     assert torch.equal(edited, given) and torch.equal(found[~inside], edited[~inside])
-    assert told == [(done + 1, count) for done in range(count)]
+    assert told[0] == (0, count) and told[-1] == (count, count) and told == sorted(told)
+    assert {done for done, _ in told} == set(range(count + 1))
+
+    def cancel(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):  # before the first of them is done
+        one_look(frames, edited, keys, mask, cancel, flow=lambda *parts: pytest.fail("it went on"))
 
     def shades(keyframes: Tensor) -> Tensor:
         apart = keyframes - (0.8 * picked.flip(-1) + 0.1)
