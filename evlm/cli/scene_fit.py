@@ -13,7 +13,7 @@ from . import arguments as kinds
 from . import scene_fit_moving
 from .outputs import expanded
 from .scene_convert import WRITTEN
-from .scene_fit_files import check_photographs, check_written, kept
+from .scene_fit_files import check_cameras, check_photographs, check_written, kept
 
 if TYPE_CHECKING:
     from ..scene import Camera
@@ -76,6 +76,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Read, fit, and write; a fit that was stopped goes on from OUT.fit.safetensors."""
+    check_cameras(options)
     out = expanded(options.out)
     if not out.suffix:
         return scene_fit_moving.run(options, out)

@@ -35,6 +35,16 @@ def check_written(options: argparse.Namespace, out: Path) -> None:
         raise EVLMError(f"--preview {preview} exists: name another file, or add --overwrite")
 
 
+def check_cameras(options: argparse.Namespace) -> None:
+    """Raises EVLMError: the cameras are words for an orbit, which no photographs were taken from."""
+    asked = options.cameras
+    if asked.partition(":")[0] in ("orbit", "cone") and not os.path.lexists(expanded(asked)):
+        raise EVLMError(
+            f"{asked}: a scene is fitted to photographs, and an orbit has none; name a folder of photographs "
+            "with their cameras (COLMAP, nerfstudio, Blender, LLFF)"
+        )
+
+
 def check_photographs(options: argparse.Namespace, photographs: Sequence[Callable[[], Any]]) -> None:
     """Raises EVLMError: --preview is one of the photographs."""
     if options.preview is not None:

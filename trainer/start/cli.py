@@ -45,7 +45,8 @@ def run(args: argparse.Namespace) -> int:
     print(
         "\n".join([*described(found), f"trained is {made.why}", f"wrote {file}, a reason beside each choice"])
     )
-    command = f"python -m trainer run {shlex.quote(str(file))}"
+    named = f"./{file}" if str(file).startswith("-") else str(file)  # else argparse takes it for a flag
+    command = f"python -m trainer run {shlex.quote(named)}"
     print(f"next:\n  {command} --dry-run     # memory, time, and what is missing\n  {command}")
     return 0
 

@@ -154,3 +154,10 @@ def test_a_fit_that_goes_on_writes_its_preview_again(
     assert main(asked) == 130 and Path("now.png").exists()
     monkeypatch.setattr(fitting.Fitting, "step", step)
     assert main(asked) == 0
+
+
+@pytest.mark.parametrize("out", ["room.ply", "moving"])
+def test_an_orbit_is_no_photographs(out: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["scene", "fit", "orbit:3", out]) == 2
+    said = capsys.readouterr().err
+    assert "orbit:3: a scene is fitted to photographs, and an orbit has none" in said and "COLMAP" in said

@@ -265,3 +265,13 @@ def test_rows_that_all_ask_the_same_are_not_held_out(tmp_path: Path) -> None:
     assert "too many rows ask the same question" in text
     content = yaml.safe_load(text)
     assert "eval_every" not in content and "patience" not in content["phases"][0]
+
+
+def test_a_recipe_that_begins_with_a_dash_can_be_run_as_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    FORMS["sharegpt"][1](tmp_path / "mine")
+    assert main(["start", "mine", "--out=-x.yaml"]) == 0
+    said = capsys.readouterr().out.partition("next:")[2].strip().splitlines()[-1]
+    assert shlex.split(said) == ["python", "-m", "trainer", "run", "./-x.yaml"]
