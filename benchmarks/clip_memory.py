@@ -1,12 +1,17 @@
-"""How much memory `edit --video` takes for a short and for a long clip.
+"""How much memory `edit --video` takes for a short and for a long clip, or EVLM Edit Video in ComfyUI.
 
     python -m benchmarks.clip_memory [--seconds 10 30] [--height 1080] [--fps 24]
+    COMFYUI_PYTHON=V/bin/python python -m benchmarks.clip_memory --comfyui FOLDER [...]
 
 Each clip is read, placed, written and given its sound whole, with the bundled editor; only its first second
 has a mask, so that painting costs little. A window has the same size wherever it lies, so what is held while
 it is painted is in the figure.
 
-Peak RSS is the whole process's, libraries included. The bars: equal within 5 %, at most 2 GB.
+In ComfyUI (its folder, and the Python that it runs by) a clip goes from Load Video through EVLM Edit Video to
+Save Video, in a server of its own each time; one mask counts for all frames, so that all are painted.
+
+Peak RSS is the whole process's, libraries (and the server) included. The bars: equal within 5 %, at most
+2 GB.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ import tempfile
 import time
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,12 +36,16 @@ MOST, APART = 2000, 1.05  # MB, ratio
 _PLAN = {"instruction": "make the square blue", "targets": ["square"], "scope": "local"}
 
 
-def main(seconds: list[float], height: int, fps: int) -> int:
+def main(seconds: list[float], height: int, fps: int, comfyui: Path | None = None) -> int:
     peaks = []
     with tempfile.TemporaryDirectory() as folder:
         for each in seconds:
             begun = time.monotonic()
-            peaks.append(measure(Path(folder), round(each * fps), height, fps))
+            count = round(each * fps)
+            if comfyui is None:
+                peaks.append(measure(Path(folder), count, height, fps))
+            else:
+                peaks.append(measure_node(Path(folder) / f"{count}", comfyui, count, height, fps))
             print(
                 f"{each:g} s, {round(each * fps)} frames of {width_of(height)} x {height}: "
                 f"peak RSS {peaks[-1]:,.0f} MB ({time.monotonic() - begun:.0f} s)",
@@ -68,6 +78,45 @@ def measure(folder: Path, count: int, height: int, fps: int) -> float:
             said.seek(0)
             raise SystemExit(said.read().decode())
     return usage.ru_maxrss * 1024 / 1e6
+
+
+def measure_node(folder: Path, home: Path, count: int, height: int, fps: int) -> float:
+    """As `measure`, of a ComfyUI whose main.py lies in `home`."""
+    from PIL import Image
+
+    from .gpu.server import Server
+
+    (folder / "input").mkdir(parents=True)
+    draw_clip(folder / "input/clip.mp4", count, height, fps)
+    mask = np.zeros((height, width_of(height), 3), np.uint8)
+    mask[height // 4 : height // 2, height // 2 : height] = 255
+    Image.fromarray(mask).save(folder / "input/mask.png")
+    told = {"instruction": "make the square blue", "steps": 1, "guidance": 0.0, "image_guidance": 0.0}
+    told |= {"seed": 0, "together": "per-frame", "window": 8, "context": 1.2, "feather": -1, "chunk": 8}
+    nodes: dict[str, tuple[str, dict[str, Any]]] = {
+        "1": ("LoadVideo", {"file": "clip.mp4"}),
+        "2": ("LoadImageMask", {"image": "mask.png", "channel": "red"}),
+        "3": ("EVLM_LoadEditor", {"model": "bundled", "dtype": "auto", "download": False}),
+        "4": (
+            "EVLM_EditVideo",
+            {**told, "anyway": False, "editor": ["3", 0], "video": ["1", 0], "mask": ["2", 0]},
+        ),
+        "5": (
+            "SaveVideo",
+            {"video": ["4", 0], "filename_prefix": "edited", "format": "auto", "codec": "auto"},
+        ),
+    }
+    server = Server(home, folder, ["--cpu"])
+    try:
+        graph = {number: {"class_type": kind, "inputs": inputs} for number, (kind, inputs) in nodes.items()}
+        server.run(graph, most=2.0 * count + 300)
+        status = Path(f"/proc/{server.process.pid}/status").read_text()
+    finally:
+        server.stop()
+    if len(list((folder / "output").glob("edited*.mp4"))) != 1:
+        raise SystemExit(f"no clip was saved: {server.tail()}")
+    (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(peak) * 1024 / 1e6
 
 
 def draw_clip(path: Path, count: int, height: int, fps: int) -> None:
@@ -105,4 +154,5 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, nargs="+", default=[10.0, 30.0])
     parser.add_argument("--height", type=int, default=1080)
     parser.add_argument("--fps", type=int, default=24)
+    parser.add_argument("--comfyui", type=Path, metavar="FOLDER", help="where its main.py lies")
     sys.exit(main(**vars(parser.parse_args())))
