@@ -167,9 +167,12 @@ Arm = Callable[[Any, Tensor, str, Tensor, Any], Tensor]
 """(editor, frames [F, H, W, 3], instruction, mask bool [F, H, W], settings) -> the edited frames."""
 
 
-def arm_of(noise: bool = True, follow: bool = True, tunings: int = 0, **video: Any) -> Arm:
+def arm_of(
+    noise: bool = True, follow: bool = True, tunings: int = 0, seamless: bool = False, **video: Any
+) -> Arm:
     """noise: one for all frames. follow: the crop goes with the thing. tunings: steps in which the editor is
-    tuned to the crops. video: settings, in the place of frames painted each by itself."""
+    tuned to the crops. seamless: the editor's setting. video: settings, in the place of frames painted each
+    by itself."""
 
     def edit(editor: Any, frames: Tensor, words: str, mask: Tensor, settings: Any) -> Tensor:
         from evlm.video.clip import edit_clip
@@ -177,6 +180,7 @@ def arm_of(noise: bool = True, follow: bool = True, tunings: int = 0, **video: A
         from evlm.video.tune import tuned
 
         how: dict[str, Any] = {"together": "per-frame", "propagate": "none"} | video
+        settings = replace(settings, seamless=seamless)
         with ExitStack() as patches:
             if not noise:
                 patches.enter_context(other_noise())
@@ -213,7 +217,8 @@ def now(editor: Any, frames: Tensor, words: str, mask: Tensor, settings: Any) ->
 
 def before(editor: Any, frames: Tensor, words: str, mask: Tensor, settings: Any) -> Tensor:
     with one_box():
-        result: Tensor = editor.edit(frames, words, mask.float(), settings).frames
+        plain = replace(settings, seamless=False)
+        result: Tensor = editor.edit(frames, words, mask.float(), plain).frames
     return result
 
 
@@ -258,6 +263,7 @@ ARMS: dict[str, Arm] = {
     "all": arm_of(together="all"),
     "flow": arm_of(propagate="flow"),
     "apart": arm_of(propagate="flow", agree=False),
+    "seamless": arm_of(propagate="flow", seamless=True),
     "tokens": arm_of(together="anchors", propagate="tokens"),
     "anchors+flow": arm_of(together="anchors", propagate="flow"),
     "tuned": arm_of(tunings=TUNINGS),
@@ -274,6 +280,7 @@ BOUGHT = (
     ("propagation", "nothing", "only-flow", "nothing"),
     ("propagation", "both", "flow", "noise+follow"),
     ("keyframes of one look", "all before", "flow", "apart"),
+    ("the shade at the rim", "all before", "seamless", "flow"),
     ("tuning", "nothing", "only-tuned", "nothing"),
     ("tuning", "both", "tuned", "noise+follow"),
     ("anchors, propagation, tuning", "both", "everything", "noise+follow"),

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from . import host, sockets
 from .checks import checked
-from .painting import guidance_inputs
+from .painting import guidance_inputs, seamless_input
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -107,6 +107,7 @@ class Edit(io.ComfyNode):
                     tooltip="Of a plan of several edits: 0 paints all, one after the other; 1 to 4 that one "
                     "alone.",
                 ),
+                seamless_input(),
             ],
             outputs=[
                 io.Image.Output(
@@ -138,6 +139,7 @@ class Edit(io.ComfyNode):
         mask: Tensor | None = None,
         anyway: bool = False,
         step: int = 0,
+        seamless: bool = True,
     ) -> io.NodeOutput:
         from dataclasses import replace
 
@@ -180,6 +182,7 @@ class Edit(io.ComfyNode):
                 context=context,
                 feather=None if feather < 0 else feather,
                 chunk=chunk,
+                seamless=seamless,
             )
             steps_at_work = list(zip(work.steps, places, strict=True))
             if (

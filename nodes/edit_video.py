@@ -12,7 +12,7 @@ from . import clips, host, outputs, sockets, unfinished
 from .borrowed import Borrowed
 from .checks import checked
 from .edit import ONE_MASK, REMEDY, own_values, places_of, work_of
-from .painting import clip_outputs, guidance_inputs
+from .painting import clip_outputs, guidance_inputs, seamless_input
 from .tracking import tracker_of
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ class EditVideo(io.ComfyNode):
                 sockets.Segmenter.Input(
                     "segmenter", optional=True, tooltip="Without a mask: follows the plan's targets."
                 ),
+                seamless_input(),
             ],
             hidden=[io.Hidden.prompt],
             outputs=clip_outputs("edited"),
@@ -149,6 +150,7 @@ class EditVideo(io.ComfyNode):
         mask: Tensor | None = None,
         detector: Any = None,
         segmenter: Any = None,
+        seamless: bool = True,
     ) -> io.NodeOutput:
         from ..evlm.segment.region import NO_CHANGE
 
@@ -171,6 +173,7 @@ class EditVideo(io.ComfyNode):
                 context=context,
                 feather=None if feather < 0 else feather,
                 chunk=chunk,
+                seamless=seamless,
                 **{name: value for name, value in said.items() if value},
             )
             looks = not (own or anyway)

@@ -107,7 +107,7 @@ class NativeEditor:
         ]
         pictures = [self._decode(each) for each in painted]
         of_works = [torch.cat([pictures.pop(0) for _ in work.which]) for work in works]
-        result, shown, box = put_all_back(frames, works, of_works, settings.feather)
+        result, shown, box = put_all_back(frames, works, of_works, settings.feather, settings.seamless)
         return Edited(result, shown, box, tuple(notes))
 
     def _begin(self, crop: Tensor, instruction: str, settings: EditSettings) -> tuple[Tensor, Any]:

@@ -30,6 +30,17 @@ def guidance_inputs() -> list[Any]:
     ]
 
 
+def seamless_input() -> Any:
+    """Whether paint takes on the shade around it; optional, for graphs in API form of before lack it."""
+    return io.Boolean.Input(
+        "seamless",
+        default=True,
+        optional=True,
+        tooltip="The paint takes on the shade of what surrounds the mask, so that no patch shows. Off: as "
+        "the model painted it.",
+    )
+
+
 def clip_outputs(video: str) -> list[Any]:
     """An edited clip as VIDEO, whose id is `video`, and its frames."""
     return [

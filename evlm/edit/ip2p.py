@@ -126,7 +126,7 @@ class IP2P:
             return unchanged(frames, notes)
         text = self.read(instruction, notes)
         painted = self._paint_places(works, text, settings, on_step, notes)
-        result, crops, box = put_all_back(frames, works, painted, settings.feather)
+        result, crops, box = put_all_back(frames, works, painted, settings.feather, settings.seamless)
         return Edited(result, crops, box, tuple(dict.fromkeys(notes)))
 
     def _paint_places(

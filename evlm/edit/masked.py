@@ -20,6 +20,7 @@ from ..files.pictures import check_frames
 from ..masks import check_mask, feather_inward, fit_mask
 from .crop import CropBox, cover, crop_box, extract, resize, restore
 from .regions import places
+from .seamless import seamless as cloned
 
 FEATHER = 0.02  # of the mask's shorter side, when nobody says
 
@@ -126,6 +127,13 @@ def latent_mask(work: Work, height: int, width: int) -> Tensor | None:
     return cover(inside.float(), height, width).unsqueeze(1)
 
 
+def inside_crops(work: Work) -> Tensor:
+    """Float [A, box.height, box.width], the masks in the crops: a pixel that they touch is 1; ones for the
+    whole frame."""
+    cells = latent_mask(work, work.box.height, work.box.width)
+    return torch.ones(work.crop.shape[:3]) if cells is None else cells[:, 0]
+
+
 def put_back(
     frames: Tensor,
     work: Work,
@@ -133,6 +141,7 @@ def put_back(
     feather: int | None = None,
     steady: Tensor | None = None,
     own: bool = False,
+    seamless: bool = False,
 ) -> Tensor:
     """The frames with the painted crops of one place in them.
 
@@ -143,6 +152,7 @@ def put_back(
         steady: [A, H, W] bool, the masks smoothed over time, from whose edge the paint fades in, so that a
             trembling mask makes no crawling rim; None: smoothed here.
         own: the frames themselves are changed, and no copy of them.
+        seamless: the paint takes on the shade of its surroundings; see seamless.py.
 
     Returns:
         [F, H, W, 3]; every pixel outside the mask equals the original bit for bit.
@@ -150,6 +160,8 @@ def put_back(
     result = frames if own else frames.clone()
     if steady is None and work.mask is not None:
         steady = smoothed(work.mask, work.which)
+    if seamless:
+        painted = cloned(painted, work.crop, inside_crops(work) > 0)
     for frame, (paint, index) in enumerate(zip(restore(painted, work.box), work.which.tolist(), strict=True)):
         if work.mask is None or steady is None:
             result[index] = paint
@@ -194,12 +206,16 @@ def _onto(mask: Tensor, other: Tensor) -> Tensor:
 
 
 def put_all_back(
-    frames: Tensor, works: Sequence[Work], painted: Sequence[Tensor], feather: int | None = None
+    frames: Tensor,
+    works: Sequence[Work],
+    painted: Sequence[Tensor],
+    feather: int | None = None,
+    seamless: bool = False,
 ) -> tuple[Tensor, Tensor, CropBox]:
     """As `put_back`, of all places. Also the crops [A, h, w, 3] of the largest place, and its box: what an
     editor shows of its work."""
     for work, crops in zip(works, painted, strict=True):
-        frames = put_back(frames, work, crops, feather)
+        frames = put_back(frames, work, crops, feather, seamless=seamless)
     largest = max(range(len(works)), key=lambda at: _size(works[at].box))
     return frames, painted[largest], works[largest].box
 

@@ -39,6 +39,7 @@ class EditSettings:
     feather: pixels over which the edit fades in, inward from the mask's edge; None = 2 % of the mask's
         shorter side.
     chunk: frames edited at once; halved as often as memory runs out.
+    seamless: whether the paint takes on the shade of its surroundings (seamless.py).
     """
 
     steps: int = 20
@@ -50,6 +51,7 @@ class EditSettings:
     context: float = 1.2
     feather: int | None = None
     chunk: int = 8
+    seamless: bool = True
 
     def __post_init__(self) -> None:
         """Raises RequestError for a value outside its range."""

@@ -22,8 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..edit.crop import extract_mask
-from ..edit.masked import Work
+from ..edit.masked import Work, inside_crops
 from ..motion.flow import centres, consistent, lk, warp
 from .windows import Route, WindowPainter
 
@@ -111,16 +110,7 @@ def _area(route: Route, frame: int) -> int:
 
 def key_of(work: Work, at: int, painted: Tensor, path: Tensor | None = None) -> Key:
     """Of the `at`-th crop of a work."""
-    return Key(work.crop[at], painted, _inside(work)[at], path)
-
-
-def _inside(work: Work) -> Tensor:
-    """Float [A, h, w], the masks in the crops."""
-    if work.mask is None:
-        return torch.ones(work.crop.shape[:3])
-    return torch.cat(
-        [extract_mask(mask[None].float(), box) for mask, box in zip(work.mask, work.boxes, strict=True)]
-    )
+    return Key(work.crop[at], painted, inside_crops(work)[at], path)
 
 
 def carry(
@@ -135,7 +125,7 @@ def carry(
     work: the crops of frames between keyframes. nearness: [K, A], how near each of the K keys is, 0..1, the
     sum 1. painter: None leaves what no key reaches as it was warped, but for what lies beside paint.
     """
-    inside = _inside(work)
+    inside = inside_crops(work)
     carried, reached = torch.zeros_like(work.crop), torch.zeros(work.crop.shape[:3])
     guess = torch.zeros_like(work.crop)
     for near, key in zip(nearness, keys, strict=True):

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from ..edit.chunks import in_chunks
 from ..edit.crop import CropBox, cover, extract
-from ..edit.masked import Work
+from ..edit.masked import Work, inside_crops
 from ..edit.protocol import EditSettings, OnStep
 from ..edit.regions import Place
+from ..edit.seamless import seamless
 from .settings import VideoSettings
 from .together import references, shared
 from .tokens import TokenAttention
@@ -127,7 +128,8 @@ class WindowPainter:
                 held=held,
                 path=path,
             )
-        return torch.stack(path), self.decode(latents[fixed:])
+        painted = self._shaded(latents[fixed:], work.crop[fixed:], inside_crops(work)[fixed:] > 0)
+        return torch.stack(path), painted
 
     def repaint(
         self, crops: Tensor, keys: Sequence[Any], begin: Tensor, missing: Tensor, strength: float
@@ -157,7 +159,13 @@ class WindowPainter:
                 predict=sharing.window(refs, self.settings.chunk, self.notes, new),
                 held=torch.stack([key.path for key in seen], 1) if seen else None,
             )
-        return self.decode(latents[extra:])
+        return self._shaded(latents[extra:], begin, missing)
+
+    def _shaded(self, latents: Tensor, around: Tensor, inside: Tensor) -> Tensor:
+        """Decoded, with the shade of what lies around bool `inside` [n, h, w] in pictures [n, h, w, 3], where
+        the settings want that."""
+        painted = self.decode(latents)
+        return seamless(painted, around, inside) if self.settings.seamless else painted
 
     def encode(self, crop: Tensor) -> Tensor:
         """As the editor's, in its chunks."""

@@ -90,7 +90,7 @@ def test_what_somebody_settled_is_not_doubted(editor: Any, texts_shown: list[str
     assert not any("nothing was painted" in text for text in texts_shown)
 
 
-def test_the_switch_is_the_last_widget_but_one_and_older_graphs_go_on_without_it() -> None:
+def test_the_switch_keeps_its_place_and_older_graphs_go_on_without_it() -> None:
     """Values of a saved workflow are positional; a graph in API form of 0.1.0 does not name it."""
-    last = nodes()["EVLM_Edit"].GET_SCHEMA().inputs[-2]
+    last = nodes()["EVLM_Edit"].GET_SCHEMA().inputs[-3]
     assert (last.id, last.optional, last.default) == ("anyway", True, False)

@@ -259,8 +259,9 @@ def test_a_plan_of_one_edit_is_as_before(models: dict[str, Any], image: torch.Te
 def test_the_new_inputs_and_outputs_are_the_last_ones() -> None:
     """Values and slots of a saved workflow are positional."""
     known = nodes()
-    for node in ("EVLM_Edit", "EVLM_PlanToText"):
-        last = known[node].GET_SCHEMA().inputs[-1]
-        assert (last.id, last.optional, last.default) == ("step", True, 0)
+    for node, since in (("EVLM_Edit", ["seamless"]), ("EVLM_PlanToText", [])):
+        step, *behind = known[node].GET_SCHEMA().inputs[-1 - len(since) :]
+        assert (step.id, step.optional, step.default) == ("step", True, 0)
+        assert [each.id for each in behind] == since and all(each.optional for each in behind)
     for node in ("EVLM_Segment", "EVLM_QuickEdit"):
         assert known[node].GET_SCHEMA().outputs[-1].id == "step_masks"

@@ -120,7 +120,9 @@ class EditorPainter:
             done += len(work.which)
             found.append(torch.cat(parts))
         self._note(notes)
-        return put_all_back(sources, works, found, settings.feather)[0] if works else sources
+        if not works:
+            return sources
+        return put_all_back(sources, works, found, settings.feather, settings.seamless)[0]
 
     def _told(self, first: int, count: int, pictures: int) -> OnStep | None:
         """What `editor.paint` calls for `count` crops of `pictures`, of which `first` are done."""
