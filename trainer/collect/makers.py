@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evlm.errors import AnswerError, ConfigError, EndpointError, EVLMError
-from evlm.files.pictures import check_size, open_image, opened, to_pil
+from evlm.files.pictures import from_pil, load_picture, open_image, to_pil
 from evlm.models.zoo import resolve
 from evlm.reason.reasoner import Generated
 from evlm.reason.remote import Completion
@@ -48,11 +48,10 @@ def maker_of(maker: Maker, pictures: Pictures) -> Draw:
 
 
 def sent(file: Path, max_pixels: int) -> bytes:
-    """A picture as PNG, upright and of at most so many pixels. Raises PictureError, OSError."""
-    from PIL import Image, ImageOps
+    """A picture as PNG, as a reasoner sees it, of at most so many pixels. Raises PictureError."""
+    from PIL import Image
 
-    with opened(file) as image:
-        upright = ImageOps.exif_transpose(image).convert("RGB")
+    upright = to_pil(load_picture(file)[0])
     width, height = upright.size
     if width * height > max_pixels:
         scale = (max_pixels / (width * height)) ** 0.5
@@ -133,7 +132,6 @@ class _Local:
         from dataclasses import replace
 
         from evlm.edit.load import load_editor
-        from evlm.files.pictures import load_picture
 
         if self._editor is None:
             self._editor = load_editor(resolve(self.maker.local, "editor"))
@@ -220,8 +218,7 @@ def _as_png(data: bytes) -> bytes:
     """Raises AnswerError for what is no picture."""
     try:
         with open_image(BytesIO(data)) as image:
-            check_size(image)
-            return _png(image.convert("RGB"))
+            return _png(to_pil(from_pil(image)[0]))
     except (EVLMError, OSError, ValueError, SyntaxError) as error:
         raise AnswerError(f"the maker's picture cannot be read ({error})") from None
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from evlm.files.pictures import opened
+from evlm.files.pictures import from_pil, opened, to_pil
 
 DISTANCE = 6  # bits; JPEG, a smaller size and a light change of tone stay below
-PHASH_VERSION = 2  # another number hashes again
+PHASH_VERSION = 3  # another number hashes again
 _FLAT = 1.0  # mean size of a coefficient below which a picture has nothing to tell it from others
 _BLOCK = 256  # pictures compared with all others at once
 
@@ -22,7 +22,8 @@ def phash(path: Path) -> int | None:
 
     with opened(path) as image:
         image.draft("L", (64, 64))  # a JPEG is decoded at an eighth of its size
-        upright = ImageOps.exif_transpose(image)
+        deep = image.mode[0] in "IF"  # 16 bits or floats, of which "L" cuts off all above 255
+        upright = to_pil(from_pil(image)[0]) if deep else ImageOps.exif_transpose(image)
         grey = np.asarray(upright.convert("L").resize((32, 32)), dtype=np.float64)
     low = (_COSINES @ grey @ _COSINES.T).reshape(-1)
     if np.abs(low[1:]).mean() < _FLAT:

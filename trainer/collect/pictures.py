@@ -13,7 +13,7 @@ from typing import IO, Any
 from evlm.errors import EVLMError, PictureError, RecordError
 from evlm.files.append import flush_files
 from evlm.files.clip_reader import open_clip
-from evlm.files.pictures import check_size, open_image, to_pil, write_atomically
+from evlm.files.pictures import check_size, from_pil, open_image, to_pil, write_atomically
 
 from .sources.item import Media
 
@@ -49,8 +49,6 @@ class Pictures:
             raise PictureError(f"{where}: larger than {_MOST:,} bytes")
         data = where.read_bytes() if isinstance(where, Path) else where
         name = where if isinstance(where, Path) else f"{len(data):,} bytes"
-        from PIL import ImageOps
-
         try:
             with open_image(BytesIO(data)) as image:
                 check_size(image)
@@ -58,8 +56,7 @@ class Pictures:
                 image.load()
                 if kind is None or getattr(image, "n_frames", 1) > 1:
                     file = BytesIO()
-                    mode = "RGBA" if "A" in image.getbands() else "RGB"
-                    ImageOps.exif_transpose(image).convert(mode).save(file, "PNG")
+                    to_pil(from_pil(image)[0]).save(file, "PNG")  # 16 bits, floats, alpha: as models see them
                     data, kind = file.getvalue(), "png"
         except EVLMError:
             raise

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evlm.errors import RecordError
-from evlm.files.pictures import opened
+from evlm.files.pictures import load_picture, to_pil
 from evlm.files.safe_paths import inside, leads_to_its_kind
 
 from ...data.files import read_lines
@@ -81,10 +81,7 @@ def half(file: Path, side: int) -> Callable[[], bytes]:
 @lru_cache(4)
 def _halves(file: Path, changed: int) -> tuple[bytes, bytes]:
     """Both as PNG: they are asked for one after the other. Raises RecordError, PictureError."""
-    from PIL import ImageOps
-
-    with opened(file) as image:
-        found = split(ImageOps.exif_transpose(image))
+    found = split(to_pil(load_picture(file)[0]))
     if found is None:
         raise RecordError(f"{file}: no diptych: no seam in its middle has halves that agree")
     return _png(found.left), _png(found.right)
