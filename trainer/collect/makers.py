@@ -105,7 +105,7 @@ def _picture(answer: dict[str, Any], name: str) -> bytes:
             said = said.partition(",")[2]
         elif said.startswith("http"):
             raise EndpointError(f"{name} answers with links, which are not followed; have it send b64_json")
-        return base64.b64decode(said, validate=True)
+        return base64.b64decode(said.encode("ascii", "replace"), validate=True)
     except (LookupError, TypeError, AttributeError, binascii.Error):
         raise AnswerError(f"{name} answered with no picture: {str(answer)[:200]}") from None
 

@@ -17,7 +17,7 @@ from test_collect_make import make, private, rows  # noqa: F401 (private is a fi
 
 from benchmarks.data_load import texture
 from benchmarks.scripted_teacher import Teacher, teaching
-from evlm.errors import ConfigError
+from evlm.errors import AnswerError, ConfigError
 from trainer.__main__ import main
 from trainer.collect import makers, pictures
 from trainer.collect.answers import Answers
@@ -268,6 +268,12 @@ def test_a_maker_is_not_sent_what_is_not_safe(tmp_path: Path, monkeypatch: pytes
     assert sent and "put up sign 1" not in sent and lines(tmp_path)
     dropped = [json.loads(line) for line in (tmp_path / "out/work/dropped.jsonl").read_text().splitlines()]
     assert all("safe: a face" in each["reason"] for each in dropped)
+
+
+@pytest.mark.parametrize("said", ["\u00e9", "\ud800", "=", "", None, 7, [], {}])
+def test_an_answer_that_is_no_base64_holds_no_picture(said: Any) -> None:
+    with pytest.raises(AnswerError, match="answered with no picture"):
+        makers._picture({"data": [{"b64_json": said}]}, "painter")
 
 
 def test_a_size_that_a_local_maker_cannot_take_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
