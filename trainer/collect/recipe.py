@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from evlm.errors import ConfigError
 
@@ -201,7 +201,11 @@ class Recipe:
 def load_recipe(path: str | Path, assignments: Sequence[str] = ()) -> Recipe:
     """A recipe file with "a.b=value" applied. Raises ConfigError, which names the key, the value and what was
     expected."""
-    content = override(read_yaml(path), assignments)
-    if isinstance(content.get("teacher"), str):
-        content["teacher"] = {"local": content["teacher"]}
-    return build(Recipe, content)
+    # Also before, so that `teacher: bundled` takes teacher.samples=1.
+    return build(Recipe, _whole(override(_whole(read_yaml(path)), assignments)))
+
+
+def _whole(content: dict[str, Any]) -> dict[str, Any]:
+    """A recipe without the short form of a teacher of this machine."""
+    teacher = content.get("teacher")
+    return {**content, "teacher": {"local": teacher}} if isinstance(teacher, str) else content

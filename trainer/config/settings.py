@@ -110,7 +110,8 @@ def override(content: Mapping[str, Any], assignments: Sequence[str]) -> dict[str
                 if last:
                     node[key] = wanted
                 else:
-                    node = node.setdefault(key, {})
+                    node[key] = {} if node.get(key) is None else node[key]  # null: as if it were not said
+                    node = node[key]
             else:
                 raise ConfigError(f"{name}: {'.'.join(keys[:at])} is a value, and holds no settings")
     return changed

@@ -243,6 +243,14 @@ def test_a_recipe_refuses_what_it_does_not_know(tmp_path: Path) -> None:
             load_recipe(recipe_file(tmp_path, **settings))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("teacher", ["bundled", {"local": "bundled"}, None])
+def test_a_teacher_in_short_takes_settings_too(tmp_path: Path, teacher: object) -> None:
+    file = recipe_file(tmp_path, teacher=teacher)
+    found = load_recipe(file, ["teacher.samples=3", "teacher.local=bundled"]).teacher
+    assert found is not None and (found.local, found.samples) == ("bundled", 3)
+    assert load_recipe(file, ["teacher=bundled"]).teacher != found
+
+
 def test_a_dry_run_says_what_is_there_and_what_is_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
