@@ -350,7 +350,7 @@ def load_config(path: str | Path, assignments: Sequence[str] = ()) -> Config:
     """
     file = Path(path)
     shipped = RECIPES / f"{path}.yaml"
-    if not file.exists() and file.name == str(path) and shipped.is_file():
+    if not file.is_file() and file.name == str(path) and shipped.is_file():
         file = shipped
     written = read_yaml(file)
     changed = override(written, assignments)

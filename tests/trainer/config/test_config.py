@@ -54,6 +54,17 @@ def test_a_shipped_recipe_by_name_with_settings_in_place_of_its_own(tmp_path: Pa
     assert load_config("tiny", ["seed=1"]).identity != load_config("tiny").identity
 
 
+def test_a_folder_of_a_shipped_recipes_name_hides_it_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "paper").mkdir()
+    expected = load_config("paper")
+    monkeypatch.chdir(tmp_path)
+    assert load_config("paper") == expected
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config("./paper")
+
+
 def test_what_a_run_wrote_is_a_recipe_whatever_kind_was_assigned(tmp_path: Path) -> None:
     """It names every setting, and those that the file had for the other kind."""
     config = load_config("tiny", ["phases.1.kind=kto"])
