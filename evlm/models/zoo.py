@@ -173,7 +173,15 @@ def _check_set(name: str, folders: Sequence[str | Path]) -> None:
 
 def model_folders() -> tuple[Path, ...]:
     """Folders that the environment variable EVLM_MODELS names, separated as in PATH."""
-    return tuple(Path(p).expanduser() for p in os.environ.get("EVLM_MODELS", "").split(os.pathsep) if p)
+    return tuple(_home(Path(p)) for p in os.environ.get("EVLM_MODELS", "").split(os.pathsep) if p)
+
+
+def _home(path: Path) -> Path:
+    """With the user's home for a "~", which a shell leaves in `--folder=~/models`."""
+    try:
+        return path.expanduser()
+    except RuntimeError:  # ~somebody, who is not on this machine
+        return path
 
 
 def find(name: str) -> Model | None:
@@ -271,7 +279,7 @@ def _locate(name: str, role: str, folders: Sequence[str | Path]) -> tuple[Path |
     if given is not None:
         inner = given / role
         return (inner if inner.is_dir() and role_of(given) is None else given), [given]
-    looked = _places(name, role, [*map(Path, folders), *model_folders()])
+    looked = _places(name, role, [*(_home(Path(each)) for each in folders), *model_folders()])
     there = [p for p in looked if _exists(p)]
     whole = [p for p in there if not missing_files(p, role)]
     return next(iter(whole or there), None), looked
@@ -281,10 +289,7 @@ def _given(name: str) -> Path | None:
     """What lies under a name that is a path. Raises ModelError for an empty one, which would mean "."."""
     if not name.strip():
         raise ModelError("a model's name is empty; `python -m evlm models` lists the names")
-    try:
-        path = Path(name).expanduser()
-    except RuntimeError:  # ~somebody, who is not on this machine
-        return None
+    path = _home(Path(name))
     return path if _exists(path) else None
 
 

@@ -75,6 +75,16 @@ def test_folders_of_the_environment_are_searched(tmp_path: Path, monkeypatch: py
     assert zoo.resolve("qwen2-vl-2b", "reasoner") == path
 
 
+def test_a_home_that_no_shell_has_put_in_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in `--folder=~/models`; and somebody who has none here is no fault of ours."""
+    path = make_model(tmp_path / "models" / "qwen2-vl-2b", "reasoner")
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    assert zoo.resolve("qwen2-vl-2b", "reasoner", ["~/models"]) == path
+    monkeypatch.setenv("EVLM_MODELS", "~nobody-of-this-name/models:~/models")
+    assert zoo.resolve("qwen2-vl-2b", "reasoner", ["~nobody-of-this-name"]) == path
+
+
 def test_a_model_in_the_hubs_cache_is_found_at_its_pinned_revision_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
