@@ -55,9 +55,9 @@ def _run(path: Path, terminal: Terminal) -> int:
     from ..pipeline import Pipeline
     from ..request import load_example
     from ..viz.sheet import SheetRow, draw_sheet
-    from .outputs import Outputs, free_name
+    from .outputs import Outputs, expanded, free_name
 
-    began = time.perf_counter()
+    began, path = time.perf_counter(), expanded(str(path))
     if path.suffix.lower() != ".png":
         raise EVLMError(f"--out {path}: the demo writes a PNG; name a file that ends in .png")
     Outputs(str(path.parent))

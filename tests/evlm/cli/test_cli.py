@@ -300,7 +300,10 @@ def test_the_demo_draws_every_example(
     )
     write_example(picture.parent, picture, "two", references=[{"kind": "text", "text": "blue"}])
     monkeypatch.setattr(demo, "EXAMPLES", picture.parent)
-    assert demo.main(tmp_path / "deep" / "demo.png") == 0
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path / "in")
+    assert demo.main("~/deep/demo.png") == 0  # as of --out=~/deep/demo.png, which no shell expands
     assert load_picture(tmp_path / "deep" / "demo.png").shape[1] > 2 * 256
     shown = capsys.readouterr().out
     assert shown.count("make the red circle blue") == 2 and "Everything together took" in shown
