@@ -69,6 +69,8 @@ class Server(ThreadingHTTPServer):
             self.address_family = socket.AF_INET6
         try:
             super().__init__((host, port), _Handler)
+        except (TypeError, UnicodeError):  # Python cannot even write the name as one of the network's
+            raise RequestError(f"{host!a:.80}: no address to listen at") from None
         except (OSError, OverflowError) as error:
             raise RequestError(f"{host}:{port}: cannot listen there ({error}); take another port") from None
 

@@ -213,6 +213,9 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+    except (TypeError, UnicodeError):  # Python cannot even write the name as one of the network's
+        listener.close()
+        raise ConfigError(f"--host {host!a:.80}: expected an address of this machine") from None
     except OSError as error:
         listener.close()
         raise ConfigError(f"{host}:{port}: {error.strerror or error}; --port names another") from None

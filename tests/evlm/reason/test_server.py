@@ -168,6 +168,8 @@ def test_other_machines_need_a_key_and_a_wrong_one_is_refused(served: Server) ->
         Server(served.reasoner, "bundled", "0.0.0.0")
     with pytest.raises(RequestError, match="cannot listen"):
         Server(served.reasoner, "bundled", port=served.server_port)
+    with pytest.raises(RequestError, match="no address to listen at"):
+        Server(served.reasoner, "bundled", "b\u00fcro..lan", key="secret")
     served.key = "secret"
     try:
         assert post(served, asked(example()))[0] == 401

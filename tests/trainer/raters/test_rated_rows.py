@@ -203,6 +203,12 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "--port names another" in capsys.readouterr().err
 
 
+def test_a_host_that_is_no_address_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(rated_folder(tmp_path, 2))
+    assert main(["data", "rate", folder, "--host", "b\u00fcro..lan", "--port", "0"]) == 2
+    assert "--host 'b\\xfcro..lan': expected an address" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("package", ["fastapi", "uvicorn"])
 def test_a_missing_package_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], package: str
