@@ -167,7 +167,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _check(self) -> None:
         """Who asks. A page of the web that a browser here has open may not, whichever name it gives us."""
-        host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
+        said = self.headers.get("Host", "")
+        try:
+            host = urlsplit(f"//{said}").hostname
+        except ValueError:  # "[", which is the beginning of an address
+            host = said
         if self.server.host in LOCAL and host not in LOCAL:
             raise _Refusal(403, f"{host!r:.80} is not this machine")
         if self.server.key:

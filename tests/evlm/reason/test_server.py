@@ -146,6 +146,7 @@ def test_malformed_requests_get_an_answer_and_the_server_goes_on(served: Server)
         (404, good, "/", {}), (404, good, "/v1/../etc", {}), (404, good, "/v1/completions", {}),
         (415, good, "/v1/chat/completions", {"Content_Type": "text/plain"}),
         (403, good, "/v1/chat/completions", {"Host": "evil.example"}),
+        (403, good, "/v1/chat/completions", {"Host": "["}),
         (413, b"x" * ((1 << 20) + 1), "/v1/chat/completions", {}),
         (411, good, "/v1/chat/completions", {"Content_Length": "-3"}),
         (400, b"{", "/v1/chat/completions", {}), (400, b"[" * 9999, "/v1/chat/completions", {}),
@@ -158,6 +159,9 @@ def test_malformed_requests_get_an_answer_and_the_server_goes_on(served: Server)
             continue
         assert answer[0] == status and answer[1]["error"]["message"], (path, answer)
     connection = http.client.HTTPConnection("127.0.0.1", served.server_port, timeout=30)
+    connection.request("GET", "/v1/models", headers={"Host": "["})
+    assert connection.getresponse().status == 403
+    connection.close()
     connection.request("GET", "/v1/models")
     assert json.loads(connection.getresponse().read())["data"][0]["id"] == "bundled"
     connection.close()
