@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 import subprocess
 import tempfile
 import threading
@@ -165,7 +166,8 @@ def _pipeline(name: str) -> Any:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     kind = torch.float16 if device == "cuda" else torch.float32
     try:
-        pipeline = AutoPipelineForText2Image.from_pretrained(name, local_files_only=True, torch_dtype=kind)
+        folder = os.path.expanduser(name)  # as in `teacher.local`, and in all that `resolve` finds
+        pipeline = AutoPipelineForText2Image.from_pretrained(folder, local_files_only=True, torch_dtype=kind)
     except Exception as error:  # whatever a foreign folder makes it raise
         raise ConfigError(
             f"maker.local {name!r:.80}: no diffusers folder of text to image ({error!s:.200})"

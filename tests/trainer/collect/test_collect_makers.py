@@ -270,6 +270,25 @@ def test_a_maker_is_not_sent_what_is_not_safe(tmp_path: Path, monkeypatch: pytes
     assert all("safe: a face" in each["reason"] for each in dropped)
 
 
+def test_a_home_in_a_local_makers_name_is_no_folder_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class Pipeline:
+        @staticmethod
+        def from_pretrained(name: str, **_: Any) -> None:
+            asked.append(name)
+            raise OSError("there is none")
+
+    monkeypatch.setitem(sys.modules, "diffusers", SimpleNamespace(AutoPipelineForText2Image=Pipeline))
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    with pytest.raises(ConfigError, match="'~/sdxl': no diffusers folder"):
+        makers._pipeline("~/sdxl")
+    assert asked == [str(tmp_path / "sdxl")]
+
+
 @pytest.mark.parametrize("said", ["\u00e9", "\ud800", "=", "", None, 7, [], {}])
 def test_an_answer_that_is_no_base64_holds_no_picture(said: Any) -> None:
     with pytest.raises(AnswerError, match="answered with no picture"):
