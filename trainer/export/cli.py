@@ -47,14 +47,15 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Raises CheckpointError, ModelError."""
     learned = read_learned(args.source, args.base)
+    out = args.out.resolve() if args.out.name in ("", "..") else args.out  # "." has no name for a server
     try:
-        FORMS[args.to](learned, args.out, args.force)
+        FORMS[args.to](learned, out, args.force)
     except OSError as error:
         reason = error.strerror or error
-        raise CheckpointError(f"{args.out} cannot be written ({reason}); nothing is left of it") from error
-    size = sum(f.stat().st_size for f in ([args.out] if args.out.is_file() else args.out.iterdir()))
-    print(f"{args.out}: {args.to}, {size / 1e6:,.1f} MB, of {learned.base}")
-    print("\n".join(["how a server gets it (docs/models.md):", *serving(args.to, args.out, learned)]))
+        raise CheckpointError(f"{out} cannot be written ({reason}); nothing is left of it") from error
+    size = sum(f.stat().st_size for f in ([out] if out.is_file() else out.iterdir()))
+    print(f"{out}: {args.to}, {size / 1e6:,.1f} MB, of {learned.base}")
+    print("\n".join(["how a server gets it (docs/models.md):", *serving(args.to, out, learned)]))
     return 0
 
 
@@ -114,14 +115,17 @@ def _is_ours(file: Path) -> bool:
 
 @contextmanager
 def _whole_folder(out: Path, marks: tuple[str, ...], force: bool) -> Iterator[Path]:
-    """A folder beside `out` to write into, which takes its place when all is written. With `force` it
-    replaces a folder that holds the files `marks`, and no other."""
+    """A folder to write into, which takes the place of `out` when all is written. With `force` it replaces a
+    folder that holds the files `marks`, and no other. An empty folder stays what it is (the current one, a
+    disk that is mounted there) and gets the files, `marks` last."""
     filled = out.exists() and not (out.is_dir() and not any(out.iterdir()))
     if filled and not (force and all((out / name).is_file() for name in marks)):
         remedy = f"it has no {' and '.join(marks)}, so --force leaves it alone" if force else "or use --force"
         raise CheckpointError(f"{out} is there already; choose another folder, {remedy}")
+    out = Path(os.path.realpath(out))  # behind a link it is written to the disk that the link leads to
     out.parent.mkdir(parents=True, exist_ok=True)
-    fresh = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    empty = out.exists() and not filled
+    fresh = (out if empty else out.parent) / f".{out.name}.{os.getpid()}.tmp"
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         fresh.mkdir()
@@ -129,6 +133,10 @@ def _whole_folder(out: Path, marks: tuple[str, ...], force: bool) -> Iterator[Pa
         for file in fresh.iterdir():
             with open(file, "rb") as handle:
                 os.fsync(handle.fileno())
+        if empty:
+            for file in sorted(fresh.iterdir(), key=lambda each: each.name in marks):
+                file.rename(out / file.name)
+            return
         old = out.with_name(f".{out.name}.{os.getpid()}.old")
         if out.exists():
             out.rename(old)

@@ -241,6 +241,28 @@ def test_nothing_is_overwritten_or_left_half_written(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.safetensors", "mine", "out"]
 
 
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_an_empty_folder_is_filled_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, force: list[str]
+) -> None:
+    """The current one, which has no name to be made anew under, and one behind a link, often on a larger
+    disk."""
+    file = save(tmp_path / "a.safetensors")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "large").mkdir()
+    (tmp_path / "link").symlink_to("large")
+    monkeypatch.chdir(tmp_path / "here")
+    for out, lies in ((Path(), "here"), (tmp_path / "link", "large")):
+        before = (tmp_path / lies).stat().st_ino
+        assert main(["export", str(file), str(out), "--to", "peft", *force]) == 0
+        names = sorted(each.name for each in (tmp_path / lies).iterdir())
+        assert names == ["adapter_config.json", "adapter_model.safetensors"]
+        assert (tmp_path / lies).stat().st_ino == before and load_adapter(tmp_path / lies)
+    assert main(["export", str(file), str(tmp_path / "link"), "--to", "peft", "--force"]) == 0
+    assert (tmp_path / "link").is_symlink() and load_adapter(tmp_path / "large")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.safetensors", "here", "large", "link"]
+
+
 def test_what_is_no_adapter_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="does not exist"):
         read_learned(tmp_path / "gone")
