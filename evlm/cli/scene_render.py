@@ -109,7 +109,7 @@ def _cameras(options: argparse.Namespace, scene: SplatScene) -> tuple[tuple[Came
             raise EVLMError(f"--cameras {asked}: the scene has {len(scene.cameras)} cameras of its own")
         cameras = scene.cameras if own[1] is None else scene.cameras[number : number + 1]
     else:
-        found = load_cameras(asked, scene.gaussians, size=options.size or SIZE)
+        found = load_cameras(asked, scene.gaussians, size=options.size or SIZE, photographs=False)
         cameras, notes = found.cameras, found.notes
     size = options.size
     cameras = tuple(each.within(SIZE) if size is None else each.sized(size) for each in cameras)

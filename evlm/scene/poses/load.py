@@ -19,6 +19,7 @@ from .colmap import is_colmap, read_colmap
 from .comfy_info import from_comfy_info, is_comfy_info
 from .frames import best_frame, other_frames
 from .inria import is_inria, read_inria
+from .lens import undistorted
 from .llff import read_llff
 from .loaded import LoadedCameras
 from .nerfies import is_nerfies, read_nerfies
@@ -48,6 +49,7 @@ def load_cameras(
     gaussians: Gaussians | None = None,
     images: str | os.PathLike[str] | None = None,
     size: int = 512,
+    photographs: bool = True,
 ) -> LoadedCameras:
     """Reads cameras, and finds their photographs.
 
@@ -56,7 +58,8 @@ def load_cameras(
     the scene that they are of: an orbit stands around it, and cameras of which none sees it are refused.
     images: the photographs' folder, or a clip with a frame for each camera; None: where the programs put
     them, and no error where there are none.
-    size: pixels a side where the source says none.
+    size: pixels a side where the source says none. photographs: False where none are needed: cameras are
+    then as large as their file says, and it is no error where some photographs are missing.
 
     Raises SceneError: with what was found, what was expected and what to do.
     """
@@ -74,7 +77,7 @@ def load_cameras(
             raise SceneError(
                 f"{asked}: is no folder; name the one that holds the photographs, or a clip of them"
             )
-        found = _from_path(_entry(path), asked, gaussians, size)
+        found = _from_path(_entry(path), asked, gaussians, size, photographs)
     if gaussians is not None:
         must_see(found.cameras, gaussians, "camera info" if isinstance(source, (dict, list)) else str(source))
     return found
@@ -101,32 +104,37 @@ def _entry(path: Path) -> Path:
     return path
 
 
-def _from_path(path: Path, images: Path | None, gaussians: Gaussians | None, size: int) -> LoadedCameras:
+def _from_path(
+    path: Path, images: Path | None, gaussians: Gaussians | None, size: int, wanted: bool
+) -> LoadedCameras:
+    """wanted: whether photographs are."""
     if path.is_dir() and is_nerfies(path):
         cameras, names = read_nerfies(path)
-        return _with(cameras, names, path, images)
+        return _with(cameras, names, path, images, wanted)
     if path.is_dir():
         cameras, points = read_colmap(path)
-        return _with(cameras, [c.name for c in cameras], path, images, points)
+        return _with(cameras, [c.name for c in cameras], path, images, wanted, points)
     if path.suffix.lower() == ".npy":
-        return _llff(path, images)
+        return _llff(path, images, wanted)
     content = read_json(path)
     if is_own(content):
         return LoadedCameras(read_own(path)[0])
     if is_inria(content):
         cameras = read_inria(content, path)
-        return _with(cameras, [c.name for c in cameras], path.parent, images)
+        return _with(cameras, [c.name for c in cameras], path.parent, images, wanted)
     if is_comfy_info(content) or (isinstance(content, list) and content and is_comfy_info(content[0])):
         return LoadedCameras(_of_infos(content, size, str(path)))
     if isinstance(content, dict) and "frames" in content:
-        return _transforms(path, images, gaussians)
+        return _transforms(path, images, gaussians, wanted)
     raise SceneError(f"{path}: is JSON, but of no cameras that are known; expected {_KINDS}")
 
 
-def _transforms(path: Path, images: Path | None, gaussians: Gaussians | None) -> LoadedCameras:
+def _transforms(
+    path: Path, images: Path | None, gaussians: Gaussians | None, wanted: bool
+) -> LoadedCameras:
     folder = None if images is not None and images.is_file() else images
     cameras, names, cloud = read_transforms(path, folder)
-    found = _with(cameras, names, path.parent, images, _cloud(path.parent, cloud))
+    found = _with(cameras, names, path.parent, images, wanted, _cloud(path.parent, cloud))
     frames = other_frames(applied_transform(path), path.with_name("dataparser_transforms.json"))
     frame = best_frame(found.cameras, gaussians, frames) if gaussians is not None else None
     if frame is None:
@@ -153,19 +161,19 @@ def _cloud(folder: Path, name: str | None) -> Points | None:
     return load_points(path)
 
 
-def _llff(path: Path, images: Path | None) -> LoadedCameras:
+def _llff(path: Path, images: Path | None, wanted: bool) -> LoadedCameras:
     clips = clips_of(path.parent) if images is None else []
     if clips:
         return LoadedCameras(*_of_clips(read_llff(path, []), clips))
     folder = images or path.parent / "images"
     try:
-        names = [each.name for each in picture_files(folder)] if folder.is_dir() else []
+        names = [each.name for each in picture_files(folder)] if wanted and folder.is_dir() else []
     except PictureError as error:
         if images is not None:
             raise SceneError(str(error)) from error
         names = []
     cameras = read_llff(path, sorted(names))
-    return _with(cameras, [camera.name for camera in cameras], path.parent, images)
+    return _with(cameras, [camera.name for camera in cameras], path.parent, images, wanted)
 
 
 def _with(
@@ -173,14 +181,18 @@ def _with(
     names: Sequence[str],
     home: Path,
     images: Path | None,
+    wanted: bool,
     points: Points | None = None,
 ) -> LoadedCameras:
+    said = points.notes if points is not None else ()
+    if not wanted:
+        return LoadedCameras(tuple(undistorted(camera) for camera in cameras), None, points, said)
     if images is not None and images.is_file():
         held, frames, notes = attach_clip(cameras, names, images)
-        return LoadedCameras(held, frames, points, (*notes, *(points.notes if points is not None else ())))
+        return LoadedCameras(held, frames, points, (*notes, *said))
     folders = [images] if images is not None else [home / name for name in _PICTURES]
     held, pictures, notes = attach(cameras, names, folders, images is not None)
-    return LoadedCameras(held, pictures, points, (*notes, *(points.notes if points is not None else ())))
+    return LoadedCameras(held, pictures, points, (*notes, *said))
 
 
 def _of_clips(cameras: list[Camera], clips: list[Path]) -> Any:

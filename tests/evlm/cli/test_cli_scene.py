@@ -12,6 +12,7 @@ from splat_examples import columns_of, ply_bytes, same_bits, some_gaussians
 
 from evlm.cli import arguments as kinds
 from evlm.cli.main import main
+from evlm.files import save_picture
 from evlm.files.clips import read_clip
 from evlm.scene.files import load_gaussians, save_gaussians
 
@@ -74,6 +75,23 @@ def test_a_turn_is_written_as_an_animation_and_other_clips_are_refused(
     assert torch.allclose(frames[0, 0, 0], torch.tensor([1.0, 0.0, 0.2]), atol=0.05)
     assert main([*words, "a.mov"]) == 2 and not Path("a.mov").exists()
     assert "no clip is written as .mov; name a folder, or a clip: .mp4" in capsys.readouterr().err
+
+
+def test_views_are_drawn_without_the_photographs_of_their_cameras(
+    room: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pose = torch.eye(4)
+    pose[2, 3] = 6.0
+    frames = [{"file_path": f"{name}.png", "transform_matrix": pose.tolist()} for name in "ab"]
+    lens = {"fl_x": 16, "fl_y": 16, "cx": 8, "cy": 8, "w": 16, "h": 16}
+    Path("transforms.json").write_text(json.dumps({**lens, "frames": frames}))
+    words = ["scene", "render", "room.ply", "--cameras", "transforms.json"]
+    save_picture("a.png", torch.zeros(16, 16, 3))  # and b.png is missing
+    assert main([*words, "some.gif"]) == 0
+    Path("a.png").unlink()
+    assert main([*words, "none.gif"]) == 0
+    assert "photographs" not in "".join(capsys.readouterr())
+    assert Path("some.gif").read_bytes() == Path("none.gif").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,9 @@ def test_photographs_are_those_of_the_cameras_or_smaller(tmp_path: Path) -> None
     save_picture(tmp_path / "images" / "a.png", torch.zeros(48, 64, 3))
     with pytest.raises(SceneError, match=r"1 of 2 photographs are missing \(images/b\.png\)"):
         load_cameras(path)
+    alone = load_cameras(path, photographs=False)
+    assert [each.name for each in alone.cameras] == ["images/a.png", "images/b.png"]
+    assert (alone.cameras[0].width, alone.photographs, alone.notes) == (64, None, ())
     save_picture(tmp_path / "images" / "b.png", torch.zeros(64, 48, 3))
     with pytest.raises(SceneError, match=r"48 x 64 pixels, its camera .* 64 x 48; it was turned"):
         load_cameras(path)
