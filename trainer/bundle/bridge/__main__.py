@@ -42,12 +42,13 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, nargs=3, default=list(recipe.steps), metavar="N")
     parser.add_argument("--pool", type=int, default=recipe.pool, metavar="N", help="samples (%(default)s)")
     parser.add_argument("--work", type=Path, default=Path("runs/bridge"), help="states and files")
+    parser.add_argument("--float32", action="store_true", help="where the processor has no bfloat16")
     parser.add_argument("--rival", action="store_true", help="train the rival, not a bridge")
     parser.add_argument("--measure", type=int, default=0, metavar="ROWS", help="of each kind, held out")
     args = parser.parse_args(words)
     torch.set_num_threads(1)
     parts = tuple(part for part in PARTS if part in args.parts)
-    recipe = replace(recipe, parts=parts, steps=tuple(args.steps), pool=args.pool)
+    recipe = replace(recipe, parts=parts, steps=tuple(args.steps), pool=args.pool, half=not args.float32)
     rival = args.work / f"rival-{args.seed}" / "rival.safetensors"
     name = f"{'all' if parts == PARTS else '-'.join(parts) or 'none'}-{args.seed}"
     work = args.work / name

@@ -21,7 +21,7 @@ from evlm.edit.protocol import EditSettings
 
 from ...model.optim import make_optimizer, schedule
 from .data import Pool, Sample, beside_of
-from .train import Recipe, State, batch_rows, restored, velocity_loss
+from .train import Recipe, State, batch_rows, learnable, restored, velocity_loss
 
 
 class Pasted(IP2P):
@@ -35,7 +35,7 @@ class Pasted(IP2P):
     @classmethod
     def begin(cls, folder: Path, rank: int, seed: int = 0) -> Pasted:
         torch.manual_seed(seed)
-        editor = cls(load_parts(folder / "editor", torch.float32), rank)
+        editor = cls(learnable(load_parts(folder / "editor", torch.float32)), rank)
         for module in (editor.unet, editor.vae, editor.text_encoder):
             module.requires_grad_(False)
         return editor

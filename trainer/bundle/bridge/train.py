@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, autocast, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from evlm.edit.bridge import PARTS, TINY, Bridge, Seen, Shape, with_parts
 from evlm.edit.bridge_editor import BridgedIP2P
-from evlm.edit.parts import load_parts
+from evlm.edit.parts import Parts, load_parts
 from evlm.errors import ConfigError
 
 from ...model.optim import make_optimizer, schedule
@@ -35,7 +36,7 @@ class Recipe:
     """steps: of each stage; batches: rows of a step in each. pool: samples, drawn once. parts: of the bridge
     (`bridge.PARTS`). drop: how often each cue is taken away. plain: how often the text is, and the cues with
     it. changed: weight of what changes. lean: of times to the noisy end. say: weight of the first stage's
-    loss in the later ones."""
+    loss in the later ones. half: whether the bridge and the UNet compute in bfloat16 in the later stages."""
 
     steps: tuple[int, int, int] = (1500, 2000, 1000)
     batches: tuple[int, int, int] = (64, 48, 48)
@@ -50,6 +51,7 @@ class Recipe:
     lean: float = 2.5
     say: float = 0.1
     save_every: int = 100
+    half: bool = True
 
 
 class Learning(nn.Module):
@@ -63,11 +65,20 @@ class Learning(nn.Module):
 def begin(folder: Path, recipe: Recipe, seed: int) -> BridgedIP2P:
     """An untrained bridge beside the editor in the folder of the bundle."""
     torch.manual_seed(seed)
-    parts = load_parts(folder / "editor", torch.float32)
+    parts = learnable(load_parts(folder / "editor", torch.float32))
     editor = BridgedIP2P(parts, Bridge(with_parts(recipe.shape, recipe.parts)))
     for module in (editor.unet, editor.vae, editor.text_encoder):
         module.requires_grad_(False)
     return editor
+
+
+def learnable(parts: Parts) -> Parts:
+    """The same parts, whose attention is computed by products: on a CPU the fused kernel's backward takes as
+    long as all the rest in bfloat16."""
+    from diffusers.models.attention_processor import AttnProcessor
+
+    parts.unet.set_attn_processor(AttnProcessor())
+    return parts
 
 
 def train(
@@ -208,8 +219,10 @@ def diffusion_loss(
     )
     plain = torch.rand(len(rows)) < recipe.plain
     text = torch.where(plain[:, None, None], editor.read("", [])[:1], text)
+    with autocast("cpu", torch.bfloat16, enabled=recipe.half), sdpa_kernel(SDPBackend.MATH):
+        tokens = editor.bridge(cues)
     told: dict[str, Any] = {
-        "encoder_hidden_states": torch.cat([text, editor.bridge(cues)], 1),
+        "encoder_hidden_states": torch.cat([text, tokens], 1),
         "cross_attention_kwargs": {"gate": editor.bridge.gate * (~plain)[:, None]},
     }
     return velocity_loss(editor.unet, source, result, place, recipe, **told)
@@ -225,7 +238,8 @@ def velocity_loss(
     noise = torch.randn_like(result)
     noisy = scheduler.add_noise(result, noise, times)
     target = scheduler.get_velocity(result, noise, times)
-    predicted = unet(torch.cat([noisy, source], 1), times, **told).sample
+    with autocast("cpu", torch.bfloat16, enabled=recipe.half):
+        predicted = unet(torch.cat([noisy, source], 1), times, **told).sample
     weight = 1 + (recipe.changed - 1) * place.expand_as(target)
     return (weight * (predicted - target).square()).sum() / weight.sum()
 
