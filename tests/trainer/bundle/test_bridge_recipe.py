@@ -110,6 +110,32 @@ def test_each_stage_moves_its_own_part(models: Models) -> None:
     assert not any(parameter.requires_grad for parameter in editor.unet.parameters())
 
 
+def test_a_step_in_bfloat16_is_the_step_in_32_bits(models: Models) -> None:
+    """Within what a batch of two in eight bits of fraction allows; and products of attention are the fused
+    kernel's."""
+    from diffusers.models.attention_processor import AttnProcessor2_0
+
+    rng = random.Random(0)
+    pool = fill(models, [draw(rng, "train", "woven") for _ in range(4)])
+
+    def gradient(half: bool, fused: bool = False) -> tuple[float, torch.Tensor]:
+        editor = begin(BUNDLED, RECIPE, 0)
+        torch.nn.init.constant_(editor.bridge.raw_gate, 0.5)  # shut, only the gate would learn
+        if fused:
+            for each in editor.unet.attn_processors.values():
+                each.plain = AttnProcessor2_0()
+        with learning(editor, 2):
+            loss = step_loss(editor, pool, replace(RECIPE, half=half), 0, 2, 0)
+            loss.backward()
+        found = [p.grad.flatten() for p in Learning(editor).parameters() if p.grad is not None]
+        return loss.item(), torch.cat(found)
+
+    (loss, whole), (rough, short), (same, kernel) = gradient(False), gradient(True), gradient(False, True)
+    assert rough == pytest.approx(loss, rel=0.01) and same == pytest.approx(loss, rel=1e-5)
+    assert torch.cosine_similarity(short, whole, 0) > 0.95
+    torch.testing.assert_close(kernel, whole, rtol=1e-3, atol=1e-5)
+
+
 class Cut(Exception):
     pass
 
