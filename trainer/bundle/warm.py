@@ -50,7 +50,8 @@ RECIPE = SFTConfig(
     steps=1900, batch=32, lr_muon=0.008, lr_adam=1.5e-3, warmup=150, cooldown=0.4, save_every=250
 )
 
-# Solids are new and the rest is known: half of the rates suffice.
+# Solids are new and the rest is known: half of the rates suffice. What two paints give is forgotten first.
+SOLID_RULES = RULES | {"mix": 0.3}
 SOLID_MIX = Mix(doubles=0.15, conflicts=0.07, whatif=0.4)
 SOLID_EYES = 600
 SOLID_RECIPE = SFTConfig(
@@ -65,7 +66,8 @@ def warm_batch(
     stills of solids; the mix is of the others."""
     rng = random.Random(f"warm {seed} {step}")
     ops = rng.choices(list(PRACTICE), list(PRACTICE.values()), k=rows)
-    rules = rng.choices(list(RULES), list(RULES.values()), k=rows)
+    practised = SOLID_RULES if solids else RULES
+    rules = rng.choices(list(practised), list(practised.values()), k=rows)
     questions = [
         ask_solid(rng, "train", op)
         if solids and rng.random() < solids
