@@ -129,9 +129,7 @@ def _from_path(
     raise SceneError(f"{path}: is JSON, but of no cameras that are known; expected {_KINDS}")
 
 
-def _transforms(
-    path: Path, images: Path | None, gaussians: Gaussians | None, wanted: bool
-) -> LoadedCameras:
+def _transforms(path: Path, images: Path | None, gaussians: Gaussians | None, wanted: bool) -> LoadedCameras:
     folder = None if images is not None and images.is_file() else images
     cameras, names, cloud = read_transforms(path, folder)
     found = _with(cameras, names, path.parent, images, wanted, _cloud(path.parent, cloud))

@@ -22,7 +22,7 @@ from evlm.request import EXAMPLES, load_example
 from trainer.bundle.bridge import train as training
 from trainer.bundle.bridge.__main__ import main
 from trainer.bundle.bridge.data import KINDS, TENSORS, Models, draw, fill, load_pool, save_pool, together
-from trainer.bundle.bridge.measure import measure
+from trainer.bundle.bridge.measure import cue_losses, measure
 from trainer.bundle.bridge.rival import Pasted, train_rival
 from trainer.bundle.bridge.train import Learning, Recipe, begin, learning, step_loss
 
@@ -189,6 +189,19 @@ def test_shares_right_of_each_kind_with_and_without_cues(models: Models) -> None
     found = measure(BUNDLED, models.editor, rows=1, log=lambda _: None, others=others)
     assert {*KINDS, *(f"{kind}, alone" for kind in KINDS), "seconds"} <= set(found)
     assert all(0 <= found[kind] <= 1 for kind in KINDS) and found["woven"] == found["woven, alone"]
+
+
+def test_the_loss_tells_whose_cues_are_heard(models: Models) -> None:
+    with torch.no_grad():
+        models.editor.bridge.raw_gate.zero_()
+    shut = cue_losses(BUNDLED, models.editor, rows=2)
+    assert {*shut} == {"loss, own", "loss, another's", "loss, none"}
+    assert [*shut.values()] == pytest.approx([shut["loss, none"]] * 3, rel=1e-5)
+    with torch.no_grad():
+        models.editor.bridge.raw_gate.fill_(0.5)
+    heard = cue_losses(BUNDLED, models.editor, rows=2)
+    models.editor.bridge.raw_gate.data.zero_()
+    assert heard["loss, none"] == shut["loss, none"] and len(set(heard.values())) == 3
 
 
 @pytest.mark.slow  # the run that was cut off is what it does

@@ -28,7 +28,7 @@ from evlm.files.pictures import write_atomically
 from evlm.models.zoo import BUNDLED
 
 from .data import Sample
-from .measure import measure
+from .measure import cue_losses, measure
 from .rival import Pasted, train_rival
 from .train import Recipe, begin, pool_of, train
 
@@ -76,6 +76,7 @@ def _measure(file: Path, out: Path, rows: int, rival: Path, rank: int) -> None:
     if rival.is_file():
         others["pasted"] = Pasted.begin(BUNDLED, rank).put(rival).of
     found = {**measure(BUNDLED, editor, rows, log=_log, others=others), "rows": rows}
+    found |= cue_losses(BUNDLED, editor)
     text = json.dumps({key: round(value, 4) for key, value in found.items()}, indent=1) + "\n"
     write_atomically(out, lambda into: into.write(text.encode()))
     print(text, end="")
