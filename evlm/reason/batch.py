@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-from ..errors import BusyError, Cancelled, EVLMError, TraceError
+from ..errors import BusyError, Cancelled, EndpointError, EVLMError, TraceError
 from ..request import Request
 from .endpoint import Calls
 from .reasoner import Reasoned, Sampling
@@ -197,4 +197,7 @@ def _named(error: BaseException, number: int, count: int) -> BaseException:
     which = f"picture {number + 1} of {count}"
     if isinstance(error, TraceError):
         return type(error)(error.part, error.offset, f"{error.reason} ({which})")
-    return type(error)(f"{which}: {error}")
+    said = f"{which}: {error}"
+    if isinstance(error, EndpointError):
+        return type(error)(said, error.status, error.broken, error.after)
+    return type(error)(said)

@@ -99,7 +99,7 @@ class RemoteReasoner:
     ) -> None:
         self.key_hosts = None if key_hosts is None else {host.strip().lower() for host in key_hosts}
         self.address = parse_address(endpoint)
-        self.model = model
+        self.model = model = model.strip()  # servers compare names to the letter, and a paste brings blanks
         self.timeout, self.deadline = timeout, deadline
         self.allow_private = (
             os.environ.get(PRIVATE_VARIABLE) == "1" if allow_private is None else allow_private

@@ -360,6 +360,8 @@ def test_a_remote_model_is_checked_when_the_workflow_is() -> None:
 def test_trust_reaches_the_remote_model_and_old_workflows_have_none() -> None:
     where = {"endpoint": "https://api.example.com/v1", "model": "m", "timeout": 9}
     assert part("nodes.remote").RemoteModel.execute(**where).args[0].trust == "base"
+    pasted = where | {"model": f" {where['model']}\n"}
+    assert call("EVLM_RemoteModel", **pasted).args[0].model == where["model"]
     assert call("EVLM_RemoteModel", **where, trust="tuned").args[0].trust == "tuned"
     with pytest.raises(part("evlm.errors").RequestError, match="expected one of base, tuned"):
         call("EVLM_RemoteModel", **where, trust="yes")

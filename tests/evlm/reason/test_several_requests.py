@@ -161,8 +161,9 @@ def test_one_that_fails_ends_the_others_and_says_which_it_was(server: Server) ->
             silence(handler)
 
     server.reply = reply
-    with pytest.raises(EndpointError, match=r"^picture 3 of 20: .*no such model"):
+    with pytest.raises(EndpointError, match=r"^picture 3 of 20: .*no such model") as refused:
         reason_all(RemoteReasoner(server.url, "m"), requests())
+    assert refused.value.status == 404 and not refused.value.broken
     assert silence.left.acquire(timeout=5)
     server.reply = lambda handler: stream("I see a cat.")(handler)
     with pytest.raises(TraceError, match=r"\(picture [1-8] of 20\)"):
@@ -190,8 +191,9 @@ def test_a_busy_server_is_asked_again(server: Server, monkeypatch: pytest.Monkey
     assert [each.trace.plan.instruction for each in answers] == [f"paint {n}" for n in range(PICTURES)]
     assert len(server.seen) == PICTURES + len(turned_away) == PICTURES + 10
     server.reply = as_json({"error": "too many requests"}, 429)
-    with pytest.raises(BusyError, match="too many requests"):
+    with pytest.raises(BusyError, match="too many requests") as busy:
         reason_all(RemoteReasoner(server.url, "m"), requests(2))
+    assert busy.value.status == 429
 
 
 def test_who_waits_in_a_line_is_waited_for_longer(server: Server) -> None:
