@@ -14,6 +14,10 @@ ACTIONS = {
     "convert": ("scene_convert", "write a file of Gaussians as another kind"),
     "select": ("scene_select", "say what a request would change in a scene, and draw it"),
     "edit": ("scene_edit", "edit a scene by a request, and nothing beside what it means"),
+    "check": (
+        "scene_check",
+        "hold an edited scene against the one before: what was not selected is as it was",
+    ),
     "page": ("scene_page", "write a page that shows it in any browser, with no network"),
 }
 

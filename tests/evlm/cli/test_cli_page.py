@@ -9,7 +9,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 from test_moving_folders import walking
 from test_pipeline import Paints, Says, circle, trace
@@ -86,6 +88,11 @@ def test_the_examples_run(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
         save_sequence(Path("plys"), moving, (0.0, 0.5, 1.0))
     else:
         save_folder(Path("walk"), moving)
+    if "scene check" in line:  # of an edit that took the first ball away
+        first = np.arange(80) < 40
+        Path("out/scene").mkdir(parents=True)
+        np.savez("out/scene/selection.npz", rows=first)
+        save_gaussians("out/scene/edited.ply", scene().gaussians.rows(torch.from_numpy(~first)))
     if "models/Qwen2.5-VL-7B-Instruct" in line:
         shutil.copytree(BUNDLED / "reasoner", "models/Qwen2.5-VL-7B-Instruct")
     asked: list[Any] = []

@@ -80,6 +80,44 @@ def test_it_writes_the_scene_and_what_to_look_at(
     ]  # fmt: skip
 
 
+def test_check_reads_from_the_files_that_the_rest_is_as_it_was(
+    room: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(WORDS) == 0
+    words = ["scene", "check", "room.ply", "out/edited.ply", "--selection", "out/selection.npz"]
+    rows = torch.from_numpy(np.load("out/selection.npz", allow_pickle=False)["rows"])
+    rest = len(rows) - int(rows.sum())
+    capsys.readouterr()
+    assert main(words) == 0
+    assert f"{rest}: {rest} are there, in their order, bit for bit" in capsys.readouterr().out
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["whole"] and found["selected"] == int(rows.sum()) and found["lost"] == []
+    assert main(words[:-2]) == 1 and "were not selected are not as they were: row " in capsys.readouterr().out
+    after = load_gaussians("out/edited.ply").gaussians
+    after.sh.view(torch.int32)[79, 0, 1] ^= 1
+    save_gaussians("out/edited.ply", after)
+    assert main(words) == 1
+    assert "1 that were not selected are not as they were: row 79\n" in capsys.readouterr().out
+
+
+def test_check_refuses_what_is_no_selection(room: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["scene", "check", "room.ply", "room.ply", "--selection"]
+    Path("text.npz").write_text("rows")
+    np.savez("other.npz", rows=np.zeros(80))
+    np.savez("named.npz", mine=np.zeros(80, bool))
+    np.savez("pickled.npz", rows=np.array([{}], object))
+    np.savez("short.npz", rows=np.zeros(8, bool))
+    for name in ("text", "other", "named", "pickled"):
+        assert main([*words, f"{name}.npz"]) == 2
+        assert f"{name}.npz: is no selection; give the selection.npz" in capsys.readouterr().err
+    assert main([*words, "none.npz"]) == 2 and "No such file" in capsys.readouterr().err
+    assert (
+        main([*words, "short.npz"]) == 2
+        and "has 80 Gaussians, the selection is [8]" in capsys.readouterr().err
+    )
+
+
 def test_until_stops_and_the_same_command_goes_on(room: dict[str, Any]) -> None:
     assert main([*WORDS, "--until", "plan"]) == 0 and [p.name for p in Path("out").iterdir()] == [
         "trace.json"
