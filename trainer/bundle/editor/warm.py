@@ -14,44 +14,37 @@ from ..grow import carry_clip
 from .models import grown_tokenizer
 from .train import Editor, Phase, Recipe, export, run_epochs
 
-# As the last phases of a training from nothing: what it knows is rehearsed, drawing anew takes longest.
+# What is known is rehearsed; drawing solids anew takes longest. Whole pictures are few, for they are at their bars.
 WHOLE = {"weather": 0.5, "ground": 0.25, "restyle": 0.25}
 PHASES = (
     Phase(
         0,
         5120,
-        640,
-        {"replace": 0.22, "retexture": 0.18, "add": 0.2, "move": 0.1, "recolour": 0.15, "remove": 0.15},
-        WHOLE,
-        2.5,
-    ),
-    Phase(  # what was planned right and painted wrong was mostly to be moved
-        4,
-        5120,
-        640,
-        {"replace": 0.18, "retexture": 0.15, "add": 0.18, "move": 0.23, "recolour": 0.13, "remove": 0.13},
+        256,
+        {"replace": 0.21, "retexture": 0.23, "add": 0.25, "move": 0.1, "recolour": 0.07, "remove": 0.14},
         WHOLE,
         2.5,
     ),
     Phase(  # polish, as from nothing: dots are lost in recolouring
-        13,
+        12,
         5120,
-        512,
-        {"recolour": 0.4, "remove": 0.13, "retexture": 0.15, "replace": 0.12, "move": 0.1, "add": 0.1},
+        384,
+        {"replace": 0.18, "retexture": 0.19, "add": 0.17, "move": 0.1, "recolour": 0.22, "remove": 0.14},
         WHOLE,
         2.5,
     ),
 )
 RECIPE = Recipe(
-    epochs=13,
+    epochs=12,
     polish=2,
     phases=PHASES,
+    batch=64,
     lr_muon=0.01,
     lr_adam=1e-3,
     decay_from=0.3,
     validation=0,
-    solids=0.35,
-    clips=0.35,
+    solids=0.5,
+    clips=0.25,
 )
 
 
