@@ -50,8 +50,8 @@ RECIPE = SFTConfig(
     steps=1900, batch=32, lr_muon=0.008, lr_adam=1.5e-3, warmup=150, cooldown=0.4, save_every=250
 )
 
-# Most is known: half of the rates suffice. What two paints give is forgotten first. The tower saw solids in an
-# earlier round of 600 steps of its own (from the flat world alone, set SOLID_EYES to that).
+# Most is known: half of the rates suffice. What two paints give is forgotten first. The tower saw solids in a
+# first round, by 600 steps of its own (from the flat world alone, set SOLID_EYES to that).
 SOLID_RULES = RULES | {"mix": 0.35}
 SOLID_MIX = Mix(doubles=0.15, conflicts=0.07, whatif=0.42)
 SOLID_EYES = 0

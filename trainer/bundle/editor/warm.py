@@ -14,7 +14,7 @@ from ..grow import carry_clip
 from .models import grown_tokenizer
 from .train import Editor, Phase, Recipe, export, run_epochs
 
-# What is known is rehearsed; drawing solids anew takes longest. Whole pictures are few, for they are at their bars.
+# What is known is rehearsed; drawing solids takes longest. Whole pictures are few: they are at their bars.
 WHOLE = {"weather": 0.5, "ground": 0.25, "restyle": 0.25}
 PHASES = (
     Phase(
