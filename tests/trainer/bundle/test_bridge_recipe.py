@@ -111,9 +111,9 @@ def test_each_stage_moves_its_own_part(models: Models) -> None:
 
 
 def test_a_step_in_bfloat16_is_the_step_in_32_bits(models: Models) -> None:
-    """Within what a batch of two in eight bits of fraction allows; and products of attention are the fused
-    kernel's."""
-    from diffusers.models.attention_processor import AttnProcessor2_0
+    """Where attention is not saturated: of the bundle's, whose logits reach 300, eight bits of fraction may
+    turn a gradient. And products of attention are the fused kernel's."""
+    from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 
     rng = random.Random(0)
     pool = fill(models, [draw(rng, "train", "woven") for _ in range(4)])
@@ -121,6 +121,9 @@ def test_a_step_in_bfloat16_is_the_step_in_32_bits(models: Models) -> None:
     def gradient(half: bool, fused: bool = False) -> tuple[float, torch.Tensor]:
         editor = begin(BUNDLED, RECIPE, 0)
         torch.nn.init.constant_(editor.bridge.raw_gate, 0.5)  # shut, only the gate would learn
+        for module in editor.unet.modules():
+            if isinstance(module, Attention):
+                module.to_q.weight.data.mul_(0.1)
         if fused:
             for each in editor.unet.attn_processors.values():
                 each.plain = AttnProcessor2_0()
@@ -132,7 +135,7 @@ def test_a_step_in_bfloat16_is_the_step_in_32_bits(models: Models) -> None:
 
     (loss, whole), (rough, short), (same, kernel) = gradient(False), gradient(True), gradient(False, True)
     assert rough == pytest.approx(loss, rel=0.01) and same == pytest.approx(loss, rel=1e-5)
-    assert torch.cosine_similarity(short, whole, 0) > 0.95
+    assert torch.cosine_similarity(short, whole, 0) > 0.999
     torch.testing.assert_close(kernel, whole, rtol=1e-3, atol=1e-5)
 
 
