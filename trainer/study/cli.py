@@ -12,13 +12,15 @@ import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from evlm.errors import ConfigError, TrainingError
@@ -43,6 +45,7 @@ from .results import RESULT, read, step_seconds
 from .stage import folder_of, take_over
 
 PROBE = 2  # steps of which an arm's price is taken
+_ASKED_TO_STOP = Event()  # set in a process of the pool
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,7 @@ def run(args: argparse.Namespace) -> int:
     waiting = [job for job in jobs if not job.result.is_file()]
     print(f"{len(jobs)} runs, {len(waiting)} to do; {budget:,.0f} tokens for each arm", flush=True)
     with _pool(min(args.jobs, len(waiting))) as pool:
-        for number, text in enumerate(pool.map(_run, waiting), 1):
+        for number, text in enumerate(pool.map(partial(_unless_stopped, _run), waiting), 1):
             print(f"{number} of {len(waiting)}: {text}", flush=True)
     results = [read(job.result) for job in jobs]
     text = page(args.study, results, budget, recipe) + before
@@ -234,6 +237,20 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         ) from error
 
 
+def _unless_stopped(work: Callable[..., Any], *given: Any) -> Any:
+    """What `work` gives, in a process of the pool. Once it was asked to stop it begins nothing more: Ctrl-C
+    ends the work that it is at, and the pool has handed it the next by then. Raises Stopped."""
+    from ..run.loop import Stopped
+
+    if _ASKED_TO_STOP.is_set():
+        raise Stopped("stopped before it began; the same command goes on from there")
+    try:
+        return work(*given)
+    except (Stopped, KeyboardInterrupt):
+        _ASKED_TO_STOP.set()
+        raise
+
+
 def _run(job: Job) -> str:
     """Trains, asks and writes the job's result."""
     import torch
@@ -294,7 +311,8 @@ def _prices(path: Path, arms: tuple[str, ...], recipe: dict[str, Any], jobs: int
         raise ConfigError(f"{path}: expected numbers of tokens above 0; delete it, and it is measured again")
     wanted = [arm for arm in arms if arm not in (*STAGES, *SAME_STEPS) and arm not in known]
     with _pool(min(jobs, len(wanted))) as pool:
-        for arm, price in zip(wanted, pool.map(_price, wanted, [recipe] * len(wanted)), strict=True):
+        prices = pool.map(partial(_unless_stopped, _price), wanted, [recipe] * len(wanted))
+        for arm, price in zip(wanted, prices, strict=True):
             known[arm] = price
     path.write_text(json.dumps(known))
     return {arm: known[arm] for arm in arms if arm in known}

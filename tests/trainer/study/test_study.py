@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -143,6 +144,28 @@ def test_a_job_that_was_killed_counts_each_step_once(tmp_path: Path, monkeypatch
     _run(job)
     value = json.loads(job.result.read_text())
     assert value["tokens"] == 30 and 900 <= value["cpu_seconds"] < 1000
+
+
+@pytest.mark.parametrize("end", [trainer.run.loop.Stopped("step 3"), KeyboardInterrupt()])
+def test_a_process_that_was_asked_to_stop_begins_no_other_run(
+    end: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool hands each process one run more than it is at, and Ctrl-C ends that one alone."""
+    begun: list[str] = []
+
+    def work(name: str) -> str:
+        begun.append(name)
+        if name == "b":
+            raise end
+        return name
+
+    monkeypatch.setattr(trainer.study.cli, "_ASKED_TO_STOP", Event())
+    assert trainer.study.cli._unless_stopped(work, "a") == "a"
+    with pytest.raises(type(end)):
+        trainer.study.cli._unless_stopped(work, "b")
+    with pytest.raises(trainer.run.loop.Stopped, match="before it began"):
+        trainer.study.cli._unless_stopped(work, "c")
+    assert begun == ["a", "b"]
 
 
 @pytest.mark.slow
