@@ -14,6 +14,7 @@ from data_rows import draw_pictures, many, write_rows
 
 from trainer.__main__ import main
 from trainer.config.recipe import load_config
+from trainer.evaluation.results import write
 from trainer.report.progress import reporting
 
 ODD = os.fsdecode(b"caf\xe9")
@@ -65,6 +66,11 @@ def test_parquet_is_written_and_read_there_and_says_what_it_cannot_hold(
     assert main(["data", "convert", str(folder), str(other), "--from", "evlm", "--to", "trl"]) == 2
     error = capsys.readouterr().err
     assert "UTF-8 alone" in error and "write .jsonl" in error and not list(tmp_path.glob("*.parquet*"))
+
+
+def test_results_that_name_the_folder_are_written(tmp_path: Path) -> None:
+    write(tmp_path, {"results.md": f"2 questions of the dataset {ODD}\n"})
+    assert (tmp_path / "results.md").read_bytes() == b"2 questions of the dataset caf\\udce9\n"
 
 
 def test_a_run_there_is_one_of_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

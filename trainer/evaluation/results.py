@@ -192,7 +192,7 @@ def write(out: Path, texts: Mapping[str, str]) -> None:
     """Writes files into the folder, each whole or not at all, and takes away what a killed process left of
     them. Raises RecordError."""
     for name, text in texts.items():
-        data = text.encode()
+        data = text.encode("utf-8", "backslashreplace")  # a folder's name may be no UTF-8
         try:
             write_atomically(out / name, lambda file, data=data: file.write(data))  # type: ignore[misc]
             forget_parts(out / name, older=_LEFT)
