@@ -60,7 +60,7 @@ def described(found: Found) -> list[str]:
             if part.labelled
             else "no labels"
         )
-        held = f", {part.validation:,} more of the split validation" if part.validation else ""
+        held = f", {part.validation:,} more of the split validation to measure on" if part.validation else ""
         shown = f", {part.pictures:.1f} pictures a row" if part.pictures else ", no pictures"
         lines.append(f"{part.path}: {part.rows:,} rows of the form {part.form}, {labels}{shown}{held}")
     return lines + [f"left out: {line}" for line in found.refused]

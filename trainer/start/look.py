@@ -23,8 +23,9 @@ MOST = 64  # files of rows that are looked at
 @dataclass(frozen=True)
 class Part:
     """A file or folder of rows. rows: all of them, that are learned from (of ours those of the split train);
-    labelled: that say whether they are desired; desired: that are, or say nothing. validation: rows of that
-    split, which foreign rows do not have. pictures: places for pictures in the first rows, each."""
+    labelled: that say whether they are desired; desired: that are, or say nothing. validation: such rows of
+    that split, by which alone a run measures; foreign rows do not have it. pictures: places for pictures in
+    the first rows, each."""
 
     path: Path
     form: str
@@ -113,7 +114,8 @@ def _part(path: Path, form: str) -> Part:
     seen = [len(item.paths()) if form == "evlm" else len(item.images) + len(item.videos) for item in some]  # type: ignore[union-attr]
     validation = 0
     if form == "evlm":
-        validation = _count(lambda: Stream([Source(path, form=form, splits=("validation",))], 1))
+        held = Source(path, form=form, splits=("validation",), desired=True)
+        validation = _count(lambda: Stream([held], 1))
     return Part(
         path, form, rows, count(labelled=True), count(desired=True), validation, sum(seen) / max(1, len(seen))
     )

@@ -275,3 +275,15 @@ def test_a_recipe_that_begins_with_a_dash_can_be_run_as_it_is_said(
     assert main(["start", "mine", "--out=-x.yaml"]) == 0
     said = capsys.readouterr().out.partition("next:")[2].strip().splitlines()[-1]
     assert shlex.split(said) == ["python", "-m", "trainer", "run", "./-x.yaml"]
+
+
+def test_a_validation_split_that_nobody_wanted_is_nothing_to_measure_on(tmp_path: Path) -> None:
+    """A recipe that measures on it could not be run."""
+    folder = own()(tmp_path / "data")
+    file = folder / "rows.jsonl"
+    every = [json.loads(line) for line in file.read_text().splitlines()]
+    kept = [{**row, "split": "train" if row["label"] else "validation"} for row in every]
+    file.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    assert main(["start", str(folder), "--base", "bundled", "--out", str(tmp_path / "a.yaml")]) == 0
+    config = load_config(tmp_path / "a.yaml", [f"out={tmp_path / 'run'}"])
+    assert plan(config).missing == () and look(folder).parts[0].validation == 0
