@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if any("\0" in word for word in words):
         print("error: an argument holds the character NUL, which no name may hold", file=sys.stderr)
         return 2
+    words = [_at_home(word) for word in words]
     parser = argparse.ArgumentParser(prog=called(), description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar=" | ".join(COMMANDS))
     for name, (_, text) in COMMANDS.items():
@@ -75,6 +76,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
+
+
+def _at_home(word: str) -> str:
+    """--flag=~/x, which no shell expands, as --flag ~/x, which all do."""
+    flag, sign, value = word.partition("=")
+    named = flag.startswith("--") and sign and value.startswith("~")
+    return f"{flag}={os.path.expanduser(value)}" if named else word
 
 
 def _last(code: int) -> int:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from data_rows import draw_pictures, many, write_rows
 
 from trainer.__main__ import COMMANDS, main
 
@@ -35,3 +36,13 @@ def test_what_does_not_fit_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["world", str(tmp_path / "out"), "--rows", "1", "--size", "4"]) == 2
     assert capsys.readouterr().err.startswith("error: size 4")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_home_is_known_behind_an_equals_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No shell expands `--out=~/x`."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    write_rows(draw_pictures(tmp_path / "data") / "rows.jsonl", many(4))
+    assert main(["start", "data", "--base=bundled", "--out=~/made.yaml"]) == 0
+    assert (tmp_path / "home" / "made.yaml").is_file() and not (tmp_path / "~").exists()
