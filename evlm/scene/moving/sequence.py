@@ -24,8 +24,10 @@ BYTES = 2 << 30  # that the frames of one scene may take in memory
 
 
 def frames_of(folder: Path) -> list[Path]:
-    """Its .ply files in the order of the numbers in their names."""
+    """Its .ply files in the order of the numbers in their names, without hidden ones: macOS puts a `._` file
+    beside each on disks of others."""
     found = [each for each in folder.iterdir() if each.suffix.lower() == ".ply" and each.is_file()]
+    found = [each for each in found if not each.name.startswith(".")]
     return sorted(found, key=lambda path: [int(part) if part.isdecimal() else part
                                            for part in re.split(r"(\d{1,18})", path.name)])  # fmt: skip
 

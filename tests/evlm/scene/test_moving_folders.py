@@ -151,3 +151,12 @@ def test_of_a_large_folder_only_some_files_are_looked_at(
     with pytest.raises(SceneError, match="is no scene that moves"):
         load_scene(tmp_path)
     assert len(seen) <= 10_000
+
+
+def test_hidden_files_beside_the_frames_are_none(tmp_path: Path) -> None:
+    """macOS puts them there on disks of others."""
+    save_sequence(tmp_path / "walk", walking(), (0.0, 0.5, 1.0))
+    for at in range(3):
+        (tmp_path / f"walk/._f_{at:05d}.ply").write_bytes(b"\x00\x05\x16\x07" + bytes(60))
+    found = load_scene(tmp_path / "walk")
+    assert found.kind == "plys" and found.motion is not None and len(found.motion.keys) == 3
