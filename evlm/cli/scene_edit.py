@@ -180,6 +180,7 @@ def _scene(options: argparse.Namespace) -> tuple[SplatScene, Any]:
     from ..scene import SplatScene
     from ..scene.moving import load_scene
     from ..scene.poses import LoadedCameras, load_cameras
+    from ..scene.poses.in_time import to_unit
     from ..scene.raster import check_bearable
 
     found = load_scene(expanded(options.scene))
@@ -190,7 +191,8 @@ def _scene(options: argparse.Namespace) -> tuple[SplatScene, Any]:
     if moves and options.cameras is None and found.cameras:
         looks = LoadedCameras(found.cameras).within(options.longest)
     else:
-        looks = load_cameras(cameras, found.gaussians, images, options.longest).within(options.longest)
+        looks = load_cameras(cameras, found.gaussians, images, options.longest)
+        looks = (to_unit(looks) if moves else looks).within(options.longest)
     if images is not None and looks.photographs is None:
         raise EVLMError(
             f"--images {options.images}: {cameras} says of no photographs; name the file of their "

@@ -98,6 +98,7 @@ def _cameras(options: argparse.Namespace, scene: SplatScene) -> tuple[tuple[Came
     """(cameras, of a scene that moves with their times; notes)."""
     from ..scene.moving import paired, times_of
     from ..scene.poses import load_cameras
+    from ..scene.poses.in_time import to_unit
 
     moves, asked, notes = scene.motion is not None, options.cameras, ()
     if asked is None:
@@ -110,6 +111,7 @@ def _cameras(options: argparse.Namespace, scene: SplatScene) -> tuple[tuple[Came
         cameras = scene.cameras if own[1] is None else scene.cameras[number : number + 1]
     else:
         found = load_cameras(asked, scene.gaussians, size=options.size or SIZE, photographs=False)
+        found = to_unit(found) if moves else found
         cameras, notes = found.cameras, found.notes
     size = options.size
     cameras = tuple(each.within(SIZE) if size is None else each.sized(size) for each in cameras)

@@ -11,6 +11,21 @@ from .loaded import LoadedCameras
 _FORM = re.compile(r"(\d{0,6}):(\d{0,6})(?::(\d{1,6}))?")
 
 
+def to_unit(found: LoadedCameras) -> LoadedCameras:
+    """With the times that cameras know in 0..1, where a file counts pictures or seconds: its first is 0, its
+    last 1. A fit takes them so, and whoever shows what it made."""
+    times = [each.time for each in found.cameras if each.time is not None]
+    low, high = min(times, default=0.0), max(times, default=0.0)
+    if low >= 0 and high <= 1:
+        return found
+    span = (high - low) or 1.0
+    cameras = tuple(
+        each if each.time is None else replace(each, time=(each.time - low) / span) for each in found.cameras
+    )
+    notes = (*found.notes, f"times {low:g} to {high:g} are taken as 0 to 1")
+    return found._replace(cameras=cameras, notes=notes)
+
+
 def in_time(found: LoadedCameras, frames: str | None = None) -> LoadedCameras:
     """With times in 0..1; frames: of the different times those that A:B:STEP takes, counted from 0. Raises
     SceneError: a camera without a time, fewer than two times, or none that is taken."""
@@ -21,18 +36,9 @@ def in_time(found: LoadedCameras, frames: str | None = None) -> LoadedCameras:
             "moves is fitted to pictures that know when they were taken (`time` in transforms.json, or a "
             "clip as --images); for a scene that stands still name OUT.ply"
         )
+    found = to_unit(found)
     times = sorted({float(each.time or 0.0) for each in found.cameras})
     notes = found.notes
-    if times[0] < 0 or times[-1] > 1:
-        low, high = times[0], times[-1]
-        notes = (*notes, f"times {low:g} to {high:g} are taken as 0 to 1")
-        found = found._replace(
-            cameras=tuple(
-                replace(each, time=((each.time or 0.0) - low) / ((high - low) or 1.0))
-                for each in found.cameras
-            )
-        )
-        times = sorted({float(each.time or 0.0) for each in found.cameras})
     if frames is not None:
         parts = _FORM.fullmatch(frames)
         if parts is None or parts[3] == "0":

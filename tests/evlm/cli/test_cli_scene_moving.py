@@ -51,6 +51,24 @@ def test_to_one_ply_a_time_and_back(walk: Path, capsys: pytest.CaptureFixture[st
         assert said in capsys.readouterr().err
 
 
+def test_cameras_whose_times_count_pictures_see_what_was_fitted_to_them(
+    walk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`scene fit` takes times 10 to 30 of such a file as 0 to 1."""
+    turn = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]).double())  # OpenGL's axes
+    pose = (torch.linalg.inv(walking().cameras[0].view) @ turn).tolist()
+    for name, times in (("counted", (30, 10, 20)), ("shares", (1.0, 0.0, 0.5))):
+        frames = [{"file_path": f"{t}.png", "transform_matrix": pose, "time": t} for t in times]
+        Path(f"{name}.json").write_text(json.dumps({"w": 24, "h": 20, "fl_x": 31.7, "frames": frames}))
+        words = ["scene", "render", "walk", name, "--cameras", f"{name}.json", "--size", "24"]
+        assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("times 10 to 30 are taken as 0 to 1") == 1
+    pairs = list(zip(sorted(Path("counted").iterdir()), sorted(Path("shares").iterdir()), strict=True))
+    assert len(pairs) == 3 and all(one.read_bytes() == other.read_bytes() for one, other in pairs)
+    assert pairs[0][0].read_bytes() != pairs[1][0].read_bytes()
+
+
 def test_a_clip_through_time(walk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["scene", "render", "walk", "a.gif", "--size", "16"]) == 0
     frames = read_clip("a.gif").frames
