@@ -100,7 +100,8 @@ def _cameras(options: argparse.Namespace, scene: SplatScene) -> tuple[tuple[Came
     from ..scene.poses import load_cameras
     from ..scene.poses.in_time import to_unit
 
-    moves, asked, notes = scene.motion is not None, options.cameras, ()
+    moves, asked = scene.motion is not None, options.cameras
+    notes: tuple[str, ...] = ()
     if asked is None:
         asked = "own:0" if moves and scene.cameras else "orbit:24"
     own = OWN.fullmatch(asked) if moves else None
