@@ -244,6 +244,8 @@ def _models(options: argparse.Namespace, bench: Bench) -> dict[str, Editor | Non
         name, sign, folder = text.partition("=")
         if not sign or not name.strip() or "/" in name or not Path(folder).is_dir():
             raise ConfigError(f"--edits {text!r:.120}: expected NAME=FOLDER, a folder that is there")
+        if name in found or (name in ("chain", "comfyui") and getattr(options, name)):
+            raise ConfigError(f"--edits {text!r:.120}: a model {name!r:.80} is there already; rename it")
         found[name] = of_folder(Path(folder), lambda item: bench.place("model", item))
     if options.chain:
         found["chain"] = None if options.judge_only else of_chain(options.chain, options.seed)

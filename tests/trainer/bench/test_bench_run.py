@@ -289,6 +289,8 @@ def test_the_limit_takes_of_every_kind() -> None:
         (["--comfyui", "http://127.0.0.1:9"], "--workflow"),
         (["--edits", "red"], "NAME=FOLDER"),
         (["--edits", "copy=."], "another name"),
+        (["--edits", "a=.", "--edits", "a=.."], "a model 'a' is there already"),
+        (["--edits", "chain=.", "--chain", "bundled"], "a model 'chain' is there already"),
         (["--limit", "0"], "--limit"),
         ([], "--judge URL MODEL"),
     ],
