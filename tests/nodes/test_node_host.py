@@ -344,7 +344,8 @@ def test_a_reasoner_gets_room_for_what_is_asked(monkeypatch: pytest.MonkeyPatch)
         assert 0 < engine.working_bytes(small, 8) < engine.working_bytes(small, 4000)
         assert engine.working_bytes(small) < engine.working_bytes(large)
         monkeypatch.setattr(type(engine), "working_bytes", lambda self, request, most: 1 << 30)
-    call("EVLM_Reason", model=model, image=torch.rand(1, 64, 64, 3), prompt="make it red", max_new_tokens=64)
+    scene = part("evlm.files.pictures").load_picture(request.EXAMPLES / "1-reference.png").view(1, 64, 64, 3)
+    call("EVLM_Reason", model=model, image=scene, prompt="make it rain", max_new_tokens=300)
     assert asked[1:] == [host.WORKING, 1 << 30]
 
 
