@@ -127,3 +127,9 @@ def page_words(body: bytes) -> str:
 def _unreadable(where: str, raw: bytes) -> str:
     text = raw[:200].decode("utf-8", "replace")
     return f"{where} answered {text!r}, which is no chat completion; check the path"
+
+
+def whole_characters(text: str) -> str:
+    """With halves of characters beyond 16 bits joined, which events may part; one that stays alone, which no
+    file and no tokenizer takes, becomes U+FFFD."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

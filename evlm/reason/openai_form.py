@@ -22,7 +22,7 @@ from torch import Tensor
 from ..errors import AnswerError, EndpointError
 from ..plan.parts import split_thoughts
 from .endpoint import Address
-from .event_stream import DONE, words_of
+from .event_stream import DONE, whole_characters, words_of
 from .json_form import SETTING, JsonReader, without_schema
 from .messages import Chat
 from .token_logs import LOGS, TOP, TokenLogs, without_logs
@@ -122,7 +122,7 @@ class Answer:
 
     @property
     def text(self) -> str:
-        return self.reader.text if self.reader is not None else "".join(self.pieces)
+        return whole_characters(self.reader.text if self.reader is not None else "".join(self.pieces))
 
     @property
     def raw(self) -> str:
@@ -136,7 +136,7 @@ class Answer:
 
     @property
     def thought(self) -> str:
-        return "".join(self.thoughts)
+        return whole_characters("".join(self.thoughts))
 
     def add(self, event: dict[str, Any]) -> str:
         """Takes one event; gives the text that came with it, the thought as <think> ... </think>. Raises

@@ -139,6 +139,21 @@ def test_parts_of_content_are_read(server: Server) -> None:
     assert reasoned.trace == TRACE and reasoned.text == f"<think>\nhm\n</think>\n{TEXT}"
 
 
+def test_halves_of_a_character_are_joined_or_replaced(server: Server) -> None:
+    """JSON spells them; no file and no tokenizer takes one alone."""
+    first, _, rest = TEXT.partition("</thinking>")
+    parts = (f"{first} \ud83d", f"\ude00 \udfff</thinking>{rest}")
+    server.reply = send(
+        delta(reasoning="hm \ud800") + b"".join(delta(content=each) for each in parts) + STOP + DONE
+    )
+    found = answered(server)
+    found.text.encode()
+    assert found.trace.thinking.endswith("\U0001f600 \ufffd") and found.text.startswith(
+        "<think>\nhm \ufffd\n"
+    )
+    assert found.trace.plan == TRACE.plan
+
+
 def test_a_whole_message_at_the_end_of_a_stream_is_not_a_second_answer(server: Server) -> None:
     last = {"choices": [{"delta": {}, "message": {"content": TEXT}, "finish_reason": "stop"}]}
     other = {"choices": [{"index": 1, "delta": {"content": "another"}}]}
