@@ -18,7 +18,7 @@ from benchmarks.four_dimensions.bench import Outcome
 from benchmarks.four_dimensions.flat import Clip, Still
 from benchmarks.four_dimensions.reliefs import drawn_way
 from benchmarks.four_dimensions.reliefs import edit_at as relief_edit_at
-from benchmarks.four_dimensions.scenes import MovingSolids, Solids, edit_at
+from benchmarks.four_dimensions.scenes import MovingSolids, Solids, edit_at, seen_to_move
 from benchmarks.four_dimensions.spaces import everything
 from evlm.errors import RequestError
 from evlm.request import Reference, Request
@@ -320,3 +320,18 @@ def test_a_relief_is_read_where_its_thing_is_at_its_time(op: str) -> None:
     )
     with pytest.raises(ValueError, match="expected an edit of one thing"):
         relief_right([], ask(rng, "test", "weather", "text").edit, [])
+
+
+def test_a_scene_that_moves_can_be_seen_to() -> None:
+    box, cone_, ball = (Solid(shape, "red", texture, "large", 0, 0) for shape, texture in
+                        (("box", "plain"), ("cone", "plain"), ("ball", "dotted")))  # fmt: skip
+    still, turn = Way(), Way(angle=1.0)
+    assert not seen_to_move(MovingScene(SolidScene((cone_,)), (turn,)))
+    assert not seen_to_move(MovingScene(SolidScene((box,)), (still,)))
+    for solid, way in ((box, turn), (ball, turn), (cone_, Way(dx=0.5)), (cone_, Way(height=0.3))):
+        assert seen_to_move(MovingScene(SolidScene((solid,)), (way,)))
+
+
+def test_no_question_of_what_moves_is_of_a_cone_that_turns_about_its_axis() -> None:
+    question = MovingSolids(0, 1)  # as its ways were first drawn, nothing else moved
+    assert seen_to_move(question.moving)

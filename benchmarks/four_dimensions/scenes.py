@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.scene_in_time import POINTS as MANY
 from benchmarks.scene_in_time import fitted as fitted_in_time
-from benchmarks.scene_in_time import shots
+from benchmarks.scene_in_time import seen_to_turn, shots
 from evlm.scene import Camera, SplatScene
 from trainer.bundle.check_scenes import HELD, NOISE, POINTS, SIDE, STEPS, VIEWS, ask_scene, behind, fitted
 from trainer.world.moving import MovingScene, on_its_ways
@@ -69,7 +69,7 @@ class MovingSolids(Solids):
         self.question = ask_scene(self.seed, number)
         rng = random.Random(f"four dimensions, ways {self.seed} {number}")
         drawn = (on_its_ways(rng, self.edit.source, self.edit.result) for _ in range(WAYS))
-        moving = next((each for each in drawn if each is not None), None)
+        moving = next((each for each in drawn if each is not None and seen_to_move(each)), None)
         if moving is None:
             return False
         self.moving, cameras = moving, ring(HELD_IN_TIME, SIDE, held_out=True)
@@ -91,6 +91,14 @@ class MovingSolids(Solids):
 
 def times() -> list[float]:
     return [at / (TIMES - 1) for at in range(TIMES)]
+
+
+def seen_to_move(moving: MovingScene) -> bool:
+    """Whether any of it does: a plain cone that turns about its axis looks as if it stood still."""
+    return any(
+        way.dx or way.dy or way.height or way.squash or (way.angle and seen_to_turn(solid, way))
+        for solid, way in zip(moving.scene.solids, moving.ways, strict=True)
+    )
 
 
 def edit_at(moving: MovingScene, edit: SolidEdit, time: float) -> SolidEdit:
