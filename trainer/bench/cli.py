@@ -92,6 +92,7 @@ def run(options: argparse.Namespace) -> int:
     """Makes pictures, asks, prints the table. Raises EVLMError."""
     from ..config.arguments import SEEDS, check_folder, check_whole
     from ..protocol.table import markdown
+    from .made_by import claim
 
     check_whole("--limit", options.limit)
     check_whole("--seed", options.seed, *SEEDS)
@@ -116,8 +117,12 @@ def run(options: argparse.Namespace) -> int:
     items = chosen(items, options.limit, options.seed)
     models = _models(options, bench)
     if not options.judge_only:
+        for name, what in _makers(options).items():
+            pictures = [options.out / bench.place(name, item) for item in items]
+            claim(options.out / WORK / "made-by" / f"{name}.json", name, what, pictures)
+        copied = models.keys() - {"chain", "comfyui", *FLOORS}
         for name, editor in models.items():
-            generate(bench, name, editor, items, options.out)
+            generate(bench, name, editor, items, options.out, again=name in copied)
     if options.generate_only:
         return 0
     scores, unread = judged(bench, list(models), items, options.out, _graders(options, bench, items))
@@ -145,14 +150,16 @@ def chosen(items: Sequence[Item], limit: int | None, seed: int) -> list[Item]:
     return [items[at] for at in sorted(stratified([(item.stratum,) for item in items], seed)[:limit])]
 
 
-def generate(bench: Bench, name: str, editor: Editor | None, items: Sequence[Item], out: Path) -> None:
-    """The pictures of a model that are not there yet; editor: None for a floor. An item that a chain cannot
-    read keeps its original, and is noted beside it. Raises EVLMError."""
+def generate(
+    bench: Bench, name: str, editor: Editor | None, items: Sequence[Item], out: Path, again: bool = False
+) -> None:
+    """The pictures of a model that are not there yet, or all of them `again`; editor: None for a floor. An
+    item that a chain cannot read keeps its original, and is noted beside it. Raises EVLMError."""
     from evlm.files.pictures import write_atomically
 
     for at, item in enumerate(_bar(items, name)):
         file = out / bench.place(name, item)
-        if file.is_file():
+        if file.is_file() and not again:
             continue
         try:
             data = _floor(name, items, at) if editor is None else editor(item)
@@ -241,12 +248,13 @@ def _models(options: argparse.Namespace, bench: Bench) -> dict[str, Editor | Non
 
     found: dict[str, Editor | None] = {}
     for text in options.edits:
-        name, sign, folder = text.partition("=")
-        if not sign or not name.strip() or "/" in name or not Path(folder).is_dir():
+        name, sign, given = text.partition("=")
+        folder = Path(given).expanduser()  # a shell leaves NAME=~/x as it is
+        if not sign or not name.strip() or "/" in name or not folder.is_dir():
             raise ConfigError(f"--edits {text!r:.120}: expected NAME=FOLDER, a folder that is there")
         if name in found or (name in ("chain", "comfyui") and getattr(options, name)):
             raise ConfigError(f"--edits {text!r:.120}: a model {name!r:.80} is there already; rename it")
-        found[name] = of_folder(Path(folder), lambda item: bench.place("model", item))
+        found[name] = of_folder(folder, lambda item: bench.place("model", item))
     if options.chain:
         found["chain"] = None if options.judge_only else of_chain(options.chain, options.seed)
     if options.comfyui:
@@ -255,6 +263,18 @@ def _models(options: argparse.Namespace, bench: Bench) -> dict[str, Editor | Non
     if taken:
         raise ConfigError(f"--edits {taken[0]!r:.80}: choose another name")
     return {**found, **dict.fromkeys(FLOORS)}
+
+
+def _makers(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """What makes the pictures that are made here. Raises ConfigError, ModelError."""
+    from .made_by import of_chain, of_workflow
+
+    found = {}
+    if options.chain:
+        found["chain"] = of_chain(options.chain, options.seed)
+    if options.comfyui:
+        found["comfyui"] = of_workflow(options.workflow)
+    return found
 
 
 def _data(options: argparse.Namespace) -> Path:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from evlm.reason.reasoner import Generated, Sampling
 
 from ..collect.stages import Stage, key_of
 from ..evaluation.accuracy import Outcome, judge
+from ..evaluation.model_marks import marks
 from ..evaluation.questions import Question
 from .recipe import Model
 
@@ -184,28 +184,7 @@ def _fingerprint(model: Model) -> Any:
     from evlm.models.zoo import resolve
 
     places = [Path(resolve(model.base, "reasoner")), *([Path(model.adapter)] if model.adapter else [])]
-    return [[_file_mark(file, place) for file in _files(place)] for place in places]
-
-
-def _files(place: Path) -> list[Path]:
-    return [place] if place.is_file() else sorted(each for each in place.rglob("*") if each.is_file())
-
-
-def _file_mark(file: Path, place: Path) -> list[Any]:
-    size = file.stat().st_size
-    name = file.name if file == place else file.relative_to(place).as_posix()
-    return [name, size, _hashed(file, size, file.stat().st_mtime_ns)]
-
-
-@lru_cache(maxsize=4096)
-def _hashed(file: Path, size: int, changed: int) -> str:
-    """Of all its bytes: a training may change the last layers alone. size, changed: they tell that it is
-    another file by now."""
-    digest = hashlib.sha256()
-    with open(file, "rb") as data:
-        while block := data.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
+    return [marks(place) for place in places]
 
 
 def _question_key(question: Question) -> tuple[str, int]:

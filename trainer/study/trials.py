@@ -8,7 +8,6 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from evlm.models.zoo import resolve
 from ..config.recipe import Config
 from ..config.settings import build
 from ..evaluation.accuracy import evaluate, load
+from ..evaluation.model_marks import sha256_of
 from ..evaluation.questions import world_questions
 from ..report.events import LOG, json_line, read_history
 from ..report.progress import Log
@@ -131,18 +131,8 @@ def write(file: Path, value: dict[str, Any]) -> dict[str, Any]:
 def weights_in(place: Path) -> str:
     """A hash of an adapter's file, or of the weight files of a model's folder."""
     files = [place] if place.is_file() else sorted(place.glob("*.safetensors"))
-    marks = [_hashed(file, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
+    marks = [sha256_of(file) for file in files]
     return hashlib.sha256(" ".join(marks).encode()).hexdigest()[:20]
-
-
-@lru_cache(maxsize=256)
-def _hashed(file: Path, size: int, changed: int) -> str:
-    """Kept: a base has gigabytes, and every trial asks."""
-    whole = hashlib.sha256()
-    with file.open("rb") as stream:
-        while part := stream.read(1 << 24):
-            whole.update(part)
-    return whole.hexdigest()
 
 
 def _contents(file: Path) -> str:

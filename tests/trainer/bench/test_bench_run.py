@@ -19,8 +19,10 @@ from trainer.bench.base import Item
 from trainer.bench.cli import BENCHES, bench_of, chosen
 from trainer.bench.editors import ComfyUI
 from trainer.bench.kris import GROUPS
+from trainer.bench.made_by import claim, of_chain
 from trainer.evaluation.graded import Ask, Graders
 from trainer.evaluation.judges import Judge
+from trainer.evaluation.model_marks import marks
 
 BLUE, GREEN, RED = (0, 0, 255), (0, 255, 0), (255, 0, 0)
 WORKFLOW = {
@@ -254,12 +256,54 @@ def test_a_comfyui_server_runs_a_workflow(tmp_path: Path) -> None:
         assert stand_in.prompts[1]["1"]["inputs"]["image"] == "up-2.png"
         assert stand_in.prompts[1]["2"]["inputs"] == {"image": ["1", 0], "text": "please red", "n": 3}
         assert main(words) == 0 and len(stand_in.prompts) == 4, "what is there is not made again"
+        put(tmp_path / "w.json", {**WORKFLOW, "3": {"class_type": "Sharpen", "inputs": {}}})
+        assert main(words) == 2, "another workflow's pictures are not added to these"
+        assert main([*words, "--judge-only"]) == 0 and len(stand_in.prompts) == 4
         stand_in.fails = True
         one = Item("a", "s", (tmp_path / "data" / "0.png",), "red")
         with pytest.raises(EndpointError, match="item a failed"):
             ComfyUI(stand_in.local.url, tmp_path / "w.json")(one)
     finally:
         stand_in.local.close()
+
+
+def test_pictures_of_two_chains_are_not_mixed(tmp_path: Path) -> None:
+    note, pictures = tmp_path / "work" / "made-by" / "chain.json", [tmp_path / "a.png", tmp_path / "b.png"]
+    claim(note, "chain", of_chain(["editor=bundled"], 0), pictures)
+    pictures[0].write_bytes(colours(1))
+    claim(note, "chain", of_chain(["editor=bundled"], 0), pictures)
+    for other in (of_chain(["editor=bundled"], 1), of_chain(["editor=bundled", "detector=bundled"], 0)):
+        with pytest.raises(
+            ConfigError, match=r"a\.png: other models made it, and 0 more, under the name 'chain'"
+        ):
+            claim(note, "chain", other, pictures)
+    pictures[0].unlink()
+    claim(note, "chain", of_chain(["editor=bundled"], 1), pictures)  # nothing is left of the first
+    note.unlink()
+    pictures[1].write_bytes(colours(2))
+    claim(note, "chain", of_chain(["editor=bundled"], 0), pictures)
+    assert not note.exists(), "of what was made without a note nothing is claimed"
+
+
+def test_a_model_that_was_trained_on_is_another_one(tmp_path: Path) -> None:
+    put(tmp_path / "a" / "model.safetensors", b"one")
+    before = marks(tmp_path / "a")
+    put(tmp_path / "a" / "model.safetensors", b"two")
+    assert [each[:2] for each in before] == [("model.safetensors", 3)] and marks(tmp_path / "a") != before
+    assert marks(tmp_path / "a" / "model.safetensors") == marks(tmp_path / "a")
+
+
+def test_pictures_that_another_program_made_anew_are_taken_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    many = small("pairs", tmp_path / "data")
+    words = ["bench", "pairs", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
+    for colour in (RED, GREEN):
+        for at in range(many):
+            put(tmp_path / "theirs" / f"{at:05d}.png", picture(colour))
+        assert main([*words, "--edits", "theirs=~/theirs", "--generate-only"]) == 0
+    assert {file.read_bytes() for file in (tmp_path / "out" / "theirs").rglob("*.png")} == {picture(GREEN)}
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from scripted_panel import Panel, vote_all
 
 from evlm.errors import ConfigError
 from trainer.__main__ import main
+from trainer.evaluation.model_marks import marks
 from trainer.evaluation.questions import world_questions
-from trainer.protocol.answers import _file_mark
 from trainer.protocol.humans import item_id
 from trainer.protocol.recipe import family, load_protocol
 from trainer.protocol.strata import OF_EDIT, STRATA, world_strata
@@ -136,12 +136,12 @@ def test_a_model_whose_last_bytes_changed_is_another(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     with open(file, "wb") as data:
         data.truncate((64 << 20) + 8)
-    marks = [_file_mark(file, file)]
+    before = marks(file)
     with open(file, "r+b") as data:
         data.seek(-1, 2)
         data.write(b"x")
     os.utime(file, ns=(1, 1))
-    assert _file_mark(file, file)[:2] == marks[0][:2] and _file_mark(file, file) != marks[0]
+    assert marks(file)[0][:2] == before[0][:2] and marks(file) != before
 
 
 def test_what_is_stopped_goes_on_to_the_same_tables(server: Panel, tmp_path: Path) -> None:
