@@ -18,6 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
 from threading import Event
@@ -43,6 +44,7 @@ from .page import page
 from .regimes import RATES, REGIMES
 from .results import RESULT, read, step_seconds
 from .stage import folder_of, take_over
+from .trials import write
 
 PROBE = 2  # steps of which an arm's price is taken
 _ASKED_TO_STOP = Event()  # set in a process of the pool
@@ -305,16 +307,21 @@ def _reflection(config: Config, adapter: Path, questions: Sequence[Question]) ->
 
 
 def _prices(path: Path, arms: tuple[str, ...], recipe: dict[str, Any], jobs: int) -> dict[str, float]:
-    """Tokens forwarded in a step of each arm's second stage, by running a few of them."""
-    known: dict[str, float] = read(path) if path.is_file() else {}
-    if not all(isinstance(price, (int, float)) and price > 0 for price in known.values()):
+    """Tokens forwarded in a step of each arm's second stage, by running a few of them. Of a recipe."""
+    asked = sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+    before = read(path) if path.is_file() else {}
+    known: dict[str, float] = before.get("tokens", {}) if before.get("recipe") == asked else {}
+    good = isinstance(known, dict) and all(
+        isinstance(each, (int, float)) and each > 0 for each in known.values()
+    )
+    if not good:
         raise ConfigError(f"{path}: expected numbers of tokens above 0; delete it, and it is measured again")
     wanted = [arm for arm in arms if arm not in (*STAGES, *SAME_STEPS) and arm not in known]
     with _pool(min(jobs, len(wanted))) as pool:
         prices = pool.map(partial(_unless_stopped, _price), wanted, [recipe] * len(wanted))
         for arm, price in zip(wanted, prices, strict=True):
             known[arm] = price
-    path.write_text(json.dumps(known))
+    write(path, {"recipe": asked, "tokens": known})
     return {arm: known[arm] for arm in arms if arm in known}
 
 

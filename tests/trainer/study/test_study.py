@@ -13,13 +13,14 @@ import torch
 
 import trainer.run.loop
 import trainer.study.cli
+from evlm.errors import ConfigError
 from trainer.__main__ import main
 from trainer.config.recipe import RECIPES, Config
 from trainer.config.settings import read_yaml
 from trainer.evaluation.accuracy import Outcome
 from trainer.learner.state import Progress, States
 from trainer.study.arms import ARMS, BASE, STAGES, STUDIES
-from trainer.study.cli import Job, _arms, _config, _run
+from trainer.study.cli import Job, _arms, _config, _prices, _run
 from trainer.study.figure import figure, figures
 from trainer.study.page import page
 
@@ -189,3 +190,30 @@ def test_an_arm_that_a_study_lacks_is_named(capsys: pytest.CaptureFixture[str]) 
     assert "'SFT, direct'" in said and "SFT, same steps" in said
     args = Namespace(study="table4", arm=["KTO", "SFT stage"])
     assert _arms(args) == ("SFT stage", "KTO")
+
+
+def test_what_a_step_costs_is_kept_for_its_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Pool:
+        def __enter__(self) -> Pool:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def map(self, _: object, arms: list[str], __: object) -> list[float]:
+            asked.extend(arms)
+            return [float(len(asked))] * len(arms)
+
+    monkeypatch.setattr(trainer.study.cli, "_pool", lambda _: Pool())
+    file, arms, recipe = tmp_path / "prices.json", ("SFT", "KTO"), read_yaml(RECIPES / "tiny.yaml")
+    assert _prices(file, arms[:1], recipe, 1) == {"SFT": 1.0}
+    assert _prices(file, arms, recipe, 1) == {"SFT": 1.0, "KTO": 2.0} and asked == ["SFT", "KTO"]
+    other = {**recipe, "seed": 5}
+    assert _prices(file, arms, other, 1) == {"SFT": 4.0, "KTO": 4.0}
+    file.write_text(json.dumps({"SFT": 7.0}))  # of a version that did not say of which recipe
+    assert _prices(file, arms[:1], other, 1) == {"SFT": 5.0}
+    for wrong in ({"SFT": 0}, [1]):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "tokens": wrong}))
+        with pytest.raises(ConfigError, match="measured again"):
+            _prices(file, arms, other, 1)
