@@ -33,19 +33,19 @@ _FORM = (
 
 def middle_of(gaussians: Gaussians) -> tuple[Tensor, float]:
     """([3] float64 median of the opaque Gaussians, of all where none is; radius around it that holds nine
-    tenths of them). Raises SceneError: no Gaussians, or all in one point."""
-    means = gaussians.means.detach().cpu().double()[gaussians.finite().cpu()]
-    opaque = gaussians.opacities.detach().cpu()[gaussians.finite().cpu()] > OPAQUE
-    means = means[opaque] if opaque.any() else means
+    tenths of them; three standard deviations of the largest, where these lie in one point). Raises SceneError:
+    no Gaussians."""
+    finite = gaussians.finite().cpu()
+    means, scales = (each.detach().cpu().double()[finite] for each in (gaussians.means, gaussians.scales))
+    opaque = gaussians.opacities.detach().cpu()[finite] > OPAQUE
+    means, scales = (means[opaque], scales[opaque]) if opaque.any() else (means, scales)
     if not len(means):
         raise SceneError("the scene has no Gaussians to put cameras around")
     centre = means.median(0).values
     away = (means - centre).norm(dim=1).sort().values
     radius = away[min(len(away) - 1, int(EXTENT * len(away)))].item()
-    if radius <= 0:
-        raise SceneError(
-            f"all Gaussians of the scene lie at {centre.tolist()}: no cameras can stand around it"
-        )
+    if radius <= 0:  # as of one Gaussian alone: to where it fades
+        radius = 3 * scales.max().item()
     return centre, radius
 
 

@@ -81,10 +81,18 @@ def test_cameras_by_words() -> None:
         load_cameras("orbit:1", gaussians)
     with pytest.raises(SceneError, match="and none is given"):
         load_cameras("orbit:4")
-    with pytest.raises(SceneError, match="all Gaussians of the scene lie at"):
-        load_cameras("orbit:4", scene((0.0, 0.0, 0.0), 0.0, 9).rows(torch.arange(1, 9)))
     with pytest.raises(SceneError, match="no Gaussians to put cameras around"):
         load_cameras("orbit:4", gaussians.rows(torch.zeros(300, dtype=torch.bool)))
+
+
+def test_one_gaussian_alone_is_seen_whole() -> None:
+    alone = scene((1.0, 2.0, 3.0), 0.0, 9).rows(torch.arange(1, 2))
+    centre, radius = middle_of(alone)
+    assert torch.allclose(centre, torch.tensor([1.0, 2.0, 3.0]).double())
+    assert radius == pytest.approx(3 * float(alone.scales.max()))
+    for camera in orbit(alone, 4, (0,), "-y", 64):
+        assert torch.allclose(camera.project(centre[None])[0][0], torch.tensor([32.0, 32.0]).double())
+        assert (camera.centre - centre).norm() > radius
 
 
 def test_a_scene_of_one_photograph_is_seen_from_before_it() -> None:
