@@ -12,14 +12,22 @@ from torch.utils.checkpoint import checkpoint
 _LOGITS = {"cpu": 1 << 21}  # of a chunk: 8 MiB in float32, what a cache holds; elsewhere 1 GiB
 
 
-def token_logps(states: Tensor, tokens: Tensor, head: Any, chunk: int | None = None) -> Tensor:
-    """log p(tokens[t]) under head(states[t]): [T, width], int64 [T] -> [T], float32 at least.
+def token_logps(
+    states: Tensor, tokens: Tensor, head: Any, chunk: int | None = None, temperature: float = 1.0
+) -> Tensor:
+    """log p(tokens[t]) under head(states[t]) / temperature: [T, width], int64 [T] -> [T], float32 at least.
 
+    temperature: that at which tokens were drawn, so that this is the chance they were drawn with. Raises
+    ValueError: one other than 1 behind a head with a bias.
     Logits [chunk, vocabulary] exist for one chunk at a time, in the backward pass too; None takes a chunk
     that fits the device. Behind a frozen head the derivative is known on the way forward, and nothing is
     computed twice.
     """
     tokens = tokens.to(states.device)
+    if temperature != 1:
+        if head.bias is not None:
+            raise ValueError("a temperature behind a head with a bias")
+        states = states / temperature
     if chunk is None:
         chunk = max(1, _LOGITS.get(states.device.type, 1 << 28) // head.out_features)
     if type(head) is torch.nn.Linear and not any(p.requires_grad for p in head.parameters()):

@@ -9,7 +9,8 @@ another. A method is a sum of these terms, each with a weight of its own:
 A_ik is the sample's reward less its group's mean (GRPO, arXiv 2402.03300; without the division by the
 deviation, as arXiv 2503.20783 has it). A group whose samples all earn the same is silent: it has no gradient,
 and no part in N. N counts tokens of the whole effective batch: a long answer weighs no less than a short
-one.
+one. Where the draw had another temperature than 1, p is there that of the policy at this temperature, but for
+the terms "accepted" and "sft".
 """
 
 from __future__ import annotations
@@ -119,21 +120,25 @@ def group_terms(
     reference: Tensor | None = None,
     policy: Tensor | None = None,
     lengths: Tensor | None = None,
+    plain: Tensor | None = None,
 ) -> Mapping[str, Tensor]:
     """The terms with their graphs, weighted as they are summed; of a part of a batch, parts add up to the
     whole.
 
-    now: float [T], log p of every sampled token, sample after sample. drawn: likewise, when they were drawn.
+    now: float [T], log p of every sampled token, sample after sample, at the temperature of the draw. drawn:
+        likewise, when they were drawn.
     advantage: float [T], of the token's sample. accepted: bool [T], whether its sample is right.
     reference: float [T], of the frozen reference, needed with lambda_kl.
     policy, lengths: [R], log p of the rows' own answers, and their tokens, needed with lambda_sft.
+    plain: `now` at a temperature of 1, for the term "accepted"; None where that is the draw's.
     """
     terms = {}
     if config.lambda_policy:
         gained = clipped(now, drawn, advantage, config.clip).sum()
         terms["policy"] = -config.lambda_policy * gained / max(1.0, totals.spoken)
     if config.lambda_accepted:
-        right = torch.where(accepted, now, torch.zeros_like(now)).sum()
+        likely = now if plain is None else plain
+        right = torch.where(accepted, likely, torch.zeros_like(likely)).sum()
         terms["accepted"] = -config.lambda_accepted * right / max(1.0, totals.accepted)
     if config.lambda_sft and policy is not None and lengths is not None:
         terms["sft"] = config.lambda_sft * sft_anchor(policy, lengths, max(1, round(totals.rows)))

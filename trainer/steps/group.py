@@ -114,7 +114,8 @@ def _draw(
         )
     ]
     draws.note(_news(learner, names, rows, judged.last, k))
-    frozen = _reference_logps(learner, reference, batch) if reference is not None and batch else []
+    warmth = phase.rewards.temperature
+    frozen = _reference_logps(learner, reference, batch, warmth) if reference is not None and batch else []
     every = max(1.0, totals[3] * k)
     numbers = {
         "reward": totals[7] / every,
@@ -187,11 +188,14 @@ def _news(
     return [(str(name), float(good), float(of)) for name, good, of in learner.ranks.gather(table).tolist()]
 
 
-def _reference_logps(learner: Learner, reference: ReferencePolicy, batch: Batch) -> list[Tensor]:
-    """The reference's log-probabilities of each sample's tokens."""
+def _reference_logps(
+    learner: Learner, reference: ReferencePolicy, batch: Batch, temperature: float
+) -> list[Tensor]:
+    """The reference's log-probabilities of each sample's tokens, at the temperature of the draw."""
     with torch.no_grad(), merged(learner.model), using(learner.model, reference.adapter):
         states = response_states(learner.model, batch.prompts, batch.samples, batch.owner, "cached")
-        flat = token_logps(states, torch.cat(batch.samples), base_of(learner.model).lm_head)
+        head = base_of(learner.model).lm_head
+        flat = token_logps(states, torch.cat(batch.samples), head, temperature=temperature)
     return [each.cpu() for each in flat.split([len(each) for each in batch.samples])]
 
 
@@ -250,7 +254,8 @@ def _terms(
     totals: Totals,
     phase: Phase,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """(the terms with their graphs over some rows, log p of the used samples' tokens without)."""
+    """(the terms with their graphs over some rows, log p of the used samples' tokens without). Samples are
+    paid at the temperature they were drawn at, and written answers and accepted samples learned at 1."""
     config, k, device = phase.group, phase.rewards.samples, learner.device
     own = rows if config.lambda_sft else []
     texts = [answers[row] for row in own] + [drawn.samples[n] for n in used]
@@ -258,9 +263,13 @@ def _terms(
         return {}, torch.zeros(0)
     owner = [rows.index(row) for row in own] + [rows.index(n // k) for n in used]
     states = response_states(learner.model, prompts.take(rows), texts, owner, learner.how)
-    logps = token_logps(states, torch.cat(texts), base_of(learner.model).lm_head)
+    tokens, head, warmth = torch.cat(texts), base_of(learner.model).lm_head, phase.rewards.temperature
+    logps = token_logps(states, tokens, head)
     parts = logps.split([len(each) for each in texts])
-    sampled = torch.cat([logps.new_zeros(0), *parts[len(own) :]])
+    plain = sampled = torch.cat([logps.new_zeros(0), *parts[len(own) :]])
+    if warmth != 1:
+        first = len(logps) - len(plain)
+        sampled = token_logps(states[first:], tokens[first:], head, temperature=warmth)
     lengths = torch.tensor([len(drawn.samples[n]) for n in used], dtype=torch.long)
 
     def spread(values: Tensor) -> Tensor:
@@ -280,5 +289,6 @@ def _terms(
         joined(drawn.reference) if drawn.reference else None,
         torch.stack([summed(each) for each in parts[: len(own)]]) if own else None,
         torch.tensor([len(answers[row]) for row in own], device=device) if own else None,
+        plain,
     )
     return dict(terms), sampled.detach()

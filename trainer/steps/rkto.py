@@ -219,13 +219,17 @@ def terms_of(
     lengths, policy, samples, reflection, away = batch.lengths.to(device), None, None, None, None
     if preferred:
         states, tokens, drawn = _states(learner, batch, preferred, config.reinforce != "none")
-        head = base_of(learner.model).lm_head
-        logps = token_logps(torch.cat(states), torch.cat(tokens), head).split([len(t) for t in tokens])
-        policy = torch.stack([summed(each) for each in logps[: len(preferred)]])
+        head, counts, answered = base_of(learner.model).lm_head, [len(t) for t in tokens], len(preferred)
+        logps = list(token_logps(torch.cat(states), torch.cat(tokens), head).split(counts))
+        warmth = phase.rewards.temperature
+        if drawn and warmth != 1:  # theirs is the chance they were drawn with, which REINFORCE raises
+            some = torch.cat(states[answered:]), torch.cat(tokens[answered:])
+            logps[answered:] = token_logps(*some, head, temperature=warmth).split(counts[answered:])
+        policy = torch.stack([summed(each) for each in logps[:answered]])
         if drawn:
             kept = [
                 summed(each if config.reinforce == "all" else each[list(batch.drawn[n].mask)])
-                for n, each in zip(drawn, logps[len(preferred) :], strict=True)
+                for n, each in zip(drawn, logps[answered:], strict=True)
             ]
             samples = torch.stack(kept).view(len(preferred), batch.k)
         if config.lambda_ref and config.reflection_as == "loss":

@@ -63,3 +63,18 @@ def test_half_precision_is_near_float32():
     half.sum().backward(), full.sum().backward()
     assert torch.allclose(half, full, atol=0.05)
     assert (x.grad.float() - y.grad).norm() / y.grad.norm() < 0.02
+
+
+def test_a_temperature_divides_the_logits() -> None:
+    head = torch.nn.Linear(6, 40, bias=False).double().requires_grad_(False)
+    tokens = torch.tensor([3, 0, 39, 7])
+    got, want = (torch.randn(4, 6, dtype=torch.float64).requires_grad_() for _ in range(2))
+    want.data.copy_(got.data)
+    one = token_logps(got, tokens, head, 3, temperature=1.7)
+    other = (head(want) / 1.7).log_softmax(-1)[range(4), tokens]
+    assert torch.allclose(one, other, atol=1e-12)
+    one.sum().backward()
+    other.sum().backward()
+    assert torch.allclose(got.grad, want.grad, atol=1e-12)
+    with pytest.raises(ValueError, match="bias"):
+        token_logps(got, tokens, torch.nn.Linear(6, 40).double(), temperature=2.0)

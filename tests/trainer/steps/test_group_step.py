@@ -85,8 +85,10 @@ def test_the_gradient_is_that_of_one_sample_at_a_time(learner: Learner, tmp_path
     right_tokens = sum(t for t, yes in zip(tokens, accepted, strict=True) if yes)
     for n, row in enumerate(batch.owner):
         states = response_states(learner.model, batch.prompts, [batch.samples[n]], [row], "naive")
-        logps = token_logps(states, batch.samples[n], head).sum()
-        loss = -(rewards[n] - means[row]) * logps / spoken - 0.3 * accepted[n] * logps / max(1, right_tokens)
+        plain = token_logps(states, batch.samples[n], head).sum()
+        drawn_at = (head(states) / 1.2).log_softmax(-1)[range(tokens[n]), batch.samples[n]].sum()
+        loss = -(rewards[n] - means[row]) * drawn_at / spoken
+        loss = loss - 0.3 * accepted[n] * plain / max(1, right_tokens)
         loss.backward()
     want = taken(learner)
     assert float((got - want).norm()) <= 1e-4 * float(want.norm())

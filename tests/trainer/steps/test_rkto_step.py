@@ -15,7 +15,7 @@ from trainer.estimators.eta0 import Eta0Config, pair_indices
 from trainer.estimators.rewards import RewardConfig, plan_in, slots
 from trainer.learner.learner import Learner, load_learner
 from trainer.learner.rows import Example
-from trainer.model.logprobs import base_of, response_states, sequence_logps, token_logps
+from trainer.model.logprobs import base_of, response_states, sequence_logps
 from trainer.model.reference import ReferencePolicy
 from trainer.objectives.rkto import RKTOConfig
 from trainer.steps import rkto
@@ -94,7 +94,8 @@ def test_every_number_equals_the_slow_way(learner: Learner) -> None:
                 if not masked[row]:
                     continue
                 states = response_states(learner.model, batch.prompts, [batch.samples[n]], [row], "naive")
-                logps = token_logps(states, batch.samples[n], head)
+                chosen = range(len(batch.samples[n])), batch.samples[n]
+                logps = (head(states) / 1.3).log_softmax(-1)[chosen]
                 other = (total - 0.3 * iou[row, k]) / (count - 1)
                 drawn = float(logps[list(batch.drawn[n].mask)].sum())
                 reinforce -= float(c[row] * (0.3 * iou[row, k] - other)) * drawn / 8
