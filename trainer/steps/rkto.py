@@ -223,8 +223,8 @@ def terms_of(
         logps = list(token_logps(torch.cat(states), torch.cat(tokens), head).split(counts))
         warmth = phase.rewards.temperature
         if drawn and warmth != 1:  # theirs is the chance they were drawn with, which REINFORCE raises
-            some = torch.cat(states[answered:]), torch.cat(tokens[answered:])
-            logps[answered:] = token_logps(*some, head, temperature=warmth).split(counts[answered:])
+            theirs = torch.cat(states[answered:]), torch.cat(tokens[answered:])
+            logps[answered:] = token_logps(*theirs, head, temperature=warmth).split(counts[answered:])
         policy = torch.stack([summed(each) for each in logps[:answered]])
         if drawn:
             kept = [
