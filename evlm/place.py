@@ -19,7 +19,7 @@ from .segment.region import (
     Region,
     agreeing_in_frames,
     clip_to_boxes,
-    corrected,
+    corrected_in_clip,
     decide,
     plan_region,
 )
@@ -68,10 +68,10 @@ def ground_plan(
             kept, notes = detect(grounder, frames, plan, region, threshold, **how)
         else:
             detected, said = find(grounder, frames, plan.targets, threshold, **how)
-            if len(frames) == 1:
-                region = corrected(detected, region, len(plan.targets))
+            begins = corrected_in_clip(detected, region, len(plan.targets))
             several = any(which(label).count != 1 for label in plan.targets)
-            kept, notes = agreeing_in_frames(detected, region, len(plan.targets) + several)
+            kept, notes = agreeing_in_frames(detected, region, len(plan.targets) + several, begins)
+            region = begins
             notes = said + notes
             if not kept:
                 notes.append(f"the detector found no {' or '.join(plan.targets)} that the plan means")
@@ -146,8 +146,8 @@ def segment_plan(
     base = plan.trust == "base"
     if region is None:
         region = plan_region(plan, height, width)
-        if count == 1 and not base:
-            region = corrected(boxes, region, len(plan.targets))
+        if not base:
+            region = corrected_in_clip(boxes, region, len(plan.targets))
     if base and not boxes and region.mask is not None and not plan.changes_nothing:
         from .ground.grounder import plan_boxes
 

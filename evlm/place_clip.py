@@ -128,7 +128,7 @@ def place_clip(
             silhouettes = objects.amax(0).__getitem__ if len(objects) else None
     prompted = sorted({box.frame for box in boxes})
     found = any(not box.by_plan for box in boxes)
-    where = decide_followed(plan, region, silhouettes, prompted, found, (count, height, width), grow)
+    where = decide_followed(plan, look.place, silhouettes, prompted, found, (count, height, width), grow)
     mask = None if where.masks is None else where.masks(0, count)
     return ClipPlace(mask, boxes, list(dict.fromkeys([*look.notes, *notes, *where.notes])), followed)
 
@@ -203,7 +203,7 @@ def place_long(
     if tracks is not None:
         count, notes = tracks.count, tracks.notes
         silhouettes = tracks.silhouette if len(tracks) else None
-    decided = decide_followed(plan, region, silhouettes, prompted, found, (count, height, width), grow)
+    decided = decide_followed(plan, look.place, silhouettes, prompted, found, (count, height, width), grow)
     return LongPlace(decided.masks, boxes, list(dict.fromkeys([*look.notes, *notes, *decided.notes])))
 
 
@@ -224,7 +224,7 @@ def place_added(
     """The plan's own mask, along with what it holds: what is not there yet nobody can find or follow."""
     count, height, width = frames.shape[:3]
     look = Look(plan, region, None, None)
-    carried, own = carried_along(look, None, frames, on_frame, kept)
+    carried, own = carried_along(look, None, frames, on_frame, kept, rests=True)
     if carried is not None:
         decided = decide_carried(region, carried)
         notes = [*look.notes, *decided.notes, *carried.notes]
@@ -266,9 +266,10 @@ def carried_along(
     frames: Frames,
     on_frame: OnFrame | None,
     kept: Kept | None = None,
+    rests: bool = False,
 ) -> tuple[Tracks | None, list[Box]]:
     """(the plan's own mask carried along the motion, its boxes in the first frame); None where there is none,
-    or where what it holds does not move as one thing."""
+    or where what it holds does not move as one thing. rests: as in `FlowTracker`."""
     from .segment.flow_tracker import MOVES, FlowTracker, seen_of
     from .segment.tracker import Prompt
 
@@ -283,7 +284,7 @@ def carried_along(
             mask = silhouette
             look.notes.append("the plan's mask is sharpened by the segmenter in the first frame")
     name = " and ".join(look.plan.targets) or "the plan's place"
-    tracks = FlowTracker().track(frames, {0: [Prompt(name, mask=mask)]}, on_frame=on_frame, kept=kept)
+    tracks = FlowTracker(rests).track(frames, {0: [Prompt(name, mask=mask)]}, on_frame=on_frame, kept=kept)
     seen = seen_of(tracks.scores[0][tracks.present[0]])[1:]
     if len(seen) and float(seen.mean()) >= MOVES:
         return tracks, boxes
@@ -303,6 +304,7 @@ class Look:
 
     def __post_init__(self) -> None:
         self.found: list[Box] = []
+        self._begun: list[Box] | None = None  # all that was detected where something was first kept
         self.notes: list[str] = []
         self._last: dict[str, Box] = {}  # of the frame that was looked at last
         self._places: dict[str, Corners] = {}  # where each label was last
@@ -310,6 +312,11 @@ class Look:
     @property
     def can(self) -> bool:
         return self.grounder is not None and bool(self.plan.targets)
+
+    @property
+    def place(self) -> PlanRegion:
+        """The plan's region, or where the thing begins that it names, by a sure detection."""
+        return corrected(self._begun or (), self.region, len(self.plan.targets))
 
     def said(self) -> Any:
         """What was found and noted, for `take`."""
@@ -322,12 +329,16 @@ class Look:
     def said_on(self) -> Any:
         """As `said`, but for what was found: of every frame of a long clip that is much."""
         last = [asdict(box) for box in self._last.values()]
-        return {"notes": list(dict.fromkeys(self.notes)), "last": last, "places": dict(self._places)}
+        begun = None if self._begun is None else [asdict(box) for box in self._begun]
+        notes = list(dict.fromkeys(self.notes))
+        return {"notes": notes, "last": last, "places": dict(self._places), "begun": begun}
 
     def take_on(self, said: Any) -> None:
         self.notes = said["notes"]
         self._last = {box.label: box for box in (Box(**each) for each in said["last"])}
         self._places = {label: tuple(place) for label, place in said["places"].items()}
+        begun = said.get("begun")
+        self._begun = None if begun is None else [Box(**box) for box in begun]
 
     def at(self, frames: Frames, which: Sequence[int]) -> list[Box]:
         """The boxes in the frames `which` of a clip that are about the plan's region there."""
@@ -353,6 +364,7 @@ class Look:
                 agreed, more = agreeing(here, place, len(targets) + 1)
                 agreed += [box for box in here if box not in agreed and _goes_on(last.get(box.label), box)]
                 last = {box.label: box for box in agreed}
+                self._begun = here if agreed and self._begun is None else self._begun
                 kept += agreed
                 said += [*place.notes[len(self.region.notes) :], *more][: 3 if frame == 0 and not on else 0]
             self._last = last

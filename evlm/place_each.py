@@ -73,7 +73,8 @@ def place_each(
     silhouettes = tracks.silhouette if boxes and segmenter is not None else None
     prompted = sorted({box.frame for box in boxes})
     found = any(not box.by_plan for box in boxes)
-    decided = decide_followed(plan, region, silhouettes, prompted, found, (tracks.count, height, width), grow)
+    shape = tracks.count, height, width
+    decided = decide_followed(plan, look.place, silhouettes, prompted, found, shape, grow)
     said = [note for note in look.notes if not (found and note.startswith(NONE))]  # in some window
     notes = [*said, *ran_over(drawn.before, drawn.after), *decided.notes]
     return LongPlace(decided.masks, boxes, list(dict.fromkeys(notes)))

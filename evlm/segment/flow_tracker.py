@@ -38,14 +38,20 @@ LOST, FOUND = 0.25, 0.6  # below which it is lost, and from which it is found ag
 PART = 0.4  # share of a lost thing that must lie in the frame
 EDGE = 0.1  # share of the thing that lies in the frame, below which it has left it
 FAR = 2.0  # pixels by which the frame in which it was shown may correct a step
+RESTS, FAINT = (
+    1.1,
+    0.25 / 255,
+)  # a place that rests moves where staying is less like it by this factor, and more
 THUMB = 64  # pixels of the longer side of a frame in which a lost thing is looked for
 
 
 class FlowTracker(Tracker):
-    """As a `Tracker`, of masks and boxes; clicks need a model. Nothing is loaded."""
+    """As a `Tracker`, of masks and boxes; clicks need a model. Nothing is loaded. rests: what is shown is a
+    place that things may pass, and stays where it is unless a motion explains much more of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, rests: bool = False) -> None:
         self.dtype = torch.float32
+        self.rests = rests
 
     @property
     def device(self) -> torch.device:
@@ -60,7 +66,7 @@ class FlowTracker(Tracker):
         kept: Kept | None = None,
     ) -> Tracks:
         """As `Tracker.track`; `seen_of` its scores is the share of the thing that is seen in a frame."""
-        self.memory = FlowMemory(min(SIDE, max(frames.shape[1:3])))
+        self.memory = FlowMemory(min(SIDE, max(frames.shape[1:3])), rests=self.rests)
         return super().track(frames, prompts, find, on_frame, kept)
 
 
@@ -70,6 +76,7 @@ class FlowMemory:
 
     image_size: int
     model: Any = None
+    rests: bool = False
 
     def begin(self, pixels: Pixels, count: int) -> Callable[[], _FlowSession]:
         mean, std = (torch.tensor(each) for each in (MEAN, STD))
@@ -77,7 +84,7 @@ class FlowMemory:
         def picture(frame: int) -> Tensor:
             return pixels(frame).permute(1, 2, 0) * std + mean
 
-        return lambda: _FlowSession(picture)
+        return lambda: _FlowSession(picture, self.rests)
 
 
 @dataclass
@@ -87,6 +94,7 @@ class _FlowSession:
     before; on: its mask, what is hidden included; speed: its last step, (x, y)."""
 
     picture: Callable[[int], Tensor]
+    rests: bool = False
     shown: Tensor = field(default_factory=lambda: torch.empty(0))
     of: Tensor = field(default_factory=lambda: torch.empty(0))
     away: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -134,8 +142,12 @@ class _FlowSession:
     def _follow(self, picture: Tensor) -> float:
         """A step from the last frame into this one; the share of the thing that is seen. What is half hidden
         looks as if it moved with what hides it: then it may rather have gone on as it went."""
-        before = self._place
+        before, known = self._place, self._unlike_shown(picture)
         share = self._fitted(picture)
+        if self.rests and known <= RESTS * self._unlike_shown(picture) + FAINT:
+            self.away, _, self.seen = before
+            self.speed = torch.zeros(2)
+            return self._judge(picture)
         if share >= SURE:
             return share
         fitted, self._place = self._place, before
@@ -231,6 +243,13 @@ class _FlowSession:
         sure = seen if agrees is None else seen & agrees
         self.seen = seen.float()
         return float(sure.sum()) / here
+
+    def _unlike_shown(self, picture: Tensor) -> float:
+        """How far a pixel of the thing is from what it was when it was shown, where it is taken to be: the
+        median, which knows nothing of what passes over less than half of it."""
+        known, on = self._known()
+        apart = (picture - known).abs().amax(-1)[on >= 0.5]
+        return float(apart.median()) if len(apart) else UNLIKE
 
     def _look_for(self, picture: Tensor) -> float:
         """The thing as it was shown, wherever it is; the share that is seen, 0 where it is not."""

@@ -84,18 +84,22 @@ def agreeing(boxes: Sequence[Box], region: PlanRegion, targets: int) -> tuple[li
     return kept, notes
 
 
-def agreeing_in_frames(boxes: Sequence[Box], region: PlanRegion, targets: int) -> tuple[list[Box], list[str]]:
+def agreeing_in_frames(
+    boxes: Sequence[Box], region: PlanRegion, targets: int, start: PlanRegion | None = None
+) -> tuple[list[Box], list[str]]:
     """As `agreeing`, of boxes in several frames. The plan's region is where a thing begins: one that was
-    there in a frame is followed to the nearest box of its label in those that come behind it."""
+    there in a frame is followed to the nearest box of its label in those that come behind it. start: the
+    region of the first frame that has boxes, where that is another one."""
     kept: list[Box] = []
     notes: list[str] = []
     last: dict[str, Box] = {}
-    for frame in sorted({box.frame for box in boxes}):
+    for number, frame in enumerate(sorted({box.frame for box in boxes})):
+        place = region if start is None or number else start
         here = [box for box in boxes if box.frame == frame]
-        there = {box.label for box in agreeing(here, region, targets)[0]}
+        there = {box.label for box in agreeing(here, place, targets)[0]}
         followed = [_nearest(here, box) for label, box in last.items() if label not in there]
         gone_on = [box for box in followed if box is not None]
-        agreed, said = agreeing([box for box in here if box not in gone_on], region, targets)
+        agreed, said = agreeing([box for box in here if box not in gone_on], place, targets)
         notes += said
         notes += [f"the {box.label!r} is followed to where it goes" for box in gone_on]
         last |= {box.label: box for box in (*agreed, *gone_on)}
@@ -131,6 +135,12 @@ def corrected(boxes: Sequence[Box], region: PlanRegion, targets: int) -> PlanReg
     margin = 0.1 * max(box.x1 - box.x0, box.y1 - box.y0)
     moved = box_mask(box.grown(margin, margin), *region.mask.shape) if region.rectangle else None
     return PlanRegion(moved, region.rectangle, (*region.notes, note))
+
+
+def corrected_in_clip(boxes: Sequence[Box], region: PlanRegion, targets: int) -> PlanRegion:
+    """As `corrected`, by the first frame that has boxes: there a thing that is followed begins."""
+    first = min((box.frame for box in boxes), default=0)
+    return corrected([box for box in boxes if box.frame == first], region, targets)
 
 
 def clip_to_boxes(objects: Tensor, boxes: Sequence[Box], margin: float = 0.15) -> tuple[Tensor, list[str]]:

@@ -33,8 +33,8 @@ _FORM = (
 
 def middle_of(gaussians: Gaussians) -> tuple[Tensor, float]:
     """([3] float64 median of the opaque Gaussians, of all where none is; radius around it that holds nine
-    tenths of them; three standard deviations of the largest, where these lie in one point). Raises SceneError:
-    no Gaussians."""
+    tenths of them; three standard deviations of the largest, where these lie in one point). Raises
+    SceneError: no Gaussians."""
     finite = gaussians.finite().cpu()
     means, scales = (each.detach().cpu().double()[finite] for each in (gaussians.means, gaussians.scales))
     opaque = gaussians.opacities.detach().cpu()[finite] > OPAQUE
