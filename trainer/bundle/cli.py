@@ -45,6 +45,13 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         "others' by their recipes)",
     )
     parser.add_argument(
+        "--films",
+        type=float,
+        metavar="SHARE",
+        help="reasoner, with --begin and --solids: share of questions about clips in which things move, 0 to "
+        "1 (default: by its recipe)",
+    )
+    parser.add_argument(
         "--float32",
         action="store_true",
         help="with --begin: compute in 32 bits; faster on a CPU without instructions for bfloat16",
@@ -77,8 +84,13 @@ def run(args: argparse.Namespace) -> int:
         if given and not on:
             what = "reasoner, detector, segmenter and editor"
             raise ConfigError(f"{flag} is for {what} with --begin: add that, or leave it out")
-    if args.solids is not None and not 0 <= args.solids <= 1:
-        raise ConfigError(f"--solids {args.solids:g}: expected a share from 0 to 1")
+    if args.films is not None and not (on and args.what == "reasoner" and args.solids):
+        raise ConfigError("--films is for reasoner with --begin and --solids: add those, or leave it out")
+    for flag, share in (("--solids", args.solids), ("--films", args.films)):
+        if share is not None and not 0 <= share <= 1:
+            raise ConfigError(f"{flag} {share:g}: expected a share from 0 to 1")
+    if (args.solids or 0.0) + (args.films or 0.0) > 1:
+        raise ConfigError(f"--solids {args.solids:g} and --films {args.films:g}: more than 1 together")
     if args.what == "check":
         from .check import check_all
 
@@ -99,7 +111,8 @@ def run(args: argparse.Namespace) -> int:
     began, cpu = time.time(), time.process_time()
     folder = "segmenter/tracker" if args.what == "tracker" else args.what  # where its segmenter finds it
     if on:
-        _train_on(args.what, args.begin, args.out / folder, args.work, args.seed, args.solids, args.float32)
+        shares = args.solids, args.films
+        _train_on(args.what, args.begin, args.out / folder, args.work, args.seed, shares, args.float32)
     else:
         _train(args.what, args.out / folder, args.work, args.seed, args.begin)
     minutes, cpu = (time.time() - began) / 60, (time.process_time() - cpu) / 60
@@ -112,9 +125,16 @@ def log(text: str) -> None:
 
 
 def _train_on(
-    model: str, begin: Path, out: Path, work: Path, seed: int, solids: float | None, float32: bool
+    model: str,
+    begin: Path,
+    out: Path,
+    work: Path,
+    seed: int,
+    shares: tuple[float | None, float | None],
+    float32: bool,
 ) -> None:
-    """Trains a model on from the folder `begin`; solids: None for its recipe's share."""
+    """Trains a model on from the folder `begin`. shares: of solids and films; None for its recipe's."""
+    solids, films = shares
     if model == "reasoner":
         from . import warm
 
@@ -123,7 +143,8 @@ def _train_on(
             return
         config, mix, eyes = warm.SOLID_RECIPE, warm.SOLID_MIX, warm.SOLID_EYES
         config = replace(config, autocast=not float32)
-        warm.train_on(begin, out, work, seed, log, config, mix=mix, solids=solids, eyes=eyes)
+        films = warm.SOLID_FILMS if films is None else films
+        warm.train_on(begin, out, work, seed, log, config, mix=mix, solids=solids, eyes=eyes, films=films)
     elif model == "editor":
         from .editor import warm as editor
 

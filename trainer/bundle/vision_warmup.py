@@ -23,6 +23,7 @@ from torch.nn import Linear
 from ..model.batch import Pictures, patchify
 from ..model.forward import tower_states
 from ..model.optim import make_optimizer, schedule
+from ..world.film_questions import FilmQuestion
 from ..world.questions import FRAMES, Question, ask
 from ..world.render import render, render_frames, thing_alpha
 from ..world.scene import (
@@ -140,9 +141,14 @@ def warm_up(
             log(f"eyes {step + 1}/{steps} {eyes.report()}")
 
 
-def shown_in(question: Question | SolidQuestion, pictures: Pictures) -> Tensor:
+def shown_in(question: Question | SolidQuestion | FilmQuestion, pictures: Pictures) -> Tensor:
     """Labels of every patch of a question's pictures, in the order of the batch: int64 [patches, classes].
-    Videos show two frames a patch; of a grid nothing is asked."""
+    Videos show two frames a patch; of a grid and of a film's frames nothing is asked."""
+    if isinstance(question, FilmQuestion):
+        still = shown_in(question.still, pictures)
+        first, rest = still.split([_patches(pictures), len(still) - _patches(pictures)])
+        times = -(-len(question.shown) // pictures.temporal)
+        return torch.cat([torch.full_like(first, -100).repeat(times, 1), rest])
     order = _order(pictures)
     if isinstance(question, SolidQuestion):
         stills = [(question.edit.source, question.edit.stand, question.edit.samples)]

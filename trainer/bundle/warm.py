@@ -14,7 +14,9 @@ from evlm.plan.trace import render
 from evlm.reason.messages import SHORT, build_messages
 
 from ..model.batch import Batch, Collator
+from ..world.film_questions import FilmQuestion, ask_film
 from ..world.mix import Mix, ask_mixed
+from ..world.question import Question
 from ..world.rows import to_request
 from ..world.solid_questions import SolidQuestion, ask_solid
 from ..world.solid_traces import write_solid_trace
@@ -55,29 +57,43 @@ RECIPE = SFTConfig(
 SOLID_RULES = RULES | {"mix": 0.35}
 SOLID_MIX = Mix(doubles=0.15, conflicts=0.07, whatif=0.42)
 SOLID_EYES = 0
+SOLID_FILMS = 0.12
 SOLID_RECIPE = SFTConfig(
     steps=1500, batch=32, lr_muon=0.006, lr_adam=1.2e-3, warmup=100, cooldown=0.5, save_every=100
 )
 
 
 def warm_batch(
-    collate: Collator, step: int, rows: int, seed: int, mix: Mix = MIX, solids: float = 0.0
+    collate: Collator,
+    step: int,
+    rows: int,
+    seed: int,
+    mix: Mix = MIX,
+    solids: float = 0.0,
+    films: float = 0.0,
 ) -> Batch:
-    """The batch of a step: a function of (seed, step, mix, solids) alone. solids: share of questions about
-    stills of solids; the mix is of the others."""
+    """The batch of a step: a function of (seed, step, mix, solids, films) alone. solids, films: shares of
+    questions about stills of solids and about films; the mix is of the others."""
     rng = random.Random(f"warm {seed} {step}")
     ops = rng.choices(list(PRACTICE), list(PRACTICE.values()), k=rows)
     practised = SOLID_RULES if solids else RULES
     rules = rng.choices(list(practised), list(practised.values()), k=rows)
-    questions = [
-        ask_solid(rng, "train", op)
-        if solids and rng.random() < solids
-        else ask_mixed(rng, rng, "train", mix, op=op, rule=rule)
-        for op, rule in zip(ops, rules, strict=True)
-    ]
-    chats = [build_messages(to_request(q), style=SHORT) for q in questions]
+    questions: list[Question | SolidQuestion | FilmQuestion] = []
+    for op, rule in zip(ops, rules, strict=True):
+        drawn = rng.random() if solids or films else 1.0
+        if drawn < solids:
+            questions.append(ask_solid(rng, "train", op))
+        elif drawn < solids + films:
+            questions.append(ask_film(rng, "train", op))
+        else:
+            questions.append(ask_mixed(rng, rng, "train", mix, op=op, rule=rule))
+    requests = [q.request() if isinstance(q, FilmQuestion) else to_request(q) for q in questions]
+    chats = [build_messages(request, style=SHORT) for request in requests]
     traces = [
-        write_solid_trace(rng, q) if isinstance(q, SolidQuestion) else write_trace(rng, q) for q in questions
+        write_solid_trace(rng, q)
+        if isinstance(q, SolidQuestion)
+        else write_trace(rng, q.still if isinstance(q, FilmQuestion) else q)
+        for q in questions
     ]
     batch = collate(chats, [render(trace) for trace in traces])
     return replace(batch, shown=torch.cat([shown_in(q, collate.pictures) for q in questions]))
@@ -94,6 +110,7 @@ def train_on(
     mix: Mix = MIX,
     solids: float = 0.0,
     eyes: int = 0,
+    films: float = 0.0,
 ) -> None:
     """Trains the reasoner in the folder `begin` on and writes the model folder `out`, which may be the same.
     Stopped, it goes on from its newest state in `work` when it is called again with the same recipe and the
@@ -101,7 +118,7 @@ def train_on(
 
     seed: of the questions. config: of the SFT phase. looks: steps of the new head. mix: of the questions.
     solids: share of questions about stills of solids. eyes: steps in which the tower learns to see them,
-    before the SFT phase.
+    before the SFT phase. films: share of questions about films.
     """
     from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
 
@@ -132,9 +149,9 @@ def train_on(
         open_eyes(tower, beside, collate, eyes, seed + 1, saved, log, shown, half, lr=0.4)
     run_sft(
         model,
-        lambda step: warm_batch(collate, step, config.batch, seed, mix, solids),
+        lambda step: warm_batch(collate, step, config.batch, seed, mix, solids, films),
         config,
-        work / f"reasoner-{mix.name or 'ordinary'}{name}",
+        work / f"reasoner-{mix.name or 'ordinary'}{name}{f'-films-{films:g}' if films else ''}",
         log,
         beside=beside,
     )
