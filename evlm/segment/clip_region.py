@@ -98,7 +98,7 @@ def decide_followed(
             lambda first, stop: _drawn(places, first, stop, *shape[1:]),
             [*notes, "the plan asks for a rectangle: it goes along with what is followed", *_empty(way)],
         )
-    if plan.trust == "base" and found:
+    if (plan.trust == "base" and found) or region.moved:
         return ClipRegion(followed, [*notes, "what was found and followed decides"])
     here = [mask_iou(silhouettes(frame), asked) for frame in prompted if frame in way.corners]
     agreement = max([*here, mask_iou(way.sweep, asked)])

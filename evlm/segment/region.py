@@ -35,12 +35,15 @@ INSIDE = 0.7  # of several targets, each box need only lie this far within the p
 class PlanRegion:
     """What the plan itself says about the place.
 
-    mask: float [H, W] of 0 and 1, or None. rectangle: it is an exact one, which asks for room.
+    mask: float [H, W] of 0 and 1, or None. rectangle: it is an exact one, which asks for room. moved: it is
+    the box of a sure detection with a little room, in place of the plan's own (`corrected`); but for an exact
+    rectangle what is segmented there decides.
     """
 
     mask: Tensor | None
     rectangle: bool = False
     notes: tuple[str, ...] = ()
+    moved: bool = False
 
 
 @dataclass
@@ -133,8 +136,8 @@ def corrected(boxes: Sequence[Box], region: PlanRegion, targets: int) -> PlanReg
         return region
     note = f"the plan's mask lies elsewhere than the {box.label!r} ({box.score:.2f}) it names: that is taken"
     margin = 0.1 * max(box.x1 - box.x0, box.y1 - box.y0)
-    moved = box_mask(box.grown(margin, margin), *region.mask.shape) if region.rectangle else None
-    return PlanRegion(moved, region.rectangle, (*region.notes, note))
+    there = box_mask(box.grown(margin, margin), *region.mask.shape)
+    return PlanRegion(there, region.rectangle, (*region.notes, note), moved=True)
 
 
 def corrected_in_clip(boxes: Sequence[Box], region: PlanRegion, targets: int) -> PlanRegion:
@@ -198,6 +201,14 @@ def decide(
         return Region(asked, [*notes, "the plan's mask is empty: nothing is edited"])
     if region.rectangle:
         return Region(asked, [*notes, "the plan asks for a rectangle: it is taken as it is"])
+    if region.moved:
+        found = silhouette is not None and bool(silhouette.any())
+        how = (
+            "the region is what was segmented there"
+            if found
+            else "nothing was segmented there: it is the box"
+        )
+        return Region(silhouette if found else asked, [*notes, how])
     if silhouette is None:
         return Region(asked, [*notes, "nothing was segmented: the plan's own mask is taken"])
     agreement = mask_iou(silhouette[0], region.mask)

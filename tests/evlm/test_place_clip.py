@@ -3,6 +3,7 @@ along."""
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,8 @@ from torch import Tensor
 from evlm.boxes import Box, bounding_box
 from evlm.edit.protocol import Edited, unchanged
 from evlm.pipeline import Pipeline
-from evlm.place_clip import place_clip, place_clip_steps, place_long
+from evlm.place import ground_plan, segment_plan
+from evlm.place_clip import Look, place_clip, place_clip_steps, place_long
 from evlm.place_each import place_each
 from evlm.plan.mask_codec import BoxSpans
 from evlm.plan.trace import Plan, Trace
@@ -128,6 +130,59 @@ def test_frames_without_a_detection_are_not_emptied_when_they_were_followed() ->
     far = boxes_of(path(2, y=36), frames=[0])
     kept, notes = clip_to_boxes(truth[None], far)
     assert not kept[0, 0].any() and torch.equal(kept[0, 1:], truth[1:])
+
+
+@pytest.mark.parametrize("by", ["tracker", "segmenter", "each", "long", "nodes"])
+@pytest.mark.parametrize("step", [0, 3])
+def test_a_sure_detection_takes_the_place_that_the_plan_has_wrong(by: str, step: int, tmp_path: Path) -> None:
+    """Of a reasoner that names a thing rightly and places it wrongly: the plan's own mask was painted, though
+    the note said that the thing was taken."""
+    truth, wrong = path(step), path(0, y=34)[0]
+    models: Any = Finds(boxes_of(truth)), Follows(truth), Cuts(truth)
+    if by == "each":
+        long = place_each(plan(wrong), FRAMES, tmp_path, "one", COUNT, models[0], models[2])
+    elif by == "long":
+        long = place_long(plan(wrong), FRAMES, tmp_path, "one", *models[:2])
+    elif by == "nodes":
+        found = ground_plan(models[0], FRAMES, plan(wrong))
+        mask = segment_plan(models[2], FRAMES, plan(wrong), found.boxes)[0].mask
+    else:
+        place = place_clip(plan(wrong), FRAMES, models[0], models[1] if by == "tracker" else None, models[2])
+        mask, notes = place.mask, place.notes
+        assert any("elsewhere than the 'cup'" in note for note in notes)
+    if by in ("each", "long"):
+        assert long.masks is not None
+        mask = long.masks(0, COUNT)
+        again = Look(plan(wrong), plan_region(plan(wrong), SIZE, SIZE), None, None)
+        kept = Look(plan(wrong), again.region, models[0], None)
+        kept.at(FRAMES, [0])
+        again.take(json.loads(json.dumps(kept.said())))
+        assert again.place.moved and torch.equal(again.place.mask, kept.place.mask)  # type: ignore[arg-type]
+    assert mask is not None and torch.equal(mask, truth)
+
+
+def test_an_unsure_detection_elsewhere_does_not() -> None:
+    truth, wrong = path(0), path(0, y=34)[0]
+    unsure = [replace(box, score=0.4) for box in boxes_of(truth)]
+    place = place_clip(plan(wrong), FRAMES, Finds(unsure), Follows(truth), None)  # type: ignore
+    assert place.mask is not None and not bool((place.mask * truth).any())
+
+
+def test_a_place_rests_while_something_passes() -> None:
+    """The motion of what came by was taken for the place's own."""
+    frames = torch.full((COUNT, SIZE, SIZE, 3), 0.3)
+    for at in range(COUNT):
+        frames[at, 16:44, 4 * at : 4 * at + 14] = torch.tensor([0.9, 0.2, 0.1])
+    under = torch.zeros(SIZE, SIZE)
+    under[20:40, 24:44] = 1
+    new = replace(plan(under, ("hat",)), instruction="add a small hat")
+    place = place_clip(new, frames, None, None, None)
+    asked = plan_region(new, SIZE, SIZE).mask
+    assert place.mask is not None and asked is not None
+    for at, mask in enumerate(place.mask):  # of what is hidden no more is lost than what hides it
+        seen = asked * (frames[at, ..., 0] < 0.5)
+        assert float((mask * seen).sum()) > 0.8 * float(seen.sum()) > 0
+        assert not bool((mask * (1 - asked)).any())
 
 
 def test_what_was_followed_elsewhere_does_not_take_the_plans_place() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from evlm.boxes import Box
+from evlm.boxes import Box, bounding_box
 from evlm.plan.mask_codec import BoxSpans
 from evlm.plan.trace import Plan
 from evlm.segment.region import agreeing, agreeing_in_frames, clip_to_boxes, corrected, decide, plan_region
@@ -135,8 +135,15 @@ def test_a_sure_detector_moves_the_region_and_an_unsure_or_inner_box_does_not() 
         and not bool(moved.mask[10, 10])
     )
     assert "it names" in moved.notes[0]
-    shaped = plan_region(plan(disc(12, 12, 9)), SIZE, SIZE)
-    assert corrected([sure], shaped, 1).mask is None, "the silhouette decides"
+    shaped = corrected([sure], plan_region(plan(disc(12, 12, 9)), SIZE, SIZE), 1)
+    silhouette = disc(50, 50, 7)
+    decided = decide(plan(disc(12, 12, 9)), shaped, silhouette[None, None], (1, SIZE, SIZE), 0.03).mask
+    assert decided is not None and torch.equal(decided[0], silhouette), "the silhouette decides, as it is"
+    for nothing in (None, torch.zeros(1, 1, SIZE, SIZE)):
+        box = decide(plan(disc(12, 12, 9)), shaped, nothing, (1, SIZE, SIZE), 0.03).mask
+        assert box is not None and bounding_box(box[0]) == (38, 38, 62, 62), (
+            "without one the box, no more"
+        )
     assert corrected([unsure], asked, 1) is asked and corrected([sure], asked, 2) is asked
     inner = Box("dot", 0.9, 3, 3, 8, 8)
     assert corrected([inner], asked, 1) is asked
