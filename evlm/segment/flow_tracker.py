@@ -49,6 +49,8 @@ class FlowTracker(Tracker):
     """As a `Tracker`, of masks and boxes; clicks need a model. Nothing is loaded. rests: what is shown is a
     place that things may pass, and stays where it is unless a motion explains much more of it."""
 
+    tidies = False  # what is seen of a thing may be slivers
+
     def __init__(self, rests: bool = False) -> None:
         self.dtype = torch.float32
         self.rests = rests

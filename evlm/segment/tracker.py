@@ -24,6 +24,7 @@ from ..models.quantized import check_unquantised
 from .clip_frames import Frames, numbers
 from .kept import EVERY, Kept
 from .memory import HfMemory, Memory, MetaMemory, Session
+from .pieces import of_one_thing, seen_last
 from .segmenter import model_input
 from .tracks import Tracks, colours, is_cut, match
 
@@ -58,6 +59,8 @@ class Prompt:
 
 class Tracker:
     """SAM 2's video half. `Tracker.load(source)`, then `track(frames, prompts)`."""
+
+    tidies = True  # pieces that are none of the thing are left out (`pieces.py`)
 
     def __init__(self, memory: Memory, dtype: torch.dtype = torch.float32) -> None:
         self.memory, self.dtype = memory, dtype
@@ -129,7 +132,7 @@ class Tracker:
         outside = [frame for frame in prompts if not 0 <= frame < len(frames)]
         if outside:
             raise RequestError(f"a prompt in frame {outside[0]}: the clip has {len(frames)} frames")
-        run = _Run(frames, self._pixels(frames), self.memory, self.dtype, self.device)
+        run = _Run(frames, self._pixels(frames), self.memory, self.dtype, self.device, self.tidies)
         done = 0 if kept is None else run.go_on(kept)
         if run.whole:
             return run.tracks
@@ -232,6 +235,7 @@ class _Run:
     memory: Memory
     dtype: torch.dtype
     device: torch.device
+    tidies: bool
     live: dict[int, Session] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
     shot: int = 0
@@ -309,7 +313,7 @@ class _Run:
         return number, prompt, new
 
     def _step(self, number: int, frame: int) -> None:
-        self._put(number, frame, *self.live[number].step(frame))
+        self._put(number, frame, *self.live[number].step(frame), self.shot)
 
     def _go_back(self, number: int, prompt: Prompt, frame: int, until: int) -> None:
         """From the frame in which an object is first shown to an earlier one."""
@@ -319,13 +323,16 @@ class _Run:
         session.prompt(frame, *self._input(prompt))
         session.step(frame)
         for earlier in range(frame - 1, until - 1, -1):
-            self._put(number, earlier, *session.step(earlier, reverse=True))
+            self._put(number, earlier, *session.step(earlier, reverse=True), frame)
 
-    def _put(self, number: int, frame: int, logits: Tensor, score: float) -> None:
+    def _put(self, number: int, frame: int, logits: Tensor, score: float, since: int) -> None:
+        """since: the frame from which on it was followed to this one."""
         size = (self.tracks.height, self.tracks.width)
         large = torch.nn.functional.interpolate(logits[None, None].float(), size, mode="bilinear")[0, 0]
-        there = (large > 0) & (score > 0)
-        self.tracks.put(number, frame, there.cpu(), float(torch.sigmoid(torch.tensor(score))))
+        there = ((large > 0) & (score > 0)).cpu()
+        if self.tidies and frame != since:
+            there = of_one_thing(there, seen_last(self.tracks, number, frame, since))
+        self.tracks.put(number, frame, there, float(torch.sigmoid(torch.tensor(score))))
 
     def _input(self, prompt: Prompt) -> tuple[tuple[Tensor, Tensor] | None, Tensor | None]:
         """In the model's own pixels."""

@@ -141,9 +141,7 @@ def test_a_sure_detector_moves_the_region_and_an_unsure_or_inner_box_does_not() 
     assert decided is not None and torch.equal(decided[0], silhouette), "the silhouette decides, as it is"
     for nothing in (None, torch.zeros(1, 1, SIZE, SIZE)):
         box = decide(plan(disc(12, 12, 9)), shaped, nothing, (1, SIZE, SIZE), 0.03).mask
-        assert box is not None and bounding_box(box[0]) == (38, 38, 62, 62), (
-            "without one the box, no more"
-        )
+        assert box is not None and bounding_box(box[0]) == (38, 38, 62, 62), "without one the box, no more"
     assert corrected([unsure], asked, 1) is asked and corrected([sure], asked, 2) is asked
     inner = Box("dot", 0.9, 3, 3, 8, 8)
     assert corrected([inner], asked, 1) is asked

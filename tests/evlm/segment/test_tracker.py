@@ -58,9 +58,9 @@ def seen_by(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int
     seen: list[tuple[int, Tensor, float]] = []
     put = module._Run._put
 
-    def watch(run: Any, number: int, frame: int, logits: Tensor, score: float) -> None:
+    def watch(run: Any, number: int, frame: int, logits: Tensor, score: float, since: int) -> None:
         seen.append((frame, logits.clone(), score))
-        put(run, number, frame, logits, score)
+        put(run, number, frame, logits, score, since)
 
     monkeypatch.setattr(module._Run, "_put", watch)
     return seen

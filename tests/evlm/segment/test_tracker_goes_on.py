@@ -76,9 +76,9 @@ def test_stopped_in_any_frame_it_gives_the_same(
     seen: list[tuple[int, int, Tensor]] = []
     put = module._Run._put
 
-    def watch(run: Any, number: int, frame: int, logits: Tensor, score: float) -> None:
+    def watch(run: Any, number: int, frame: int, logits: Tensor, score: float, since: int) -> None:
         seen.append((number, frame, logits.clone()))
-        put(run, number, frame, logits, score)
+        put(run, number, frame, logits, score, since)
 
     monkeypatch.setattr(module._Run, "_put", watch)
     whole = tracker.track(frames, shown)
