@@ -170,10 +170,15 @@ def get_style(name: str, baselines: bool = False) -> PromptStyle:
 def sample_clip(frames: Tensor, fps: float | None, max_frames: int = MAX_FRAMES) -> Clip:
     """At most `max_frames` of float frames [F, H, W, 3] in 0..1, evenly spread, first and last included."""
     total = frames.shape[0]
-    count = min(total, max_frames)
-    step = (total - 1) / (count - 1) if count > 1 else 0.0
-    indices = tuple(int(i * step + 0.5) for i in range(count))
+    indices = evenly(total, max_frames)
     return Clip(torch.stack([_pixels(frames[i]) for i in indices]), indices, total, fps)
+
+
+def evenly(total: int, most: int) -> tuple[int, ...]:
+    """At most so many of the numbers 0 .. total - 1, evenly spread, first and last included."""
+    count = min(total, most)
+    step = (total - 1) / (count - 1) if count > 1 else 0.0
+    return tuple(int(i * step + 0.5) for i in range(count))
 
 
 def encode(processor: Any, chats: Sequence[Chat], answers: Sequence[str] = (), **kwargs: Any) -> Any:

@@ -62,6 +62,7 @@ def bars() -> list[Bar]:
     from ..world.edits import OPERATIONS
     from ..world.questions import CATEGORIES
     from ..world.whatif.ask import PLANNED
+    from .check_reasoner import FILMS
     from .check_whatif import ALL, NULL, UNSEEN, by_rule
 
     def exact(names: Sequence[str]) -> tuple[str, ...]:
@@ -106,7 +107,9 @@ def bars() -> list[Bar]:
         Bar(
             "… with another question's reference, likewise", "reasoner", ("shuffled above chance",), 2.0, True
         ),
+        Bar("… about a clip in which things move", "reasoner", exact((FILMS,)), 0.90),
         Bar("mask in the trace, IoU", "reasoner", ("mask IoU",), 0.80),
+        Bar("… in a clip's first frame", "reasoner", (f"mask IoU, {FILMS}",), 0.80),
         Bar("malformed traces", "reasoner", ("malformed",), 0.01, True),
         Bar("detector: recall at IoU 0.5, true labels", "detector", ("recall",), 0.90),
         Bar("segmenter: IoU from true boxes", "segmenter", ("iou",), 0.92),

@@ -19,6 +19,7 @@ from evlm.plan.trace import Plan, parse
 from ..world.conflicts import ask_conflict
 from ..world.doubles import ask_double
 from ..world.edits import OPERATIONS
+from ..world.film_questions import FilmQuestion, ask_film
 from ..world.questions import CATEGORIES, Question
 from ..world.rows import to_request
 from ..world.solid_questions import SolidQuestion
@@ -28,6 +29,7 @@ from .check_whatif import by_rule, what_if_sets, what_if_shares
 from .parallel_map import parallel_map
 from .reasoner import questions
 
+FILMS = "clips in which things move"
 PANELS = ("panels withheld", "panels shuffled")
 KINDS = {"double": ask_double, "conflict": ask_conflict, "vague": ask_vague}
 """Kinds of questions with a line of their own in the table, each drawn as `questions` draws."""
@@ -60,7 +62,7 @@ def check(
     folder: Path, rows: int = 1000, seed: int = 1, log: Callable[[str], None] = print
 ) -> dict[str, float]:
     """Shares in 0..1 by name. `rows` questions in the world's own mix, and `rows // 10` more of each edit
-    type; of each of KINDS `rows // 5`, of each rule of the what-ifs `rows // 20`."""
+    type; of each of KINDS and of clips `rows // 5`, of each rule of the what-ifs `rows // 20`."""
     sets: dict[str, list[Question]] = {"natural": questions("test", rows, seed)}
     for op in OPERATIONS:
         sets[op] = questions("test", rows // 10, seed + 1, op)
@@ -71,7 +73,8 @@ def check(
     decisive = [q for q in sets["natural"] if q.decisive]
     sets["withheld"] = [withhold(q) for q in decisive]
     sets["shuffled"] = shuffle(decisive, seed)
-    answers = ask_all(folder, sets, log)
+    films = [ask_film(random.Random(f"films test {seed} {i}"), "test") for i in range(rows // 5)]
+    answers = ask_all(folder, {**sets, FILMS: films}, log)
     natural = answers["natural"]
     measured = {"exact": _share(natural)}
     for category in CATEGORIES:
@@ -81,8 +84,10 @@ def check(
     for kind in KINDS:
         measured[f"exact, {kind}"] = _share(answers[kind])
     measured |= what_if_shares({name: answers[name] for name in causes})
-    ious = [i for a in natural if (i := a.mask_iou()) is not None]
-    measured["mask IoU"] = sum(ious) / len(ious)
+    measured[f"exact, {FILMS}"] = _share(answers[FILMS])
+    for name, some in (("mask IoU", natural), (f"mask IoU, {FILMS}", answers[FILMS])):
+        ious = [i for a in some if (i := a.mask_iou()) is not None]
+        measured[name] = sum(ious) / len(ious)
     measured["malformed"] = sum(a.plan is None for a in natural) / len(natural)
     for name in ("withheld", "shuffled"):
         measured[f"reference {name}"] = _share(answers[name])
@@ -110,16 +115,22 @@ def story_shares(answers: Mapping[str, list[Answer]]) -> dict[str, float]:
 
 
 def ask_all(
-    folder: Path, sets: dict[str, list[Question]], log: Callable[[str], None], jobs: int | None = None
+    folder: Path,
+    sets: Mapping[str, Sequence[Question | FilmQuestion]],
+    log: Callable[[str], None],
+    jobs: int | None = None,
 ) -> dict[str, list[Answer]]:
-    """The answers to sets of questions, by the name of the set."""
+    """The answers to sets of questions, by the name of the set; of clips to their first frame's."""
     asked = [question for each in sets.values() for question in each]
     plans = iter(
         parallel_map(
             partial(load_reasoner, folder), ask_one, asked, lambda text: log(f"reasoner: {text}"), jobs
         )
     )
-    return {name: [Answer(q, next(plans)) for q in each] for name, each in sets.items()}
+    stills = {
+        name: [q.still if isinstance(q, FilmQuestion) else q for q in each] for name, each in sets.items()
+    }
+    return {name: [Answer(q, next(plans)) for q in each] for name, each in stills.items()}
 
 
 def of_kind(kind: str, rows: int, seed: int) -> list[Question]:
@@ -127,9 +138,10 @@ def of_kind(kind: str, rows: int, seed: int) -> list[Question]:
     return [KINDS[kind](random.Random(f"{kind} test {seed} {i}"), "test") for i in range(rows)]
 
 
-def ask_one(reasoner: Any, question: Question | SolidQuestion) -> Plan | None:
+def ask_one(reasoner: Any, question: Question | SolidQuestion | FilmQuestion) -> Plan | None:
+    request = question.request() if isinstance(question, FilmQuestion) else to_request(question)
     try:
-        return parse(reasoner.generate(to_request(question)).text, repair=False).plan
+        return parse(reasoner.generate(request).text, repair=False).plan
     except TraceError:
         return None
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evlm.reason.messages import MAX_FRAMES
+from evlm.reason.messages import MAX_FRAMES, evenly
 from evlm.request import Request
 
 from .clips import FPS, OPERATIONS, Film, random_film
@@ -23,8 +23,8 @@ LENGTHS = (4, 6, 8, 12, 16, 16, 16, 24)  # frames of a film
 
 @dataclass(frozen=True)
 class FilmQuestion:
-    """still: the question of the first frame, whose answer is the film's. shown: uint8 [F, S, S, 3], the frames
-    that a reasoner is shown."""
+    """still: the question of the first frame, whose answer is the film's. shown: uint8 [F, S, S, 3], the
+    frames that a reasoner is shown."""
 
     still: Question
     film: Film
@@ -48,8 +48,5 @@ def ask_film(
             break
     still = replace(question, category=question.category.removesuffix("->video"))
     film = random_film(rng, still.edit.source, rng.randrange(5), rng.choice(LENGTHS))
-    step = (film.frames - 1) / (max_frames - 1)
-    which = (
-        range(film.frames) if film.frames <= max_frames else [int(n * step + 0.5) for n in range(max_frames)]
-    )
+    which = evenly(film.frames, max_frames)
     return FilmQuestion(still, film, np.stack([film.render_frame(frame) for frame in which]))

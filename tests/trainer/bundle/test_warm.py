@@ -87,6 +87,12 @@ def test_what_it_cannot_begin_with_is_said(tmp_path: Path, capsys) -> None:
         assert main(["bundle", "reasoner", *options[:-2], *flag]) != 0
         assert f"{flag[0]} is for reasoner, detector" in capsys.readouterr().err
     assert main(["bundle", "reasoner", *options, "--solids", "nan"]) != 0
+    for wrong in (
+        ["--films", "0.1"],
+        ["--solids", "0.5", "--films", "-1"],
+        ["--solids", "0.6", "--films", "0.5"],
+    ):
+        assert main(["bundle", "reasoner", *options, *wrong]) != 0
     assert "expected a share from 0 to 1" in capsys.readouterr().err
 
 
@@ -131,3 +137,14 @@ def test_a_batch_has_its_share_of_solids_with_labels_for_every_patch(begin: Path
     assert (
         int(batch.shown[:, 0].max()) >= CLASSES["shape"] and int(batch.shown[:, -1].min()) >= CLASSES["style"]
     )
+
+
+def test_a_batch_has_its_share_of_clips_and_is_the_same_without_them(begin: Path) -> None:
+    from transformers import AutoProcessor
+
+    collate = Collator(AutoProcessor.from_pretrained(begin))
+    batch = warm_batch(collate, 5, 3, 0, Mix(), 0.0, 1.0)
+    assert batch.shown is not None and len(batch.shown) == len(batch.pixels)
+    assert (batch.grids[:, 0] > 2).sum() >= 1, "a clip of 6 frames or more is three patches deep"
+    mixed, plain = (warm_batch(collate, 5, 3, 0, Mix(), 0.5, *films) for films in ((0.0,), ()))
+    assert torch.equal(mixed.input_ids, plain.input_ids) and torch.equal(mixed.pixels, plain.pixels)
