@@ -38,10 +38,8 @@ LOST, FOUND = 0.25, 0.6  # below which it is lost, and from which it is found ag
 PART = 0.4  # share of a lost thing that must lie in the frame
 EDGE = 0.1  # share of the thing that lies in the frame, below which it has left it
 FAR = 2.0  # pixels by which the frame in which it was shown may correct a step
-RESTS, FAINT = (
-    1.1,
-    0.25 / 255,
-)  # a place that rests moves where staying is less like it by this factor, and more
+RESTS = 1.1  # times as unlike what was shown a place has to be where it was, to have moved,
+FAINT = 0.25 / 255  # and by so much more
 THUMB = 64  # pixels of the longer side of a frame in which a lost thing is looked for
 
 
@@ -144,7 +142,7 @@ class _FlowSession:
     def _follow(self, picture: Tensor) -> float:
         """A step from the last frame into this one; the share of the thing that is seen. What is half hidden
         looks as if it moved with what hides it: then it may rather have gone on as it went."""
-        before, known = self._place, self._unlike_shown(picture)
+        before, known = self._place, self._unlike_shown(picture) if self.rests else 0.0
         share = self._fitted(picture)
         if self.rests and known <= RESTS * self._unlike_shown(picture) + FAINT:
             self.away, _, self.seen = before
