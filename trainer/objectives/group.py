@@ -39,7 +39,10 @@ class GroupConfig:
     clip: how far a token's ratio may leave 1 before it earns nothing more; reuse: steps on one draw.
     accept: likeness from which a sample is right, for the term "accepted".
     skip: a prompt is not drawn while the chance that its samples differ is estimated below this; 0 draws all.
-    lambda_policy, lambda_accepted, lambda_sft, lambda_kl: the terms' weights. Raises EVLMError."""
+    lambda_policy, lambda_accepted, lambda_sft, lambda_kl: the terms' weights.
+    by_part: tokens up to the intermediate's end are paid by the sample's reward and, `mend` times, by whether
+        the intermediate is right; those behind it by the reward beside the group's samples whose intermediate
+        was likewise right or wrong (`advantages_by_part`). Raises EVLMError."""
 
     alpha: float = 0.7
     mend: float = 0.0
@@ -53,11 +56,14 @@ class GroupConfig:
     lambda_accepted: float = 0.0
     lambda_sft: float = 0.0
     lambda_kl: float = 0.0
+    by_part: bool = False
 
     def __post_init__(self) -> None:
         weights = ("lambda_policy", "lambda_accepted", "lambda_sft", "lambda_kl")
         check_numbers(self, ("clip",), ("alpha", "mend", "accept", "skip", *weights))
         check_choice(self, "against", ("answer", "truth"))
+        if not isinstance(self.by_part, bool):
+            raise EVLMError(f"by_part {self.by_part!r:.40}: expected true or false")
         check_choice(self, "scale", ("none", "std"))
         for name in ("alpha", "accept", "skip"):
             if getattr(self, name) > 1:
@@ -77,6 +83,25 @@ def advantages(reward: Tensor, scale: Literal["none", "std"]) -> tuple[Tensor, T
     if scale == "std":
         centred = centred / centred.square().mean(1, keepdim=True).sqrt().clamp(min=1e-6)
     return torch.where(silent[:, None], torch.zeros_like(centred), centred), silent
+
+
+def advantages_by_part(
+    reward: Tensor, first: Tensor, mend: float, scale: Literal["none", "std"]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(A of the tokens up to the intermediate's end [P, K], A of those behind it [P, K], which groups are
+    silent bool [P]) of rewards without what mending is paid, and of whether the intermediates are right.
+
+    Paid on the whole sample, mending makes wrong intermediates worth writing: of two samples that end right
+    the one that began wrong earns more. Here an intermediate earns by being right, and a reflection by what
+    it makes of what it found: a sample whose intermediate nobody shares has no part in that."""
+    head, quiet = advantages(reward + mend * first, scale)
+    alike = (first[:, :, None] == first[:, None, :]).to(reward.dtype)
+    means = (alike * reward[:, None, :]).sum(2) / alike.sum(2)
+    tail = (reward - means).detach()
+    tail = torch.where(tail.abs() < 1e-6, torch.zeros_like(tail), tail)
+    if scale == "std":
+        tail = tail / tail.square().mean(1, keepdim=True).sqrt().clamp(min=1e-6)
+    return head, tail, quiet & (tail == 0).all(1)
 
 
 def mended(first: Tensor, last: Tensor) -> Tensor:

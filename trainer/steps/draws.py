@@ -36,7 +36,8 @@ class Drawn:
     rows: numbers of those rows in the batch. samples: int64 [n] each. advantage: float [S]; accepted: bool
     [S]. totals: of the whole batch, as `objectives.group.Totals` lists them. logps: log p of the tokens of
     each sample when they were drawn, and reference: under the reference; empty where they are not needed.
-    numbers: worth logging."""
+    numbers: worth logging. behind: float [S] and begins: int64 [S], the advantage of a sample's tokens from
+    that number on, where it is another one; None: `advantage` is of all."""
 
     rows: list[int]
     samples: list[Tensor]
@@ -46,6 +47,24 @@ class Drawn:
     logps: list[Tensor]
     reference: list[Tensor]
     numbers: dict[str, float]
+    behind: Tensor | None = None
+    begins: Tensor | None = None
+
+    def earns(self, sample: int) -> bool:
+        """Whether any token of a sample has an advantage."""
+        return bool(self.advantage[sample] != 0) or (
+            self.behind is not None and bool(self.behind[sample] != 0)
+        )
+
+    def paid(self, some: Sequence[int]) -> Tensor:
+        """The advantage of each token of some samples, one after the other: float [T]."""
+        lengths = torch.tensor([len(self.samples[n]) for n in some], dtype=torch.long)
+        head = self.advantage[list(some)].repeat_interleave(lengths)
+        if self.behind is None or self.begins is None:
+            return head
+        at = torch.cat([torch.zeros(0, dtype=torch.long), *(torch.arange(n) for n in lengths.tolist())])
+        begins, tail = (each[list(some)].repeat_interleave(lengths) for each in (self.begins, self.behind))
+        return torch.where(at < begins, head, tail)
 
 
 class Draws:
@@ -126,6 +145,8 @@ def _write(path: Path, drawn: Drawn) -> None:
         "advantage": drawn.advantage.cpu(),
         "accepted": drawn.accepted.cpu(),
     }
+    if drawn.behind is not None and drawn.begins is not None:
+        tensors |= {"behind": drawn.behind.cpu(), "begins": drawn.begins.cpu()}
     tensors["samples"] = torch.cat([torch.zeros(0, dtype=torch.long), *drawn.samples])
     for name in ("logps", "reference"):
         parts: list[Tensor] = getattr(drawn, name)
@@ -150,4 +171,6 @@ def _read(path: Path) -> Drawn:
         list(t["logps"].split(t["logps_lengths"].tolist())) if len(t["logps_lengths"]) else [],
         list(t["reference"].split(t["reference_lengths"].tolist())) if len(t["reference_lengths"]) else [],
         json.loads(said["numbers"]),
+        t.get("behind"),
+        t.get("begins"),
     )

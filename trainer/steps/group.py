@@ -23,7 +23,15 @@ from ..model.merged_lora import merged
 from ..model.prompts import Prompts, split
 from ..model.reference import ReferencePolicy, using
 from ..model.token_logprobs import token_logps
-from ..objectives.group import TERMS, Totals, advantages, group_terms, mended, mixed
+from ..objectives.group import (
+    TERMS,
+    Totals,
+    advantages,
+    advantages_by_part,
+    group_terms,
+    mended,
+    mixed,
+)
 from .draws import Drawn, Draws
 from .rkto import Batch, Numbers, draw, number_of
 
@@ -89,7 +97,13 @@ def _draw(
     some = [examples[n] for n in rows]
     batch = draw(learner, some, phase.rewards, at, seed) if some else None
     judged = _judge(some, batch, phase) if batch else _nothing(k)
-    advantage, silent = advantages(judged.reward, config.scale)
+    behind = begins = None
+    if config.by_part:
+        parts = judged.reward, judged.first, config.mend, config.scale
+        advantage, behind, silent = advantages_by_part(*parts)
+        begins = torch.tensor(_begins(batch), dtype=torch.long)
+    else:
+        advantage, silent = advantages(judged.reward, config.scale)
     accepted = judged.similarity >= config.accept
     samples = batch.samples if batch else []
     lengths = torch.tensor([len(each) for each in samples], dtype=torch.float64).view(-1, k)
@@ -130,7 +144,16 @@ def _draw(
         "silent": totals[5] / max(1.0, totals[3]),
         "skipped": 1 - totals[3] / max(1.0, totals[4]),
     }
-    return Drawn(rows, samples, advantage.flatten(), accepted.flatten(), totals[:4], [], frozen, numbers)
+    drawn = Drawn(rows, samples, advantage.flatten(), accepted.flatten(), totals[:4], [], frozen, numbers)
+    return drawn if behind is None else replace(drawn, behind=behind.flatten(), begins=begins)
+
+
+def _begins(batch: Batch | None) -> list[int]:
+    """The number of the token behind each sample's intermediate; of one without, how many tokens it has."""
+    if batch is None:
+        return []
+    both = zip(batch.drawn, batch.samples, strict=True)
+    return [each.intermediate[-1] + 1 if each.intermediate else len(tokens) for each, tokens in both]
 
 
 def _judge(examples: list[Example], batch: Batch, phase: Phase) -> _Judged:
@@ -158,7 +181,8 @@ def _judge(examples: list[Example], batch: Batch, phase: Phase) -> _Judged:
         )
     table = torch.tensor(rows, dtype=torch.float64).view(len(examples), k, 6)
     reward, alike_, iou_, first_, last_, malformed = table.unbind(-1)
-    reward = reward + config.mend * mended(first_ > 0, last_ > 0).double()
+    if not config.by_part:
+        reward = reward + config.mend * mended(first_ > 0, last_ > 0).double()
     masked = sum(mask is not None for mask in masks)
     return _Judged(reward, alike_, iou_, first_, last_, float(malformed.sum()), masked)
 
@@ -240,7 +264,7 @@ def _gradients(
 def _used(drawn: Drawn, sample: int, phase: Phase) -> bool:
     """Whether a sample has a part in any term; the others are not computed."""
     config = phase.group
-    paid = bool(config.lambda_policy) and bool(drawn.advantage[sample] != 0)
+    paid = bool(config.lambda_policy) and drawn.earns(sample)
     return paid or bool(config.lambda_kl) or (bool(config.lambda_accepted) and bool(drawn.accepted[sample]))
 
 
@@ -282,7 +306,7 @@ def _terms(
     terms = group_terms(
         sampled,
         joined(drawn.logps) if drawn.logps else sampled.detach(),
-        spread(drawn.advantage.to(sampled.dtype)),
+        drawn.paid(used).to(device, sampled.dtype),
         spread(drawn.accepted),
         totals,
         config,

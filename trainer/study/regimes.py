@@ -67,6 +67,7 @@ REGIMES: dict[str, dict[str, Arm]] = {
         "credit + accepted, mending paid": _verified(lambda_accepted=0.3, mend=0.5),
         "credit, a draw used twice": _verified(reuse=2),
         "credit, silent prompts passed over": _verified(skip=0.3),
+        "credit by part": _verified(mend=0.5, by_part=True),
     },
     "rounds": {name: _RATED[name] for name in ("SFT on the liked", "KTO + NLL", "DPO + NLL")},
 }

@@ -20,6 +20,7 @@ from trainer.objectives.group import (
     GroupConfig,
     Totals,
     advantages,
+    advantages_by_part,
     clipped,
     distance,
     group_terms,
@@ -313,3 +314,23 @@ def test_rktos_rows_weigh_what_they_are_given() -> None:
     given = step_weights(s, *rest, *earned, config, trust=trust)
     assert torch.allclose(given.c, trust * plain.c) and torch.equal(given.reward, plain.reward)
     assert torch.allclose(given.advantage, trust[:, None] * plain.advantage)
+
+
+def test_by_part_no_wrong_intermediate_is_worth_writing() -> None:
+    """Of a whole sample, of two that end right the one that began wrong earned more."""
+    last, first = torch.tensor([[1.0, 1, 0, 0]]), torch.tensor([[1.0, 0, 1, 0]])
+    whole, _ = advantages(last + 0.5 * mended(first > 0, last > 0), "none")
+    assert whole[0, 1] > whole[0, 0]
+    head, tail, silent = advantages_by_part(last, first, 0.5, "none")
+    assert head[0].tolist() == [0.75, 0.25, -0.25, -0.75] and tail[0].tolist() == [0.5, 0.5, -0.5, -0.5]
+    assert not silent
+    alone = torch.tensor([[1.0, 0, 0, 0]])  # its reflection is compared with nobody's
+    head, tail, silent = advantages_by_part(alone, alone, 0.5, "none")
+    assert tail.tolist() == [[0.0] * 4] and head[0, 0] > 0 and not silent
+    same = torch.ones(1, 4)
+    assert advantages_by_part(same, same, 0.5, "std")[2].tolist() == [True]
+    scaled = advantages_by_part(last, first, 0.5, "std")
+    for each in scaled[:2]:
+        assert each.square().mean() == pytest.approx(1.0)
+    with pytest.raises(EVLMError, match="by_part"):
+        GroupConfig(by_part=1)  # type: ignore[arg-type]

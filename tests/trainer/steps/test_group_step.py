@@ -98,6 +98,39 @@ def test_the_gradient_is_that_of_one_sample_at_a_time(learner: Learner, tmp_path
     assert numbers["skipped"] == 0 and numbers["generated"] == pytest.approx(sum(tokens) / len(tokens))
 
 
+def test_by_part_each_token_is_paid_for_what_it_writes(learner: Learner, tmp_path: Path) -> None:
+    phase, examples = setting(learner, mend=0.5, by_part=True)
+    group_step(learner, None, examples, phase, 5, 0, Draws(tmp_path, Ranks()))
+    got = taken(learner)
+
+    batch = draw(learner, [replace(e, desired=True) for e in examples], phase.rewards, 5, 0)
+    head, rewards, firsts = base_of(learner.model).lm_head, [], []
+    for n, row in enumerate(batch.owner):
+        truth, text = examples[row].truth, batch.drawn[n].text
+        assert truth is not None
+        plan, mask = plan_in(text), examples[row].mask
+        alike = slots(plan, truth)
+        rewards.append(alike if mask is None else 0.6 * alike + 0.4 * iou_of(plan, mask))
+        said = text.partition("<intermediate>\n")[2].partition("\n</intermediate>")[0]
+        firsts.append(float(said == truth.instruction if said else right(plan, truth)))
+    heads, tails = [], []
+    for n, row in enumerate(batch.owner):
+        group = range(K * row, K * row + K)
+        heads.append(rewards[n] + 0.5 * firsts[n] - sum(rewards[m] + 0.5 * firsts[m] for m in group) / K)
+        mine = [m for m in group if firsts[m] == firsts[n]]
+        tails.append(rewards[n] - sum(rewards[m] for m in mine) / len(mine))
+    speaks = [any(abs(heads[m]) + abs(tails[m]) > 1e-9 for m in range(K * r, K * r + K)) for r in range(3)]
+    assert any(abs(each) > 1e-9 for each in tails), "tails that are all silent would test nothing"
+    spoken = sum(len(batch.samples[n]) for n, row in enumerate(batch.owner) if speaks[row])
+    for n, row in enumerate(batch.owner):
+        states = response_states(learner.model, batch.prompts, [batch.samples[n]], [row], "naive")
+        logps = (head(states) / 1.2).log_softmax(-1)[range(len(states)), batch.samples[n]]
+        begins = batch.drawn[n].intermediate[-1] + 1 if batch.drawn[n].intermediate else len(logps)
+        (-(heads[n] * logps[:begins].sum() + tails[n] * logps[begins:].sum()) / spoken).backward()
+    want = taken(learner)
+    assert float((got - want).norm()) <= 1e-4 * float(want.norm())
+
+
 def test_a_second_step_on_a_draw_learns_from_the_same_samples_at_their_own_ratio(
     learner: Learner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +213,12 @@ def test_draws_that_no_state_goes_on_from_are_deleted(tmp_path: Path) -> None:
     fresh = Draws(tmp_path, Ranks())
     found = fresh.find(9)
     assert found is not None and torch.equal(found.samples[0], one.samples[0]) and fresh.find(1) is None
+    assert found.behind is None and found.begins is None
+    parted = replace(one, behind=torch.tensor([-2.0]), begins=torch.tensor([1]))
+    fresh.keep(9, parted, True)
+    again = Draws(tmp_path, Ranks()).find(9)
+    assert again is not None and again.paid([0]).tolist() == [1.0, -2.0] and again.paid([]).tolist() == []
+    assert again.earns(0) and not replace(parted, advantage=torch.zeros(1), behind=torch.zeros(1)).earns(0)
     assert Draws(tmp_path, Ranks(0, 2)).find(9) is None, "another number of processes draws anew"
     theirs = Draws(tmp_path, Ranks(11, 12))
     for step in (1, 5):
