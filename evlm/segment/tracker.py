@@ -259,8 +259,9 @@ class _Run:
             self.numbers.clear()
             self.shot = frame
         first = [self._show(prompt, frame) for prompt in together(given)]
+        shown = {number for number, _, _ in first}
         for number in list(self.live):
-            self._step(number, frame)
+            self._step(number, frame, frame if number in shown else self.shot)
         for number, prompt, new in first:
             if new:
                 self._go_back(number, prompt, frame, self.shot)
@@ -295,11 +296,11 @@ class _Run:
             if lost:
                 self.live[lost[0]].prompt(frame, *self._input(Prompt(box.label, box.corners)))
                 here[lost[0]] = bounding_box_of(box)
-                self._step(lost[0], frame)
+                self._step(lost[0], frame, self.shot)
                 continue
             prompt = Prompt(f"{box.label} {len(self.tracks) + 1}", box.corners, label=box.label)
             number, _, _ = self._show(prompt, frame)
-            self._step(number, frame)
+            self._step(number, frame, self.shot)
             self._go_back(number, prompt, frame, max(self.shot, self.asked))
 
     def _show(self, prompt: Prompt, frame: int) -> tuple[int, Prompt, bool]:
@@ -312,8 +313,8 @@ class _Run:
         self.live[number].prompt(frame, *self._input(prompt))
         return number, prompt, new
 
-    def _step(self, number: int, frame: int) -> None:
-        self._put(number, frame, *self.live[number].step(frame), self.shot)
+    def _step(self, number: int, frame: int, since: int) -> None:
+        self._put(number, frame, *self.live[number].step(frame), since)
 
     def _go_back(self, number: int, prompt: Prompt, frame: int, until: int) -> None:
         """From the frame in which an object is first shown to an earlier one."""
@@ -326,7 +327,7 @@ class _Run:
             self._put(number, earlier, *session.step(earlier, reverse=True), frame)
 
     def _put(self, number: int, frame: int, logits: Tensor, score: float, since: int) -> None:
-        """since: the frame from which on it was followed to this one."""
+        """since: the frame from which on it was followed to this one; this one where it was shown here."""
         size = (self.tracks.height, self.tracks.width)
         large = torch.nn.functional.interpolate(logits[None, None].float(), size, mode="bilinear")[0, 0]
         there = ((large > 0) & (score > 0)).cpu()

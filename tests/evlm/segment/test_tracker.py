@@ -384,3 +384,18 @@ def test_cuts_are_told_from_motion_and_boxes_are_assigned_as_a_whole() -> None:
     others = [torch.tensor([1.0, 0, 11, 10]), torch.tensor([30.0, 0, 40, 10]), torch.tensor([3.0, 0, 13, 10])]
     assert match(boxes, others) == [(0, 0), (1, 2)]
     assert match(boxes, others[1:2]) == match([], others) == []
+
+
+def test_what_is_shown_in_a_frame_is_not_tidied_there(hf: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second piece that is shown later is far from what was followed, and meant all the same."""
+    looked: list[int] = []
+
+    def last(_: Any, number: int, frame: int, until: int) -> None:
+        looked.append(frame)
+
+    monkeypatch.setattr("evlm.segment.tracker.seen_last", last)
+    hf.track(
+        clip(7),
+        {0: [Prompt("a", BOX)], 4: [Prompt("a", points=(torch.tensor([[44.0, 40.0]]), torch.ones(1)))]},
+    )
+    assert looked == [1, 2, 3, 5, 6]
